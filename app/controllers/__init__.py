@@ -1,0 +1,1 @@
+"""HTTP only: a route, its documentation, a few statements."""

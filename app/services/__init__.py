@@ -1,0 +1,1 @@
+"""What the server does, with no HTTP and no wire shapes."""

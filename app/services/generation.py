@@ -1,0 +1,163 @@
+"""The one vocabulary: a GenerationRequest goes in, events come out.
+
+Every dialect translates its words into these and back; the engine knows no others.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call the model made, or one that a client gives back. `arguments` is JSON text, as on the wire."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str = ""
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen. None means the model's own default.
+
+    The order is that of llama.cpp: penalties and bias on the logits, then top_k, top_p, min_p, temperature.
+    """
+
+    temperature: float | None = None
+    top_k: int | None = None  # 0 keeps all
+    top_p: float | None = None
+    min_p: float | None = None
+    seed: int | None = None  # None draws one, so equal prompts differ
+    repetition_penalty: float | None = None  # divides positive logits, multiplies negative ones; 1 is off
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    penalty_window: int | None = None  # tokens of the answer that count; None is all of it
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """Everything the engine needs for one answer."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()  # OpenAI function tools, as the chat template takes them
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    continue_final_message: bool = False  # go on with the last assistant message instead of answering it
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None  # None is up to the context; 0 is prefill only
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    split_reasoning: bool = True  # False leaves the reasoning and its tags in the text
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the time went. Milliseconds on the engine's clock; the prompt's count leaves out what was cached."""
+
+    cached_tokens: int
+    prompt_tokens: int
+    prompt_ms: float
+    completion_tokens: int
+    completion_ms: float
+    first_token_ms: float  # from the acceptance of the request
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The request is accepted and its prompt is about to be computed."""
+
+    model: str
+    prompt_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """So much of the prompt is computed; `done` counts the cached tokens too."""
+
+    done: int
+    total: int
+    cached: int
+    elapsed_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of the answer."""
+
+    text: str
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A piece of the model's thoughts."""
+
+    text: str
+    timings: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The answer is whole. `stop` is the stop string that ended it, if one did."""
+
+    reason: FinishReason
+    stop: str | None
+    timings: Timings
+
+
+Event = Started | Progress | Text | Reasoning | ToolCall | Finished
+
+
+class Generation(Protocol):
+    """One answer in the making: iterate its events, or cancel it."""
+
+    def __aiter__(self) -> AsyncIterator[Event]: ...
+
+    def cancel(self) -> None:
+        """Stop within one engine step. Calling it again, or after the end, does nothing."""
+
+
+@dataclass(slots=True)
+class Completion:
+    """The whole answer: a fold over the events that a stream would send."""
+
+    model: str = ""
+    prompt_tokens: int = 0
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    finished: Finished | None = None
+
+    def add(self, event: Event) -> None:
+        """Take in the next event."""
+        match event:
+            case Started():
+                self.model, self.prompt_tokens = event.model, event.prompt_tokens
+            case Text():
+                self.text += event.text
+            case Reasoning():
+                self.reasoning += event.text
+            case ToolCall():
+                self.tool_calls.append(event)
+            case Finished():
+                self.finished = event
+            case Progress():
+                pass

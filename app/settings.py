@@ -1,0 +1,165 @@
+"""One frozen settings object; the only reader of flags and of the environment."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+
+class SettingError(ValueError):
+    """A flag or a variable with a value that cannot be used; the message is one line."""
+
+
+def _flag(value: str) -> bool:
+    word = value.strip().lower()
+    if word in {"1", "true", "yes", "on"}:
+        return True
+    if word in {"", "0", "false", "no", "off"}:
+        return False
+    raise ValueError("give 1 or 0")
+
+
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in value.split(",") if item.strip())
+
+
+def _path(value: str) -> Path:
+    return Path(value).expanduser().absolute()
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        if not low <= (number := int(value)) <= high:
+            raise ValueError(f"give a number from {low} to {high}")
+        return number
+
+    return parse
+
+
+def _seconds(value: str) -> float:
+    if not 0 <= (number := float(value)) <= 86_400:
+        raise ValueError("give seconds from 0 to 86400")
+    return number
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value not in words:
+            raise ValueError(f"give one of {', '.join(words)}")
+        return value
+
+    return parse
+
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def _bytes(value: str) -> int:
+    """Read 0, 512M, 4G or 8GiB."""
+    text = value.strip().upper().removesuffix("B").removesuffix("I")
+    number, unit = (text[:-1], text[-1]) if text[-1:] in "KMGT" and text else (text, "")
+    if not 0 <= (size := float(number) * _UNITS[unit]) < 2**50:
+        raise ValueError("give a size such as 512M or 4G")
+    return int(size)
+
+
+def _setting(
+    default: Any, parse: Callable[[str], Any], help: str, *, env: str | None = None, flag: bool = True, metavar: str = ""
+) -> Any:
+    """Describe a setting: how to read it, what it means, its variable (TILES_NAME unless given) and if it has a flag."""
+    return field(default=default, metadata={"parse": parse, "help": help, "env": env, "flag": flag, "metavar": metavar})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a server is told. Flags win over the environment, the environment over the defaults."""
+
+    model: str | None = _setting(None, str, "Model to serve: a folder or a repo id in a cache", metavar="ID_OR_PATH")
+    demo: bool = _setting(False, _flag, "Serve the small demo model that comes with the server")
+    host: str = _setting("127.0.0.1", str, "Address to listen on; beyond loopback needs --api-key or --insecure")
+    port: int = _setting(6969, _whole(0, 65535), "Port to listen on; 0 takes a free one")
+    api_key: tuple[str, ...] = _setting((), _list, "Key that requests must carry; several with commas", metavar="KEY")
+    insecure: bool = _setting(False, _flag, "Listen beyond loopback without a key, in so many words")
+    allow_host: tuple[str, ...] = _setting((), _list, "Host names to answer to besides loopback", metavar="NAME")
+    allow_origin: tuple[str, ...] = _setting((), _list, "Web origins to answer besides loopback", metavar="ORIGIN")
+    context_length: int | None = _setting(
+        None, _whole(16, 2**20), "Cap of the context, in tokens; the model's own when absent", metavar="TOKENS"
+    )
+    max_batch: int = _setting(32, _whole(1, 256), "Answers that are made at the same time", metavar="ROWS")
+    max_queue: int = _setting(256, _whole(1, 65536), "Requests that may wait; one more gets a 503", metavar="N")
+    cache_ram: int | None = _setting(
+        None, _bytes, "Memory for prompts kept between requests; a quarter of what is free when absent", metavar="SIZE"
+    )
+    sse_ping_interval: float = _setting(
+        15.0, _seconds, "Seconds of silence after which a stream gets a comment line", metavar="SECONDS"
+    )
+    max_body: int = _setting(100 * 2**20, _bytes, "Largest request body", metavar="SIZE")
+    max_nesting: int = _setting(64, _whole(4, 512), "Deepest nesting of a request body", metavar="LEVELS")
+    max_messages: int = _setting(4096, _whole(1, 2**20), "Most messages in one conversation", metavar="N")
+    max_stop_strings: int = _setting(256, _whole(1, 65536), "Most stop strings in one request", metavar="N")
+    max_stop_length: int = _setting(4096, _whole(1, 2**20), "Longest stop string, in bytes", metavar="BYTES")
+    shutdown_seconds: float = _setting(
+        5.0, _seconds, "How long running answers may go on after Ctrl-C or SIGTERM", metavar="SECONDS"
+    )
+    log_format: str | None = _setting(
+        None, _one_of("console", "json"), "Log lines for people or for programs; by terminal when absent"
+    )
+    open_browser: bool = _setting(False, _flag, "Open a browser once the server listens", env="TILES_OPEN", metavar="open")
+    data_dir: Path = _setting(Path("~/.tiles/server"), _path, "Folder of what the server keeps", metavar="DIR")
+    session_file: Path = _setting(
+        Path("~/.tiles/server_session.json"), _path, "Where the session is kept", flag=False, metavar="FILE"
+    )
+    skip_session_persist: bool = _setting(False, _flag, "Neither read nor write the session file", flag=False)
+    bootstrap_model: str | None = _setting(None, str, "Model to load when there is no session", flag=False)
+    bootstrap_model_cache_path: str | None = _setting(None, str, "Folder of that model", flag=False)
+    bootstrap_memory_path: str | None = _setting(None, str, "Memory folder of that session", flag=False)
+    bootstrap_system_prompt: str | None = _setting(None, str, "System prompt of that session", flag=False)
+    model_cache_path: str | None = _setting(None, str, "Folder for POST /models/load", flag=False)
+
+    def __post_init__(self) -> None:
+        """Expand the folders, so that every reader sees the same path."""
+        for name in ("data_dir", "session_file"):
+            object.__setattr__(self, name, getattr(self, name).expanduser())
+
+
+def variable(setting: "Field[Any]") -> str:
+    """Name of the environment variable of a setting."""
+    return setting.metadata["env"] or f"TILES_{setting.name.upper()}"
+
+
+def flag(setting: "Field[Any]") -> str | None:
+    """Name of the flag of a setting, None for one that only the environment sets."""
+    if not setting.metadata["flag"]:
+        return None
+    return "--open" if setting.name == "open_browser" else f"--{setting.name.replace('_', '-')}"
+
+
+def described() -> list["Field[Any]"]:
+    """Every setting with its description, in the order of the docs."""
+    return [item for item in fields(Settings) if item.default is not MISSING]
+
+
+def read(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from flags (by setting name, None for absent), then from the environment.
+
+    Raises SettingError for a value that cannot be used.
+    """
+    environ = os.environ if environ is None else environ
+    given = {name: value for name, value in (flags or {}).items() if value is not None and value != ()}
+    for setting in described():
+        if setting.name in given:
+            given[setting.name] = _parsed(setting, given[setting.name], flag(setting) or setting.name)
+        elif (text := environ.get(variable(setting))) not in (None, ""):
+            given[setting.name] = _parsed(setting, text, variable(setting))
+    return Settings(**given)
+
+
+def _parsed(setting: "Field[Any]", value: Any, source: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return setting.metadata["parse"](value)
+    except (ValueError, KeyError) as error:
+        why = str(error) if str(error).startswith("give ") else "that is not a value for it"
+        raise SettingError(f"{source}: {value!r}: {why}") from None
