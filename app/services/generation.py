@@ -3,7 +3,7 @@
 Every dialect translates its words into these and back; the engine knows no others.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -63,6 +63,7 @@ class GenerationRequest:
     max_tokens: int | None = None  # None is up to the context; 0 is prefill only
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    parse_tool_calls: bool = True  # False leaves the calls in the text
     split_reasoning: bool = True  # False leaves the reasoning and its tags in the text
 
 
@@ -85,7 +86,6 @@ class Started:
 
     model: str
     prompt_tokens: int
-    cached_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +127,13 @@ Event = Started | Progress | Text | Reasoning | ToolCall | Finished
 
 
 class Generation(Protocol):
-    """One answer in the making: iterate its events, or cancel it."""
+    """One answer in the making: read its events until Finished, or cancel it."""
 
-    def __aiter__(self) -> AsyncIterator[Event]: ...
+    async def ready(self) -> Sequence[Event]:
+        """Wait for events and give all that have come; none after `wake`. Raises what ended the answer."""
+
+    def wake(self) -> None:
+        """Let a reader that waits go on without an event."""
 
     def cancel(self) -> None:
         """Stop within one engine step. Calling it again, or after the end, does nothing."""

@@ -1,0 +1,35 @@
+"""The sampling that a model asks for itself."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from app.services.generation import Sampling
+
+
+def read_defaults(folder: Path) -> Sampling:
+    """Read generation_config.json; what it leaves open is temperature 0.8, top_k 40, top_p 0.95, min_p 0.05."""
+    config = _config(folder)
+    if config.get("do_sample") is False:
+        config |= {"temperature": 0.0}
+    return Sampling(
+        temperature=_number(config, "temperature", 0.8, 0.0, 100.0),
+        top_k=int(_number(config, "top_k", 40, 0, 2**31)),
+        top_p=_number(config, "top_p", 0.95, 0.0, 1.0),
+        min_p=_number(config, "min_p", 0.05, 0.0, 1.0),
+        repetition_penalty=_number(config, "repetition_penalty", 1.0, 0.01, 100.0),
+    )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "generation_config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return dict(config) if isinstance(config, dict) else {}
+
+
+def _number(config: dict[str, Any], key: str, default: float, low: float, high: float) -> float:
+    value = config.get(key)
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    return float(value) if usable and value is not None else default

@@ -1,0 +1,199 @@
+"""The thread that owns MLX: it loads, generates and frees, and sleeps when there is nothing to do."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from app.services.catalog import ModelFolder
+from app.services.engine import blas
+from app.services.engine.running import Outbox, RunningGeneration
+from app.services.errors import AppError, LoadFailed, ServerError, Unavailable
+from app.services.generation import GenerationRequest
+
+if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the thread
+    from app.services.engine.loaded import LoadedModel
+    from app.services.engine.prompt import Prompt
+    from app.services.engine.runner import Runner
+
+log = structlog.get_logger()
+
+Command = Callable[[], None]
+_DONE = object()
+
+
+class Engine:
+    """Start it once; its methods are for the event loop, what begins with _on_ runs on its thread."""
+
+    def __init__(self, *, max_rows: int, cache_bytes: int | None, context_length: int | None) -> None:
+        self.back_end = "unknown"
+        self._limits = (max_rows, cache_bytes, context_length)
+        self._commands: SimpleQueue[Command] = SimpleQueue()
+        self._outbox = Outbox()
+        self._runners: list[Runner] = []
+        self._loads: list[Iterator[None]] = []
+        self._stopped = False
+        self._prompts = ThreadPoolExecutor(1, thread_name_prefix="prompt")
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; it imports MLX while the server already listens."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after its current step. Answers still running get an error."""
+        self._commands.put(self._on_stop)
+        self._thread.join(timeout=10)
+        self._prompts.shutdown(wait=False, cancel_futures=True)
+
+    async def load(self, folder: ModelFolder, progress: Callable[[float], None]) -> "LoadedModel":
+        """Load a model beside what is loaded. Raises LoadFailed. `progress` is called on the engine thread, 0 to 1."""
+        loop = asyncio.get_running_loop()
+        loaded: asyncio.Future[LoadedModel] = loop.create_future()
+        self._commands.put(partial(self._on_load, folder, progress, _Promise(loop, loaded)))
+        return await loaded
+
+    async def unload(self, model: "LoadedModel", *, now: bool = False) -> None:
+        """Take a model out. Its running answers are finished first unless `now`, which ends them with an error."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._commands.put(partial(self._on_unload, model.runner, now, _Promise(loop, done)))
+        await done
+
+    async def prepare(self, model: "LoadedModel", request: GenerationRequest) -> "Prompt":
+        """Render and tokenize off the event loop. Raises InvalidRequest or PromptTooLong."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._prompts, model.prepare, request)
+
+    def submit(self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest) -> RunningGeneration:
+        """Queue a prepared request and return the end from which its events are read."""
+        generation = RunningGeneration(self._cancel)
+        self._commands.put(partial(self._on_submit, model, prompt, request, generation))
+        return generation
+
+    def _cancel(self, generation: RunningGeneration) -> None:
+        self._commands.put(partial(self._on_cancel, generation))
+
+    # On the engine thread.
+
+    def _run(self) -> None:
+        self._import()
+        while not self._stopped:
+            self._obey()
+            self._loads = [load for load in self._loads if next(load, _DONE) is not _DONE]
+            for runner in list(self._runners):
+                self._step(runner)
+            self._outbox.send()
+        for runner in self._runners:
+            runner.fail(Unavailable("The server is shutting down", code="shutting_down"))
+        self._outbox.send()
+
+    def _import(self) -> None:
+        began = time.perf_counter()
+        library = blas.preload()
+        from app.services.engine import loading
+
+        self.back_end = loading.back_end()
+        log.info(
+            "engine ready", back_end=self.back_end, blas=library, seconds=round(time.perf_counter() - began, 2)
+        )
+
+    def _obey(self) -> None:
+        busy = bool(self._loads) or any(runner.busy for runner in self._runners)
+        try:
+            while True:
+                self._commands.get(block=not busy)()
+                busy = True
+        except Empty:
+            return
+
+    def _step(self, runner: "Runner") -> None:
+        try:
+            if runner.busy:
+                runner.step()
+        except Exception:
+            log.exception("engine step failed")
+            runner.fail(ServerError("The engine failed while computing this answer", code="engine_error"))
+        if runner.retired and not runner.busy:
+            self._free(runner)
+
+    def _free(self, runner: "Runner") -> None:
+        from app.services.engine.loading import release
+
+        self._runners.remove(runner)
+        runner.free()
+        release()
+
+    def _on_load(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> None:
+        self._loads.append(self._loading(folder, progress, promise))
+
+    def _loading(
+        self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise"
+    ) -> Iterator[None]:
+        from app.services.engine.loaded import Limits, assemble
+        from app.services.engine.loading import load
+
+        try:
+            steps = load(folder.path)
+            while True:
+                try:
+                    progress(next(steps))
+                except StopIteration as end:
+                    model, tokenizer = end.value
+                    break
+                yield
+            loaded = assemble(folder, model, tokenizer, Limits(*self._limits), self._outbox)
+            loaded.warm_up()
+            self._runners.append(loaded.runner)
+            progress(1.0)
+            promise.keep(loaded)
+        except AppError as error:
+            promise.refuse(error)
+        except Exception:
+            log.exception("load failed", folder=folder.path.name)
+            promise.refuse(LoadFailed(f"{folder.path.name}: the model could not be loaded; the log says more"))
+
+    def _on_unload(self, runner: "Runner", now: bool, promise: "_Promise") -> None:
+        runner.retired = True
+        if now:
+            runner.fail(Unavailable("The model was unloaded while it answered", code="model_unloaded"))
+        self._step(runner)
+        promise.keep(None)
+
+    def _on_submit(
+        self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest, generation: RunningGeneration
+    ) -> None:
+        if model.runner.retired:
+            self._outbox.put(generation, [Unavailable("The model was unloaded", code="model_unloaded")])
+            return
+        model.runner.submit(model.row(prompt, request, generation))
+
+    def _on_cancel(self, generation: RunningGeneration) -> None:
+        for runner in self._runners:
+            runner.cancel(generation)
+
+    def _on_stop(self) -> None:
+        self._stopped = True
+
+
+class _Promise:
+    """A future of the event loop, to be settled from another thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Any]") -> None:
+        self._loop = loop
+        self._future = future
+
+    def keep(self, value: object) -> None:
+        self._settle(lambda: self._future.set_result(value))
+
+    def refuse(self, error: Exception) -> None:
+        self._settle(lambda: self._future.set_exception(error))
+
+    def _settle(self, settle: Callable[[], None]) -> None:
+        self._loop.call_soon_threadsafe(lambda: None if self._future.done() else settle())

@@ -1,0 +1,165 @@
+"""A loaded model: its facts, its prompt builder and its runner, put together."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+from mlx.utils import tree_flatten
+
+from app.services.catalog import ModelFolder
+from app.services.engine.defaults import read_defaults
+from app.services.engine.prompt import Prompt, PromptBuilder
+from app.services.engine.row import Row
+from app.services.engine.runner import Runner
+from app.services.engine.running import Outbox, RunningGeneration
+from app.services.engine.sampling import Choice
+from app.services.engine.speech import Markup, Speech
+from app.services.engine.text import Detokenizer, detokenizers
+from app.services.errors import AppError, InvalidRequest
+from app.services.facts import ModelFacts
+from app.services.generation import GenerationRequest, Message, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a model may use."""
+
+    max_rows: int
+    cache_bytes: int | None  # of the prefix cache; None is a quarter of what is free
+    context_length: int | None  # cap in tokens; None is the model's own
+
+
+class LoadedModel:
+    """What the engine hands out for a model; arrays stay inside its runner."""
+
+    def __init__(
+        self,
+        facts: ModelFacts,
+        prompts: PromptBuilder,
+        runner: Runner,
+        markup: Markup,
+        detokenizer: Callable[[], Detokenizer],
+    ) -> None:
+        self.facts = facts
+        self.prompts = prompts
+        self.runner = runner
+        self._markup = markup
+        self._detokenizer = detokenizer
+
+    def prepare(self, request: GenerationRequest) -> Prompt:
+        """Check what depends on the model and build the prompt. Raises InvalidRequest or PromptTooLong."""
+        for token in request.sampling.logit_bias:
+            if not 0 <= token < self.facts.vocabulary:
+                raise InvalidRequest(
+                    f"logit_bias: {token} is no token of this model, which has {self.facts.vocabulary}",
+                    param="logit_bias",
+                )
+        return self.prompts.build(request)
+
+    def row(self, prompt: Prompt, request: GenerationRequest, generation: RunningGeneration | None) -> Row:
+        """Make the row that answers a prepared request."""
+        room = self.facts.context_length - len(prompt.tokens)
+        return Row(
+            generation=generation,
+            prompt=prompt.tokens,
+            max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
+            choice=choice(request.sampling, self.facts.defaults),
+            speech=Speech(
+                self._markup,
+                stop=request.stop,
+                tools=request.tools if request.parse_tool_calls else (),
+                split_reasoning=request.split_reasoning,
+                thinking=prompt.thinking,
+            ),
+            detokenizer=self._detokenizer(),
+            end_tokens=frozenset() if request.ignore_eos else self.facts.end_tokens,
+        )
+
+    def warm_up(self) -> None:
+        """Compute two small answers, so that the first request pays for no compilation."""
+        request = GenerationRequest(messages=(Message("user", "Hello"),), max_tokens=3)
+        try:
+            prompt = self.prepare(request)
+        except AppError:
+            prompt = Prompt([0, 0], thinking=False)
+        for _ in range(min(2, self.facts.max_rows)):
+            self.runner.submit(self.row(prompt, request, None))
+        while self.runner.busy:
+            self.runner.step()
+        self.runner.forget()
+
+
+def assemble(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, outbox: Outbox) -> LoadedModel:
+    """Put a model and a tokenizer of mlx-lm together. On the engine thread."""
+    facts = _facts(folder, model, tokenizer, limits)
+    markup = Markup.of(tokenizer)
+    cache_bytes = psutil.virtual_memory().available // 4 if limits.cache_bytes is None else limits.cache_bytes
+    runner = Runner(model, facts.vocabulary, max_rows=limits.max_rows, cache_bytes=cache_bytes, outbox=outbox)
+    prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length)
+    return LoadedModel(facts, prompts, runner, markup, detokenizers(tokenizer, markup.markers(), facts.vocabulary))
+
+
+def choice(asked: Sampling, default: Sampling) -> Choice:
+    """Decide every value: what was asked, else the model's own; a seed that was not asked for is drawn."""
+    temperature = _first(asked.temperature, default.temperature, 0.0)
+    return Choice(
+        temperature=temperature,
+        top_k=int(_first(asked.top_k, default.top_k, 0)),
+        top_p=_first(asked.top_p, default.top_p, 1.0),
+        min_p=_first(asked.min_p, default.min_p, 0.0),
+        seed=secrets.randbits(64) if asked.seed is None else asked.seed & (2**64 - 1),
+        repetition_penalty=_first(asked.repetition_penalty, default.repetition_penalty, 1.0),
+        presence_penalty=asked.presence_penalty,
+        frequency_penalty=asked.frequency_penalty,
+        penalty_window=asked.penalty_window,
+        logit_bias=dict(asked.logit_bias) or None,
+    )
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
+
+
+def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits) -> ModelFacts:
+    context = min(folder.context_length, limits.context_length or folder.context_length)
+    vocabulary, hidden = _logits_shape(model, tokenizer)
+    return ModelFacts(
+        id=folder.id,
+        path=folder.path,
+        model_type=folder.model_type,
+        context_length=context,
+        trained_context_length=folder.context_length,
+        vocabulary=vocabulary,
+        hidden_size=hidden,
+        parameters=folder.parameters,
+        weight_bytes=folder.weight_bytes,
+        precision=folder.precision,
+        created=folder.created,
+        chat_template=_template(tokenizer),
+        bos_token=tokenizer.bos_token or "",
+        eos_token=tokenizer.eos_token or "",
+        end_tokens=frozenset(int(token) for token in tokenizer.eos_token_ids),
+        defaults=read_defaults(folder.path),
+        thinks=bool(tokenizer.has_thinking),
+        calls_tools=bool(tokenizer.has_tool_calling),
+        max_rows=limits.max_rows,
+    )
+
+
+def _logits_shape(model: Any, tokenizer: Any) -> tuple[int, int]:
+    """Width of the logits and size of the hidden state; the configuration may pad the vocabulary."""
+    args = getattr(model, "args", None)
+    inner = getattr(args, "text_config", None) or {}
+    width = getattr(args, "vocab_size", None) or (inner.get("vocab_size") if isinstance(inner, dict) else None)
+    hidden = getattr(args, "hidden_size", None) or (inner.get("hidden_size") if isinstance(inner, dict) else None)
+    if width is None:
+        embedding = next((a for name, a in tree_flatten(model.parameters()) if "embed" in name and a.ndim == 2), None)
+        width = embedding.shape[0] if embedding is not None else len(tokenizer)
+    return int(width), int(hidden or 0)
+
+
+def _template(tokenizer: Any) -> str:
+    template = tokenizer.chat_template
+    return template if isinstance(template, str) else ""

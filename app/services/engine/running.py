@@ -1,0 +1,87 @@
+"""The two ends of one answer: the engine puts events in on its thread, a handler reads them on the event loop."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from app.services.errors import AppError
+from app.services.generation import Event
+
+Outcome = Event | AppError
+
+
+class RunningGeneration:
+    """The reader's end, to be used on the event loop that made it."""
+
+    def __init__(self, cancel: Callable[["RunningGeneration"], None]) -> None:
+        self._cancel = cancel
+        self._loop = asyncio.get_running_loop()
+        self._events: deque[Outcome] = deque()
+        self._waiting: asyncio.Future[None] | None = None
+        self._over = False
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of the reader."""
+        return self._loop
+
+    def put(self, event: Outcome) -> None:
+        """Hand over an event. On the loop's thread only."""
+        self._events.append(event)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let a waiting reader go on, with or without an event."""
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def ready(self) -> Sequence[Event]:
+        """Wait, and give all events that have come since; none if `wake` was called.
+
+        Raises the AppError that ended the answer, once the events before it are read.
+        """
+        if not self._events:
+            self._waiting = self._loop.create_future()
+            await self._waiting
+        events: list[Event] = []
+        while self._events:
+            if isinstance(self._events[0], AppError):
+                if events:
+                    return events
+                self._over = True
+                raise self._events.popleft()  # type: ignore[misc]
+            events.append(self._events.popleft())  # type: ignore[arg-type]
+        return events
+
+    def cancel(self) -> None:
+        """Stop within one engine step. Calling it again, or after the end, does nothing."""
+        if not self._over:
+            self._over = True
+            self._cancel(self)
+
+
+class Outbox:
+    """Collects what one engine step has to say, so that each event loop is woken once."""
+
+    def __init__(self) -> None:
+        self._letters: list[tuple[RunningGeneration, Outcome]] = []
+
+    def put(self, generation: RunningGeneration | None, events: Iterable[Outcome]) -> None:
+        """Add events for a reader, if there is one. On the engine thread only."""
+        if generation is not None:
+            self._letters.extend((generation, event) for event in events)
+
+    def send(self) -> None:
+        """Hand everything over."""
+        if not self._letters:
+            return
+        letters, self._letters = self._letters, []
+        try:
+            letters[0][0].loop.call_soon_threadsafe(_deliver, letters)
+        except RuntimeError:
+            pass  # the loop is closed: nobody reads any more
+
+
+def _deliver(letters: Sequence[tuple[RunningGeneration, Outcome]]) -> None:
+    for generation, event in letters:
+        generation.put(event)

@@ -1,0 +1,175 @@
+"""Text to events: reasoning, tool calls and stop strings, whatever the chunks it comes in."""
+
+import json
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_lm.generate import TextStateMachine
+
+from app.services.generation import ToolCall
+
+_NORMAL, _REASONING, _TOOL = "normal", "reasoning", "tool"
+_STOP = "stop:"  # states that end the answer, each named by its stop string
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A piece of text, of the answer or of the reasoning."""
+
+    text: str
+    reasoning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Markup:
+    """How a model marks its reasoning and its calls. Source: what mlx-lm's TokenizerWrapper infers."""
+
+    think_start: str | None
+    think_end: str | None
+    tool_start: str | None
+    tool_end: str | None
+    structural: tuple[str, ...]
+    transitions: Mapping[str, Sequence[tuple[str, str]]]
+    initial: str | None
+    parse_call: Any
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> "Markup":
+        """Read the facts off mlx-lm's tokenizer wrapper."""
+        return cls(
+            think_start=tokenizer.think_start,
+            think_end=tokenizer.think_end,
+            tool_start=tokenizer.tool_call_start,
+            tool_end=tokenizer.tool_call_end,
+            structural=tuple(tokenizer.structural_markers or ()),
+            transitions=tokenizer.response_transitions,
+            initial=tokenizer.response_initial_state,
+            parse_call=tokenizer.tool_parser,
+        )
+
+    def markers(self) -> Iterator[str]:
+        """Every text that must reach the speech even if it is a control token."""
+        fixed = (self.think_start, self.think_end, self.tool_start, self.tool_end, *self.structural)
+        yield from (marker for marker in fixed if marker)
+        for edges in self.transitions.values():
+            yield from (marker for marker, _ in edges)
+
+
+class Speech:
+    """Turns the text of one answer into Said and ToolCall; `stopped` names the stop string that ended it."""
+
+    def __init__(
+        self,
+        markup: Markup,
+        *,
+        stop: Iterable[str] = (),
+        tools: Sequence[Mapping[str, Any]] = (),
+        split_reasoning: bool = True,
+        thinking: bool = False,
+    ) -> None:
+        self.stopped: str | None = None
+        self._markup = markup
+        self._tools = list(tools)
+        self._calls = 0
+        self._call = ""  # text of the call being written
+        self._blank: set[str] = {_REASONING} if thinking else set()  # states whose leading white space is dropped
+        machine = TextStateMachine(_table(markup, tuple(stop), bool(tools), split_reasoning))
+        initial = _REASONING if thinking and split_reasoning else markup.initial if split_reasoning else None
+        self._state = machine.make_state(initial or _NORMAL)
+
+    @property
+    def thinking(self) -> bool:
+        """Whether the model is in its reasoning now."""
+        return bool(self._state[0] == _REASONING)
+
+    def feed(self, text: str) -> list[Said | ToolCall]:
+        """Take in text and give what is certain now. What follows a stop string is dropped."""
+        if self.stopped is not None or not text:
+            return []
+        before = self._state[0]
+        self._state, segments = TextStateMachine.split(self._state, text)
+        said: list[Said | ToolCall] = []
+        for place, (state, piece) in enumerate(segments):
+            if place:
+                said += self._crossed(before, state)
+                before = state
+            if state.startswith(_STOP):
+                self.stopped = state.removeprefix(_STOP)
+                break
+            said += self._piece(state, piece)
+        return said
+
+    def finish(self) -> list[Said | ToolCall]:
+        """Give what was held back. A call that was never closed becomes text, where its format has a closing mark."""
+        if self.stopped is not None:
+            return []
+        self._state, rest, state = TextStateMachine.flush(self._state)
+        said = self._piece(state, rest)
+        if state == _TOOL:
+            said += self._close_call() if not self._markup.tool_end else self._as_text(closed=False)
+        return said
+
+    def _piece(self, state: str, text: str) -> list[Said | ToolCall]:
+        if state == _TOOL:
+            self._call += text
+            return []
+        if state in self._blank:
+            text = text.lstrip()
+        if not text:
+            return []
+        self._blank.discard(state)
+        return [Said(text, reasoning=state == _REASONING)]
+
+    def _crossed(self, before: str, after: str) -> list[Said | ToolCall]:
+        if after == _REASONING:
+            self._blank = {_REASONING}
+        elif before == _REASONING:
+            self._blank = {_NORMAL}
+        return self._close_call() if before == _TOOL else []
+
+    def _close_call(self) -> list[Said | ToolCall]:
+        try:
+            parsed = self._markup.parse_call(self._call, self._tools)
+            calls = [self._numbered(call) for call in (parsed if isinstance(parsed, list) else [parsed])]
+        except Exception:  # whatever a parser raises over a model's words, they are handed over as text
+            return self._as_text(closed=True)
+        self._call = ""
+        return list(calls)
+
+    def _numbered(self, call: Mapping[str, Any]) -> ToolCall:
+        name, arguments = call["name"], call.get("arguments", {})
+        if not isinstance(name, str) or not name:
+            raise ValueError("a call without a name")
+        if not isinstance(arguments, str):
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        self._calls += 1
+        return ToolCall(self._calls - 1, str(call.get("id") or f"call_{secrets.token_hex(12)}"), name, arguments)
+
+    def _as_text(self, *, closed: bool) -> list[Said | ToolCall]:
+        end = self._markup.tool_end or "" if closed else ""
+        text, self._call = f"{self._markup.tool_start or ''}{self._call}{end}", ""
+        return [Said(text)]
+
+
+def _table(
+    markup: Markup, stop: Sequence[str], tools: bool, split_reasoning: bool
+) -> dict[str, list[tuple[str, str]]]:
+    """States and their transitions (text, next state), as TextStateMachine takes them."""
+    table: dict[str, list[tuple[str, str]]] = {_NORMAL: []}
+    if split_reasoning:
+        for state, edges in markup.transitions.items():
+            table.setdefault(state, []).extend((text, to) for text, to in edges if tools or to != _TOOL)
+        table[_NORMAL] += [(marker, _NORMAL) for marker in markup.structural]
+        if markup.think_start and markup.think_end:
+            table[_NORMAL].append((markup.think_start, _REASONING))
+            table.setdefault(_REASONING, []).append((markup.think_end, _NORMAL))
+    if tools and markup.tool_start:
+        if not any(to == _TOOL for edges in table.values() for _, to in edges):
+            table[_NORMAL].append((markup.tool_start, _TOOL))
+        table[_TOOL] = [(markup.tool_end, _NORMAL)] if markup.tool_end else []
+    for state in table:
+        if state != _TOOL:
+            table[state] += [(text, _STOP + text) for text in stop]
+    return table

@@ -1,0 +1,99 @@
+"""Token ids to text, never showing half a character."""
+
+import codecs
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any, Protocol
+
+
+class Detokenizer(Protocol):
+    """Turns one answer's tokens into text as they come."""
+
+    def feed(self, token: int) -> str:
+        """Take in a token and give the text that is complete now."""
+
+    def finish(self) -> str:
+        """Give what was held back; a broken character becomes U+FFFD."""
+
+
+class ByteDetokenizer:
+    """For byte-level vocabularies: a table of bytes a token and an incremental UTF-8 decoder."""
+
+    def __init__(self, table: list[bytes]) -> None:
+        self._table = table
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, token: int) -> str:
+        """Take in a token and give the text that is complete now."""
+        return self._decoder.decode(self._table[token]) if 0 <= token < len(self._table) else ""
+
+    def finish(self) -> str:
+        """Give what was held back; a broken character becomes U+FFFD."""
+        return self._decoder.decode(b"", final=True)
+
+
+class WrappedDetokenizer:
+    """For all other vocabularies: mlx-lm's own streaming detokenizer."""
+
+    def __init__(self, detokenizer: Any, hidden: frozenset[int]) -> None:
+        self._detokenizer = detokenizer
+        self._hidden = hidden
+
+    def feed(self, token: int) -> str:
+        """Take in a token and give the text that is complete now."""
+        if token in self._hidden:
+            return ""
+        self._detokenizer.add_token(token)
+        return str(self._detokenizer.last_segment)
+
+    def finish(self) -> str:
+        """Give what was held back; a broken character becomes U+FFFD."""
+        self._detokenizer.finalize()
+        return str(self._detokenizer.last_segment)
+
+
+def detokenizers(tokenizer: Any, markers: Iterable[str], width: int) -> Callable[[], Detokenizer]:
+    """Choose the detokenizer of a model and return what makes one for an answer.
+
+    Control tokens are not shown, but for the `markers` that speech looks for. `width` is that of the logits, which
+    may be wider than the vocabulary.
+    """
+    shown = tuple(markers)
+    hidden = frozenset(
+        int(token)
+        for token, added in tokenizer.added_tokens_decoder.items()
+        if added.special and not any(added.content in marker for marker in shown)
+    )
+    if not _is_byte_level(tokenizer):
+        return lambda: WrappedDetokenizer(tokenizer.detokenizer, hidden)
+    table = _table(tokenizer, hidden, width)
+    return lambda: ByteDetokenizer(table)
+
+
+def _is_byte_level(tokenizer: Any) -> bool:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return type(getattr(backend, "decoder", None)).__name__ == "ByteLevel"
+
+
+def _table(tokenizer: Any, hidden: frozenset[int], width: int) -> list[bytes]:
+    table = [b""] * max(width, len(tokenizer))
+    added = {int(token): entry.content for token, entry in tokenizer.added_tokens_decoder.items()}
+    for text, token in tokenizer.get_vocab().items():
+        if token in hidden:
+            continue
+        table[token] = added[token].encode() if token in added else _bytes(text)
+    return table
+
+
+def _bytes(text: str) -> bytes:
+    alphabet = _alphabet()
+    return b"".join(alphabet.get(character) or character.encode() for character in text)
+
+
+@lru_cache(maxsize=1)
+def _alphabet() -> dict[str, bytes]:
+    """Map the printable stand-ins of byte-level BPE back to bytes (GPT-2's rule)."""
+    plain = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    alphabet = {chr(byte): bytes([byte]) for byte in plain}
+    others = (byte for byte in range(256) if byte not in plain)
+    return alphabet | {chr(256 + place): bytes([byte]) for place, byte in enumerate(others)}
