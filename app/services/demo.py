@@ -1,7 +1,6 @@
 """A tiny model folder of random weights with a real tokenizer and chat template, for --demo and for the tests."""
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -67,7 +66,7 @@ def _put(finished: Path, folder: Path) -> None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + os.linesep, encoding="utf-8")
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _config(tokenizer: "Tokenizer", layers: int, hidden: int, context: int, model_type: str) -> dict[str, Any]:
