@@ -1,0 +1,71 @@
+"""What to load at start: the flags, else the session file, else the bootstrap variables."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from app.services import catalog, demo, session
+from app.services.catalog import ModelFolder
+from app.services.errors import LoadFailed
+from app.services.session import Session
+from app.settings import Settings
+
+DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A session to try, where it comes from, and whether it is to be saved once its model is loaded."""
+
+    source: Literal["flag", "demo", "session", "bootstrap"]
+    session: Session
+    persist: bool = False
+
+
+def candidates(settings: Settings) -> list[Candidate]:
+    """Give what to try at start, in order; none when nobody said what to serve."""
+    if settings.model:
+        return [Candidate("flag", Session(settings.model))]
+    if settings.demo:
+        return [Candidate("demo", Session("tiles-demo"))]
+    return [found for found in (_from_session_file(settings), _from_variables(settings)) if found]
+
+
+def locate(candidate: Candidate, settings: Settings) -> ModelFolder:
+    """Find and check the folder of a candidate; the demo model is built when missing. Raises LoadFailed."""
+    if candidate.source != "demo":
+        return catalog.resolve(candidate.session.model, candidate.session.model_cache_path)
+    try:
+        return catalog.inspect(demo.folder(settings.data_dir), candidate.session.model)
+    except OSError as error:
+        raise LoadFailed(f"The demo model cannot be built in {settings.data_dir}: {error.strerror}.") from error
+
+
+def _from_session_file(settings: Settings) -> Candidate | None:
+    if settings.skip_session_persist:
+        return None
+    saved = session.read(settings.session_file)
+    return Candidate("session", saved) if saved else None
+
+
+def _from_variables(settings: Settings) -> Candidate | None:
+    model, path = settings.bootstrap_model, settings.bootstrap_model_cache_path
+    if not model or not path:
+        _warn_of_half(model, path)
+        return None
+    given = Session(
+        model=model,
+        model_cache_path=path,
+        memory_path=settings.bootstrap_memory_path or "",
+        system_prompt=settings.bootstrap_system_prompt or DEFAULT_SYSTEM_PROMPT,
+    )
+    return Candidate("bootstrap", given, persist=not settings.skip_session_persist)
+
+
+def _warn_of_half(model: str | None, path: str | None) -> None:
+    if model or path:
+        missing = "TILES_BOOTSTRAP_MODEL_CACHE_PATH" if model else "TILES_BOOTSTRAP_MODEL"
+        log.warning("bootstrap variables ignored", reason=f"{missing} is not set, and both are needed")
