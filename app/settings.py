@@ -65,10 +65,16 @@ def _bytes(value: str) -> int:
 
 
 def _setting(
-    default: Any, parse: Callable[[str], Any], help: str, *, env: str | None = None, flag: bool = True, metavar: str = ""
+    default: Any,
+    parse: Callable[[str], Any],
+    meaning: str,
+    *,
+    name: str | None = None,  # of flag and variable, where it is not the field's own
+    flag: bool = True,
+    metavar: str | None = None,
 ) -> Any:
-    """Describe a setting: how to read it, what it means, its variable (TILES_NAME unless given) and if it has a flag."""
-    return field(default=default, metadata={"parse": parse, "help": help, "env": env, "flag": flag, "metavar": metavar})
+    facts = {"parse": parse, "meaning": meaning, "name": name, "flag": flag, "metavar": metavar}
+    return field(default=default, metadata=facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,7 @@ class Settings:
     log_format: str | None = _setting(
         None, _one_of("console", "json"), "Log lines for people or for programs; by terminal when absent"
     )
-    open_browser: bool = _setting(False, _flag, "Open a browser once the server listens", env="TILES_OPEN", metavar="open")
+    open_browser: bool = _setting(False, _flag, "Open a browser once the server listens", name="open")
     data_dir: Path = _setting(Path("~/.tiles/server"), _path, "Folder of what the server keeps", metavar="DIR")
     session_file: Path = _setting(
         Path("~/.tiles/server_session.json"), _path, "Where the session is kept", flag=False, metavar="FILE"
@@ -125,14 +131,14 @@ class Settings:
 
 def variable(setting: "Field[Any]") -> str:
     """Name of the environment variable of a setting."""
-    return setting.metadata["env"] or f"TILES_{setting.name.upper()}"
+    return f"TILES_{_name(setting).upper()}"
 
 
 def flag(setting: "Field[Any]") -> str | None:
     """Name of the flag of a setting, None for one that only the environment sets."""
     if not setting.metadata["flag"]:
         return None
-    return "--open" if setting.name == "open_browser" else f"--{setting.name.replace('_', '-')}"
+    return f"--{_name(setting).replace('_', '-')}"
 
 
 def described() -> list["Field[Any]"]:
@@ -163,3 +169,7 @@ def _parsed(setting: "Field[Any]", value: Any, source: str) -> Any:
     except (ValueError, KeyError) as error:
         why = str(error) if str(error).startswith("give ") else "that is not a value for it"
         raise SettingError(f"{source}: {value!r}: {why}") from None
+
+
+def _name(setting: "Field[Any]") -> str:
+    return str(setting.metadata["name"] or setting.name)

@@ -1,7 +1,7 @@
 """The rows that are being decoded together."""
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 
@@ -57,7 +57,8 @@ class Batch:
         mx.async_eval(self._last)
         seen = len(self.rows) - self._fresh
         self._fresh = 0
-        return list(zip(self.rows[:seen], fed.tolist()[:seen], strict=True))
+        tokens = cast("list[int]", fed.tolist())
+        return list(zip(self.rows[:seen], tokens[:seen], strict=True))
 
     def leave(self, rows: Collection[Row], *, keep_layers: bool = True) -> None:
         """Let rows go, handing each its cache back: it then holds the prompt and every token that was given."""
@@ -116,7 +117,8 @@ class Batch:
 
 def first_token(row: Row, logits: mx.array, vocabulary: int) -> int:
     """Draw the first token of a row from the logits (1, vocabulary) of its prompt."""
-    return int(Sampler([row.choice], [[]], [0], vocabulary)(logits, None).item())
+    drawn = Sampler([row.choice], [[]], [0], vocabulary)(logits, None)
+    return cast("int", drawn.item())
 
 
 def batchable(layers: Iterable[Any]) -> bool:

@@ -100,9 +100,7 @@ class Engine:
         from app.services.engine import loading
 
         self.back_end = loading.back_end()
-        log.info(
-            "engine ready", back_end=self.back_end, blas=library, seconds=round(time.perf_counter() - began, 2)
-        )
+        log.info("engine ready", back_end=self.back_end, blas=library, seconds=round(time.perf_counter() - began, 2))
 
     def _obey(self) -> None:
         busy = bool(self._loads) or any(runner.busy for runner in self._runners)
@@ -133,9 +131,7 @@ class Engine:
     def _on_load(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> None:
         self._loads.append(self._loading(folder, progress, promise))
 
-    def _loading(
-        self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise"
-    ) -> Iterator[None]:
+    def _loading(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> Iterator[None]:
         from app.services.engine.loaded import Limits, assemble
         from app.services.engine.loading import load
 

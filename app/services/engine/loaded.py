@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
-from mlx.utils import tree_flatten
 
 from app.services.catalog import ModelFolder
 from app.services.engine.defaults import read_defaults
+from app.services.engine.loading import weights
 from app.services.engine.prompt import Prompt, PromptBuilder
 from app.services.engine.row import Row
 from app.services.engine.runner import Runner
@@ -155,7 +155,7 @@ def _logits_shape(model: Any, tokenizer: Any) -> tuple[int, int]:
     width = getattr(args, "vocab_size", None) or (inner.get("vocab_size") if isinstance(inner, dict) else None)
     hidden = getattr(args, "hidden_size", None) or (inner.get("hidden_size") if isinstance(inner, dict) else None)
     if width is None:
-        embedding = next((a for name, a in tree_flatten(model.parameters()) if "embed" in name and a.ndim == 2), None)
+        embedding = next((a for name, a in weights(model).items() if "embed" in name and a.ndim == 2), None)
         width = embedding.shape[0] if embedding is not None else len(tokenizer)
     return int(width), int(hidden or 0)
 

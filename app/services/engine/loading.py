@@ -4,7 +4,7 @@ import gc
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import psutil
@@ -61,17 +61,22 @@ def release() -> None:
     mx.clear_cache()
 
 
+def weights(model: Any) -> dict[str, mx.array]:
+    """Give the arrays of a model by name."""
+    return dict(cast("list[tuple[str, mx.array]]", tree_flatten(model.parameters())))
+
+
 def _is_cpu() -> bool:
     return bool(mx.default_device() == mx.Device(mx.cpu))
 
 
 def _widen(model: Any) -> None:
     """Use float32 on the CPU, where it is several times faster than 16 bits or quantized, if memory allows."""
-    weights = [array for _, array in tree_flatten(model.parameters())]
-    narrow = [array for array in weights if array.dtype in (mx.float16, mx.bfloat16, mx.uint32)]
+    arrays = list(weights(model).values())
+    narrow = [array for array in arrays if array.dtype in (mx.float16, mx.bfloat16, mx.uint32)]
     if not narrow:
         return
-    needed = sum(array.size * (32 if array.dtype == mx.uint32 else 4) for array in weights)
+    needed = sum(array.size * (32 if array.dtype == mx.uint32 else 4) for array in arrays)
     if needed > psutil.virtual_memory().available - _SPARE:
         log.warning("too little memory for float32: this model will be slow on the CPU", needed_gib=needed >> 30)
         return
@@ -80,7 +85,7 @@ def _widen(model: Any) -> None:
 
 
 def _read(model: Any) -> Generator[float, None, None]:
-    arrays = [array for _, array in tree_flatten(model.parameters())]
+    arrays = list(weights(model).values())
     total, done, pending = sum(array.nbytes for array in arrays) or 1, 0, []
     for array in arrays:
         pending.append(array)

@@ -13,7 +13,6 @@ from app.services.engine.row import Row, kept_tokens
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.errors import AppError
 
-
 _SLICE_BESIDE_DECODING = 0.12  # seconds of prompt between two tokens of the others
 _SLICE_ALONE = 0.5  # seconds after which a hang-up is noticed and progress told
 _LOGITS_AT_ONCE = 2**20  # values; above, the logits of a prompt's other tokens cost more than one more call
@@ -142,7 +141,7 @@ class Runner:
     def _forward(self, row: Row, size: int) -> mx.array:
         tokens = mx.array([row.prompt[row.done : row.done + size]])
         with self._pace.measured(size):
-            logits = self._model(tokens, cache=row.layers)
+            logits: mx.array = self._model(tokens, cache=row.layers)
             assert row.layers is not None
             mx.eval([layer.state for layer in row.layers])
         row.done += size

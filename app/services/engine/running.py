@@ -3,9 +3,10 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from app.services.errors import AppError
-from app.services.generation import Event
+from app.services.generation import Event, Finished
 
 Outcome = Event | AppError
 
@@ -18,12 +19,17 @@ class RunningGeneration:
         self._loop = asyncio.get_running_loop()
         self._events: deque[Outcome] = deque()
         self._waiting: asyncio.Future[None] | None = None
-        self._over = False
+        self._began = self._loop.time()
+        self.over: asyncio.Future[None] = self._loop.create_future()  # settled when nobody reads any more
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop of the reader."""
         return self._loop
+
+    def age(self) -> float:
+        """Seconds since it was accepted."""
+        return self._loop.time() - self._began
 
     def put(self, event: Outcome) -> None:
         """Hand over an event. On the loop's thread only."""
@@ -48,16 +54,28 @@ class RunningGeneration:
             if isinstance(self._events[0], AppError):
                 if events:
                     return events
-                self._over = True
+                self._end()
                 raise self._events.popleft()  # type: ignore[misc]
             events.append(self._events.popleft())  # type: ignore[arg-type]
+        if events and isinstance(events[-1], Finished):
+            self._end()
         return events
 
     def cancel(self) -> None:
         """Stop within one engine step. Calling it again, or after the end, does nothing."""
-        if not self._over:
-            self._over = True
+        if not self.over.done():
+            self._end()
             self._cancel(self)
+
+    def fail(self, error: AppError) -> None:
+        """End the answer with an error, whatever the engine is doing."""
+        if not self.over.done():
+            self._cancel(self)
+            self.put(error)
+
+    def _end(self) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
 
 
 class Outbox:
@@ -76,10 +94,8 @@ class Outbox:
         if not self._letters:
             return
         letters, self._letters = self._letters, []
-        try:
+        with suppress(RuntimeError):  # the loop is closed: nobody reads any more
             letters[0][0].loop.call_soon_threadsafe(_deliver, letters)
-        except RuntimeError:
-            pass  # the loop is closed: nobody reads any more
 
 
 def _deliver(letters: Sequence[tuple[RunningGeneration, Outcome]]) -> None:

@@ -213,6 +213,7 @@ class Noise:
         self._position = mx.array([[position] for position in positions], dtype=mx.uint32)
 
     def __call__(self, ids: mx.array) -> mx.array:
+        """Give the noise of token ids (rows, candidates) and move on."""
         key = _mix(self._seed ^ _mix(self._position * 0x85EBCA6B + 1))
         self._position = self._position + 1
         bits = _mix(_mix(ids.astype(mx.uint32) * 0x9E3779B1 ^ key) + key)

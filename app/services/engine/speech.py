@@ -153,9 +153,7 @@ class Speech:
         return [Said(text)]
 
 
-def _table(
-    markup: Markup, stop: Sequence[str], tools: bool, split_reasoning: bool
-) -> dict[str, list[tuple[str, str]]]:
+def _table(markup: Markup, stop: Sequence[str], tools: bool, split_reasoning: bool) -> dict[str, list[tuple[str, str]]]:
     """States and their transitions (text, next state), as TextStateMachine takes them."""
     table: dict[str, list[tuple[str, str]]] = {_NORMAL: []}
     if split_reasoning:

@@ -1,0 +1,110 @@
+"""Who may ask: hosts, origins, browser pages and keys. Pure decisions, made before a body is read."""
+
+import hmac
+from collections.abc import Mapping
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from app.services.errors import Forbidden, Unauthorized
+from app.settings import Settings
+
+PUBLIC = frozenset({"/", "/ping", "/health", "/v1/health", "/favicon.ico"})  # and /schema and below
+NEVER_FROM_PAGES = frozenset({"/start"})  # names a folder that the model may then read and write
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def is_public(path: str) -> bool:
+    """Whether a path needs no key."""
+    return path in PUBLIC or path == "/schema" or path.startswith("/schema/")
+
+
+class Access:
+    """The rules of one server."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._keys = [key.encode() for key in settings.api_key]
+        self._hosts = {host.lower() for host in (*settings.allow_host, settings.host)}
+        self._origins = {origin.lower().rstrip("/") for origin in settings.allow_origin}
+        self._beyond_loopback = not is_loopback(settings.host)
+
+    def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
+        """Raise Forbidden or Unauthorized for what may not be. Header names are in lower case."""
+        self._check_host(headers.get("host", ""))
+        self._check_origin(headers)
+        self._check_page(method, path, headers)
+        if method != "OPTIONS" and not is_public(path):
+            self._check_key(headers)
+
+    def allows_origin(self, origin: str, host: str) -> bool:
+        """Whether pages of this origin may read answers."""
+        parts = _split(origin)
+        if parts is None:
+            return False
+        scheme, name, _ = parts
+        own = _split(f"{scheme}://{host}") == parts
+        return own or is_loopback(name) or origin.lower().rstrip("/") in self._origins
+
+    def _check_host(self, host: str) -> None:
+        parts = _split(f"http://{host}")
+        name = parts[1] if parts else ""
+        if is_loopback(name) or name in self._hosts or (self._beyond_loopback and _is_address(name)):
+            return
+        raise Forbidden("This server does not answer to that Host; start it with --allow-host to let it", code="host")
+
+    def _check_origin(self, headers: Mapping[str, str]) -> None:
+        origin = headers.get("origin")
+        if origin is not None and not self.allows_origin(origin, headers.get("host", "")):
+            raise Forbidden(
+                "This server does not answer pages of that Origin; start it with --allow-origin to let it",
+                code="origin",
+            )
+
+    def _check_page(self, method: str, path: str, headers: Mapping[str, str]) -> None:
+        """Refuse what a page must not do even where it sends no Origin, as an image or a form may."""
+        site = headers.get("sec-fetch-site")
+        if path in NEVER_FROM_PAGES and method != "OPTIONS" and (site is not None or "origin" in headers):
+            raise Forbidden("A web page may not do this", code="browser_page")
+        embedded = site == "cross-site" and "origin" not in headers
+        if embedded and not (method in {"GET", "HEAD"} and (path == "/" or path.startswith("/schema"))):
+            raise Forbidden("A page of another site may not do this", code="cross_site")
+
+    def _check_key(self, headers: Mapping[str, str]) -> None:
+        if not self._keys:
+            return
+        given = headers.get("authorization")
+        if given is None:
+            key = headers.get("x-api-key", "")
+        else:
+            scheme, _, rest = given.partition(" ")
+            key = rest.strip() if scheme.lower() == "bearer" else given
+        if not sum(hmac.compare_digest(key.encode(), known) for known in self._keys):  # every one is compared
+            raise Unauthorized("Invalid API Key")
+
+
+def _split(url: str) -> tuple[str, str, int | None] | None:
+    """Scheme, host and port of an origin, None where it is none."""
+    try:
+        parts = urlsplit(url.lower())
+        if not parts.hostname or parts.path or parts.query or parts.fragment or parts.username is not None:
+            return None
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return None
+    return parts.scheme, parts.hostname.rstrip("."), port
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,51 @@
+"""Where the parts meet; nothing else knows all of them."""
+
+from litestar import Litestar
+from litestar.di import Provide
+
+from app.controllers import openapi
+from app.controllers.body import json_request
+from app.controllers.chat import ChatController
+from app.controllers.errors import HANDLERS
+from app.controllers.health import HealthController
+from app.controllers.home import HomeController
+from app.controllers.models import ModelsController
+from app.controllers.props import PropsController
+from app.controllers.router import RouterController
+from app.controllers.session import SessionController
+from app.dto.base import Limits
+from app.gate import Gate
+from app.services.model_service import ModelService
+from app.settings import Settings, read
+
+
+def create_app(settings: Settings | None = None, models: ModelService | None = None) -> Litestar:
+    """Put the server together. Its engine runs while the application does."""
+    settings = settings or read()
+    models = models or ModelService(settings)
+    limits = Limits(settings.max_messages, settings.max_stop_strings, settings.max_stop_length)
+    app = Litestar(
+        route_handlers=[
+            ChatController,
+            HealthController,
+            HomeController,
+            ModelsController,
+            PropsController,
+            RouterController,
+            SessionController,
+            openapi.page_files(),
+        ],
+        dependencies={
+            "model_service": Provide(lambda: models, sync_to_thread=False),
+            "settings": Provide(lambda: settings, sync_to_thread=False),
+            "limits": Provide(lambda: limits, sync_to_thread=False),
+        },
+        exception_handlers=HANDLERS,
+        lifespan=[lambda _: models.running()],
+        openapi_config=openapi.config(),
+        request_class=json_request(settings),
+        request_max_body_size=settings.max_body,
+        logging_config=None,
+    )
+    app.asgi_handler = Gate(app.asgi_handler, settings)  # outside of routing, so that 404s pass it too
+    return app

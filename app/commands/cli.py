@@ -1,0 +1,52 @@
+"""tiles-server and its commands; each is imported when it is used, so that the server starts at once."""
+
+import importlib
+from typing import Any
+
+import click
+
+from app import __version__
+
+_COMMANDS = {
+    "serve": "Serve a model (the default).",
+    "models": "List the models on this machine.",
+    "pull": "Download a model.",
+    "doctor": "Look for what makes this machine slow or fail.",
+}
+
+
+class _Lazy(click.Group):
+    """A group that imports a command when it is named and serves when none is."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"app.commands.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] not in {"--help", "-h", "--version"}):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tiles-server")
+def cli() -> None:
+    """Tiles Server: MLX language models behind one HTTP API.
+
+    Without a command it serves: tiles-server --demo is tiles-server serve --demo.
+    """
+
+
+def main(args: list[str] | None = None) -> Any:
+    """Run the command line."""
+    return cli.main(args=args, prog_name="tiles-server")

@@ -1,0 +1,129 @@
+"""tiles-server serve."""
+
+import asyncio
+import errno
+import signal
+import socket
+import sys
+import webbrowser
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import click
+import uvicorn
+
+from app import log, settings
+from app.access import is_loopback
+from app.settings import Settings
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    for setting in reversed(settings.described()):
+        name = settings.flag(setting)
+        if name is None:
+            continue
+        kind: dict[str, Any] = {"multiple": setting.default == (), "metavar": setting.metadata["metavar"]}
+        if setting.default is False:
+            kind = {"is_flag": True}
+        meaning = f"{setting.metadata['meaning']} [{settings.variable(setting)}]"
+        command = click.option(name, setting.name, default=None, help=meaning, **kind)(command)
+    return command
+
+
+@click.command()
+@_options
+def serve(**flags: Any) -> None:
+    """Serve a model: with --demo the one that comes along, with --model any MLX folder or cached repo id."""
+    try:
+        told = settings.read(flags)
+        _check(told)
+        listener = _listen(told)
+    except (settings.SettingError, OSError) as error:
+        click.echo(f"tiles-server: {error}", err=True)
+        sys.exit(2)
+    log.set_up(told.log_format)
+    _run(told, listener)
+
+
+def _check(told: Settings) -> None:
+    if told.model and told.demo:
+        raise settings.SettingError("--model and --demo exclude each other")
+    if not is_loopback(told.host) and not told.api_key and not told.insecure:
+        raise settings.SettingError(
+            f"listening on {told.host} lets other machines in: give --api-key, or --insecure to say that you mean it"
+        )
+
+
+def _listen(told: Settings) -> socket.socket:
+    """Bind before anything slow is imported, so that a port in use is said at once."""
+    family = socket.AF_INET6 if ":" in told.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((told.host, told.port))
+    except OSError as error:
+        listener.close()
+        reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
+        raise settings.SettingError(f"cannot listen on {told.host}:{told.port}: {reason}") from None
+    listener.set_inheritable(True)
+    return listener
+
+
+def _run(told: Settings, listener: socket.socket) -> None:
+    from app.application import create_app
+    from app.services.model_service import ModelService
+
+    models = ModelService(told)
+    config = uvicorn.Config(
+        create_app(told, models),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        loop="uvloop",
+        http="httptools",
+        timeout_graceful_shutdown=2,
+        timeout_keep_alive=75,
+    )
+    host, port = listener.getsockname()[:2]
+    _announce(host, port)
+    if told.open_browser:
+        webbrowser.open(_address(host, port))
+    _Server(config, models.drain, told.shutdown_seconds).run(sockets=[listener])
+
+
+def _announce(host: str, port: int) -> None:
+    address = _address(host, port)
+    click.echo(f"API   {address}/v1\nDocs  {address}/schema\nHome  {address}/", err=True)
+
+
+def _address(host: str, port: int) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """On the first signal it refuses new requests and lets answers end for a while; on the second it goes."""
+
+    def __init__(self, config: uvicorn.Config, drain: Callable[[float], Any], seconds: float) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._seconds = seconds
+        self._draining: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal has been obeyed."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Obey SIGINT and SIGTERM, with exit code 0."""
+        if self._loop is None or self._draining is not None or sig not in (signal.SIGINT, signal.SIGTERM):
+            self.should_exit = self.force_exit = True
+            return
+        self._draining = self._loop.create_task(self._leave())
+
+    async def _leave(self) -> None:
+        await self._drain(self._seconds)
+        self.should_exit = True

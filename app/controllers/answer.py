@@ -1,0 +1,166 @@
+"""A generation as one body or as a stream. A client that hangs up cancels it, either way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.response import Stream
+
+from app.dto.errors import ErrorReply
+from app.gate import Facts, facts_of
+from app.services.errors import AppError, ServerError
+from app.services.generation import Completion, Event, Finished, Generation, Started
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+PING = b": ping\n\n"
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+class Dialect(Protocol):
+    """How a dialect says events."""
+
+    end: ClassVar[bytes]
+
+    def feed(self, event: Event) -> Iterable[msgspec.Struct]:
+        """Give the replies of an event."""
+
+
+class ClientGone(Exception):
+    """Nobody is there to answer."""
+
+
+async def collect(generation: Generation, request: Request[Any, Any, Any]) -> Completion:
+    """Fold the events into the whole answer. Raises the AppError that ended it, ClientGone if nobody waits."""
+    said = Completion()
+    try:
+        await unless_gone(_fold(generation, said, facts_of(request.scope)), request)
+    finally:
+        generation.cancel()
+    return said
+
+
+def stream(
+    generation: Generation, request: Request[Any, Any, Any], dialect: Dialect, *, ping_seconds: float, ignored: str
+) -> Response[Any]:
+    """Answer with server-sent events. The request is accepted by now: errors come as events."""
+    events = _speak(generation, dialect, Ping(generation, ping_seconds), facts_of(request.scope))
+    return Stream(events, media_type="text/event-stream", headers=HEADERS | header(ignored))
+
+
+def header(ignored: str) -> dict[str, str]:
+    """Name the parameters that had no effect."""
+    return {"X-Tiles-Ignored": ignored} if ignored else {}
+
+
+async def unless_gone(work: Coroutine[Any, Any, T], request: Request[Any, Any, Any]) -> T:
+    """Do the work, but stop and raise ClientGone when the client hangs up: Litestar does not cancel handlers."""
+    task = asyncio.ensure_future(work)
+    watch = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone
+        return task.result()
+    finally:
+        watch.cancel()
+        task.cancel()
+
+
+class Ping:
+    """Wakes the reader of a generation when nothing was sent for a while."""
+
+    def __init__(self, generation: Generation, seconds: float) -> None:
+        self.due = False
+        self._generation = generation
+        self._seconds = seconds
+        self._loop = asyncio.get_running_loop()
+        self._sent = self._loop.time()
+        self._timer = self._loop.call_later(seconds, self._look) if seconds > 0 else None
+
+    def sent(self) -> None:
+        """Note that something was sent."""
+        self._sent = self._loop.time()
+        self.due = False
+
+    def stop(self) -> None:
+        """Stop waking."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        silent = self._loop.time() - self._sent
+        if silent >= self._seconds * 0.999:
+            self.due, silent = True, 0.0
+            self._generation.wake()
+        self._timer = self._loop.call_later(self._seconds - silent, self._look)
+
+
+async def _fold(generation: Generation, said: Completion, facts: Facts) -> None:
+    while said.finished is None:
+        for event in await generation.ready():
+            said.add(event)
+            note(event, facts)
+
+
+async def _speak(generation: Generation, dialect: Dialect, ping: Ping, facts: Facts) -> AsyncIterator[bytes]:
+    try:
+        while True:
+            events = await generation.ready()
+            if said := b"".join(_said(events, dialect, facts)):
+                ping.sent()
+                yield said
+            elif ping.due:
+                ping.sent()
+                yield PING
+            if events and isinstance(events[-1], Finished):
+                yield dialect.end
+                return
+    except AppError as error:
+        facts["error"] = error.code or error.kind
+        yield error_event(error)
+    except Exception:
+        log.exception("answer failed while it was streamed")
+        facts["error"] = "server_error"
+        yield error_event(ServerError())
+    finally:
+        ping.stop()
+        generation.cancel()
+
+
+def _said(events: Iterable[Event], dialect: Dialect, facts: Facts) -> Iterable[bytes]:
+    for event in events:
+        note(event, facts)
+        for reply in dialect.feed(event):
+            yield b"data: " + msgspec.json.encode(reply) + b"\n\n"
+
+
+def error_event(error: AppError) -> bytes:
+    """Say a late error; the stream ends after it, without the end mark."""
+    return b"data: " + msgspec.json.encode({"error": ErrorReply.of(error).error, "choices": []}) + b"\n\n"
+
+
+def note(event: Event, facts: Facts) -> None:
+    """Keep what the log line of the request says."""
+    if isinstance(event, Started):
+        facts.update(model=event.model, prompt_tokens=event.prompt_tokens)
+    elif isinstance(event, Finished):
+        timings = event.timings
+        speed = (timings.completion_tokens - 1) * 1000 / timings.completion_ms if timings.completion_ms else 0.0
+        facts.update(
+            cached_tokens=timings.cached_tokens,
+            completion_tokens=timings.completion_tokens,
+            ttft_ms=round(timings.first_token_ms, 1),
+            tokens_per_second=round(speed, 1),
+            finish=event.reason,
+        )
+
+
+async def _disconnected(request: Request[Any, Any, Any]) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,112 @@
+"""Conversations, as OpenAI clients have them."""
+
+from typing import Annotated, Any
+
+from litestar import Controller, Request, Response, post
+from litestar.di import NamedDependency
+from litestar.openapi.spec import Example
+from litestar.params import Body
+
+from app.controllers.answer import collect, header, stream
+from app.controllers.openapi import body_refusals, operation
+from app.dto.base import Limits
+from app.dto.openai_chat import ChatCompletion, ChatCompletionChunk, ChatRequest, ChatStream
+from app.services.errors import NothingLoaded, PromptTooLong, Unavailable
+from app.services.model_service import ModelService
+from app.settings import Settings
+
+_REQUESTS = [
+    Example(
+        summary="A question",
+        value={"messages": [{"role": "user", "content": "What is the capital of Norway?"}], "max_tokens": 128},
+    ),
+    Example(
+        summary="A streamed answer with a tool",
+        value={
+            "messages": [{"role": "user", "content": "What is the weather in Oslo?"}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "tools": [
+                {
+                    "type": "function",
+                    "function": {
+                        "name": "get_weather",
+                        "description": "Weather of a city",
+                        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+                    },
+                }
+            ],
+        },
+    ),
+]
+_ANSWER = {
+    "id": "chatcmpl-7d1f9c",
+    "object": "chat.completion",
+    "created": 1767225600,
+    "model": "tiles-demo",
+    "system_fingerprint": "b1-tiles-0.1.0",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "The capital of Norway is Oslo."},
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {
+        "prompt_tokens": 15,
+        "completion_tokens": 8,
+        "total_tokens": 23,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    },
+    "timings": {
+        "cache_n": 0,
+        "prompt_n": 15,
+        "prompt_ms": 21.4,
+        "prompt_per_token_ms": 1.427,
+        "prompt_per_second": 700.9,
+        "predicted_n": 8,
+        "predicted_ms": 36.1,
+        "predicted_per_token_ms": 5.157,
+        "predicted_per_second": 193.9,
+    },
+    "metrics": {"ttft_ms": 21.9, "total_tokens": 8, "tokens_per_second": 137.9, "total_latency_s": 0.058},
+}
+_EVENTS = (
+    'data: {"id":"chatcmpl-7d1f9c","object":"chat.completion.chunk","created":1767225600,"model":"tiles-demo",'
+    '"system_fingerprint":"b1-tiles-0.1.0","choices":[{"index":0,"delta":{"content":"Oslo"},"finish_reason":null}]}'
+    "\n\ndata: [DONE]\n\n"
+)
+_REFUSALS = body_refusals(
+    NothingLoaded(),
+    PromptTooLong(9000, 8192),
+    Unavailable("Loading model", code="loading"),
+    Unavailable("Too many requests are waiting (256); try again soon", code="busy"),
+)
+
+
+class ChatController(Controller):
+    """Chat completions."""
+
+    tags = ["OpenAI"]
+
+    @post(
+        ["/v1/chat/completions", "/chat/completions"],
+        status_code=200,
+        operation_class=operation(_ANSWER, events=_EVENTS),
+        responses=_REFUSALS,
+    )
+    async def create_chat_completion(
+        self,
+        data: Annotated[ChatRequest, Body(examples=_REQUESTS)],
+        request: Request[Any, Any, Any],
+        model_service: NamedDependency[ModelService],
+        settings: NamedDependency[Settings],
+        limits: NamedDependency[Limits],
+    ) -> Response[ChatCompletion | ChatCompletionChunk]:
+        """Answer a conversation, whole or as server-sent events."""
+        generation = await model_service.generate(data.to_generation(limits))
+        if data.stream:
+            ping = settings.sse_ping_interval if data.sse_ping_interval is None else data.sse_ping_interval
+            return stream(generation, request, ChatStream(data), ping_seconds=ping, ignored=data.ignored)
+        answer = ChatCompletion.of(await collect(generation, request))
+        return Response(answer, headers=header(data.ignored))

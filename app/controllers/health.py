@@ -1,0 +1,41 @@
+"""Whether the server lives and can answer."""
+
+from litestar import Controller, Response, get
+from litestar.di import NamedDependency
+from msgspec import UNSET
+
+from app.controllers.openapi import operation, refusals
+from app.dto.errors import ErrorReply
+from app.dto.health import Health, Pong
+from app.services.errors import Unavailable
+from app.services.model_service import ModelService
+
+_HEALTHY = {"status": "ok", "tiles": True, "model_loaded": True, "model": "tiles-demo"}
+_LOADING = Unavailable("Loading model", code="loading")
+
+
+class HealthController(Controller):
+    """Health."""
+
+    tags = ["Health"]
+
+    @get("/ping", operation_class=operation({"message": "pong"}), responses=refusals())
+    async def ping(self) -> Pong:
+        """Answer at once, also while a model loads."""
+        return Pong()
+
+    @get(["/health", "/v1/health"], operation_class=operation(_HEALTHY), responses=refusals(_LOADING))
+    async def read_health(self, model_service: NamedDependency[ModelService]) -> Response[Health]:
+        """Tell what is loaded: 503 while the first model loads, else 200."""
+        facts, loading = model_service.facts, model_service.loading
+        health = Health(
+            status="loading model" if loading else "ok",
+            model_loaded=facts is not None,
+            model=facts.id if facts else None,
+            last_error=model_service.last_error or UNSET,
+        )
+        if loading is None:
+            return Response(health)
+        wait = Unavailable("Loading model", retry_after=loading.seconds_left(), code="loading")
+        health.progress, health.error = round(loading.progress, 3), ErrorReply.of(wait).error
+        return Response(health, status_code=503, headers={"Retry-After": str(wait.retry_after)})

@@ -1,0 +1,47 @@
+"""The page at /, for people who open the server's address."""
+
+from html import escape
+
+from litestar import Controller, MediaType, get
+from litestar.di import NamedDependency
+
+from app import __version__
+from app.services.model_service import ModelService
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Tiles Server</title>
+<style>
+body {{ font: 1rem/1.6 system-ui, sans-serif; max-width: 40rem; margin: 4rem auto; padding: 0 1rem }}
+code {{ font-family: ui-monospace, monospace }}
+</style>
+<h1>Tiles Server</h1>
+<p>MLX language models behind one HTTP API. Version {version}.</p>
+<p>{state}</p>
+<ul>
+<li><a href="/schema">API documentation</a>, where every call can be tried</li>
+<li><code>POST /v1/chat/completions</code> for OpenAI clients: the base URL is this address with <code>/v1</code></li>
+<li><a href="/health">Health</a>, <a href="/v1/models">models</a>, <a href="/props">properties</a></li>
+</ul>
+</html>
+"""
+
+
+class HomeController(Controller):
+    """The front door."""
+
+    @get("/", media_type=MediaType.HTML, include_in_schema=False)
+    async def read_home(self, model_service: NamedDependency[ModelService]) -> str:
+        """Say what this is and what is loaded."""
+        return _PAGE.format(version=escape(__version__), state=escape(_state(model_service)))
+
+
+def _state(models: ModelService) -> str:
+    if models.facts is not None:
+        return f"{models.facts.id} is loaded and answers."
+    if models.loading is not None:
+        return f"{models.loading.model} is loading."
+    return "No model is loaded. Start the server with --demo or --model, or send POST /start."

@@ -1,0 +1,116 @@
+"""What the generated OpenAPI document says beyond types: event streams, errors, examples, and the page to read it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import openapi_ui_bundles.swagger_ui
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.openapi.spec import (
+    Components,
+    Example,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    Operation,
+    Schema,
+    SecurityScheme,
+    Tag,
+)
+from litestar.router import Router
+from litestar.static_files import create_static_files_router
+
+from app import __version__
+from app.dto.errors import ErrorReply
+from app.services.errors import AppError, BodyTooLarge, Forbidden, ServerError, Unauthorized, UnprocessableBody
+
+_STATIC = "/schema/static"
+_DESCRIPTION = """One server, several dialects: OpenAI clients, the llama.cpp Web UI and the Tiles CLI.
+
+Every refusal has the same envelope, `{"error": {"message", "type", "param", "code"}}`, and every answer carries
+`X-Request-Id`. Parameters without effect are named in `X-Tiles-Ignored`. Where the server has a key, press
+*Authorize* first."""
+
+
+def config() -> OpenAPIConfig:
+    """Describe the document and the page at /schema, which loads nothing from elsewhere."""
+    page = SwaggerRenderPlugin(
+        path="/swagger",
+        js_url=f"{_STATIC}/swagger-ui-bundle.js",
+        css_url=f"{_STATIC}/swagger-ui.css",
+        standalone_preset_js_url=f"{_STATIC}/swagger-ui-standalone-preset.js",
+        favicon=f'<link rel="icon" type="image/png" href="{_STATIC}/favicon-32x32.png">',
+    )
+    return OpenAPIConfig(
+        title="Tiles Server",
+        version=__version__,
+        description=_DESCRIPTION,
+        path="/schema",
+        render_plugins=[page],
+        use_handler_docstrings=True,
+        components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
+        security=[{"key": []}, {}],
+        tags=[
+            Tag(name="OpenAI", description="What OpenAI clients call"),
+            Tag(name="Models", description="What is loaded and what it can do"),
+            Tag(name="Tiles", description="Sessions of the Tiles CLI"),
+            Tag(name="Health", description="Whether the server lives"),
+        ],
+    )
+
+
+def page_files() -> Router:
+    """Serve the page's own files."""
+    folder = Path(openapi_ui_bundles.swagger_ui.static_path)
+    return create_static_files_router(path=_STATIC, directories=[folder], include_in_schema=False)
+
+
+def refusals(*errors: AppError) -> dict[int, ResponseSpec]:
+    """Describe the errors of an operation, with an example each."""
+    by_status: dict[int, list[AppError]] = {}
+    for error in (*errors, Unauthorized("Invalid API Key"), Forbidden("A page of another site may not do this")):
+        by_status.setdefault(error.status, []).append(error)
+    by_status.setdefault(500, [ServerError()])
+    return {status: _refusal(several) for status, several in by_status.items()}
+
+
+def body_refusals(*errors: AppError) -> dict[int, ResponseSpec]:
+    """Describe the errors of an operation that takes a body."""
+    invalid = UnprocessableBody("messages: Field required", param="messages")
+    return refusals(*errors, invalid, BodyTooLarge("The body is larger than this server takes"))
+
+
+def _refusal(errors: list[AppError]) -> ResponseSpec:
+    examples = [
+        Example(summary=error.message[:60], value=msgspec.to_builtins(ErrorReply.of(error))) for error in errors
+    ]
+    return ResponseSpec(ErrorReply, description=errors[0].kind, generate_examples=False, examples=examples)
+
+
+def operation(answer: Any, *, events: str | None = None) -> type[Operation]:
+    """Make an operation whose 200 has an example. With `events`, the second branch of the answer's type is what an
+    event stream carries, and they are its example."""
+
+    @dataclass
+    class Documented(Operation):
+        def __post_init__(self) -> None:
+            response = (self.responses or {}).get("200")
+            if isinstance(response, OpenAPIResponse) and response.content:
+                _document(response, answer, events)
+
+    return Documented
+
+
+def _document(response: OpenAPIResponse, answer: Any, events: str | None) -> None:
+    assert response.content is not None
+    media = response.content["application/json"]
+    media.examples = {"answer": Example(value=answer)}
+    if events is None or not isinstance(media.schema, Schema) or not media.schema.one_of:
+        return
+    whole, piece = media.schema.one_of
+    media.schema = whole
+    response.content["text/event-stream"] = OpenAPIMediaType(
+        schema=piece, examples={"events": Example(summary="every event is a line of data", value=events)}
+    )

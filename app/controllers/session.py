@@ -1,0 +1,42 @@
+"""Sessions of the Tiles CLI."""
+
+from typing import Annotated
+
+from litestar import Controller, post
+from litestar.di import NamedDependency
+from litestar.openapi.spec import Example
+from litestar.params import Body
+
+from app.controllers.openapi import body_refusals, operation
+from app.dto.tiles import StartReply, StartRequest
+from app.services.errors import LoadFailed
+from app.services.model_service import ModelService
+
+_REQUEST = Example(
+    value={
+        "model": "mlx-community/Qwen3-4B-4bit",
+        "memory_path": "~/tiles/memory",
+        "system_prompt": "You are a helpful assistant.",
+        "model_cache_path": "~/models/Qwen3-4B-4bit",
+    }
+)
+_FAILED = LoadFailed("model.safetensors is cut short: 1024 bytes are missing")
+
+
+class SessionController(Controller):
+    """The session."""
+
+    tags = ["Tiles"]
+
+    @post(
+        "/start",
+        status_code=200,
+        operation_class=operation({"message": "Model loaded"}),
+        responses=body_refusals(_FAILED),
+    )
+    async def start_session(
+        self, data: Annotated[StartRequest, Body(examples=[_REQUEST])], model_service: NamedDependency[ModelService]
+    ) -> StartReply:
+        """Load a model and begin a session with it; answers once it is loaded and saved. Web pages may not."""
+        await model_service.start(data.to_session())
+        return StartReply()

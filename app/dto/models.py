@@ -1,0 +1,266 @@
+"""The models that can answer, and the properties of the one that does."""
+
+import time
+from typing import Any, Literal
+
+from msgspec import UNSET, UnsetType, field
+
+from app import __version__
+from app.dto.base import Reply
+from app.services.facts import ModelFacts
+from app.services.generation import Sampling
+
+EMPTY_CONTEXT = 8192  # what /props says while nothing is loaded
+
+
+class ModelStatus(Reply, kw_only=True):
+    """Whether a model is in memory."""
+
+    value: Literal["loaded", "loading", "unloaded"]
+
+
+class ModelMeta(Reply, kw_only=True):
+    """Numbers of a model."""
+
+    vocab_type: int = 2
+    n_vocab: int
+    n_ctx: int
+    n_ctx_train: int
+    n_embd: int
+    n_params: int
+    size: int
+    ftype: str
+
+
+class ModelRow(Reply, kw_only=True):
+    """A model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["tiles"] = "tiles"
+    in_cache: bool = True
+    path: str
+    status: ModelStatus
+    aliases: list[str] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    meta: ModelMeta
+
+    @classmethod
+    def of(cls, facts: ModelFacts) -> "ModelRow":
+        """Describe a loaded model."""
+        return cls(
+            id=facts.id,
+            created=facts.created,
+            path=str(facts.path),
+            status=ModelStatus(value="loaded"),
+            meta=ModelMeta(
+                n_vocab=facts.vocabulary,
+                n_ctx=facts.context_length,
+                n_ctx_train=facts.trained_context_length,
+                n_embd=facts.hidden_size,
+                n_params=facts.parameters,
+                size=facts.weight_bytes,
+                ftype=facts.precision,
+            ),
+        )
+
+
+class ModelDetails(Reply, kw_only=True):
+    """Details in Ollama's words, which llama-server gives too."""
+
+    parent_model: str = ""
+    format: str = "mlx"
+    family: str
+    families: list[str]
+    parameter_size: str
+    quantization_level: str
+
+
+class NamedModel(Reply, kw_only=True):
+    """A model in Ollama's words; the Web UI reads its capabilities."""
+
+    name: str
+    model: str
+    modified_at: str
+    size: str = ""
+    digest: str = ""
+    type: Literal["model"] = "model"
+    description: str = ""
+    tags: list[str] = field(default_factory=list)
+    capabilities: list[str]
+    parameters: str = ""
+    details: ModelDetails
+
+    @classmethod
+    def of(cls, facts: ModelFacts) -> "NamedModel":
+        """Describe a loaded model."""
+        return cls(
+            name=facts.id,
+            model=facts.id,
+            modified_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(facts.created)),
+            capabilities=["completion", *(["tools"] if facts.calls_tools else [])],
+            details=ModelDetails(
+                family=facts.model_type,
+                families=[facts.model_type],
+                parameter_size=f"{facts.parameters / 1e6:.1f}M",
+                quantization_level=facts.precision,
+            ),
+        )
+
+
+class ModelList(Reply, kw_only=True):
+    """All models that can answer."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelRow]
+    models: list[NamedModel]
+
+    @classmethod
+    def of(cls, facts: ModelFacts | None) -> "ModelList":
+        """List what is served."""
+        return cls(data=[ModelRow.of(facts)] if facts else [], models=[NamedModel.of(facts)] if facts else [])
+
+
+class Modalities(Reply, kw_only=True):
+    """What besides text the model reads."""
+
+    vision: bool = False
+    video: bool = False
+    audio: bool = False
+
+
+class TemplateCapabilities(Reply, kw_only=True):
+    """What the chat template can say."""
+
+    supports_tools: bool
+    supports_tool_calls: bool
+    supports_system_role: bool = True
+    supports_parallel_tool_calls: bool
+    supports_object_arguments: bool = True
+    supports_string_content: bool = True
+    supports_typed_content: bool = False
+    supports_preserve_reasoning: bool
+    supports_reasoning_effort: bool = False
+
+
+class GenerationDefaults(Reply, kw_only=True):
+    """The settings that a request has unless it says otherwise."""
+
+    n_ctx: int
+    params: dict[str, Any]
+
+
+class Props(Reply, kw_only=True):
+    """Properties of the server and its model, as llama-server gives them."""
+
+    role: Literal["model"] = "model"
+    default_generation_settings: GenerationDefaults
+    total_slots: int
+    model_alias: str
+    model_path: str
+    model_ftype: str
+    modalities: Modalities = field(default_factory=Modalities)
+    media_marker: str = ""
+    endpoint_slots: bool = False
+    endpoint_props: bool = False
+    endpoint_metrics: bool = False
+    ui: bool = False
+    ui_settings: dict[str, Any] = field(default_factory=dict)
+    webui_settings: dict[str, Any] = field(default_factory=dict)
+    chat_template: str
+    chat_template_caps: TemplateCapabilities | UnsetType = UNSET
+    bos_token: str
+    eos_token: str
+    build_info: str = f"tiles-server {__version__}"
+    is_sleeping: bool = False
+    cors_proxy_enabled: bool = False
+
+    @classmethod
+    def of(cls, facts: ModelFacts | None, total_slots: int) -> "Props":
+        """Describe the server with what is loaded, or with nothing."""
+        if facts is None:
+            defaults = GenerationDefaults(n_ctx=EMPTY_CONTEXT, params=_params(Sampling()))
+            return cls(
+                default_generation_settings=defaults,
+                total_slots=total_slots,
+                model_alias="",
+                model_path="",
+                model_ftype="",
+                chat_template="",
+                bos_token="",
+                eos_token="",
+            )
+        return cls(
+            default_generation_settings=GenerationDefaults(n_ctx=facts.context_length, params=_params(facts.defaults)),
+            total_slots=total_slots,
+            model_alias=facts.id,
+            model_path=str(facts.path),
+            model_ftype=facts.precision,
+            chat_template=facts.chat_template,
+            chat_template_caps=_capabilities(facts),
+            bos_token=facts.bos_token,
+            eos_token=facts.eos_token,
+        )
+
+
+def _capabilities(facts: ModelFacts) -> TemplateCapabilities:
+    return TemplateCapabilities(
+        supports_tools="tools" in facts.chat_template,
+        supports_tool_calls=facts.calls_tools,
+        supports_parallel_tool_calls=facts.calls_tools,
+        supports_preserve_reasoning="reasoning_content" in facts.chat_template,
+    )
+
+
+def _params(defaults: Sampling) -> dict[str, Any]:
+    """Sampling in llama.cpp's names; what MLX has no kin of stands at its off value."""
+    return {
+        "seed": 2**32 - 1,
+        "temperature": _or(defaults.temperature, 0.8),
+        "dynatemp_range": 0.0,
+        "dynatemp_exponent": 1.0,
+        "top_k": int(_or(defaults.top_k, 40)),
+        "top_p": _or(defaults.top_p, 0.95),
+        "min_p": _or(defaults.min_p, 0.05),
+        "top_n_sigma": -1.0,
+        "xtc_probability": 0.0,
+        "xtc_threshold": 0.1,
+        "typical_p": 1.0,
+        "typ_p": 1.0,
+        "repeat_last_n": -1,
+        "repeat_penalty": _or(defaults.repetition_penalty, 1.0),
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "dry_multiplier": 0.0,
+        "dry_base": 1.75,
+        "dry_allowed_length": 2,
+        "dry_penalty_last_n": -1,
+        "mirostat": 0,
+        "mirostat_tau": 5.0,
+        "mirostat_eta": 0.1,
+        "adaptive_target": -1.0,
+        "adaptive_decay": 0.9,
+        "max_tokens": -1,
+        "n_predict": -1,
+        "n_keep": 0,
+        "n_discard": 0,
+        "ignore_eos": False,
+        "stream": True,
+        "n_probs": 0,
+        "min_keep": 0,
+        "chat_format": "template",
+        "reasoning_format": "auto",
+        "reasoning_in_content": False,
+        "generation_prompt": "",
+        "samplers": ["penalties", "top_k", "top_p", "min_p", "temperature"],
+        "speculative.types": "none",
+        "timings_per_token": False,
+        "post_sampling_probs": False,
+        "backend_sampling": False,
+        "lora": [],
+    }
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value

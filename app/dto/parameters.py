@@ -1,0 +1,127 @@
+"""The registry of parameters: what each dialect knows, and whether it is honoured, ignored or refused.
+
+Validation, the X-Tiles-Ignored header and the table in docs/compatibility.md come from here.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from app.services.errors import UnsupportedParameter
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_MOST_NAMES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a dialect. A refused one may still have values that change nothing, `harmless`."""
+
+    name: str
+    treatment: Literal["honoured", "ignored", "refused"]
+    note: str
+    harmless: tuple[Any, ...] = ()
+
+
+def _honoured(**notes: str) -> tuple[Parameter, ...]:
+    return tuple(Parameter(name, "honoured", note) for name, note in notes.items())
+
+
+def _ignored(note: str, *names: str) -> tuple[Parameter, ...]:
+    return tuple(Parameter(name, "ignored", note) for name in names)
+
+
+def _refused(name: str, note: str, *harmless: Any) -> Parameter:
+    return Parameter(name, "refused", note, harmless)
+
+
+CHAT: tuple[Parameter, ...] = (
+    *_honoured(
+        messages="roles system, developer, user, assistant, tool; text parts are joined by a newline",
+        model="any name is answered by the model that is served; the answer says which",
+        stream="server-sent events",
+        stream_options="include_usage",
+        max_tokens="-1 or absent is up to the context, 0 computes the prompt only",
+        max_completion_tokens="wins over max_tokens",
+        n_predict="llama.cpp's name; wins over both",
+        temperature="0 takes the most likely token",
+        top_p="0 to 1",
+        top_k="0 or -1 keeps all",
+        min_p="0 to 1",
+        seed="same seed, same answer, alone or beside others",
+        stop="a string or a list; the string itself is never sent",
+        presence_penalty="counts the whole answer",
+        frequency_penalty="counts the whole answer",
+        repetition_penalty="counts the whole answer; 1 is off",
+        repeat_penalty="llama.cpp's name of repetition_penalty",
+        repeat_last_n="how many tokens of the answer the penalties count; -1 is all, 0 turns them off",
+        logit_bias="token id to bias, -100 to 100",
+        ignore_eos="go on past the end token",
+        tools="go to the chat template; calls are parsed",
+        tool_choice="auto and none",
+        chat_template_kwargs="go to the chat template",
+        reasoning_format="none leaves the reasoning in the content; auto and deepseek take it out",
+        continue_final_message="go on with a last message of the assistant",
+        add_generation_prompt="false goes with continue_final_message",
+        return_progress="chunks that say how far the prompt is",
+        timings_per_token="timings on every chunk",
+        sse_ping_interval="seconds of silence before a comment line",
+    ),
+    *_ignored(
+        "changes nothing in the answer",
+        *("user", "metadata", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
+        *("verbosity", "include", "backend_sampling", "cache_prompt", "id_slot", "reasoning_control", "verbose"),
+    ),
+    *_ignored(
+        "a sampler that MLX has no kin of",
+        *("samplers", "typ_p", "typical_p", "top_n_sigma", "dynatemp_range", "dynatemp_exponent"),
+        *("mirostat", "mirostat_tau", "mirostat_eta", "adaptive_target", "adaptive_decay", "min_keep"),
+        *("dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"),
+        *("xtc_threshold", "n_keep", "n_discard", "t_max_predict_ms", "n_indent"),
+    ),
+    _refused("n", "more than one answer is not supported yet", 1),
+    _refused("logprobs", "is not supported yet", False),
+    _refused("top_logprobs", "is not supported yet", 0),
+    _refused("n_probs", "is not supported yet", 0),
+    _refused("response_format", "other than text is not supported yet", {"type": "text"}),
+    _refused("json_schema", "is not supported yet", {}),
+    _refused("grammar", "is not supported yet", ""),
+    _refused("parallel_tool_calls", "of false cannot be enforced yet", True),
+    _refused("reasoning_effort", "is not supported yet; chat_template_kwargs.enable_thinking does that"),
+    _refused("thinking_budget_tokens", "is not supported yet", -1),
+    _refused("xtc_probability", "is not supported yet", 0, 0.0),
+    _refused("service_tier", "other than auto and default does not exist here", "auto", "default"),
+    _refused("modalities", "other than text are not supported", ["text"]),
+    _refused("audio", "is not supported"),
+    _refused("prediction", "is not supported"),
+    _refused("web_search_options", "is not supported"),
+    _refused("functions", "is the old name of tools; use tools", []),
+    _refused("function_call", "is the old name of tool_choice; use tool_choice", "auto", "none"),
+    _refused("lora", "is not supported yet", []),
+    _refused("input", "begins a turn of memory mode, which this server does not offer yet"),
+    _refused("python_code", "belongs to memory mode, which this server does not offer yet", ""),
+)
+
+
+def check(parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> None:
+    """Raise UnsupportedParameter for the first refused parameter that would change something."""
+    for parameter in parameters:
+        if parameter.treatment != "refused" or parameter.name not in given:
+            continue
+        value = given[parameter.name]
+        if not any(type(value) is type(harmless) and value == harmless for harmless in parameter.harmless):
+            raise UnsupportedParameter(parameter.name, parameter.note)
+
+
+def ignored(parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> str:
+    """Name what was given and has no effect, for the header: ignored parameters and unknown ones."""
+    return ", ".join(sorted(_without_effect(parameters, given))[:_MOST_NAMES])
+
+
+def _without_effect(parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> Iterator[str]:
+    known = {parameter.name: parameter for parameter in parameters}
+    for name in given:
+        parameter = known.get(name)
+        if (parameter is None or parameter.treatment == "ignored") and _NAME.fullmatch(name):
+            yield name

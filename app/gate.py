@@ -1,0 +1,136 @@
+"""The outermost layer of every request: its id, its log line, access rules and CORS, unknown routes included."""
+
+import secrets
+import string
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+import msgspec
+import structlog
+from litestar.enums import HttpMethod, ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from app.access import Access
+from app.dto.errors import ErrorReply
+from app.services.errors import AppError
+from app.settings import Settings
+
+log = structlog.get_logger()
+
+_ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_.:")
+_QUIET = frozenset({"/ping", "/health", "/v1/health"})  # asked for every few seconds
+_EXPOSED = b"X-Request-Id, X-Tiles-Ignored, Retry-After"
+
+Facts = MutableMapping[str, Any]
+
+
+def facts_of(scope: Scope) -> Facts:
+    """What the log line of this request will say besides its route and status."""
+    facts: Facts = scope["state"].setdefault("log_facts", {})
+    return facts
+
+
+class Gate:
+    """An ASGI layer; Litestar's own middleware would not see unknown routes."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._access = Access(settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through or refuse it."""
+        if scope["type"] == ScopeType.WEBSOCKET:
+            await send({"type": "websocket.close", "code": 1008, "reason": None})
+            return
+        await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        exchange = _Exchange(scope, send, headers, self._access)
+        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+            try:
+                self._access.check(scope["method"], scope["path"], headers)
+            except AppError as error:
+                await exchange.refuse(error)
+            else:
+                await self._pass(scope, receive, exchange)
+            finally:
+                exchange.log()
+
+    async def _pass(self, scope: HTTPScope, receive: Receive, exchange: "_Exchange") -> None:
+        if scope["method"] == "OPTIONS":
+            await exchange.answer(200, b"", [(b"allow", _METHODS)])
+            return
+        if scope["method"] == "HEAD":
+            scope["method"] = HttpMethod.GET  # the body is dropped on the way out
+        await self._app(scope, receive, exchange.send)
+
+
+_METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: HTTPScope, send: Send, headers: dict[str, str], access: Access) -> None:
+        self.request_id = _request_id(headers.get("x-request-id", ""))
+        self._began = time.perf_counter()
+        self._method, self._path = scope["method"], scope["path"]
+        self._scope, self._send = scope, send
+        self._status = 0
+        origin = headers.get("origin")
+        allowed = origin is not None and access.allows_origin(origin, headers.get("host", ""))
+        self._extra = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Origin")]
+        if allowed and origin is not None:
+            self._extra += _cors(origin, headers, preflight=self._method == "OPTIONS")
+
+    async def send(self, message: Message) -> None:
+        """Pass an ASGI message on, with what every answer carries."""
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            message["headers"] = [*message["headers"], *self._extra]
+        elif message["type"] == "http.response.body" and self._method == "HEAD":
+            message["body"] = b""
+        await self._send(message)
+
+    async def answer(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        """Answer by itself."""
+        length = (b"content-length", str(len(body)).encode())
+        await self.send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
+        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def refuse(self, error: AppError) -> None:
+        """Answer with the envelope."""
+        body = msgspec.json.encode(ErrorReply.of(error))
+        await self.answer(error.status, body, [(b"content-type", b"application/json")])
+
+    def log(self) -> None:
+        """Write the line of this request; never what was said in it."""
+        line = log.debug if self._path in _QUIET else log.info
+        milliseconds = round((time.perf_counter() - self._began) * 1000, 1)
+        facts = facts_of(self._scope)
+        line("request", method=self._method, route=self._path, status=self._status, ms=milliseconds, **facts)
+
+
+def _request_id(given: str) -> str:
+    usable = 0 < len(given) <= 128 and _ID_CHARACTERS.issuperset(given)
+    return given if usable else f"req_{secrets.token_hex(8)}"
+
+
+def _cors(origin: str, headers: dict[str, str], *, preflight: bool) -> list[tuple[bytes, bytes]]:
+    echoed = [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-expose-headers", _EXPOSED),
+    ]
+    if not preflight:
+        return echoed
+    wanted = headers.get("access-control-request-headers", "authorization, content-type, x-api-key")
+    echoed += [
+        (b"access-control-allow-methods", _METHODS),
+        (b"access-control-allow-headers", wanted.encode("latin-1")),
+        (b"access-control-max-age", b"600"),
+    ]
+    if headers.get("access-control-request-private-network") == "true":
+        echoed.append((b"access-control-allow-private-network", b"true"))
+    return echoed

@@ -1,0 +1,239 @@
+"""What is loaded: it loads and unloads models, keeps the session, and lets the loaded model answer."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import psutil
+import structlog
+
+from app.services import bootstrap, catalog, session
+from app.services.catalog import ModelFolder
+from app.services.engine.engine import Engine
+from app.services.engine.running import RunningGeneration
+from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, Unavailable
+from app.services.facts import ModelFacts
+from app.services.generation import Generation, GenerationRequest, Message
+from app.services.session import Session
+from app.settings import Settings
+
+if TYPE_CHECKING:  # it imports MLX, which belongs on the engine thread
+    from app.services.engine.loaded import LoadedModel
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """A load under way."""
+
+    model: str
+    began: float
+    progress: float = 0.0  # 0 to 1
+
+    def seconds_left(self) -> int:
+        """Whole seconds until it is done, as far as can be told from the progress: 1 to 60."""
+        elapsed = time.monotonic() - self.began
+        return max(1, min(60, round(elapsed / self.progress - elapsed if self.progress > 0.1 else elapsed)))
+
+
+class ModelService:
+    """A singleton of the application. Its methods are for the event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.last_error: str | None = None  # of the last load, None once one has worked
+        self._settings = settings
+        self._engine = Engine(
+            max_rows=settings.max_batch, cache_bytes=settings.cache_ram, context_length=settings.context_length
+        )
+        self._model: LoadedModel | None = None
+        self._session: Session | None = None
+        self._loading: Loading | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._running: set[RunningGeneration] = set()
+        self._draining = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the engine; the first model loads while the server already listens."""
+        self._engine.start()
+        candidates = bootstrap.candidates(self._settings)
+        if candidates:
+            self._loading = Loading(candidates[0].session.model, time.monotonic())
+        first = asyncio.create_task(self._load_first(candidates))
+        try:
+            yield
+        finally:
+            first.cancel()
+            await asyncio.to_thread(self._engine.stop)
+
+    @property
+    def facts(self) -> ModelFacts | None:
+        """Facts of the model that answers."""
+        return self._model.facts if self._model else None
+
+    @property
+    def session(self) -> Session | None:
+        """The session that `/start`, `/models/load` or the start-up began."""
+        return self._session
+
+    @property
+    def loading(self) -> Loading | None:
+        """The load under way while no model can answer."""
+        return self._loading if self._model is None else None
+
+    @property
+    def busy_rows(self) -> int:
+        """Answers that are under way or waiting."""
+        return len(self._running)
+
+    def require(self) -> "LoadedModel":
+        """Give the model that answers. Raises Unavailable while the first one loads, NothingLoaded without one."""
+        if self._draining:
+            raise Unavailable("The server is shutting down", retry_after=5, code="shutting_down")
+        if self._model is not None:
+            return self._model
+        self.require_no_load()
+        raise NothingLoaded
+
+    def require_no_load(self) -> None:
+        """Raise Unavailable while the first model loads."""
+        if (loading := self.loading) is not None:
+            raise Unavailable("Loading model", retry_after=loading.seconds_left(), code="loading")
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Begin an answer. Returns once the request is accepted; raises AppError for what is refused."""
+        model = self.require()
+        if (waiting := len(self._running) - self._settings.max_batch) >= self._settings.max_queue:
+            raise Unavailable(
+                f"Too many requests are waiting ({waiting}); try again soon", retry_after=self._retry(), code="busy"
+            )
+        prompt = await self._engine.prepare(model, self._with_system_prompt(request))
+        generation = self._engine.submit(model, prompt, request)
+        self._running.add(generation)
+        generation.over.add_done_callback(lambda _: self._running.discard(generation))
+        return generation
+
+    async def start(self, wanted: Session) -> None:
+        """Load the model of a session and save the session. Raises LoadFailed; what was loaded then goes on."""
+        async with self._one_at_a_time:
+            await self._load(wanted, partial(catalog.resolve, wanted.model, wanted.model_cache_path or None))
+            await self._save(wanted)
+
+    async def load_configured(self, model_id: str) -> None:
+        """Load a model from the configured folder, as POST /models/load does. Raises AppError."""
+        folder = self._settings.model_cache_path or self._settings.bootstrap_model_cache_path
+        if not model_id.strip():
+            raise InvalidRequest("The model id is empty", param="model")
+        if not folder:
+            raise InvalidRequest("No folder to load models from is configured: set TILES_MODEL_CACHE_PATH")
+        kept = self._session or Session(model_id, folder, "", bootstrap.DEFAULT_SYSTEM_PROMPT)
+        await self.start(replace(kept, model=model_id, model_cache_path=folder))
+
+    async def unload(self, model_id: str) -> bool:
+        """Take the model out; its running answers are finished first. False if it is not loaded."""
+        async with self._one_at_a_time:
+            if self._model is None or model_id not in {self._model.facts.id, self._asked_for()}:
+                return False
+            model, self._model, self._session = self._model, None, None
+            await self._engine.unload(model)
+            log.info("model unloaded", model=model.facts.id)
+            return True
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new requests and wait for the running answers; those that take longer get an error."""
+        self._draining = True
+        if self._running and seconds > 0:
+            await asyncio.wait([generation.over for generation in self._running], timeout=seconds)
+        for generation in list(self._running):
+            generation.fail(Unavailable("The server is shutting down", code="shutting_down"))
+
+    async def _load_first(self, candidates: list[bootstrap.Candidate]) -> None:
+        async with self._one_at_a_time:
+            for candidate in candidates:
+                try:
+                    await self._load(candidate.session, partial(bootstrap.locate, candidate, self._settings))
+                except LoadFailed as error:
+                    log.warning("load failed", source=candidate.source, error=error.message)
+                    continue
+                if candidate.persist:
+                    await self._save(candidate.session)
+                break
+            self._loading = None
+
+    async def _load(self, wanted: Session, locate: Callable[[], ModelFolder]) -> None:
+        if self._model is not None and self._session is not None and _same_model(self._session, wanted):
+            self._session = wanted
+            return
+        try:
+            folder = await asyncio.to_thread(locate)
+            await self._replace(folder, wanted)
+        except AppError as error:
+            self.last_error = error.message
+            raise
+        finally:
+            self._loading = None
+        self.last_error = None
+
+    async def _replace(self, folder: ModelFolder, wanted: Session) -> None:
+        old, old_session = self._model, self._session
+        if old is not None and not self._fits(folder):
+            self._model = None
+            await self._engine.unload(old, now=True)
+        self._loading = Loading(folder.id, time.monotonic())
+        try:
+            model = await self._engine.load(folder, self._note_progress)
+        except LoadFailed:
+            if old is not None and self._model is None:
+                await self._bring_back(old.facts, old_session)
+            raise
+        previous, self._model, self._session = self._model, model, wanted
+        log.info("model loaded", model=folder.id, type=folder.model_type, context=model.facts.context_length)
+        if previous is not None:
+            await self._engine.unload(previous)
+
+    async def _bring_back(self, facts: ModelFacts, old_session: Session | None) -> None:
+        """Load the previous model again, after its successor would not load in its place."""
+        try:
+            folder = await asyncio.to_thread(catalog.inspect, facts.path, facts.id)
+            self._model = await self._engine.load(folder, self._note_progress)
+            self._session = old_session
+        except LoadFailed as error:
+            log.error("the previous model could not be brought back", model=facts.id, error=error.message)
+
+    def _fits(self, folder: ModelFolder) -> bool:
+        """Whether this model has room beside what is loaded."""
+        in_memory = (
+            folder.weight_bytes if self._engine.back_end != "cpu" else max(folder.weight_bytes, folder.parameters * 4)
+        )
+        return bool(in_memory * 1.2 + 2**28 < psutil.virtual_memory().available)
+
+    def _note_progress(self, progress: float) -> None:
+        if self._loading is not None:
+            self._loading = replace(self._loading, progress=progress)
+
+    async def _save(self, saved: Session) -> None:
+        if not self._settings.skip_session_persist:
+            await asyncio.to_thread(session.write, self._settings.session_file, saved)
+
+    def _with_system_prompt(self, request: GenerationRequest) -> GenerationRequest:
+        prompt = self._session.system_prompt if self._session else ""
+        if not prompt or any(message.role == "system" for message in request.messages):
+            return request
+        return replace(request, messages=(Message("system", prompt), *request.messages))
+
+    def _asked_for(self) -> str:
+        return self._session.model if self._session else ""
+
+    def _retry(self) -> int:
+        """Seconds until a place should be free, from how long the running answers have taken so far."""
+        oldest = max((generation.age() for generation in self._running), default=1.0)
+        return max(1, min(60, round(oldest)))
+
+
+def _same_model(one: Session, other: Session) -> bool:
+    return (one.model, one.model_cache_path) == (other.model, other.model_cache_path)
