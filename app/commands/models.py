@@ -21,7 +21,7 @@ def models(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_described(model) for model in found], indent=2))
     elif found:
-        Console().print(_table(found))
+        _print(found)
     else:
         click.echo("No models are in the caches of this machine. `tiles-server pull ID` downloads one.")
 
@@ -41,15 +41,19 @@ def _described(model: Found) -> dict[str, Any]:
     }
 
 
-def _table(found: list[Found]) -> Table:
+def _print(found: list[Found]) -> None:
     table = Table("model", "size", "kind", "context", "can be loaded", box=None, pad_edge=False)
     for model in found:
         table.add_row(*(Text(cell, overflow="fold") for cell in _row(model)))
-    return table
+    console = Console(highlight=False)
+    console.print(table)
+    for model in found:
+        if model.problem:
+            console.print(Text(f"\n{model.id}: {model.problem}"), soft_wrap=True)
 
 
 def _row(model: Found) -> tuple[str, ...]:
     folder, size = model.folder, decimal(model.disk_bytes)
     if folder is None:
-        return model.id, size, "", "", f"no: {model.problem}"
+        return model.id, size, "", "", "no, see below"
     return model.id, size, f"{folder.model_type}, {folder.precision}", f"{folder.context_length:,}", "yes"
