@@ -133,13 +133,13 @@ def caches(environ: Mapping[str, str] = os.environ) -> list[Path]:
     hubs = [
         home / ".local/share/tiles/data/models/huggingface/hub",
         Path("/usr/local/share/tiles/models/huggingface/hub"),
-        huggingface_hub(environ),
+        hugging_face_cache(environ),
         home / ".cache/huggingface/hub",
     ]
     return list(dict.fromkeys(hubs))
 
 
-def huggingface_hub(environ: Mapping[str, str] = os.environ) -> Path:
+def hugging_face_cache(environ: Mapping[str, str] = os.environ) -> Path:
     """The hub folder that huggingface_hub itself reads and writes."""
     for variable, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
         if environ.get(variable):

@@ -28,12 +28,20 @@ FIELDS = {field.name for field in fields(Session)}
 def read(path: Path) -> Session | None:
     """Read the session; None where there is none, and with a warning where the file is torn or another's."""
     try:
-        return _parsed(_regular(path).read_bytes())
+        return parse(_regular(path).read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
         log.warning("session file ignored", path=str(path), reason=str(error))
         return None
+
+
+def parse(content: bytes) -> Session:
+    """Read the content of a session file. Raises ValueError unless it is an object of exactly the four strings."""
+    strings = msgspec.json.decode(content, type=dict[str, str])
+    if strings.keys() != FIELDS:
+        raise ValueError(f"it must have exactly the fields {', '.join(sorted(FIELDS))}")
+    return Session(**strings)
 
 
 def write(path: Path, session: Session) -> bool:
@@ -47,13 +55,6 @@ def write(path: Path, session: Session) -> bool:
         log.warning("session not saved", path=str(path), reason=str(error))
         return False
     return True
-
-
-def _parsed(content: bytes) -> Session:
-    strings = msgspec.json.decode(content, type=dict[str, str])
-    if strings.keys() != FIELDS:
-        raise ValueError(f"it must have exactly the fields {', '.join(sorted(FIELDS))}")
-    return Session(**strings)
 
 
 def _regular(path: Path) -> Path:

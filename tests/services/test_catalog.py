@@ -58,6 +58,11 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+def copied_once(built: Path, folder: Path) -> Path:
+    """A copy for all examples of one property, each of which spoils the same file."""
+    return folder if folder.exists() else Path(shutil.copytree(built, folder))
+
+
 def problem(path: Path) -> str:
     with pytest.raises(LoadFailed) as failure:
         catalog.inspect(path)
@@ -263,8 +268,7 @@ def test_weights_cut_anywhere_are_named(
 ) -> None:
     whole = (built / "model.safetensors").read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little") if head else len(whole)
-    spoiled = tmp_path_factory.getbasetemp() / "cut"
-    shutil.copytree(built, spoiled, dirs_exist_ok=True)
+    spoiled = copied_once(built, tmp_path_factory.getbasetemp() / "cut")
     (spoiled / "model.safetensors").write_bytes(whole[: int(cut * end)])
     assert f"{spoiled}/model.safetensors is" in problem(spoiled)
 
@@ -278,8 +282,7 @@ def test_a_garbled_header_is_named_or_harmless(
     header = 8 + int.from_bytes(garbled[:8], "little")
     for place in data.draw(st.lists(st.integers(0, header - 1), min_size=1, max_size=4)):
         garbled[place] = data.draw(st.sampled_from(b'\x00\xff0-9"[]{},:ae') | st.integers(0, 255))
-    spoiled = tmp_path_factory.getbasetemp() / "garbled"
-    shutil.copytree(built, spoiled, dirs_exist_ok=True)
+    spoiled = copied_once(built, tmp_path_factory.getbasetemp() / "garbled")
     (spoiled / "model.safetensors").write_bytes(garbled)
     try:
         catalog.inspect(spoiled)
@@ -305,8 +308,7 @@ json_values = st.recursive(
     )
 )
 def test_any_config_is_taken_or_named(built: Path, tmp_path_factory: pytest.TempPathFactory, config: Any) -> None:
-    spoiled = tmp_path_factory.getbasetemp() / "config"
-    shutil.copytree(built, spoiled, dirs_exist_ok=True)
+    spoiled = copied_once(built, tmp_path_factory.getbasetemp() / "config")
     (spoiled / "config.json").write_text(json.dumps(config))
     try:
         assert 0 < catalog.inspect(spoiled).context_length <= 262_144
@@ -420,7 +422,7 @@ def test_caches_are_searched_in_order(entry: Entry, home: dict[str, str], tmp_pa
     ],
 )
 def test_the_hugging_face_cache_is_where_its_own_client_has_it(environ: dict[str, str], hub: str) -> None:
-    assert str(catalog.huggingface_hub(environ)) == hub
+    assert str(catalog.hugging_face_cache(environ)) == hub
 
 
 def test_what_is_available_comes_with_the_reason_why_not(entry: Entry, home: dict[str, str]) -> None:

@@ -1,0 +1,59 @@
+"""`tiles-server models`: what is in the caches of this machine, and why what cannot be loaded cannot."""
+
+import json
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from app.services import catalog
+from app.services.catalog import Found
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
+def models(as_json: bool) -> None:
+    """List the models on this machine: size, kind, context, and whether they can be loaded."""
+    found = list(catalog.available())
+    if as_json:
+        click.echo(json.dumps([_described(model) for model in found], indent=2))
+    elif found:
+        _print(found)
+    else:
+        click.echo("No models are in the caches of this machine. `tiles-server pull ID` downloads one.")
+
+
+def _described(model: Found) -> dict[str, Any]:
+    folder = model.folder
+    return {
+        "id": model.id,
+        "path": str(folder.path if folder else model.path),
+        "disk_bytes": model.disk_bytes,
+        "loadable": folder is not None,
+        "problem": model.problem,
+        "model_type": folder and folder.model_type,
+        "precision": folder and folder.precision,
+        "parameters": folder and folder.parameters,
+        "context_length": folder and folder.context_length,
+    }
+
+
+def _print(found: list[Found]) -> None:
+    table = Table("model", "size", "kind", "context", "can be loaded", box=None, pad_edge=False)
+    for model in found:
+        table.add_row(*(Text(cell, overflow="fold") for cell in _row(model)))
+    console = Console(highlight=False)
+    console.print(table)
+    for model in found:
+        if model.problem:
+            console.print(Text(f"\n{model.id}: {model.problem}"), soft_wrap=True)
+
+
+def _row(model: Found) -> tuple[str, ...]:
+    folder, size = model.folder, decimal(model.disk_bytes)
+    if folder is None:
+        return model.id, size, "", "", "no, see below"
+    return model.id, size, f"{folder.model_type}, {folder.precision}", f"{folder.context_length:,}", "yes"

@@ -1,0 +1,110 @@
+"""`tiles-server pull`: download a model into the Hugging Face cache."""
+
+import os
+import shutil
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.filesize import decimal
+
+from app.services import catalog
+from app.services.catalog import ModelFolder
+from app.services.errors import LoadFailed
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
+
+# What mlx-lm downloads, without Python files: no code of a repo is ever run.
+PATTERNS = ["*.json", catalog.WEIGHTS, "tokenizer.model", "*.tiktoken", "tiktoken.model", "*.txt", "*.jsonl", "*.jinja"]
+PATIENCE = 10  # seconds for the first answer; huggingface_hub itself would wait for ever
+
+
+class _BadUse(click.ClickException):
+    exit_code = 2
+
+
+@click.command()
+@click.argument("repo_id", metavar="ID")
+def pull(repo_id: str) -> None:
+    """Download the model ID (org/name on Hugging Face). Stopped half-way, the same command goes on."""
+    repo_id = repo_id.removeprefix("https://huggingface.co/").strip("/")
+    if not catalog.REPO_ID.fullmatch(repo_id):
+        raise _BadUse(f"{repo_id!r} is no repo id: give org/name.")
+    folder = _served(_download(repo_id, catalog.hugging_face_cache(), os.environ.get("HF_ENDPOINT")), repo_id)
+    click.echo(f"{folder.id}: {folder.model_type}, {folder.precision}, {decimal(folder.weight_bytes)} of weights")
+    click.echo(f"Serve it with: tiles-server --model {folder.id}")
+
+
+def _download(repo_id: str, hub: Path, endpoint: str | None) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        info = HfApi(endpoint=endpoint).model_info(repo_id, timeout=PATIENCE, files_metadata=True)
+        _check(info, hub)
+        return Path(snapshot_download(repo_id, cache_dir=hub, endpoint=endpoint, allow_patterns=PATTERNS))
+    except click.ClickException:
+        raise
+    except KeyboardInterrupt:
+        raise click.ClickException(f"Stopped. `tiles-server pull {repo_id}` goes on where it was.") from None
+    except Exception as error:
+        raise click.ClickException(_reason(repo_id, error)) from error
+
+
+def _served(folder: Path, repo_id: str) -> ModelFolder:
+    try:
+        return catalog.inspect(folder)
+    except LoadFailed as error:
+        raise click.ClickException(f"{repo_id} is downloaded but cannot be served: {error.message}") from error
+
+
+def _check(info: "ModelInfo", hub: Path) -> None:
+    """Refuse what is no MLX model and what does not fit on the disk, before anything is downloaded."""
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or [] if _is_wanted(file.rfilename)}
+    if "config.json" not in sizes or not any(fnmatch(name, catalog.WEIGHTS) for name in sizes):
+        raise click.ClickException(f"{info.id} has no MLX model: config.json and {catalog.WEIGHTS} are needed.")
+    here = hub / catalog.entry_name(info.id) / "snapshots" / (info.sha or "")
+    missing = sum(size for name, size in sizes.items() if not (here / name).exists())
+    if missing > (free := _free_bytes(hub)):
+        raise click.ClickException(f"{info.id} needs {decimal(missing)} more, and {hub} has {decimal(free)} free.")
+
+
+def _is_wanted(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in PATTERNS)
+
+
+def _free_bytes(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def _reason(repo_id: str, error: Exception) -> str:
+    """Say in one line why a download failed."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    # huggingface_hub wraps what went wrong on the way to the hub.
+    error = (
+        error.__cause__ if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception) else error
+    )
+    match error:
+        case GatedRepoError():
+            return f"{repo_id} is gated: accept its terms at huggingface.co/{repo_id}, then `hf auth login`."
+        case RepositoryNotFoundError():
+            return f"Hugging Face has no model {repo_id}, or it is private: then `hf auth login` first."
+        case OfflineModeIsEnabled():
+            return "HF_HUB_OFFLINE is set, so nothing can be downloaded."
+        case HfHubHTTPError():
+            return f"Hugging Face answered {error.response.status_code} for {repo_id}; try again later."
+        case OSError():
+            return f"The download stopped: {error.strerror or _first_line(error)}. The same command goes on with it."
+    return f"Hugging Face cannot be reached ({_first_line(error)}). Models that are here already work without it."
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

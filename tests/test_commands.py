@@ -1,0 +1,404 @@
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from click.testing import CliRunner, Result
+
+from app.commands import doctor as checks
+from app.commands import pull as pulling
+from app.commands.doctor import CHECKS, Check, Patient, doctor
+from app.commands.models import models
+from app.commands.pull import pull
+from app.services import catalog, demo, session
+from app.services.session import Session
+from app.settings import Settings
+
+COMMANDS = ("models", "pull", "doctor")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return demo.build(tmp_path_factory.mktemp("built") / "tiny", hidden=32, layers=1)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh account, the only one a test touches."""
+    for name in [name for name in os.environ if name.startswith(("TILES_", "HF_", "XDG_", "HUGGINGFACE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TILES_PORT", "0")
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def entry(home: Path, built: Path) -> Path:
+    """The snapshot of org/tiny in the Hugging Face cache."""
+    snapshot = home / ".cache/huggingface/hub/models--org--tiny/snapshots/c0"
+    return Path(shutil.copytree(built, snapshot))
+
+
+def run(command: Any, *arguments: str) -> Result:
+    return CliRunner(catch_exceptions=False).invoke(command, arguments)
+
+
+def error_of(result: Result, exit_code: int = 1) -> str:
+    assert result.exit_code == exit_code
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def test_commands_import_nothing_that_takes_seconds() -> None:
+    heavy = "{'mlx', 'mlx_lm', 'transformers', 'huggingface_hub', 'tokenizers', 'numpy', 'psutil', 'jinja2'}"
+    code = (
+        f"import sys, app.commands.{', app.commands.'.join(COMMANDS)}; sys.exit(str({heavy} & set(sys.modules) or ''))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stderr.strip() == ""
+
+
+def test_models_lists_what_is_here_and_why_not(entry: Path) -> None:
+    shutil.copytree(entry, entry.parents[2] / "models--org--torn/snapshots/c0")
+    (entry.parents[2] / "models--org--torn/snapshots/c0/model.safetensors").unlink()
+    result = run(models)
+    words = " ".join(result.stdout.split())
+    assert result.exit_code == 0
+    assert "org/tiny" in words
+    assert "llama, float32 8,192 yes" in words
+    assert f"org/torn: {entry.parents[2]}/models--org--torn/snapshots/c0 has no weights" in result.stdout
+
+
+def test_models_as_json(entry: Path) -> None:
+    (model,) = json.loads(run(models, "--json").stdout)
+    assert (model["id"], model["path"], model["loadable"], model["problem"]) == ("org/tiny", str(entry), True, None)
+    assert (model["model_type"], model["precision"], model["context_length"]) == ("llama", "float32", 8192)
+    assert model["disk_bytes"] > 4 * model["parameters"]
+
+
+def test_models_on_a_fresh_account_says_how_to_get_one(home: Path) -> None:
+    assert "tiles-server pull" in run(models).stdout
+    assert json.loads(run(models, "--json").stdout) == []
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the Hugging Face hub as a download asks for, over a folder."""
+
+    protocol_version = "HTTP/1.1"
+    sha = "a" * 40
+
+    def __init__(self, *arguments: Any, folder: Path, **options: Any) -> None:
+        self.folder = folder
+        super().__init__(*arguments, **options)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        name = path.rpartition("/")[2]
+        if path.startswith(("/api/models/org/none", "/org/none")):
+            self.answer(b"{}", 404, {"X-Error-Code": "RepoNotFound"})
+        elif path.startswith("/org/gated"):
+            self.answer(b"{}", 403, {"X-Error-Code": "GatedRepo"})
+        elif path.startswith("/api/models/org/broken"):
+            self.answer(b"{}", 500, {})
+        elif "/tree/" in path:
+            self.answer(json.dumps(self.files("path", type="file", oid="0")).encode())
+        elif path.startswith("/api/"):
+            info = {"id": path.removeprefix("/api/models/").partition("/revision")[0], "sha": self.sha}
+            self.answer(json.dumps(info | {"siblings": self.files("rfilename")}).encode())
+        else:
+            content = (self.folder / name).read_bytes()
+            self.answer(content, 200, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": self.sha})
+
+    def files(self, key: str, **more: str) -> list[dict[str, Any]]:
+        return [{key: path.name, "size": path.stat().st_size, **more} for path in sorted(self.folder.iterdir())]
+
+    def answer(self, content: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(home: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A hub whose every repo has the files of this folder."""
+    folder = Path(shutil.copytree(built, tmp_path / "hub"))
+    (folder / "modeling_evil.py").write_text("raise SystemExit")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, folder=folder))
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+    yield folder
+    server.shutdown()
+    server.server_close()
+
+
+def test_pull_downloads_a_model_that_can_be_served(hub: Path) -> None:
+    result = run(pull, "org/tiny")
+    assert result.exit_code == 0
+    assert "tiles-server --model org/tiny" in result.stdout
+    served = catalog.resolve("org/tiny")
+    assert served.id == "org/tiny"
+    assert not (served.path / "modeling_evil.py").exists()
+
+
+def test_pull_takes_the_address_of_a_model(hub: Path) -> None:
+    assert run(pull, "https://huggingface.co/org/tiny").exit_code == 0
+
+
+def test_pull_again_leaves_what_is_there(hub: Path) -> None:
+    run(pull, "org/tiny")
+    before = (catalog.resolve("org/tiny").path / "model.safetensors").stat()
+    assert run(pull, "org/tiny").exit_code == 0
+    assert (catalog.resolve("org/tiny").path / "model.safetensors").stat() == before
+
+
+def test_pull_refuses_what_is_no_mlx_model_before_it_downloads(hub: Path, home: Path) -> None:
+    (hub / "model.safetensors").rename(hub / "tiny.gguf")
+    assert "has no MLX model" in error_of(run(pull, "org/tiny"))
+    assert not (home / ".cache/huggingface/hub").exists()
+
+
+def test_pull_refuses_what_does_not_fit(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulling, "_free_bytes", lambda _: 1000)
+    assert "needs" in error_of(run(pull, "org/tiny"))
+
+
+def test_pull_says_when_what_came_cannot_be_served(hub: Path) -> None:
+    (hub / "tokenizer.json").write_text("{")
+    message = error_of(run(pull, "org/tiny"))
+    assert "is downloaded but cannot be served" in message
+    assert "tokenizer.json" in message
+
+
+@pytest.mark.parametrize(
+    ("repo_id", "words"),
+    [("org/none", "has no model org/none"), ("org/gated", "is gated"), ("org/broken", "answered 500")],
+)
+def test_pull_says_in_one_line_what_the_hub_refuses(hub: Path, repo_id: str, words: str) -> None:
+    assert words in error_of(run(pull, repo_id))
+
+
+@pytest.mark.parametrize("repo_id", ["a/b/c", "org/näme", "../..", "x" * 200, "", "a b"])
+def test_pull_of_what_is_no_repo_id_is_bad_use(home: Path, repo_id: str) -> None:
+    result = run(pull, repo_id)
+    assert result.exit_code == (1 if repo_id == "../.." else 2)
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+def test_pull_does_not_wait_for_ever(home: Path, silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulling, "PATIENCE", 0.1)
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent_port}")
+    assert "cannot be reached" in error_of(run(pull, "org/tiny"))
+
+
+def test_pull_without_a_network_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    assert "cannot be reached" in error_of(run(pull, "org/tiny"))
+
+
+def looked(name: str, **changes: Any) -> Check:
+    """What doctor says under a name of the model and the settings given."""
+    model = changes.pop("model", None)
+    patient = Patient(Settings(**changes), model=model)
+    return next(check for check in (look(patient) for look in CHECKS) if check and check.name == name)
+
+
+def test_doctor_finds_a_good_model_well(entry: Path) -> None:
+    result = run(doctor, "--model", "org/tiny")
+    assert result.exit_code == 0
+    assert "✓ Model  org/tiny: llama, float32" in result.stdout
+    assert "✓ Chat template" in result.stdout
+    assert "✓ Tokenizer  gives 'Zoë says 你好 🙂' back whole" in result.stdout
+    assert "✗" not in result.stdout
+
+
+def test_doctor_fails_for_a_bad_model_and_says_what_to_do(entry: Path) -> None:
+    (entry / "config.json").unlink()
+    result = run(doctor, "--model", "org/tiny")
+    assert result.exit_code == 1
+    assert f"✗ Model  {entry}/config.json is missing." in result.stdout
+    assert "tiles-server models" in result.stdout
+
+
+def test_doctor_looks_at_the_model_of_the_session(entry: Path, home: Path) -> None:
+    session.write(home / ".tiles/server_session.json", Session("org/tiny"))
+    assert "✓ Model  org/tiny" in run(doctor).stdout
+
+
+def test_doctor_as_json_has_only_json_on_its_output(home: Path) -> None:
+    (home / ".tiles").mkdir()
+    (home / ".tiles/server_session.json").write_text("torn")
+    found = {check["name"]: check for check in json.loads(run(doctor, "--json").stdout)}
+    assert found["Python"]["state"] == "ok"
+    assert found["Session"]["state"] == "warning"
+    assert found["Model"]["state"] == "warning"
+    assert all(check["advice"] for check in found.values() if check["state"] != "ok")
+
+
+def test_doctor_takes_a_bad_setting_for_bad_use(home: Path) -> None:
+    assert "--port" in error_of(run(doctor, "--port", "many"), exit_code=2)
+
+
+def test_doctor_changes_nothing(home: Path) -> None:
+    run(doctor)
+    assert list(home.iterdir()) == []
+
+
+def test_a_port_in_use_is_a_failure(home: Path, silent_port: int) -> None:
+    patient = Patient(Settings(port=silent_port))
+    assert checks._bind_problem("127.0.0.1", silent_port) == "address already in use"
+    assert checks.port(Patient(Settings(port=0))).state == "ok"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checks, "_is_tiles", lambda *_: False)
+        assert checks.port(patient).state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("body", "state"),
+    [('{"tiles": true}', "ok"), ('{"status": "ok"}', "failed"), ("3", "failed"), ("<html>", "failed")],
+)
+def test_a_port_that_a_tiles_server_has_is_well(tmp_path: Path, body: str, state: str) -> None:
+    (tmp_path / "health").write_text(body)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, folder=tmp_path))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+    try:
+        assert checks.port(Patient(Settings(port=server.server_port))).state == state
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_missing_blas_is_a_warning_that_says_what_to_install(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.services.engine import blas
+
+    monkeypatch.setattr(checks, "_is_linux_cpu", lambda: True)
+    monkeypatch.setattr(blas, "preload", lambda: None)
+    found = looked("BLAS")
+    assert (found.state, "apt-get install libopenblas" in found.advice) == ("warning", True)
+
+
+def test_a_missing_compiler_is_a_warning(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_is_linux_cpu", lambda: True)
+    monkeypatch.setenv("PATH", "")
+    assert looked("Compiler").state == "warning"
+
+
+def test_an_mlx_that_does_not_start_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho 'libmlx.so: no such file' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    checks._back_end.cache_clear()
+    found = checks.mlx(Patient(Settings()))
+    checks._back_end.cache_clear()
+    assert (found.state, found.detail) == ("failed", "does not start: libmlx.so: no such file")
+
+
+def test_an_old_or_missing_package_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_version", lambda name: "0.31.9" if name == "mlx-lm" else "1.0")
+    assert checks.packages(Patient(Settings())).state == "failed"
+    monkeypatch.setattr(checks, "_version", lambda name: None if name == "mlx" else "1.0")
+    assert "mlx missing" in checks.packages(Patient(Settings())).detail
+
+
+@pytest.mark.parametrize(
+    ("libc", "state"), [(("glibc", "2.35"), "ok"), (("glibc", "2.31"), "failed"), (("", ""), "failed")]
+)
+def test_an_old_c_library_is_a_failure(monkeypatch: pytest.MonkeyPatch, libc: tuple[str, str], state: str) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(checks.platform, "libc_ver", lambda: libc)
+    assert checks.system(Patient(Settings())).state == state
+
+
+@pytest.mark.parametrize(("weights", "state"), [(10**6, "ok"), (10**15, "failed")])
+def test_a_model_that_does_not_fit_into_memory_is_a_failure(built: Path, weights: int, state: str) -> None:
+    from dataclasses import replace
+
+    model = replace(catalog.inspect(built), weight_bytes=weights)
+    assert checks.memory(Patient(Settings(), model=model)).state == state
+
+
+def test_a_data_folder_that_others_may_read_is_a_warning(tmp_path: Path) -> None:
+    for mode, state in ((0o700, "ok"), (0o755, "warning")):
+        tmp_path.chmod(mode)
+        assert checks.data_folder(Patient(Settings(data_dir=tmp_path))).state == state
+
+
+def test_a_data_folder_that_is_a_file_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert checks.data_folder(Patient(Settings(data_dir=tmp_path / "file"))).state == "failed"
+    assert checks.data_folder(Patient(Settings(data_dir=tmp_path / "file/below"))).state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("template", "state"),
+    [
+        ("{{ messages[0].content }}", "ok"),
+        ("{% generation %}{{ messages[0].content }}{%- endgeneration -%}", "ok"),
+        ("{{ messages | tojson(indent=2) }}{% for m in messages %}{% break %}{% endfor %}", "ok"),
+        ("{% if tools is not none %}{{ raise_exception('tools') }}{% endif %}{{ messages[0].content }}", "ok"),
+        ("nothing", "warning"),
+        ("{% if %}", "failed"),
+        ("{{ raise_exception('no') }}", "failed"),
+        ("{{ ''.__class__.__mro__ }}", "failed"),
+    ],
+)
+def test_a_chat_template_is_tried(built: Path, tmp_path: Path, template: str, state: str) -> None:
+    folder = Path(shutil.copytree(built, tmp_path / "tiny"))
+    (folder / "chat_template.jinja").write_text(template)
+    found = checks.chat_template(Patient(Settings(), model=catalog.inspect(folder)))
+    assert found is not None
+    assert found.state == state
+
+
+@pytest.mark.parametrize("template", ["{{ messages[0].content }}", [{"name": "default", "template": "{{ messages }}"}]])
+def test_a_chat_template_may_stand_in_the_tokenizer_config(built: Path, tmp_path: Path, template: object) -> None:
+    folder = Path(shutil.copytree(built, tmp_path / "tiny"))
+    (folder / "chat_template.jinja").unlink()
+    model = catalog.inspect(folder)
+    found = checks.chat_template(Patient(Settings(), model=model))
+    assert found is not None
+    assert found.detail.startswith("none")
+    settings = {"chat_template": template, "bos_token": {"content": "<s>"}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert checks.chat_template(Patient(Settings(), model=model)) != found
+
+
+def test_a_tokenizer_that_loses_text_is_a_warning(built: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(built, tmp_path / "tiny"))
+    model = catalog.inspect(folder)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(content | {"normalizer": {"type": "Lowercase"}}))
+    lossy = checks.tokenizer(Patient(Settings(), model=model))
+    (folder / "tokenizer.json").write_text("{}")
+    broken = checks.tokenizer(Patient(Settings(), model=model))
+    assert lossy is not None
+    assert broken is not None
+    assert (lossy.state, broken.state) == ("warning", "failed")
