@@ -15,7 +15,7 @@ from app.services.catalog import ModelFolder
 from app.services.engine import blas
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.errors import AppError, LoadFailed, ServerError, Unavailable
-from app.services.generation import GenerationRequest
+from app.services.generation import GenerationRequest, Started
 
 if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the thread
     from app.services.engine.loaded import LoadedModel
@@ -74,6 +74,7 @@ class Engine:
     def submit(self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest) -> RunningGeneration:
         """Queue a prepared request and return the end from which its events are read."""
         generation = RunningGeneration(self._cancel)
+        generation.put(Started(model.facts.id, len(prompt.tokens)))
         self._commands.put(partial(self._on_submit, model, prompt, request, generation))
         return generation
 

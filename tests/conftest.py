@@ -1,0 +1,123 @@
+"""A real server on a small real model: one per module, its model built once."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.services import demo
+
+START_SECONDS = 60.0
+
+
+@dataclass
+class Server:
+    """A server process and how to talk to it."""
+
+    url: str
+    home: Path
+    process: subprocess.Popen[str]
+    client: httpx.Client
+    log_path: Path
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def chat(self, text: str = "Hello", **more: Any) -> httpx.Response:
+        body = {"messages": [{"role": "user", "content": text}], "max_tokens": 16} | more
+        return self.client.post("/v1/chat/completions", json=body)
+
+    def stop(self, seconds: float = 20.0) -> int:
+        self.process.terminate()
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """An environment in which nothing of the machine's own settings is seen."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TILES_", "HF_"))}
+    return kept | {"HOME": str(home), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"} | more
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = START_SECONDS, *, what: str = "it") -> Any:
+    """Ask until the condition holds; a test that gives up says for what it waited."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    pytest.fail(f"waited {seconds:.0f} s for {what} in vain")
+
+
+@contextmanager
+def running(
+    home: Path, *flags: str, env: dict[str, str] | None = None, ready: bool = True, headers: dict[str, str] | None = None
+) -> Iterator[Server]:
+    """Run `python -m app` with these flags until the block ends."""
+    port = free_port()
+    log_path = home / f"server-{port}.log"
+    command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--log-format", "json", *flags]
+    with log_path.open("w") as log:
+        process = subprocess.Popen(command, stderr=log, text=True, env=environment(home, **(env or {})))
+    url = f"http://127.0.0.1:{port}"
+    with httpx.Client(base_url=url, timeout=60, headers=headers) as client:
+        server = Server(url, home, process, client, log_path)
+        try:
+            wait_for(lambda: _answers(server, ready), what=f"the server; its log says: {server.log[-2000:]}")
+            yield server
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.wait(15)
+                except subprocess.TimeoutExpired:
+                    server.kill()
+
+
+def _answers(server: Server, ready: bool) -> bool:
+    if server.process.poll() is not None:
+        pytest.fail(f"the server ended with {server.process.returncode}: {server.log[-2000:]}")
+    try:
+        answer = server.client.get("/health" if ready else "/ping")
+    except httpx.TransportError:
+        return False
+    return answer.status_code == 200
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with random weights, a real tokenizer and a chat template."""
+    return demo.build(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty home folder."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def server(tiny: Path, home: Path) -> Iterator[Server]:
+    """A server on the tiny model, without a key."""
+    with running(home, "--model", str(tiny)) as server:
+        yield server
