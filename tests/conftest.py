@@ -71,7 +71,11 @@ def wait_for(condition: Callable[[], Any], seconds: float = START_SECONDS, *, wh
 
 @contextmanager
 def running(
-    home: Path, *flags: str, env: dict[str, str] | None = None, ready: bool = True, headers: dict[str, str] | None = None
+    home: Path,
+    *flags: str,
+    env: dict[str, str] | None = None,
+    ready: bool = True,
+    headers: dict[str, str] | None = None,
 ) -> Iterator[Server]:
     """Run `python -m app` with these flags until the block ends."""
     port = free_port()

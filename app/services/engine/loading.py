@@ -33,7 +33,7 @@ def load(folder: Path) -> Step:
     try:
         model, config = load_model(folder, lazy=True)
         yield 0.05
-        tokenizer = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
+        tokenizer = load_tokenizer(folder, {"trust_remote_code": False}, eos_token_ids=config.get("eos_token_id"))
         yield 0.1
         if _is_cpu():
             _widen(model)
