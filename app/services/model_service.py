@@ -121,7 +121,10 @@ class ModelService:
     async def start(self, wanted: Session) -> None:
         """Load the model of a session and save the session. Raises LoadFailed; what was loaded then goes on."""
         async with self._one_at_a_time:
-            await self._load(wanted, partial(catalog.resolve, wanted.model, wanted.model_cache_path or None))
+            try:
+                await self._load(wanted, partial(catalog.resolve, wanted.model, wanted.model_cache_path or None))
+            finally:
+                self._loading = None
             await self._save(wanted)
 
     async def load_configured(self, model_id: str) -> None:
@@ -166,17 +169,14 @@ class ModelService:
             self._loading = None
 
     async def _load(self, wanted: Session, locate: Callable[[], ModelFolder]) -> None:
-        if self._model is not None and self._session is not None and _same_model(self._session, wanted):
-            self._session = wanted
-            return
         try:
-            folder = await asyncio.to_thread(locate)
-            await self._replace(folder, wanted)
+            if self._model is not None and self._session is not None and _same_model(self._session, wanted):
+                self._session = wanted
+            else:
+                await self._replace(await asyncio.to_thread(locate), wanted)
         except AppError as error:
             self.last_error = error.message
             raise
-        finally:
-            self._loading = None
         self.last_error = None
 
     async def _replace(self, folder: ModelFolder, wanted: Session) -> None:
