@@ -182,7 +182,7 @@ def test_a_torn_session_is_ignored_and_bootstrap_takes_over(tiny: Path, tmp_path
     with running(tmp_path, env=env) as server:
         assert server.client.get("/health").json()["model_loaded"] is True
         assert "session file ignored" in server.log
-        saved = json.loads(session.read_text())
+        saved = json.loads(wait_for(lambda: text if (text := session.read_text()) != content else None))
     assert saved == {
         "model": "boot",
         "model_cache_path": str(tiny),
