@@ -321,7 +321,7 @@ def test_an_unload_or_load_that_does_not_work_is_a_200_that_says_why(server: Ser
 @pytest.mark.parametrize(
     "path", ["/nothing", "/v1/nothing", "/v1/chat", "/v1/", "/v1/models/nobody", "/%00", "/a%ff", "/é"]
 )
-@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PUT", "PATCH", "TRACE", "BREW"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PUT", "PATCH", "TRACE", "PROPFIND"])
 def test_unknown_routes_and_models_are_a_404(server: Server, method: str, path: str) -> None:
     if path == "/v1/models/nobody" and method != "GET":
         pytest.skip("a known route")
@@ -337,7 +337,7 @@ def test_an_unknown_model_is_named_with_what_there_is(server: Server) -> None:
 
 
 @pytest.mark.parametrize("route", POSTS)
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "BREW"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "PROPFIND"])
 def test_another_method_is_a_405(server: Server, method: str, route: str) -> None:
     answer = server.client.request(method, route)
     error = error_of(answer, 405)
