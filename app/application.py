@@ -2,6 +2,7 @@
 
 from litestar import Litestar
 from litestar.di import Provide
+from litestar.plugins.pydantic import PydanticPlugin
 
 from app.controllers import openapi
 from app.controllers.body import json_request
@@ -40,6 +41,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             "settings": Provide(lambda: settings, sync_to_thread=False),
             "limits": Provide(lambda: limits, sync_to_thread=False),
         },
+        plugins=[PydanticPlugin(validate_strict=True)],  # without it "5" and true would be numbers
         exception_handlers=HANDLERS,
         lifespan=[lambda _: models.running()],
         openapi_config=openapi.config(),

@@ -1,5 +1,6 @@
-"""A real server on a small real model: one per module, its model built once."""
+"""Real servers on a small real model. The suite shares two: a plain one, and one with a key and allow-lists."""
 
+import json
 import os
 import socket
 import subprocess
@@ -38,6 +39,20 @@ class Server:
         body = {"messages": [{"role": "user", "content": text}], "max_tokens": 16} | more
         return self.client.post("/v1/chat/completions", json=body)
 
+    def stream(self, text: str = "Hello", **more: Any) -> list[dict[str, Any]]:
+        """The events of a streamed chat, up to its end mark."""
+        answer = self.chat(text, stream=True, **more)
+        assert answer.status_code == 200, answer.text
+        return events(answer.text)
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The log's lines of one kind; only whole lines."""
+        lines = [json.loads(line) for line in self.log.splitlines(keepends=True) if line.endswith("}\n")]
+        return [line for line in lines if line.get("event") == event]
+
+    def errors(self) -> list[str]:
+        return [line for line in self.log.splitlines() if '"level": "error"' in line or "Traceback" in line]
+
     def stop(self, seconds: float = 20.0) -> int:
         self.process.terminate()
         return self.process.wait(seconds)
@@ -45,6 +60,25 @@ class Server:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait(10)
+
+
+def events(text: str, *, ended: bool = True) -> list[dict[str, Any]]:
+    """Parse a stream as a strict client does; comments are left out."""
+    assert "\r" not in text
+    assert text.endswith("\n\n")
+    blocks = [block for block in text[:-2].split("\n\n") if not block.startswith(":")]
+    assert all(block.startswith("data: ") and "\n" not in block for block in blocks)
+    data = [block.removeprefix("data: ") for block in blocks]
+    assert data.count("[DONE]") == int(ended)
+    if ended:
+        assert data.pop() == "[DONE]"
+    return [json.loads(item) for item in data]
+
+
+def said(chunks: list[dict[str, Any]], field: str = "content") -> str:
+    """The text of a stream's deltas."""
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
+    return "".join(delta.get(field) or "" for delta in deltas)
 
 
 def free_port() -> int:
@@ -120,8 +154,25 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
 
 
-@pytest.fixture(scope="module")
-def server(tiny: Path, home: Path) -> Iterator[Server]:
-    """A server on the tiny model, without a key."""
-    with running(home, "--model", str(tiny)) as server:
+@pytest.fixture(scope="session")
+def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server on the tiny model, without a key. Whatever the tests do to it, it may log no error."""
+    with running(tmp_path_factory.mktemp("plain"), "--model", str(tiny)) as server:
         yield server
+        assert server.errors() == []
+
+
+KEY, OTHER_KEY = "a-key-of-the-tests", "another-key"
+GUARDS = (
+    *("--api-key", KEY, "--api-key", OTHER_KEY),
+    *("--allow-host", "tiles.example", "--allow-origin", "https://app.example"),
+)
+
+
+@pytest.fixture(scope="session")
+def guarded(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with keys, an allowed host and an allowed origin."""
+    home = tmp_path_factory.mktemp("guarded")
+    with running(home, "--model", str(tiny), *GUARDS, headers={"Authorization": f"Bearer {KEY}"}) as server:
+        yield server
+        assert server.errors() == []

@@ -25,10 +25,10 @@ log = structlog.get_logger()
 _MOST_CAUSES = 3
 
 
-def say(error: AppError) -> Response[ErrorReply]:
+def say(error: AppError, headers: dict[str, str] | None = None) -> Response[ErrorReply]:
     """Answer with an error."""
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else {}
-    return Response(ErrorReply.of(error), status_code=error.status, headers=headers)
+    wait = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else {}
+    return Response(ErrorReply.of(error), status_code=error.status, headers={**(headers or {}), **wait})
 
 
 def on_app_error(_: Request[Any, Any, Any], error: AppError) -> Response[ErrorReply]:
@@ -47,7 +47,8 @@ def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Resp
         case 404:
             return say(NotFound(f"There is no route {path[:200]}"))
         case 405:
-            return say(MethodNotAllowed(f"{path[:200]} does not take {method}"))
+            allowed = {"Allow": (error.headers or {}).get("allow", "")}
+            return say(MethodNotAllowed(f"{path[:200]} does not take {method}"), allowed)
         case 413:
             return say(BodyTooLarge("The body is larger than this server takes; --max-body raises the limit"))
         case status if status < 500:

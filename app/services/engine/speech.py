@@ -75,7 +75,8 @@ class Speech:
         self._calls = 0
         self._call = ""  # text of the call being written
         self._blank: set[str] = {_REASONING} if thinking else set()  # states whose leading white space is dropped
-        machine = TextStateMachine(_table(markup, tuple(stop), bool(tools), split_reasoning))
+        self._stop = tuple(stop)
+        machine = TextStateMachine(_table(markup, self._stop, bool(tools), split_reasoning))
         initial = _REASONING if thinking and split_reasoning else markup.initial if split_reasoning else None
         self._state = machine.make_state(initial or _NORMAL)
 
@@ -95,6 +96,8 @@ class Speech:
             if place:
                 said += self._crossed(before, state)
                 before = state
+            if self.stopped is not None:
+                break
             if state.startswith(_STOP):
                 self.stopped = state.removeprefix(_STOP)
                 break
@@ -132,25 +135,32 @@ class Speech:
     def _close_call(self) -> list[Said | ToolCall]:
         try:
             parsed = self._markup.parse_call(self._call, self._tools)
-            calls = [self._numbered(call) for call in (parsed if isinstance(parsed, list) else [parsed])]
+            several = parsed if isinstance(parsed, list) else [parsed]
+            calls = [self._tool_call(call, self._calls + place) for place, call in enumerate(several)]
         except Exception:  # whatever a parser raises over a model's words, they are handed over as text
+            calls = []
+        if not calls:
             return self._as_text(closed=True)
         self._call = ""
+        self._calls += len(calls)
         return list(calls)
 
-    def _numbered(self, call: Mapping[str, Any]) -> ToolCall:
+    def _tool_call(self, call: Mapping[str, Any], index: int) -> ToolCall:
         name, arguments = call["name"], call.get("arguments", {})
         if not isinstance(name, str) or not name:
             raise ValueError("a call without a name")
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
-        self._calls += 1
-        return ToolCall(self._calls - 1, str(call.get("id") or f"call_{secrets.token_hex(12)}"), name, arguments)
+        return ToolCall(index, str(call.get("id") or f"call_{secrets.token_hex(12)}"), name, arguments)
 
     def _as_text(self, *, closed: bool) -> list[Said | ToolCall]:
         end = self._markup.tool_end or "" if closed else ""
         text, self._call = f"{self._markup.tool_start or ''}{self._call}{end}", ""
-        return [Said(text)]
+        found = [(text.index(stop) + len(stop), text.index(stop), stop) for stop in self._stop if stop in text]
+        if found:
+            _, begin, self.stopped = min(found)
+            text = text[:begin]
+        return [Said(text)] if text else []
 
 
 def _table(markup: Markup, stop: Sequence[str], tools: bool, split_reasoning: bool) -> dict[str, list[tuple[str, str]]]:
@@ -166,8 +176,10 @@ def _table(markup: Markup, stop: Sequence[str], tools: bool, split_reasoning: bo
     if tools and markup.tool_start:
         if not any(to == _TOOL for edges in table.values() for _, to in edges):
             table[_NORMAL].append((markup.tool_start, _TOOL))
+            if split_reasoning and markup.think_start and markup.think_end:  # some call before they close the thought
+                table[_REASONING].append((markup.tool_start, _TOOL))
         table[_TOOL] = [(markup.tool_end, _NORMAL)] if markup.tool_end else []
     for state in table:
         if state != _TOOL:
             table[state] += [(text, _STOP + text) for text in stop]
-    return table
+    return table | {_STOP + text: [] for text in stop}

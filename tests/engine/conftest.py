@@ -1,0 +1,35 @@
+"""MLX in the test process: the fast BLAS has to be there before its first import."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.services.engine import blas
+
+blas.preload()
+
+
+@pytest.fixture(scope="session")
+def model_and_tokenizer(tiny: Path) -> Iterator[tuple[Any, Any]]:
+    """The tiny model and its tokenizer, as the engine has them."""
+    from app.services.engine import loading
+
+    steps = loading.load(tiny)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            yield end.value
+            return
+
+
+@pytest.fixture(scope="session")
+def model(model_and_tokenizer: tuple[Any, Any]) -> Any:
+    return model_and_tokenizer[0]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(model_and_tokenizer: tuple[Any, Any]) -> Any:
+    return model_and_tokenizer[1]

@@ -1,0 +1,545 @@
+"""What bad input gets: one envelope, the right status, the field named, and a server that goes on."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.application import create_app
+from app.dto import parameters
+from app.dto.openai_chat import ChatRequest
+from app.services.engine.running import RunningGeneration
+from app.services.errors import Unavailable
+from app.services.generation import Generation, GenerationRequest, Started, Text, Timings
+from app.services.model_service import ModelService
+from app.settings import Settings
+from tests.conftest import Server, events, running
+
+CHAT = "/v1/chat/completions"
+POSTS = (CHAT, "/chat/completions", "/start", "/models/load", "/models/unload")
+USER = {"role": "user", "content": "Hi"}
+KINDS = {
+    400: {"invalid_request_error", "exceed_context_size_error"},
+    401: {"authentication_error"},
+    403: {"permission_error"},
+    404: {"not_found_error"},
+    405: {"invalid_request_error"},
+    413: {"invalid_request_error"},
+    422: {"invalid_request_error"},
+    500: {"server_error"},
+    503: {"unavailable_error"},
+}
+
+
+def error_of(answer: httpx.Response, *statuses: int) -> dict[str, Any]:
+    """The error of a refusal, whose envelope has to be right."""
+    assert answer.status_code in statuses, answer.text[:500]
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"]
+    body = answer.json()
+    assert set(body) == {"error"}
+    error: dict[str, Any] = body["error"]
+    assert set(error) - {"n_prompt_tokens", "n_ctx"} == {"message", "type", "param", "code"}
+    assert isinstance(error["message"], str)
+    assert 0 < len(error["message"]) < 1000
+    assert error["type"] in KINDS[answer.status_code]
+    assert error["param"] is None or isinstance(error["param"], str)
+    assert error["code"] is None or isinstance(error["code"], str)
+    assert not re.search(r"Traceback|\.py\b|0x[0-9a-f]{6}|pydantic|litestar|msgspec", answer.text)
+    return error
+
+
+def post(server: Server, body: Any, route: str = CHAT) -> httpx.Response:
+    return server.client.post(route, json=body)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def answers_after_all_of_it(server: Server) -> Any:
+    yield
+    assert server.chat(max_tokens=2).status_code == 200
+
+
+# What does not validate: 422, the field named. Body, then the field.
+
+TOO_DEEP: Any = "x"
+for _ in range(70):
+    TOO_DEEP = [TOO_DEEP]
+
+UNPROCESSABLE: list[tuple[dict[str, Any], str]] = [
+    ({}, "messages"),
+    ({"messages": None}, "messages"),
+    ({"messages": []}, "messages"),
+    ({"messages": "Hi"}, "messages"),
+    ({"messages": {"role": "user"}}, "messages"),
+    ({"messages": ["Hi"]}, "messages.0"),
+    ({"messages": [None]}, "messages.0"),
+    ({"messages": [{"content": "Hi"}]}, "messages.0.role"),
+    ({"messages": [{"role": "wizard", "content": "Hi"}]}, "messages.0.role"),
+    ({"messages": [{"role": 1, "content": "Hi"}]}, "messages.0.role"),
+    ({"messages": [USER, {"role": "tool", "content": "4"}]}, "messages.1"),
+    ({"messages": [USER, {"role": "tool", "content": "4", "tool_call_id": ""}]}, "messages.1"),
+    ({"messages": [{"role": "user"}]}, "messages.0"),
+    ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+    ({"messages": [{"role": "user", "content": [{"text": "Hi"}]}]}, "messages.0.content"),
+    ({"messages": [{"role": "user", "content": ["Hi"]}]}, "messages.0.content"),
+    ({"messages": [USER, {"role": "assistant"}]}, "messages.1"),
+    ({"messages": [USER, {"role": "assistant", "tool_calls": [{"id": "a"}]}]}, "messages.1.tool_calls"),
+    ({"messages": [USER], "temperature": -0.1}, "temperature"),
+    ({"messages": [USER], "temperature": "hot"}, "temperature"),
+    ({"messages": [USER], "temperature": True}, "temperature"),
+    ({"messages": [USER], "temperature": 10**400}, "temperature"),
+    ({"messages": [USER], "top_p": 1.1}, "top_p"),
+    ({"messages": [USER], "top_p": -0.1}, "top_p"),
+    ({"messages": [USER], "min_p": 2}, "min_p"),
+    ({"messages": [USER], "top_k": -2}, "top_k"),
+    ({"messages": [USER], "top_k": 1.5}, "top_k"),
+    ({"messages": [USER], "top_k": 2**40}, "top_k"),
+    ({"messages": [USER], "n": 0}, "n"),
+    ({"messages": [USER], "n": "2"}, "n"),
+    ({"messages": [USER], "logprobs": 3}, "logprobs"),
+    ({"messages": [USER], "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ({"messages": [USER], "top_logprobs": -1}, "top_logprobs"),
+    ({"messages": [USER], "max_tokens": 2.7}, "max_tokens"),
+    ({"messages": [USER], "max_tokens": -2}, "max_tokens"),
+    ({"messages": [USER], "max_tokens": "5"}, "max_tokens"),
+    ({"messages": [USER], "max_tokens": True}, "max_tokens"),
+    ({"messages": [USER], "max_completion_tokens": -2}, "max_completion_tokens"),
+    ({"messages": [USER], "n_predict": -5}, "n_predict"),
+    ({"messages": [USER], "seed": 1.5}, "seed"),
+    ({"messages": [USER], "seed": 2**64}, "seed"),
+    ({"messages": [USER], "seed": -(2**63) - 1}, "seed"),
+    ({"messages": [USER], "stop": ""}, "stop"),
+    ({"messages": [USER], "stop": ["a", ""]}, "stop"),
+    ({"messages": [USER], "stop": 5}, "stop"),
+    ({"messages": [USER], "stop": [5]}, "stop"),
+    ({"messages": [USER], "stop": ["x"] * 257}, "stop"),
+    ({"messages": [USER], "stop": "é" * 2049}, "stop"),
+    ({"messages": [USER], "logit_bias": {"a": 1}}, "logit_bias"),
+    ({"messages": [USER], "logit_bias": {"-1": 1}}, "logit_bias"),
+    ({"messages": [USER], "logit_bias": {"1": 101}}, "logit_bias"),
+    ({"messages": [USER], "logit_bias": {"1": "x"}}, "logit_bias"),
+    ({"messages": [USER], "logit_bias": {"9" * 30: 1}}, "logit_bias"),
+    ({"messages": [USER], "logit_bias": [1]}, "logit_bias"),
+    ({"messages": [USER], "presence_penalty": 1000}, "presence_penalty"),
+    ({"messages": [USER], "frequency_penalty": -1000}, "frequency_penalty"),
+    ({"messages": [USER], "repetition_penalty": 0}, "repetition_penalty"),
+    ({"messages": [USER], "repeat_penalty": -1}, "repeat_penalty"),
+    ({"messages": [USER], "repeat_last_n": -2}, "repeat_last_n"),
+    ({"messages": [USER], "stream": "yes"}, "stream"),
+    ({"messages": [USER], "stream": 1}, "stream"),
+    ({"messages": [USER], "stream_options": "usage"}, "stream_options"),
+    ({"messages": [USER], "stream_options": {"include_usage": 3}}, "stream_options.include_usage"),
+    ({"messages": [USER], "tools": {}}, "tools"),
+    ({"messages": [USER], "tools": [{}]}, "tools.0.function"),
+    ({"messages": [USER], "tools": [{"type": "retrieval", "function": {"name": "a"}}]}, "tools.0.type"),
+    ({"messages": [USER], "tools": [{"function": {"name": ""}}]}, "tools.0.function.name"),
+    ({"messages": [USER], "tool_choice": 3}, "tool_choice"),
+    ({"messages": [USER], "chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
+    ({"messages": [USER], "chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs"),
+    ({"messages": [USER], "chat_template_kwargs": {"enable_thinking": "yes"}}, "chat_template_kwargs"),
+    ({"messages": [USER], "reasoning_format": "loud"}, "reasoning_format"),
+    ({"messages": [USER], "sse_ping_interval": "often"}, "sse_ping_interval"),
+    ({"messages": [USER], "sse_ping_interval": 5000}, "sse_ping_interval"),
+    ({"messages": [USER], "model": 5}, "model"),
+    ({"messages": [USER] * 4097}, "messages"),
+]
+
+
+@pytest.mark.parametrize(("body", "field"), UNPROCESSABLE)
+def test_a_body_that_does_not_validate_is_a_422_that_names_the_field(
+    server: Server, body: dict[str, Any], field: str
+) -> None:
+    for stream in (False, True):
+        error = error_of(post(server, {"stream": stream} | body), 422)
+        assert (error["param"] or "").startswith(field)
+        assert field.split(".")[0] in error["message"] or "more than" in error["message"] or "stop" in error["message"]
+
+
+# What cannot be done: 400, the parameter named.
+
+IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
+    ({"logit_bias": {"768000": 1}}, "logit_bias"),
+    ({"messages": [USER, {"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]}, "messages"),
+    ({"continue_final_message": True}, "continue_final_message"),
+    (
+        {
+            "messages": [USER, {"role": "assistant", "content": "a"}],
+            "continue_final_message": True,
+            "add_generation_prompt": True,
+        },
+        "continue_final_message",
+    ),
+    (
+        {
+            "messages": [
+                USER,
+                {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]},
+            ]
+        },
+        "messages",
+    ),
+    ({"response_format": {"type": "sonnet"}}, "response_format"),
+    ({"response_format": "json"}, "response_format"),
+    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+    ({"tool_choice": "sometimes"}, "tool_choice"),
+    ({"n": 2}, "n"),
+    ({"logprobs": True}, "logprobs"),
+    ({"top_logprobs": 5}, "top_logprobs"),
+]
+
+
+@pytest.mark.parametrize(("more", "param"), IMPOSSIBLE)
+def test_what_cannot_be_done_is_a_400_that_names_the_parameter(
+    server: Server, more: dict[str, Any], param: str
+) -> None:
+    for stream in (False, True):
+        error = error_of(post(server, {"messages": [USER], "stream": stream} | more), 400)
+        assert error["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("part", "word"),
+    [
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, "images"),
+        ({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}, "audio"),
+        ({"type": "file", "file": {"file_id": "x"}}, "files"),
+        ({"type": "hologram"}, "hologram"),
+        ({"type": "text"}, "text"),
+    ],
+)
+def test_a_part_that_is_no_text_is_a_400_that_says_so(server: Server, part: dict[str, Any], word: str) -> None:
+    messages = [USER, {"role": "user", "content": [{"type": "text", "text": "Look"}, part]}]
+    error = error_of(post(server, {"messages": messages}), 400)
+    assert error["param"] == "messages.1.content.1"
+    assert word in error["message"]
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_its_numbers(server: Server) -> None:
+    for stream in (False, True):
+        answer = server.chat("the river " * 9000, stream=stream)
+        error = error_of(answer, 400)
+        assert error["code"] == "context_length_exceeded"
+        assert error["type"] == "exceed_context_size_error"
+        assert error["n_ctx"] == 8192
+        assert error["n_prompt_tokens"] > 9000
+        assert str(error["n_prompt_tokens"]) in error["message"]
+
+
+# Bodies that are no JSON object, on every route that takes one.
+
+BROKEN: list[tuple[bytes, str]] = [
+    (b"", "JSON"),
+    (b"{", "JSON"),
+    (b'{"messages": [}', "JSON"),
+    (b"{'messages': []}", "JSON"),
+    (b'{"a": 1,}', "JSON"),
+    (b'{"a": 1} b', "JSON"),
+    (b"null", "object"),
+    (b"[]", "object"),
+    (b'"text"', "object"),
+    (b"5", "object"),
+    (b"true", "object"),
+    (b'{"temperature": NaN}', "JSON"),
+    (b'{"temperature": Infinity}', "JSON"),
+    (b'{"temperature": -Infinity}', "JSON"),
+    (b'{"model": "\xff\xfe"}', "UTF-8"),
+    (b'\xef\xbb\xbf{"model": 1}', "JSON"),
+    (b'{"model": "\xed\xa0\x80"}', "UTF-8"),
+    (b'{"model": "\\ud83d"}', "JSON"),
+    (b'{"model": "\\udc00 x"}', "JSON"),
+    (b'{"\\ud800": 1}', "JSON"),
+    (b'{"model": "a\x00b"}', "JSON"),
+    (b"[" * 100_000, "nest"),
+    (b'{"a":' * 100_000, "nest"),
+    (b'{"a":' * 66 + b"1" + b"}" * 66, "nest"),
+    (json.dumps({"model": "x", "messages": [USER], "metadata": TOO_DEEP}).encode(), "nest"),
+    (b"messages=hi&model=x", "JSON"),
+    (b"\x00\x01\x02", "JSON"),
+]
+
+
+@pytest.mark.parametrize(("body", "word"), BROKEN)
+def test_a_body_that_is_no_json_object_is_a_422(server: Server, body: bytes, word: str) -> None:
+    for route in POSTS:
+        error = error_of(server.client.post(route, content=body), 422)
+        assert word.lower() in error["message"].lower(), error["message"]
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "field"),
+    [
+        *(("/start", {"model": "a", "memory_path": "b", "system_prompt": "c"}, "model_cache_path") for _ in range(1)),
+        ("/start", {"model": "a", "memory_path": "b", "system_prompt": 5, "model_cache_path": "d"}, "system_prompt"),
+        ("/start", {"model": "a", "memory_path": None, "system_prompt": "", "model_cache_path": "d"}, "memory_path"),
+        ("/start", {"model": "", "memory_path": "b", "system_prompt": "c", "model_cache_path": "d"}, "model"),
+        ("/start", {"model": "x" * 5000, "memory_path": "b", "system_prompt": "c", "model_cache_path": "d"}, "model"),
+        ("/models/load", {}, "model"),
+        ("/models/load", {"model": 5}, "model"),
+        ("/models/load", {"model": "a", "extra_args": "x"}, "extra_args"),
+        ("/models/unload", {}, "model"),
+        ("/models/unload", {"model": ["a"]}, "model"),
+    ],
+)
+def test_tiles_own_routes_name_the_field_too(server: Server, route: str, body: dict[str, Any], field: str) -> None:
+    error = error_of(post(server, body, route), 422)
+    assert error["param"] == field
+    assert field in error["message"]
+
+
+def test_a_model_that_does_not_load_says_why_and_the_old_one_goes_on(server: Server, tmp_path: Path) -> None:
+    body = {"model": "a", "memory_path": "", "system_prompt": "", "model_cache_path": str(tmp_path / "nothing")}
+    error = error_of(post(server, body, "/start"), 500)
+    assert error["code"] == "model_load_failed"
+    assert "nothing" in error["message"]
+    health = server.client.get("/health").json()
+    assert (health["status"], health["model"]) == ("ok", "tiny")
+    assert "nothing" in health["last_error"]
+    assert server.chat(max_tokens=1).status_code == 200
+
+
+def test_an_unload_or_load_that_does_not_work_is_a_200_that_says_why(server: Server) -> None:
+    answer = post(server, {"model": "another"}, "/models/unload")
+    assert (answer.status_code, answer.json()["success"]) == (200, False)
+    assert "another" in answer.json()["error"]
+    answer = post(server, {"model": "tiny"}, "/models/load")
+    assert (answer.status_code, answer.json()["success"]) == (200, False)
+    assert "TILES_MODEL_CACHE_PATH" in answer.json()["error"]
+    assert post(server, {"model": " "}, "/models/load").json()["success"] is False
+
+
+# Routes and methods.
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/v1/nothing", "/v1/chat", "/v1/", "/v1/models/nobody", "/%00", "/a%ff", "/é"]
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PUT", "PATCH", "TRACE", "PROPFIND"])
+def test_unknown_routes_and_models_are_a_404(server: Server, method: str, path: str) -> None:
+    if path == "/v1/models/nobody" and method != "GET":
+        pytest.skip("a known route")
+    error = error_of(server.client.request(method, path), 404, 405)
+    assert error["type"] in {"not_found_error", "invalid_request_error"}
+
+
+def test_an_unknown_model_is_named_with_what_there_is(server: Server) -> None:
+    error = error_of(server.client.get("/v1/models/org/nobody"), 404)
+    assert error["code"] == "model_not_found"
+    assert "org/nobody" in error["message"]
+    assert "tiny" in error["message"]
+
+
+@pytest.mark.parametrize("route", POSTS)
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "PROPFIND"])
+def test_another_method_is_a_405(server: Server, method: str, route: str) -> None:
+    answer = server.client.request(method, route)
+    error = error_of(answer, 405)
+    assert method in error["message"]
+    assert "POST" in answer.headers["allow"]
+
+
+@pytest.mark.parametrize("route", ["/health", "/props", "/v1/models", "/ping"])
+def test_a_post_to_what_is_read_is_a_405(server: Server, route: str) -> None:
+    answer = server.client.post(route, json={})
+    error_of(answer, 405)
+    assert "GET" in answer.headers["allow"]
+
+
+# What is fine after all.
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/octet-stream", ""])
+def test_json_is_read_whatever_its_content_type_says(server: Server, kind: str) -> None:
+    body = json.dumps({"messages": [USER], "max_tokens": 1}).encode()
+    answer = server.client.post(CHAT, content=body, headers={"Content-Type": kind})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\x00", "\u202e", "👩‍👩‍👧‍👦", "<|im_end|><|im_start|>system", "{{ messages }}", "{% raw %}", "\ufffd", " " * 500],
+)
+def test_odd_texts_are_answered(server: Server, text: str) -> None:
+    assert server.chat(text, max_tokens=1).status_code == 200
+
+
+# The registry of parameters.
+
+BASE = {"messages": [USER], "max_tokens": 1}
+REFUSED = [parameter for parameter in parameters.CHAT if parameter.treatment == "refused"]
+IGNORED = [parameter for parameter in parameters.CHAT if parameter.treatment == "ignored"]
+HONOURED = {parameter.name for parameter in parameters.CHAT if parameter.treatment == "honoured"}
+VALUES: dict[str, Any] = {"n": 2, "logprobs": True, "top_logprobs": 3}  # fields with a type; the others take anything
+
+
+@pytest.mark.parametrize("parameter", REFUSED, ids=lambda parameter: parameter.name)
+def test_a_refused_parameter_is_a_400_that_names_it(server: Server, parameter: parameters.Parameter) -> None:
+    for value in [VALUES[parameter.name]] if parameter.name in VALUES else ["other", {"type": "other"}, 7, [1]]:
+        error = error_of(post(server, BASE | {parameter.name: value}), 400)
+        assert error["param"] == parameter.name
+        assert error["code"] == "unsupported_parameter"
+        assert parameter.name in error["message"]
+
+
+@pytest.mark.parametrize("parameter", REFUSED, ids=lambda parameter: parameter.name)
+def test_a_refused_parameter_that_would_change_nothing_is_taken(
+    server: Server, parameter: parameters.Parameter
+) -> None:
+    for value in (*parameter.harmless, None):
+        assert post(server, BASE | {parameter.name: value}).status_code == 200
+
+
+@pytest.mark.parametrize("parameter", IGNORED, ids=lambda parameter: parameter.name)
+def test_an_ignored_parameter_is_named_in_the_header(server: Server, parameter: parameters.Parameter) -> None:
+    for stream in (False, True):
+        answer = post(server, BASE | {parameter.name: "x", "stream": stream})
+        assert answer.status_code == 200
+        assert answer.headers["x-tiles-ignored"] == parameter.name
+
+
+def test_unknown_fields_are_ignored_and_named_unless_their_name_is_odd(server: Server) -> None:
+    odd = {"new\r\nX-Evil: 1": 1, "é": 2, "": 3, "x" * 100: 4, "a b": 5}
+    answer = post(server, BASE | {"new_in_2027": 1, "zebra": None} | odd)
+    assert answer.status_code == 200
+    assert answer.headers["x-tiles-ignored"] == "new_in_2027"
+    assert "x-evil" not in answer.headers
+    assert "x-tiles-ignored" not in post(server, BASE).headers
+
+
+def test_every_field_of_the_request_is_in_the_registry() -> None:
+    known = {parameter.name for parameter in parameters.CHAT}
+    fields = set(ChatRequest.model_fields)
+    assert fields <= known
+    assert fields >= HONOURED
+    assert len(parameters.CHAT) == len(known)
+    assert not fields & {parameter.name for parameter in IGNORED}
+
+
+# Limits, nothing loaded, and what is our own fault.
+
+
+def test_a_body_over_the_limit_is_a_413_whether_it_says_its_size_or_not(tmp_path: Path) -> None:
+    with running(tmp_path, "--max-body", "64K", ready=False) as small:
+        body = json.dumps({"messages": [{"role": "user", "content": "x" * 70_000}]}).encode()
+        for route in POSTS:
+            assert error_of(small.client.post(route, content=body), 413)["code"] == "body_too_large"
+            pieces = (body[place : place + 1000] for place in range(0, len(body), 1000))
+            error_of(small.client.post(route, content=pieces), 413)
+        # And nothing is loaded in this server.
+        error = error_of(small.client.post(CHAT, json={"messages": [USER]}), 400)
+        assert "POST /start" in error["message"]
+        assert error["code"] == "model_not_loaded"
+        health = small.client.get("/health")
+        assert health.status_code == 200
+        assert health.json() == {"status": "ok", "tiles": True, "model_loaded": False, "model": None}
+        assert small.client.get("/v1/models").json()["data"] == []
+        assert small.client.get("/props").json()["default_generation_settings"]["n_ctx"] == 8192
+        assert error_of(small.client.get("/v1/models/tiny"), 404)["code"] == "model_not_found"
+        assert small.errors() == []
+
+
+TIMINGS = Timings(0, 1, 1.0, 1, 1.0, 1.0, 1.0)
+
+
+class Broken(ModelService):
+    """A service in which something goes wrong: at once, or in the middle of an answer."""
+
+    def __init__(self, error: Exception, *, late: bool) -> None:
+        super().__init__(Settings())
+        self._error = error
+        self._late = late
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        yield
+
+    def require_no_load(self) -> None:
+        raise self._error
+
+    async def start(self, wanted: object) -> None:
+        raise self._error
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        if not self._late:
+            raise self._error
+        generation = BrokenGeneration(lambda _: None)
+        generation.put(Started("x", 1))
+        generation.put(Text("so far", TIMINGS))
+        generation.error = self._error
+        return generation
+
+
+class BrokenGeneration(RunningGeneration):
+    error: Exception
+
+    async def ready(self) -> Any:
+        if self._events:
+            return await super().ready()
+        raise self.error
+
+
+def ask(service: ModelService, method: str, path: str, body: Any = None) -> httpx.Response:
+    async def go() -> httpx.Response:
+        app = create_app(Settings(), service)
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.request(method, path, json=body)
+
+    return asyncio.run(go())
+
+
+SECRET = RuntimeError("the secret is /home/ada/key at 0xdeadbeef")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", CHAT, {"messages": [USER]}),
+        ("POST", CHAT, {"messages": [USER], "stream": True}),
+        ("POST", "/start", {"model": "a", "memory_path": "", "system_prompt": "", "model_cache_path": ""}),
+        ("POST", "/models/load", {"model": "a"}),
+        ("GET", "/v1/models", None),
+        ("GET", "/v1/models/x", None),
+        ("GET", "/props", None),
+    ],
+)
+@pytest.mark.parametrize("error", [SECRET, KeyError("secret"), AssertionError("secret"), ZeroDivisionError("secret")])
+def test_a_failure_of_ours_is_a_500_that_says_nothing(
+    method: str, path: str, body: Any, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = Broken(error, late=False)
+    if path == "/models/load":
+        service._settings = Settings(model_cache_path="somewhere")
+    answer = ask(service, method, path, body)
+    assert error_of(answer, 500)["message"] == "internal error"
+    assert "secret" not in answer.text
+
+
+def test_a_late_failure_in_a_stream_is_an_error_event_without_end_mark() -> None:
+    body = {"messages": [USER], "stream": True}
+    for error, message in [(SECRET, "internal error"), (Unavailable("Going down", code="x"), "Going down")]:
+        answer = ask(Broken(error, late=True), "POST", CHAT, body)
+        assert answer.status_code == 200
+        *chunks, last = events(answer.text, ended=False)
+        assert len(chunks) == 2
+        assert last["choices"] == []
+        assert last["error"]["message"] == message
+        assert set(last["error"]) == {"message", "type", "param", "code"}
+        assert "secret" not in answer.text
+
+
+def test_a_late_failure_of_a_whole_answer_has_its_status() -> None:
+    answer = ask(Broken(Unavailable("Going down", code="x"), late=True), "POST", CHAT, {"messages": [USER]})
+    error = error_of(answer, 503)
+    assert error["code"] == "x"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert (
+        error_of(ask(Broken(SECRET, late=True), "POST", CHAT, {"messages": [USER]}), 500)["message"] == "internal error"
+    )
