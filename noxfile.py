@@ -63,6 +63,13 @@ def serve(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Write the tables of README and docs from the code; -- --check only looks."""
+    install(session)
+    session.run("python", "scripts/tables.py", *session.posargs)
+
+
+@nox.session
 def pin(session: nox.Session) -> None:
     """Write constraints.txt anew, without addresses."""
     session.install("uv")
