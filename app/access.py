@@ -1,15 +1,18 @@
 """Who may ask: hosts, origins, browser pages and keys. Pure decisions, made before a body is read."""
 
 import hmac
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from app.services.errors import Forbidden, Unauthorized
 from app.settings import Settings
 
 PUBLIC = frozenset({"/", "/ping", "/health", "/v1/health", "/favicon.ico"})  # and /schema and below
 NEVER_FROM_PAGES = frozenset({"/start"})  # names a folder that the model may then read and write
+
+# Scheme, host and port. Nothing else may stand in an origin; a Host header is one without its scheme.
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:\[([0-9a-f:.]+)\]|([^\s\[\]:/?#@\\,%]+))(?::([0-9]{0,5}))?")
 
 
 def is_loopback(host: str) -> bool:
@@ -24,7 +27,11 @@ def is_loopback(host: str) -> bool:
 
 def is_public(path: str) -> bool:
     """Whether a path needs no key."""
-    return path in PUBLIC or path == "/schema" or path.startswith("/schema/")
+    return path in PUBLIC or _is_docs(path)
+
+
+def _is_docs(path: str) -> bool:
+    return path == "/schema" or path.startswith("/schema/")
 
 
 class Access:
@@ -38,6 +45,7 @@ class Access:
 
     def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
         """Raise Forbidden or Unauthorized for what may not be. Header names are in lower case."""
+        path = _plain(path)
         self._check_host(headers.get("host", ""))
         self._check_origin(headers)
         self._check_page(method, path, headers)
@@ -74,7 +82,7 @@ class Access:
         if path in NEVER_FROM_PAGES and method != "OPTIONS" and (site is not None or "origin" in headers):
             raise Forbidden("A web page may not do this", code="browser_page")
         embedded = site == "cross-site" and "origin" not in headers
-        if embedded and not (method in {"GET", "HEAD"} and (path == "/" or path.startswith("/schema"))):
+        if embedded and not (method in {"GET", "HEAD"} and (path == "/" or _is_docs(path))):
             raise Forbidden("A page of another site may not do this", code="cross_site")
 
     def _check_key(self, headers: Mapping[str, str]) -> None:
@@ -92,14 +100,17 @@ class Access:
 
 def _split(url: str) -> tuple[str, str, int | None] | None:
     """Scheme, host and port of an origin, None where it is none."""
-    try:
-        parts = urlsplit(url.lower())
-        if not parts.hostname or parts.path or parts.query or parts.fragment or parts.username is not None:
-            return None
-        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    except ValueError:
+    if (match := _ORIGIN.fullmatch(url.lower())) is None:
         return None
-    return parts.scheme, parts.hostname.rstrip("."), port
+    scheme, address, name, port = match.groups()
+    host = (address or name).removesuffix(".")
+    number = int(port) if port else {"http": 80, "https": 443}.get(scheme)
+    return (scheme, host, number) if host and (number or 0) < 65536 else None
+
+
+def _plain(path: str) -> str:
+    """A path as routing sees it, which takes //start/ for /start."""
+    return "/" + "/".join(part for part in path.split("/") if part)
 
 
 def _is_address(name: str) -> bool:

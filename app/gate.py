@@ -46,7 +46,7 @@ class Gate:
         await self._serve(scope, receive, send)
 
     async def _serve(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _headers(scope)
         exchange = _Exchange(scope, send, headers, self._access)
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
@@ -63,8 +63,17 @@ class Gate:
             await exchange.answer(200, b"", [(b"allow", _METHODS)])
             return
         if scope["method"] == "HEAD":
-            scope["method"] = HttpMethod.GET  # the body is dropped on the way out
+            scope = {**scope, "method": HttpMethod.GET}  # a copy: the server still has to know; the body is dropped
         await self._app(scope, receive, exchange.send)
+
+
+def _headers(scope: HTTPScope) -> dict[str, str]:
+    """Names in lower case; one that comes twice holds both values, so that neither slips through."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
 
 
 _METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"

@@ -18,7 +18,8 @@ def set_up(form: str | None = None, *, level: int = logging.INFO) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=form == "json"),
     ]
     renderer: list[Any] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        # The default traceback shows local variables, and with them what was said.
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)]
         if form == "console"
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

@@ -109,7 +109,6 @@ def running(
     *flags: str,
     env: dict[str, str] | None = None,
     ready: bool = True,
-    headers: dict[str, str] | None = None,
 ) -> Iterator[Server]:
     """Run `python -m app` with these flags until the block ends."""
     port = free_port()
@@ -118,7 +117,7 @@ def running(
     with log_path.open("w") as log:
         process = subprocess.Popen(command, stderr=log, text=True, env=environment(home, **(env or {})))
     url = f"http://127.0.0.1:{port}"
-    with httpx.Client(base_url=url, timeout=60, headers=headers) as client:
+    with httpx.Client(base_url=url, timeout=60) as client:
         server = Server(url, home, process, client, log_path)
         try:
             wait_for(lambda: _answers(server, ready), what=f"the server; its log says: {server.log[-2000:]}")
@@ -173,6 +172,6 @@ GUARDS = (
 def guarded(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with keys, an allowed host and an allowed origin."""
     home = tmp_path_factory.mktemp("guarded")
-    with running(home, "--model", str(tiny), *GUARDS, headers={"Authorization": f"Bearer {KEY}"}) as server:
+    with running(home, "--model", str(tiny), *GUARDS) as server:
         yield server
         assert server.errors() == []

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from app.application import create_app
 from app.dto import parameters
@@ -156,7 +157,7 @@ def test_a_body_that_does_not_validate_is_a_422_that_names_the_field(
     server: Server, body: dict[str, Any], field: str
 ) -> None:
     for stream in (False, True):
-        error = error_of(post(server, {"stream": stream} | body), 422)
+        error = error_of(post(server, {"stream": stream, "max_tokens": 1} | body), 422)
         assert (error["param"] or "").startswith(field)
         assert field.split(".")[0] in error["message"] or "more than" in error["message"] or "stop" in error["message"]
 
@@ -495,6 +496,12 @@ def ask(service: ModelService, method: str, path: str, body: Any = None) -> http
     return asyncio.run(go())
 
 
+@pytest.fixture
+def log_lines() -> Iterator[list[Any]]:
+    with structlog.testing.capture_logs() as lines:
+        yield lines
+
+
 SECRET = RuntimeError("the secret is /home/ada/key at 0xdeadbeef")
 
 
@@ -512,7 +519,7 @@ SECRET = RuntimeError("the secret is /home/ada/key at 0xdeadbeef")
 )
 @pytest.mark.parametrize("error", [SECRET, KeyError("secret"), AssertionError("secret"), ZeroDivisionError("secret")])
 def test_a_failure_of_ours_is_a_500_that_says_nothing(
-    method: str, path: str, body: Any, error: Exception, caplog: pytest.LogCaptureFixture
+    method: str, path: str, body: Any, error: Exception, log_lines: list[Any]
 ) -> None:
     service = Broken(error, late=False)
     if path == "/models/load":
@@ -520,9 +527,10 @@ def test_a_failure_of_ours_is_a_500_that_says_nothing(
     answer = ask(service, method, path, body)
     assert error_of(answer, 500)["message"] == "internal error"
     assert "secret" not in answer.text
+    assert [line["exc_info"] for line in log_lines if line["log_level"] == "error"] == [error]
 
 
-def test_a_late_failure_in_a_stream_is_an_error_event_without_end_mark() -> None:
+def test_a_late_failure_in_a_stream_is_an_error_event_without_end_mark(log_lines: list[Any]) -> None:
     body = {"messages": [USER], "stream": True}
     for error, message in [(SECRET, "internal error"), (Unavailable("Going down", code="x"), "Going down")]:
         answer = ask(Broken(error, late=True), "POST", CHAT, body)
@@ -535,7 +543,7 @@ def test_a_late_failure_in_a_stream_is_an_error_event_without_end_mark() -> None
         assert "secret" not in answer.text
 
 
-def test_a_late_failure_of_a_whole_answer_has_its_status() -> None:
+def test_a_late_failure_of_a_whole_answer_has_its_status(log_lines: list[Any]) -> None:
     answer = ask(Broken(Unavailable("Going down", code="x"), late=True), "POST", CHAT, {"messages": [USER]})
     error = error_of(answer, 503)
     assert error["code"] == "x"
