@@ -100,6 +100,7 @@ class Engine:
         library = blas.preload()
         from app.services.engine import loading
 
+        loading.prepare()
         self.back_end = loading.back_end()
         log.info("engine ready", back_end=self.back_end, blas=library, seconds=round(time.perf_counter() - began, 2))
 

@@ -11,7 +11,7 @@ import psutil
 import structlog
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
-from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
+from mlx_lm.utils import dequantize_model, load_model, load_tokenizer, maybe_set_recommended_wired_limit
 
 from app.services.engine.batch import batchable
 from app.services.errors import LoadFailed
@@ -53,6 +53,11 @@ def back_end() -> str:
     if _is_cpu():
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
+
+
+def prepare() -> None:
+    """Let Metal keep as much memory resident as it recommends, as mlx-lm does; other back ends have no such limit."""
+    maybe_set_recommended_wired_limit()
 
 
 def release() -> None:
