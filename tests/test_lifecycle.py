@@ -1,6 +1,7 @@
 """Start, sessions, loading and stopping, each on a server process of its own or on one that the module shares."""
 
 import concurrent.futures
+import contextlib
 import json
 import shutil
 import signal
@@ -130,6 +131,14 @@ def test_start_names_a_missing_field(empty: Server, tiny: Path, field: str) -> N
     assert refused.json()["error"]["param"] == field
 
 
+@pytest.mark.parametrize("memory", ["/", "~", "~/", "/etc/..", "{home}/../{home_name}", "{home}/.tiles", "/tmp/../"])
+def test_a_memory_that_holds_more_than_notes_is_refused(empty: Server, tiny: Path, memory: str) -> None:
+    place = memory.format(home=empty.home, home_name=empty.home.name)
+    refused = empty.client.post("/start", json=start_body(tiny, memory_path=place))
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "memory_path"
+
+
 def test_unload_frees_the_model_and_says_no_to_what_is_not_loaded(empty: Server, tiny: Path) -> None:
     empty.client.post("/start", json=start_body(tiny))
     wrong = empty.client.post("/models/unload", json={"model": "nobody"})
@@ -253,6 +262,20 @@ def loading_answers(server: Server) -> dict[str, httpx.Response]:
         if server.client.get("/health").status_code == 503
         else answers | {"health": server.client.get("/health")}
     )
+
+
+def test_what_does_not_fit_into_the_queue_is_told_when_to_come_again(tiny: Path, tmp_path: Path) -> None:
+    with running(tmp_path, "--model", str(tiny), "--max-batch", "1", "--max-queue", "2") as server:
+        body = {"messages": [{"role": "user", "content": "Go on"}], "ignore_eos": True, "stream": True}
+        with contextlib.ExitStack() as streams:
+            for _ in range(3):  # one runs, two wait
+                stream = streams.enter_context(server.client.stream("POST", "/v1/chat/completions", json=body))
+                assert stream.status_code == 200
+            refused = server.chat()
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "busy")
+            assert int(refused.headers["retry-after"]) >= 1
+        assert wait_for(lambda: answer if (answer := server.chat()).status_code == 200 else None)
+        assert '"level": "error"' not in server.log
 
 
 def test_sigterm_lets_answers_end_refuses_new_ones_and_exits_with_0(tiny: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import uvicorn
 
 from app import log, settings
 from app.access import is_loopback
+from app.commands.loading_bar import LoadingBar
 from app.settings import Settings
 
 
@@ -74,7 +75,7 @@ def _run(told: Settings, listener: socket.socket) -> None:
     from app.application import create_app
     from app.services.model_service import ModelService
 
-    models = ModelService(told)
+    models = ModelService(told, LoadingBar() if sys.stderr.isatty() else _no_bar)
     config = uvicorn.Config(
         create_app(told, models),
         log_config=None,
@@ -90,6 +91,10 @@ def _run(told: Settings, listener: socket.socket) -> None:
     if told.open_browser:
         webbrowser.open(_address(host, port))
     _Server(config, models.drain, told.shutdown_seconds).run(sockets=[listener])
+
+
+def _no_bar(model: str, done: float) -> None:
+    """The log says it."""
 
 
 def _announce(host: str, port: int) -> None:
