@@ -1,11 +1,14 @@
 """python -m benchmarks."""
 
 import asyncio
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import uvloop
@@ -66,11 +69,20 @@ def _measured(plan: suite.Plan) -> list[Result]:
     say = Console(stderr=True).print
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(suite.run(plan, lambda what: say(f"… {what}")))
+            return runner.run(_ended_cleanly(suite.run(plan, lambda what: say(f"… {what}"))))
+    except* asyncio.CancelledError:
+        sys.exit(143)
     except* BenchmarkError as group:
         for error in _leaves(group):
             click.echo(f"benchmarks: {error}", err=True)
         sys.exit(1)
+
+
+async def _ended_cleanly(work: Coroutine[Any, Any, list[Result]]) -> list[Result]:
+    """Cancel on SIGTERM as on Ctrl-C, so that no server is left behind."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
 
 
 def _leaves(group: BaseExceptionGroup[BenchmarkError]) -> list[BaseException]:

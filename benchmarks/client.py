@@ -88,15 +88,22 @@ def _understood(sent: float, done: Exchange) -> Reply:
             raise BenchmarkError(f"failed: {event['error']}")
         usage = event.get("usage") or usage
         for choice in event.get("choices", ()):
-            if content := choice["delta"].get("content"):
+            content = _shown(choice["delta"])
+            # A token that is part of a character shows nothing: then the end is what is seen first.
+            if content or (choice.get("finish_reason") and not times):
                 times.append(moment)
-                text.append(content)
+                text.append(content or "")
     return _reply(sent, times, done.pieces[-1][0], usage, "".join(text))
+
+
+def _shown(delta: dict[str, Any]) -> str:
+    """mlx_lm.server takes all that a model with think tokens says for reasoning until the thought is closed."""
+    return "".join(delta.get(name) or "" for name in ("content", "reasoning", "reasoning_content"))
 
 
 def _reply(sent: float, times: list[float], ended: float, usage: dict[str, Any], text: str) -> Reply:
     if not usage or not times:
-        raise BenchmarkError("an answer came without usage or without text")
+        raise BenchmarkError("an answer came without usage or without an end")
     details = usage.get("prompt_tokens_details") or {}
     return Reply(
         sent=sent,

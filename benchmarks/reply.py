@@ -33,6 +33,8 @@ class Reply:
     @property
     def decode_tokens_per_second(self) -> float:
         """Tokens per second between the first and the last."""
+        if self.last <= self.first:
+            raise BenchmarkError("an answer came in one piece: it has no rate of decoding")
         return (self.completion_tokens - 1) / (self.last - self.first)
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks import lifecycle, server
@@ -112,7 +113,9 @@ def legend(results: Sequence[Result]) -> str:
 
 def show(console: Console, machine: dict[str, str], results: Sequence[Result]) -> None:
     """Print the table."""
-    table = Table(title=" · ".join(f"{name} {value}" for name, value in machine.items()), caption=legend(results))
+    table = Table(
+        title=" · ".join(f"{name} {value}" for name, value in machine.items()), caption=escape(legend(results))
+    )
     for head in _heads(results):
         table.add_column(head, overflow="fold")
     before = ""
@@ -121,7 +124,7 @@ def show(console: Console, machine: dict[str, str], results: Sequence[Result]) -
             table.add_section()
         style = {True: "green", False: "red", None: ""}[row.reached]
         goal = f"[{style}]{row.goal}[/]" if style else row.goal
-        table.add_row("" if row.workload == before else row.workload, row.measure, *row.cells, goal)
+        table.add_row("" if row.workload == before else row.workload, row.measure, *map(escape, row.cells), goal)
         before = row.workload
     console.print(table)
 

@@ -110,7 +110,7 @@ class Server:
 
     async def _pause(self) -> None:
         if self.process.poll() is not None or time.perf_counter() > self.born + START_SECONDS:
-            raise BenchmarkError(f"{self.name} did not start; {self._last_words()}")
+            raise BenchmarkError(f"{self.name} did not start ({self.process.poll()}); {self._last_words()}")
         await asyncio.sleep(0.01)
 
     @contextmanager
