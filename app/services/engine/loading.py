@@ -1,8 +1,10 @@
 """From a checked folder to a model that is in memory and warm, in steps between which others can go on."""
 
+import ctypes
 import gc
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -64,6 +66,8 @@ def release() -> None:
     """Give the memory of what nobody refers to any more back to the system."""
     gc.collect()
     mx.clear_cache()
+    with suppress(AttributeError):  # glibc keeps what was freed unless asked
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def weights(model: Any) -> dict[str, mx.array]:
