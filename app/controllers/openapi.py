@@ -19,6 +19,7 @@ from litestar.openapi.spec import (
     SecurityScheme,
     Tag,
 )
+from litestar.openapi.spec.base import BaseSchemaObject
 from litestar.router import Router
 from litestar.static_files import create_static_files_router
 
@@ -67,6 +68,17 @@ def page_files() -> Router:
     return create_static_files_router(path=_STATIC, directories=[folder], include_in_schema=False)
 
 
+class Verbatim(BaseSchemaObject):
+    """A value that stands in the document as it is; Litestar would leave out every null."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def to_schema(self) -> Any:
+        """Give the value."""
+        return self._value
+
+
 def refusals(*errors: AppError) -> dict[int, ResponseSpec]:
     """Describe the errors of an operation, with an example each."""
     by_status: dict[int, list[AppError]] = {}
@@ -84,7 +96,8 @@ def body_refusals(*errors: AppError) -> dict[int, ResponseSpec]:
 
 def _refusal(errors: list[AppError]) -> ResponseSpec:
     examples = [
-        Example(summary=error.message[:60], value=msgspec.to_builtins(ErrorReply.of(error))) for error in errors
+        Example(summary=error.message[:60], value=Verbatim(msgspec.to_builtins(ErrorReply.of(error))))
+        for error in errors
     ]
     return ResponseSpec(ErrorReply, description=errors[0].kind, generate_examples=False, examples=examples)
 
@@ -96,17 +109,25 @@ def operation(answer: Any, *, events: str | None = None) -> type[Operation]:
     @dataclass
     class Documented(Operation):
         def __post_init__(self) -> None:
-            response = (self.responses or {}).get("200")
-            if isinstance(response, OpenAPIResponse) and response.content:
+            responses: dict[str, Any] = self.responses or {}
+            if _is_litestars(responses.get("400")):
+                del responses["400"]
+            if isinstance(response := responses.get("200"), OpenAPIResponse) and response.content:
                 _document(response, answer, events)
 
     return Documented
 
 
+def _is_litestars(response: Any) -> bool:
+    """Whether this is the answer that Litestar gives to what does not validate; ours is a 422."""
+    content = response.content if isinstance(response, OpenAPIResponse) else None
+    return content is not None and isinstance(content["application/json"].schema, Schema)
+
+
 def _document(response: OpenAPIResponse, answer: Any, events: str | None) -> None:
     assert response.content is not None
     media = response.content["application/json"]
-    media.examples = {"answer": Example(value=answer)}
+    media.examples = {"answer": Example(value=Verbatim(answer))}
     if events is None or not isinstance(media.schema, Schema) or not media.schema.one_of:
         return
     whole, piece = media.schema.one_of

@@ -196,6 +196,7 @@ class ChatRequest(Body):
         """Say it in the common vocabulary. Raises InvalidRequest for what cannot be done."""
         parameters.check(parameters.CHAT, self._given())
         self._check_limits(limits)
+        self._check_tools()
         return gen.GenerationRequest(
             messages=tuple(message.to_message(place) for place, message in enumerate(self.messages)),
             tools=tuple(tool.to_template() for tool in self.tools),
@@ -221,6 +222,11 @@ class ChatRequest(Body):
             raise UnprocessableBody(f"more than {limits.stop_strings} stop strings", param="stop")
         if any(len(text.encode()) > limits.stop_length for text in stop):
             raise UnprocessableBody(f"a stop string longer than {limits.stop_length} bytes", param="stop")
+
+    def _check_tools(self) -> None:
+        for place, tool in enumerate(self.tools):
+            if tool.function.strict:
+                raise UnsupportedParameter(f"tools.{place}.function.strict", "cannot be enforced yet")
 
     def _continues(self) -> bool:
         roles = [message.role for message in self.messages]

@@ -1,0 +1,299 @@
+"""OpenAI's words to the common vocabulary and back, without a server."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.dto.base import Limits
+from app.dto.openai_chat import ChatCompletion, ChatRequest, ChatStream
+from app.services.errors import InvalidRequest, UnprocessableBody, UnsupportedParameter
+from app.services.generation import (
+    Completion,
+    Event,
+    Finished,
+    GenerationRequest,
+    Message,
+    Progress,
+    Reasoning,
+    Sampling,
+    Started,
+    Text,
+    Timings,
+    ToolCall,
+)
+
+USER = {"role": "user", "content": "Hi"}
+TIMES = Timings(
+    cached_tokens=3,
+    prompt_tokens=7,
+    prompt_ms=14.0,
+    completion_tokens=5,
+    completion_ms=8.0,
+    first_token_ms=15.0,
+    total_ms=25.0,
+)
+CALL = ToolCall(0, "call_1", "add", '{"a": 1}')
+
+
+def request(**more: Any) -> ChatRequest:
+    return ChatRequest.model_validate({"messages": [USER]} | more)
+
+
+def generation(**more: Any) -> GenerationRequest:
+    return request(**more).to_generation(Limits())
+
+
+def feed(events: list[Event], **more: Any) -> list[dict[str, Any]]:
+    stream = ChatStream(request(**more))
+    return [msgspec.to_builtins(chunk) for event in events for chunk in stream.feed(event)]
+
+
+def test_a_bare_request_leaves_everything_to_the_model() -> None:
+    assert generation() == GenerationRequest(messages=(Message("user", "Hi"),))
+
+
+def test_every_sampling_parameter_arrives() -> None:
+    asked = generation(
+        temperature=0.5,
+        top_k=7,
+        top_p=0.9,
+        min_p=0.1,
+        seed=-5,
+        repetition_penalty=1.2,
+        presence_penalty=0.3,
+        frequency_penalty=0.4,
+        repeat_last_n=64,
+        logit_bias={"5": -100, "6": 2.5},
+    )
+    assert asked.sampling == Sampling(0.5, 7, 0.9, 0.1, -5, 1.2, 0.3, 0.4, 64, {5: -100.0, 6: 2.5})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"top_k": -1}, Sampling(top_k=0)),
+        ({"seed": -1}, Sampling()),
+        ({"repeat_penalty": 1.1}, Sampling(repetition_penalty=1.1)),
+        ({"repetition_penalty": 1.3, "repeat_penalty": 1.1}, Sampling(repetition_penalty=1.3)),
+        ({"repeat_last_n": -1}, Sampling()),
+        (
+            {"repeat_last_n": 0, "repeat_penalty": 2, "presence_penalty": 1, "frequency_penalty": 1},
+            Sampling(repetition_penalty=1.0, penalty_window=0),
+        ),
+    ],
+)
+def test_special_values_have_their_meaning(given: dict[str, Any], expected: Sampling) -> None:
+    assert generation(**given).sampling == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, None),
+        ({"max_tokens": -1}, None),
+        ({"max_tokens": 0}, 0),
+        ({"max_tokens": 3, "max_completion_tokens": 4}, 4),
+        ({"max_tokens": 3, "max_completion_tokens": 4, "n_predict": 5}, 5),
+        ({"max_tokens": 3, "n_predict": -1}, None),
+    ],
+)
+def test_limits_of_length(given: dict[str, Any], expected: int | None) -> None:
+    assert generation(**given).max_tokens == expected
+
+
+@pytest.mark.parametrize(("stop", "expected"), [("a", ("a",)), (["a", "b"], ("a", "b")), ([], ()), (None, ())])
+def test_stop_strings(stop: Any, expected: tuple[str, ...]) -> None:
+    assert generation(stop=stop).stop == expected
+
+
+def test_messages_arrive_with_all_they_carry() -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    messages = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "ada"},
+        {"role": "assistant", "content": None, "reasoning_content": "hm", "tool_calls": [call]},
+        {"role": "tool", "content": "2", "tool_call_id": "call_1"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
+        {"role": "user", "content": ""},
+    ]
+    assert generation(messages=messages).messages == (
+        Message("system", "Be brief."),
+        Message("user", "a\nb", name="ada"),
+        Message("assistant", "", reasoning="hm", tool_calls=(CALL,)),
+        Message("tool", "2", tool_call_id="call_1"),
+        Message("assistant", "No."),
+        Message("user", ""),
+    )
+
+
+def test_tools_reach_the_template_as_they_came() -> None:
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "x-own": [1]}}}
+    asked = generation(tools=[tool, {"function": {"name": "bare"}}])
+    assert asked.tools == (tool, {"type": "function", "function": {"name": "bare"}})
+    assert asked.parse_tool_calls
+    assert not generation(tools=[tool], tool_choice="none").parse_tool_calls
+
+
+@pytest.mark.parametrize("choice", ["required", "nonsense", {"type": "function", "function": {"name": "add"}}])
+def test_a_choice_of_tools_that_cannot_be_enforced_is_refused(choice: Any) -> None:
+    with pytest.raises(UnsupportedParameter) as refusal:
+        generation(tool_choice=choice)
+    assert refusal.value.param == "tool_choice"
+
+
+def test_strict_tools_are_refused_until_they_can_be_enforced() -> None:
+    with pytest.raises(UnsupportedParameter) as refusal:
+        generation(tools=[{"type": "function", "function": {"name": "add", "strict": True}}])
+    assert refusal.value.param == "tools.0.function.strict"
+    assert generation(tools=[{"type": "function", "function": {"name": "add", "strict": False}}])
+
+
+def test_a_last_message_of_the_assistant_is_continued() -> None:
+    ends = {"messages": [USER, {"role": "assistant", "content": "Hel"}]}
+    assert generation(**ends).continue_final_message
+    assert generation(**ends, continue_final_message=True, add_generation_prompt=False).continue_final_message
+    assert not generation().continue_final_message
+    for more in (
+        {"continue_final_message": True},
+        ends | {"continue_final_message": True, "add_generation_prompt": True},
+        {"messages": [USER, *ends["messages"][1:], *ends["messages"][1:]]},
+    ):
+        with pytest.raises(InvalidRequest):
+            generation(**more)
+
+
+def test_limits_hold() -> None:
+    small = Limits(messages=2, stop_strings=2, stop_length=4)
+    assert request(messages=[USER] * 2, stop=["abcd", "éé"]).to_generation(small)
+    for more in ({"messages": [USER] * 3}, {"stop": ["a"] * 3}, {"stop": "abcde"}, {"stop": ["ééé"]}):
+        with pytest.raises(UnprocessableBody):
+            request(**more).to_generation(small)
+
+
+def test_reasoning_stays_in_the_text_where_that_is_asked() -> None:
+    assert generation().split_reasoning
+    assert generation(reasoning_format="deepseek").split_reasoning
+    assert not generation(reasoning_format="none").split_reasoning
+
+
+# Events to chunks and to a body.
+
+EVENTS: list[Event] = [
+    Started("m", 10),
+    Progress(3, 10, 3, 0.0),
+    Progress(10, 10, 3, 14.7),
+    Reasoning("Hm", TIMES),
+    Text("Hel", TIMES),
+    Text("lo", TIMES),
+    CALL,
+    Finished("tool_calls", None, TIMES),
+]
+
+
+def test_a_stream_begins_with_the_role_and_ends_with_the_reason() -> None:
+    chunks = feed(EVENTS)
+    assert [chunk["choices"][0]["delta"] for chunk in chunks] == [
+        {"role": "assistant", "content": ""},
+        {"reasoning_content": "Hm"},
+        {"content": "Hel"},
+        {"content": "lo"},
+        {
+            "tool_calls": [
+                {
+                    "index": 0,
+                    "id": "call_1",
+                    "type": "function",
+                    "function": {"name": "add", "arguments": '{"a": 1}'},
+                }
+            ]
+        },
+        {},
+    ]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None] * 5 + ["tool_calls"]
+    assert {chunk["model"] for chunk in chunks} == {"m"}
+    assert [chunk for chunk in chunks if "timings" in chunk or "metrics" in chunk] == chunks[-1:]
+
+
+def test_an_empty_answer_has_a_role_too() -> None:
+    chunks = feed([Started("m", 1), Finished("length", None, TIMES)])
+    assert [chunk["choices"][0]["delta"] for chunk in chunks] == [{"role": "assistant", "content": ""}, {}]
+
+
+def test_progress_comes_before_the_role_where_it_is_asked_for() -> None:
+    chunks = feed(EVENTS, return_progress=True)
+    told = [chunk["prompt_progress"] for chunk in chunks if "prompt_progress" in chunk]
+    assert told == [
+        {"total": 10, "cache": 3, "processed": 3, "time_ms": 0},
+        {"total": 10, "cache": 3, "processed": 10, "time_ms": 14},
+    ]
+    assert ["prompt_progress" in chunk for chunk in chunks][:3] == [True, True, False]
+    assert all(chunk["choices"][0]["finish_reason"] is None for chunk in chunks[:2])
+
+
+def test_usage_comes_last_and_without_choices_where_it_is_asked_for() -> None:
+    *_, last, usage = feed(EVENTS, stream_options={"include_usage": True})
+    assert last["choices"][0]["finish_reason"] == "tool_calls"
+    assert usage["choices"] == []
+    assert usage["usage"] == {
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "total_tokens": 15,
+        "prompt_tokens_details": {"cached_tokens": 3},
+    }
+
+
+def test_timings_come_with_every_token_where_they_are_asked_for() -> None:
+    chunks = feed(EVENTS, timings_per_token=True)
+    spoken = [chunk for chunk in chunks if {"content", "reasoning_content"} & chunk["choices"][0]["delta"].keys()]
+    assert ["timings" in chunk for chunk in spoken] == [False, True, True, True]  # the role is no token
+
+
+def fold(events: list[Event]) -> dict[str, Any]:
+    completion = Completion()
+    for event in events:
+        completion.add(event)
+    body: dict[str, Any] = msgspec.to_builtins(ChatCompletion.of(completion))
+    return body
+
+
+def test_a_body_says_what_the_stream_says() -> None:
+    body, chunks = fold(EVENTS), feed(EVENTS, stream_options={"include_usage": True})
+    (choice,) = body["choices"]
+    assert choice["message"]["content"] == "Hello"
+    assert choice["message"]["reasoning_content"] == "Hm"
+    call = chunks[4]["choices"][0]["delta"]["tool_calls"][0]
+    assert choice["message"]["tool_calls"] == [{name: call[name] for name in ("id", "type", "function")}]
+    assert choice["finish_reason"] == "tool_calls"
+    assert body["usage"] == chunks[-1]["usage"]
+    assert (body["timings"], body["metrics"]) == (chunks[-2]["timings"], chunks[-2]["metrics"])
+
+
+def test_numbers_add_up() -> None:
+    body = fold(EVENTS)
+    assert body["timings"] == {
+        "cache_n": 3,
+        "prompt_n": 7,
+        "prompt_ms": 14.0,
+        "prompt_per_token_ms": 2.0,
+        "prompt_per_second": 500.0,
+        "predicted_n": 5,
+        "predicted_ms": 8.0,
+        "predicted_per_token_ms": 2.0,
+        "predicted_per_second": 500.0,
+    }
+    assert body["metrics"] == {
+        "ttft_ms": 15.0,
+        "total_tokens": 5,
+        "tokens_per_second": 200.0,
+        "total_latency_s": 0.025,
+    }
+
+
+def test_an_answer_without_tokens_divides_by_nothing() -> None:
+    nothing = Timings(0, 1, 0.0, 0, 0.0, 0.0, 0.0)
+    body = fold([Started("m", 1), Finished("length", None, nothing)])
+    assert body["timings"]["predicted_per_second"] == 0
+    assert body["metrics"]["tokens_per_second"] == 0
+    assert "reasoning_content" not in body["choices"][0]["message"]
+    assert "tool_calls" not in body["choices"][0]["message"]

@@ -1,0 +1,176 @@
+"""The generated document and the page that shows it."""
+
+import json
+import re
+from typing import Any
+from urllib.parse import urljoin
+
+import jsonschema
+import pytest
+from openapi_spec_validator import validate
+
+from app.application import create_app
+from app.dto.openai_chat import ChatRequest
+from app.dto.tiles import LoadRequest, StartRequest, UnloadRequest
+from app.settings import Settings
+from tests.conftest import Server
+
+DOCUMENT: dict[str, Any] = create_app(Settings()).openapi_schema.to_schema()
+OPERATIONS = [
+    pytest.param(path, method, operation, id=f"{method} {path}")
+    for path, methods in sorted(DOCUMENT["paths"].items())
+    for method, operation in sorted(methods.items())
+]
+every_operation = pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
+STREAMS = {"/v1/chat/completions", "/chat/completions"}
+BODIES: dict[str, Any] = {
+    "/v1/chat/completions": ChatRequest,
+    "/chat/completions": ChatRequest,
+    "/start": StartRequest,
+    "/models/load": LoadRequest,
+    "/models/unload": UnloadRequest,
+}
+
+
+def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema that jsonschema can use alone."""
+    return schema | {"components": DOCUMENT["components"]}
+
+
+def values(media: dict[str, Any]) -> list[Any]:
+    return [example["value"] for example in media.get("examples", {}).values()]
+
+
+def named(schema: dict[str, Any]) -> str:
+    return str(schema.get("$ref") or schema["allOf"][0]["$ref"]).rsplit("/", 1)[-1]
+
+
+def test_the_document_validates() -> None:
+    validate(json.loads(json.dumps(DOCUMENT)))
+
+
+def test_the_document_is_served_as_it_is_made(server: Server) -> None:
+    answer = server.client.get("/schema/openapi.json")
+    assert answer.status_code == 200
+    assert answer.json() == json.loads(json.dumps(DOCUMENT))
+
+
+def test_every_route_of_the_contract_is_in_it() -> None:
+    contract = {"/ping", "/health", "/v1/health", "/start", "/props", "/models/load", "/models/unload"}
+    assert contract | {"/v1/models", "/models", "/v1/models/{model_id}"} | STREAMS <= set(DOCUMENT["paths"])
+
+
+def test_operations_are_named_once_and_tagged() -> None:
+    operations = [param.values[2] for param in OPERATIONS]
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
+    known = {tag["name"] for tag in DOCUMENT["tags"]}
+    assert all(len(operation["tags"]) == 1 and set(operation["tags"]) <= known for operation in operations)
+    assert {tag for operation in operations for tag in operation["tags"]} == known
+    assert all(operation["summary"] and operation["description"] for operation in operations)
+    assert all(tag["description"] for tag in DOCUMENT["tags"])
+
+
+@every_operation
+def test_a_body_is_typed_and_its_examples_are_taken(path: str, method: str, operation: dict[str, Any]) -> None:
+    if method != "post":
+        assert "requestBody" not in operation
+        return
+    media = operation["requestBody"]["content"]["application/json"]
+    assert operation["requestBody"]["required"] is True
+    assert named(media["schema"]) == BODIES[path].__name__
+    assert media["schema"]["examples"]
+    for value in media["schema"]["examples"]:
+        BODIES[path].model_validate(value)
+        jsonschema.validate(value, resolved(media["schema"]))
+
+
+@every_operation
+def test_the_answer_is_typed_and_its_example_is_one(path: str, method: str, operation: dict[str, Any]) -> None:
+    content = operation["responses"]["200"]["content"]
+    assert set(content) == {"application/json", *(["text/event-stream"] if path in STREAMS else [])}
+    media = content["application/json"]
+    assert media["schema"]
+    assert values(media)
+    for value in values(media):
+        jsonschema.validate(value, resolved(media["schema"]))
+    if path in STREAMS:
+        events = content["text/event-stream"]
+        (text,) = values(events)
+        *chunks, end = text.removesuffix("\n\n").split("\n\n")
+        assert end == "data: [DONE]"
+        assert chunks
+        for chunk in chunks:
+            jsonschema.validate(json.loads(chunk.removeprefix("data: ")), resolved(events["schema"]))
+
+
+@every_operation
+def test_errors_have_the_envelope_and_an_example_each(path: str, method: str, operation: dict[str, Any]) -> None:
+    responses = operation["responses"]
+    expected = {"401", "403", "500"} | ({"413", "422"} if method == "post" else set())
+    expected |= {"400", "503"} if path in STREAMS else set()
+    assert expected <= set(responses)
+    assert set(responses) - {"200"} <= {"400", "401", "403", "404", "413", "422", "500", "503"}
+    for status, response in responses.items():
+        if status == "200":
+            continue
+        media = response["content"]["application/json"]
+        assert named(media["schema"]) == "ErrorReply"
+        assert values(media), status
+        for value in values(media):
+            jsonschema.validate(value, resolved(media["schema"]))
+            assert set(value["error"]) >= {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/v1/models", "ModelList"), ("/props", "Props"), ("/health", "Health"), ("/ping", "Pong")]
+)
+def test_what_is_really_answered_is_what_is_described(server: Server, path: str, name: str) -> None:
+    schema = DOCUMENT["components"]["schemas"][name]
+    jsonschema.validate(server.client.get(path).json(), resolved(schema))
+
+
+def test_a_real_chat_is_what_is_described(server: Server) -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    jsonschema.validate(server.chat(max_tokens=3).json(), resolved(schemas["ChatCompletion"]))
+    options = {"include_usage": True}
+    chunks = server.stream(max_tokens=3, stream_options=options, return_progress=True, timings_per_token=True)
+    for chunk in chunks:
+        jsonschema.validate(chunk, resolved(schemas["ChatCompletionChunk"]))
+    refusal = server.chat(temperature=-1).json()
+    jsonschema.validate(refusal, resolved(schemas["ErrorReply"]))
+
+
+def test_a_key_can_be_given() -> None:
+    schemes = DOCUMENT["components"]["securitySchemes"]
+    assert {(scheme["type"], scheme["scheme"]) for scheme in schemes.values()} == {("http", "bearer")}
+    assert {} in DOCUMENT["security"]
+
+
+def test_the_page_needs_nothing_from_elsewhere(server: Server) -> None:
+    page = server.client.get("/schema")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    references = re.findall(r"""(?:src|href|url)\s*[=:(]\s*["']?([^"'\s>)]+)""", page.text)
+    files = [reference for reference in references if not reference.startswith(("data:", "#"))]
+    assert len([reference for reference in files if reference.endswith((".js", ".css"))]) >= 3
+    for reference in files:
+        address = urljoin("/schema", reference)
+        assert address.startswith("/schema"), reference
+        assert server.client.get(address).status_code == 200, reference
+    assert not re.search(
+        r"https?://(?!www\.w3\.org|localhost)", re.sub(r"<script>.*?</script>", "", page.text, flags=re.DOTALL)
+    )
+
+
+@pytest.mark.parametrize("path", ["/schema", "/schema/swagger"])
+def test_the_page_is_there_without_a_key(guarded: Server, path: str) -> None:
+    assert guarded.client.get(path).status_code == 200
+    assert guarded.client.get("/schema/openapi.json").status_code == 200
+
+
+def test_the_front_door_says_what_is_loaded(server: Server) -> None:
+    page = server.client.get("/")
+    assert page.status_code == 200
+    assert "tiny is loaded" in page.text
+    for reference in re.findall(r'href="([^"]+)"', page.text):
+        assert server.client.get(reference).status_code == 200
