@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,10 +19,12 @@ from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoa
 from app.services.facts import ModelFacts
 from app.services.generation import Generation, GenerationRequest, Message
 from app.services.session import Session
+from app.services.several import Several
 from app.settings import Settings
 
 if TYPE_CHECKING:  # it imports MLX, which belongs on the engine thread
     from app.services.engine.loaded import LoadedModel
+    from app.services.engine.prompt import Prompt
 
 log = structlog.get_logger()
 
@@ -106,17 +108,35 @@ class ModelService:
 
     async def generate(self, request: GenerationRequest) -> Generation:
         """Begin an answer. Returns once the request is accepted; raises AppError for what is refused."""
+        return await self.generate_all((request,))
+
+    async def generate_all(self, requests: Sequence[GenerationRequest]) -> Generation:
+        """Begin answers that are made side by side, to be read as one; all of them or, with an AppError, none."""
         model = self.require()
         self._require_place()
-        self._preparing += 1
+        self._preparing += len(requests)
         try:
-            prompt = await self._engine.prepare(model, self._with_system_prompt(request))
+            prompts = [await self._engine.prepare(model, self._with_system_prompt(request)) for request in requests]
         finally:
-            self._preparing -= 1
-        generation = self._engine.submit(model, prompt, request)
-        self._running.add(generation)
-        generation.over.add_done_callback(lambda _: self._running.discard(generation))
-        return generation
+            self._preparing -= len(requests)
+        generations = [self._submit(model, *pair) for pair in zip(prompts, requests, strict=True)]
+        return generations[0] if len(generations) == 1 else Several(generations)
+
+    async def render(self, request: GenerationRequest) -> str:
+        """Give the prompt that a conversation becomes. Raises AppError."""
+        return (await self._engine.off_loop(self.require().prompts.encode, self._with_system_prompt(request)))[0]
+
+    async def count(self, request: GenerationRequest) -> int:
+        """Count the tokens of the prompt that a request becomes, whether or not it fits. Raises AppError."""
+        return await self._engine.off_loop(self.require().count, self._with_system_prompt(request))
+
+    async def tokenize(self, content: tuple[str | int, ...], *, special: bool) -> list[tuple[int, bytes]]:
+        """Give the token ids of text and ids, each with its bytes. Raises AppError."""
+        return await self._engine.off_loop(self.require().tokenize, content, special=special)
+
+    async def detokenize(self, tokens: list[int]) -> str:
+        """Give the text of token ids. Raises AppError."""
+        return await self._engine.off_loop(self.require().detokenize, tokens)
 
     async def start(self, wanted: Session) -> None:
         """Load the model of a session and save the session.
@@ -227,6 +247,12 @@ class ModelService:
         if not self._settings.skip_session_persist:
             await asyncio.to_thread(session.write, self._settings.session_file, saved)
 
+    def _submit(self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest) -> RunningGeneration:
+        generation = self._engine.submit(model, prompt, request)
+        self._running.add(generation)
+        generation.over.add_done_callback(lambda _: self._running.discard(generation))
+        return generation
+
     def _require_place(self) -> None:
         waiting = len(self._running) + self._preparing - self._settings.max_batch
         if waiting >= self._settings.max_queue:
@@ -239,7 +265,7 @@ class ModelService:
 
     def _with_system_prompt(self, request: GenerationRequest) -> GenerationRequest:
         prompt = self._session.system_prompt if self._session else ""
-        if not prompt or any(message.role == "system" for message in request.messages):
+        if not prompt or request.prompt is not None or any(message.role == "system" for message in request.messages):
             return request
         return replace(request, messages=(Message("system", prompt), *request.messages))
 
