@@ -511,7 +511,7 @@ def test_streams_that_are_hung_up_make_room_at_once(server: Server, hangers: lis
             next(response.iter_lines())
     for client in hangers:
         client.close()
-    wait_for(lambda: len(server.logged("request")) >= logged + len(hangers), 10, what="the lines of the requests")
+    wait_for(lambda: len(server.logged("request")) >= logged + len(hangers), what="the lines of the requests")
     answer = server.client.post(
         "/v1/chat/completions", json={"messages": [{"role": "user", "content": "Free?"}], "max_tokens": 2}, timeout=10
     )
@@ -533,7 +533,7 @@ def test_an_answer_that_nobody_waits_for_makes_room_at_once(server: Server) -> N
     assert server.chat("A queued one", max_tokens=0).status_code == 200 or True
     for connection in connections:
         connection.close()
-    wait_for(lambda: len(server.logged("request")) >= logged + 32, 10, what="the lines of the requests")
+    wait_for(lambda: len(server.logged("request")) >= logged + 32, what="the lines of the requests")
     assert server.chat("And now?", max_tokens=2).status_code == 200
     assert {line["status"] for line in server.logged("request")[logged : logged + 32]} <= {200, 499}
     assert server.errors() == []
