@@ -5,7 +5,6 @@ import errno
 import signal
 import socket
 import sys
-import webbrowser
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -74,7 +73,7 @@ def _run(told: Settings, listener: socket.socket) -> None:
     from app.application import create_app
     from app.services.model_service import ModelService
 
-    models = ModelService(told)
+    models = ModelService(told, *_bar())
     config = uvicorn.Config(
         create_app(told, models),
         log_config=None,
@@ -88,8 +87,19 @@ def _run(told: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     _announce(host, port)
     if told.open_browser:
+        import webbrowser
+
         webbrowser.open(_address(host, port))
     _Server(config, models.drain, told.shutdown_seconds).run(sockets=[listener])
+
+
+def _bar() -> list[Callable[[str, float], None]]:
+    """A bar for people; where nobody looks, not even its import."""
+    if not sys.stderr.isatty():
+        return []
+    from app.commands.loading_bar import LoadingBar
+
+    return [LoadingBar()]
 
 
 def _announce(host: str, port: int) -> None:

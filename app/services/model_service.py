@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 import structlog
 
-from app.services import bootstrap, catalog, session
+from app.services import bootstrap, catalog, memory_path, session
 from app.services.catalog import ModelFolder
 from app.services.engine.engine import Engine
 from app.services.engine.running import RunningGeneration
@@ -44,7 +44,10 @@ class Loading:
 class ModelService:
     """A singleton of the application. Its methods are for the event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, on_progress: Callable[[str, float], None] = lambda model, done: None
+    ) -> None:
+        self._on_progress = on_progress  # called on the engine thread with a model's id and 0 to 1
         self.last_error: str | None = None  # of the last load, None once one has worked
         self._settings = settings
         self._engine = Engine(
@@ -55,6 +58,7 @@ class ModelService:
         self._loading: Loading | None = None
         self._one_at_a_time = asyncio.Lock()
         self._running: set[RunningGeneration] = set()
+        self._preparing = 0  # requests whose prompts are being rendered and tokenized
         self._draining = False
 
     @asynccontextmanager
@@ -86,11 +90,6 @@ class ModelService:
         """The load under way while no model can answer."""
         return self._loading if self._model is None else None
 
-    @property
-    def busy_rows(self) -> int:
-        """Answers that are under way or waiting."""
-        return len(self._running)
-
     def require(self) -> "LoadedModel":
         """Give the model that answers. Raises Unavailable while the first one loads, NothingLoaded without one."""
         if self._draining:
@@ -108,20 +107,28 @@ class ModelService:
     async def generate(self, request: GenerationRequest) -> Generation:
         """Begin an answer. Returns once the request is accepted; raises AppError for what is refused."""
         model = self.require()
-        if (waiting := len(self._running) - self._settings.max_batch) >= self._settings.max_queue:
-            raise Unavailable(
-                f"Too many requests are waiting ({waiting}); try again soon", retry_after=self._retry(), code="busy"
-            )
-        prompt = await self._engine.prepare(model, self._with_system_prompt(request))
+        self._require_place()
+        self._preparing += 1
+        try:
+            prompt = await self._engine.prepare(model, self._with_system_prompt(request))
+        finally:
+            self._preparing -= 1
         generation = self._engine.submit(model, prompt, request)
         self._running.add(generation)
         generation.over.add_done_callback(lambda _: self._running.discard(generation))
         return generation
 
     async def start(self, wanted: Session) -> None:
-        """Load the model of a session and save the session. Raises LoadFailed; what was loaded then goes on."""
+        """Load the model of a session and save the session.
+
+        Raises LoadFailed, and InvalidRequest for a memory folder that may not be one; what was loaded then goes on.
+        """
+        memory_path.check(wanted.memory_path, self._settings.data_dir)
         async with self._one_at_a_time:
-            await self._load(wanted, partial(catalog.resolve, wanted.model, wanted.model_cache_path or None))
+            try:
+                await self._load(wanted, partial(catalog.resolve, wanted.model, wanted.model_cache_path or None))
+            finally:
+                self._loading = None
             await self._save(wanted)
 
     async def load_configured(self, model_id: str) -> None:
@@ -166,17 +173,14 @@ class ModelService:
             self._loading = None
 
     async def _load(self, wanted: Session, locate: Callable[[], ModelFolder]) -> None:
-        if self._model is not None and self._session is not None and _same_model(self._session, wanted):
-            self._session = wanted
-            return
         try:
-            folder = await asyncio.to_thread(locate)
-            await self._replace(folder, wanted)
+            if self._model is not None and self._session is not None and _same_model(self._session, wanted):
+                self._session = wanted
+            else:
+                await self._replace(await asyncio.to_thread(locate), wanted)
         except AppError as error:
             self.last_error = error.message
             raise
-        finally:
-            self._loading = None
         self.last_error = None
 
     async def _replace(self, folder: ModelFolder, wanted: Session) -> None:
@@ -191,6 +195,8 @@ class ModelService:
             if old is not None and self._model is None:
                 await self._bring_back(old.facts, old_session)
             raise
+        finally:
+            self._on_progress(folder.id, 1.0)
         previous, self._model, self._session = self._model, model, wanted
         log.info("model loaded", model=folder.id, type=folder.model_type, context=model.facts.context_length)
         if previous is not None:
@@ -213,12 +219,23 @@ class ModelService:
         return bool(in_memory * 1.2 + 2**28 < psutil.virtual_memory().available)
 
     def _note_progress(self, progress: float) -> None:
-        if self._loading is not None:
-            self._loading = replace(self._loading, progress=progress)
+        if (loading := self._loading) is not None:
+            self._loading = replace(loading, progress=progress)
+            self._on_progress(loading.model, progress)
 
     async def _save(self, saved: Session) -> None:
         if not self._settings.skip_session_persist:
             await asyncio.to_thread(session.write, self._settings.session_file, saved)
+
+    def _require_place(self) -> None:
+        waiting = len(self._running) + self._preparing - self._settings.max_batch
+        if waiting >= self._settings.max_queue:
+            oldest = max((generation.age() for generation in self._running), default=1.0)
+            raise Unavailable(
+                f"Too many requests are waiting ({waiting}); try again soon",
+                retry_after=max(1, min(60, round(oldest))),  # a running answer has taken that long so far
+                code="busy",
+            )
 
     def _with_system_prompt(self, request: GenerationRequest) -> GenerationRequest:
         prompt = self._session.system_prompt if self._session else ""
@@ -228,11 +245,6 @@ class ModelService:
 
     def _asked_for(self) -> str:
         return self._session.model if self._session else ""
-
-    def _retry(self) -> int:
-        """Seconds until a place should be free, from how long the running answers have taken so far."""
-        oldest = max((generation.age() for generation in self._running), default=1.0)
-        return max(1, min(60, round(oldest)))
 
 
 def _same_model(one: Session, other: Session) -> bool:

@@ -261,6 +261,21 @@ def test_missing_bytes_are_counted(model: Path) -> None:
     assert f"{weights} is cut short: 5 bytes are missing" in problem(model)
 
 
+@pytest.mark.parametrize(
+    "tensor", [{"shape": [3]}, {"data_offsets": [9, 8]}, {"dtype": "U8"}, {"shape": [-2]}, {"dtype": 1}]
+)
+def test_a_tensor_whose_shape_and_place_disagree_is_named(model: Path, tensor: dict[str, Any]) -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} | tensor}).encode()
+    (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    assert f"{model}/model.safetensors has a broken header" in problem(model)
+
+
+def test_a_tensor_of_a_type_of_tomorrow_is_taken(model: Path) -> None:
+    header = json.dumps({"a": {"dtype": "F6_X", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    (model / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    assert catalog.inspect(model).precision == "f6_x"
+
+
 @settings(deadline=None)
 @given(cut=st.floats(0, 1, exclude_max=True), head=st.booleans())
 def test_weights_cut_anywhere_are_named(

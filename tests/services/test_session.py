@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -121,6 +121,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(content=st.binary(max_size=99) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_any_content_is_a_session_or_none(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.json"
@@ -129,6 +130,7 @@ def test_any_content_is_a_session_or_none(tmp_path_factory: pytest.TempPathFacto
     assert found is None or json.loads(content) == {name: getattr(found, name) for name in OBJECT}
 
 
+@settings(deadline=None)
 @given(st.builds(Session, *[st.text(max_size=20)] * 4))
 def test_any_session_survives_the_file(tmp_path_factory: pytest.TempPathFactory, saved: Session) -> None:
     path = tmp_path_factory.getbasetemp() / "survives.json"

@@ -13,92 +13,93 @@ from app.services.engine.sampling import Sampler
 class Batch:
     """Continuous batching over mlx-lm's batch caches: rows join and leave between steps.
 
-    A row enters with its cache and its first token and gets one token a step. The step that follows is launched
-    before this one's tokens are read, so that the device never waits for Python. A row that is alone runs on its own
+    A row joins with all of its prompt but the last token in its cache; every step feeds one token a row and draws the
+    next. With `overlap` a step is launched before the tokens of the one before are read, so that a GPU never waits for
+    Python; a CPU computes while it launches, and its tokens are read at once. A row that is alone runs on its own
     cache, without the padding mask of a batch.
     """
 
-    def __init__(self, model: Any, vocabulary: int) -> None:
+    def __init__(self, model: Any, vocabulary: int, *, overlap: bool) -> None:
         self.rows: list[Row] = []
         self._model = model
         self._vocabulary = vocabulary
+        self._overlap = overlap
         self._layers: Layers = []
         self._merged = False
         self._sampler: Sampler | None = None
-        self._last: mx.array | None = None  # (rows,) tokens drawn but not fed yet
-        self._fresh = 0  # rows at the end whose token in `_last` has been handed out
+        self._next: mx.array | None = None  # (rows,) tokens to feed
+        self._fresh = 0  # rows at the end whose next token is still the prompt's
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def join(self, rows: Sequence[Row]) -> None:
-        """Take in rows that have a first token. Their caches are copied into the batch's."""
-        if not rows:
-            return
-        first = mx.array([row.answer[-1] for row in rows], dtype=mx.uint32)
-        caches = [row.give_layers() for row in rows]
-        if not self.rows and len(rows) == 1:
-            self._layers, self._merged = caches[0], False
+    def join(self, rows: Sequence[Row], merged: Layers | None = None) -> None:
+        """Take in rows, with a batch cache of theirs if they have one already; else theirs are copied into one."""
+        last = mx.array([row.prompt[-1] for row in rows], dtype=mx.uint32)
+        if merged is None and len(rows) == 1 and not self.rows:
+            self._layers, self._merged = rows[0].give_layers(), False
         else:
-            self._merge(caches)
-        self._last = first if self._last is None else mx.concatenate([self._last, first])
+            self._extend(merged or merge([row.give_layers() for row in rows]))
+        self._next = last if self._next is None else mx.concatenate([self._next, last])
         self._fresh += len(rows)
         self.rows.extend(rows)
         self._sampler = None
 
     def step(self) -> list[tuple[Row, int]]:
-        """Feed the drawn tokens, launch the draw of the next, and give each row's token (rows that joined since the
-        last step have had theirs)."""
-        if self._last is None:
+        """Feed a token of every row, draw the next, and give the tokens that can be read now."""
+        if self._next is None:
             return []
-        fed = self._last
+        fed, fresh = self._next, self._fresh
         logits = self._model(fed[:, None], cache=self._layers)[:, -1, :]
-        self._last = self._drawn(logits, fed)
-        mx.async_eval(self._last)
-        seen = len(self.rows) - self._fresh
-        self._fresh = 0
-        tokens = cast("list[int]", fed.tolist())
-        return list(zip(self.rows[:seen], tokens[:seen], strict=True))
+        self._next, self._fresh = self._drawn(logits, fed), 0
+        mx.async_eval(self._next)
+        ready = fed[: len(self.rows) - fresh] if self._overlap else self._next
+        return list(zip(self.rows, cast("list[int]", ready.tolist()), strict=False))
 
-    def leave(self, rows: Collection[Row], *, keep_layers: bool = True) -> None:
-        """Let rows go, handing each its cache back: it then holds the prompt and every token that was given."""
+    def leave(self, rows: Collection[Row]) -> None:
+        """Let rows go, handing each its cache back: it holds the prompt and `fed` tokens of the answer."""
         gone = set(rows)
         keep = [place for place, row in enumerate(self.rows) if row not in gone]
-        if keep_layers:
-            for place, row in enumerate(self.rows):
-                if row in gone:
-                    row.layers = self._extract(place)
+        for place, row in enumerate(self.rows):
+            if row in gone:
+                row.layers = self._extract(place)
         self._fresh = sum(1 for place in keep if place >= len(self.rows) - self._fresh)
         self.rows = [self.rows[place] for place in keep]
         self._sampler = None
         if not keep:
-            self._layers, self._merged, self._last = [], False, None
+            self._layers, self._merged, self._next = [], False, None
             return
-        assert self._last is not None
-        self._last = self._last[mx.array(keep)]
+        assert self._next is not None
+        self._next = self._next[mx.array(keep)]
         if self._merged:
             self._shrink(keep)
 
     def _drawn(self, logits: mx.array, fed: mx.array) -> mx.array:
         if self._sampler is None:
-            # What is fed now was counted by nobody yet: the sampler takes it from `fed`.
-            answers = [row.answer[: row.fed] for row in self.rows]
-            positions = [row.fed + 1 for row in self.rows]
-            self._sampler = Sampler([row.choice for row in self.rows], answers, positions, self._vocabulary)
-        drawn = self._sampler(logits, fed).astype(mx.uint32)
-        for row in self.rows:
-            row.fed += 1
+            choices = [row.choice for row in self.rows]
+            answers = [row.answer[: row.fed] for row in self.rows]  # what is fed now comes in through `counted`
+            self._sampler = Sampler(choices, answers, [row.drawn for row in self.rows], self._vocabulary)
+        drawn = self._sampler(logits, self._counted(fed)).astype(mx.uint32)
+        for place, row in enumerate(self.rows):
+            row.note_step(fresh=place >= len(self.rows) - self._fresh)
         return drawn
 
-    def _merge(self, caches: list[Layers]) -> None:
+    def _counted(self, fed: mx.array) -> mx.array:
+        """What penalties count of the fed tokens: not those of a prompt."""
+        if not self._fresh:
+            return fed
+        old = len(self.rows) - self._fresh
+        return mx.concatenate([fed[:old], mx.full((self._fresh,), self._vocabulary, dtype=fed.dtype)])
+
+    def _extend(self, merged: Layers) -> None:
         if self.rows and not self._merged:
-            caches = [self._layers, *caches]
-        merged = [type(layer).merge([cache[depth] for cache in caches]) for depth, layer in enumerate(caches[0])]
-        if self._merged:
+            self._layers = merge([self._layers])
+        if self.rows:
             for layer, other in zip(self._layers, merged, strict=True):
                 layer.extend(other)
         else:
-            self._layers, self._merged = merged, True
+            self._layers = merged
+        self._merged = True
 
     def _shrink(self, keep: list[int]) -> None:
         if len(keep) == 1:
@@ -115,10 +116,9 @@ class Batch:
         return layers
 
 
-def first_token(row: Row, logits: mx.array, vocabulary: int) -> int:
-    """Draw the first token of a row from the logits (1, vocabulary) of its prompt."""
-    drawn = Sampler([row.choice], [[]], [0], vocabulary)(logits, None)
-    return cast("int", drawn.item())
+def merge(caches: Sequence[Layers]) -> Layers:
+    """Copy the caches of several rows into one batch cache."""
+    return [type(layer).merge([cache[depth] for cache in caches]) for depth, layer in enumerate(caches[0])]
 
 
 def batchable(layers: Iterable[Any]) -> bool:

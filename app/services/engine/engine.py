@@ -100,6 +100,7 @@ class Engine:
         library = blas.preload()
         from app.services.engine import loading
 
+        loading.prepare()
         self.back_end = loading.back_end()
         log.info("engine ready", back_end=self.back_end, blas=library, seconds=round(time.perf_counter() - began, 2))
 
@@ -134,7 +135,7 @@ class Engine:
 
     def _loading(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> Iterator[None]:
         from app.services.engine.loaded import Limits, assemble
-        from app.services.engine.loading import load
+        from app.services.engine.loading import load, release
 
         try:
             steps = load(folder.path)
@@ -147,6 +148,7 @@ class Engine:
                 yield
             loaded = assemble(folder, model, tokenizer, Limits(*self._limits), self._outbox)
             loaded.warm_up()
+            release()
             self._runners.append(loaded.runner)
             progress(1.0)
             promise.keep(loaded)

@@ -9,7 +9,7 @@ import psutil
 
 from app.services.catalog import ModelFolder
 from app.services.engine.defaults import read_defaults
-from app.services.engine.loading import weights
+from app.services.engine.loading import back_end, weights
 from app.services.engine.prompt import Prompt, PromptBuilder
 from app.services.engine.row import Row
 from app.services.engine.runner import Runner
@@ -96,7 +96,14 @@ def assemble(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, ou
     facts = _facts(folder, model, tokenizer, limits)
     markup = Markup.of(tokenizer)
     cache_bytes = psutil.virtual_memory().available // 4 if limits.cache_bytes is None else limits.cache_bytes
-    runner = Runner(model, facts.vocabulary, max_rows=limits.max_rows, cache_bytes=cache_bytes, outbox=outbox)
+    runner = Runner(
+        model,
+        facts.vocabulary,
+        max_rows=limits.max_rows,
+        cache_bytes=cache_bytes,
+        overlap=back_end() != "cpu",
+        outbox=outbox,
+    )
     prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length)
     return LoadedModel(facts, prompts, runner, markup, detokenizers(tokenizer, markup.markers(), facts.vocabulary))
 

@@ -1,8 +1,10 @@
 """From a checked folder to a model that is in memory and warm, in steps between which others can go on."""
 
+import ctypes
 import gc
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +13,7 @@ import psutil
 import structlog
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
-from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
+from mlx_lm.utils import dequantize_model, load_model, load_tokenizer, maybe_set_recommended_wired_limit
 
 from app.services.engine.batch import batchable
 from app.services.errors import LoadFailed
@@ -33,7 +35,7 @@ def load(folder: Path) -> Step:
     try:
         model, config = load_model(folder, lazy=True)
         yield 0.05
-        tokenizer = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
+        tokenizer = load_tokenizer(folder, {"trust_remote_code": False}, eos_token_ids=config.get("eos_token_id"))
         yield 0.1
         if _is_cpu():
             _widen(model)
@@ -55,10 +57,17 @@ def back_end() -> str:
     return "metal" if mx.metal.is_available() else "cuda"
 
 
+def prepare() -> None:
+    """Let Metal keep as much memory resident as it recommends, as mlx-lm does; other back ends have no such limit."""
+    maybe_set_recommended_wired_limit()
+
+
 def release() -> None:
     """Give the memory of what nobody refers to any more back to the system."""
     gc.collect()
     mx.clear_cache()
+    with suppress(AttributeError):  # glibc keeps what was freed unless asked
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def weights(model: Any) -> dict[str, mx.array]:

@@ -54,6 +54,7 @@ class Row:
         self.cached = 0  # tokens of the prompt that came from the prefix cache
         self.done = 0  # tokens of the prompt that are in the layers
         self.answer: list[int] = []  # tokens drawn and read, the end token too
+        self.drawn = 0  # tokens of the answer that are drawn
         self.fed = 0  # tokens of the answer that are in the layers
         self.finished: FinishReason | None = None
         self._speech = speech
@@ -77,10 +78,22 @@ class Row:
         elapsed = (time.perf_counter() - self.clock.prefill_began) * 1000
         return Progress(self.done, len(self.prompt), self.cached, elapsed)
 
+    def note_step(self, *, fresh: bool) -> None:
+        """Note that a token was fed, the last of the prompt if `fresh`, and the next one drawn."""
+        if fresh:
+            self.done += 1
+        else:
+            self.fed += 1
+        self.drawn += 1
+
     def take(self, token: int) -> list[Event]:
         """Take in the next token and give what there is to say. Sets `finished` when it was the last."""
+        events: list[Event] = [] if self.answer else [self.progress()]
         self.answer.append(token)
         self.clock.token()
+        return events + self._said(token)
+
+    def _said(self, token: int) -> list[Event]:
         if token in self._end_tokens:
             return self.finish("stop")
         events = list(self._events(self._speech.feed(self._detokenizer.feed(token))))
@@ -124,4 +137,4 @@ class Row:
 
 def kept_tokens(row: Row) -> list[int]:
     """Give the tokens that the row's layers hold."""
-    return row.prompt[: row.done] + row.answer[: row.fed] if row.done == len(row.prompt) else row.prompt[: row.done]
+    return row.prompt[: row.done] + row.answer[: row.fed]

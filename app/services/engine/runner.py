@@ -6,22 +6,24 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from app.services.engine.batch import Batch, first_token
+from app.services.engine.batch import Batch, merge
 from app.services.engine.pace import Pace
-from app.services.engine.prefix_cache import PrefixCache
+from app.services.engine.prefix_cache import Layers, PrefixCache
 from app.services.engine.row import Row, kept_tokens
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.errors import AppError
 
 _SLICE_BESIDE_DECODING = 0.12  # seconds of prompt between two tokens of the others
 _SLICE_ALONE = 0.5  # seconds after which a hang-up is noticed and progress told
-_LOGITS_AT_ONCE = 2**20  # values; above, the logits of a prompt's other tokens cost more than one more call
+_SHORT = 64  # tokens up to which prompts are computed together: more fill the machine by themselves
 
 
 class Runner:
     """Owns the rows of one model. Everything here runs on the engine thread."""
 
-    def __init__(self, model: Any, vocabulary: int, *, max_rows: int, cache_bytes: int, outbox: Outbox) -> None:
+    def __init__(
+        self, model: Any, vocabulary: int, *, max_rows: int, cache_bytes: int, overlap: bool, outbox: Outbox
+    ) -> None:
         self.retired = False  # takes no more requests; goes when its rows are done
         self._model = model
         self._vocabulary = vocabulary
@@ -29,7 +31,8 @@ class Runner:
         self._outbox = outbox
         self._pace = Pace()
         self._prefixes = PrefixCache(cache_bytes)
-        self._batch = Batch(model, vocabulary)
+        self._overlap = overlap
+        self._batch = Batch(model, vocabulary, overlap=overlap)
         self._waiting: deque[Row] = deque()
         self._prompts: deque[Row] = deque()  # whose prompts are being computed, a slice each in turn
 
@@ -63,14 +66,14 @@ class Runner:
         """Let go of the model and of everything computed with it."""
         self.forget()
         self._model = None
-        self._batch = Batch(None, self._vocabulary)
+        self._batch = Batch(None, self._vocabulary, overlap=self._overlap)
 
     def fail(self, error: AppError) -> None:
         """End every row with an error and begin anew with an empty batch."""
         rows = [*self._waiting, *self._prompts, *self._batch.rows]
         self._waiting.clear()
         self._prompts.clear()
-        self._batch = Batch(self._model, self._vocabulary)
+        self._batch = Batch(self._model, self._vocabulary, overlap=self._overlap)
         for row in rows:
             self._outbox.put(row.generation, [error])
 
@@ -108,45 +111,82 @@ class Runner:
         self._prompts.append(row)
 
     def _compute_prompts(self) -> None:
-        """Give the prompts slices in turn until the time for it is over; rows whose prompt is done join together."""
+        """Give the prompts slices in turn until the time for it is over; those that are done join the batch."""
         budget = self._pace.tokens(_SLICE_BESIDE_DECODING if self._batch.rows else _SLICE_ALONE)
-        joining: list[Row] = []
         while self._prompts and budget > 0:
-            row = self._prompts.popleft()
-            size = min(row.left, budget)
-            budget -= max(size, 8)  # a call has its own cost
-            self._outbox.put(row.generation, self._compute(row, size))
-            if row.left:
-                self._prompts.append(row)
-            elif row.finished:
-                self._keep(row)
+            if together := self._short_prompts(budget):
+                budget -= self._compute_together(together)
             else:
-                joining.append(row)
-        self._batch.join(joining)
+                budget -= self._compute_slice(self._prompts.popleft(), budget)
 
-    def _compute(self, row: Row, size: int) -> list[Any]:
-        """Compute `size` tokens of a prompt and give what there is to say; the last one draws the first token."""
-        last = size == row.left
-        if last and row.max_tokens > 0 and size > 1 and size * self._vocabulary > _LOGITS_AT_ONCE:
-            self._forward(row, size - 1)
-            size = 1
-        logits = self._forward(row, size)
-        if not last:
-            return [row.progress()]
-        if row.max_tokens == 0:
-            return [row.progress(), *row.finish("length")]
-        token = first_token(row, logits[:, -1, :], self._vocabulary)
-        return [row.progress(), *row.take(token)]
+    def _short_prompts(self, budget: int) -> list[Row]:
+        """Take the prompts at the front that can be computed in one go, if there are several."""
+        together: list[Row] = []
+        longest = 0
+        for row in self._prompts:
+            longest = max(longest, row.left - 1)
+            if longest > _SHORT or row.max_tokens == 0 or longest * (len(together) + 1) > max(budget, _SHORT):
+                break
+            together.append(row)
+        if len(together) < 2:
+            return []
+        for _ in together:
+            self._prompts.popleft()
+        return together
 
-    def _forward(self, row: Row, size: int) -> mx.array:
-        tokens = mx.array([row.prompt[row.done : row.done + size]])
-        with self._pace.measured(size):
-            logits: mx.array = self._model(tokens, cache=row.layers)
-            assert row.layers is not None
-            mx.eval([layer.state for layer in row.layers])
-        row.done += size
-        return logits
+    def _compute_together(self, rows: list[Row]) -> int:
+        """Compute all but the last token of short prompts in one call. Returns the tokens that this took."""
+        lengths = [row.left - 1 for row in rows]
+        longest = max(lengths)
+        layers = merge([row.give_layers() for row in rows])
+        if longest:
+            padding = [longest - length for length in lengths]
+            tokens = [row.prompt[row.done : -1] + [0] * pad for row, pad in zip(rows, padding, strict=True)]
+            with self._pace.measured(longest * len(rows)):
+                forward_padded(self._model, layers, tokens, lengths, padding)
+        for row, length in zip(rows, lengths, strict=True):
+            row.done += length
+        self._batch.join(rows, layers)
+        return longest * len(rows) + len(rows)
+
+    def _compute_slice(self, row: Row, budget: int) -> int:
+        """Compute a part of one prompt. Returns the tokens that this took."""
+        last = 0 if row.max_tokens == 0 else 1  # the token that joins the batch, to draw the first of the answer
+        size = min(row.left - last, budget)
+        if size:
+            with self._pace.measured(size):
+                forward(self._model, row.layers or [], row.prompt[row.done : row.done + size])
+            row.done += size
+            self._outbox.put(row.generation, [row.progress()])
+        if row.left > last:
+            self._prompts.append(row)
+        elif last:
+            self._batch.join([row])
+        else:
+            self._outbox.put(row.generation, row.finish("length"))
+            self._keep(row)
+        return size + 1
 
     def _keep(self, row: Row) -> None:
         if row.layers is not None and row.done:
             self._prefixes.put(kept_tokens(row), row.give_layers())
+
+
+def forward(model: Any, layers: Layers, tokens: list[int]) -> None:
+    """Put tokens of one row into its cache."""
+    model(mx.array([tokens]), cache=layers)
+    mx.eval([layer.state for layer in layers])
+    if len(tokens) > _SHORT:
+        mx.clear_cache()  # the buffers of a long slice fit nothing that follows
+
+
+def forward_padded(model: Any, layers: Layers, tokens: list[list[int]], lengths: list[int], padding: list[int]) -> None:
+    """Put tokens of several rows, padded on the right to one length, into their batch cache."""
+    if any(padding):
+        for layer in layers:
+            layer.prepare(lengths=lengths, right_padding=padding)
+    model(mx.array(tokens), cache=layers)
+    if any(padding):
+        for layer in layers:
+            layer.finalize()
+    mx.eval([layer.state for layer in layers])

@@ -44,8 +44,8 @@ class Sampler:
 
     `choices` has one entry a row, `answers` the tokens that each row's penalties have to count before the first call,
     `positions` the place in its answer of the token that is drawn first. A call takes the logits (rows, vocabulary)
-    and the tokens (rows,) that were fed to make them, None after a prompt, and gives the next tokens (rows,). A fed
-    token need not be read before.
+    and the tokens (rows,) that were fed to make them, `vocabulary` for those that do not count, and gives the next
+    tokens (rows,). A fed token need not be read before.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Sampler:
         self._draw = None if self._greedy else _Draw(choices, positions, vocabulary)
         self._is_greedy = mx.array([choice.greedy for choice in choices]) if self._mixed else None
 
-    def __call__(self, logits: mx.array, fed: mx.array | None) -> mx.array:
+    def __call__(self, logits: mx.array, fed: mx.array) -> mx.array:
         """Choose the next tokens."""
         logits = logits.astype(mx.float32)
         if self._penalties is not None:
@@ -106,9 +106,8 @@ class _Penalties:
         self._counts = mx.array(_counts(answers, windows, vocabulary))
         self._recent = _Recent.of(answers, windows, self._none)
 
-    def __call__(self, logits: mx.array, fed: mx.array | None) -> mx.array:
-        if fed is not None:
-            self._count(fed)
+    def __call__(self, logits: mx.array, fed: mx.array) -> mx.array:
+        self._count(fed)
         counts = self._counts[:, : self._none]
         seen = counts > 0
         scaled = mx.where(logits < 0, logits * self._repetition, logits / self._repetition)

@@ -1,0 +1,26 @@
+"""How far a load is, on a terminal."""
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+
+
+class LoadingBar:
+    """A bar that comes with the first progress of a load and goes with the last."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def __call__(self, model: str, done: float) -> None:
+        """Show that so much of a model, 0 to 1, is loaded; 1 also when it failed."""
+        if self._bar is None and done >= 1:
+            return
+        if self._bar is None:
+            columns = (TextColumn("Loading {task.description}"), BarColumn(), TaskProgressColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(model, total=1.0)
+            self._bar.start()
+        self._bar.update(self._task, completed=done)
+        if done >= 1:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,162 @@
+"""Servers as processes: this one and its peer."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from app.services.engine import blas
+from benchmarks import client
+from benchmarks.errors import BenchmarkError
+from benchmarks.model import Model
+from benchmarks.reply import Message, Reply
+
+START_SECONDS = 120.0
+STOP_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a server is started."""
+
+    name: str
+    command: Callable[[Path, int], list[str]]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def _ours(folder: Path, port: int) -> list[str]:
+    return ["-m", "app", "serve", "--model", str(folder), "--port", str(port), "--log-format", "json"]
+
+
+def _mlx_lm(folder: Path, port: int) -> list[str]:
+    return ["-m", "mlx_lm", "server", "--model", str(folder), "--port", str(port)]
+
+
+OURS = Recipe("ours", _ours)
+PEER = Recipe("mlx_lm.server", _mlx_lm)
+
+
+def peer_with_blas() -> Recipe | None:
+    """The peer with the BLAS that we load ourselves, which its users do not get; None where there is none."""
+    name = blas.preload()
+    return Recipe("mlx_lm.server + BLAS", _mlx_lm, {"LD_PRELOAD": name}) if name else None
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, recipe: Recipe, model: Model, home: Path) -> None:
+        """Start it; `home` takes its files and its log."""
+        self.name, self.model, self.port = recipe.name, model, _free_port()
+        self._log = home / f"{self.port}.log"
+        with self._log.open("wb") as log:
+            self.born = time.perf_counter()
+            self.process: Any = psutil.Popen(
+                [sys.executable, *recipe.command(model.folder, self.port)],
+                stdout=log,
+                stderr=log,
+                env=environment(home) | recipe.environment,
+            )
+
+    async def chat(self, messages: list[Message], tokens: int) -> Reply:
+        body = {
+            "model": "default_model",  # the peer's name for the model of its command line; ours takes any
+            "messages": messages,
+            "max_tokens": tokens,
+            "temperature": 0.0,
+            "logit_bias": self.model.logit_bias,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        try:
+            return await client.stream_chat(self.port, body)
+        except (BenchmarkError, OSError, TimeoutError) as error:
+            raise BenchmarkError(f"{self.name}: {error!r}; {self._last_words()}") from error
+
+    async def chats(self, conversations: list[list[Message]], tokens: int, at_once: int) -> list[Reply]:
+        places = asyncio.Semaphore(at_once)
+
+        async def one(messages: list[Message]) -> Reply:
+            async with places:
+                return await self.chat(messages, tokens)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(messages)) for messages in conversations]
+        return [task.result() for task in tasks]
+
+    async def health(self) -> float:
+        """Wait until /health answers with any status. Returns seconds since the process was started."""
+        while await client.status(self.port, "/health") is None:
+            await self._pause()
+        return time.perf_counter() - self.born
+
+    async def ready(self) -> float:
+        """Wait for a first token. Returns seconds since the process was started."""
+        await self.health()
+        while await client.status(self.port, "/health") == 503:
+            await self._pause()
+        await self.chat([{"role": "user", "content": "Hello"}], 2)
+        return time.perf_counter() - self.born
+
+    async def _pause(self) -> None:
+        if self.process.poll() is not None or time.perf_counter() > self.born + START_SECONDS:
+            raise BenchmarkError(f"{self.name} did not start ({self.process.poll()}); {self._last_words()}")
+        await asyncio.sleep(0.01)
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        with awake(self.process):
+            yield
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(end, self.process)
+
+    def _last_words(self) -> str:
+        return f"its log ends: {self._log.read_bytes()[-2000:].decode(errors='replace')}"
+
+
+@contextmanager
+def awake(process: Any) -> Iterator[None]:
+    """Let a process run until the block ends. Those of this package are suspended once their workload is prepared."""
+    process.send_signal(signal.SIGCONT)
+    try:
+        yield
+    finally:
+        if process.is_running():
+            process.send_signal(signal.SIGSTOP)
+
+
+def end(process: Any) -> None:
+    """Ask a process to end, suspended or not, and then do not ask."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGCONT)
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except (psutil.TimeoutExpired, subprocess.TimeoutExpired):
+        process.kill()
+        process.wait(STOP_SECONDS)
+
+
+def environment(home: Path) -> dict[str, str]:
+    """What a process of the benchmark sees: none of the user's own settings, caches or preloaded libraries."""
+    told = {"LD_PRELOAD", "DYLD_INSERT_LIBRARIES"}
+    kept = {name: value for name, value in os.environ.items() if name not in told and not name.startswith("TILES_")}
+    return kept | {"HOME": str(home), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((client.HOST, 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,81 @@
+"""Every check this project has, by name: `nox -l` lists them, `nox` runs the everyday ones."""
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "tests"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+CONSTRAINTS = Path(__file__).with_name("constraints.txt")
+
+
+def install(session: nox.Session, *groups: str, app: bool = True) -> None:
+    """Install the pinned packages of some dependency groups, and the project itself unless told otherwise."""
+    packages = [package for group in groups for package in nox.project.dependency_groups(PROJECT, group)]
+    session.install("-c", str(CONSTRAINTS), *(["-e", "."] if app else []), *packages)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the everyday tests. Arguments go to pytest: nox -s tests -- -k chat."""
+    install(session, "tests")
+    session.run("pytest", "-m", "not slow", *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the tests that take longer."""
+    install(session, "tests")
+    session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Look for style and mistakes; `nox -s lint -- --fix` mends what can be mended."""
+    install(session, "lint", app=False)
+    session.run("ruff", "check", *session.posargs, ".")
+    session.run("ruff", "format", *([] if session.posargs else ["--check"]), ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types, strictly."""
+    install(session, "types")
+    session.run("mypy")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure this server beside mlx_lm.server and mlx-lm in process: nox -s bench -- --quick."""
+    install(session, "tests")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def serve(session: nox.Session) -> None:
+    """Run the server: nox -s serve -- --demo."""
+    install(session)
+    session.run("tiles-server", *(session.posargs or ["--demo"]))
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Write the tables of README and docs from the code; -- --check only looks."""
+    install(session)
+    session.run("python", "scripts/tables.py", *session.posargs)
+
+
+@nox.session
+def pin(session: nox.Session) -> None:
+    """Write constraints.txt anew, without addresses."""
+    session.install("uv")
+    groups = [argument for group in PROJECT["dependency-groups"] for argument in ("--group", group)]
+    quiet = ["--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links", "-q"]
+    where = ["--universal", "--python-version", "3.11", "pyproject.toml", "-o", str(CONSTRAINTS)]
+    session.run("uv", "pip", "compile", "--upgrade", *quiet, *groups, *where)
+    header = "# The versions this project is tested with. `nox -s pin` writes them anew.\n"
+    CONSTRAINTS.write_text(header + CONSTRAINTS.read_text())

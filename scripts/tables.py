@@ -1,0 +1,108 @@
+"""Write the tables of README and docs from the code they describe; --check only says whether they are up to date."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import Field
+from pathlib import Path
+
+from app import settings
+from app.dto import parameters
+from app.services import errors
+from app.services.errors import AppError
+
+ROOT = Path(__file__).parents[1]
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Spell a Markdown table."""
+    lines = [tuple(heads), *(tuple(row) for row in rows)]
+    spelled = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
+    spelled.insert(1, "|" + " --- |" * len(lines[0]))
+    return "\n".join(spelled)
+
+
+def settings_table() -> str:
+    """Every setting: flag, variable, default, meaning."""
+    rows = []
+    for setting in settings.described():
+        flag = settings.flag(setting)
+        rows.append(
+            (
+                f"`{flag}`" if flag else "",
+                f"`{settings.variable(setting)}`",
+                _default(setting.default),
+                _meaning(setting),
+            )
+        )
+    return table(("flag", "variable", "default", "what it does"), rows)
+
+
+def _meaning(setting: Field[object]) -> str:
+    return str(setting.metadata["meaning"])
+
+
+def _default(value: object) -> str:
+    match value:
+        case None | () | False:
+            return ""
+        case int() if value >= 2**20:
+            return f"{value // 2**20}M"
+    return f"`{value}`"
+
+
+def chat_table() -> str:
+    """Every parameter of chat completions and what becomes of it."""
+    rows = ((f"`{p.name}`", p.treatment, p.note) for p in parameters.CHAT)
+    return table(("parameter", "", "what that means"), rows)
+
+
+def error_table() -> str:
+    """Every error: status, type, code, meaning."""
+    rows = [
+        (str(e.status), f"`{e.kind}`", f"`{e.code}`" if e.code else "", (e.__doc__ or "").strip()) for e in _errors()
+    ]
+    return table(("status", "type", "code", "when"), sorted(rows))
+
+
+def _errors() -> Iterator[type[AppError]]:
+    for value in vars(errors).values():
+        if isinstance(value, type) and issubclass(value, AppError) and value is not AppError:
+            yield value
+
+
+TABLES: dict[str, tuple[str, Callable[[], str]]] = {
+    "settings": ("README.md", settings_table),
+    "chat-parameters": ("docs/compatibility.md", chat_table),
+    "errors": ("docs/errors.md", error_table),
+}
+
+
+def written(name: str) -> tuple[Path, str]:
+    """Give a file and what it should say."""
+    place, make = TABLES[name]
+    path = ROOT / place
+    before, start, rest = path.read_text().partition(f"<!-- table: {name} -->\n")
+    _, end, after = rest.partition("<!-- end of table -->")
+    if not start or not end:
+        raise SystemExit(f"{place} has no place for the table {name}")
+    return path, f"{before}{start}\n{make()}\n\n{end}{after}"
+
+
+def main() -> int:
+    """Write or check every table."""
+    stale = []
+    for name in TABLES:
+        path, content = written(name)
+        if path.read_text() == content:
+            continue
+        stale.append(name)
+        if "--check" not in sys.argv:
+            path.write_text(content)
+    if "--check" in sys.argv and stale:
+        print(f"out of date: {', '.join(stale)}; run nox -s docs")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

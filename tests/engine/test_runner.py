@@ -1,0 +1,215 @@
+"""Rows in a batch get what they would get alone, whoever joins and leaves, in both ways of reading tokens."""
+
+import importlib
+import random
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
+from mlx_lm.utils import load_tokenizer
+
+from app.services.engine.row import Row, kept_tokens
+from app.services.engine.runner import Runner
+from app.services.engine.running import Outbox
+from app.services.engine.sampling import Choice
+from app.services.engine.speech import Markup, Speech
+from app.services.engine.text import detokenizers
+from app.services.errors import ServerError
+
+CHOICES = [
+    Choice(),
+    Choice(temperature=1.0, seed=11),
+    Choice(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05, seed=12),
+    Choice(temperature=1.0, seed=13, repetition_penalty=1.3, penalty_window=4),
+    Choice(temperature=0.0, frequency_penalty=0.7, presence_penalty=0.3),
+    Choice(temperature=1.2, top_k=5, seed=2**60 + 3, logit_bias={5: 4.0}),
+]
+
+
+SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 768, "tie_word_embeddings": True}
+ATTENTION = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "rms_norm_eps": 1e-6}
+ROPE = {"intermediate_size": 128, "rope_theta": 10000.0, "max_position_embeddings": 4096}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "llama": SHAPE | ATTENTION | ROPE,
+    "gemma3_text": SHAPE  # a sliding window: half of its caches cannot be trimmed
+    | ATTENTION
+    | ROPE
+    | {"sliding_window": 16, "sliding_window_pattern": 2, "query_pre_attn_scalar": 32},
+    "mamba2": SHAPE  # recurrent: no cache of it can be trimmed
+    | {"num_heads": 4, "head_dim": 32, "intermediate_size": 128, "state_size": 16, "layer_norm_epsilon": 1e-5}
+    | {
+        "conv_kernel": 4,
+        "n_groups": 1,
+        "use_bias": False,
+        "use_conv_bias": True,
+        "time_step_rank": 4,
+        "time_step_limit": [0.0, 100.0],
+    },
+}
+
+
+def random_model(architecture: str) -> Any:
+    """A model of mlx-lm with random weights."""
+    module = importlib.import_module(f"mlx_lm.models.{architecture}")
+    mx.random.seed(1)
+    model = module.Model(module.ModelArgs.from_dict({"model_type": architecture} | ARCHITECTURES[architecture]))
+    mx.eval(model.parameters())
+    return model
+
+
+class Workshop:
+    """A model and what makes rows for it."""
+
+    def __init__(self, architecture: str, folder: Path) -> None:
+        self.model = random_model(architecture)
+        self.trimmable = can_trim_prompt_cache(make_prompt_cache(self.model)) and architecture != "gemma3_text"
+        self.tokenizer = load_tokenizer(folder)
+        self.markup = Markup.of(self.tokenizer)
+        self.vocabulary = 768
+        self.detokenizer = detokenizers(self.tokenizer, self.markup.markers(), self.vocabulary)
+
+    def runner(self, *, overlap: bool = False, max_rows: int = 32, cache_bytes: int = 0) -> Runner:
+        return Runner(
+            self.model,
+            self.vocabulary,
+            max_rows=max_rows,
+            cache_bytes=cache_bytes,
+            overlap=overlap,
+            outbox=Outbox(),
+        )
+
+    def row(self, prompt: list[int], choice: Choice, max_tokens: int = 24, end: frozenset[int] = frozenset()) -> Row:
+        return Row(
+            generation=None,
+            prompt=list(prompt),
+            max_tokens=max_tokens,
+            choice=choice,
+            speech=Speech(self.markup),
+            detokenizer=self.detokenizer(),
+            end_tokens=end,
+        )
+
+    def alone(self, prompt: list[int], choice: Choice, max_tokens: int = 24) -> list[int]:
+        row = self.row(prompt, choice, max_tokens)
+        finish(self.runner(), [row])
+        return row.answer
+
+
+def finish(runner: Runner, rows: list[Row]) -> None:
+    for row in rows:
+        runner.submit(row)
+    while runner.busy:
+        runner.step()
+
+
+@pytest.fixture(scope="module", params=list(ARCHITECTURES))
+def workshop(request: Any, tiny: Path) -> Workshop:
+    return Workshop(request.param, tiny)
+
+
+def prompts(count: int, longest: int = 90) -> list[list[int]]:
+    draw = random.Random(3)
+    return [[draw.randrange(20, 700) for _ in range(draw.randrange(1, longest))] for _ in range(count)]
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_an_answer_is_the_same_alone_and_among_rows_that_come_and_go(workshop: Workshop, overlap: bool) -> None:
+    given = [(prompt, CHOICES[i % len(CHOICES)], 5 + 7 * (i % 5)) for i, prompt in enumerate(prompts(18))]
+    rows = [workshop.row(*one) for one in given]
+    runner = workshop.runner(overlap=overlap)
+    for place, row in enumerate(rows):
+        runner.submit(row)
+        for _ in range(place % 4):
+            runner.step()
+    while runner.busy:
+        runner.step()
+    assert [row.answer for row in rows] == [workshop.alone(*one) for one in given]
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_what_a_row_leaves_behind_is_the_cache_of_its_tokens(workshop: Workshop, overlap: bool) -> None:
+    rows = [workshop.row(prompt, Choice(), 9) for prompt in prompts(5, 40)]
+    runner = workshop.runner(overlap=overlap, cache_bytes=2**30)
+    finish(runner, rows)
+    for row in rows:
+        tokens = kept_tokens(row)
+        assert tokens[: len(row.prompt)] == row.prompt
+        found = runner._prefixes.take([*tokens, 1])
+        assert found is not None
+        layers, length = found
+        assert length == len(tokens)
+        fresh = make_prompt_cache(workshop.model)
+        workshop.model(mx.array([tokens]), cache=fresh)
+        after, expected = (workshop.model(mx.array([[9]]), cache=cache) for cache in (layers, fresh))
+        assert mx.allclose(after, expected, atol=1e-4)
+
+
+def test_a_cached_beginning_changes_nothing_but_the_work(workshop: Workshop) -> None:
+    prompt = prompts(1, 90)[0] * 2
+    runner = workshop.runner(cache_bytes=2**30)
+    first = workshop.row(prompt, CHOICES[1])
+    finish(runner, [first])
+    turn = [*prompt, *first.answer, 30, 31, 32]
+    second = workshop.row(turn, CHOICES[2])
+    finish(runner, [second])
+    assert second.cached >= len(prompt) + len(first.answer) - 1
+    assert second.answer == workshop.alone(turn, CHOICES[2])
+    again = workshop.row(prompt, CHOICES[1])
+    finish(runner, [again])
+    assert again.cached == (len(prompt) - 1 if workshop.trimmable else 0)
+    assert again.answer == first.answer
+
+
+def test_more_rows_than_places_wait_and_all_are_answered(workshop: Workshop) -> None:
+    rows = [workshop.row(prompt, Choice(), 6) for prompt in prompts(11)]
+    runner = workshop.runner(max_rows=3)
+    for row in rows:
+        runner.submit(row)
+    while runner.busy:
+        runner.step()
+        assert len(runner._batch) + len(runner._prompts) <= 3
+    assert all(len(row.answer) == 6 for row in rows)
+
+
+def test_an_end_token_ends_a_row_and_no_tokens_means_prompt_only(workshop: Workshop) -> None:
+    prompt = prompts(1)[0]
+    whole = workshop.alone(prompt, Choice())
+    ended = workshop.row(prompt, Choice(), 24, frozenset({whole[3]}))
+    none = workshop.row(prompt, Choice(), 0)
+    finish(workshop.runner(), [ended, none])
+    assert ended.answer == whole[: whole.index(whole[3]) + 1]
+    assert (ended.finished, none.finished, none.answer, none.done) == ("stop", "length", [], len(prompt))
+
+
+def test_a_failure_ends_the_rows_and_the_next_is_answered(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = workshop.runner()
+    rows = [workshop.row(prompt, Choice()) for prompt in prompts(4)]
+    for row in rows:
+        runner.submit(row)
+    for _ in range(3):
+        runner.step()
+    runner.fail(ServerError())
+    assert not runner.busy
+    after = workshop.row(rows[0].prompt, Choice())
+    finish(runner, [after])
+    assert after.answer == workshop.alone(rows[0].prompt, Choice())
+
+
+def test_a_long_prompt_comes_in_slices_between_the_tokens_of_others(workshop: Workshop) -> None:
+    talking = workshop.row(prompts(1)[0], Choice(), 400)
+    runner = workshop.runner()
+    runner.submit(talking)
+    runner.step()
+    runner._pace._per_second = 500.0  # a slow machine: 60 tokens fit into a slice
+    long = workshop.row([7] * 1500, Choice(), 2)
+    runner.submit(long)
+    seen = []
+    while not long.finished:
+        before, spoken = long.done, len(talking.answer)
+        runner.step()
+        seen.append((long.done - before, len(talking.answer) - spoken))
+    assert len(seen) > 3
+    assert all(said == 1 for _, said in seen), "every step gives the other row a token"
+    assert max(done for done, _ in seen) <= 2048

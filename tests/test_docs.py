@@ -1,0 +1,52 @@
+"""What the documentation says of the code is what the code says."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_tables_are_those_that_the_code_makes() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "tables.py"), "--check"]
+    checked = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_module_stands_in_the_architecture() -> None:
+    told = (ROOT / "docs" / "architecture.md").read_text()
+    names = {path.name for path in (ROOT / "app" / "services").rglob("*.py") if path.name != "__init__.py"}
+    assert {name for name in names if f"{name}`" not in told} == set()
+
+
+def test_every_dependency_has_its_reason() -> None:
+    reasons = (ROOT / "docs" / "dependencies.md").read_text()
+    listed = re.findall(r'^    "([a-z0-9-]+)', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert {name for name in listed if name not in reasons} == set()
+
+
+def test_only_the_engine_imports_mlx_and_services_know_no_http() -> None:
+    banned = {
+        "services": {"litestar", "app.controllers", "app.dto", "app.gate"},
+        "dto": {"litestar", "mlx", "app.controllers"},
+    }
+    for layer, modules in banned.items():
+        for path in (ROOT / "app" / layer).rglob("*.py"):
+            assert not {name for name in imported(path) if any(name.startswith(module) for module in modules)}, path
+    for path in (ROOT / "app").rglob("*.py"):
+        if "engine" not in path.parts:
+            assert not {name for name in imported(path) if name.split(".")[0] in {"mlx", "mlx_lm", "transformers"}}, (
+                path
+            )
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
