@@ -513,7 +513,7 @@ def test_streams_that_are_hung_up_make_room_at_once(server: Server, hangers: lis
         client.close()
     wait_for(lambda: len(server.logged("request")) >= logged + len(hangers), what="the lines of the requests")
     answer = server.client.post(
-        "/v1/chat/completions", json={"messages": [{"role": "user", "content": "Free?"}], "max_tokens": 2}, timeout=10
+        "/v1/chat/completions", json={"messages": [{"role": "user", "content": "Free?"}], "max_tokens": 2}
     )
     assert answer.status_code == 200
     assert server.client.get("/health").json()["status"] == "ok"

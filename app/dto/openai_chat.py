@@ -17,6 +17,13 @@ from app.services.errors import InvalidRequest, UnprocessableBody, UnsupportedPa
 FINGERPRINT = f"b1-tiles-{__version__}"
 _MEDIA = {"image_url": "images", "input_audio": "audio", "input_video": "video", "file": "files"}
 
+# Arguments of the call that renders the template, not of the template.
+_NOT_FOR_TEMPLATES = {
+    *("self", "messages", "conversation", "tools", "tokenize", "chat_template", "tokenizer_kwargs"),
+    *("add_generation_prompt", "continue_final_message", "padding", "truncation", "max_length"),
+    *("return_dict", "return_tensors", "return_assistant_tokens_mask"),
+}
+
 
 class ContentPart(Body):
     """A part of a message; this server takes text."""
@@ -175,8 +182,7 @@ class ChatRequest(Body):
     @field_validator("chat_template_kwargs")
     @classmethod
     def _own_kwargs(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
-        taken = {"messages", "conversation", "tools", "tokenize", "add_generation_prompt", "chat_template"}
-        if wrong := sorted(taken & kwargs.keys()):
+        if wrong := sorted(_NOT_FOR_TEMPLATES & kwargs.keys()):
             raise ValueError(f"'{wrong[0]}' is not for the caller to set")
         if not isinstance(kwargs.get("enable_thinking", True), bool):
             raise ValueError("'enable_thinking' is true or false")

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from mlx_lm.tokenizer_utils import NaiveStreamingDetokenizer
 
 from app.services.engine.text import ByteDetokenizer, Detokenizer, WrappedDetokenizer, detokenizers
