@@ -21,10 +21,17 @@ def logits_of(rows: int, *, vocabulary: int = VOCABULARY, seed: int = 0) -> Any:
     return np.random.default_rng(seed).normal(0, 2, (rows, vocabulary)).astype(np.float32)
 
 
-def draw(choices: list[Choice], logits: Any, *, answers: Any = None, positions: Any = None) -> list[int]:
-    rows = len(choices)
-    sampler = Sampler(choices, answers or [[]] * rows, positions or [0] * rows, logits.shape[1])
-    return list(sampler(mx.array(np.ascontiguousarray(logits)), None).tolist())
+def draw(choices: list[Choice], logits: Any, *, answers: list[list[int]] | None = None) -> list[int]:
+    """One draw a row, after these answers, whose last token was fed just now."""
+    answers = answers or [[] for _ in choices]
+    sampler = Sampler(choices, [answer[:-1] for answer in answers], [0] * len(choices), logits.shape[1])
+    fed = mx.array([answer[-1] if answer else logits.shape[1] for answer in answers])
+    return list(sampler(mx.array(np.ascontiguousarray(logits)), fed).tolist())
+
+
+def nothing(rows: int, vocabulary: int = VOCABULARY) -> Any:
+    """What is fed by a prompt: tokens that do not count."""
+    return mx.array([vocabulary] * rows)
 
 
 def adjusted(logits: Any, choice: Choice, answer: list[int]) -> Any:
@@ -138,7 +145,7 @@ def test_draws_are_distributed_as_the_softmax(choice: Choice, vocabulary: int) -
 def test_one_seed_draws_anew_at_every_position() -> None:
     flat = np.zeros((1, VOCABULARY), dtype=np.float32)
     sampler = Sampler([Choice(temperature=1.0, seed=9)], [[]], [0], VOCABULARY)
-    drawn = [sampler(mx.array(flat), None).item() for _ in range(200)]
+    drawn = [sampler(mx.array(flat), nothing(1)).item() for _ in range(200)]
     assert len(set(drawn)) > 40
     pairs = set(itertools.pairwise(drawn))
     assert len(pairs) > 180  # no short cycle
@@ -153,7 +160,7 @@ def test_a_sampler_that_is_built_anew_goes_on_as_the_old_one(choice: Choice, pla
         done = len(answer)
         counted = answer[:-1] if answer else []
         sampler = Sampler([choice], [counted], [done], VOCABULARY)
-        fed = mx.array(answer[-1:]) if answer else None
+        fed = mx.array(answer[-1:]) if answer else nothing(1)
         for step in range(done, until):
             token = sampler(logits[step], fed)
             answer = [*answer, token.item()]
@@ -172,17 +179,16 @@ def test_penalties_count_what_was_fed_within_their_window() -> None:
         Choice(),
     ]
     answers: list[list[int]] = [[7, 7, 1], [7, 7, 1], [2], [], [5]]
-    sampler = Sampler(choices, answers, [3, 3, 1, 0, 1], VOCABULARY)
-    fed: list[int] | None = None
     said = [list(answer) for answer in answers]
+    sampler = Sampler(choices, [answer[:-1] for answer in answers], [3, 3, 1, 0, 1], VOCABULARY)
+    fed = [answer[-1] if answer else VOCABULARY for answer in answers]
     for step in range(8):
         logits = logits_of(len(choices), seed=100 + step)
-        drawn = list(sampler(mx.array(logits), None if fed is None else mx.array(fed)).tolist())
-        if fed is not None:
-            said = [[*answer, token] for answer, token in zip(said, fed, strict=True)]
+        drawn = list(sampler(mx.array(logits), mx.array(fed)).tolist())
         for row, choice, answer, token in zip(logits, choices, said, drawn, strict=True):
             expected = adjusted(row, choice, answer)
             assert expected[token] >= expected.max() - 1e-4
+        said = [[*answer, token] for answer, token in zip(said, drawn, strict=True)]
         fed = drawn
 
 
@@ -196,7 +202,8 @@ def test_a_forced_token_is_drawn_and_a_banned_one_is_not() -> None:
 
 def test_half_precision_logits_are_taken() -> None:
     logits = mx.array(logits_of(2)).astype(mx.bfloat16)
-    assert len(Sampler([Choice(), Choice(temperature=1.0)], [[], []], [0, 0], VOCABULARY)(logits, None).tolist()) == 2
+    sampler = Sampler([Choice(), Choice(temperature=1.0)], [[], []], [0, 0], VOCABULARY)
+    assert len(sampler(logits, nothing(2)).tolist()) == 2
 
 
 def test_noise_depends_on_seed_position_and_token_alone() -> None:
