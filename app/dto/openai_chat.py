@@ -1,8 +1,9 @@
 """OpenAI's chat completions, with llama.cpp's and Tiles' extras."""
 
+import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import UNSET, Meta, UnsetType
@@ -125,6 +126,47 @@ class StreamOptions(Body):
     include_usage: bool = False
 
 
+class JsonSchema(Body):
+    """A named schema."""
+
+    name: str = "answer"
+    description: str | None = None
+    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema", description="JSON schema")
+    strict: bool = True
+
+
+class ResponseFormat(Body):
+    """What the answer has to be."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema", description="llama.cpp's, with json_object")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "ResponseFormat":
+        if self.type == "json_schema" and self.json_schema is None and self.schema_ is None:
+            raise ValueError("'json_schema' is missing")
+        return self
+
+    def to_constraint(self) -> gen.Constraint | None:
+        """Say it in the common vocabulary."""
+        if self.type == "text":
+            return None
+        schema = self.json_schema.schema_ if self.json_schema else self.schema_
+        return gen.Constraint("json_schema", json.dumps(schema or {"type": "object"}), "response_format")
+
+
+class Grammar(Body):
+    """A grammar with its language."""
+
+    type: Literal["gbnf", "lark"]
+    grammar: str
+
+
+# Tokens of reasoning for an effort.
+EFFORTS = {"none": 0, "minimal": 128, "low": 512, "medium": 2048, "high": 8192}
+
+
 class ChatRequest(Body):
     """A conversation to be answered."""
 
@@ -157,10 +199,17 @@ class ChatRequest(Body):
     return_progress: bool = False
     timings_per_token: bool = False
     sse_ping_interval: float | None = Field(default=None, ge=-1, le=3600, description="seconds; 0 or -1 is never")
-    # What OpenAI checks although this server refuses or ignores it.
-    n: int = Field(default=1, ge=1, le=128)
+    response_format: ResponseFormat | None = None
+    json_schema: dict[str, Any] = Field(default_factory=dict, description="llama.cpp's short form of response_format")
+    grammar: str | Grammar = Field(default="", description="GBNF, or another language by name")
+    regex: str | None = Field(default=None, min_length=1, description="the whole answer matches it")
+    choice: list[str] | None = Field(default=None, min_length=1, description="the answer is one of these")
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    thinking_budget_tokens: int | None = Field(default=None, ge=-1, description="-1 is no bound")
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=20)
+    # What OpenAI checks although this server refuses it.
+    n: int = Field(default=1, ge=1, le=128)
 
     @field_validator("stop")
     @classmethod
@@ -206,12 +255,15 @@ class ChatRequest(Body):
         return gen.GenerationRequest(
             messages=tuple(message.to_message(place) for place, message in enumerate(self.messages)),
             tools=tuple(tool.to_template() for tool in self.tools),
-            template_kwargs=self.chat_template_kwargs,
+            template_kwargs=self._template_kwargs(),
             continue_final_message=self._continues(),
             sampling=self._sampling(),
             max_tokens=self._max_tokens(),
             stop=tuple([self.stop] if isinstance(self.stop, str) else self.stop or ()),
             ignore_eos=self.ignore_eos,
+            constraint=self._constraint(),
+            logprobs=self._logprobs(),
+            thinking_budget=self._thinking_budget(),
             parse_tool_calls=self._parses_calls(),
             split_reasoning=self.reasoning_format != "none",
         )
@@ -266,6 +318,42 @@ class ChatRequest(Body):
             logit_bias={int(token): value for token, value in self.logit_bias.items()},
         )
 
+    def _constraint(self) -> gen.Constraint | None:
+        asked = [constraint for constraint in self._constraints() if constraint is not None]
+        if len(asked) > 1:
+            raise InvalidRequest(f"{asked[0].param} and {asked[1].param} exclude each other", param=asked[1].param)
+        if asked and self.tools and self.tool_choice != "none":
+            raise InvalidRequest(f"{asked[0].param} and tools exclude each other", param=asked[0].param)
+        return asked[0] if asked else None
+
+    def _constraints(self) -> Iterator[gen.Constraint | None]:
+        yield self.response_format.to_constraint() if self.response_format else None
+        if self.json_schema:
+            yield gen.Constraint("json_schema", json.dumps(self.json_schema), "json_schema")
+        if self.grammar:
+            language = self.grammar.type if isinstance(self.grammar, Grammar) else "gbnf"
+            text = self.grammar.grammar if isinstance(self.grammar, Grammar) else self.grammar
+            yield gen.Constraint(language, text, "grammar")
+        if self.regex:
+            yield gen.Constraint("regex", self.regex, "regex")
+        if self.choice:
+            yield gen.Constraint("choice", json.dumps(self.choice), "choice")
+
+    def _logprobs(self) -> int | None:
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("top_logprobs needs logprobs", param="top_logprobs")
+        return self.top_logprobs if self.logprobs else None
+
+    def _template_kwargs(self) -> dict[str, Any]:
+        if self.reasoning_effort is None or "enable_thinking" in self.chat_template_kwargs:
+            return self.chat_template_kwargs
+        return {"enable_thinking": self.reasoning_effort != "none"} | self.chat_template_kwargs
+
+    def _thinking_budget(self) -> int | None:
+        if self.thinking_budget_tokens is not None:
+            return None if self.thinking_budget_tokens == -1 else self.thinking_budget_tokens
+        return None if self.reasoning_effort is None else EFFORTS[self.reasoning_effort]
+
     def _max_tokens(self) -> int | None:
         given = (self.n_predict, self.max_completion_tokens, self.max_tokens)
         limit = next((value for value in given if value is not None), -1)
@@ -307,11 +395,47 @@ class ReplyMessage(Reply, kw_only=True):
     tool_calls: list[ReplyToolCall] | UnsetType = UNSET
 
 
+class TopLogprob(Reply, kw_only=True):
+    """A token and how likely it was."""
+
+    id: int
+    token: str
+    bytes: list[int]
+    logprob: Annotated[float, Meta(description="natural logarithm, before penalties and temperature")]
+
+
+class ContentLogprob(TopLogprob, kw_only=True):
+    """A token of the answer, and what was likely in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+    @classmethod
+    def of(cls, score: gen.TokenLogprob) -> "ContentLogprob":
+        """Spell a score."""
+        return cls(**_score(score), top_logprobs=[TopLogprob(**_score(top)) for top in score.top])
+
+
+class ChoiceLogprobs(Reply, kw_only=True):
+    """How likely the tokens of the answer were."""
+
+    content: list[ContentLogprob]
+
+
+def _score(score: gen.TokenLogprob) -> dict[str, Any]:
+    token = score.data.decode(errors="replace")
+    return {"id": score.token, "token": token, "bytes": list(score.data), "logprob": score.logprob}
+
+
+def _logprobs(scores: Iterable[gen.TokenLogprob]) -> ChoiceLogprobs:
+    return ChoiceLogprobs(content=[ContentLogprob.of(score) for score in scores])
+
+
 class Choice(Reply, kw_only=True):
     """The answer and why it ended."""
 
     index: int = 0
     message: ReplyMessage
+    logprobs: ChoiceLogprobs | UnsetType = UNSET
     finish_reason: Literal["stop", "length", "tool_calls"]
 
 
@@ -394,6 +518,12 @@ def _ratio(amount: float, by: float) -> float:
     return round(amount / by, 3) if by > 0 else 0.0
 
 
+class TilesExtras(Reply, kw_only=True):
+    """What this server adds to the dialect."""
+
+    finish: Annotated[gen.FinishCause, Meta(description="why the answer ended, more exactly")]
+
+
 class ChatCompletion(Reply, kw_only=True):
     """The whole answer."""
 
@@ -406,6 +536,7 @@ class ChatCompletion(Reply, kw_only=True):
     usage: Usage
     timings: TimingsReply
     metrics: Metrics
+    tiles: TilesExtras
 
     @classmethod
     def of(cls, said: gen.Completion) -> "ChatCompletion":
@@ -416,11 +547,17 @@ class ChatCompletion(Reply, kw_only=True):
             id=new_id(),
             created=int(time.time()),
             model=said.model,
-            choices=[Choice(message=_message(said), finish_reason=said.finished.reason)],
+            choices=[_choice(said, said.finished)],
             usage=Usage.of(timings),
             timings=TimingsReply.of(timings),
             metrics=Metrics.of(timings),
+            tiles=TilesExtras(finish=said.finished.cause),
         )
+
+
+def _choice(said: gen.Completion, finished: gen.Finished) -> Choice:
+    logprobs = _logprobs(said.logprobs) if said.logprobs else UNSET
+    return Choice(message=_message(said), finish_reason=finished.reason, logprobs=logprobs)
 
 
 def _message(said: gen.Completion) -> ReplyMessage:
@@ -446,6 +583,7 @@ class ChunkChoice(Reply, kw_only=True):
 
     index: int = 0
     delta: Delta
+    logprobs: ChoiceLogprobs | UnsetType = UNSET
     finish_reason: Literal["stop", "length", "tool_calls"] | None = None
 
 
@@ -470,6 +608,7 @@ class ChatCompletionChunk(Reply, kw_only=True):
     usage: Usage | UnsetType = UNSET
     timings: TimingsReply | UnsetType = UNSET
     metrics: Metrics | UnsetType = UNSET
+    tiles: TilesExtras | UnsetType = UNSET
     prompt_progress: PromptProgress | UnsetType = UNSET
 
 
@@ -494,7 +633,7 @@ class ChatStream:
                 if self._request.return_progress:
                     yield self._progress(event)
             case gen.Text():
-                yield from self._delta(Delta(content=event.text), event.timings)
+                yield from self._delta(Delta(content=event.text), event.timings, event.logprobs)
             case gen.Reasoning():
                 yield from self._delta(Delta(reasoning_content=event.text), event.timings)
             case gen.ToolCall():
@@ -503,9 +642,13 @@ class ChatStream:
                 yield from self._first()
                 yield from self._last(event)
 
-    def _delta(self, delta: Delta, timings: gen.Timings | None = None) -> Iterator[ChatCompletionChunk]:
+    def _delta(
+        self, delta: Delta, timings: gen.Timings | None = None, logprobs: Sequence[gen.TokenLogprob] = ()
+    ) -> Iterator[ChatCompletionChunk]:
         yield from self._first()
         chunk = self._chunk(delta)
+        if logprobs:
+            chunk.choices[0].logprobs = _logprobs(logprobs)
         if timings is not None and self._request.timings_per_token:
             chunk.timings = TimingsReply.of(timings)
         yield chunk
@@ -518,6 +661,7 @@ class ChatStream:
     def _last(self, event: gen.Finished) -> Iterator[ChatCompletionChunk]:
         chunk = self._chunk(Delta(), event.reason)
         chunk.timings, chunk.metrics = TimingsReply.of(event.timings), Metrics.of(event.timings)
+        chunk.tiles = TilesExtras(finish=event.cause)
         yield chunk
         if self._request.include_usage:
             counted = self._chunk(None)

@@ -16,10 +16,11 @@ _REFUSALS = (TemplateError, ValueError, TypeError, LookupError, AttributeError, 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt that fits: its tokens, and whether it ends inside the model's reasoning."""
+    """A prompt that fits: its tokens, whether it ends inside the model's reasoning, and the grammar of its answer."""
 
     tokens: list[int]
     thinking: bool
+    matcher: Any = None  # llguidance's LLMatcher
 
 
 class PromptBuilder:
