@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -104,8 +104,11 @@ class ModelService:
         if (loading := self.loading) is not None:
             raise Unavailable("Loading model", retry_after=loading.seconds_left(), code="loading")
 
-    async def generate(self, request: GenerationRequest) -> Generation:
-        """Begin an answer. Returns once the request is accepted; raises AppError for what is refused."""
+    async def generate(self, request: GenerationRequest) -> Sequence[Generation]:
+        """Begin the answers to a request, one as a rule.
+
+        Returns once the request is accepted; raises AppError for what is refused.
+        """
         model = self.require()
         self._require_place()
         self._preparing += 1
@@ -113,10 +116,11 @@ class ModelService:
             prompt = await self._engine.prepare(model, self._with_system_prompt(request))
         finally:
             self._preparing -= 1
-        generation = self._engine.submit(model, prompt, request)
-        self._running.add(generation)
-        generation.over.add_done_callback(lambda _: self._running.discard(generation))
-        return generation
+        generations = self._engine.submit(model, prompt, request)
+        for generation in generations:
+            self._running.add(generation)
+            generation.over.add_done_callback(partial(self._forget, generation))
+        return generations
 
     async def start(self, wanted: Session) -> None:
         """Load the model of a session and save the session.
@@ -226,6 +230,9 @@ class ModelService:
     async def _save(self, saved: Session) -> None:
         if not self._settings.skip_session_persist:
             await asyncio.to_thread(session.write, self._settings.session_file, saved)
+
+    def _forget(self, generation: RunningGeneration, _: object) -> None:
+        self._running.discard(generation)
 
     def _require_place(self) -> None:
         waiting = len(self._running) + self._preparing - self._settings.max_batch

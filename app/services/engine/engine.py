@@ -71,12 +71,13 @@ class Engine:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._prompts, model.prepare, request)
 
-    def submit(self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest) -> RunningGeneration:
-        """Queue a prepared request and return the end from which its events are read."""
-        generation = RunningGeneration(self._cancel)
-        generation.put(Started(model.facts.id, len(prompt.tokens)))
-        self._commands.put(partial(self._on_submit, model, prompt, request, generation))
-        return generation
+    def submit(self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest) -> list[RunningGeneration]:
+        """Queue a prepared request. Returns the ends from which the events of its answers are read."""
+        generations = [RunningGeneration(self._cancel) for _ in range(request.answers)]
+        for generation in generations:
+            generation.put(Started(model.facts.id, len(prompt.tokens)))
+        self._commands.put(partial(self._on_submit, model, prompt, request, generations))
+        return generations
 
     def _cancel(self, generation: RunningGeneration) -> None:
         self._commands.put(partial(self._on_cancel, generation))
@@ -167,12 +168,13 @@ class Engine:
         promise.keep(None)
 
     def _on_submit(
-        self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest, generation: RunningGeneration
+        self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest, generations: list[RunningGeneration]
     ) -> None:
-        if model.runner.retired:
-            self._outbox.put(generation, [Unavailable("The model was unloaded", code="model_unloaded")])
+        if not model.runner.retired:
+            model.runner.submit(model.rows(prompt, request, generations))
             return
-        model.runner.submit(model.row(prompt, request, generation))
+        for generation in generations:
+            self._outbox.put(generation, [Unavailable("The model was unloaded", code="model_unloaded")])
 
     def _on_cancel(self, generation: RunningGeneration) -> None:
         for runner in self._runners:

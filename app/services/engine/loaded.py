@@ -1,7 +1,7 @@
 """A loaded model: its facts, its prompt builder and its runner, put together."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,8 @@ from app.services.engine.text import Detokenizer, detokenizers
 from app.services.errors import AppError, InvalidRequest
 from app.services.facts import ModelFacts
 from app.services.generation import GenerationRequest, Message, Sampling
+
+_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: spreads small numbers over all bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +65,21 @@ class LoadedModel:
                     f"logit_bias: {token} is no token of this model, which has {self.facts.vocabulary}",
                     param="logit_bias",
                 )
+        if request.answers > self.facts.max_rows:
+            raise InvalidRequest(f"no more than {self.facts.max_rows} answers fit into the batch", param="n")
         matcher = self.grammars.compile(request.constraint) if request.constraint else None
         return replace(self.prompts.build(request), matcher=matcher)
 
-    def row(self, prompt: Prompt, request: GenerationRequest, generation: RunningGeneration | None) -> Row:
-        """Make the row that answers a prepared request."""
+    def rows(self, prompt: Prompt, request: GenerationRequest, generations: Sequence[RunningGeneration]) -> Row:
+        """Make the row of the first answer, with those of the others as its siblings."""
+        first, *rest = (self.row(prompt, request, one, place) for place, one in enumerate(generations))
+        first.siblings = rest
+        return first
+
+    def row(
+        self, prompt: Prompt, request: GenerationRequest, generation: RunningGeneration | None, place: int = 0
+    ) -> Row:
+        """Make the row of one answer to a prepared request; `place` counts the answers to it."""
         room = self.facts.context_length - len(prompt.tokens)
         max_tokens = room if request.max_tokens is None else min(request.max_tokens, room)
         free = request.ignore_eos and request.constraint is None  # a grammar ends with the end token
@@ -76,7 +88,7 @@ class LoadedModel:
             prompt=prompt.tokens,
             max_tokens=max_tokens,
             room=room,
-            choice=choice(request.sampling, self.facts.defaults),
+            choice=choice(request.sampling, self.facts.defaults, place),
             speech=self._speech(prompt, request),
             detokenizer=self._detokenizer(),
             end_tokens=frozenset() if free else self.facts.end_tokens,
@@ -100,7 +112,7 @@ class LoadedModel:
         if prompt.matcher is None:
             return None
         return Bound(
-            prompt.matcher,
+            prompt.matcher.deep_copy(),
             self.facts.vocabulary,
             think_start=self._think_start,
             think_end=self._think_end,
@@ -143,15 +155,18 @@ def assemble(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, ou
     return LoadedModel(facts, prompts, runner, markup, detokenizer, grammars)
 
 
-def choice(asked: Sampling, default: Sampling) -> Choice:
-    """Decide every value: what was asked, else the model's own; a seed that was not asked for is drawn."""
+def choice(asked: Sampling, default: Sampling, place: int = 0) -> Choice:
+    """Decide every value: what was asked, else the model's own; a seed that was not asked for is drawn.
+
+    Several answers to one request differ by their place; the first is what a single one would be.
+    """
     temperature = _first(asked.temperature, default.temperature, 0.0)
     return Choice(
         temperature=temperature,
         top_k=int(_first(asked.top_k, default.top_k, 0)),
         top_p=_first(asked.top_p, default.top_p, 1.0),
         min_p=_first(asked.min_p, default.min_p, 0.0),
-        seed=secrets.randbits(64) if asked.seed is None else asked.seed & (2**64 - 1),
+        seed=secrets.randbits(64) if asked.seed is None else (asked.seed ^ place * _GOLDEN) & (2**64 - 1),
         repetition_penalty=_first(asked.repetition_penalty, default.repetition_penalty, 1.0),
         presence_penalty=asked.presence_penalty,
         frequency_penalty=asked.frequency_penalty,

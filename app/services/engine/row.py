@@ -81,6 +81,7 @@ class Row:
         self.drawn = 0  # tokens of the answer that are drawn
         self.fed = 0  # tokens of the answer that are in the layers
         self.finished: FinishReason | None = None
+        self.siblings: list[Row] = []  # other answers to the same prompt, which share its computation
         self.bound = bound
         self.logprobs = logprobs  # how many alternatives are told with each token; None is no log-probabilities
         self.forced: deque[int] = deque()  # tokens that are said next, whatever is drawn
@@ -105,6 +106,25 @@ class Row:
         layers, self.layers = self.layers, None
         assert layers is not None
         return layers
+
+    def share(self) -> list["Row"]:
+        """Bring the siblings to where this row's prompt is. Returns all of them, this one first."""
+        for sibling in self.siblings:
+            sibling.done = sibling.cached = self.done
+            sibling.clock.prefill_began = self.clock.prefill_began
+        return [self, *self.siblings]
+
+    def without(self, generation: RunningGeneration) -> "Row | None":
+        """Give what is left of this row and its siblings without the one that belongs to a generation."""
+        rows = [row for row in (self, *self.siblings) if row.generation is not generation]
+        if not rows:
+            return None
+        first, *rest = rows
+        if first is not self:
+            first.layers, first.done, first.cached = self.layers, self.done, self.cached
+            first.clock.prefill_began = self.clock.prefill_began
+        first.siblings = rest
+        return first
 
     def progress(self) -> Progress:
         """How far the prompt is."""
