@@ -26,7 +26,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
     """Put the server together. Its engine runs while the application does."""
     settings = settings or read()
     models = models or ModelService(settings)
-    limits = Limits(settings.max_messages, settings.max_stop_strings, settings.max_stop_length, settings.max_prompts)
+    limits = Limits(settings.max_messages, settings.max_stop_strings, settings.max_stop_length, settings.max_choices)
     app = Litestar(
         route_handlers=[
             ChatController,

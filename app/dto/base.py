@@ -50,4 +50,4 @@ class Limits:
     messages: int = 4096
     stop_strings: int = 256
     stop_length: int = 4096  # bytes
-    prompts: int = 64
+    choices: int = 64

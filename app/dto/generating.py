@@ -1,12 +1,14 @@
 """What every request that generates text may say: how tokens are chosen, when it ends, and how it is streamed."""
 
-from typing import Any
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 import app.services.generation as gen
 from app.dto.base import Body, Limits, RequestBody
-from app.services.errors import UnprocessableBody
+from app.services.errors import InvalidRequest, UnprocessableBody
 
 _BANNED = -1e9  # a logit that is never drawn; an infinity would be no number where every token is banned
 
@@ -15,6 +17,13 @@ class StreamOptions(Body):
     """What else a stream should carry."""
 
     include_usage: bool = False
+
+
+class Grammar(Body):
+    """A grammar with its language."""
+
+    type: Literal["gbnf", "lark"]
+    grammar: str
 
 
 class Generating(RequestBody):
@@ -40,6 +49,10 @@ class Generating(RequestBody):
         default_factory=dict, description="by token id, or llama.cpp's pairs; false bans", examples=[{"42": -100}]
     )
     ignore_eos: bool = False
+    json_schema: dict[str, Any] = Field(default_factory=dict, description="the answer is JSON of this schema")
+    grammar: str | Grammar = Field(default="", description="GBNF, or another language by name")
+    regex: str | None = Field(default=None, min_length=1, description="the whole answer matches it")
+    choice: list[str] | None = Field(default=None, min_length=1, description="the answer is one of these")
     return_progress: bool = False
     timings_per_token: bool = False
     sse_ping_interval: float | None = Field(default=None, ge=-1, le=3600, description="seconds; 0 or -1 is never")
@@ -98,11 +111,30 @@ class Generating(RequestBody):
             logit_bias=self._biases(),
         )
 
+    def constraint(self) -> gen.Constraint | None:
+        """Say what the answer has to be. Raises InvalidRequest for two such wishes."""
+        asked = list(self._constraints())
+        if len(asked) > 1:
+            raise InvalidRequest(f"{asked[0].param} and {asked[1].param} exclude each other", param=asked[1].param)
+        return asked[0] if asked else None
+
     def token_limit(self) -> int | None:
         """Give the most tokens of the answer, None for as many as the context holds."""
         given = (self.n_predict, self.max_completion_tokens, self.max_tokens)
         limit = next((value for value in given if value is not None), -1)
         return None if limit == -1 else limit
+
+    def _constraints(self) -> Iterator[gen.Constraint]:
+        if self.json_schema:
+            yield gen.Constraint("json_schema", json.dumps(self.json_schema), "json_schema")
+        if self.grammar:
+            language = self.grammar.type if isinstance(self.grammar, Grammar) else "gbnf"
+            text = self.grammar.grammar if isinstance(self.grammar, Grammar) else self.grammar
+            yield gen.Constraint(language, text, "grammar")
+        if self.regex:
+            yield gen.Constraint("regex", self.regex, "regex")
+        if self.choice:
+            yield gen.Constraint("choice", json.dumps(self.choice), "choice")
 
     def _biases(self) -> dict[int, float]:
         if isinstance(self.logit_bias, dict):

@@ -14,6 +14,7 @@ from app.dto.base import Limits, Reply
 from app.dto.counts import PromptProgress, TimingsReply
 from app.dto.generating import Generating
 from app.dto.models import generation_params
+from app.dto.openai_chat import ContentLogprob
 from app.dto.prompt import Prompt, prompts
 
 
@@ -21,8 +22,7 @@ class NativeGenerating(Generating):
     """What both of llama.cpp's ways to ask for text have."""
 
     response_fields: list[str] = Field(default_factory=list, max_length=256, examples=[["content"]])
-    # What llama.cpp checks although this server refuses it.
-    n_probs: int = Field(default=0, ge=0)
+    n_probs: int = Field(default=0, ge=0, le=100)
     return_tokens: bool = False
 
     def to_generations(self, limits: Limits) -> list[gen.GenerationRequest]:
@@ -36,6 +36,8 @@ class NativeGenerating(Generating):
                 max_tokens=self.token_limit(),
                 stop=self.stop_strings,
                 ignore_eos=self.ignore_eos,
+                constraint=self.constraint(),
+                logprobs=self.n_probs if self.n_probs or self.return_tokens else None,
                 parse_tool_calls=False,
                 split_reasoning=False,
             )
@@ -95,6 +97,7 @@ class NativeCompletion(Reply, kw_only=True):
     stopping_word: str
     tokens_cached: int
     timings: TimingsReply
+    completion_probabilities: list[ContentLogprob] | UnsetType = UNSET
 
 
 class NativeChunk(Reply, kw_only=True):
@@ -108,12 +111,13 @@ class NativeChunk(Reply, kw_only=True):
     tokens_predicted: int
     tokens_evaluated: int
     timings: TimingsReply | UnsetType = UNSET
+    completion_probabilities: list[ContentLogprob] | UnsetType = UNSET
     prompt_progress: PromptProgress | UnsetType = UNSET
 
 
 def native_answer(said: Sequence[gen.Completion], request: NativeGenerating) -> Any:
     """Spell finished answers: one alone as an object, several as a list, each with the fields that were asked for."""
-    spelled = [_spell(place, answer, request, content=answer.text) for place, answer in enumerate(said)]
+    spelled = [_spell(place, answer, request, whole=True) for place, answer in enumerate(said)]
     return spelled if len(spelled) > 1 else spelled[0]
 
 
@@ -140,9 +144,11 @@ class NativeStream:
                 chunk = self._chunk(event, event.text, event.timings.completion_tokens)
                 if self._request.timings_per_token:
                     chunk.timings = TimingsReply.of(event.timings)
+                chunk.tokens = _tokens(event.logprobs, self._request)
+                chunk.completion_probabilities = _probabilities(event.logprobs, self._request)
                 yield chunk
             case gen.Finished():
-                yield _spell(event.choice, said, self._request, content="")
+                yield _spell(event.choice, said, self._request, whole=False)
 
     def _chunk(self, event: gen.Event, text: str, predicted: int) -> NativeChunk:
         started = self._said[event.choice].started
@@ -153,27 +159,37 @@ class NativeStream:
 
 
 def _spell(
-    place: int, said: gen.Completion, request: NativeGenerating, *, content: str
+    place: int, said: gen.Completion, request: NativeGenerating, *, whole: bool
 ) -> NativeCompletion | dict[str, Any]:
     assert said.started is not None and said.finished is not None
     started, finished = said.started, said.finished
     predicted = finished.timings.completion_tokens
-    whole = NativeCompletion(
+    answer = NativeCompletion(
         index=place,
-        content=content,
+        content=said.text if whole else "",
+        tokens=_tokens(said.logprobs, request) if whole else [],
         model=said.model,
         tokens_predicted=predicted,
         tokens_evaluated=started.prompt_tokens,
         generation_settings=_settings(request, started.defaults),
         prompt=started.prompt,
         has_new_line="\n" in said.text,
-        truncated=finished.reason == "length" and 0 < predicted >= started.context_length - started.prompt_tokens,
+        truncated=finished.cause == "context",
         stop_type="limit" if finished.reason == "length" else "word" if finished.stop else "eos",
         stopping_word=finished.stop or "",
         tokens_cached=started.prompt_tokens + max(0, predicted - 1),
         timings=TimingsReply.of(finished.timings),
+        completion_probabilities=_probabilities(said.logprobs, request) if whole else UNSET,
     )
-    return _picked(msgspec.to_builtins(whole), request.response_fields) if request.response_fields else whole
+    return _picked(msgspec.to_builtins(answer), request.response_fields) if request.response_fields else answer
+
+
+def _tokens(scores: Sequence[gen.TokenLogprob], request: NativeGenerating) -> list[int]:
+    return [score.token for score in scores] if request.return_tokens else []
+
+
+def _probabilities(scores: Sequence[gen.TokenLogprob], request: NativeGenerating) -> list[ContentLogprob] | UnsetType:
+    return [ContentLogprob.of(score) for score in scores] if request.n_probs else UNSET
 
 
 def _picked(whole: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -213,10 +229,11 @@ def _settings(request: NativeGenerating, defaults: gen.Sampling) -> dict[str, An
         "ignore_eos": request.ignore_eos,
         "stream": request.stream,
         "timings_per_token": request.timings_per_token,
+        "n_probs": request.n_probs,
         "stop": list(request.stop_strings),
         "logit_bias": [{"token": token, "bias": bias} for token, bias in asked.logit_bias.items()],
         "dry_sequence_breakers": ["\n", ":", '"', "*"],
-        "grammar": "",
+        "grammar": request.grammar if isinstance(request.grammar, str) else request.grammar.grammar,
         "grammar_lazy": False,
         "grammar_triggers": [],
         "preserved_tokens": [],

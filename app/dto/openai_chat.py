@@ -1,8 +1,9 @@
 """OpenAI's chat completions, with llama.cpp's and Tiles' extras."""
 
+import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import UNSET, Meta, UnsetType
@@ -16,6 +17,13 @@ from app.dto.generating import Generating, StreamOptions
 from app.services.errors import InvalidRequest, UnprocessableBody, UnsupportedParameter
 
 _MEDIA = {"image_url": "images", "input_audio": "audio", "input_video": "video", "file": "files"}
+
+# Arguments of the call that renders the template, not of the template.
+_NOT_FOR_TEMPLATES = {
+    *("self", "messages", "conversation", "tools", "tokenize", "chat_template", "tokenizer_kwargs"),
+    *("add_generation_prompt", "continue_final_message", "padding", "truncation", "max_length"),
+    *("return_dict", "return_tensors", "return_assistant_tokens_mask"),
+}
 
 
 class ContentPart(Body):
@@ -112,6 +120,40 @@ class Tool(Body):
         return self.model_dump(exclude_none=True, exclude_unset=True) | {"type": "function"}
 
 
+class JsonSchema(Body):
+    """A named schema."""
+
+    name: str = "answer"
+    description: str | None = None
+    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema", description="JSON schema")
+    strict: bool = True
+
+
+class ResponseFormat(Body):
+    """What the answer has to be."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema", description="llama.cpp's, with json_object")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "ResponseFormat":
+        if self.type == "json_schema" and self.json_schema is None and self.schema_ is None:
+            raise ValueError("'json_schema' is missing")
+        return self
+
+    def to_constraint(self) -> gen.Constraint | None:
+        """Say it in the common vocabulary."""
+        if self.type == "text":
+            return None
+        schema = self.json_schema.schema_ if self.json_schema else self.schema_
+        return gen.Constraint("json_schema", json.dumps(schema or {"type": "object"}), "response_format")
+
+
+# Tokens of reasoning for an effort.
+EFFORTS = {"none": 0, "minimal": 128, "low": 512, "medium": 2048, "high": 8192}
+
+
 class ChatRequest(Generating):
     """A conversation to be answered."""
 
@@ -125,16 +167,18 @@ class ChatRequest(Generating):
     reasoning_format: Literal["auto", "none", "deepseek", "deepseek-legacy"] = "auto"
     continue_final_message: bool = False
     add_generation_prompt: bool = True
-    # What OpenAI checks although this server refuses or ignores it.
-    n: int = Field(default=1, ge=1, le=128)
+    response_format: ResponseFormat | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    thinking_budget_tokens: int | None = Field(default=None, ge=-1, description="-1 is no bound")
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=20)
+    # What OpenAI checks although this server refuses it.
+    n: int = Field(default=1, ge=1, le=128)
 
     @field_validator("chat_template_kwargs")
     @classmethod
     def _own_kwargs(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
-        taken = {"messages", "conversation", "tools", "tokenize", "add_generation_prompt", "chat_template"}
-        if wrong := sorted(taken & kwargs.keys()):
+        if wrong := sorted(_NOT_FOR_TEMPLATES & kwargs.keys()):
             raise ValueError(f"'{wrong[0]}' is not for the caller to set")
         if not isinstance(kwargs.get("enable_thinking", True), bool):
             raise ValueError("'enable_thinking' is true or false")
@@ -154,12 +198,15 @@ class ChatRequest(Generating):
         return gen.GenerationRequest(
             messages=tuple(message.to_message(place) for place, message in enumerate(self.messages)),
             tools=tuple(tool.to_template() for tool in self.tools),
-            template_kwargs=self.chat_template_kwargs,
+            template_kwargs=self._template_kwargs(),
             continue_final_message=self._continues(),
             sampling=self.sampling(),
             max_tokens=self.token_limit(),
             stop=self.stop_strings,
             ignore_eos=self.ignore_eos,
+            constraint=self._constraint(),
+            logprobs=self._logprobs(),
+            thinking_budget=self._thinking_budget(),
             parse_tool_calls=self._parses_calls(),
             split_reasoning=self.reasoning_format != "none",
         )
@@ -183,6 +230,32 @@ class ChatRequest(Generating):
         if roles[-1] == "assistant" and self.messages[-1].tool_calls:
             raise InvalidRequest("the last message calls tools; their results are missing", param="messages")
         return roles[-1] == "assistant"
+
+    def _constraint(self) -> gen.Constraint | None:
+        constraint = self.constraint()
+        if constraint and self.tools and self.tool_choice != "none":
+            raise InvalidRequest(f"{constraint.param} and tools exclude each other", param=constraint.param)
+        return constraint
+
+    def _constraints(self) -> Iterator[gen.Constraint]:
+        if self.response_format and (constraint := self.response_format.to_constraint()):
+            yield constraint
+        yield from super()._constraints()
+
+    def _logprobs(self) -> int | None:
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("top_logprobs needs logprobs", param="top_logprobs")
+        return self.top_logprobs if self.logprobs else None
+
+    def _template_kwargs(self) -> dict[str, Any]:
+        if self.reasoning_effort is None or "enable_thinking" in self.chat_template_kwargs:
+            return self.chat_template_kwargs
+        return {"enable_thinking": self.reasoning_effort != "none"} | self.chat_template_kwargs
+
+    def _thinking_budget(self) -> int | None:
+        if self.thinking_budget_tokens is not None:
+            return None if self.thinking_budget_tokens == -1 else self.thinking_budget_tokens
+        return None if self.reasoning_effort is None else EFFORTS[self.reasoning_effort]
 
     def _parses_calls(self) -> bool:
         if self.tool_choice in ("auto", "none"):
@@ -220,12 +293,54 @@ class ReplyMessage(Reply, kw_only=True):
     tool_calls: list[ReplyToolCall] | UnsetType = UNSET
 
 
+class TopLogprob(Reply, kw_only=True):
+    """A token and how likely it was."""
+
+    id: int
+    token: str
+    bytes: list[int]
+    logprob: Annotated[float, Meta(description="natural logarithm, before penalties and temperature")]
+
+
+class ContentLogprob(TopLogprob, kw_only=True):
+    """A token of the answer, and what was likely in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+    @classmethod
+    def of(cls, score: gen.TokenLogprob) -> "ContentLogprob":
+        """Spell a score."""
+        return cls(**_score(score), top_logprobs=[TopLogprob(**_score(top)) for top in score.top])
+
+
+class ChoiceLogprobs(Reply, kw_only=True):
+    """How likely the tokens of the answer were."""
+
+    content: list[ContentLogprob]
+
+
+def _score(score: gen.TokenLogprob) -> dict[str, Any]:
+    token = score.data.decode(errors="replace")
+    return {"id": score.token, "token": token, "bytes": list(score.data), "logprob": score.logprob}
+
+
+def _logprobs(scores: Iterable[gen.TokenLogprob]) -> ChoiceLogprobs:
+    return ChoiceLogprobs(content=[ContentLogprob.of(score) for score in scores])
+
+
 class Choice(Reply, kw_only=True):
     """The answer and why it ended."""
 
     index: int = 0
     message: ReplyMessage
+    logprobs: ChoiceLogprobs | UnsetType = UNSET
     finish_reason: Literal["stop", "length", "tool_calls"]
+
+
+class TilesExtras(Reply, kw_only=True):
+    """What this server adds to the dialect."""
+
+    finish: Annotated[gen.FinishCause, Meta(description="why the answer ended, more exactly")]
 
 
 class ChatCompletion(Reply, kw_only=True):
@@ -240,6 +355,7 @@ class ChatCompletion(Reply, kw_only=True):
     usage: Usage
     timings: TimingsReply
     metrics: Metrics
+    tiles: TilesExtras
 
     @classmethod
     def of(cls, said: gen.Completion) -> "ChatCompletion":
@@ -250,11 +366,17 @@ class ChatCompletion(Reply, kw_only=True):
             id=new_id(),
             created=int(time.time()),
             model=said.model,
-            choices=[Choice(message=_message(said), finish_reason=said.finished.reason)],
+            choices=[_choice(said, said.finished)],
             usage=Usage.of(timings),
             timings=TimingsReply.of(timings),
             metrics=Metrics.of(timings),
+            tiles=TilesExtras(finish=said.finished.cause),
         )
+
+
+def _choice(said: gen.Completion, finished: gen.Finished) -> Choice:
+    logprobs = _logprobs(said.logprobs) if said.logprobs else UNSET
+    return Choice(message=_message(said), finish_reason=finished.reason, logprobs=logprobs)
 
 
 def _message(said: gen.Completion) -> ReplyMessage:
@@ -280,6 +402,7 @@ class ChunkChoice(Reply, kw_only=True):
 
     index: int = 0
     delta: Delta
+    logprobs: ChoiceLogprobs | UnsetType = UNSET
     finish_reason: Literal["stop", "length", "tool_calls"] | None = None
 
 
@@ -295,6 +418,7 @@ class ChatCompletionChunk(Reply, kw_only=True):
     usage: Usage | UnsetType = UNSET
     timings: TimingsReply | UnsetType = UNSET
     metrics: Metrics | UnsetType = UNSET
+    tiles: TilesExtras | UnsetType = UNSET
     prompt_progress: PromptProgress | UnsetType = UNSET
 
 
@@ -319,7 +443,7 @@ class ChatStream:
                 if self._request.return_progress:
                     yield self._progress(event)
             case gen.Text():
-                yield from self._delta(Delta(content=event.text), event.timings)
+                yield from self._delta(Delta(content=event.text), event.timings, event.logprobs)
             case gen.Reasoning():
                 yield from self._delta(Delta(reasoning_content=event.text), event.timings)
             case gen.ToolCall():
@@ -328,9 +452,13 @@ class ChatStream:
                 yield from self._first()
                 yield from self._last(event)
 
-    def _delta(self, delta: Delta, timings: gen.Timings | None = None) -> Iterator[ChatCompletionChunk]:
+    def _delta(
+        self, delta: Delta, timings: gen.Timings | None = None, logprobs: Sequence[gen.TokenLogprob] = ()
+    ) -> Iterator[ChatCompletionChunk]:
         yield from self._first()
         chunk = self._chunk(delta)
+        if logprobs:
+            chunk.choices[0].logprobs = _logprobs(logprobs)
         if timings is not None and self._request.timings_per_token:
             chunk.timings = TimingsReply.of(timings)
         yield chunk
@@ -343,6 +471,7 @@ class ChatStream:
     def _last(self, event: gen.Finished) -> Iterator[ChatCompletionChunk]:
         chunk = self._chunk(Delta(), event.reason)
         chunk.timings, chunk.metrics = TimingsReply.of(event.timings), Metrics.of(event.timings)
+        chunk.tiles = TilesExtras(finish=event.cause)
         yield chunk
         if self._request.include_usage:
             counted = self._chunk(None)

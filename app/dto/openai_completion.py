@@ -1,5 +1,6 @@
 """OpenAI's text completions, with llama.cpp's extras."""
 
+import codecs
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,9 @@ from app.dto import parameters
 from app.dto.base import Limits, Reply
 from app.dto.counts import FINGERPRINT, PromptProgress, TimingsReply, Usage
 from app.dto.generating import Generating, StreamOptions
+from app.dto.openai_chat import ContentLogprob
 from app.dto.prompt import Prompt, prompts
+from app.services.errors import InvalidRequest
 
 
 class CompletionRequest(Generating):
@@ -25,10 +28,10 @@ class CompletionRequest(Generating):
     suffix: str | None = Field(default=None, description="what follows the answer")
     echo: bool = False
     stream_options: StreamOptions | None = None
-    # What OpenAI checks although this server refuses it.
     n: int = Field(default=1, ge=1, le=128)
+    logprobs: int | None = Field(default=None, ge=0, le=20, description="alternatives to each token")
+    # What OpenAI checks although this server refuses it.
     best_of: int = Field(default=1, ge=1, le=128)
-    logprobs: int | bool | None = None
 
     @property
     def include_usage(self) -> bool:
@@ -38,19 +41,55 @@ class CompletionRequest(Generating):
     def to_generations(self, limits: Limits) -> list[gen.GenerationRequest]:
         """Say it in the common vocabulary, a request for every prompt. Raises AppError for what is refused."""
         self.check(limits)
+        if self.echo and self.logprobs is not None:
+            raise InvalidRequest("logprobs of an echoed prompt are not supported; leave out echo", param="logprobs")
         return [
             gen.GenerationRequest(
                 prompt=parts,
                 suffix=self.suffix or None,
                 sampling=self.sampling(),
+                answers=self.n,
                 max_tokens=self.token_limit(),
                 stop=self.stop_strings,
                 ignore_eos=self.ignore_eos,
+                constraint=self.constraint(),
+                logprobs=self.logprobs,
                 parse_tool_calls=False,
                 split_reasoning=False,
             )
-            for parts in prompts(self.prompt, limits)
+            for parts in prompts(self.prompt, limits, answers=self.n)
         ]
+
+
+class CompletionLogprobs(Reply, kw_only=True):
+    """How likely the tokens were: OpenAI's lists, and llama.cpp's `content`."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: Annotated[list[dict[str, float]] | None, Meta(description="null unless alternatives were asked for")]
+    text_offset: Annotated[list[int], Meta(description="where in the text each token begins, in characters")]
+    content: list[ContentLogprob]
+
+    @classmethod
+    def of(cls, scores: Sequence[gen.TokenLogprob], offset: int) -> "CompletionLogprobs":
+        """Spell the scores of tokens whose text begins at `offset`."""
+        content = [ContentLogprob.of(score) for score in scores]
+        return cls(
+            tokens=[token.token for token in content],
+            token_logprobs=[token.logprob for token in content],
+            top_logprobs=[{top.token: top.logprob for top in token.top_logprobs} for token in content]
+            if any(token.top_logprobs for token in content)
+            else None,
+            text_offset=list(_offsets(scores, offset)),
+            content=content,
+        )
+
+
+def _offsets(scores: Sequence[gen.TokenLogprob], offset: int) -> Iterator[int]:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for score in scores:
+        yield offset
+        offset += len(decoder.decode(score.data))
 
 
 class CompletionChoice(Reply, kw_only=True):
@@ -58,12 +97,12 @@ class CompletionChoice(Reply, kw_only=True):
 
     text: str
     index: int
-    logprobs: None = None
+    logprobs: CompletionLogprobs | None = None
     finish_reason: Literal["stop", "length"] | None
 
 
 class TextCompletion(Reply, kw_only=True):
-    """All the answers, or a piece of a streamed one."""
+    """All the answers to all the prompts, n to each, in the order of the prompts."""
 
     id: Annotated[str, Meta(examples=["cmpl-0c5f"])]
     object: Literal["text_completion"] = "text_completion"
@@ -78,7 +117,7 @@ class TextCompletion(Reply, kw_only=True):
     @classmethod
     def of(cls, said: Sequence[gen.Completion], request: CompletionRequest) -> "TextCompletion":
         """Spell finished answers, in the order of their prompts."""
-        timings = gen.Timings.together([answer.finished.timings for answer in said if answer.finished])
+        timings = gen.Timings.together([answer.finished.timings for answer in said if answer.finished], request.n)
         return cls(
             id=new_id(),
             created=int(time.time()),
@@ -96,7 +135,8 @@ class TextCompletionChunk(TextCompletion, kw_only=True):
 def _choice(place: int, answer: gen.Completion, request: CompletionRequest) -> CompletionChoice:
     assert answer.started is not None and answer.finished is not None
     text = answer.started.prompt + answer.text if request.echo else answer.text
-    return CompletionChoice(text=text, index=place, finish_reason=_reason(answer.finished))
+    logprobs = None if request.logprobs is None else CompletionLogprobs.of(answer.logprobs, 0)
+    return CompletionChoice(text=text, index=place, logprobs=logprobs, finish_reason=_reason(answer.finished))
 
 
 def _reason(finished: gen.Finished) -> Literal["stop", "length"]:
@@ -113,8 +153,8 @@ class CompletionStream:
         self._created = int(time.time())
         self._model = ""
         self._request = request
-        self._unfinished = choices
-        self._timings: list[gen.Timings] = []
+        self._timings: list[gen.Timings | None] = [None] * choices
+        self._said = [0] * choices  # characters
 
     def feed(self, event: gen.Event) -> Iterator[TextCompletionChunk]:
         """Give the chunks of an event, in order."""
@@ -132,18 +172,21 @@ class CompletionStream:
                 chunk = self._chunk(event, event.text)
                 if self._request.timings_per_token:
                     chunk.timings = TimingsReply.of(event.timings)
+                if event.logprobs:
+                    chunk.choices[0].logprobs = CompletionLogprobs.of(event.logprobs, self._said[event.choice])
+                self._said[event.choice] += len(event.text)
                 yield chunk
             case gen.Finished():
                 yield from self._finish(event)
 
     def _finish(self, event: gen.Finished) -> Iterator[TextCompletionChunk]:
-        self._unfinished -= 1
-        self._timings.append(event.timings)
+        self._timings[event.choice] = event.timings
         chunk = self._chunk(event, "", _reason(event))
-        if self._unfinished:
+        finished = [timings for timings in self._timings if timings is not None]
+        if len(finished) < len(self._timings):
             yield chunk
             return
-        timings = gen.Timings.together(self._timings)
+        timings = gen.Timings.together(finished, self._request.n)
         chunk.timings = TimingsReply.of(timings)
         if self._request.include_usage:
             yield chunk

@@ -54,7 +54,13 @@ _SAMPLED = _honoured(
     repeat_penalty="llama.cpp's name of repetition_penalty",
     repeat_last_n="how many tokens of the answer the penalties count; -1 is all, 0 turns them off",
     logit_bias="token id to bias, -100 to 100, or llama.cpp's list of pairs, in which false bans a token",
-    ignore_eos="go on past the end token",
+    ignore_eos="go on past the end token; not under a grammar, which ends with it",
+)
+_BOUND = _honoured(
+    json_schema="the answer is JSON of this schema; it always parses, max_tokens permitting",
+    grammar="GBNF as text; {type, grammar} for gbnf and lark",
+    regex="the whole answer matches it",
+    choice="the answer is one of these strings",
 )
 _LENGTH = _honoured(
     max_tokens="-1 or absent is up to the context, 0 computes the prompt only",
@@ -86,7 +92,13 @@ CHAT: tuple[Parameter, ...] = (
     *_honoured(stream_options="include_usage"),
     *_LENGTH,
     *_SAMPLED,
+    *_honoured(response_format="text, json_object and json_schema; the answer always parses, max_tokens permitting"),
+    *_BOUND,
     *_honoured(
+        reasoning_effort="none 0, minimal 128, low 512, medium 2048, high 8192 tokens of reasoning",
+        thinking_budget_tokens="wins over reasoning_effort; leaves a quarter of max_tokens for the answer; -1 is none",
+        logprobs="of the answer's tokens, not of the reasoning",
+        top_logprobs="0 to 20",
         tools="go to the chat template; calls are parsed",
         tool_choice="auto and none",
         chat_template_kwargs="go to the chat template",
@@ -97,15 +109,8 @@ CHAT: tuple[Parameter, ...] = (
     *_STREAMED,
     *_WITHOUT_EFFECT,
     _refused("n", "more than one answer is not supported yet", 1),
-    _refused("logprobs", "is not supported yet", False),
-    _refused("top_logprobs", "is not supported yet", 0),
     _refused("n_probs", "is not supported yet", 0),
-    _refused("response_format", "other than text is not supported yet", {"type": "text"}),
-    _refused("json_schema", "is not supported yet", {}),
-    _refused("grammar", "is not supported yet", ""),
     _refused("parallel_tool_calls", "of false cannot be enforced yet", True),
-    _refused("reasoning_effort", "is not supported yet; chat_template_kwargs.enable_thinking does that"),
-    _refused("thinking_budget_tokens", "is not supported yet", -1),
     _refused("xtc_probability", "is not supported yet", 0, 0.0),
     _refused("service_tier", "other than auto and default does not exist here", "auto", "default"),
     _refused("modalities", "other than text are not supported", ["text"]),
@@ -120,9 +125,7 @@ CHAT: tuple[Parameter, ...] = (
 )
 
 _TEXT_ONLY = (
-    _refused("response_format", "other than text is not supported yet", {"type": "text"}),
-    _refused("json_schema", "is not supported yet", {}),
-    _refused("grammar", "is not supported yet", ""),
+    _refused("response_format", "belongs to chat completions; use json_schema, grammar, regex or choice"),
     _refused("xtc_probability", "is not supported yet", 0, 0.0),
     _refused("lora", "is not supported yet", []),
 )
@@ -131,16 +134,19 @@ _PROMPT = "a string, token ids, both mixed, or {prompt_string}; a list of string
 COMPLETION: tuple[Parameter, ...] = (
     *_honoured(prompt=_PROMPT, suffix="for models with fill-in-the-middle tokens", echo="the prompt before the answer"),
     *_SERVED,
-    *_honoured(stream_options="include_usage moves the usage to a chunk of its own"),
+    *_honoured(
+        stream_options="include_usage moves the usage to a chunk of its own",
+        n="answers to every prompt, each with a seed of its own",
+        logprobs="alternatives to each token, 0 to 20; OpenAI's lists and llama.cpp's content",
+    ),
     *_LENGTH,
     *_SAMPLED,
+    *_BOUND,
     *_STREAMED,
     *_WITHOUT_EFFECT,
-    _refused("n", "more than one answer to a prompt is not supported yet", 1),
-    _refused("best_of", "more than one answer to a prompt is not supported yet", 1),
-    _refused("logprobs", "is not supported yet", False),
-    _refused("n_probs", "is not supported yet", 0),
-    _refused("return_tokens", "is not supported yet", False),
+    _refused("best_of", "is not supported; n gives several answers", 1),
+    _refused("n_probs", "is llama.cpp's; use logprobs", 0),
+    _refused("return_tokens", "is llama.cpp's; POST /completion has it", False),
     _refused("service_tier", "other than auto and default does not exist here", "auto", "default"),
     *_TEXT_ONLY,
 )
@@ -149,13 +155,16 @@ _NATIVE = (
     *_SERVED,
     *_LENGTH,
     *_SAMPLED,
+    *_BOUND,
     *_STREAMED,
-    *_honoured(response_fields="names of fields to answer with; a/b takes b out of a"),
+    *_honoured(
+        response_fields="names of fields to answer with; a/b takes b out of a",
+        n_probs="how many of the most likely tokens are told with each token, before sampling; 0 to 100",
+        return_tokens="the ids of the answer's tokens, without the end token",
+    ),
     *_WITHOUT_EFFECT,
-    *_ignored("goes with n_probs", "post_sampling_probs"),
-    _refused("n_probs", "is not supported yet", 0),
-    _refused("n_cmpl", "more than one answer to a prompt is not supported yet", 1),
-    _refused("return_tokens", "is not supported yet", False),
+    _refused("post_sampling_probs", "is not supported", False),
+    _refused("n_cmpl", "is not supported; a prompt can stand in the list several times", 1),
     _refused("image_data", "is not supported: this model reads text only", []),
     *_TEXT_ONLY,
 )

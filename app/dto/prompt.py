@@ -19,10 +19,10 @@ Part = str | int | PromptObject
 Prompt = str | PromptObject | list[Part | list[Part]]
 
 
-def prompts(given: Prompt, limits: Limits) -> list[tuple[str | int, ...]]:
+def prompts(given: Prompt, limits: Limits, *, answers: int = 1) -> list[tuple[str | int, ...]]:
     """Take apart what was given: a list with a number in it is one prompt, every other list is several.
 
-    Raises InvalidRequest for media, UnprocessableBody for no prompt or too many.
+    Raises InvalidRequest for media, UnprocessableBody for no prompt or too many, each with so many answers.
     """
     if not isinstance(given, list) or any(isinstance(item, int) for item in given):
         several: list[Any] = [given]
@@ -30,8 +30,8 @@ def prompts(given: Prompt, limits: Limits) -> list[tuple[str | int, ...]]:
         several = given
     if not several:
         raise UnprocessableBody("prompt: there is none in the list", param="prompt")
-    if len(several) > limits.prompts:
-        raise UnprocessableBody(f"prompt: more than {limits.prompts} prompts", param="prompt")
+    if len(several) * answers > limits.choices:
+        raise UnprocessableBody(f"prompt: more than {limits.choices} answers to one request", param="prompt")
     return [parts(one) for one in several]
 
 

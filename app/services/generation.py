@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 FinishReason = Literal["stop", "length", "tool_calls"]
+FinishCause = Literal["end_token", "stop_string", "max_tokens", "context", "repetition"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,15 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the answer has to be, as a grammar. `param` is the parameter that asks for it."""
+
+    kind: Literal["json_schema", "regex", "choice", "gbnf", "lark"]
+    text: str  # a JSON schema, a pattern, a JSON list of strings, or a grammar
+    param: str
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """Everything the engine needs for one answer: a conversation, or a `prompt` that goes past the chat template."""
 
@@ -69,9 +79,14 @@ class GenerationRequest:
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     continue_final_message: bool = False  # go on with the last assistant message instead of answering it
     sampling: Sampling = field(default_factory=Sampling)
+    answers: int = 1  # to the same prompt, which is computed once
     max_tokens: int | None = None  # None is up to the context; 0 is prefill only
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    constraint: Constraint | None = None  # binds the answer, not the reasoning before it
+    logprobs: int | None = None  # None is none; else how many alternatives each token comes with
+    thinking_budget: int | None = None  # tokens of reasoning, after which it is closed; None is no bound
+    stop_repetition: bool = True  # end an answer that only repeats itself
     parse_tool_calls: bool = True  # False leaves the calls in the text
     split_reasoning: bool = True  # False leaves the reasoning and its tags in the text
 
@@ -89,11 +104,14 @@ class Timings:
     total_ms: float
 
     @classmethod
-    def together(cls, several: Sequence["Timings"]) -> "Timings":
-        """Sum up answers that were made side by side: tokens add, the longest time counts."""
+    def together(cls, several: Sequence["Timings"], answers: int = 1) -> "Timings":
+        """Sum up answers that were made side by side: tokens add, the longest time counts.
+
+        They come in the order of their prompts, so many answers to each; a prompt counts once.
+        """
         return cls(
-            cached_tokens=sum(one.cached_tokens for one in several),
-            prompt_tokens=sum(one.prompt_tokens for one in several),
+            cached_tokens=sum(one.cached_tokens for one in several[::answers]),
+            prompt_tokens=sum(one.prompt_tokens for one in several[::answers]),
             prompt_ms=max(one.prompt_ms for one in several),
             completion_tokens=sum(one.completion_tokens for one in several),
             completion_ms=max(one.completion_ms for one in several),
@@ -124,11 +142,22 @@ class Progress(OfChoice):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely a token was, before penalties and temperature; natural logarithm, rounded."""
+
+    token: int
+    data: bytes
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()  # the most likely tokens instead, the best first
+
+
+@dataclass(frozen=True, slots=True)
 class Text(OfChoice):
     """A piece of the answer."""
 
     text: str
     timings: Timings
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +175,7 @@ class Finished(OfChoice):
     reason: FinishReason
     stop: str | None
     timings: Timings
+    cause: FinishCause = "end_token"
 
 
 Event = Started | Progress | Text | Reasoning | ToolCall | Finished
@@ -176,6 +206,7 @@ class Completion:
     text: str = ""
     reasoning: str = ""
     tool_calls: list[ToolCall] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     finished: Finished | None = None
 
     @property
@@ -190,6 +221,7 @@ class Completion:
                 self.started = event
             case Text():
                 self.text += event.text
+                self.logprobs.extend(event.logprobs)
             case Reasoning():
                 self.reasoning += event.text
             case ToolCall():

@@ -24,7 +24,6 @@ from app.settings import Settings
 
 if TYPE_CHECKING:  # it imports MLX, which belongs on the engine thread
     from app.services.engine.loaded import LoadedModel
-    from app.services.engine.prompt import Prompt
 
 log = structlog.get_logger()
 
@@ -107,11 +106,14 @@ class ModelService:
             raise Unavailable("Loading model", retry_after=loading.seconds_left(), code="loading")
 
     async def generate(self, request: GenerationRequest) -> Generation:
-        """Begin an answer. Returns once the request is accepted; raises AppError for what is refused."""
+        """Begin the answers to a request, one as a rule, to be read as one.
+
+        Returns once the request is accepted; raises AppError for what is refused.
+        """
         return await self.generate_all((request,))
 
     async def generate_all(self, requests: Sequence[GenerationRequest]) -> Generation:
-        """Begin answers that are made side by side, to be read as one; all of them or, with an AppError, none."""
+        """Begin the answers to several requests side by side: all of them or, with an AppError, none."""
         model = self.require()
         self._require_place()
         self._preparing += len(requests)
@@ -119,7 +121,14 @@ class ModelService:
             prompts = [await self._engine.prepare(model, self._with_system_prompt(request)) for request in requests]
         finally:
             self._preparing -= len(requests)
-        generations = [self._submit(model, *pair) for pair in zip(prompts, requests, strict=True)]
+        generations = [
+            generation
+            for prompt, request in zip(prompts, requests, strict=True)
+            for generation in self._engine.submit(model, prompt, request)
+        ]
+        for generation in generations:
+            self._running.add(generation)
+            generation.over.add_done_callback(partial(self._forget, generation))
         return generations[0] if len(generations) == 1 else Several(generations)
 
     async def render(self, request: GenerationRequest) -> str:
@@ -247,11 +256,8 @@ class ModelService:
         if not self._settings.skip_session_persist:
             await asyncio.to_thread(session.write, self._settings.session_file, saved)
 
-    def _submit(self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest) -> RunningGeneration:
-        generation = self._engine.submit(model, prompt, request)
-        self._running.add(generation)
-        generation.over.add_done_callback(lambda _: self._running.discard(generation))
-        return generation
+    def _forget(self, generation: RunningGeneration, _: object) -> None:
+        self._running.discard(generation)
 
     def _require_place(self) -> None:
         waiting = len(self._running) + self._preparing - self._settings.max_batch

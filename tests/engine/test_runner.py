@@ -183,6 +183,20 @@ def test_an_end_token_ends_a_row_and_no_tokens_means_prompt_only(workshop: Works
     assert (ended.finished, none.finished, none.answer, none.done) == ("stop", "length", [], len(prompt))
 
 
+@pytest.mark.parametrize("overlap", [False, True])
+def test_several_answers_share_the_prompt_and_are_what_each_would_be_alone(workshop: Workshop, overlap: bool) -> None:
+    prompt = prompts(1, 80)[0] * 3
+    rows = [workshop.row(prompt, choice, 10) for choice in CHOICES[:4]]
+    first = rows[0]
+    first.siblings = rows[1:]
+    neighbour = workshop.row(prompts(2)[1], CHOICES[5], 30)
+    runner = workshop.runner(overlap=overlap)
+    finish(runner, [neighbour, first])
+    assert [row.answer for row in rows] == [workshop.alone(prompt, choice, 10) for choice in CHOICES[:4]]
+    assert [row.cached for row in rows] == [0, *[len(prompt) - 1] * 3]
+    assert neighbour.answer == workshop.alone(prompts(2)[1], CHOICES[5], 30)
+
+
 def test_a_failure_ends_the_rows_and_the_next_is_answered(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = workshop.runner()
     rows = [workshop.row(prompt, Choice()) for prompt in prompts(4)]

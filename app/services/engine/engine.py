@@ -76,13 +76,15 @@ class Engine:
         """Do what a model's prompt builder can do on the thread of prompts, which is its only one."""
         return await asyncio.get_running_loop().run_in_executor(self._prompts, partial(work, *args, **kwargs))
 
-    def submit(self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest) -> RunningGeneration:
-        """Queue a prepared request and return the end from which its events are read."""
-        generation = RunningGeneration(self._cancel)
+    def submit(self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest) -> list[RunningGeneration]:
+        """Queue a prepared request. Returns the ends from which the events of its answers are read."""
         facts = model.facts
-        generation.put(Started(facts.id, len(prompt.tokens), prompt.text, facts.context_length, facts.defaults))
-        self._commands.put(partial(self._on_submit, model, prompt, request, generation))
-        return generation
+        started = Started(facts.id, len(prompt.tokens), prompt.text, facts.context_length, facts.defaults)
+        generations = [RunningGeneration(self._cancel) for _ in range(request.answers)]
+        for generation in generations:
+            generation.put(started)
+        self._commands.put(partial(self._on_submit, model, prompt, request, generations))
+        return generations
 
     def _cancel(self, generation: RunningGeneration) -> None:
         self._commands.put(partial(self._on_cancel, generation))
@@ -156,6 +158,7 @@ class Engine:
             loaded.warm_up()
             release()
             self._runners.append(loaded.runner)
+            threading.Thread(target=loaded.grammars.warm_up, name="grammar", daemon=True).start()
             progress(1.0)
             promise.keep(loaded)
         except AppError as error:
@@ -172,12 +175,13 @@ class Engine:
         promise.keep(None)
 
     def _on_submit(
-        self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest, generation: RunningGeneration
+        self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest, generations: list[RunningGeneration]
     ) -> None:
-        if model.runner.retired:
-            self._outbox.put(generation, [Unavailable("The model was unloaded", code="model_unloaded")])
+        if not model.runner.retired:
+            model.runner.submit(model.rows(prompt, request, generations))
             return
-        model.runner.submit(model.row(prompt, request, generation))
+        for generation in generations:
+            self._outbox.put(generation, [Unavailable("The model was unloaded", code="model_unloaded")])
 
     def _on_cancel(self, generation: RunningGeneration) -> None:
         for runner in self._runners:

@@ -22,14 +22,18 @@ _INFILL_MARKS = (
     ("<PRE>", "<SUF>", "<MID>"),
 )
 
+# What a template raises over a conversation that it was not written for.
+_REFUSALS = (TemplateError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt that fits: its text and tokens, and whether it ends inside the model's reasoning."""
+    """A prompt that fits: text and tokens, whether it ends inside the model's reasoning, the grammar of its answer."""
 
     text: str
     tokens: list[int]
     thinking: bool
+    matcher: Any = None  # llguidance's LLMatcher
 
 
 class PromptBuilder:
@@ -79,7 +83,7 @@ class PromptBuilder:
                 continue_final_message=request.continue_final_message,
                 **request.template_kwargs,
             )
-        except (TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except _REFUSALS as error:
             raise InvalidRequest(
                 f"The model's chat template refuses this conversation: {_line(error)}", param="messages"
             ) from error

@@ -48,9 +48,10 @@ class Runner:
     def cancel(self, generation: RunningGeneration) -> None:
         """Drop the row of a reader that has gone; what was computed is kept for the next request."""
         for queue in (self._waiting, self._prompts):
-            for row in [row for row in queue if row.generation is generation]:
-                queue.remove(row)
-                self._keep(row)
+            for place, row in enumerate(queue):
+                if generation in (one.generation for one in (row, *row.siblings)):
+                    self._drop(queue, place, generation)
+                    break
         self._end([row for row in self._batch.rows if row.generation is generation])
 
     @property
@@ -68,9 +69,18 @@ class Runner:
         self._model = None
         self._batch = Batch(None, self._vocabulary, overlap=self._overlap)
 
+    def _drop(self, queue: deque[Row], place: int, generation: RunningGeneration) -> None:
+        row = queue[place]
+        if left := row.without(generation):
+            queue[place] = left
+        else:
+            del queue[place]
+            self._keep(row)
+
     def fail(self, error: AppError) -> None:
         """End every row with an error and begin anew with an empty batch."""
-        rows = [*self._waiting, *self._prompts, *self._batch.rows]
+        queued = [*self._waiting, *self._prompts]
+        rows = [*queued, *(sibling for row in queued for sibling in row.siblings), *self._batch.rows]
         self._waiting.clear()
         self._prompts.clear()
         self._batch = Batch(self._model, self._vocabulary, overlap=self._overlap)
@@ -80,15 +90,18 @@ class Runner:
     def step(self) -> None:
         """One token for every row that is decoding, then a slice of a prompt."""
         self._decode()
-        while self._waiting and len(self._prompts) + len(self._batch) < self._max_rows:
+        while self._waiting and self._places() > len(self._waiting[0].siblings):
             self._admit(self._waiting.popleft())
         if self._prompts:
             self._compute_prompts()
 
+    def _places(self) -> int:
+        return self._max_rows - len(self._batch) - sum(1 + len(row.siblings) for row in self._prompts)
+
     def _decode(self) -> None:
         ended = []
-        for row, token in self._batch.step():
-            self._outbox.put(row.generation, row.take(token))
+        for row, token, score in self._batch.step():
+            self._outbox.put(row.generation, row.take(token, score))
             if row.finished:
                 ended.append(row)
         self._end(ended)
@@ -125,7 +138,12 @@ class Runner:
         longest = 0
         for row in self._prompts:
             longest = max(longest, row.left - 1)
-            if longest > _SHORT or row.max_tokens == 0 or longest * (len(together) + 1) > max(budget, _SHORT):
+            if (
+                longest > _SHORT
+                or row.max_tokens == 0
+                or row.siblings
+                or longest * (len(together) + 1) > max(budget, _SHORT)
+            ):
                 break
             together.append(row)
         if len(together) < 2:
@@ -161,11 +179,17 @@ class Runner:
         if row.left > last:
             self._prompts.append(row)
         elif last:
-            self._batch.join([row])
+            self._join(row)
         else:
-            self._outbox.put(row.generation, row.finish("length"))
+            for one in row.share():
+                self._outbox.put(one.generation, one.finish("max_tokens"))
             self._keep(row)
         return size + 1
+
+    def _join(self, row: Row) -> None:
+        rows = row.share()
+        merged = merge([row.give_layers()] * len(rows)) if len(rows) > 1 else None
+        self._batch.join(rows, merged)
 
     def _keep(self, row: Row) -> None:
         if row.layers is not None and row.done:
