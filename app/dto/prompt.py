@@ -46,5 +46,5 @@ def _part(item: Part | list[Part]) -> str | int:
     if not isinstance(item, PromptObject):
         return item
     if item.multimodal_data:
-        raise InvalidRequest("This model reads text only, it cannot take multimodal_data", param="prompt")
+        raise InvalidRequest("This model reads text only, so a prompt cannot have multimodal_data", param="prompt")
     return item.prompt_string
