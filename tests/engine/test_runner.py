@@ -10,6 +10,7 @@ import pytest
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 from mlx_lm.utils import load_tokenizer
 
+from app.services.engine import batches
 from app.services.engine.row import Row, kept_tokens
 from app.services.engine.runner import Runner
 from app.services.engine.running import Outbox
@@ -181,6 +182,43 @@ def test_an_end_token_ends_a_row_and_no_tokens_means_prompt_only(workshop: Works
     finish(workshop.runner(), [ended, none])
     assert ended.answer == whole[: whole.index(whole[3]) + 1]
     assert (ended.finished, none.finished, none.answer, none.done) == ("stop", "length", [], len(prompt))
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_rows_of_very_different_length_are_apart_and_get_what_they_would_get_alone(
+    workshop: Workshop, overlap: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_CALL_BYTES", 0)
+    monkeypatch.setattr(batches, "_LOOK_EVERY", 4)
+    runner = workshop.runner(overlap=overlap)
+    runner._batch._call_bytes = 64 * runner._sizes["token_bytes"]  # of one row: lengths matter soon
+    short = [(prompt, CHOICES[i % 6], 60) for i, prompt in enumerate(prompts(5, 20))]
+    long = [(prompt * 9, CHOICES[i + 1], 40) for i, prompt in enumerate(prompts(2, 60))]
+    rows = [workshop.row(*one) for one in (*short, *long)]
+    for row in rows:
+        runner.submit(row)
+    most = 0
+    while runner.busy:
+        runner.step()
+        most = max(most, len(runner._batch._batches))
+    assert [row.answer for row in rows] == [workshop.alone(*one) for one in (*short, *long)]
+    assert most > 1 or not runner._sizes["token_bytes"]
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_batch_splits_when_its_rows_have_grown_apart(workshop: Workshop, overlap: bool) -> None:
+    given = [(prompt, CHOICES[i], 12) for i, prompt in enumerate(prompts(6, 60))]
+    rows = [workshop.row(*one) for one in given]
+    runner = workshop.runner(overlap=overlap)
+    for row in rows:
+        runner.submit(row)
+    while len(runner._batch) < len(rows):
+        runner.step()
+    whole = runner._batch._batches[0]
+    runner._batch._batches.append(whole.part(rows[1:4:2]))
+    while runner.busy:
+        runner.step()
+    assert [row.answer for row in rows] == [workshop.alone(*one) for one in given]
 
 
 @pytest.mark.parametrize("overlap", [False, True])

@@ -101,6 +101,11 @@ class Row:
         """Tokens of the prompt that are still to be computed."""
         return len(self.prompt) - self.done
 
+    @property
+    def length(self) -> int:
+        """Tokens in its cache."""
+        return self.done + self.fed
+
     def give_layers(self) -> Layers:
         """Hand the cache over; the row has none then."""
         layers, self.layers = self.layers, None

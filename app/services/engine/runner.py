@@ -1,12 +1,15 @@
 """One loaded model at work: rows wait, have their prompt computed, are decoded together, and end."""
 
 from collections import deque
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.batch import Batch, merge
+from app.services.engine.batches import Batches
+from app.services.engine.loading import weights
 from app.services.engine.pace import Pace
 from app.services.engine.prefix_cache import Layers, PrefixCache
 from app.services.engine.row import Row, kept_tokens
@@ -22,7 +25,14 @@ class Runner:
     """Owns the rows of one model. Everything here runs on the engine thread."""
 
     def __init__(
-        self, model: Any, vocabulary: int, *, max_rows: int, cache_bytes: int, overlap: bool, outbox: Outbox
+        self,
+        model: Any,
+        vocabulary: int,
+        *,
+        max_rows: int,
+        cache_bytes: int,
+        overlap: bool,
+        outbox: Outbox,
     ) -> None:
         self.retired = False  # takes no more requests; goes when its rows are done
         self._model = model
@@ -31,8 +41,9 @@ class Runner:
         self._outbox = outbox
         self._pace = Pace()
         self._prefixes = PrefixCache(cache_bytes)
-        self._overlap = overlap
-        self._batch = Batch(model, vocabulary, overlap=overlap)
+        self._sizes = {"weight_bytes": weight_bytes(model), "token_bytes": token_bytes(model)}
+        self._make_batch = partial(Batch, model, vocabulary, overlap=overlap)
+        self._batch = Batches(self._make_batch, **self._sizes)
         self._waiting: deque[Row] = deque()
         self._prompts: deque[Row] = deque()  # whose prompts are being computed, a slice each in turn
 
@@ -67,7 +78,8 @@ class Runner:
         """Let go of the model and of everything computed with it."""
         self.forget()
         self._model = None
-        self._batch = Batch(None, self._vocabulary, overlap=self._overlap)
+        self._make_batch = partial(Batch, None, self._vocabulary, overlap=False)
+        self._batch = Batches(self._make_batch, **self._sizes)
 
     def _drop(self, queue: deque[Row], place: int, generation: RunningGeneration) -> None:
         row = queue[place]
@@ -83,7 +95,7 @@ class Runner:
         rows = [*queued, *(sibling for row in queued for sibling in row.siblings), *self._batch.rows]
         self._waiting.clear()
         self._prompts.clear()
-        self._batch = Batch(self._model, self._vocabulary, overlap=self._overlap)
+        self._batch = Batches(self._make_batch, **self._sizes)
         for row in rows:
             self._outbox.put(row.generation, [error])
 
@@ -194,6 +206,19 @@ class Runner:
     def _keep(self, row: Row) -> None:
         if row.layers is not None and row.done:
             self._prefixes.put(kept_tokens(row), row.give_layers())
+
+
+def weight_bytes(model: Any) -> int:
+    """Bytes of a model's weights."""
+    return sum(array.nbytes for array in weights(model).values())
+
+
+def token_bytes(model: Any) -> int:
+    """Bytes that a token of a row takes in its cache; a state that does not grow counts for nothing."""
+    layers = make_prompt_cache(model)
+    forward(model, layers, [0])
+    kept = [layer for layer in layers if getattr(layer, "keys", None) is not None]
+    return sum(layer.nbytes // layer.keys.shape[2] for layer in kept)
 
 
 def forward(model: Any, layers: Layers, tokens: list[int]) -> None:
