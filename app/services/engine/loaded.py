@@ -1,7 +1,7 @@
 """A loaded model: its facts, its prompt builder and its runner, put together."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +16,8 @@ from app.services.engine.row import Row
 from app.services.engine.runner import Runner
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.engine.sampling import Choice
-from app.services.engine.speech import Markup, Speech
-from app.services.engine.text import Detokenizer, detokenizers
+from app.services.engine.speech import Markup, Speech, make_machine
+from app.services.engine.text import Detokenizer, detokenizers, longest_token
 from app.services.errors import AppError, InvalidRequest
 from app.services.facts import ModelFacts
 from app.services.generation import GenerationRequest, Message, Sampling
@@ -68,7 +68,8 @@ class LoadedModel:
         if request.answers > self.facts.max_rows:
             raise InvalidRequest(f"no more than {self.facts.max_rows} answers fit into the batch", param="n")
         matcher = self.grammars.compile(request.constraint) if request.constraint else None
-        return replace(self.prompts.build(request), matcher=matcher)
+        machine = make_machine(self._markup, request.stop, bool(_tools(request)), request.split_reasoning)
+        return replace(self.prompts.build(request), matcher=matcher, machine=machine)
 
     def rows(self, prompt: Prompt, request: GenerationRequest, generations: Sequence[RunningGeneration]) -> Row:
         """Make the row of the first answer, with those of the others as its siblings."""
@@ -103,9 +104,10 @@ class LoadedModel:
         return Speech(
             self._markup,
             stop=request.stop,
-            tools=request.tools if request.parse_tool_calls else (),
+            tools=_tools(request),
             split_reasoning=request.split_reasoning,
             thinking=prompt.thinking,
+            machine=prompt.machine,
         )
 
     def _bound(self, prompt: Prompt, request: GenerationRequest) -> Bound | None:
@@ -149,7 +151,7 @@ def assemble(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, ou
         overlap=back_end() != "cpu",
         outbox=outbox,
     )
-    prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length)
+    prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length, longest_token(tokenizer))
     grammars = Grammars(tokenizer, facts.vocabulary, facts.end_tokens)
     detokenizer = detokenizers(tokenizer, markup.markers(), facts.vocabulary)
     return LoadedModel(facts, prompts, runner, markup, detokenizer, grammars)
@@ -173,6 +175,11 @@ def choice(asked: Sampling, default: Sampling, place: int = 0) -> Choice:
         penalty_window=asked.penalty_window,
         logit_bias=dict(asked.logit_bias) or None,
     )
+
+
+def _tools(request: GenerationRequest) -> Sequence[Mapping[str, Any]]:
+    """The tools whose calls are looked for."""
+    return request.tools if request.parse_tool_calls else ()
 
 
 def _thinking_budget(request: GenerationRequest, max_tokens: int) -> int | None:

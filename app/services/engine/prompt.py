@@ -16,24 +16,29 @@ _REFUSALS = (TemplateError, ValueError, TypeError, LookupError, AttributeError, 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt that fits: its tokens, whether it ends inside the model's reasoning, and the grammar of its answer."""
+    """A prompt that fits: its tokens, whether it ends inside the model's reasoning, and what its answer is held to."""
 
     tokens: list[int]
     thinking: bool
     matcher: Any = None  # llguidance's LLMatcher
+    machine: Any = None  # mlx-lm's TextStateMachine
 
 
 class PromptBuilder:
     """Renders and tokenizes for one model. Not safe for two threads at once."""
 
-    def __init__(self, tokenizer: Any, think_start: str | None, context_length: int) -> None:
+    def __init__(
+        self, tokenizer: Any, think_start: str | None, context_length: int, longest_token: int | None = None
+    ) -> None:
         self._tokenizer = tokenizer  # mlx-lm's TokenizerWrapper
         self._think_start = think_start
         self._context_length = context_length
+        self._longest_token = longest_token  # bytes, None where that cannot be told
 
     def build(self, request: GenerationRequest) -> Prompt:
         """Raises InvalidRequest for what the template refuses, PromptTooLong for what does not fit."""
         text = self.render(request)
+        self._refuse_by_length(text)
         tokens = self.tokenize(text)
         room = self._context_length - (0 if request.max_tokens == 0 else 1)
         if len(tokens) > room:
@@ -41,6 +46,11 @@ class PromptBuilder:
         if not tokens:
             raise InvalidRequest("The chat template made an empty prompt of these messages", param="messages")
         return Prompt(tokens, thinking=self._ends_thinking(text, request))
+
+    def _refuse_by_length(self, text: str) -> None:
+        """Do not tokenize what cannot fit however long its tokens are."""
+        if self._longest_token and (least := len(text) // self._longest_token) > self._context_length:
+            raise PromptTooLong(least, self._context_length)
 
     def render(self, request: GenerationRequest) -> str:
         """Give the prompt as text."""

@@ -153,8 +153,9 @@ class Row:
             return events + self.finish("end_token")
         if score is not None:
             self._unsaid.append(spelled(token, score, self.logprobs or 0, self._detokenizer))
-        events += self._events(self._speech.feed(self._detokenizer.feed(token)))
-        if not self._speech.speaking:
+        text = self._detokenizer.feed(token)
+        events += self._events(self._speech.feed(text))
+        if text and not self._speech.speaking:
             self._unsaid.clear()  # log-probabilities are told of the answer alone
         self._mind_reasoning()
         cause = self._end()
