@@ -109,10 +109,16 @@ class Engine:
         busy = bool(self._loads) or any(runner.busy for runner in self._runners)
         try:
             while True:
-                self._commands.get(block=not busy)()
+                self._do(self._commands.get(block=not busy))
                 busy = True
         except Empty:
             return
+
+    def _do(self, command: Command) -> None:
+        try:
+            command()
+        except Exception:  # the thread outlives whatever a command runs into
+            log.exception("engine command failed")
 
     def _step(self, runner: "Runner") -> None:
         try:
@@ -170,11 +176,17 @@ class Engine:
     def _on_submit(
         self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest, generations: list[RunningGeneration]
     ) -> None:
+        error: AppError = Unavailable("The model was unloaded", code="model_unloaded")
         if not model.runner.retired:
-            model.runner.submit(model.rows(prompt, request, generations))
-            return
+            try:
+                model.runner.submit(model.rows(prompt, request, generations))
+            except Exception:
+                log.exception("request could not be queued")
+                error = ServerError("The engine failed before it began this answer", code="engine_error")
+            else:
+                return
         for generation in generations:
-            self._outbox.put(generation, [Unavailable("The model was unloaded", code="model_unloaded")])
+            self._outbox.put(generation, [error])
 
     def _on_cancel(self, generation: RunningGeneration) -> None:
         for runner in self._runners:

@@ -15,6 +15,7 @@ from app.services.engine.prefix_cache import Layers, PrefixCache
 from app.services.engine.row import Row, kept_tokens
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.errors import AppError
+from app.services.generation import Event
 
 _SLICE_BESIDE_DECODING = 0.12  # seconds of prompt between two tokens of the others
 _SLICE_ALONE = 0.5  # seconds after which a hang-up is noticed and progress told
@@ -44,6 +45,7 @@ class Runner:
         self._sizes = {"weight_bytes": weight_bytes(model), "token_bytes": token_bytes(model)}
         self._make_batch = partial(Batch, model, vocabulary, overlap=overlap)
         self._batch = Batches(self._make_batch, **self._sizes)
+        self._live: set[Row] = set()  # every row whose reader still waits for its end
         self._waiting: deque[Row] = deque()
         self._prompts: deque[Row] = deque()  # whose prompts are being computed, a slice each in turn
 
@@ -54,6 +56,7 @@ class Runner:
 
     def submit(self, row: Row) -> None:
         """Queue a request."""
+        self._live |= {row, *row.siblings}
         self._waiting.append(row)
 
     def cancel(self, generation: RunningGeneration) -> None:
@@ -64,6 +67,7 @@ class Runner:
                     self._drop(queue, place, generation)
                     break
         self._end([row for row in self._batch.rows if row.generation is generation])
+        self._live = {row for row in self._live if row.generation is not generation}
 
     @property
     def waiting(self) -> int:
@@ -91,8 +95,7 @@ class Runner:
 
     def fail(self, error: AppError) -> None:
         """End every row with an error and begin anew with an empty batch."""
-        queued = [*self._waiting, *self._prompts]
-        rows = [*queued, *(sibling for row in queued for sibling in row.siblings), *self._batch.rows]
+        rows, self._live = self._live, set()
         self._waiting.clear()
         self._prompts.clear()
         self._batch = Batches(self._make_batch, **self._sizes)
@@ -113,10 +116,15 @@ class Runner:
     def _decode(self) -> None:
         ended = []
         for row, token, score in self._batch.step():
-            self._outbox.put(row.generation, row.take(token, score))
+            self._tell(row, row.take(token, score))
             if row.finished:
                 ended.append(row)
         self._end(ended)
+
+    def _tell(self, row: Row, events: list[Event]) -> None:
+        self._outbox.put(row.generation, events)
+        if row.finished:
+            self._live.discard(row)
 
     def _end(self, rows: list[Row]) -> None:
         if rows:
@@ -132,7 +140,7 @@ class Runner:
         else:
             row.layers = make_prompt_cache(self._model)
         row.clock.begin_prefill()
-        self._outbox.put(row.generation, [row.progress()])
+        self._tell(row, [row.progress()])
         self._prompts.append(row)
 
     def _compute_prompts(self) -> None:
@@ -187,14 +195,14 @@ class Runner:
             with self._pace.measured(size):
                 forward(self._model, row.layers or [], row.prompt[row.done : row.done + size])
             row.done += size
-            self._outbox.put(row.generation, [row.progress()])
+            self._tell(row, [row.progress()])
         if row.left > last:
             self._prompts.append(row)
         elif last:
             self._join(row)
         else:
             for one in row.share():
-                self._outbox.put(one.generation, one.finish("max_tokens"))
+                self._tell(one, one.finish("max_tokens"))
             self._keep(row)
         return size + 1
 
