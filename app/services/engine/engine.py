@@ -39,6 +39,7 @@ class Engine:
         self._runners: list[Runner] = []
         self._loads: list[Iterator[None]] = []
         self._stopped = False
+        self._unusable: LoadFailed | None = None
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="prompt")
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -97,6 +98,13 @@ class Engine:
         self._outbox.send()
 
     def _import(self) -> None:
+        try:
+            self._import_mlx()
+        except Exception as error:  # a wheel for another system, say: the server answers and says so
+            log.exception("MLX cannot be used")
+            self._unusable = LoadFailed(f"MLX cannot be used on this machine: {str(error)[:300]}")
+
+    def _import_mlx(self) -> None:
         began = time.perf_counter()
         library = blas.preload()
         from app.services.engine import loading
@@ -138,7 +146,10 @@ class Engine:
         release()
 
     def _on_load(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> None:
-        self._loads.append(self._loading(folder, progress, promise))
+        if self._unusable is not None:
+            promise.refuse(self._unusable)
+        else:
+            self._loads.append(self._loading(folder, progress, promise))
 
     def _loading(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> Iterator[None]:
         from app.services.engine.loaded import Limits, assemble
