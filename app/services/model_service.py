@@ -51,7 +51,11 @@ class ModelService:
         self.last_error: str | None = None  # of the last load, None once one has worked
         self._settings = settings
         self._engine = Engine(
-            max_rows=settings.max_batch, cache_bytes=settings.cache_ram, context_length=settings.context_length
+            max_rows=settings.max_batch,
+            cache_bytes=settings.cache_ram,
+            context_length=settings.context_length,
+            store_folder=settings.data_dir / "prefixes",
+            store_bytes=settings.cache_disk,
         )
         self._model: LoadedModel | None = None
         self._session: Session | None = None

@@ -14,6 +14,7 @@ from mlx_lm.utils import load_tokenizer
 from app.services.engine import batches
 from app.services.engine.batch import Batch
 from app.services.engine.batches import Batches
+from app.services.engine.prefix_cache import PrefixCache
 from app.services.engine.row import Row, kept_tokens
 from app.services.engine.runner import Runner
 from app.services.engine.running import Outbox
@@ -79,7 +80,7 @@ class Workshop:
             self.model,
             self.vocabulary,
             max_rows=max_rows,
-            cache_bytes=cache_bytes,
+            prefixes=PrefixCache(cache_bytes),
             overlap=overlap,
             outbox=Outbox(),
         )

@@ -6,7 +6,7 @@ from typing import Any, cast
 import mlx.core as mx
 import numpy as np
 
-from app.services.engine.prefix_cache import Layers
+from app.services.engine.prefixes import Layers
 from app.services.engine.row import Row
 from app.services.engine.sampling import Sampler
 from app.services.engine.scores import Score, Scores

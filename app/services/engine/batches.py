@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 
 from app.services.engine.batch import Batch, Drawn
-from app.services.engine.prefix_cache import Layers
+from app.services.engine.prefixes import Layers
 from app.services.engine.row import Row
 
 _LOOK_EVERY = 32  # steps

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import structlog
 
@@ -31,9 +32,19 @@ _DONE = object()
 class Engine:
     """Start it once; its methods are for the event loop, what begins with _on_ runs on its thread."""
 
-    def __init__(self, *, max_rows: int, cache_bytes: int | None, context_length: int | None) -> None:
+    def __init__(
+        self,
+        *,
+        max_rows: int,
+        cache_bytes: int | None,
+        context_length: int | None,
+        store_folder: Path | None = None,
+        store_bytes: int = 0,
+    ) -> None:
         self.back_end = "unknown"
         self._limits = (max_rows, cache_bytes, context_length)
+        self._store = (store_folder if store_bytes else None, store_bytes)
+        self._claim: IO[bytes] | None = None  # of the store's folder, held while this process lives
         self._commands: SimpleQueue[Command] = SimpleQueue()
         self._outbox = Outbox()
         self._runners: list[Runner] = []
@@ -96,6 +107,8 @@ class Engine:
         for runner in self._runners:
             runner.fail(Unavailable("The server is shutting down", code="shutting_down"))
         self._outbox.send()
+        for runner in self._runners:
+            runner.free()
 
     def _import(self) -> None:
         try:
@@ -109,9 +122,20 @@ class Engine:
         library = blas.preload()
         from app.services.engine import loading
 
+        self._claim_store()
         loading.prepare()
         self.back_end = loading.back_end()
         log.info("engine ready", back_end=self.back_end, blas=library, seconds=round(time.perf_counter() - began, 2))
+
+    def _claim_store(self) -> None:
+        from app.services.engine.prefix_store import lock
+
+        folder, _ = self._store
+        if folder is not None and (claim := lock(folder)) is not None:
+            self._claim = claim
+        elif folder is not None:
+            log.warning("prompts are not kept on disk", reason="another server keeps its own there, or nobody may")
+            self._store = (None, 0)
 
     def _obey(self) -> None:
         busy = bool(self._loads) or any(runner.busy for runner in self._runners)
@@ -164,7 +188,7 @@ class Engine:
                     model, tokenizer = end.value
                     break
                 yield
-            loaded = assemble(folder, model, tokenizer, Limits(*self._limits), self._outbox)
+            loaded = assemble(folder, model, tokenizer, Limits(*self._limits, *self._store), self._outbox)
             loaded.warm_up()
             release()
             self._runners.append(loaded.runner)

@@ -3,14 +3,18 @@
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import psutil
+import structlog
 
 from app.services.catalog import ModelFolder
 from app.services.engine.defaults import read_defaults
 from app.services.engine.grammar import Bound, Grammars
 from app.services.engine.loading import back_end, weights
+from app.services.engine.prefix_cache import PrefixCache
+from app.services.engine.prefix_store import PrefixStore, fingerprint
 from app.services.engine.prompt import Prompt, PromptBuilder
 from app.services.engine.row import Row
 from app.services.engine.runner import Runner
@@ -22,6 +26,8 @@ from app.services.errors import AppError, InvalidRequest
 from app.services.facts import ModelFacts
 from app.services.generation import GenerationRequest, Message, Sampling
 
+log = structlog.get_logger()
+
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: spreads small numbers over all bits
 
 
@@ -32,6 +38,8 @@ class Limits:
     max_rows: int
     cache_bytes: int | None  # of the prefix cache; None is a quarter of what is free
     context_length: int | None  # cap in tokens; None is the model's own
+    store_folder: Path | None  # of the prefix cache on disk; None is none
+    store_bytes: int
 
 
 class LoadedModel:
@@ -142,12 +150,11 @@ def assemble(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, ou
     """Put a model and a tokenizer of mlx-lm together. On the engine thread."""
     facts = _facts(folder, model, tokenizer, limits)
     markup = Markup.of(tokenizer)
-    cache_bytes = psutil.virtual_memory().available // 4 if limits.cache_bytes is None else limits.cache_bytes
     runner = Runner(
         model,
         facts.vocabulary,
         max_rows=limits.max_rows,
-        cache_bytes=cache_bytes,
+        prefixes=_prefixes(facts, limits),
         overlap=back_end() != "cpu",
         outbox=outbox,
     )
@@ -155,6 +162,19 @@ def assemble(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, ou
     grammars = Grammars(tokenizer, facts.vocabulary, facts.end_tokens)
     detokenizer = detokenizers(tokenizer, markup.markers(), facts.vocabulary)
     return LoadedModel(facts, prompts, runner, markup, detokenizer, grammars)
+
+
+def _prefixes(facts: ModelFacts, limits: Limits) -> PrefixCache:
+    free = psutil.virtual_memory().available
+    cache_bytes = free // 4 if limits.cache_bytes is None else limits.cache_bytes
+    if limits.store_folder is None or not limits.store_bytes:
+        return PrefixCache(cache_bytes)
+    name = fingerprint(facts.path, facts.chat_template, f"{facts.precision} {back_end()}")
+    try:
+        return PrefixCache(cache_bytes, PrefixStore(limits.store_folder, name, limits.store_bytes))
+    except OSError as error:
+        log.warning("prompts are not kept on disk", reason=str(error)[:200])
+        return PrefixCache(cache_bytes)
 
 
 def choice(asked: Sampling, default: Sampling, place: int = 0) -> Choice:

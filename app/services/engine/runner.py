@@ -11,7 +11,8 @@ from app.services.engine.batch import Batch, merge
 from app.services.engine.batches import Batches
 from app.services.engine.loading import weights
 from app.services.engine.pace import Pace
-from app.services.engine.prefix_cache import Layers, PrefixCache
+from app.services.engine.prefix_cache import PrefixCache
+from app.services.engine.prefixes import Layers
 from app.services.engine.row import Row, kept_tokens
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.errors import AppError
@@ -31,7 +32,7 @@ class Runner:
         vocabulary: int,
         *,
         max_rows: int,
-        cache_bytes: int,
+        prefixes: PrefixCache,
         overlap: bool,
         outbox: Outbox,
     ) -> None:
@@ -41,7 +42,7 @@ class Runner:
         self._max_rows = max_rows
         self._outbox = outbox
         self._pace = Pace()
-        self._prefixes = PrefixCache(cache_bytes)
+        self._prefixes = prefixes
         self._sizes = {"weight_bytes": weight_bytes(model), "token_bytes": token_bytes(model)}
         self._make_batch = partial(Batch, model, vocabulary, overlap=overlap)
         self._batch = Batches(self._make_batch, **self._sizes)
@@ -80,7 +81,7 @@ class Runner:
 
     def free(self) -> None:
         """Let go of the model and of everything computed with it."""
-        self.forget()
+        self._prefixes.close()
         self._model = None
         self._make_batch = partial(Batch, None, self._vocabulary, overlap=False)
         self._batch = Batches(self._make_batch, **self._sizes)
