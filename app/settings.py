@@ -97,6 +97,7 @@ class Settings:
     cache_ram: int | None = _setting(
         None, _bytes, "Memory for prompts kept between requests; a quarter of what is free when absent", metavar="SIZE"
     )
+    cache_disk: int = _setting(4 * 2**30, _bytes, "Disk for prompts kept over a restart; 0 keeps none", metavar="SIZE")
     sse_ping_interval: float = _setting(
         15.0, _seconds, "Seconds of silence after which a stream gets a comment line", metavar="SECONDS"
     )

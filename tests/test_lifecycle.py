@@ -179,6 +179,19 @@ def test_kill_and_restart_bring_the_model_back(tiny: Path, tmp_path: Path) -> No
         assert server.chat().status_code == 200
 
 
+def test_a_prompt_is_still_known_after_a_restart_and_a_second_server_keeps_none(tiny: Path, tmp_path: Path) -> None:
+    question = " ".join(f"Item {number} costs {number * 37 % 91}." for number in range(60))
+    with running(tmp_path, "--model", str(tiny)) as server:
+        first = server.chat(question, temperature=0).json()
+        with running(tmp_path, "--model", str(tiny)) as second:
+            assert "prompts are not kept on disk" in second.log
+        assert server.stop() == 0
+    with running(tmp_path, "--model", str(tiny)) as server:
+        again = server.chat(question, temperature=0).json()
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] >= first["usage"]["prompt_tokens"] - 1
+    assert again["choices"] == first["choices"]
+
+
 @pytest.mark.parametrize("content", ['{"model": "x"'])
 def test_a_torn_session_is_ignored_and_bootstrap_takes_over(tiny: Path, tmp_path: Path, content: str) -> None:
     session = tmp_path / "session.json"

@@ -52,7 +52,11 @@ class ModelService:
         self.last_error: str | None = None  # of the last load, None once one has worked
         self._settings = settings
         self._engine = Engine(
-            max_rows=settings.max_batch, cache_bytes=settings.cache_ram, context_length=settings.context_length
+            max_rows=settings.max_batch,
+            cache_bytes=settings.cache_ram,
+            context_length=settings.context_length,
+            store_folder=settings.data_dir / "prefixes",
+            store_bytes=settings.cache_disk,
         )
         self._model: LoadedModel | None = None
         self._session: Session | None = None
@@ -133,11 +137,11 @@ class ModelService:
 
     async def render(self, request: GenerationRequest) -> str:
         """Give the prompt that a conversation becomes. Raises AppError."""
-        return (await self._engine.off_loop(self.require().prompts.encode, self._with_system_prompt(request)))[0]
+        return await self._engine.off_loop(self.require().prompts.render, self._with_system_prompt(request))
 
     async def count(self, request: GenerationRequest) -> int:
         """Count the tokens of the prompt that a request becomes, whether or not it fits. Raises AppError."""
-        return await self._engine.off_loop(self.require().count, self._with_system_prompt(request))
+        return await self._engine.off_loop(self.require().prompts.count, self._with_system_prompt(request))
 
     async def tokenize(self, content: tuple[str | int, ...], *, special: bool) -> list[tuple[int, bytes]]:
         """Give the token ids of text and ids, each with its bytes. Raises AppError."""

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 
@@ -33,14 +34,25 @@ _DONE = object()
 class Engine:
     """Start it once; its methods are for the event loop, what begins with _on_ runs on its thread."""
 
-    def __init__(self, *, max_rows: int, cache_bytes: int | None, context_length: int | None) -> None:
+    def __init__(
+        self,
+        *,
+        max_rows: int,
+        cache_bytes: int | None,
+        context_length: int | None,
+        store_folder: Path | None = None,
+        store_bytes: int = 0,
+    ) -> None:
         self.back_end = "unknown"
         self._limits = (max_rows, cache_bytes, context_length)
+        self._store = (store_folder if store_bytes else None, store_bytes)
+        self._claim: IO[bytes] | None = None  # of the store's folder, held while this process lives
         self._commands: SimpleQueue[Command] = SimpleQueue()
         self._outbox = Outbox()
         self._runners: list[Runner] = []
         self._loads: list[Iterator[None]] = []
         self._stopped = False
+        self._unusable: LoadFailed | None = None
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="prompt")
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -102,24 +114,50 @@ class Engine:
         for runner in self._runners:
             runner.fail(Unavailable("The server is shutting down", code="shutting_down"))
         self._outbox.send()
+        for runner in self._runners:
+            runner.free()
 
     def _import(self) -> None:
+        try:
+            self._import_mlx()
+        except Exception as error:  # a wheel for another system, say: the server answers and says so
+            log.exception("MLX cannot be used")
+            self._unusable = LoadFailed(f"MLX cannot be used on this machine: {str(error)[:300]}")
+
+    def _import_mlx(self) -> None:
         began = time.perf_counter()
         library = blas.preload()
         from app.services.engine import loading
 
+        self._claim_store()
         loading.prepare()
         self.back_end = loading.back_end()
         log.info("engine ready", back_end=self.back_end, blas=library, seconds=round(time.perf_counter() - began, 2))
+
+    def _claim_store(self) -> None:
+        from app.services.engine.prefix_store import lock
+
+        folder, _ = self._store
+        if folder is not None and (claim := lock(folder)) is not None:
+            self._claim = claim
+        elif folder is not None:
+            log.warning("prompts are not kept on disk", reason="another server keeps its own there, or nobody may")
+            self._store = (None, 0)
 
     def _obey(self) -> None:
         busy = bool(self._loads) or any(runner.busy for runner in self._runners)
         try:
             while True:
-                self._commands.get(block=not busy)()
+                self._do(self._commands.get(block=not busy))
                 busy = True
         except Empty:
             return
+
+    def _do(self, command: Command) -> None:
+        try:
+            command()
+        except Exception:  # the thread outlives whatever a command runs into
+            log.exception("engine command failed")
 
     def _step(self, runner: "Runner") -> None:
         try:
@@ -139,7 +177,10 @@ class Engine:
         release()
 
     def _on_load(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> None:
-        self._loads.append(self._loading(folder, progress, promise))
+        if self._unusable is not None:
+            promise.refuse(self._unusable)
+        else:
+            self._loads.append(self._loading(folder, progress, promise))
 
     def _loading(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> Iterator[None]:
         from app.services.engine.loaded import Limits, assemble
@@ -154,7 +195,7 @@ class Engine:
                     model, tokenizer = end.value
                     break
                 yield
-            loaded = assemble(folder, model, tokenizer, Limits(*self._limits), self._outbox)
+            loaded = assemble(folder, model, tokenizer, Limits(*self._limits, *self._store), self._outbox)
             loaded.warm_up()
             release()
             self._runners.append(loaded.runner)
@@ -177,11 +218,17 @@ class Engine:
     def _on_submit(
         self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest, generations: list[RunningGeneration]
     ) -> None:
+        error: AppError = Unavailable("The model was unloaded", code="model_unloaded")
         if not model.runner.retired:
-            model.runner.submit(model.rows(prompt, request, generations))
-            return
+            try:
+                model.runner.submit(model.rows(prompt, request, generations))
+            except Exception:
+                log.exception("request could not be queued")
+                error = ServerError("The engine failed before it began this answer", code="engine_error")
+            else:
+                return
         for generation in generations:
-            self._outbox.put(generation, [Unavailable("The model was unloaded", code="model_unloaded")])
+            self._outbox.put(generation, [error])
 
     def _on_cancel(self, generation: RunningGeneration) -> None:
         for runner in self._runners:

@@ -1,26 +1,32 @@
 """A loaded model: its facts, its prompt builder and its runner, put together."""
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import psutil
+import structlog
 
 from app.services.catalog import ModelFolder
 from app.services.engine.defaults import read_defaults
 from app.services.engine.grammar import Bound, Grammars
 from app.services.engine.loading import back_end, weights
+from app.services.engine.prefix_cache import PrefixCache
+from app.services.engine.prefix_store import PrefixStore, fingerprint
 from app.services.engine.prompt import Prompt, PromptBuilder
 from app.services.engine.row import Row
 from app.services.engine.runner import Runner
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.engine.sampling import Choice
-from app.services.engine.speech import Markup, Speech
-from app.services.engine.text import Detokenizer, detokenizers
+from app.services.engine.speech import Markup, Speech, make_machine
+from app.services.engine.text import Detokenizer, detokenizers, longest_token
 from app.services.errors import AppError, InvalidRequest
 from app.services.facts import ModelFacts
 from app.services.generation import GenerationRequest, Message, Sampling
+
+log = structlog.get_logger()
 
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: spreads small numbers over all bits
 
@@ -32,6 +38,8 @@ class Limits:
     max_rows: int
     cache_bytes: int | None  # of the prefix cache; None is a quarter of what is free
     context_length: int | None  # cap in tokens; None is the model's own
+    store_folder: Path | None  # of the prefix cache on disk; None is none
+    store_bytes: int
 
 
 class LoadedModel:
@@ -69,11 +77,8 @@ class LoadedModel:
         if request.answers > self.facts.max_rows:
             raise InvalidRequest(f"no more than {self.facts.max_rows} answers fit into the batch", param="n")
         matcher = self.grammars.compile(request.constraint) if request.constraint else None
-        return replace(self.prompts.build(request), matcher=matcher)
-
-    def count(self, request: GenerationRequest) -> int:
-        """Count the tokens of a prompt, whether or not it fits. Raises InvalidRequest."""
-        return len(self.prompts.encode(request)[1])
+        machine = make_machine(self._markup, request.stop, bool(_tools(request)), request.split_reasoning)
+        return replace(self.prompts.build(request), matcher=matcher, machine=machine)
 
     def detokenize(self, tokens: list[int]) -> str:
         """Give the text of token ids, control tokens too. Raises InvalidRequest for ids that do not exist."""
@@ -125,9 +130,10 @@ class LoadedModel:
         return Speech(
             self._markup,
             stop=request.stop,
-            tools=request.tools if request.parse_tool_calls else (),
+            tools=_tools(request),
             split_reasoning=request.split_reasoning,
             thinking=prompt.thinking,
+            machine=prompt.machine,
         )
 
     def _bound(self, prompt: Prompt, request: GenerationRequest) -> Bound | None:
@@ -162,19 +168,31 @@ def assemble(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, ou
     """Put a model and a tokenizer of mlx-lm together. On the engine thread."""
     facts = _facts(folder, model, tokenizer, limits)
     markup = Markup.of(tokenizer)
-    cache_bytes = psutil.virtual_memory().available // 4 if limits.cache_bytes is None else limits.cache_bytes
     runner = Runner(
         model,
         facts.vocabulary,
         max_rows=limits.max_rows,
-        cache_bytes=cache_bytes,
+        prefixes=_prefixes(facts, limits),
         overlap=back_end() != "cpu",
         outbox=outbox,
     )
-    prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length)
+    prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length, longest_token(tokenizer))
     grammars = Grammars(tokenizer, facts.vocabulary, facts.end_tokens)
     detokenizer = detokenizers(tokenizer, markup.markers(), facts.vocabulary)
     return LoadedModel(facts, prompts, runner, markup, detokenizer, grammars)
+
+
+def _prefixes(facts: ModelFacts, limits: Limits) -> PrefixCache:
+    free = psutil.virtual_memory().available
+    cache_bytes = free // 4 if limits.cache_bytes is None else limits.cache_bytes
+    if limits.store_folder is None or not limits.store_bytes:
+        return PrefixCache(cache_bytes)
+    name = fingerprint(facts.path, facts.chat_template, f"{facts.precision} {back_end()}")
+    try:
+        return PrefixCache(cache_bytes, PrefixStore(limits.store_folder, name, limits.store_bytes))
+    except OSError as error:
+        log.warning("prompts are not kept on disk", reason=str(error)[:200])
+        return PrefixCache(cache_bytes)
 
 
 def choice(asked: Sampling, default: Sampling, place: int = 0) -> Choice:
@@ -195,6 +213,11 @@ def choice(asked: Sampling, default: Sampling, place: int = 0) -> Choice:
         penalty_window=asked.penalty_window,
         logit_bias=dict(asked.logit_bias) or None,
     )
+
+
+def _tools(request: GenerationRequest) -> Sequence[Mapping[str, Any]]:
+    """The tools whose calls are looked for."""
+    return request.tools if request.parse_tool_calls else ()
 
 
 def _thinking_budget(request: GenerationRequest, max_tokens: int) -> int | None:

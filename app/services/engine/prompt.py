@@ -28,27 +28,33 @@ _REFUSALS = (TemplateError, ValueError, TypeError, LookupError, AttributeError, 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt that fits: text and tokens, whether it ends inside the model's reasoning, the grammar of its answer."""
+    """A prompt that fits: its text and tokens, whether it ends inside the model's reasoning, what binds its answer."""
 
     text: str
     tokens: list[int]
     thinking: bool
     matcher: Any = None  # llguidance's LLMatcher
+    machine: Any = None  # mlx-lm's TextStateMachine
 
 
 class PromptBuilder:
     """Renders and tokenizes for one model. Not safe for two threads at once."""
 
-    def __init__(self, tokenizer: Any, think_start: str | None, context_length: int) -> None:
+    def __init__(
+        self, tokenizer: Any, think_start: str | None, context_length: int, longest_token: int | None = None
+    ) -> None:
         self._tokenizer = tokenizer  # mlx-lm's TokenizerWrapper
         self._think_start = think_start
         self._context_length = context_length
+        self._longest_token = longest_token  # bytes, None where that cannot be told
         self._piece = pieces(tokenizer)
         self._infill_marks = _infill_marks(tokenizer.added_tokens_decoder.values())
 
     def build(self, request: GenerationRequest) -> Prompt:
         """Raises InvalidRequest for what the template refuses, PromptTooLong for what does not fit."""
-        text, tokens = self.encode(request)
+        parts = self._parts(request)
+        self._refuse_by_length(parts)
+        tokens = self._tokens(parts, request)
         room = self._context_length - (0 if request.max_tokens == 0 else 1)
         if len(tokens) > room:
             raise PromptTooLong(len(tokens), self._context_length)
@@ -58,17 +64,30 @@ class PromptBuilder:
             )
         if not tokens:
             raise InvalidRequest("The chat template made an empty prompt of these messages", param="messages")
+        texts = [part for part in parts if isinstance(part, str)]
+        text = "".join(texts) if len(texts) == len(parts) else self.detokenize(tokens)
         return Prompt(text, tokens, thinking=self._ends_thinking(text, request))
 
-    def encode(self, request: GenerationRequest) -> tuple[str, list[int]]:
-        """Give the prompt as text and as tokens, whether or not it fits."""
+    def count(self, request: GenerationRequest) -> int:
+        """Count the tokens of a prompt, whether or not it fits."""
+        return len(self._tokens(self._parts(request), request))
+
+    def _parts(self, request: GenerationRequest) -> Sequence[str | int]:
         if request.prompt is None:
-            text = self.render(request)
-            return text, self.tokenize(text)
-        parts = request.prompt if request.suffix is None else (self._infill(request.prompt, request.suffix),)
-        tokens = self.tokenize_parts(parts, special=True)
-        texts = [part for part in parts if isinstance(part, str)]
-        return "".join(texts) if len(texts) == len(parts) else self.detokenize(tokens), tokens
+            return (self.render(request),)
+        return request.prompt if request.suffix is None else (self._infill(request.prompt, request.suffix),)
+
+    def _tokens(self, parts: Sequence[str | int], request: GenerationRequest) -> list[int]:
+        return self.tokenize_parts(parts, special=request.prompt is not None)  # templates write their own
+
+    def _refuse_by_length(self, parts: Sequence[str | int]) -> None:
+        """Do not tokenize what cannot fit however long its tokens are."""
+        if not self._longest_token:
+            return
+        characters = sum(len(part) for part in parts if isinstance(part, str))
+        least = characters // self._longest_token + sum(isinstance(part, int) for part in parts)
+        if least > self._context_length:
+            raise PromptTooLong(least, self._context_length)
 
     def render(self, request: GenerationRequest) -> str:
         """Give the prompt as text."""

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from app.services.engine.grammar import Bound
-from app.services.engine.prefix_cache import Layers
+from app.services.engine.prefixes import Layers
 from app.services.engine.running import RunningGeneration
 from app.services.engine.sampling import Choice
 from app.services.engine.scores import Score, spelled
@@ -101,6 +101,11 @@ class Row:
         """Tokens of the prompt that are still to be computed."""
         return len(self.prompt) - self.done
 
+    @property
+    def length(self) -> int:
+        """Tokens in its cache."""
+        return self.done + self.fed
+
     def give_layers(self) -> Layers:
         """Hand the cache over; the row has none then."""
         layers, self.layers = self.layers, None
@@ -148,8 +153,9 @@ class Row:
             return events + self.finish("end_token")
         if score is not None:
             self._unsaid.append(spelled(token, score, self.logprobs or 0, self._detokenizer))
-        events += self._events(self._speech.feed(self._detokenizer.feed(token)))
-        if not self._speech.speaking:
+        text = self._detokenizer.feed(token)
+        events += self._events(self._speech.feed(text))
+        if text and not self._speech.speaking:
             self._unsaid.clear()  # log-probabilities are told of the answer alone
         self._mind_reasoning()
         cause = self._end()

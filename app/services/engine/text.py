@@ -83,6 +83,13 @@ def detokenizers(tokenizer: Any, markers: Iterable[str], width: int) -> Callable
     return lambda: ByteDetokenizer(table)
 
 
+def longest_token(tokenizer: Any) -> int | None:
+    """Length in bytes of the longest token of a byte-level vocabulary; others may normalize, so theirs says nothing."""
+    if not _is_byte_level(tokenizer) or getattr(tokenizer.backend_tokenizer, "normalizer", None) is not None:
+        return None
+    return max(len(text) for text in tokenizer.get_vocab())
+
+
 def _is_byte_level(tokenizer: Any) -> bool:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return type(getattr(backend, "decoder", None)).__name__ == "ByteLevel"
