@@ -106,6 +106,9 @@ class Settings:
     max_messages: int = _setting(4096, _whole(1, 2**20), "Most messages in one conversation", metavar="N")
     max_stop_strings: int = _setting(256, _whole(1, 65536), "Most stop strings in one request", metavar="N")
     max_stop_length: int = _setting(4096, _whole(1, 2**20), "Longest stop string, in bytes", metavar="BYTES")
+    max_choices: int = _setting(
+        64, _whole(1, 4096), "Most answers to one request for completions: prompts times n", metavar="N"
+    )
     shutdown_seconds: float = _setting(
         5.0, _seconds, "How long running answers may go on after Ctrl-C or SIGTERM", metavar="SECONDS"
     )

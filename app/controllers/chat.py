@@ -105,9 +105,9 @@ class ChatController(Controller):
         limits: NamedDependency[Limits],
     ) -> Response[ChatCompletion | ChatCompletionChunk]:
         """Answer a conversation, whole or as server-sent events."""
-        (generation,) = await model_service.generate(data.to_generation(limits))
+        generation = await model_service.generate(data.to_generation(limits))
         if data.stream:
-            ping = settings.sse_ping_interval if data.sse_ping_interval is None else data.sse_ping_interval
+            ping = data.ping_seconds(settings.sse_ping_interval)
             return stream(generation, request, ChatStream(data), ping_seconds=ping, ignored=data.ignored)
         answer = ChatCompletion.of(await collect(generation, request))
         return Response(answer, headers=header(data.ignored))

@@ -19,6 +19,7 @@ from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoa
 from app.services.facts import ModelFacts
 from app.services.generation import Generation, GenerationRequest, Message
 from app.services.session import Session
+from app.services.several import Several
 from app.settings import Settings
 
 if TYPE_CHECKING:  # it imports MLX, which belongs on the engine thread
@@ -108,23 +109,47 @@ class ModelService:
         if (loading := self.loading) is not None:
             raise Unavailable("Loading model", retry_after=loading.seconds_left(), code="loading")
 
-    async def generate(self, request: GenerationRequest) -> Sequence[Generation]:
-        """Begin the answers to a request, one as a rule.
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """Begin the answers to a request, one as a rule, to be read as one.
 
         Returns once the request is accepted; raises AppError for what is refused.
         """
+        return await self.generate_all((request,))
+
+    async def generate_all(self, requests: Sequence[GenerationRequest]) -> Generation:
+        """Begin the answers to several requests side by side: all of them or, with an AppError, none."""
         model = self.require()
         self._require_place()
-        self._preparing += 1
+        self._preparing += len(requests)
         try:
-            prompt = await self._engine.prepare(model, self._with_system_prompt(request))
+            prompts = [await self._engine.prepare(model, self._with_system_prompt(request)) for request in requests]
         finally:
-            self._preparing -= 1
-        generations = self._engine.submit(model, prompt, request)
+            self._preparing -= len(requests)
+        generations = [
+            generation
+            for prompt, request in zip(prompts, requests, strict=True)
+            for generation in self._engine.submit(model, prompt, request)
+        ]
         for generation in generations:
             self._running.add(generation)
             generation.over.add_done_callback(partial(self._forget, generation))
-        return generations
+        return generations[0] if len(generations) == 1 else Several(generations)
+
+    async def render(self, request: GenerationRequest) -> str:
+        """Give the prompt that a conversation becomes. Raises AppError."""
+        return (await self._engine.off_loop(self.require().prompts.encode, self._with_system_prompt(request)))[0]
+
+    async def count(self, request: GenerationRequest) -> int:
+        """Count the tokens of the prompt that a request becomes, whether or not it fits. Raises AppError."""
+        return await self._engine.off_loop(self.require().count, self._with_system_prompt(request))
+
+    async def tokenize(self, content: tuple[str | int, ...], *, special: bool) -> list[tuple[int, bytes]]:
+        """Give the token ids of text and ids, each with its bytes. Raises AppError."""
+        return await self._engine.off_loop(self.require().tokenize, content, special=special)
+
+    async def detokenize(self, tokens: list[int]) -> str:
+        """Give the text of token ids. Raises AppError."""
+        return await self._engine.off_loop(self.require().detokenize, tokens)
 
     async def start(self, wanted: Session) -> None:
         """Load the model of a session and save the session.
@@ -250,7 +275,7 @@ class ModelService:
 
     def _with_system_prompt(self, request: GenerationRequest) -> GenerationRequest:
         prompt = self._session.system_prompt if self._session else ""
-        if not prompt or any(message.role == "system" for message in request.messages):
+        if not prompt or request.prompt is not None or any(message.role == "system" for message in request.messages):
             return request
         return replace(request, messages=(Message("system", prompt), *request.messages))
 

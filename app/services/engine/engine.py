@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the thr
 log = structlog.get_logger()
 
 Command = Callable[[], None]
+P = ParamSpec("P")
+T = TypeVar("T")
 _DONE = object()
 
 
@@ -80,14 +82,19 @@ class Engine:
 
     async def prepare(self, model: "LoadedModel", request: GenerationRequest) -> "Prompt":
         """Render and tokenize off the event loop. Raises InvalidRequest or PromptTooLong."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._prompts, model.prepare, request)
+        return await self.off_loop(model.prepare, request)
+
+    async def off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do what a model's prompt builder can do on the thread of prompts, which is its only one."""
+        return await asyncio.get_running_loop().run_in_executor(self._prompts, partial(work, *args, **kwargs))
 
     def submit(self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest) -> list[RunningGeneration]:
         """Queue a prepared request. Returns the ends from which the events of its answers are read."""
+        facts = model.facts
+        started = Started(facts.id, len(prompt.tokens), prompt.text, facts.context_length, facts.defaults)
         generations = [RunningGeneration(self._cancel) for _ in range(request.answers)]
         for generation in generations:
-            generation.put(Started(model.facts.id, len(prompt.tokens)))
+            generation.put(started)
         self._commands.put(partial(self._on_submit, model, prompt, request, generations))
         return generations
 

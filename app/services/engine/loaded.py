@@ -67,6 +67,7 @@ class LoadedModel:
 
     def prepare(self, request: GenerationRequest) -> Prompt:
         """Check what depends on the model and build the prompt. Raises InvalidRequest or PromptTooLong."""
+        self._check_tokens([part for part in request.prompt or () if isinstance(part, int)], "prompt")
         for token in request.sampling.logit_bias:
             if not 0 <= token < self.facts.vocabulary:
                 raise InvalidRequest(
@@ -78,6 +79,27 @@ class LoadedModel:
         matcher = self.grammars.compile(request.constraint) if request.constraint else None
         machine = make_machine(self._markup, request.stop, bool(_tools(request)), request.split_reasoning)
         return replace(self.prompts.build(request), matcher=matcher, machine=machine)
+
+    def count(self, request: GenerationRequest) -> int:
+        """Count the tokens of a prompt, whether or not it fits. Raises InvalidRequest."""
+        return len(self.prompts.encode(request)[1])
+
+    def detokenize(self, tokens: list[int]) -> str:
+        """Give the text of token ids, control tokens too. Raises InvalidRequest for ids that do not exist."""
+        self._check_tokens(tokens, "tokens")
+        return self.prompts.detokenize(tokens)
+
+    def tokenize(self, content: tuple[str | int, ...], *, special: bool) -> list[tuple[int, bytes]]:
+        """Give the token ids of text and ids, each with its bytes. Raises InvalidRequest for ids that do not exist."""
+        self._check_tokens([part for part in content if isinstance(part, int)], "content")
+        return [(token, self.prompts.piece(token)) for token in self.prompts.tokenize_parts(content, special=special)]
+
+    def _check_tokens(self, tokens: list[int], param: str) -> None:
+        for token in tokens:
+            if not 0 <= token < self.facts.vocabulary:
+                raise InvalidRequest(
+                    f"{param}: {token} is no token of this model, which has {self.facts.vocabulary}", param=param
+                )
 
     def rows(self, prompt: Prompt, request: GenerationRequest, generations: Sequence[RunningGeneration]) -> Row:
         """Make the row of the first answer, with those of the others as its siblings."""
@@ -129,7 +151,7 @@ class LoadedModel:
             blank=self._blank,
             end_tokens=self.facts.end_tokens,
             thinking=prompt.thinking,
-            may_think=request.template_kwargs.get("enable_thinking") is not False,
+            may_think=request.prompt is None and request.template_kwargs.get("enable_thinking") is not False,
         )
 
     def warm_up(self) -> None:
@@ -138,7 +160,7 @@ class LoadedModel:
         try:
             prompt = self.prepare(request)
         except AppError:
-            prompt = Prompt([0, 0], thinking=False)
+            prompt = Prompt("", [0, 0], thinking=False)
         for _ in range(min(2, self.facts.max_rows)):
             self.runner.submit(self.row(prompt, request, None))
         while self.runner.busy:
