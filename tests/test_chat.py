@@ -613,9 +613,18 @@ def test_an_effort_turns_thinking_on_and_bounds_it(server: Server) -> None:
 
 
 def test_the_cause_of_the_end_is_told(server: Server) -> None:
-    assert server.chat(max_tokens=5, ignore_eos=True).json()["tiles"] == {"finish": "max_tokens"}
+    assert server.chat(max_tokens=5, ignore_eos=True).json()["tiles"]["finish"] == "max_tokens"
     looping = server.chat(max_tokens=1000, logit_bias={"50": 100}, temperature=0).json()
-    assert (looping["tiles"], looping["choices"][0]["finish_reason"]) == ({"finish": "repetition"}, "length")
+    assert (looping["tiles"]["finish"], looping["choices"][0]["finish_reason"]) == ("repetition", "length")
+
+
+def test_an_answer_says_why_its_prompt_was_not_known(server: Server) -> None:
+    first = server.chat("The seventh lighthouse keeper counted ships").json()
+    again = server.chat("The seventh lighthouse keeper counted ships").json()
+    assert again["tiles"]["cache"]["reason"] == "whole"
+    changed = server.chat("The seventh lighthouse keeper counted stars").json()["tiles"]["cache"]
+    assert changed["reason"] == "first_diff"
+    assert changed["cached_tokens"] <= changed["first_diff"] < first["usage"]["prompt_tokens"]
 
 
 def chunks_of(server: Server, body: dict[str, Any]) -> list[dict[str, Any]]:

@@ -337,10 +337,26 @@ class Choice(Reply, kw_only=True):
     finish_reason: Literal["stop", "length", "tool_calls"]
 
 
+class CacheReply(Reply, kw_only=True):
+    """How much of the prompt was known from earlier requests, and why not more."""
+
+    cached_tokens: int
+    reason: Literal["whole", "first_diff", "evicted", "not_stored"]
+    first_diff: Annotated[int | None, Meta(description="index of the first token that differs from what is known")]
+
+
 class TilesExtras(Reply, kw_only=True):
     """What this server adds to the dialect."""
 
     finish: Annotated[gen.FinishCause, Meta(description="why the answer ended, more exactly")]
+    cache: CacheReply
+
+    @classmethod
+    def of(cls, finished: gen.Finished) -> "TilesExtras":
+        """Say it of a finished answer."""
+        use = finished.cache
+        cache = CacheReply(cached_tokens=use.cached_tokens, reason=use.reason, first_diff=use.first_diff)
+        return cls(finish=finished.cause, cache=cache)
 
 
 class ChatCompletion(Reply, kw_only=True):
@@ -370,7 +386,7 @@ class ChatCompletion(Reply, kw_only=True):
             usage=Usage.of(timings),
             timings=TimingsReply.of(timings),
             metrics=Metrics.of(timings),
-            tiles=TilesExtras(finish=said.finished.cause),
+            tiles=TilesExtras.of(said.finished),
         )
 
 
@@ -471,7 +487,7 @@ class ChatStream:
     def _last(self, event: gen.Finished) -> Iterator[ChatCompletionChunk]:
         chunk = self._chunk(Delta(), event.reason)
         chunk.timings, chunk.metrics = TimingsReply.of(event.timings), Metrics.of(event.timings)
-        chunk.tiles = TilesExtras(finish=event.cause)
+        chunk.tiles = TilesExtras.of(event)
         yield chunk
         if self._request.include_usage:
             counted = self._chunk(None)

@@ -121,6 +121,16 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheUse:
+    """How much of the prompt was known, and why not more: `first_diff` is the index of the first token that differs
+    from the nearest prompt that is known."""
+
+    cached_tokens: int
+    reason: Literal["whole", "first_diff", "evicted", "not_stored"]
+    first_diff: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Started(OfChoice):
     """The request is accepted and its prompt is about to be computed."""
 
@@ -176,6 +186,7 @@ class Finished(OfChoice):
     stop: str | None
     timings: Timings
     cause: FinishCause = "end_token"
+    cache: CacheUse = CacheUse(0, "not_stored")
 
 
 Event = Started | Progress | Text | Reasoning | ToolCall | Finished

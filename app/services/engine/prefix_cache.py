@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +12,11 @@ import numpy as np
 from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
 
 from app.services.engine.prefix_store import PrefixStore
-from app.services.engine.prefixes import Layers, covers, nearest
+from app.services.engine.prefixes import Layers, covers, longest_shared, nearest
+from app.services.generation import CacheUse
 
 _MOST_ENTRIES = 256  # the search looks at every one
+_EVICTED_REMEMBERED = 64
 _WORTH_READING = 64  # tokens that the disk must know more than the memory
 
 
@@ -36,6 +39,7 @@ class PrefixCache:
         self._max_bytes = max_bytes
         self._store = store
         self._entries: list[_Entry] = []
+        self._evicted: deque[Any] = deque(maxlen=_EVICTED_REMEMBERED)  # tokens of what had to go
 
     @property
     def nbytes(self) -> int:
@@ -47,9 +51,9 @@ class PrefixCache:
 
     def take(self, tokens: Sequence[int]) -> tuple[Layers, int] | None:
         """Give a copy of the layers for the longest known beginning, and its length. One token always stays over."""
-        if len(tokens) < 2:
-            return None
         wanted = np.asarray(tokens[:-1], dtype=np.int32)
+        if not len(wanted):
+            return None
         self._read(wanted)
         length, entry = nearest(self._entries, wanted)
         if entry is None:
@@ -59,6 +63,17 @@ class PrefixCache:
         if length < len(entry.tokens):
             trim_prompt_cache(layers, len(entry.tokens) - length)
         return layers, length
+
+    def explain(self, tokens: Sequence[int], cached: int) -> CacheUse:
+        """Say why no more than so many of the tokens are known."""
+        if cached >= len(tokens) - 1:
+            return CacheUse(cached, "whole")
+        wanted = np.asarray(tokens, dtype=np.int32)
+        gone = longest_shared(self._evicted, wanted)
+        known = longest_shared((entry.tokens for entry in self._entries), wanted)
+        if gone > max(known, cached):
+            return CacheUse(cached, "evicted", gone)
+        return CacheUse(cached, "first_diff", known) if known else CacheUse(cached, "not_stored")
 
     def put(self, tokens: Sequence[int], layers: Layers) -> None:
         """Keep the layers of these tokens; what they cover or what covers them is not kept twice."""
@@ -110,4 +125,6 @@ class PrefixCache:
         held = self.nbytes
         self._entries.sort(key=lambda entry: entry.used)
         while self._entries and (held > self._max_bytes or len(self._entries) > _MOST_ENTRIES):
-            held -= self._entries.pop(0).nbytes
+            oldest = self._entries.pop(0)
+            self._evicted.append(oldest.tokens)
+            held -= oldest.nbytes

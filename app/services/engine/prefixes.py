@@ -43,3 +43,8 @@ def nearest(prefixes: Iterable[P], wanted: Any) -> tuple[int, P | None]:
 def _usable(prefix: Prefix, wanted: Any) -> int:
     length = shared(prefix.tokens, wanted)
     return length if prefix.trimmable or length == len(prefix.tokens) else 0
+
+
+def longest_shared(sequences: Iterable[Any], wanted: Any) -> int:
+    """Length of the longest beginning that any of the sequences has in common with the wanted one."""
+    return max((shared(tokens, wanted) for tokens in sequences), default=0)

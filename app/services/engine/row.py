@@ -12,6 +12,7 @@ from app.services.engine.scores import Score, spelled
 from app.services.engine.speech import Said, Speech
 from app.services.engine.text import Detokenizer
 from app.services.generation import (
+    CacheUse,
     Event,
     FinishCause,
     Finished,
@@ -76,6 +77,7 @@ class Row:
         self.clock = Clock()
         self.layers: Layers | None = None
         self.cached = 0  # tokens of the prompt that came from the prefix cache
+        self.cache_use = CacheUse(0, "not_stored")
         self.done = 0  # tokens of the prompt that are in the layers
         self.answer: list[int] = []  # tokens drawn and read, the end token too
         self.drawn = 0  # tokens of the answer that are drawn
@@ -116,6 +118,7 @@ class Row:
         """Bring the siblings to where this row's prompt is. Returns all of them, this one first."""
         for sibling in self.siblings:
             sibling.done = sibling.cached = self.done
+            sibling.cache_use = CacheUse(sibling.cached, "whole")
             sibling.clock.prefill_began = self.clock.prefill_began
         return [self, *self.siblings]
 
@@ -126,7 +129,12 @@ class Row:
             return None
         first, *rest = rows
         if first is not self:
-            first.layers, first.done, first.cached = self.layers, self.done, self.cached
+            first.layers, first.done, first.cached, first.cache_use = (
+                self.layers,
+                self.done,
+                self.cached,
+                self.cache_use,
+            )
             first.clock.prefill_began = self.clock.prefill_began
         first.siblings = rest
         return first
@@ -189,7 +197,7 @@ class Row:
         events = list(self._events(rest))
         reason: FinishReason = "length" if cause in ("max_tokens", "context", "repetition") else "stop"
         self.finished = "tool_calls" if self._called and reason == "stop" else reason
-        return [*events, Finished(self.finished, self._speech.stopped, self.timings(), cause)]
+        return [*events, Finished(self.finished, self._speech.stopped, self.timings(), cause, self.cache_use)]
 
     def timings(self) -> Timings:
         """Where the time went until now."""

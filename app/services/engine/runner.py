@@ -140,6 +140,7 @@ class Runner:
             row.cached = row.done
         else:
             row.layers = make_prompt_cache(self._model)
+        row.cache_use = self._prefixes.explain(row.prompt, row.cached)
         row.clock.begin_prefill()
         self._tell(row, [row.progress()])
         self._prompts.append(row)
