@@ -633,3 +633,31 @@ def chunks_of(server: Server, body: dict[str, Any]) -> list[dict[str, Any]]:
         lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: ")]
     assert lines[-1] == "[DONE]"
     return [json.loads(line) for line in lines[:-1]]
+
+
+def test_several_answers_share_a_prompt_and_the_first_is_what_a_single_one_would_be(server: Server) -> None:
+    body = {"n": 3, "seed": 8, "temperature": 1, "max_tokens": 15, "ignore_eos": True}
+    whole = server.chat("Tell me three things", **body).json()
+    assert [choice["index"] for choice in whole["choices"]] == [0, 1, 2]
+    said = [choice["message"]["content"] for choice in whole["choices"]]
+    assert len(set(said)) == 3
+    assert (
+        said[0] == server.chat("Tell me three things", **(body | {"n": 1})).json()["choices"][0]["message"]["content"]
+    )
+    assert whole["usage"]["completion_tokens"] == 45
+    streamed = dict.fromkeys(range(3), "")
+    chunks = chunks_of(server, body | {"messages": [{"role": "user", "content": "Tell me three things"}]})
+    for chunk in chunks:
+        choice = chunk["choices"][0]
+        streamed[choice["index"]] += choice["delta"].get("content") or ""
+    assert list(streamed.values()) == said
+    assert sum(chunk["choices"][0]["finish_reason"] == "length" for chunk in chunks) == 3
+    assert server.chat(n=9).status_code == 422
+
+
+def test_the_usage_of_several_answers_comes_once(server: Server) -> None:
+    body = {"n": 2, "max_tokens": 5, "ignore_eos": True, "stream_options": {"include_usage": True}}
+    chunks = chunks_of(server, body)
+    counted = [chunk["usage"] for chunk in chunks if chunk.get("usage")]
+    assert [usage["completion_tokens"] for usage in counted] == [10]
+    assert chunks[-1]["choices"] == []

@@ -202,7 +202,6 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"tool_choice": "required"}, "tool_choice"),
     ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
     ({"tool_choice": "sometimes"}, "tool_choice"),
-    ({"n": 2}, "n"),
     ({"top_logprobs": 5}, "top_logprobs"),
 ]
 

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body
 
-from app.controllers.answer import collect, header, stream
+from app.controllers.answer import collect_all, header, stream
 from app.controllers.openapi import body_refusals, operation
 from app.dto.base import Limits
 from app.dto.openai_chat import ChatCompletion, ChatCompletionChunk, ChatRequest, ChatStream
@@ -109,5 +109,5 @@ class ChatController(Controller):
         if data.stream:
             ping = data.ping_seconds(settings.sse_ping_interval)
             return stream(generation, request, ChatStream(data), ping_seconds=ping, ignored=data.ignored)
-        answer = ChatCompletion.of(await collect(generation, request))
+        answer = ChatCompletion.of(await collect_all(generation, request))
         return Response(answer, headers=header(data.ignored))

@@ -172,8 +172,7 @@ class ChatRequest(Generating):
     thinking_budget_tokens: int | None = Field(default=None, ge=-1, description="-1 is no bound")
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=20)
-    # What OpenAI checks although this server refuses it.
-    n: int = Field(default=1, ge=1, le=128)
+    n: int = Field(default=1, ge=1, le=8, description="answers to the same prompt")
 
     @field_validator("chat_template_kwargs")
     @classmethod
@@ -201,6 +200,7 @@ class ChatRequest(Generating):
             template_kwargs=self._template_kwargs(),
             continue_final_message=self._continues(),
             sampling=self.sampling(),
+            answers=self.n,
             max_tokens=self.token_limit(),
             stop=self.stop_strings,
             ignore_eos=self.ignore_eos,
@@ -374,25 +374,25 @@ class ChatCompletion(Reply, kw_only=True):
     tiles: TilesExtras
 
     @classmethod
-    def of(cls, said: gen.Completion) -> "ChatCompletion":
-        """Spell a finished answer."""
-        assert said.finished is not None
-        timings = said.finished.timings
+    def of(cls, answers: Sequence[gen.Completion]) -> "ChatCompletion":
+        """Spell the finished answers to one prompt."""
+        ends = [said.finished for said in answers if said.finished is not None]
+        timings = gen.Timings.together([end.timings for end in ends], len(ends))
         return cls(
             id=new_id(),
             created=int(time.time()),
-            model=said.model,
-            choices=[_choice(said, said.finished)],
+            model=answers[0].model,
+            choices=[_choice(place, *pair) for place, pair in enumerate(zip(answers, ends, strict=True))],
             usage=Usage.of(timings),
             timings=TimingsReply.of(timings),
             metrics=Metrics.of(timings),
-            tiles=TilesExtras.of(said.finished),
+            tiles=TilesExtras.of(ends[0]),
         )
 
 
-def _choice(said: gen.Completion, finished: gen.Finished) -> Choice:
+def _choice(place: int, said: gen.Completion, finished: gen.Finished) -> Choice:
     logprobs = _logprobs(said.logprobs) if said.logprobs else UNSET
-    return Choice(message=_message(said), finish_reason=finished.reason, logprobs=logprobs)
+    return Choice(index=place, message=_message(said), finish_reason=finished.reason, logprobs=logprobs)
 
 
 def _message(said: gen.Completion) -> ReplyMessage:
@@ -439,7 +439,7 @@ class ChatCompletionChunk(Reply, kw_only=True):
 
 
 class ChatStream:
-    """Says events as chunks."""
+    """Says events as chunks; of several answers each chunk says which one it is of."""
 
     end: ClassVar[bytes] = b"data: [DONE]\n\n"
 
@@ -448,7 +448,8 @@ class ChatStream:
         self._created = int(time.time())
         self._model = ""
         self._request = request
-        self._spoken = False
+        self._spoken: set[int] = set()
+        self._ended: list[gen.Timings] = []
 
     def feed(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
         """Give the chunks of an event, in order."""
@@ -459,48 +460,54 @@ class ChatStream:
                 if self._request.return_progress:
                     yield self._progress(event)
             case gen.Text():
-                yield from self._delta(Delta(content=event.text), event.timings, event.logprobs)
+                yield from self._first(event)
+                yield self._piece(event, Delta(content=event.text), event.logprobs)
             case gen.Reasoning():
-                yield from self._delta(Delta(reasoning_content=event.text), event.timings)
+                yield from self._first(event)
+                yield self._piece(event, Delta(reasoning_content=event.text))
             case gen.ToolCall():
-                yield from self._delta(Delta(tool_calls=[_delta_call(event)]))
+                yield from self._first(event)
+                yield self._chunk(event, Delta(tool_calls=[_delta_call(event)]))
             case gen.Finished():
-                yield from self._first()
+                yield from self._first(event)
                 yield from self._last(event)
 
-    def _delta(
-        self, delta: Delta, timings: gen.Timings | None = None, logprobs: Sequence[gen.TokenLogprob] = ()
-    ) -> Iterator[ChatCompletionChunk]:
-        yield from self._first()
-        chunk = self._chunk(delta)
+    def _first(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
+        if event.choice not in self._spoken:
+            self._spoken.add(event.choice)
+            yield self._chunk(event, Delta(role="assistant", content=""))
+
+    def _piece(
+        self, event: gen.Text | gen.Reasoning, delta: Delta, logprobs: Sequence[gen.TokenLogprob] = ()
+    ) -> ChatCompletionChunk:
+        chunk = self._chunk(event, delta)
         if logprobs:
             chunk.choices[0].logprobs = _logprobs(logprobs)
-        if timings is not None and self._request.timings_per_token:
-            chunk.timings = TimingsReply.of(timings)
-        yield chunk
-
-    def _first(self) -> Iterator[ChatCompletionChunk]:
-        if not self._spoken:
-            self._spoken = True
-            yield self._chunk(Delta(role="assistant", content=""))
+        if self._request.timings_per_token:
+            chunk.timings = TimingsReply.of(event.timings)
+        return chunk
 
     def _last(self, event: gen.Finished) -> Iterator[ChatCompletionChunk]:
-        chunk = self._chunk(Delta(), event.reason)
+        chunk = self._chunk(event, Delta(), event.reason)
         chunk.timings, chunk.metrics = TimingsReply.of(event.timings), Metrics.of(event.timings)
         chunk.tiles = TilesExtras.of(event)
         yield chunk
-        if self._request.include_usage:
-            counted = self._chunk(None)
-            counted.usage, counted.timings = Usage.of(event.timings), chunk.timings
+        self._ended.append(event.timings)
+        if self._request.include_usage and len(self._ended) == self._request.n:
+            together = gen.Timings.together(self._ended, self._request.n)
+            counted = self._chunk(event, None)
+            counted.usage, counted.timings = Usage.of(together), TimingsReply.of(together)
             yield counted
 
     def _progress(self, event: gen.Progress) -> ChatCompletionChunk:
-        chunk = self._chunk(Delta(role="assistant", content=None))
+        chunk = self._chunk(event, Delta(role="assistant", content=None))
         chunk.prompt_progress = PromptProgress.of(event)
         return chunk
 
-    def _chunk(self, delta: Delta | None, reason: gen.FinishReason | None = None) -> ChatCompletionChunk:
-        choices = [] if delta is None else [ChunkChoice(delta=delta, finish_reason=reason)]
+    def _chunk(
+        self, event: gen.Event, delta: Delta | None, reason: gen.FinishReason | None = None
+    ) -> ChatCompletionChunk:
+        choices = [] if delta is None else [ChunkChoice(index=event.choice, delta=delta, finish_reason=reason)]
         return ChatCompletionChunk(id=self._id, created=self._created, model=self._model, choices=choices)
 
 

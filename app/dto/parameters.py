@@ -97,6 +97,7 @@ CHAT: tuple[Parameter, ...] = (
     *_honoured(
         reasoning_effort="none 0, minimal 128, low 512, medium 2048, high 8192 tokens of reasoning",
         thinking_budget_tokens="wins over reasoning_effort; leaves a quarter of max_tokens for the answer; -1 is none",
+        n="1 to 8 answers; the prompt is computed once",
         logprobs="of the answer's tokens, not of the reasoning",
         top_logprobs="0 to 20",
         tools="go to the chat template; calls are parsed",
@@ -108,7 +109,6 @@ CHAT: tuple[Parameter, ...] = (
     ),
     *_STREAMED,
     *_WITHOUT_EFFECT,
-    _refused("n", "more than one answer is not supported yet", 1),
     _refused("n_probs", "is not supported yet", 0),
     _refused("parallel_tool_calls", "of false cannot be enforced yet", True),
     _refused("xtc_probability", "is not supported yet", 0, 0.0),
