@@ -109,6 +109,9 @@ class Settings:
     max_choices: int = _setting(
         64, _whole(1, 4096), "Most answers to one request for completions: prompts times n", metavar="N"
     )
+    watchdog_seconds: float = _setting(
+        60.0, _seconds, "After how long a step that does not return means a restart; 0 is never", metavar="SECONDS"
+    )
     shutdown_seconds: float = _setting(
         5.0, _seconds, "How long running answers may go on after Ctrl-C or SIGTERM", metavar="SECONDS"
     )

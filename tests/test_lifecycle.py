@@ -291,6 +291,31 @@ def test_what_does_not_fit_into_the_queue_is_told_when_to_come_again(tiny: Path,
         assert '"level": "error"' not in server.log
 
 
+def test_a_step_that_hangs_fails_its_requests_and_the_server_begins_anew(tiny: Path, tmp_path: Path) -> None:
+    hang = tmp_path / "hang"
+    program = (str(Path(__file__).with_name("hanging.py")), str(hang))
+    flags = ("--model", str(tiny), "--watchdog-seconds", "0.5")
+    with running(tmp_path, *flags, program=program) as server:
+        assert server.chat().status_code == 200
+        hang.touch()
+        refused = server.chat()
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_stuck")
+        health = httpx.get(f"{server.url}/health")
+        assert (health.status_code, health.json()["status"]) == (503, "stuck")
+        assert "has not come back" in health.json()["error"]["message"]
+        answer = wait_for(lambda: answered(server))
+        assert answer["usage"]["completion_tokens"] > 0
+        assert server.process.poll() is None, "it is the same process, with a new program"
+
+
+def answered(server: Server) -> dict[str, Any] | None:
+    """Give an answer, once the server is back."""
+    with contextlib.suppress(httpx.TransportError):
+        answer = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": [{"role": "user", "content": "Hi"}]})
+        return dict(answer.json()) if answer.status_code == 200 else None
+    return None
+
+
 def test_sigterm_lets_answers_end_refuses_new_ones_and_exits_with_0(tiny: Path, tmp_path: Path) -> None:
     with running(tmp_path, "--model", str(tiny), env={"TILES_SHUTDOWN_SECONDS": "1"}) as server:
         told = threading.Event()

@@ -46,8 +46,14 @@ class ModelService:
     """A singleton of the application. Its methods are for the event loop."""
 
     def __init__(
-        self, settings: Settings, on_progress: Callable[[str, float], None] = lambda model, done: None
+        self,
+        settings: Settings,
+        on_progress: Callable[[str, float], None] = lambda model, done: None,
+        on_stuck: Callable[[], None] = lambda: None,
     ) -> None:
+        self.stuck: str | None = None  # why nothing can be answered, although a model is loaded
+        self._on_stuck = on_stuck
+        self._at_work = asyncio.Event()  # set while answers are under way
         self._on_progress = on_progress  # called on the engine thread with a model's id and 0 to 1
         self.last_error: str | None = None  # of the last load, None once one has worked
         self._settings = settings
@@ -73,11 +79,12 @@ class ModelService:
         candidates = bootstrap.candidates(self._settings)
         if candidates:
             self._loading = Loading(candidates[0].session.model, time.monotonic())
-        first = asyncio.create_task(self._load_first(candidates))
+        tasks = [asyncio.create_task(self._load_first(candidates)), asyncio.create_task(self._watch())]
         try:
             yield
         finally:
-            first.cancel()
+            for task in tasks:
+                task.cancel()
             await asyncio.to_thread(self._engine.stop)
 
     @property
@@ -99,6 +106,8 @@ class ModelService:
         """Give the model that answers. Raises Unavailable while the first one loads, NothingLoaded without one."""
         if self._draining:
             raise Unavailable("The server is shutting down", retry_after=5, code="shutting_down")
+        if self.stuck is not None:
+            raise Unavailable(self.stuck, retry_after=5, code="engine_stuck")
         if self._model is not None:
             return self._model
         self.require_no_load()
@@ -130,6 +139,7 @@ class ModelService:
             for prompt, request in zip(prompts, requests, strict=True)
             for generation in self._engine.submit(model, prompt, request)
         ]
+        self._at_work.set()
         for generation in generations:
             self._running.add(generation)
             generation.over.add_done_callback(partial(self._forget, generation))
@@ -189,8 +199,25 @@ class ModelService:
         self._draining = True
         if self._running and seconds > 0:
             await asyncio.wait([generation.over for generation in self._running], timeout=seconds)
+        self._fail_all(Unavailable("The server is shutting down", code="shutting_down"))
+
+    def _fail_all(self, error: AppError) -> None:
         for generation in list(self._running):
-            generation.fail(Unavailable("The server is shutting down", code="shutting_down"))
+            generation.fail(error)
+
+    async def _watch(self) -> None:
+        """Notice a step that does not return; sleeps while there is nothing to watch."""
+        limit = self._settings.watchdog_seconds
+        while limit > 0:
+            await self._at_work.wait()
+            await asyncio.sleep(min(5.0, limit / 10))
+            if (seconds := self._engine.stuck_for()) <= limit:
+                self.stuck = None
+            elif self.stuck is None:
+                self.stuck = f"The engine has not come back from a step for {seconds:.0f} s"
+                log.error("engine stuck", seconds=round(seconds))
+                self._fail_all(Unavailable(self.stuck, code="engine_stuck"))
+                self._on_stuck()
 
     async def _load_first(self, candidates: list[bootstrap.Candidate]) -> None:
         async with self._one_at_a_time:
@@ -262,6 +289,8 @@ class ModelService:
 
     def _forget(self, generation: RunningGeneration, _: object) -> None:
         self._running.discard(generation)
+        if not self._running:
+            self._at_work.clear()
 
     def _require_place(self) -> None:
         waiting = len(self._running) + self._preparing - self._settings.max_batch

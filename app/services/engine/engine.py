@@ -53,6 +53,8 @@ class Engine:
         self._loads: list[Iterator[None]] = []
         self._stopped = False
         self._unusable: LoadFailed | None = None
+        self._step_began: float | None = None  # of the step under way
+        self._usual_step = 0.0  # seconds, of the longest steps lately
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="prompt")
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -65,6 +67,14 @@ class Engine:
         self._commands.put(self._on_stop)
         self._thread.join(timeout=10)
         self._prompts.shutdown(wait=False, cancel_futures=True)
+
+    def stuck_for(self) -> float:
+        """Seconds that the step under way has taken beyond ten times what steps take; 0 while all is well."""
+        began = self._step_began
+        if began is None:
+            return 0.0
+        elapsed = time.monotonic() - began
+        return elapsed if elapsed > 10 * self._usual_step else 0.0
 
     async def load(self, folder: ModelFolder, progress: Callable[[float], None]) -> "LoadedModel":
         """Load a model beside what is loaded. Raises LoadFailed. `progress` is called on the engine thread, 0 to 1."""
@@ -160,12 +170,15 @@ class Engine:
             log.exception("engine command failed")
 
     def _step(self, runner: "Runner") -> None:
+        self._step_began = time.monotonic()
         try:
             if runner.busy:
                 runner.step()
         except Exception:
             log.exception("engine step failed")
             runner.fail(ServerError("The engine failed while computing this answer", code="engine_error"))
+        self._usual_step = max(time.monotonic() - self._step_began, 0.99 * self._usual_step)
+        self._step_began = None
         if runner.retired and not runner.busy:
             self._free(runner)
 
