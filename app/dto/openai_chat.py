@@ -3,8 +3,10 @@
 import secrets
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
+import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from pydantic import Field, field_validator, model_validator
 
@@ -12,7 +14,9 @@ import app.services.generation as gen
 from app import __version__
 from app.dto import parameters
 from app.dto.base import Body, Limits, Reply
-from app.services.errors import InvalidRequest, UnprocessableBody, UnsupportedParameter
+from app.dto.errors import ErrorDetail, ErrorReply
+from app.services.errors import AppError, InvalidRequest, UnprocessableBody, UnsupportedParameter
+from app.services.memory.request import DEFAULT_MAX_TOKENS, MemoryRequest
 
 FINGERPRINT = f"b1-tiles-{__version__}"
 _MEDIA = {"image_url": "images", "input_audio": "audio", "input_video": "video", "file": "files"}
@@ -150,6 +154,9 @@ class ChatRequest(Body):
     return_progress: bool = False
     timings_per_token: bool = False
     sse_ping_interval: float | None = Field(default=None, ge=-1, le=3600, description="seconds; 0 or -1 is never")
+    input: str | None = Field(default=None, description="memory mode: the user's words")
+    chat_start: bool | None = Field(default=None, description="memory mode: false on the relays of a user turn")
+    python_code: str = Field(default="", description="memory mode: the code of the last answer")
     # What OpenAI checks although this server refuses or ignores it.
     n: int = Field(default=1, ge=1, le=128)
     logprobs: bool = False
@@ -209,6 +216,39 @@ class ChatRequest(Body):
             parse_tool_calls=self._parses_calls(),
             split_reasoning=self.reasoning_format != "none",
         )
+
+    @property
+    def reaches_memory(self) -> bool:
+        """Whether it may read or write notes, which no web page may."""
+        return self.input is not None or bool(self.python_code)
+
+    def to_memory(self, limits: Limits) -> MemoryRequest | None:
+        """Say it as a step of the memory agent, None if it is an ordinary chat. Raises InvalidRequest."""
+        if self.input is None:
+            if self.python_code:
+                raise InvalidRequest("'python_code' belongs to memory mode, which 'input' begins", param="python_code")
+            return None
+        asked = self.to_generation(limits)
+        if self.tools or asked.continue_final_message:
+            param = "tools" if self.tools else "messages"
+            raise InvalidRequest(f"'{param}' as given here does not go with memory mode", param=param)
+        replies = [message.content for message in asked.messages if message.role == "assistant"]
+        return MemoryRequest(
+            said=self.input,
+            reply=replies[-1] if replies else "",
+            begins=not self.python_code if self.chat_start is None else self.chat_start,
+            code=self.python_code,
+            generation=replace(
+                asked,
+                messages=(),
+                max_tokens=asked.max_tokens if self._limits_tokens() else DEFAULT_MAX_TOKENS,
+                parse_tool_calls=False,
+                split_reasoning=False,
+            ),
+        )
+
+    def _limits_tokens(self) -> bool:
+        return any(value is not None for value in (self.n_predict, self.max_completion_tokens, self.max_tokens))
 
     def _given(self) -> dict[str, Any]:
         given = {name: getattr(self, name) for name in self.model_fields_set if name in type(self).model_fields}
@@ -440,7 +480,7 @@ class ChunkChoice(Reply, kw_only=True):
 
     index: int = 0
     delta: Delta
-    finish_reason: Literal["stop", "length", "tool_calls"] | None = None
+    finish_reason: Literal["stop", "length", "tool_calls", "error"] | None = None
 
 
 class PromptProgress(Reply, kw_only=True):
@@ -465,6 +505,7 @@ class ChatCompletionChunk(Reply, kw_only=True):
     timings: TimingsReply | UnsetType = UNSET
     metrics: Metrics | UnsetType = UNSET
     prompt_progress: PromptProgress | UnsetType = UNSET
+    error: Annotated[ErrorDetail | UnsetType, Meta(description="memory mode: why the answer ended")] = UNSET
 
 
 class ChatStream:
@@ -496,6 +537,10 @@ class ChatStream:
             case gen.Finished():
                 yield from self._first()
                 yield from self._last(event)
+
+    def failed(self, error: AppError) -> bytes:
+        """Say a late error; the stream ends after it, without the end mark."""
+        return sse_error(error)
 
     def _delta(self, delta: Delta, timings: gen.Timings | None = None) -> Iterator[ChatCompletionChunk]:
         yield from self._first()

@@ -67,6 +67,9 @@ CHAT: tuple[Parameter, ...] = (
         return_progress="chunks that say how far the prompt is",
         timings_per_token="timings on every chunk",
         sse_ping_interval="seconds of silence before a comment line",
+        input="memory mode: the user's words; see docs/memory.md",
+        chat_start="memory mode: true begins a turn of the user's, false is a relay; absent, it is true without code",
+        python_code="memory mode: the code of the last answer, to be run on the notes",
     ),
     *_ignored(
         "changes nothing in the answer",
@@ -99,8 +102,6 @@ CHAT: tuple[Parameter, ...] = (
     _refused("functions", "is the old name of tools; use tools", []),
     _refused("function_call", "is the old name of tool_choice; use tool_choice", "auto", "none"),
     _refused("lora", "is not supported yet", []),
-    _refused("input", "begins a turn of memory mode, which this server does not offer yet"),
-    _refused("python_code", "belongs to memory mode, which this server does not offer yet", ""),
 )
 
 
