@@ -161,16 +161,18 @@ def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         assert server.errors() == []
 
 
+CONTEXT = 1024
 KEY, OTHER_KEY = "a-key-of-the-tests", "another-key"
 GUARDS = (
     *("--api-key", KEY, "--api-key", OTHER_KEY),
     *("--allow-host", "tiles.example", "--allow-origin", "https://app.example"),
+    *("--max-body", "64K", "--context-length", str(CONTEXT)),
 )
 
 
 @pytest.fixture(scope="session")
 def guarded(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with keys, an allowed host and an allowed origin."""
+    """A server with keys, an allowed host, an allowed origin and small limits."""
     home = tmp_path_factory.mktemp("guarded")
     with running(home, "--model", str(tiny), *GUARDS) as server:
         yield server

@@ -20,7 +20,7 @@ from app.services.errors import Unavailable
 from app.services.generation import Generation, GenerationRequest, Started, Text, Timings
 from app.services.model_service import ModelService
 from app.settings import Settings
-from tests.conftest import Server, events, running
+from tests.conftest import KEY, Server, events
 
 CHAT = "/v1/chat/completions"
 POSTS = (CHAT, "/chat/completions", "/start", "/models/load", "/models/unload")
@@ -144,6 +144,9 @@ UNPROCESSABLE: list[tuple[dict[str, Any], str]] = [
     ({"messages": [USER], "chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
     ({"messages": [USER], "chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs"),
     ({"messages": [USER], "chat_template_kwargs": {"enable_thinking": "yes"}}, "chat_template_kwargs"),
+    ({"messages": [USER], "chat_template_kwargs": {"self": 1}}, "chat_template_kwargs"),
+    ({"messages": [USER], "chat_template_kwargs": {"continue_final_message": True}}, "chat_template_kwargs"),
+    ({"messages": [USER], "chat_template_kwargs": {"return_tensors": "pt"}}, "chat_template_kwargs"),
     ({"messages": [USER], "reasoning_format": "loud"}, "reasoning_format"),
     ({"messages": [USER], "sse_ping_interval": "often"}, "sse_ping_interval"),
     ({"messages": [USER], "sse_ping_interval": 5000}, "sse_ping_interval"),
@@ -250,6 +253,7 @@ BROKEN: list[tuple[bytes, str]] = [
     (b"true", "object"),
     (b'{"temperature": NaN}', "JSON"),
     (b'{"temperature": Infinity}', "JSON"),
+    (b'{"temperature": 1e400}', "JSON"),
     (b'{"temperature": -Infinity}', "JSON"),
     (b'{"model": "\xff\xfe"}', "UTF-8"),
     (b'\xef\xbb\xbf{"model": 1}', "JSON"),
@@ -426,24 +430,32 @@ def test_every_field_of_the_request_is_in_the_registry() -> None:
 # Limits, nothing loaded, and what is our own fault.
 
 
-def test_a_body_over_the_limit_is_a_413_whether_it_says_its_size_or_not(tmp_path: Path) -> None:
-    with running(tmp_path, "--max-body", "64K", ready=False) as small:
-        body = json.dumps({"messages": [{"role": "user", "content": "x" * 70_000}]}).encode()
-        for route in POSTS:
-            assert error_of(small.client.post(route, content=body), 413)["code"] == "body_too_large"
-            pieces = (body[place : place + 1000] for place in range(0, len(body), 1000))
-            error_of(small.client.post(route, content=pieces), 413)
-        # And nothing is loaded in this server.
-        error = error_of(small.client.post(CHAT, json={"messages": [USER]}), 400)
+@pytest.mark.parametrize("route", POSTS)
+def test_a_body_over_the_limit_is_a_413_whether_it_says_its_size_or_not(guarded: Server, route: str) -> None:
+    body = json.dumps({"messages": [{"role": "user", "content": "x" * 70_000}]}).encode()
+    headers = {"Authorization": f"Bearer {KEY}"}
+    assert error_of(guarded.client.post(route, content=body, headers=headers), 413)["code"] == "body_too_large"
+    pieces = (body[place : place + 1000] for place in range(0, len(body), 1000))
+    assert error_of(guarded.client.post(route, content=pieces, headers=headers), 413)["code"] == "body_too_large"
+
+
+def test_nothing_loaded_is_no_error_but_for_a_chat(log_lines: list[Any]) -> None:
+    for stream in (False, True):
+        answer = ask(ModelService(Settings()), "POST", CHAT, {"messages": [USER], "stream": stream})
+        error = error_of(answer, 400)
         assert "POST /start" in error["message"]
         assert error["code"] == "model_not_loaded"
-        health = small.client.get("/health")
-        assert health.status_code == 200
-        assert health.json() == {"status": "ok", "tiles": True, "model_loaded": False, "model": None}
-        assert small.client.get("/v1/models").json()["data"] == []
-        assert small.client.get("/props").json()["default_generation_settings"]["n_ctx"] == 8192
-        assert error_of(small.client.get("/v1/models/tiny"), 404)["code"] == "model_not_found"
-        assert small.errors() == []
+
+    def read(path: str) -> Any:
+        answer = ask(ModelService(Settings()), "GET", path)
+        assert answer.status_code == 200
+        return answer.json()
+
+    assert read("/health") == {"status": "ok", "tiles": True, "model_loaded": False, "model": None}
+    assert read("/v1/models")["data"] == []
+    assert read("/props")["default_generation_settings"]["n_ctx"] == 8192
+    unknown = ask(ModelService(Settings()), "GET", "/v1/models/tiny")
+    assert error_of(unknown, 404)["code"] == "model_not_found"
 
 
 TIMINGS = Timings(0, 1, 1.0, 1, 1.0, 1.0, 1.0)

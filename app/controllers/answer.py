@@ -30,6 +30,9 @@ class Dialect(Protocol):
     def feed(self, event: Event) -> Iterable[msgspec.Struct]:
         """Give the replies of an event."""
 
+    def failure(self, error: AppError) -> msgspec.Struct | None:
+        """Give what is said when the answer fails in its middle; None is OpenAI's error chunk."""
+
 
 class ClientGone(Exception):
     """Nobody is there to answer."""
@@ -123,11 +126,11 @@ async def _speak(generation: Generation, dialect: Dialect, ping: Ping, facts: Fa
                 return
     except AppError as error:
         facts["error"] = error.code or error.kind
-        yield error_event(error)
+        yield error_event(error, dialect)
     except Exception:
         log.exception("answer failed while it was streamed")
         facts["error"] = "server_error"
-        yield error_event(ServerError())
+        yield error_event(ServerError(), dialect)
     finally:
         ping.stop()
         generation.cancel()
@@ -140,8 +143,10 @@ def _said(events: Iterable[Event], dialect: Dialect, facts: Facts) -> Iterable[b
             yield b"data: " + msgspec.json.encode(reply) + b"\n\n"
 
 
-def error_event(error: AppError) -> bytes:
-    """Say a late error; the stream ends after it, without the end mark."""
+def error_event(error: AppError, dialect: Dialect) -> bytes:
+    """Say a late error; the stream ends after it, without the end mark unless the dialect has words for errors."""
+    if (reply := dialect.failure(error)) is not None:
+        return b"data: " + msgspec.json.encode(reply) + b"\n\n" + dialect.end
     return b"data: " + msgspec.json.encode({"error": ErrorReply.of(error).error, "choices": []}) + b"\n\n"
 
 

@@ -1,12 +1,11 @@
 """OpenAI's chat completions, with llama.cpp's and Tiles' extras."""
 
+import json
 import secrets
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from pydantic import Field, field_validator, model_validator
 
@@ -14,12 +13,18 @@ import app.services.generation as gen
 from app import __version__
 from app.dto import parameters
 from app.dto.base import Body, Limits, Reply
-from app.dto.errors import ErrorDetail, ErrorReply
+from app.dto.errors import ErrorDetail
 from app.services.errors import AppError, InvalidRequest, UnprocessableBody, UnsupportedParameter
-from app.services.memory.request import DEFAULT_MAX_TOKENS, MemoryRequest
 
 FINGERPRINT = f"b1-tiles-{__version__}"
 _MEDIA = {"image_url": "images", "input_audio": "audio", "input_video": "video", "file": "files"}
+
+# Arguments of the call that renders the template, not of the template.
+_NOT_FOR_TEMPLATES = {
+    *("self", "messages", "conversation", "tools", "tokenize", "chat_template", "tokenizer_kwargs"),
+    *("add_generation_prompt", "continue_final_message", "padding", "truncation", "max_length"),
+    *("return_dict", "return_tensors", "return_assistant_tokens_mask"),
+}
 
 
 class ContentPart(Body):
@@ -122,6 +127,47 @@ class StreamOptions(Body):
     include_usage: bool = False
 
 
+class JsonSchema(Body):
+    """A named schema."""
+
+    name: str = "answer"
+    description: str | None = None
+    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema", description="JSON schema")
+    strict: bool = True
+
+
+class ResponseFormat(Body):
+    """What the answer has to be."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema", description="llama.cpp's, with json_object")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "ResponseFormat":
+        if self.type == "json_schema" and self.json_schema is None and self.schema_ is None:
+            raise ValueError("'json_schema' is missing")
+        return self
+
+    def to_constraint(self) -> gen.Constraint | None:
+        """Say it in the common vocabulary."""
+        if self.type == "text":
+            return None
+        schema = self.json_schema.schema_ if self.json_schema else self.schema_
+        return gen.Constraint("json_schema", json.dumps(schema or {"type": "object"}), "response_format")
+
+
+class Grammar(Body):
+    """A grammar with its language."""
+
+    type: Literal["gbnf", "lark"]
+    grammar: str
+
+
+# Tokens of reasoning for an effort.
+EFFORTS = {"none": 0, "minimal": 128, "low": 512, "medium": 2048, "high": 8192}
+
+
 class ChatRequest(Body):
     """A conversation to be answered."""
 
@@ -154,13 +200,20 @@ class ChatRequest(Body):
     return_progress: bool = False
     timings_per_token: bool = False
     sse_ping_interval: float | None = Field(default=None, ge=-1, le=3600, description="seconds; 0 or -1 is never")
+    response_format: ResponseFormat | None = None
+    json_schema: dict[str, Any] = Field(default_factory=dict, description="llama.cpp's short form of response_format")
+    grammar: str | Grammar = Field(default="", description="GBNF, or another language by name")
+    regex: str | None = Field(default=None, min_length=1, description="the whole answer matches it")
+    choice: list[str] | None = Field(default=None, min_length=1, description="the answer is one of these")
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    thinking_budget_tokens: int | None = Field(default=None, ge=-1, description="-1 is no bound")
     input: str | None = Field(default=None, description="memory mode: the user's words")
     chat_start: bool | None = Field(default=None, description="memory mode: false on the relays of a user turn")
     python_code: str = Field(default="", description="memory mode: the code of the last answer")
-    # What OpenAI checks although this server refuses or ignores it.
-    n: int = Field(default=1, ge=1, le=128)
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=20)
+    # What OpenAI checks although this server refuses it.
+    n: int = Field(default=1, ge=1, le=128)
 
     @field_validator("stop")
     @classmethod
@@ -182,8 +235,7 @@ class ChatRequest(Body):
     @field_validator("chat_template_kwargs")
     @classmethod
     def _own_kwargs(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
-        taken = {"messages", "conversation", "tools", "tokenize", "add_generation_prompt", "chat_template"}
-        if wrong := sorted(taken & kwargs.keys()):
+        if wrong := sorted(_NOT_FOR_TEMPLATES & kwargs.keys()):
             raise ValueError(f"'{wrong[0]}' is not for the caller to set")
         if not isinstance(kwargs.get("enable_thinking", True), bool):
             raise ValueError("'enable_thinking' is true or false")
@@ -207,48 +259,18 @@ class ChatRequest(Body):
         return gen.GenerationRequest(
             messages=tuple(message.to_message(place) for place, message in enumerate(self.messages)),
             tools=tuple(tool.to_template() for tool in self.tools),
-            template_kwargs=self.chat_template_kwargs,
+            template_kwargs=self._template_kwargs(),
             continue_final_message=self._continues(),
             sampling=self._sampling(),
             max_tokens=self._max_tokens(),
             stop=tuple([self.stop] if isinstance(self.stop, str) else self.stop or ()),
             ignore_eos=self.ignore_eos,
+            constraint=self._constraint(),
+            logprobs=self._logprobs(),
+            thinking_budget=self._thinking_budget(),
             parse_tool_calls=self._parses_calls(),
             split_reasoning=self.reasoning_format != "none",
         )
-
-    @property
-    def reaches_memory(self) -> bool:
-        """Whether it may read or write notes, which no web page may."""
-        return self.input is not None or bool(self.python_code)
-
-    def to_memory(self, limits: Limits) -> MemoryRequest | None:
-        """Say it as a step of the memory agent, None if it is an ordinary chat. Raises InvalidRequest."""
-        if self.input is None:
-            if self.python_code:
-                raise InvalidRequest("'python_code' belongs to memory mode, which 'input' begins", param="python_code")
-            return None
-        asked = self.to_generation(limits)
-        if self.tools or asked.continue_final_message:
-            param = "tools" if self.tools else "messages"
-            raise InvalidRequest(f"'{param}' as given here does not go with memory mode", param=param)
-        replies = [message.content for message in asked.messages if message.role == "assistant"]
-        return MemoryRequest(
-            said=self.input,
-            reply=replies[-1] if replies else "",
-            begins=not self.python_code if self.chat_start is None else self.chat_start,
-            code=self.python_code,
-            generation=replace(
-                asked,
-                messages=(),
-                max_tokens=asked.max_tokens if self._limits_tokens() else DEFAULT_MAX_TOKENS,
-                parse_tool_calls=False,
-                split_reasoning=False,
-            ),
-        )
-
-    def _limits_tokens(self) -> bool:
-        return any(value is not None for value in (self.n_predict, self.max_completion_tokens, self.max_tokens))
 
     def _given(self) -> dict[str, Any]:
         given = {name: getattr(self, name) for name in self.model_fields_set if name in type(self).model_fields}
@@ -300,6 +322,42 @@ class ChatRequest(Body):
             logit_bias={int(token): value for token, value in self.logit_bias.items()},
         )
 
+    def _constraint(self) -> gen.Constraint | None:
+        asked = [constraint for constraint in self._constraints() if constraint is not None]
+        if len(asked) > 1:
+            raise InvalidRequest(f"{asked[0].param} and {asked[1].param} exclude each other", param=asked[1].param)
+        if asked and self.tools and self.tool_choice != "none":
+            raise InvalidRequest(f"{asked[0].param} and tools exclude each other", param=asked[0].param)
+        return asked[0] if asked else None
+
+    def _constraints(self) -> Iterator[gen.Constraint | None]:
+        yield self.response_format.to_constraint() if self.response_format else None
+        if self.json_schema:
+            yield gen.Constraint("json_schema", json.dumps(self.json_schema), "json_schema")
+        if self.grammar:
+            language = self.grammar.type if isinstance(self.grammar, Grammar) else "gbnf"
+            text = self.grammar.grammar if isinstance(self.grammar, Grammar) else self.grammar
+            yield gen.Constraint(language, text, "grammar")
+        if self.regex:
+            yield gen.Constraint("regex", self.regex, "regex")
+        if self.choice:
+            yield gen.Constraint("choice", json.dumps(self.choice), "choice")
+
+    def _logprobs(self) -> int | None:
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("top_logprobs needs logprobs", param="top_logprobs")
+        return self.top_logprobs if self.logprobs else None
+
+    def _template_kwargs(self) -> dict[str, Any]:
+        if self.reasoning_effort is None or "enable_thinking" in self.chat_template_kwargs:
+            return self.chat_template_kwargs
+        return {"enable_thinking": self.reasoning_effort != "none"} | self.chat_template_kwargs
+
+    def _thinking_budget(self) -> int | None:
+        if self.thinking_budget_tokens is not None:
+            return None if self.thinking_budget_tokens == -1 else self.thinking_budget_tokens
+        return None if self.reasoning_effort is None else EFFORTS[self.reasoning_effort]
+
     def _max_tokens(self) -> int | None:
         given = (self.n_predict, self.max_completion_tokens, self.max_tokens)
         limit = next((value for value in given if value is not None), -1)
@@ -341,11 +399,47 @@ class ReplyMessage(Reply, kw_only=True):
     tool_calls: list[ReplyToolCall] | UnsetType = UNSET
 
 
+class TopLogprob(Reply, kw_only=True):
+    """A token and how likely it was."""
+
+    id: int
+    token: str
+    bytes: list[int]
+    logprob: Annotated[float, Meta(description="natural logarithm, before penalties and temperature")]
+
+
+class ContentLogprob(TopLogprob, kw_only=True):
+    """A token of the answer, and what was likely in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+    @classmethod
+    def of(cls, score: gen.TokenLogprob) -> "ContentLogprob":
+        """Spell a score."""
+        return cls(**_score(score), top_logprobs=[TopLogprob(**_score(top)) for top in score.top])
+
+
+class ChoiceLogprobs(Reply, kw_only=True):
+    """How likely the tokens of the answer were."""
+
+    content: list[ContentLogprob]
+
+
+def _score(score: gen.TokenLogprob) -> dict[str, Any]:
+    token = score.data.decode(errors="replace")
+    return {"id": score.token, "token": token, "bytes": list(score.data), "logprob": score.logprob}
+
+
+def _logprobs(scores: Iterable[gen.TokenLogprob]) -> ChoiceLogprobs:
+    return ChoiceLogprobs(content=[ContentLogprob.of(score) for score in scores])
+
+
 class Choice(Reply, kw_only=True):
     """The answer and why it ended."""
 
     index: int = 0
     message: ReplyMessage
+    logprobs: ChoiceLogprobs | UnsetType = UNSET
     finish_reason: Literal["stop", "length", "tool_calls"]
 
 
@@ -428,6 +522,12 @@ def _ratio(amount: float, by: float) -> float:
     return round(amount / by, 3) if by > 0 else 0.0
 
 
+class TilesExtras(Reply, kw_only=True):
+    """What this server adds to the dialect."""
+
+    finish: Annotated[gen.FinishCause, Meta(description="why the answer ended, more exactly")]
+
+
 class ChatCompletion(Reply, kw_only=True):
     """The whole answer."""
 
@@ -440,6 +540,7 @@ class ChatCompletion(Reply, kw_only=True):
     usage: Usage
     timings: TimingsReply
     metrics: Metrics
+    tiles: TilesExtras
 
     @classmethod
     def of(cls, said: gen.Completion) -> "ChatCompletion":
@@ -450,11 +551,17 @@ class ChatCompletion(Reply, kw_only=True):
             id=new_id(),
             created=int(time.time()),
             model=said.model,
-            choices=[Choice(message=_message(said), finish_reason=said.finished.reason)],
+            choices=[_choice(said, said.finished)],
             usage=Usage.of(timings),
             timings=TimingsReply.of(timings),
             metrics=Metrics.of(timings),
+            tiles=TilesExtras(finish=said.finished.cause),
         )
+
+
+def _choice(said: gen.Completion, finished: gen.Finished) -> Choice:
+    logprobs = _logprobs(said.logprobs) if said.logprobs else UNSET
+    return Choice(message=_message(said), finish_reason=finished.reason, logprobs=logprobs)
 
 
 def _message(said: gen.Completion) -> ReplyMessage:
@@ -480,6 +587,7 @@ class ChunkChoice(Reply, kw_only=True):
 
     index: int = 0
     delta: Delta
+    logprobs: ChoiceLogprobs | UnsetType = UNSET
     finish_reason: Literal["stop", "length", "tool_calls", "error"] | None = None
 
 
@@ -504,6 +612,7 @@ class ChatCompletionChunk(Reply, kw_only=True):
     usage: Usage | UnsetType = UNSET
     timings: TimingsReply | UnsetType = UNSET
     metrics: Metrics | UnsetType = UNSET
+    tiles: TilesExtras | UnsetType = UNSET
     prompt_progress: PromptProgress | UnsetType = UNSET
     error: Annotated[ErrorDetail | UnsetType, Meta(description="memory mode: why the answer ended")] = UNSET
 
@@ -529,7 +638,7 @@ class ChatStream:
                 if self._request.return_progress:
                     yield self._progress(event)
             case gen.Text():
-                yield from self._delta(Delta(content=event.text), event.timings)
+                yield from self._delta(Delta(content=event.text), event.timings, event.logprobs)
             case gen.Reasoning():
                 yield from self._delta(Delta(reasoning_content=event.text), event.timings)
             case gen.ToolCall():
@@ -538,13 +647,17 @@ class ChatStream:
                 yield from self._first()
                 yield from self._last(event)
 
-    def failed(self, error: AppError) -> bytes:
-        """Say a late error; the stream ends after it, without the end mark."""
-        return sse_error(error)
+    def failure(self, _: AppError) -> Reply | None:
+        """Give what is said when the answer fails in its middle; None is OpenAI's error chunk."""
+        return None
 
-    def _delta(self, delta: Delta, timings: gen.Timings | None = None) -> Iterator[ChatCompletionChunk]:
+    def _delta(
+        self, delta: Delta, timings: gen.Timings | None = None, logprobs: Sequence[gen.TokenLogprob] = ()
+    ) -> Iterator[ChatCompletionChunk]:
         yield from self._first()
         chunk = self._chunk(delta)
+        if logprobs:
+            chunk.choices[0].logprobs = _logprobs(logprobs)
         if timings is not None and self._request.timings_per_token:
             chunk.timings = TimingsReply.of(timings)
         yield chunk
@@ -557,6 +670,7 @@ class ChatStream:
     def _last(self, event: gen.Finished) -> Iterator[ChatCompletionChunk]:
         chunk = self._chunk(Delta(), event.reason)
         chunk.timings, chunk.metrics = TimingsReply.of(event.timings), Metrics.of(event.timings)
+        chunk.tiles = TilesExtras(finish=event.cause)
         yield chunk
         if self._request.include_usage:
             counted = self._chunk(None)
@@ -570,7 +684,7 @@ class ChatStream:
         )
         return chunk
 
-    def _chunk(self, delta: Delta | None, reason: gen.FinishReason | None = None) -> ChatCompletionChunk:
+    def _chunk(self, delta: Delta | None, reason: gen.FinishReason | Literal["error"] | None = None) -> ChatCompletionChunk:
         choices = [] if delta is None else [ChunkChoice(delta=delta, finish_reason=reason)]
         return ChatCompletionChunk(id=self._id, created=self._created, model=self._model, choices=choices)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 FinishReason = Literal["stop", "length", "tool_calls"]
+FinishCause = Literal["end_token", "stop_string", "max_tokens", "context", "repetition"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,15 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the answer has to be, as a grammar. `param` is the parameter that asks for it."""
+
+    kind: Literal["json_schema", "regex", "choice", "gbnf", "lark"]
+    text: str  # a JSON schema, a pattern, a JSON list of strings, or a grammar
+    param: str
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """Everything the engine needs for one answer."""
 
@@ -63,6 +73,10 @@ class GenerationRequest:
     max_tokens: int | None = None  # None is up to the context; 0 is prefill only
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    constraint: Constraint | None = None  # binds the answer, not the reasoning before it
+    logprobs: int | None = None  # None is none; else how many alternatives each token comes with
+    thinking_budget: int | None = None  # tokens of reasoning, after which it is closed; None is no bound
+    stop_repetition: bool = True  # end an answer that only repeats itself
     parse_tool_calls: bool = True  # False leaves the calls in the text
     split_reasoning: bool = True  # False leaves the reasoning and its tags in the text
 
@@ -99,11 +113,22 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely a token was, before penalties and temperature; natural logarithm, rounded."""
+
+    token: int
+    data: bytes
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()  # the most likely tokens instead, the best first
+
+
+@dataclass(frozen=True, slots=True)
 class Text:
     """A piece of the answer."""
 
     text: str
     timings: Timings
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +146,7 @@ class Finished:
     reason: FinishReason
     stop: str | None
     timings: Timings
+    cause: FinishCause = "end_token"
 
 
 Event = Started | Progress | Text | Reasoning | ToolCall | Finished
@@ -148,6 +174,7 @@ class Completion:
     text: str = ""
     reasoning: str = ""
     tool_calls: list[ToolCall] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     finished: Finished | None = None
 
     def add(self, event: Event) -> None:
@@ -157,6 +184,7 @@ class Completion:
                 self.model, self.prompt_tokens = event.model, event.prompt_tokens
             case Text():
                 self.text += event.text
+                self.logprobs.extend(event.logprobs)
             case Reasoning():
                 self.reasoning += event.text
             case ToolCall():

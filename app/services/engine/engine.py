@@ -150,6 +150,7 @@ class Engine:
             loaded.warm_up()
             release()
             self._runners.append(loaded.runner)
+            threading.Thread(target=loaded.grammars.warm_up, name="grammar", daemon=True).start()
             progress(1.0)
             promise.keep(loaded)
         except AppError as error:

@@ -2,13 +2,14 @@
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
 
 from app.services.catalog import ModelFolder
 from app.services.engine.defaults import read_defaults
+from app.services.engine.grammar import Bound, Grammars
 from app.services.engine.loading import back_end, weights
 from app.services.engine.prompt import Prompt, PromptBuilder
 from app.services.engine.row import Row
@@ -41,12 +42,18 @@ class LoadedModel:
         runner: Runner,
         markup: Markup,
         detokenizer: Callable[[], Detokenizer],
+        grammars: Grammars,
     ) -> None:
         self.facts = facts
         self.prompts = prompts
         self.runner = runner
+        self.grammars = grammars
         self._markup = markup
         self._detokenizer = detokenizer
+        self._think_start = prompts.tokenize(markup.think_start or "")
+        self._think_end = prompts.tokenize(markup.think_end or "")
+        self._close_thought = prompts.tokenize(f"\n{markup.think_end}\n\n") if markup.think_end else []
+        self._blank = [tokens[0] for text in ("\n", "\n\n") if len(tokens := prompts.tokenize(text)) == 1]
 
     def prepare(self, request: GenerationRequest) -> Prompt:
         """Check what depends on the model and build the prompt. Raises InvalidRequest or PromptTooLong."""
@@ -56,25 +63,51 @@ class LoadedModel:
                     f"logit_bias: {token} is no token of this model, which has {self.facts.vocabulary}",
                     param="logit_bias",
                 )
-        return self.prompts.build(request)
+        matcher = self.grammars.compile(request.constraint) if request.constraint else None
+        return replace(self.prompts.build(request), matcher=matcher)
 
     def row(self, prompt: Prompt, request: GenerationRequest, generation: RunningGeneration | None) -> Row:
         """Make the row that answers a prepared request."""
         room = self.facts.context_length - len(prompt.tokens)
+        max_tokens = room if request.max_tokens is None else min(request.max_tokens, room)
+        free = request.ignore_eos and request.constraint is None  # a grammar ends with the end token
         return Row(
             generation=generation,
             prompt=prompt.tokens,
-            max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
+            max_tokens=max_tokens,
+            room=room,
             choice=choice(request.sampling, self.facts.defaults),
-            speech=Speech(
-                self._markup,
-                stop=request.stop,
-                tools=request.tools if request.parse_tool_calls else (),
-                split_reasoning=request.split_reasoning,
-                thinking=prompt.thinking,
-            ),
+            speech=self._speech(prompt, request),
             detokenizer=self._detokenizer(),
-            end_tokens=frozenset() if request.ignore_eos else self.facts.end_tokens,
+            end_tokens=frozenset() if free else self.facts.end_tokens,
+            bound=self._bound(prompt, request),
+            logprobs=request.logprobs,
+            thinking_budget=_thinking_budget(request, max_tokens),
+            think_end=self._close_thought,
+            stop_repetition=request.stop_repetition and not free and not request.constraint and max_tokens > 256,
+        )
+
+    def _speech(self, prompt: Prompt, request: GenerationRequest) -> Speech:
+        return Speech(
+            self._markup,
+            stop=request.stop,
+            tools=request.tools if request.parse_tool_calls else (),
+            split_reasoning=request.split_reasoning,
+            thinking=prompt.thinking,
+        )
+
+    def _bound(self, prompt: Prompt, request: GenerationRequest) -> Bound | None:
+        if prompt.matcher is None:
+            return None
+        return Bound(
+            prompt.matcher,
+            self.facts.vocabulary,
+            think_start=self._think_start,
+            think_end=self._think_end,
+            blank=self._blank,
+            end_tokens=self.facts.end_tokens,
+            thinking=prompt.thinking,
+            may_think=request.template_kwargs.get("enable_thinking") is not False,
         )
 
     def warm_up(self) -> None:
@@ -105,7 +138,9 @@ def assemble(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, ou
         outbox=outbox,
     )
     prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length)
-    return LoadedModel(facts, prompts, runner, markup, detokenizers(tokenizer, markup.markers(), facts.vocabulary))
+    grammars = Grammars(tokenizer, facts.vocabulary, facts.end_tokens)
+    detokenizer = detokenizers(tokenizer, markup.markers(), facts.vocabulary)
+    return LoadedModel(facts, prompts, runner, markup, detokenizer, grammars)
 
 
 def choice(asked: Sampling, default: Sampling) -> Choice:
@@ -123,6 +158,13 @@ def choice(asked: Sampling, default: Sampling) -> Choice:
         penalty_window=asked.penalty_window,
         logit_bias=dict(asked.logit_bias) or None,
     )
+
+
+def _thinking_budget(request: GenerationRequest, max_tokens: int) -> int | None:
+    """The asked budget, but a quarter of the answer's tokens stays for the answer itself."""
+    if request.thinking_budget is None:
+        return None
+    return min(request.thinking_budget, max_tokens - max_tokens // 4)
 
 
 def _first(*values: float | None) -> float:

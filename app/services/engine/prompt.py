@@ -10,13 +10,17 @@ from jinja2 import TemplateError
 from app.services.errors import InvalidRequest, PromptTooLong
 from app.services.generation import GenerationRequest, Message, ToolCall
 
+# What a template raises over a conversation that it was not written for.
+_REFUSALS = (TemplateError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt that fits: its tokens, and whether it ends inside the model's reasoning."""
+    """A prompt that fits: its tokens, whether it ends inside the model's reasoning, and the grammar of its answer."""
 
     tokens: list[int]
     thinking: bool
+    matcher: Any = None  # llguidance's LLMatcher
 
 
 class PromptBuilder:
@@ -51,7 +55,7 @@ class PromptBuilder:
                 continue_final_message=request.continue_final_message,
                 **request.template_kwargs,
             )
-        except (TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except _REFUSALS as error:
             raise InvalidRequest(
                 f"The model's chat template refuses this conversation: {_line(error)}", param="messages"
             ) from error

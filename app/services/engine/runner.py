@@ -87,8 +87,8 @@ class Runner:
 
     def _decode(self) -> None:
         ended = []
-        for row, token in self._batch.step():
-            self._outbox.put(row.generation, row.take(token))
+        for row, token, score in self._batch.step():
+            self._outbox.put(row.generation, row.take(token, score))
             if row.finished:
                 ended.append(row)
         self._end(ended)
@@ -163,7 +163,7 @@ class Runner:
         elif last:
             self._batch.join([row])
         else:
-            self._outbox.put(row.generation, row.finish("length"))
+            self._outbox.put(row.generation, row.finish("max_tokens"))
             self._keep(row)
         return size + 1
 

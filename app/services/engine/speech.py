@@ -85,6 +85,11 @@ class Speech:
         """Whether the model is in its reasoning now."""
         return bool(self._state[0] == _REASONING)
 
+    @property
+    def speaking(self) -> bool:
+        """Whether the model is in its answer now: not in its reasoning, not in a call, not in the blank after them."""
+        return bool(self._state[0] == _NORMAL) and _NORMAL not in self._blank
+
     def feed(self, text: str) -> list[Said | ToolCall]:
         """Take in text and give what is certain now. What follows a stop string is dropped."""
         if self.stopped is not None or not text:
@@ -130,7 +135,12 @@ class Speech:
             self._blank = {_REASONING}
         elif before == _REASONING:
             self._blank = {_NORMAL}
-        return self._close_call() if before == _TOOL else []
+        if before != _TOOL:
+            return []
+        said = self._close_call()
+        if any(isinstance(piece, ToolCall) for piece in said):
+            self._blank = {_NORMAL}  # the empty line between two calls is nothing to say
+        return said
 
     def _close_call(self) -> list[Said | ToolCall]:
         try:

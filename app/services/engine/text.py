@@ -15,6 +15,9 @@ class Detokenizer(Protocol):
     def finish(self) -> str:
         """Give what was held back; a broken character becomes U+FFFD."""
 
+    def data(self, token: int) -> bytes:
+        """Give the bytes of a token by itself; they may be a part of a character."""
+
 
 class ByteDetokenizer:
     """For byte-level vocabularies: a table of bytes a token and an incremental UTF-8 decoder."""
@@ -25,18 +28,23 @@ class ByteDetokenizer:
 
     def feed(self, token: int) -> str:
         """Take in a token and give the text that is complete now."""
-        return self._decoder.decode(self._table[token]) if 0 <= token < len(self._table) else ""
+        return self._decoder.decode(self.data(token))
 
     def finish(self) -> str:
         """Give what was held back; a broken character becomes U+FFFD."""
         return self._decoder.decode(b"", final=True)
 
+    def data(self, token: int) -> bytes:
+        """Give the bytes of a token by itself; they may be a part of a character."""
+        return self._table[token] if 0 <= token < len(self._table) else b""
+
 
 class WrappedDetokenizer:
     """For all other vocabularies: mlx-lm's own streaming detokenizer."""
 
-    def __init__(self, detokenizer: Any, hidden: frozenset[int]) -> None:
-        self._detokenizer = detokenizer
+    def __init__(self, tokenizer: Any, hidden: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self._detokenizer = tokenizer.detokenizer
         self._hidden = hidden
 
     def feed(self, token: int) -> str:
@@ -50,6 +58,10 @@ class WrappedDetokenizer:
         """Give what was held back; a broken character becomes U+FFFD."""
         self._detokenizer.finalize()
         return str(self._detokenizer.last_segment)
+
+    def data(self, token: int) -> bytes:
+        """Give the bytes of a token by itself, as far as this vocabulary can tell."""
+        return b"" if token in self._hidden else str(self._tokenizer.decode([token])).encode()
 
 
 def detokenizers(tokenizer: Any, markers: Iterable[str], width: int) -> Callable[[], Detokenizer]:
@@ -65,7 +77,7 @@ def detokenizers(tokenizer: Any, markers: Iterable[str], width: int) -> Callable
         if added.special and not any(added.content in marker for marker in shown)
     )
     if not _is_byte_level(tokenizer):
-        return lambda: WrappedDetokenizer(tokenizer.detokenizer, hidden)
+        return lambda: WrappedDetokenizer(tokenizer, hidden)
     table = _table(tokenizer, hidden, width)
     return lambda: ByteDetokenizer(table)
 
