@@ -684,7 +684,9 @@ class ChatStream:
         )
         return chunk
 
-    def _chunk(self, delta: Delta | None, reason: gen.FinishReason | Literal["error"] | None = None) -> ChatCompletionChunk:
+    def _chunk(
+        self, delta: Delta | None, reason: gen.FinishReason | Literal["error"] | None = None
+    ) -> ChatCompletionChunk:
         choices = [] if delta is None else [ChunkChoice(delta=delta, finish_reason=reason)]
         return ChatCompletionChunk(id=self._id, created=self._created, model=self._model, choices=choices)
 

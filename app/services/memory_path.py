@@ -1,6 +1,5 @@
 """Which folders may be a session's memory: the model will read and write what is in them."""
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def _resolved(memory_path: str) -> Path:
 def _check_writable(folder: Path) -> None:
     # Permissions alone do not tell: a disk may be mounted read-only.
     try:
-        os.listdir(folder)
+        next(folder.iterdir(), None)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

@@ -1,7 +1,6 @@
 """The memory agent: one conversation a session, whose model works on its notes between the answers."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +40,7 @@ class MemoryAgent:
         self._session: Session | None = None
         self._conversation = Conversation()
         self._keeps = settings.keep_conversation and not settings.skip_session_persist
-        self._settling: set[asyncio.Task[None]] = set()
+        self._saving: set[asyncio.Future[None]] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -88,7 +87,7 @@ class MemoryAgent:
 
     async def _run(self, folder: Path, code: str) -> Outcome:
         audit, began = Audit(), time.perf_counter()
-        root = await self._in_order(paths.open_root, folder)
+        root = paths.open_root(folder)
         try:
             notes = Notes(root, audit)
 
@@ -130,10 +129,14 @@ class MemoryAgent:
             draft.answer(text)
             self._conversation = draft
             if self._keeps and session is self._models.session:
-                task = asyncio.ensure_future(asyncio.to_thread(store.write, self._file, session, draft.copy()))
-                self._settling.add(task)
-                task.add_done_callback(lambda _: (self._settling.discard(task), self._one_at_a_time.release()))
+                saving = asyncio.ensure_future(asyncio.to_thread(store.write, self._file, session, draft.copy()))
+                self._saving.add(saving)
+                saving.add_done_callback(self._saved)
                 return
+        self._one_at_a_time.release()
+
+    def _saved(self, saving: "asyncio.Future[None]") -> None:
+        self._saving.discard(saving)
         self._one_at_a_time.release()
 
     @property

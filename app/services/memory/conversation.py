@@ -58,7 +58,7 @@ class Conversation:
     def shorten(self) -> str | None:
         """Make it shorter by one step, and say which; None when only the newest words of the user are left.
 
-        Whole old turns go first, then the results of the newest turn are cut, then its oldest pairs of code and result go.
+        Whole old turns go first, then the results of the newest are cut, then its oldest pairs of code and result go.
         """
         if len(self.turns) > 1:
             self.turns.pop(0)
