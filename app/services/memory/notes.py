@@ -68,7 +68,7 @@ class Notes:
         """Make a folder and those above it."""
         try:
             parts = paths.split(dir_path)
-            self._check_room((*parts, ""), 0)
+            self._check_entries(parts)
             with paths.opened(self._root, parts, make=True):
                 pass
         except (OSError, ValueError):
@@ -179,7 +179,13 @@ class Notes:
             above = known.at(parts[:depth])
             if grows > 0 and above is not None and above.size + grows > MOST_IN_FOLDER:
                 raise ValueError(f"folder full: at most {MOST_IN_FOLDER} bytes")
-        if (folder is None or parts[-1] not in folder.files) and known.entries + len(parts) > MOST_ENTRIES:
+        self._check_entries(parts)
+
+    def _check_entries(self, parts: Parts) -> None:
+        known = self._tree()
+        folders = [known.at(parts[:depth]) for depth in range(len(parts))]
+        new = sum(f is None or (n not in f.files and n not in f.folders) for f, n in zip(folders, parts, strict=True))
+        if new and known.entries + new > MOST_ENTRIES:
             raise ValueError(f"memory full: at most {MOST_ENTRIES} files and folders")
 
     def _wrote(self, parts: Parts, written: bytes) -> None:
