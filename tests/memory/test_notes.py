@@ -70,13 +70,8 @@ def test_errors_are_texts_that_say_what_is_wrong(
 
 def test_links_lead_to_notes(notes: Notes) -> None:
     notes.create_file("people/Anna.md", "# Anna\n")
-    for link in (
-        "[[people/Anna]]",
-        "people/Anna",
-        "people/Anna.md",
-        " [[people/Anna.md]] ",
-        "[[people/Anna|my sister]]",
-    ):
+    bracketed = ("[[people/Anna]]", " [[people/Anna.md]] ", "[[people/Anna|my sister]]", "[[people/Anna#born]]")
+    for link in (*bracketed, "people/Anna", "people/Anna.md"):
         assert notes.go_to_link(link) == "# Anna\n"
 
 
@@ -112,11 +107,10 @@ def test_existence_and_sizes(notes: Notes) -> None:
 
 def test_a_file_over_the_limit_is_not_written_and_what_was_there_stays(notes: Notes) -> None:
     notes.create_file("user.md", "before")
+    large = "x" * (limits.MOST_IN_FILE + 1)
     with pytest.raises(ValueError, match="file too large"):
-        notes.create_file("user.md", "x" * (limits.MOST_IN_FILE + 1))
-    assert str(notes.update_file("user.md", "before", "x" * (limits.MOST_IN_FILE + 1))).startswith(
-        "Error: file too large"
-    )
+        notes.create_file("user.md", large)
+    assert str(notes.update_file("user.md", "before", large)).startswith("Error: file too large")
     assert notes.read_file("user.md") == "before"
     assert notes.create_file("full.md", "x" * limits.MOST_IN_FILE) is True
 

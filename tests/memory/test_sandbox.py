@@ -165,15 +165,16 @@ def test_a_run_in_another_process_does_not_hold_the_event_loop(place: Place) -> 
 
 def test_a_cancelled_run_leaves_no_process(place: Place) -> None:
     async def cancelled() -> list[psutil.Process]:
-        sandbox = Sandbox(FUNCTIONS)
+        sandbox, at_work = Sandbox(FUNCTIONS), asyncio.Event()
 
-        async def never(*_: object) -> object:
-            return None
+        async def begun(*_: object) -> object:
+            at_work.set()
+            return True
 
         before = set(psutil.Process().children(recursive=True))
-        run = asyncio.ensure_future(sandbox.run("while True:\n    pass", never))
-        while not set(psutil.Process().children(recursive=True)) - before:
-            await asyncio.sleep(0.01)
+        run = asyncio.ensure_future(sandbox.run("create_file('a')\nwhile True:\n    pass", begun))
+        await at_work.wait()
+        assert set(psutil.Process().children(recursive=True)) - before
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run
