@@ -300,7 +300,9 @@ def test_a_full_context_loses_its_oldest_turns(remembering: Remembering) -> None
     assert shortened["tokens"] <= shortened["context"]
 
 
-def test_a_result_too_large_for_the_context_is_cut_and_an_input_too_large_is_refused(tiny: Path, tmp_path: Path) -> None:
+def test_a_result_too_large_for_the_context_is_cut_and_an_input_too_large_is_refused(
+    tiny: Path, tmp_path: Path
+) -> None:
     with remembering_server(tiny, tmp_path, TILES_CONTEXT_LENGTH="1024") as small:
         outcome = small.relayed("x = 'the river and the house ' * 200")
         assert outcome.startswith("<result>\n{'x': 'the river")
@@ -326,7 +328,9 @@ def test_without_a_memory_folder_the_answer_names_start(server: Server) -> None:
         ({"input": "Hello", "messages": [{"role": "assistant", "content": "Hi"}]}, "messages"),
     ],
 )
-def test_what_does_not_go_with_memory_mode_is_refused(remembering: Remembering, more: dict[str, Any], param: str) -> None:
+def test_what_does_not_go_with_memory_mode_is_refused(
+    remembering: Remembering, more: dict[str, Any], param: str
+) -> None:
     remembering.start()
     refused = remembering.server.chat("Hello", **more)
     assert refused.status_code == 400
@@ -364,7 +368,9 @@ def test_a_memory_folder_is_made_and_a_home_is_expanded(remembering: Remembering
         ("{home}/.tiles/server", "this server's own files"),
         ("{home}", "the home folder"),
         ("\0", "no path"),
-        pytest.param("/proc/self", "not writable", marks=pytest.mark.skipif(not Path("/proc").exists(), reason="Linux")),
+        pytest.param(
+            "/proc/self", "not writable", marks=pytest.mark.skipif(not Path("/proc").exists(), reason="Linux")
+        ),
     ],
 )
 def test_a_folder_that_cannot_be_the_memory_is_refused_at_start(

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -40,7 +40,6 @@ class MemoryAgent:
         self._session: Session | None = None
         self._conversation = Conversation()
         self._keeps = settings.keep_conversation and not settings.skip_session_persist
-        self._saving: set[asyncio.Future[None]] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -123,21 +122,16 @@ class MemoryAgent:
             log.info("memory conversation shortened", context=context, tokens=tokens, **_named(steps))
         return request
 
-    def _settle(self, session: Session, draft: Conversation, text: str) -> None:
+    async def _settle(self, session: Session, draft: Conversation, text: str) -> None:
         """An answer is over: keep it, then let the next request in. Where nothing was said, nothing has happened."""
-        if text and session is self._session:
-            draft.answer(text)
-            self._conversation = draft
-            if self._keeps and session is self._models.session:
-                saving = asyncio.ensure_future(asyncio.to_thread(store.write, self._file, session, draft.copy()))
-                self._saving.add(saving)
-                saving.add_done_callback(self._saved)
-                return
-        self._one_at_a_time.release()
-
-    def _saved(self, saving: "asyncio.Future[None]") -> None:
-        self._saving.discard(saving)
-        self._one_at_a_time.release()
+        try:
+            if text and session is self._session:
+                draft.answer(text)
+                self._conversation = draft
+                if self._keeps and session is self._models.session:
+                    await asyncio.to_thread(store.write, self._file, session, draft)
+        finally:
+            self._one_at_a_time.release()
 
     @property
     def _file(self) -> Path:
@@ -147,22 +141,22 @@ class MemoryAgent:
 class _Remembered:
     """A generation whose text is kept when it is over, however it ends."""
 
-    def __init__(self, inner: Generation, over: Any) -> None:
+    def __init__(self, inner: Generation, over: Callable[[str], Coroutine[Any, Any, None]]) -> None:
         self._inner = inner
         self._over = over
         self._text: list[str] = []
-        self._ended = False
+        self._kept: asyncio.Task[None] | None = None
 
     async def ready(self) -> Sequence[Event]:
-        """Pass events on."""
+        """Pass events on; the last one once the text is kept."""
         try:
             events = await self._inner.ready()
         except AppError:
-            self._end()
+            await asyncio.shield(self._end())
             raise
         self._text += [event.text for event in events if isinstance(event, Text)]
         if events and isinstance(events[-1], Finished):
-            self._end()
+            await asyncio.shield(self._end())
         return events
 
     def wake(self) -> None:
@@ -174,10 +168,10 @@ class _Remembered:
         self._inner.cancel()
         self._end()
 
-    def _end(self) -> None:
-        if not self._ended:
-            self._ended = True
-            self._over("".join(self._text))
+    def _end(self) -> "asyncio.Task[None]":
+        if self._kept is None:
+            self._kept = asyncio.ensure_future(self._over("".join(self._text)))
+        return self._kept
 
 
 def _kind(outcome: Outcome) -> str:
