@@ -7,6 +7,7 @@ from litestar.plugins.pydantic import PydanticPlugin
 from app.controllers import openapi
 from app.controllers.body import json_request
 from app.controllers.chat import ChatController
+from app.controllers.completions import CompletionController, NativeController
 from app.controllers.errors import HANDLERS
 from app.controllers.health import HealthController
 from app.controllers.home import HomeController
@@ -14,6 +15,7 @@ from app.controllers.models import ModelsController
 from app.controllers.props import PropsController
 from app.controllers.router import RouterController
 from app.controllers.session import SessionController
+from app.controllers.tokens import TokensController
 from app.dto.base import Limits
 from app.gate import Gate
 from app.services.memory.agent import MemoryAgent
@@ -26,16 +28,19 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
     settings = settings or read()
     models = models or ModelService(settings)
     agent = MemoryAgent(models, settings)
-    limits = Limits(settings.max_messages, settings.max_stop_strings, settings.max_stop_length)
+    limits = Limits(settings.max_messages, settings.max_stop_strings, settings.max_stop_length, settings.max_choices)
     app = Litestar(
         route_handlers=[
             ChatController,
+            CompletionController,
             HealthController,
             HomeController,
             ModelsController,
+            NativeController,
             PropsController,
             RouterController,
             SessionController,
+            TokensController,
             openapi.page_files(),
         ],
         dependencies={

@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import Field
+from functools import partial
 from pathlib import Path
 
 from app import settings
 from app.dto import parameters
+from app.dto.parameters import Parameter
 from app.services import errors
 from app.services.errors import AppError
 
@@ -50,9 +52,12 @@ def _default(value: object) -> str:
     return f"`{value}`"
 
 
-def chat_table() -> str:
-    """Every parameter of chat completions and what becomes of it."""
-    rows = ((f"`{p.name}`", p.treatment, p.note) for p in parameters.CHAT)
+def parameter_table(registry: Iterable[Parameter]) -> str:
+    """Every parameter of a dialect and what becomes of it; those with the same fate and note share a row."""
+    fates: dict[tuple[str, str], list[str]] = {}
+    for parameter in registry:
+        fates.setdefault((parameter.treatment, parameter.note), []).append(f"`{parameter.name}`")
+    rows = ((", ".join(names), treatment, note) for (treatment, note), names in fates.items())
     return table(("parameter", "", "what that means"), rows)
 
 
@@ -72,7 +77,10 @@ def _errors() -> Iterator[type[AppError]]:
 
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "settings": ("README.md", settings_table),
-    "chat-parameters": ("docs/compatibility.md", chat_table),
+    **{
+        route: ("docs/compatibility.md", partial(parameter_table, registry))
+        for route, registry in parameters.REGISTRIES.items()
+    },
     "errors": ("docs/errors.md", error_table),
 }
 

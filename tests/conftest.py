@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,11 +109,12 @@ def running(
     *flags: str,
     env: dict[str, str] | None = None,
     ready: bool = True,
+    program: Sequence[str] = ("-m", "app"),
 ) -> Iterator[Server]:
     """Run `python -m app` with these flags until the block ends."""
     port = free_port()
     log_path = home / f"server-{port}.log"
-    command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--log-format", "json", *flags]
+    command = [sys.executable, *program, "serve", "--port", str(port), "--log-format", "json", *flags]
     with log_path.open("w") as log:
         process = subprocess.Popen(command, stderr=log, text=True, env=environment(home, **(env or {})))
     url = f"http://127.0.0.1:{port}"

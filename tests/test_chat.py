@@ -566,3 +566,98 @@ def test_the_log_line_of_a_chat_says_what_it_cost_and_not_what_was_said(server: 
     assert line["finish"] == "length"
     assert line.keys() >= {"cached_tokens", "ttft_ms", "tokens_per_second", "ms"}
     assert "xylophone" not in server.log
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 10}, "warm": {"type": "boolean"}},
+    "required": ["city", "warm"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("temperature", [0, 1.7])
+def test_a_json_schema_is_kept_whole_and_streamed(server: Server, temperature: float, stream: bool) -> None:
+    format_ = {"type": "json_schema", "json_schema": {"name": "weather", "schema": SCHEMA, "strict": True}}
+    body = {"response_format": format_, "temperature": temperature, "max_tokens": 200, "seed": 3}
+    body |= {"chat_template_kwargs": {"enable_thinking": False}}
+    if stream:
+        said = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks_of(server, body))
+    else:
+        said = server.chat(**body).json()["choices"][0]["message"]["content"]
+    assert json.loads(said).keys() == {"city", "warm"}
+
+
+def test_logprobs_are_the_same_streamed_and_whole(server: Server) -> None:
+    body = {"logprobs": True, "top_logprobs": 3, "temperature": 1, "seed": 9, "max_tokens": 20}
+    whole = server.chat(**body).json()["choices"][0]
+    streamed = [
+        score
+        for chunk in chunks_of(server, body)
+        for score in (chunk["choices"][0].get("logprobs") or {"content": []})["content"]
+    ]
+    assert streamed == whole["logprobs"]["content"]
+    assert len(streamed) > 3
+    assert all(len(score["top_logprobs"]) == 3 and score["logprob"] <= 0 for score in streamed)
+    joined = b"".join(bytes(score["bytes"]) for score in streamed).decode(errors="replace")
+    assert joined == whole["message"]["content"]
+
+
+def test_an_effort_turns_thinking_on_and_bounds_it(server: Server) -> None:
+    thought = server.chat(reasoning_effort="minimal", max_tokens=400, ignore_eos=True, seed=1).json()
+    assert thought["choices"][0]["message"]["reasoning_content"]
+    assert thought["choices"][0]["message"]["content"]
+    plain = server.chat(reasoning_effort="none", max_tokens=20, seed=1).json()
+    assert "reasoning_content" not in plain["choices"][0]["message"]
+
+
+def test_the_cause_of_the_end_is_told(server: Server) -> None:
+    assert server.chat(max_tokens=5, ignore_eos=True).json()["tiles"]["finish"] == "max_tokens"
+    looping = server.chat(max_tokens=1000, logit_bias={"50": 100}, temperature=0).json()
+    assert (looping["tiles"]["finish"], looping["choices"][0]["finish_reason"]) == ("repetition", "length")
+
+
+def test_an_answer_says_why_its_prompt_was_not_known(server: Server) -> None:
+    first = server.chat("The seventh lighthouse keeper counted ships").json()
+    again = server.chat("The seventh lighthouse keeper counted ships").json()
+    assert again["tiles"]["cache"]["reason"] == "whole"
+    changed = server.chat("The seventh lighthouse keeper counted stars").json()["tiles"]["cache"]
+    assert changed["reason"] == "first_diff"
+    assert changed["cached_tokens"] <= changed["first_diff"] < first["usage"]["prompt_tokens"]
+
+
+def chunks_of(server: Server, body: dict[str, Any]) -> list[dict[str, Any]]:
+    asked = {"messages": [{"role": "user", "content": "Hello"}], "stream": True} | body
+    with server.client.stream("POST", "/v1/chat/completions", json=asked) as answer:
+        lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: ")]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def test_several_answers_share_a_prompt_and_the_first_is_what_a_single_one_would_be(server: Server) -> None:
+    body = {"n": 3, "seed": 8, "temperature": 1, "max_tokens": 15, "ignore_eos": True}
+    whole = server.chat("Tell me three things", **body).json()
+    assert [choice["index"] for choice in whole["choices"]] == [0, 1, 2]
+    said = [choice["message"]["content"] for choice in whole["choices"]]
+    assert len(set(said)) == 3
+    assert (
+        said[0] == server.chat("Tell me three things", **(body | {"n": 1})).json()["choices"][0]["message"]["content"]
+    )
+    assert whole["usage"]["completion_tokens"] == 45
+    streamed = dict.fromkeys(range(3), "")
+    chunks = chunks_of(server, body | {"messages": [{"role": "user", "content": "Tell me three things"}]})
+    for chunk in chunks:
+        choice = chunk["choices"][0]
+        streamed[choice["index"]] += choice["delta"].get("content") or ""
+    assert list(streamed.values()) == said
+    assert sum(chunk["choices"][0]["finish_reason"] == "length" for chunk in chunks) == 3
+    assert server.chat(n=9).status_code == 422
+
+
+def test_the_usage_of_several_answers_comes_once(server: Server) -> None:
+    body = {"n": 2, "max_tokens": 5, "ignore_eos": True, "stream_options": {"include_usage": True}}
+    chunks = chunks_of(server, body)
+    counted = [chunk["usage"] for chunk in chunks if chunk.get("usage")]
+    assert [usage["completion_tokens"] for usage in counted] == [10]
+    assert chunks[-1]["choices"] == []

@@ -10,10 +10,9 @@ import pytest
 from openapi_spec_validator import validate
 
 from app.application import create_app
-from app.dto.openai_chat import ChatRequest
-from app.dto.tiles import LoadRequest, StartRequest, UnloadRequest
 from app.settings import Settings
-from tests.conftest import Server
+from tests.conftest import Server, events
+from tests.routes import BODIES, POSTS, STREAMS
 
 DOCUMENT: dict[str, Any] = create_app(Settings()).openapi_schema.to_schema()
 OPERATIONS = [
@@ -22,14 +21,6 @@ OPERATIONS = [
     for method, operation in sorted(methods.items())
 ]
 every_operation = pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
-STREAMS = {"/v1/chat/completions", "/chat/completions"}
-BODIES: dict[str, Any] = {
-    "/v1/chat/completions": ChatRequest,
-    "/chat/completions": ChatRequest,
-    "/start": StartRequest,
-    "/models/load": LoadRequest,
-    "/models/unload": UnloadRequest,
-}
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
@@ -94,20 +85,21 @@ def test_the_answer_is_typed_and_its_example_is_one(path: str, method: str, oper
     for value in values(media):
         jsonschema.validate(value, resolved(media["schema"]))
     if path in STREAMS:
-        events = content["text/event-stream"]
-        (text,) = values(events)
-        *chunks, end = text.removesuffix("\n\n").split("\n\n")
-        assert end == "data: [DONE]"
+        stream = content["text/event-stream"]
+        (text,) = values(stream)
+        chunks = text.removesuffix("\n\n").split("\n\n")
+        if operation["tags"] != ["llama.cpp"]:
+            assert chunks.pop() == "data: [DONE]"
         assert chunks
         for chunk in chunks:
-            jsonschema.validate(json.loads(chunk.removeprefix("data: ")), resolved(events["schema"]))
+            jsonschema.validate(json.loads(chunk.removeprefix("data: ")), resolved(stream["schema"]))
 
 
 @every_operation
 def test_errors_have_the_envelope_and_an_example_each(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     expected = {"401", "403", "500"} | ({"413", "422"} if method == "post" else set())
-    expected |= {"400", "503"} if path in STREAMS else set()
+    expected |= {"400", "503"} if operation["tags"][0] in {"OpenAI", "llama.cpp"} else set()
     assert expected <= set(responses)
     assert set(responses) - {"200"} <= {"400", "401", "403", "404", "413", "422", "500", "503"}
     for status, response in responses.items():
@@ -138,6 +130,38 @@ def test_a_real_chat_is_what_is_described(server: Server) -> None:
         jsonschema.validate(chunk, resolved(schemas["ChatCompletionChunk"]))
     refusal = server.chat(temperature=-1).json()
     jsonschema.validate(refusal, resolved(schemas["ErrorReply"]))
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "name"),
+    [
+        ("/v1/completions", {"prompt": ["Hi", "Ho"], "n": 2, "logprobs": 1, "max_tokens": 2}, "TextCompletion"),
+        ("/completion", {"prompt": "Hi", "n_predict": 2, "n_probs": 1, "return_tokens": True}, "NativeCompletion"),
+        ("/tokenize", {"content": "Hi 😀", "with_pieces": True}, "Tokens"),
+        ("/detokenize", {"tokens": [1, 2]}, "Detokenized"),
+        ("/apply-template", {"messages": [{"role": "user", "content": "Hi"}]}, "TemplatedPrompt"),
+        ("/v1/chat/completions/input_tokens", {"messages": [{"role": "user", "content": "Hi"}]}, "InputTokens"),
+    ],
+)
+def test_what_is_really_posted_is_what_is_described(server: Server, path: str, body: Any, name: str) -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    answer = server.client.post(path, json=body)
+    assert answer.status_code == 200
+    jsonschema.validate(answer.json(), resolved(schemas[name]))
+    if path in STREAMS:
+        more = {"stream": True, "return_progress": True, "timings_per_token": True}
+        streamed = server.client.post(path, json=body | more).text
+        *chunks, last = events(streamed, ended="[DONE]" in streamed)
+        piece = "TextCompletionChunk" if path.startswith("/v1") else "NativeChunk"
+        for chunk in chunks:
+            jsonschema.validate(chunk, resolved(schemas[piece]))
+        jsonschema.validate(last, resolved(schemas[name]))
+
+
+def test_the_routes_are_told_apart() -> None:
+    assert {"/v1/completions", "/completion", "/infill"} | {"/v1/chat/completions"} <= STREAMS
+    assert {"/tokenize", "/start"} & STREAMS == set()
+    assert len(POSTS) >= 14
 
 
 def test_a_key_can_be_given() -> None:

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.response import Stream
 
+from app.dto.base import Dialect
 from app.dto.errors import ErrorReply
 from app.gate import Facts, facts_of
 from app.services.errors import AppError, ServerError
@@ -22,25 +23,19 @@ PING = b": ping\n\n"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-class Dialect(Protocol):
-    """How a dialect says events."""
-
-    end: ClassVar[bytes]
-
-    def feed(self, event: Event) -> Iterable[msgspec.Struct]:
-        """Give the replies of an event."""
-
-    def failure(self, error: AppError) -> msgspec.Struct | None:
-        """Give what is said when the answer fails in its middle; None is OpenAI's error chunk."""
-
-
 class ClientGone(Exception):
     """Nobody is there to answer."""
 
 
 async def collect(generation: Generation, request: Request[Any, Any, Any]) -> Completion:
     """Fold the events into the whole answer. Raises the AppError that ended it, ClientGone if nobody waits."""
-    said = Completion()
+    (said,) = await collect_all(generation, request)
+    return said
+
+
+async def collect_all(generation: Generation, request: Request[Any, Any, Any]) -> list[Completion]:
+    """Fold the events into the whole answers, as `collect` does."""
+    said = [Completion() for _ in range(generation.choices)]
     try:
         await unless_gone(_fold(generation, said, facts_of(request.scope)), request)
     finally:
@@ -104,26 +99,27 @@ class Ping:
         self._timer = self._loop.call_later(self._seconds - silent, self._look)
 
 
-async def _fold(generation: Generation, said: Completion, facts: Facts) -> None:
-    while said.finished is None:
+async def _fold(generation: Generation, said: list[Completion], facts: Facts) -> None:
+    while any(choice.finished is None for choice in said):
         for event in await generation.ready():
-            said.add(event)
+            said[event.choice].add(event)
             note(event, facts)
 
 
 async def _speak(generation: Generation, dialect: Dialect, ping: Ping, facts: Facts) -> AsyncIterator[bytes]:
+    unfinished = generation.choices
     try:
-        while True:
+        while unfinished:
             events = await generation.ready()
+            unfinished -= sum(isinstance(event, Finished) for event in events)
             if said := b"".join(_said(events, dialect, facts)):
                 ping.sent()
                 yield said
             elif ping.due:
                 ping.sent()
                 yield PING
-            if events and isinstance(events[-1], Finished):
-                yield dialect.end
-                return
+        if dialect.end:
+            yield dialect.end
     except AppError as error:
         facts["error"] = error.code or error.kind
         yield error_event(error, dialect)
@@ -151,15 +147,15 @@ def error_event(error: AppError, dialect: Dialect) -> bytes:
 
 
 def note(event: Event, facts: Facts) -> None:
-    """Keep what the log line of the request says."""
+    """Keep what the log line of the request says; of several answers the tokens add up."""
     if isinstance(event, Started):
-        facts.update(model=event.model, prompt_tokens=event.prompt_tokens)
+        facts.update(model=event.model, prompt_tokens=facts.get("prompt_tokens", 0) + event.prompt_tokens)
     elif isinstance(event, Finished):
         timings = event.timings
         speed = (timings.completion_tokens - 1) * 1000 / timings.completion_ms if timings.completion_ms else 0.0
         facts.update(
-            cached_tokens=timings.cached_tokens,
-            completion_tokens=timings.completion_tokens,
+            cached_tokens=facts.get("cached_tokens", 0) + timings.cached_tokens,
+            completion_tokens=facts.get("completion_tokens", 0) + timings.completion_tokens,
             ttft_ms=round(timings.first_token_ms, 1),
             tokens_per_second=round(speed, 1),
             finish=event.reason,

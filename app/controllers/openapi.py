@@ -55,6 +55,7 @@ def config() -> OpenAPIConfig:
         security=[{"key": []}, {}],
         tags=[
             Tag(name="OpenAI", description="What OpenAI clients call"),
+            Tag(name="llama.cpp", description="What llama.cpp's clients call"),
             Tag(name="Models", description="What is loaded and what it can do"),
             Tag(name="Tiles", description="Sessions of the Tiles CLI"),
             Tag(name="Health", description="Whether the server lives"),
@@ -103,7 +104,7 @@ def _refusal(errors: list[AppError]) -> ResponseSpec:
 
 
 def operation(answer: Any, *, events: str | None = None) -> type[Operation]:
-    """Make an operation whose 200 has an example. With `events`, the second branch of the answer's type is what an
+    """Make an operation whose 200 has an example. With `events`, the last branch of the answer's type is what an
     event stream carries, and they are its example."""
 
     @dataclass
@@ -130,8 +131,8 @@ def _document(response: OpenAPIResponse, answer: Any, events: str | None) -> Non
     media.examples = {"answer": Example(value=Verbatim(answer))}
     if events is None or not isinstance(media.schema, Schema) or not media.schema.one_of:
         return
-    whole, piece = media.schema.one_of
-    media.schema = whole
+    *whole, piece = media.schema.one_of
+    media.schema = whole[0] if len(whole) == 1 else Schema(one_of=whole)
     response.content["text/event-stream"] = OpenAPIMediaType(
         schema=piece, examples={"events": Example(summary="every event is a line of data", value=events)}
     )

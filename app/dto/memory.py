@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from app.dto.base import Limits, Reply
 from app.dto.errors import ErrorReply
-from app.dto.openai_chat import ChatRequest, ChatStream, Delta
+from app.dto.openai_chat import ChatCompletionChunk, ChatRequest, ChatStream, ChunkChoice, Delta
 from app.services.errors import AppError, InvalidRequest
 from app.services.memory.request import DEFAULT_MAX_TOKENS, MemoryRequest
 
@@ -46,6 +46,10 @@ class MemoryStream(ChatStream):
 
     def failure(self, error: AppError) -> Reply | None:
         """Give the last chunk of an answer that failed."""
-        chunk = self._chunk(Delta(), "error")
-        chunk.error = ErrorReply.of(error).error
-        return chunk
+        return ChatCompletionChunk(
+            id=self._id,
+            created=self._created,
+            model=self._model,
+            choices=[ChunkChoice(delta=Delta(), finish_reason="error")],
+            error=ErrorReply.of(error).error,
+        )

@@ -10,13 +10,13 @@ from msgspec import UNSET, Meta, UnsetType
 from pydantic import Field, field_validator, model_validator
 
 import app.services.generation as gen
-from app import __version__
 from app.dto import parameters
-from app.dto.base import Body, Limits, Reply
+from app.dto.base import Body, Dialect, Limits, Reply
+from app.dto.counts import FINGERPRINT, Metrics, PromptProgress, TimingsReply, Usage
 from app.dto.errors import ErrorDetail
-from app.services.errors import AppError, InvalidRequest, UnprocessableBody, UnsupportedParameter
+from app.dto.generating import Generating, StreamOptions
+from app.services.errors import InvalidRequest, UnprocessableBody, UnsupportedParameter
 
-FINGERPRINT = f"b1-tiles-{__version__}"
 _MEDIA = {"image_url": "images", "input_audio": "audio", "input_video": "video", "file": "files"}
 
 # Arguments of the call that renders the template, not of the template.
@@ -121,12 +121,6 @@ class Tool(Body):
         return self.model_dump(exclude_none=True, exclude_unset=True) | {"type": "function"}
 
 
-class StreamOptions(Body):
-    """What else a stream should carry."""
-
-    include_usage: bool = False
-
-
 class JsonSchema(Body):
     """A named schema."""
 
@@ -157,80 +151,32 @@ class ResponseFormat(Body):
         return gen.Constraint("json_schema", json.dumps(schema or {"type": "object"}), "response_format")
 
 
-class Grammar(Body):
-    """A grammar with its language."""
-
-    type: Literal["gbnf", "lark"]
-    grammar: str
-
-
 # Tokens of reasoning for an effort.
 EFFORTS = {"none": 0, "minimal": 128, "low": 512, "medium": 2048, "high": 8192}
 
 
-class ChatRequest(Body):
+class ChatRequest(Generating):
     """A conversation to be answered."""
 
+    registry = parameters.CHAT
+
     messages: list[ChatMessage] = Field(min_length=1)
-    model: str | None = Field(default=None, description="any name; the served model answers")
-    stream: bool = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(default=None, ge=-1)
-    max_completion_tokens: int | None = Field(default=None, ge=-1)
-    n_predict: int | None = Field(default=None, ge=-1)
-    temperature: float | None = Field(default=None, ge=0, le=100)
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    top_k: int | None = Field(default=None, ge=-1, lt=2**31)
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
-    stop: str | list[str] | None = None
-    presence_penalty: float = Field(default=0.0, ge=-100, le=100)
-    frequency_penalty: float = Field(default=0.0, ge=-100, le=100)
-    repetition_penalty: float | None = Field(default=None, gt=0, le=100)
-    repeat_penalty: float | None = Field(default=None, gt=0, le=100)
-    repeat_last_n: int | None = Field(default=None, ge=-1, lt=2**31)
-    logit_bias: dict[str, float] = Field(default_factory=dict, examples=[{"42": -100}])
-    ignore_eos: bool = False
     tools: list[Tool] = Field(default_factory=list)
     tool_choice: str | dict[str, Any] = Field(default="auto", description="auto or none")
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict, examples=[{"enable_thinking": True}])
     reasoning_format: Literal["auto", "none", "deepseek", "deepseek-legacy"] = "auto"
     continue_final_message: bool = False
     add_generation_prompt: bool = True
-    return_progress: bool = False
-    timings_per_token: bool = False
-    sse_ping_interval: float | None = Field(default=None, ge=-1, le=3600, description="seconds; 0 or -1 is never")
     response_format: ResponseFormat | None = None
-    json_schema: dict[str, Any] = Field(default_factory=dict, description="llama.cpp's short form of response_format")
-    grammar: str | Grammar = Field(default="", description="GBNF, or another language by name")
-    regex: str | None = Field(default=None, min_length=1, description="the whole answer matches it")
-    choice: list[str] | None = Field(default=None, min_length=1, description="the answer is one of these")
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
     thinking_budget_tokens: int | None = Field(default=None, ge=-1, description="-1 is no bound")
+    logprobs: bool = False
+    top_logprobs: int = Field(default=0, ge=0, le=20)
     input: str | None = Field(default=None, description="memory mode: the user's words")
     chat_start: bool | None = Field(default=None, description="memory mode: false on the relays of a user turn")
     python_code: str = Field(default="", description="memory mode: the code of the last answer")
-    logprobs: bool = False
-    top_logprobs: int = Field(default=0, ge=0, le=20)
-    # What OpenAI checks although this server refuses it.
-    n: int = Field(default=1, ge=1, le=128)
-
-    @field_validator("stop")
-    @classmethod
-    def _no_empty_stop(cls, stop: str | list[str] | None) -> str | list[str] | None:
-        if stop == "" or (isinstance(stop, list) and "" in stop):
-            raise ValueError("a stop string may not be empty")
-        return stop
-
-    @field_validator("logit_bias")
-    @classmethod
-    def _token_ids(cls, bias: dict[str, float]) -> dict[str, float]:
-        for token, value in bias.items():
-            if not token.isdecimal() or not token.isascii() or len(token) > 9:
-                raise ValueError(f"'{token[:32]}' is no token id")
-            if not -100 <= value <= 100:
-                raise ValueError(f"the bias of token {token} is not between -100 and 100")
-        return bias
+    n: int = Field(default=1, ge=1, le=8, description="answers to the same prompt")
 
     @field_validator("chat_template_kwargs")
     @classmethod
@@ -246,24 +192,21 @@ class ChatRequest(Body):
         """Whether a stream ends with a chunk of usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
-    @property
-    def ignored(self) -> str:
-        """What was given and has no effect, for the header."""
-        return parameters.ignored(parameters.CHAT, self._given())
-
     def to_generation(self, limits: Limits) -> gen.GenerationRequest:
         """Say it in the common vocabulary. Raises InvalidRequest for what cannot be done."""
-        parameters.check(parameters.CHAT, self._given())
-        self._check_limits(limits)
+        self.check(limits)
+        if len(self.messages) > limits.messages:
+            raise UnprocessableBody(f"more than {limits.messages} messages", param="messages")
         self._check_tools()
         return gen.GenerationRequest(
             messages=tuple(message.to_message(place) for place, message in enumerate(self.messages)),
             tools=tuple(tool.to_template() for tool in self.tools),
             template_kwargs=self._template_kwargs(),
             continue_final_message=self._continues(),
-            sampling=self._sampling(),
-            max_tokens=self._max_tokens(),
-            stop=tuple([self.stop] if isinstance(self.stop, str) else self.stop or ()),
+            sampling=self.sampling(),
+            answers=self.n,
+            max_tokens=self.token_limit(),
+            stop=self.stop_strings,
             ignore_eos=self.ignore_eos,
             constraint=self._constraint(),
             logprobs=self._logprobs(),
@@ -271,19 +214,6 @@ class ChatRequest(Body):
             parse_tool_calls=self._parses_calls(),
             split_reasoning=self.reasoning_format != "none",
         )
-
-    def _given(self) -> dict[str, Any]:
-        given = {name: getattr(self, name) for name in self.model_fields_set if name in type(self).model_fields}
-        return given | (self.model_extra or {})
-
-    def _check_limits(self, limits: Limits) -> None:
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        if len(self.messages) > limits.messages:
-            raise UnprocessableBody(f"more than {limits.messages} messages", param="messages")
-        if len(stop) > limits.stop_strings:
-            raise UnprocessableBody(f"more than {limits.stop_strings} stop strings", param="stop")
-        if any(len(text.encode()) > limits.stop_length for text in stop):
-            raise UnprocessableBody(f"a stop string longer than {limits.stop_length} bytes", param="stop")
 
     def _check_tools(self) -> None:
         for place, tool in enumerate(self.tools):
@@ -305,43 +235,16 @@ class ChatRequest(Body):
             raise InvalidRequest("the last message calls tools; their results are missing", param="messages")
         return roles[-1] == "assistant"
 
-    def _sampling(self) -> gen.Sampling:
-        window = None if self.repeat_last_n in (None, -1) else self.repeat_last_n
-        off = window == 0
-        repetition = self.repetition_penalty if self.repetition_penalty is not None else self.repeat_penalty
-        return gen.Sampling(
-            temperature=self.temperature,
-            top_k=None if self.top_k is None else max(0, self.top_k),
-            top_p=self.top_p,
-            min_p=self.min_p,
-            seed=None if self.seed == -1 else self.seed,
-            repetition_penalty=1.0 if off else repetition,
-            presence_penalty=0.0 if off else self.presence_penalty,
-            frequency_penalty=0.0 if off else self.frequency_penalty,
-            penalty_window=window,
-            logit_bias={int(token): value for token, value in self.logit_bias.items()},
-        )
-
     def _constraint(self) -> gen.Constraint | None:
-        asked = [constraint for constraint in self._constraints() if constraint is not None]
-        if len(asked) > 1:
-            raise InvalidRequest(f"{asked[0].param} and {asked[1].param} exclude each other", param=asked[1].param)
-        if asked and self.tools and self.tool_choice != "none":
-            raise InvalidRequest(f"{asked[0].param} and tools exclude each other", param=asked[0].param)
-        return asked[0] if asked else None
+        constraint = self.constraint()
+        if constraint and self.tools and self.tool_choice != "none":
+            raise InvalidRequest(f"{constraint.param} and tools exclude each other", param=constraint.param)
+        return constraint
 
-    def _constraints(self) -> Iterator[gen.Constraint | None]:
-        yield self.response_format.to_constraint() if self.response_format else None
-        if self.json_schema:
-            yield gen.Constraint("json_schema", json.dumps(self.json_schema), "json_schema")
-        if self.grammar:
-            language = self.grammar.type if isinstance(self.grammar, Grammar) else "gbnf"
-            text = self.grammar.grammar if isinstance(self.grammar, Grammar) else self.grammar
-            yield gen.Constraint(language, text, "grammar")
-        if self.regex:
-            yield gen.Constraint("regex", self.regex, "regex")
-        if self.choice:
-            yield gen.Constraint("choice", json.dumps(self.choice), "choice")
+    def _constraints(self) -> Iterator[gen.Constraint]:
+        if self.response_format and (constraint := self.response_format.to_constraint()):
+            yield constraint
+        yield from super()._constraints()
 
     def _logprobs(self) -> int | None:
         if self.top_logprobs and not self.logprobs:
@@ -357,11 +260,6 @@ class ChatRequest(Body):
         if self.thinking_budget_tokens is not None:
             return None if self.thinking_budget_tokens == -1 else self.thinking_budget_tokens
         return None if self.reasoning_effort is None else EFFORTS[self.reasoning_effort]
-
-    def _max_tokens(self) -> int | None:
-        given = (self.n_predict, self.max_completion_tokens, self.max_tokens)
-        limit = next((value for value in given if value is not None), -1)
-        return None if limit == -1 else limit
 
     def _parses_calls(self) -> bool:
         if self.tool_choice in ("auto", "none"):
@@ -443,89 +341,26 @@ class Choice(Reply, kw_only=True):
     finish_reason: Literal["stop", "length", "tool_calls"]
 
 
-class PromptTokensDetails(Reply, kw_only=True):
-    """What the prompt cost."""
+class CacheReply(Reply, kw_only=True):
+    """How much of the prompt was known from earlier requests, and why not more."""
 
-    cached_tokens: Annotated[int, Meta(description="tokens that were computed for an earlier request")]
-
-
-class Usage(Reply, kw_only=True):
-    """Tokens in and out."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-
-    @classmethod
-    def of(cls, timings: gen.Timings) -> "Usage":
-        """Count."""
-        prompt = timings.prompt_tokens + timings.cached_tokens
-        return cls(
-            prompt_tokens=prompt,
-            completion_tokens=timings.completion_tokens,
-            total_tokens=prompt + timings.completion_tokens,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=timings.cached_tokens),
-        )
-
-
-class TimingsReply(Reply, kw_only=True):
-    """llama.cpp's timings. The first token belongs to the prompt: speeds count the others."""
-
-    cache_n: int
-    prompt_n: int
-    prompt_ms: float
-    prompt_per_token_ms: float
-    prompt_per_second: float
-    predicted_n: int
-    predicted_ms: float
-    predicted_per_token_ms: float
-    predicted_per_second: float
-
-    @classmethod
-    def of(cls, timings: gen.Timings) -> "TimingsReply":
-        """Spell the timings."""
-        following = max(0, timings.completion_tokens - 1)
-        return cls(
-            cache_n=timings.cached_tokens,
-            prompt_n=timings.prompt_tokens,
-            prompt_ms=round(timings.prompt_ms, 3),
-            prompt_per_token_ms=_ratio(timings.prompt_ms, timings.prompt_tokens),
-            prompt_per_second=_ratio(timings.prompt_tokens * 1000, timings.prompt_ms),
-            predicted_n=timings.completion_tokens,
-            predicted_ms=round(timings.completion_ms, 3),
-            predicted_per_token_ms=_ratio(timings.completion_ms, following),
-            predicted_per_second=_ratio(following * 1000, timings.completion_ms),
-        )
-
-
-class Metrics(Reply, kw_only=True):
-    """What the Tiles CLI shows."""
-
-    ttft_ms: float
-    total_tokens: int
-    tokens_per_second: float
-    total_latency_s: float
-
-    @classmethod
-    def of(cls, timings: gen.Timings) -> "Metrics":
-        """Spell the timings."""
-        return cls(
-            ttft_ms=round(timings.first_token_ms, 3),
-            total_tokens=timings.completion_tokens,
-            tokens_per_second=_ratio(timings.completion_tokens * 1000, timings.total_ms),
-            total_latency_s=round(timings.total_ms / 1000, 6),
-        )
-
-
-def _ratio(amount: float, by: float) -> float:
-    return round(amount / by, 3) if by > 0 else 0.0
+    cached_tokens: int
+    reason: Literal["whole", "first_diff", "evicted", "not_stored"]
+    first_diff: Annotated[int | None, Meta(description="index of the first token that differs from what is known")]
 
 
 class TilesExtras(Reply, kw_only=True):
     """What this server adds to the dialect."""
 
     finish: Annotated[gen.FinishCause, Meta(description="why the answer ended, more exactly")]
+    cache: CacheReply
+
+    @classmethod
+    def of(cls, finished: gen.Finished) -> "TilesExtras":
+        """Say it of a finished answer."""
+        use = finished.cache
+        cache = CacheReply(cached_tokens=use.cached_tokens, reason=use.reason, first_diff=use.first_diff)
+        return cls(finish=finished.cause, cache=cache)
 
 
 class ChatCompletion(Reply, kw_only=True):
@@ -543,25 +378,25 @@ class ChatCompletion(Reply, kw_only=True):
     tiles: TilesExtras
 
     @classmethod
-    def of(cls, said: gen.Completion) -> "ChatCompletion":
-        """Spell a finished answer."""
-        assert said.finished is not None
-        timings = said.finished.timings
+    def of(cls, answers: Sequence[gen.Completion]) -> "ChatCompletion":
+        """Spell the finished answers to one prompt."""
+        ends = [said.finished for said in answers if said.finished is not None]
+        timings = gen.Timings.together([end.timings for end in ends], len(ends))
         return cls(
             id=new_id(),
             created=int(time.time()),
-            model=said.model,
-            choices=[_choice(said, said.finished)],
+            model=answers[0].model,
+            choices=[_choice(place, *pair) for place, pair in enumerate(zip(answers, ends, strict=True))],
             usage=Usage.of(timings),
             timings=TimingsReply.of(timings),
             metrics=Metrics.of(timings),
-            tiles=TilesExtras(finish=said.finished.cause),
+            tiles=TilesExtras.of(ends[0]),
         )
 
 
-def _choice(said: gen.Completion, finished: gen.Finished) -> Choice:
+def _choice(place: int, said: gen.Completion, finished: gen.Finished) -> Choice:
     logprobs = _logprobs(said.logprobs) if said.logprobs else UNSET
-    return Choice(message=_message(said), finish_reason=finished.reason, logprobs=logprobs)
+    return Choice(index=place, message=_message(said), finish_reason=finished.reason, logprobs=logprobs)
 
 
 def _message(said: gen.Completion) -> ReplyMessage:
@@ -591,15 +426,6 @@ class ChunkChoice(Reply, kw_only=True):
     finish_reason: Literal["stop", "length", "tool_calls", "error"] | None = None
 
 
-class PromptProgress(Reply, kw_only=True):
-    """How much of the prompt is computed."""
-
-    total: int
-    cache: int
-    processed: int
-    time_ms: int
-
-
 class ChatCompletionChunk(Reply, kw_only=True):
     """A piece of a streamed answer."""
 
@@ -617,8 +443,8 @@ class ChatCompletionChunk(Reply, kw_only=True):
     error: Annotated[ErrorDetail | UnsetType, Meta(description="memory mode: why the answer ended")] = UNSET
 
 
-class ChatStream:
-    """Says events as chunks."""
+class ChatStream(Dialect):
+    """Says events as chunks; of several answers each chunk says which one it is of."""
 
     end: ClassVar[bytes] = b"data: [DONE]\n\n"
 
@@ -627,7 +453,8 @@ class ChatStream:
         self._created = int(time.time())
         self._model = ""
         self._request = request
-        self._spoken = False
+        self._spoken: set[int] = set()
+        self._ended: list[gen.Timings] = []
 
     def feed(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
         """Give the chunks of an event, in order."""
@@ -638,56 +465,54 @@ class ChatStream:
                 if self._request.return_progress:
                     yield self._progress(event)
             case gen.Text():
-                yield from self._delta(Delta(content=event.text), event.timings, event.logprobs)
+                yield from self._first(event)
+                yield self._piece(event, Delta(content=event.text), event.logprobs)
             case gen.Reasoning():
-                yield from self._delta(Delta(reasoning_content=event.text), event.timings)
+                yield from self._first(event)
+                yield self._piece(event, Delta(reasoning_content=event.text))
             case gen.ToolCall():
-                yield from self._delta(Delta(tool_calls=[_delta_call(event)]))
+                yield from self._first(event)
+                yield self._chunk(event, Delta(tool_calls=[_delta_call(event)]))
             case gen.Finished():
-                yield from self._first()
+                yield from self._first(event)
                 yield from self._last(event)
 
-    def failure(self, _: AppError) -> Reply | None:
-        """Give what is said when the answer fails in its middle; None is OpenAI's error chunk."""
-        return None
+    def _first(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
+        if event.choice not in self._spoken:
+            self._spoken.add(event.choice)
+            yield self._chunk(event, Delta(role="assistant", content=""))
 
-    def _delta(
-        self, delta: Delta, timings: gen.Timings | None = None, logprobs: Sequence[gen.TokenLogprob] = ()
-    ) -> Iterator[ChatCompletionChunk]:
-        yield from self._first()
-        chunk = self._chunk(delta)
+    def _piece(
+        self, event: gen.Text | gen.Reasoning, delta: Delta, logprobs: Sequence[gen.TokenLogprob] = ()
+    ) -> ChatCompletionChunk:
+        chunk = self._chunk(event, delta)
         if logprobs:
             chunk.choices[0].logprobs = _logprobs(logprobs)
-        if timings is not None and self._request.timings_per_token:
-            chunk.timings = TimingsReply.of(timings)
-        yield chunk
-
-    def _first(self) -> Iterator[ChatCompletionChunk]:
-        if not self._spoken:
-            self._spoken = True
-            yield self._chunk(Delta(role="assistant", content=""))
+        if self._request.timings_per_token:
+            chunk.timings = TimingsReply.of(event.timings)
+        return chunk
 
     def _last(self, event: gen.Finished) -> Iterator[ChatCompletionChunk]:
-        chunk = self._chunk(Delta(), event.reason)
+        chunk = self._chunk(event, Delta(), event.reason)
         chunk.timings, chunk.metrics = TimingsReply.of(event.timings), Metrics.of(event.timings)
-        chunk.tiles = TilesExtras(finish=event.cause)
+        chunk.tiles = TilesExtras.of(event)
         yield chunk
-        if self._request.include_usage:
-            counted = self._chunk(None)
-            counted.usage, counted.timings = Usage.of(event.timings), chunk.timings
+        self._ended.append(event.timings)
+        if self._request.include_usage and len(self._ended) == self._request.n:
+            together = gen.Timings.together(self._ended, self._request.n)
+            counted = self._chunk(event, None)
+            counted.usage, counted.timings = Usage.of(together), TimingsReply.of(together)
             yield counted
 
     def _progress(self, event: gen.Progress) -> ChatCompletionChunk:
-        chunk = self._chunk(Delta(role="assistant", content=None))
-        chunk.prompt_progress = PromptProgress(
-            total=event.total, cache=event.cached, processed=event.done, time_ms=int(event.elapsed_ms)
-        )
+        chunk = self._chunk(event, Delta(role="assistant", content=None))
+        chunk.prompt_progress = PromptProgress.of(event)
         return chunk
 
     def _chunk(
-        self, delta: Delta | None, reason: gen.FinishReason | Literal["error"] | None = None
+        self, event: gen.Event, delta: Delta | None, reason: gen.FinishReason | None = None
     ) -> ChatCompletionChunk:
-        choices = [] if delta is None else [ChunkChoice(delta=delta, finish_reason=reason)]
+        choices = [] if delta is None else [ChunkChoice(index=event.choice, delta=delta, finish_reason=reason)]
         return ChatCompletionChunk(id=self._id, created=self._created, model=self._model, choices=choices)
 
 

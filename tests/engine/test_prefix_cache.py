@@ -7,6 +7,7 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.prefix_cache import PrefixCache
+from app.services.generation import CacheUse
 
 import mlx.core as mx  # isort: skip  # after the fast BLAS
 
@@ -146,3 +147,15 @@ def test_many_small_entries_are_bounded_too(model: Any) -> None:
 def test_clear_forgets_everything(cache: PrefixCache) -> None:
     cache.clear()
     assert (len(cache), cache.nbytes, cache.take(TOKENS)) == (0, 0, None)
+
+
+def test_a_miss_has_a_reason(model: Any) -> None:
+    entry = computed(model, list(range(30, 60)))
+    cache = PrefixCache(sum(layer.nbytes for layer in entry) + 100)
+    assert cache.explain([1, 2, 3], 0) == CacheUse(0, "not_stored")
+    cache.put(list(range(30, 60)), entry)
+    assert cache.explain([*range(30, 60), 7], 30) == CacheUse(30, "whole")
+    assert cache.explain([*range(30, 40), 7, 8, 9], 10) == CacheUse(10, "first_diff", 10)
+    other = list(range(100, 130))
+    cache.put(other, computed(model, other))
+    assert cache.explain([*range(30, 60), 7], 0) == CacheUse(0, "evicted", 30)

@@ -1,5 +1,6 @@
 """Token ids to text: the same as the tokenizer's own, never half a character."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ def wrapped(tokenizer: Any, hidden: frozenset[int]) -> Detokenizer:
     """What a vocabulary that is not byte-level gets."""
     detokenizer = NaiveStreamingDetokenizer(tokenizer)
     detokenizer.reset()
-    return WrappedDetokenizer(detokenizer, hidden)
+    return WrappedDetokenizer(SimpleNamespace(detokenizer=detokenizer, decode=tokenizer.decode), hidden)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from typing import Any, cast
 import mlx.core as mx
 import numpy as np
 
-from app.services.engine.prefix_cache import Layers
+from app.services.engine.prefixes import Layers
 from app.services.engine.row import Row
 from app.services.engine.sampling import Sampler
 from app.services.engine.scores import Score, Scores
@@ -80,6 +80,19 @@ class Batch:
         self._scores = self._scores.keep(keep) if self._scores else None
         if self._merged:
             self._shrink(keep)
+
+    def part(self, rows: Sequence[Row]) -> "Batch":
+        """Move rows out into a batch of their own, between two steps."""
+        assert self._next is not None
+        places = [self.rows.index(row) for row in rows]
+        other = Batch(self._model, self._vocabulary, overlap=self._overlap)
+        other._next = self._next[mx.array(places)]
+        other._scores = self._scores.keep(places) if self._scores else None
+        self.leave(rows)
+        other.rows = list(rows)
+        caches = [row.give_layers() for row in rows]
+        other._layers, other._merged = (merge(caches), True) if len(rows) > 1 else (caches[0], False)
+        return other
 
     def _drawn(self, logits: mx.array, fed: mx.array) -> mx.array:
         if self._sampler is None:

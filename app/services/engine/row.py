@@ -5,13 +5,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from app.services.engine.grammar import Bound
-from app.services.engine.prefix_cache import Layers
+from app.services.engine.prefixes import Layers
 from app.services.engine.running import RunningGeneration
 from app.services.engine.sampling import Choice
 from app.services.engine.scores import Score, spelled
 from app.services.engine.speech import Said, Speech
 from app.services.engine.text import Detokenizer
 from app.services.generation import (
+    CacheUse,
     Event,
     FinishCause,
     Finished,
@@ -76,11 +77,13 @@ class Row:
         self.clock = Clock()
         self.layers: Layers | None = None
         self.cached = 0  # tokens of the prompt that came from the prefix cache
+        self.cache_use = CacheUse(0, "not_stored")
         self.done = 0  # tokens of the prompt that are in the layers
         self.answer: list[int] = []  # tokens drawn and read, the end token too
         self.drawn = 0  # tokens of the answer that are drawn
         self.fed = 0  # tokens of the answer that are in the layers
         self.finished: FinishReason | None = None
+        self.siblings: list[Row] = []  # other answers to the same prompt, which share its computation
         self.bound = bound
         self.logprobs = logprobs  # how many alternatives are told with each token; None is no log-probabilities
         self.forced: deque[int] = deque()  # tokens that are said next, whatever is drawn
@@ -100,11 +103,41 @@ class Row:
         """Tokens of the prompt that are still to be computed."""
         return len(self.prompt) - self.done
 
+    @property
+    def length(self) -> int:
+        """Tokens in its cache."""
+        return self.done + self.fed
+
     def give_layers(self) -> Layers:
         """Hand the cache over; the row has none then."""
         layers, self.layers = self.layers, None
         assert layers is not None
         return layers
+
+    def share(self) -> list["Row"]:
+        """Bring the siblings to where this row's prompt is. Returns all of them, this one first."""
+        for sibling in self.siblings:
+            sibling.done = sibling.cached = self.done
+            sibling.cache_use = CacheUse(sibling.cached, "whole")
+            sibling.clock.prefill_began = self.clock.prefill_began
+        return [self, *self.siblings]
+
+    def without(self, generation: RunningGeneration) -> "Row | None":
+        """Give what is left of this row and its siblings without the one that belongs to a generation."""
+        rows = [row for row in (self, *self.siblings) if row.generation is not generation]
+        if not rows:
+            return None
+        first, *rest = rows
+        if first is not self:
+            first.layers, first.done, first.cached, first.cache_use = (
+                self.layers,
+                self.done,
+                self.cached,
+                self.cache_use,
+            )
+            first.clock.prefill_began = self.clock.prefill_began
+        first.siblings = rest
+        return first
 
     def progress(self) -> Progress:
         """How far the prompt is."""
@@ -128,8 +161,9 @@ class Row:
             return events + self.finish("end_token")
         if score is not None:
             self._unsaid.append(spelled(token, score, self.logprobs or 0, self._detokenizer))
-        events += self._events(self._speech.feed(self._detokenizer.feed(token)))
-        if not self._speech.speaking:
+        text = self._detokenizer.feed(token)
+        events += self._events(self._speech.feed(text))
+        if text and not self._speech.speaking:
             self._unsaid.clear()  # log-probabilities are told of the answer alone
         self._mind_reasoning()
         cause = self._end()
@@ -163,7 +197,7 @@ class Row:
         events = list(self._events(rest))
         reason: FinishReason = "length" if cause in ("max_tokens", "context", "repetition") else "stop"
         self.finished = "tool_calls" if self._called and reason == "stop" else reason
-        return [*events, Finished(self.finished, self._speech.stopped, self.timings(), cause)]
+        return [*events, Finished(self.finished, self._speech.stopped, self.timings(), cause, self.cache_use)]
 
     def timings(self) -> Timings:
         """Where the time went until now."""

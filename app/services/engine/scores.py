@@ -1,6 +1,7 @@
 """How likely the drawn tokens were, for the rows that ask."""
 
 from collections.abc import Sequence
+from copy import copy
 from typing import cast
 
 import mlx.core as mx
@@ -33,9 +34,10 @@ class Scores:
         return [self._drawn, self._ids, self._values]
 
     def keep(self, places: Sequence[int]) -> "Scores":
-        """Forget all rows but these, which move up."""
-        self._places = {new: self._places[old] for new, old in enumerate(places) if old in self._places}
-        return self
+        """Give the scores of these rows alone, which move to the places 0, 1, 2, …"""
+        kept = copy(self)
+        kept._places = {new: self._places[old] for new, old in enumerate(places) if old in self._places}
+        return kept
 
     def of(self, place: int) -> Score:
         """Give a row's log-probability of its token, and the most likely tokens with theirs."""

@@ -68,6 +68,7 @@ class Speech:
         tools: Sequence[Mapping[str, Any]] = (),
         split_reasoning: bool = True,
         thinking: bool = False,
+        machine: TextStateMachine | None = None,  # made before, from the same arguments
     ) -> None:
         self.stopped: str | None = None
         self._markup = markup
@@ -76,7 +77,7 @@ class Speech:
         self._call = ""  # text of the call being written
         self._blank: set[str] = {_REASONING} if thinking else set()  # states whose leading white space is dropped
         self._stop = tuple(stop)
-        machine = TextStateMachine(_table(markup, self._stop, bool(tools), split_reasoning))
+        machine = machine or make_machine(markup, self._stop, bool(tools), split_reasoning)
         initial = _REASONING if thinking and split_reasoning else markup.initial if split_reasoning else None
         self._state = machine.make_state(initial or _NORMAL)
 
@@ -171,6 +172,11 @@ class Speech:
             _, begin, self.stopped = min(found)
             text = text[:begin]
         return [Said(text)] if text else []
+
+
+def make_machine(markup: Markup, stop: Sequence[str], tools: bool, split_reasoning: bool) -> TextStateMachine:
+    """Make what finds markers and stop strings: seconds for megabytes of stop strings, so not on the engine thread."""
+    return TextStateMachine(_table(markup, stop, tools, split_reasoning))
 
 
 def _table(markup: Markup, stop: Sequence[str], tools: bool, split_reasoning: bool) -> dict[str, list[tuple[str, str]]]:

@@ -1,6 +1,7 @@
 """Token ids to text, never showing half a character."""
 
 import codecs
+import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Protocol
@@ -82,6 +83,13 @@ def detokenizers(tokenizer: Any, markers: Iterable[str], width: int) -> Callable
     return lambda: ByteDetokenizer(table)
 
 
+def longest_token(tokenizer: Any) -> int | None:
+    """Length in bytes of the longest token of a byte-level vocabulary; others may normalize, so theirs says nothing."""
+    if not _is_byte_level(tokenizer) or getattr(tokenizer.backend_tokenizer, "normalizer", None) is not None:
+        return None
+    return max(len(text) for text in tokenizer.get_vocab())
+
+
 def _is_byte_level(tokenizer: Any) -> bool:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return type(getattr(backend, "decoder", None)).__name__ == "ByteLevel"
@@ -109,3 +117,24 @@ def _alphabet() -> dict[str, bytes]:
     alphabet = {chr(byte): bytes([byte]) for byte in plain}
     others = (byte for byte in range(256) if byte not in plain)
     return alphabet | {chr(256 + place): bytes([byte]) for place, byte in enumerate(others)}
+
+
+def pieces(tokenizer: Any) -> Callable[[int], bytes]:
+    """Return what gives the bytes of a token by itself, control tokens as they are written."""
+    added = {int(token): str(entry.content).encode() for token, entry in tokenizer.added_tokens_decoder.items()}
+    spell = _bytes if _is_byte_level(tokenizer) else _sentence_piece
+
+    def piece(token: int) -> bytes:
+        if token in added:
+            return added[token]
+        text = tokenizer.convert_ids_to_tokens(token)
+        return spell(text) if isinstance(text, str) else b""
+
+    return piece
+
+
+def _sentence_piece(text: str) -> bytes:
+    """Spell a piece of the SentencePiece kind: <0xE6> is a byte, a low bar is a space."""
+    if byte := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", text):
+        return bytes.fromhex(byte[1])
+    return text.replace("▁", " ").encode()

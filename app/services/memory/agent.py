@@ -147,6 +147,11 @@ class _Remembered:
         self._text: list[str] = []
         self._kept: asyncio.Task[None] | None = None
 
+    @property
+    def choices(self) -> int:
+        """One answer."""
+        return self._inner.choices
+
     async def ready(self) -> Sequence[Event]:
         """Pass events on; the last one once the text is kept."""
         try:
