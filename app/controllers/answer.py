@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.response import Stream
 
+from app.dto.base import Dialect
 from app.dto.errors import ErrorReply
 from app.gate import Facts, facts_of
 from app.services.errors import AppError, ServerError
@@ -20,15 +21,6 @@ T = TypeVar("T")
 
 PING = b": ping\n\n"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-
-
-class Dialect(Protocol):
-    """How a dialect says events."""
-
-    end: ClassVar[bytes]
-
-    def feed(self, event: Event) -> Iterable[msgspec.Struct | dict[str, Any]]:
-        """Give the replies of an event."""
 
 
 class ClientGone(Exception):
@@ -130,11 +122,11 @@ async def _speak(generation: Generation, dialect: Dialect, ping: Ping, facts: Fa
             yield dialect.end
     except AppError as error:
         facts["error"] = error.code or error.kind
-        yield error_event(error)
+        yield error_event(error, dialect)
     except Exception:
         log.exception("answer failed while it was streamed")
         facts["error"] = "server_error"
-        yield error_event(ServerError())
+        yield error_event(ServerError(), dialect)
     finally:
         ping.stop()
         generation.cancel()
@@ -147,8 +139,10 @@ def _said(events: Iterable[Event], dialect: Dialect, facts: Facts) -> Iterable[b
             yield b"data: " + msgspec.json.encode(reply) + b"\n\n"
 
 
-def error_event(error: AppError) -> bytes:
-    """Say a late error; the stream ends after it, without the end mark."""
+def error_event(error: AppError, dialect: Dialect) -> bytes:
+    """Say a late error; the stream ends after it, without the end mark unless the dialect has words for errors."""
+    if (reply := dialect.failure(error)) is not None:
+        return b"data: " + msgspec.json.encode(reply) + b"\n\n" + dialect.end
     return b"data: " + msgspec.json.encode({"error": ErrorReply.of(error).error, "choices": []}) + b"\n\n"
 
 

@@ -1,5 +1,6 @@
-"""What all dialects share: how bodies are read and how replies are written."""
+"""What all dialects share: how bodies are read, how replies are written, and what a stream is."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -7,6 +8,8 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from app.dto import parameters
+from app.services.errors import AppError
+from app.services.generation import Event
 
 
 class Body(BaseModel):
@@ -41,6 +44,20 @@ class RequestBody(Body):
 
 class Reply(msgspec.Struct):
     """A reply: a field of UNSET is left out, every other is written."""
+
+
+class Dialect:
+    """How a stream says events and a late failure."""
+
+    end: ClassVar[bytes] = b""  # what follows the last event
+
+    def feed(self, event: Event) -> Iterator[Reply | dict[str, Any]]:
+        """Give the replies of an event, in order."""
+        raise NotImplementedError
+
+    def failure(self, error: AppError) -> Reply | None:
+        """Give what is said when the answer fails in its middle; None is OpenAI's error event, without the end."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 import app.services.generation as gen
 from app.dto import parameters
-from app.dto.base import Limits, Reply
+from app.dto.base import Dialect, Limits, Reply
 from app.dto.counts import PromptProgress, TimingsReply
 from app.dto.generating import Generating
 from app.dto.models import generation_params
@@ -102,7 +102,7 @@ def native_answer(said: Sequence[gen.Completion], request: NativeGenerating) -> 
     return spelled if len(spelled) > 1 else spelled[0]
 
 
-class NativeStream:
+class NativeStream(Dialect):
     """Says events as llama.cpp does; nothing follows the last answer."""
 
     end: ClassVar[bytes] = b""

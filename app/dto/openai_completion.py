@@ -12,7 +12,7 @@ from pydantic import Field
 
 import app.services.generation as gen
 from app.dto import parameters
-from app.dto.base import Limits, Reply
+from app.dto.base import Dialect, Limits, Reply
 from app.dto.counts import FINGERPRINT, PromptProgress, TimingsReply, Usage
 from app.dto.generating import Generating, StreamOptions
 from app.dto.openai_chat import ContentLogprob
@@ -132,7 +132,7 @@ def _reason(finished: gen.Finished) -> Literal["stop", "length"]:
     return "length" if finished.reason == "length" else "stop"
 
 
-class CompletionStream:
+class CompletionStream(Dialect):
     """Says events as chunks."""
 
     end: ClassVar[bytes] = b"data: [DONE]\n\n"

@@ -1,13 +1,13 @@
 """The session file: what the server was last told to serve, kept so that a restart brings it back."""
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import msgspec
 import structlog
+
+from app.services import atomic
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +28,7 @@ FIELDS = {field.name for field in fields(Session)}
 def read(path: Path) -> Session | None:
     """Read the session; None where there is none, and with a warning where the file is torn or another's."""
     try:
-        return parse(_regular(path).read_bytes())
+        return parse(atomic.regular(path).read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -46,33 +46,9 @@ def parse(content: bytes) -> Session:
 
 def write(path: Path, session: Session) -> bool:
     """Save the session for its owner alone: the whole of it or, with a warning and False, nothing."""
-    # A link stays a link: what it points to is replaced.
-    target = Path(os.path.realpath(path))
     try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _replace(_regular(target), json.dumps(asdict(session), indent=2) + "\n")
+        atomic.write(path, json.dumps(asdict(session), indent=2) + "\n")
     except OSError as error:
         log.warning("session not saved", path=str(path), reason=str(error))
         return False
     return True
-
-
-def _regular(path: Path) -> Path:
-    """Refuse devices and pipes: /dev/null must not be replaced, and a pipe would block."""
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path} is no regular file")
-    return path
-
-
-def _replace(target: Path, content: str) -> None:
-    # The same folder, so that the rename cannot cross file systems.
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(handle)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
