@@ -122,14 +122,19 @@ class NativeStream(Dialect):
                     chunk.prompt_progress = PromptProgress.of(event)
                     yield chunk
             case gen.Text():
-                chunk = self._chunk(event, event.text, event.timings.completion_tokens)
-                if self._request.timings_per_token:
-                    chunk.timings = TimingsReply.of(event.timings)
-                chunk.tokens = _tokens(event.logprobs, self._request)
-                chunk.completion_probabilities = _probabilities(event.logprobs, self._request)
-                yield chunk
+                yield self._piece(event, event.text)
             case gen.Finished():
+                if event.logprobs:  # the end token, which has no text
+                    yield self._piece(event, "")
                 yield _spell(event.choice, said, self._request, whole=False)
+
+    def _piece(self, event: gen.Text | gen.Finished, text: str) -> NativeChunk:
+        chunk = self._chunk(event, text, event.timings.completion_tokens)
+        if self._request.timings_per_token:
+            chunk.timings = TimingsReply.of(event.timings)
+        chunk.tokens = _tokens(event.logprobs, self._request)
+        chunk.completion_probabilities = _probabilities(event.logprobs, self._request)
+        return chunk
 
     def _chunk(self, event: gen.Event, text: str, predicted: int) -> NativeChunk:
         started = self._said[event.choice].started

@@ -171,6 +171,8 @@ class CompletionStream(Dialect):
     def _finish(self, event: gen.Finished) -> Iterator[TextCompletionChunk]:
         self._timings[event.choice] = event.timings
         chunk = self._chunk(event, "", _reason(event))
+        if event.logprobs:
+            chunk.choices[0].logprobs = CompletionLogprobs.of(event.logprobs, self._said[event.choice])
         finished = [timings for timings in self._timings if timings is not None]
         if len(finished) < len(self._timings):
             yield chunk
