@@ -10,6 +10,7 @@ from app.controllers.chat import ChatController
 from app.controllers.errors import HANDLERS
 from app.controllers.health import HealthController
 from app.controllers.home import HomeController
+from app.controllers.messages import MessagesController
 from app.controllers.models import ModelsController
 from app.controllers.props import PropsController
 from app.controllers.router import RouterController
@@ -30,6 +31,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             ChatController,
             HealthController,
             HomeController,
+            MessagesController,
             ModelsController,
             PropsController,
             RouterController,

@@ -1,14 +1,15 @@
 """A generation as one body or as a stream. A client that hangs up cancels it, either way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from typing import Any, ClassVar, Protocol, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import structlog
 from litestar import Request, Response
 from litestar.response import Stream
 
+from app.dto.base import Dialect
 from app.dto.errors import ErrorReply
 from app.gate import Facts, facts_of
 from app.services.errors import AppError, ServerError
@@ -17,18 +18,17 @@ from app.services.generation import Completion, Event, Finished, Generation, Sta
 log = structlog.get_logger()
 
 T = TypeVar("T")
+F = TypeVar("F", bound="Fold")
 
 PING = b": ping\n\n"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-class Dialect(Protocol):
-    """How a dialect says events."""
+class Fold(Protocol):
+    """What takes the events of an answer in."""
 
-    end: ClassVar[bytes]
-
-    def feed(self, event: Event) -> Iterable[msgspec.Struct]:
-        """Give the replies of an event."""
+    def add(self, event: Event) -> None:
+        """Take in the next event."""
 
 
 class ClientGone(Exception):
@@ -37,7 +37,11 @@ class ClientGone(Exception):
 
 async def collect(generation: Generation, request: Request[Any, Any, Any]) -> Completion:
     """Fold the events into the whole answer. Raises the AppError that ended it, ClientGone if nobody waits."""
-    said = Completion()
+    return await fold(generation, request, Completion())
+
+
+async def fold(generation: Generation, request: Request[Any, Any, Any], said: F) -> F:
+    """Fold the events into what takes them; a dialect's stream does. Raises as `collect` does."""
     try:
         await unless_gone(_fold(generation, said, facts_of(request.scope)), request)
     finally:
@@ -46,10 +50,19 @@ async def collect(generation: Generation, request: Request[Any, Any, Any]) -> Co
 
 
 def stream(
-    generation: Generation, request: Request[Any, Any, Any], dialect: Dialect, *, ping_seconds: float, ignored: str
+    generation: Generation,
+    request: Request[Any, Any, Any],
+    dialect: Dialect,
+    *,
+    ping_seconds: float,
+    ignored: str,
+    before_end: Callable[[], Awaitable[None]] | None = None,
 ) -> Response[Any]:
-    """Answer with server-sent events. The request is accepted by now: errors come as events."""
-    events = _speak(generation, dialect, Ping(generation, ping_seconds), facts_of(request.scope))
+    """Answer with server-sent events. The request is accepted by now: errors come as events.
+
+    `before_end` is awaited when the answer is whole, before its last events are sent.
+    """
+    events = _speak(generation, dialect, Ping(generation, ping_seconds), facts_of(request.scope), before_end)
     return Stream(events, media_type="text/event-stream", headers=HEADERS | header(ignored))
 
 
@@ -101,33 +114,46 @@ class Ping:
         self._timer = self._loop.call_later(self._seconds - silent, self._look)
 
 
-async def _fold(generation: Generation, said: Completion, facts: Facts) -> None:
-    while said.finished is None:
+async def _fold(generation: Generation, said: Fold, facts: Facts) -> None:
+    finished = False
+    while not finished:
         for event in await generation.ready():
             said.add(event)
             note(event, facts)
+            finished = isinstance(event, Finished)
 
 
-async def _speak(generation: Generation, dialect: Dialect, ping: Ping, facts: Facts) -> AsyncIterator[bytes]:
+async def _speak(
+    generation: Generation,
+    dialect: Dialect,
+    ping: Ping,
+    facts: Facts,
+    before_end: Callable[[], Awaitable[None]] | None,
+) -> AsyncIterator[bytes]:
     try:
         while True:
             events = await generation.ready()
-            if said := b"".join(_said(events, dialect, facts)):
+            said = b"".join(_said(events, dialect, facts))
+            finished = bool(events) and isinstance(events[-1], Finished)
+            if finished and before_end is not None:
+                await before_end()
+            if said:
                 ping.sent()
                 yield said
             elif ping.due:
                 ping.sent()
-                yield PING
-            if events and isinstance(events[-1], Finished):
-                yield dialect.end
+                yield PING if (reply := dialect.silence()) is None else sent_event(reply)
+            if finished:
+                if dialect.end:
+                    yield dialect.end
                 return
     except AppError as error:
         facts["error"] = error.code or error.kind
-        yield error_event(error)
+        yield error_event(error, dialect)
     except Exception:
         log.exception("answer failed while it was streamed")
         facts["error"] = "server_error"
-        yield error_event(ServerError())
+        yield error_event(ServerError(), dialect)
     finally:
         ping.stop()
         generation.cancel()
@@ -137,11 +163,20 @@ def _said(events: Iterable[Event], dialect: Dialect, facts: Facts) -> Iterable[b
     for event in events:
         note(event, facts)
         for reply in dialect.feed(event):
-            yield b"data: " + msgspec.json.encode(reply) + b"\n\n"
+            yield sent_event(reply)
 
 
-def error_event(error: AppError) -> bytes:
-    """Say a late error; the stream ends after it, without the end mark."""
+def sent_event(reply: msgspec.Struct) -> bytes:
+    """Spell a server-sent event; a reply with a tag is an event of that name."""
+    data = b"data: " + msgspec.json.encode(reply) + b"\n\n"
+    name = reply.__struct_config__.tag
+    return data if name is None else f"event: {name}\n".encode() + data
+
+
+def error_event(error: AppError, dialect: Dialect) -> bytes:
+    """Say a late error in the dialect's words; the stream ends after it, without the end mark."""
+    if (reply := dialect.failure(error)) is not None:
+        return sent_event(reply)
     return b"data: " + msgspec.json.encode({"error": ErrorReply.of(error).error, "choices": []}) + b"\n\n"
 
 

@@ -24,15 +24,15 @@ from litestar.router import Router
 from litestar.static_files import create_static_files_router
 
 from app import __version__
-from app.dto.errors import ErrorReply
+from app.dto.errors import AnthropicErrorReply, ErrorReply
 from app.services.errors import AppError, BodyTooLarge, Forbidden, ServerError, Unauthorized, UnprocessableBody
 
 _STATIC = "/schema/static"
 _DESCRIPTION = """One server, several dialects: OpenAI clients, the llama.cpp Web UI and the Tiles CLI.
 
-Every refusal has the same envelope, `{"error": {"message", "type", "param", "code"}}`, and every answer carries
-`X-Request-Id`. Parameters without effect are named in `X-Tiles-Ignored`. Where the server has a key, press
-*Authorize* first."""
+Every refusal has the same envelope, `{"error": {"message", "type", "param", "code"}}` (the Messages API has
+Anthropic's own), and every answer carries `X-Request-Id`. Parameters without effect are named in `X-Tiles-Ignored`.
+Where the server has a key, press *Authorize* first."""
 
 
 def config() -> OpenAPIConfig:
@@ -55,6 +55,7 @@ def config() -> OpenAPIConfig:
         security=[{"key": []}, {}],
         tags=[
             Tag(name="OpenAI", description="What OpenAI clients call"),
+            Tag(name="Anthropic", description="What Anthropic clients call, with ANTHROPIC_BASE_URL pointed here"),
             Tag(name="Models", description="What is loaded and what it can do"),
             Tag(name="Tiles", description="Sessions of the Tiles CLI"),
             Tag(name="Health", description="Whether the server lives"),
@@ -79,32 +80,34 @@ class Verbatim(BaseSchemaObject):
         return self._value
 
 
-def refusals(*errors: AppError) -> dict[int, ResponseSpec]:
+Spelling = type[ErrorReply] | type[AnthropicErrorReply]
+
+
+def refusals(*errors: AppError, spelling: Spelling = ErrorReply) -> dict[int, ResponseSpec]:
     """Describe the errors of an operation, with an example each."""
     by_status: dict[int, list[AppError]] = {}
     for error in (*errors, Unauthorized("Invalid API Key"), Forbidden("A page of another site may not do this")):
         by_status.setdefault(error.status, []).append(error)
     by_status.setdefault(500, [ServerError()])
-    return {status: _refusal(several) for status, several in by_status.items()}
+    return {status: _refusal(several, spelling) for status, several in by_status.items()}
 
 
-def body_refusals(*errors: AppError) -> dict[int, ResponseSpec]:
+def body_refusals(*errors: AppError, spelling: Spelling = ErrorReply) -> dict[int, ResponseSpec]:
     """Describe the errors of an operation that takes a body."""
     invalid = UnprocessableBody("messages: Field required", param="messages")
-    return refusals(*errors, invalid, BodyTooLarge("The body is larger than this server takes"))
+    return refusals(*errors, invalid, BodyTooLarge("The body is larger than this server takes"), spelling=spelling)
 
 
-def _refusal(errors: list[AppError]) -> ResponseSpec:
+def _refusal(errors: list[AppError], spelling: Spelling) -> ResponseSpec:
     examples = [
-        Example(summary=error.message[:60], value=Verbatim(msgspec.to_builtins(ErrorReply.of(error))))
-        for error in errors
+        Example(summary=error.message[:60], value=Verbatim(msgspec.to_builtins(spelling.of(error)))) for error in errors
     ]
-    return ResponseSpec(ErrorReply, description=errors[0].kind, generate_examples=False, examples=examples)
+    return ResponseSpec(spelling, description=errors[0].kind, generate_examples=False, examples=examples)
 
 
 def operation(answer: Any, *, events: str | None = None) -> type[Operation]:
-    """Make an operation whose 200 has an example. With `events`, the second branch of the answer's type is what an
-    event stream carries, and they are its example."""
+    """Make an operation whose 200 has an example. With `events`, all but the first branch of the answer's type are
+    what an event stream carries, and they are its example."""
 
     @dataclass
     class Documented(Operation):
@@ -130,8 +133,9 @@ def _document(response: OpenAPIResponse, answer: Any, events: str | None) -> Non
     media.examples = {"answer": Example(value=Verbatim(answer))}
     if events is None or not isinstance(media.schema, Schema) or not media.schema.one_of:
         return
-    whole, piece = media.schema.one_of
+    whole, *pieces = media.schema.one_of
     media.schema = whole
     response.content["text/event-stream"] = OpenAPIMediaType(
-        schema=piece, examples={"events": Example(summary="every event is a line of data", value=events)}
+        schema=pieces[0] if len(pieces) == 1 else Schema(one_of=pieces),
+        examples={"events": Example(summary="every event has a line of data", value=events)},
     )

@@ -11,8 +11,8 @@ from pydantic import Field, field_validator, model_validator
 import app.services.generation as gen
 from app import __version__
 from app.dto import parameters
-from app.dto.base import Body, Limits, Reply
-from app.services.errors import InvalidRequest, UnprocessableBody, UnsupportedParameter
+from app.dto.base import Body, Dialect, Limits, Reply
+from app.services.errors import InvalidRequest, UnsupportedParameter
 
 FINGERPRINT = f"b1-tiles-{__version__}"
 _MEDIA = {"image_url": "images", "input_audio": "audio", "input_video": "video", "file": "files"}
@@ -195,7 +195,9 @@ class ChatRequest(Body):
     def to_generation(self, limits: Limits) -> gen.GenerationRequest:
         """Say it in the common vocabulary. Raises InvalidRequest for what cannot be done."""
         parameters.check(parameters.CHAT, self._given())
-        self._check_limits(limits)
+        limits.check_messages(self.messages, "messages")
+        stop = tuple([self.stop] if isinstance(self.stop, str) else self.stop or ())
+        limits.check_stop(stop, "stop")
         self._check_tools()
         return gen.GenerationRequest(
             messages=tuple(message.to_message(place) for place, message in enumerate(self.messages)),
@@ -204,24 +206,11 @@ class ChatRequest(Body):
             continue_final_message=self._continues(),
             sampling=self._sampling(),
             max_tokens=self._max_tokens(),
-            stop=tuple([self.stop] if isinstance(self.stop, str) else self.stop or ()),
+            stop=stop,
             ignore_eos=self.ignore_eos,
             parse_tool_calls=self._parses_calls(),
             split_reasoning=self.reasoning_format != "none",
         )
-
-    def _given(self) -> dict[str, Any]:
-        given = {name: getattr(self, name) for name in self.model_fields_set if name in type(self).model_fields}
-        return given | (self.model_extra or {})
-
-    def _check_limits(self, limits: Limits) -> None:
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        if len(self.messages) > limits.messages:
-            raise UnprocessableBody(f"more than {limits.messages} messages", param="messages")
-        if len(stop) > limits.stop_strings:
-            raise UnprocessableBody(f"more than {limits.stop_strings} stop strings", param="stop")
-        if any(len(text.encode()) > limits.stop_length for text in stop):
-            raise UnprocessableBody(f"a stop string longer than {limits.stop_length} bytes", param="stop")
 
     def _check_tools(self) -> None:
         for place, tool in enumerate(self.tools):
@@ -467,7 +456,7 @@ class ChatCompletionChunk(Reply, kw_only=True):
     prompt_progress: PromptProgress | UnsetType = UNSET
 
 
-class ChatStream:
+class ChatStream(Dialect):
     """Says events as chunks."""
 
     end: ClassVar[bytes] = b"data: [DONE]\n\n"

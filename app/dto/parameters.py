@@ -125,3 +125,76 @@ def _without_effect(parameters: tuple[Parameter, ...], given: Mapping[str, Any])
         parameter = known.get(name)
         if (parameter is None or parameter.treatment == "ignored") and _NAME.fullmatch(name):
             yield name
+
+
+_LOCAL = "changes nothing in the answer"
+
+MESSAGES: tuple[Parameter, ...] = (
+    *_honoured(
+        messages="text, thinking, tool_use and tool_result blocks; a last message of the assistant is continued",
+        system="text or text blocks; Claude Code's changing billing line is dropped, so that prompts share a prefix",
+        model="any name is answered by the model that is served; the answer says which",
+        max_tokens="-1 or absent is up to the context, 0 computes the prompt only",
+        stream="server-sent events",
+        stop_sequences="stop_reason stop_sequence, and which one it was",
+        temperature="0 takes the most likely token",
+        top_k="0 or -1 keeps all",
+        top_p="0 to 1",
+        seed="ours: same seed, same answer",
+        tools="of one's own, with input_schema",
+        tool_choice="auto and none",
+        thinking="enabled and disabled turn the template's thinking on and off; adaptive is the model's own way",
+        output_config="effort is ignored, format is refused",
+    ),
+    *_ignored("is not enforced yet", "thinking.budget_tokens"),
+    *_ignored("a model here has one effort", "output_config.effort"),
+    *_ignored(
+        _LOCAL,
+        *("metadata", "cache_control", "context_management", "betas", "inference_geo", "speed", "diagnostics"),
+        *("user_profile_id", "workspace_id"),
+    ),
+    _refused("output_config.format", "is not supported yet"),
+    _refused("output_format", "is not supported yet"),
+    _refused("container", "is not supported"),
+    _refused("mcp_servers", "are not supported", []),
+    _refused("service_tier", "other than auto and standard_only does not exist here", "auto", "standard_only"),
+)
+
+RESPONSES: tuple[Parameter, ...] = (
+    *_honoured(
+        input="text or items: messages, function calls and their outputs, reasoning",
+        instructions="come first, as a system message",
+        model="any name is answered by the model that is served; the answer says which",
+        stream="server-sent events",
+        max_output_tokens="-1 or absent is up to the context, 0 computes the prompt only",
+        temperature="0 takes the most likely token",
+        top_p="0 to 1",
+        seed="ours: same seed, same answer",
+        tools="of type function",
+        tool_choice="auto and none",
+        reasoning="effort none turns thinking off, any other on; with summary the thoughts come as a summary",
+        text="format text",
+        metadata="is kept with the response",
+        store="keeps the conversation on this machine, for previous_response_id; --store off never does",
+        previous_response_id="goes on with a stored conversation",
+        include="what is not there is left out; logprobs are refused",
+    ),
+    *_ignored("changes nothing in the words", "text.verbosity"),
+    *_ignored("there are no tools on this side", "max_tool_calls"),
+    *_ignored(
+        _LOCAL,
+        *("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
+        *("stream_options", "access_programs", "background_options"),
+    ),
+    _refused("text.format", "other than text is not supported yet", {"type": "text"}),
+    _refused("parallel_tool_calls", "of false cannot be enforced yet", True),
+    _refused("top_logprobs", "is not supported yet", 0),
+    _refused("truncation", "other than disabled is not supported: nothing is dropped silently", "disabled"),
+    _refused("background", "is not supported", False),
+    _refused("conversation", "is not supported; previous_response_id is"),
+    _refused("prompt", "refers to what OpenAI keeps, which is not here"),
+    _refused("context_management", "is not supported", []),
+    _refused("moderation", "is not supported"),
+    _refused("image", "is not supported"),
+    _refused("service_tier", "other than auto and default does not exist here", "auto", "default"),
+)

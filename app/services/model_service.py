@@ -15,7 +15,7 @@ from app.services import bootstrap, catalog, memory_path, session
 from app.services.catalog import ModelFolder
 from app.services.engine.engine import Engine
 from app.services.engine.running import RunningGeneration
-from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, Unavailable
+from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, PromptTooLong, Unavailable
 from app.services.facts import ModelFacts
 from app.services.generation import Generation, GenerationRequest, Message
 from app.services.session import Session
@@ -117,6 +117,15 @@ class ModelService:
         self._running.add(generation)
         generation.over.add_done_callback(lambda _: self._running.discard(generation))
         return generation
+
+    async def count_tokens(self, request: GenerationRequest) -> int:
+        """Count the tokens of a prompt, also of one that would not fit. Raises AppError for what is refused."""
+        model = self.require()
+        try:
+            prompt = await self._engine.prepare(model, self._with_system_prompt(request))
+        except PromptTooLong as error:
+            return error.prompt_tokens
+        return len(prompt.tokens)
 
     async def start(self, wanted: Session) -> None:
         """Load the model of a session and save the session.
