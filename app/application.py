@@ -13,11 +13,13 @@ from app.controllers.home import HomeController
 from app.controllers.messages import MessagesController
 from app.controllers.models import ModelsController
 from app.controllers.props import PropsController
+from app.controllers.responses import ResponsesController
 from app.controllers.router import RouterController
 from app.controllers.session import SessionController
 from app.dto.base import Limits
 from app.gate import Gate
 from app.services.model_service import ModelService
+from app.services.stored_responses import StoredResponses
 from app.settings import Settings, read
 
 
@@ -26,6 +28,12 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
     settings = settings or read()
     models = models or ModelService(settings)
     limits = Limits(settings.max_messages, settings.max_stop_strings, settings.max_stop_length)
+    responses = StoredResponses(
+        settings.data_dir / "responses",
+        enabled=settings.store == "on",
+        days=settings.store_days,
+        most_bytes=settings.store_size,
+    )
     app = Litestar(
         route_handlers=[
             ChatController,
@@ -34,6 +42,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             MessagesController,
             ModelsController,
             PropsController,
+            ResponsesController,
             RouterController,
             SessionController,
             openapi.page_files(),
@@ -41,6 +50,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         dependencies={
             "model_service": Provide(lambda: models, sync_to_thread=False),
             "settings": Provide(lambda: settings, sync_to_thread=False),
+            "stored_responses": Provide(lambda: responses, sync_to_thread=False),
             "limits": Provide(lambda: limits, sync_to_thread=False),
         },
         plugins=[PydanticPlugin(validate_strict=True)],  # without it "5" and true would be numbers

@@ -2,12 +2,13 @@
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import msgspec
 import structlog
+
+from app.services.files import write_atomically
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +51,7 @@ def write(path: Path, session: Session) -> bool:
     target = Path(os.path.realpath(path))
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _replace(_regular(target), json.dumps(asdict(session), indent=2) + "\n")
+        write_atomically(_regular(target), f"{json.dumps(asdict(session), indent=2)}\n".encode())
     except OSError as error:
         log.warning("session not saved", path=str(path), reason=str(error))
         return False
@@ -62,17 +63,3 @@ def _regular(path: Path) -> Path:
     if path.exists() and not path.is_file():
         raise OSError(f"{path} is no regular file")
     return path
-
-
-def _replace(target: Path, content: str) -> None:
-    # The same folder, so that the rename cannot cross file systems.
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(handle)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
