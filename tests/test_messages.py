@@ -376,11 +376,14 @@ def test_the_demo_model_thinks_where_it_is_told_to(nano: Server) -> None:
     assert kinds == {"on": ["thinking", "text"], "off": ["text"]}
 
 
+CITY = {"type": "string", "description": "Name of the city"}
+
+
 def test_the_demo_model_calls_a_tool(nano: Server) -> None:
     tool = {
         "name": "get_weather",
         "description": "Get the weather of a city",
-        "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+        "input_schema": {"type": "object", "properties": {"city": CITY}, "required": ["city"]},
     }
     question = {"role": "user", "content": "What is the weather in Paris?"}
     asked = {"max_tokens": 200, "temperature": 0, "tools": [tool]}
