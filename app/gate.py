@@ -12,7 +12,7 @@ from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from app.access import Access
-from app.dto.errors import error_reply
+from app.dto.errors import error_reply, is_anthropics
 from app.services.errors import AppError
 from app.settings import Settings
 
@@ -98,6 +98,8 @@ class _Exchange:
         origin = headers.get("origin")
         allowed = origin is not None and access.allows_origin(origin, headers.get("host", ""))
         self._extra = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Origin")]
+        if is_anthropics(self._path):
+            self._extra.append((b"request-id", self.request_id.encode()))
         if allowed and origin is not None:
             self._extra += _cors(origin, headers, preflight=self._method == "OPTIONS")
 

@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import Field
+from functools import partial
 from pathlib import Path
 
 from app import settings
 from app.dto import parameters
+from app.dto.parameters import Parameter
 from app.services import errors
 from app.services.errors import AppError
 
@@ -50,9 +52,9 @@ def _default(value: object) -> str:
     return f"`{value}`"
 
 
-def chat_table() -> str:
-    """Every parameter of chat completions and what becomes of it."""
-    rows = ((f"`{p.name}`", p.treatment, p.note) for p in parameters.CHAT)
+def parameter_table(dialect: Iterable[Parameter]) -> str:
+    """Every parameter of a dialect and what becomes of it."""
+    rows = ((f"`{p.name}`", p.treatment, p.note) for p in dialect)
     return table(("parameter", "", "what that means"), rows)
 
 
@@ -72,7 +74,9 @@ def _errors() -> Iterator[type[AppError]]:
 
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "settings": ("README.md", settings_table),
-    "chat-parameters": ("docs/compatibility.md", chat_table),
+    "chat-parameters": ("docs/compatibility.md", partial(parameter_table, parameters.CHAT)),
+    "responses-parameters": ("docs/compatibility.md", partial(parameter_table, parameters.RESPONSES)),
+    "messages-parameters": ("docs/compatibility.md", partial(parameter_table, parameters.MESSAGES)),
     "errors": ("docs/errors.md", error_table),
 }
 

@@ -23,7 +23,8 @@ from app.settings import Settings
 from tests.conftest import Server, events, running
 
 CHAT = "/v1/chat/completions"
-POSTS = (CHAT, "/chat/completions", "/start", "/models/load", "/models/unload")
+RESPONSES = "/v1/responses"
+POSTS = (CHAT, "/chat/completions", RESPONSES, f"{RESPONSES}/input_tokens", "/start", "/models/load", "/models/unload")
 USER = {"role": "user", "content": "Hi"}
 KINDS = {
     400: {"invalid_request_error", "exceed_context_size_error"},
@@ -510,6 +511,8 @@ SECRET = RuntimeError("the secret is /home/ada/key at 0xdeadbeef")
     [
         ("POST", CHAT, {"messages": [USER]}),
         ("POST", CHAT, {"messages": [USER], "stream": True}),
+        ("POST", RESPONSES, {"input": "Hi"}),
+        ("POST", RESPONSES, {"input": "Hi", "stream": True}),
         ("POST", "/start", {"model": "a", "memory_path": "", "system_prompt": "", "model_cache_path": ""}),
         ("POST", "/models/load", {"model": "a"}),
         ("GET", "/v1/models", None),

@@ -275,6 +275,7 @@ def client(server: Server) -> Iterator[anthropic.Anthropic]:
 def test_the_client_is_answered(client: anthropic.Anthropic) -> None:
     message = client.messages.create(model="claude-sonnet", messages=HELLO, max_tokens=8, system="Be brief.")
     assert message.model == "tiny"
+    assert message._request_id is not None
     assert message.content[0].type == "text"
     assert message.usage.output_tokens <= 8
     counted = client.messages.count_tokens(model="claude-sonnet", messages=HELLO, system="Be brief.")

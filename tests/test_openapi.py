@@ -10,7 +10,9 @@ import pytest
 from openapi_spec_validator import validate
 
 from app.application import create_app
+from app.dto.anthropic import MessagesRequest
 from app.dto.openai_chat import ChatRequest
+from app.dto.openai_responses import ResponsesRequest
 from app.dto.tiles import LoadRequest, StartRequest, UnloadRequest
 from app.settings import Settings
 from tests.conftest import Server
@@ -22,8 +24,15 @@ OPERATIONS = [
     for method, operation in sorted(methods.items())
 ]
 every_operation = pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
-STREAMS = {"/v1/chat/completions", "/chat/completions"}
+CHATS = {"/v1/chat/completions", "/chat/completions"}
+STREAMS = CHATS | {"/v1/messages", "/v1/responses"}
+GENERATES = STREAMS | {"/v1/messages/count_tokens", "/v1/responses/input_tokens"}
+BODILESS = {"/v1/responses/{response_id}/cancel"}
 BODIES: dict[str, Any] = {
+    "/v1/messages": MessagesRequest,
+    "/v1/messages/count_tokens": MessagesRequest,
+    "/v1/responses": ResponsesRequest,
+    "/v1/responses/input_tokens": ResponsesRequest,
     "/v1/chat/completions": ChatRequest,
     "/chat/completions": ChatRequest,
     "/start": StartRequest,
@@ -56,7 +65,7 @@ def test_the_document_is_served_as_it_is_made(server: Server) -> None:
 
 
 def test_every_route_of_the_contract_is_in_it() -> None:
-    contract = {"/ping", "/health", "/v1/health", "/start", "/props", "/models/load", "/models/unload"}
+    contract = {"/v1/responses", "/ping", "/health", "/v1/health", "/start", "/props", "/models/load", "/models/unload"}
     assert contract | {"/v1/models", "/models", "/v1/models/{model_id}"} | STREAMS <= set(DOCUMENT["paths"])
 
 
@@ -72,7 +81,7 @@ def test_operations_are_named_once_and_tagged() -> None:
 
 @every_operation
 def test_a_body_is_typed_and_its_examples_are_taken(path: str, method: str, operation: dict[str, Any]) -> None:
-    if method != "post":
+    if method != "post" or path in BODILESS:
         assert "requestBody" not in operation
         return
     media = operation["requestBody"]["content"]["application/json"]
@@ -96,29 +105,33 @@ def test_the_answer_is_typed_and_its_example_is_one(path: str, method: str, oper
     if path in STREAMS:
         events = content["text/event-stream"]
         (text,) = values(events)
-        *chunks, end = text.removesuffix("\n\n").split("\n\n")
-        assert end == "data: [DONE]"
+        chunks = text.removesuffix("\n\n").split("\n\n")
+        if path in CHATS:
+            assert chunks.pop() == "data: [DONE]"
         assert chunks
         for chunk in chunks:
-            jsonschema.validate(json.loads(chunk.removeprefix("data: ")), resolved(events["schema"]))
+            data = json.loads(chunk.split("data: ")[1])
+            assert (f"event: {data['type']}\n" in chunk) if path not in CHATS else chunk.startswith("data: ")
+            jsonschema.validate(data, resolved(events["schema"]))
 
 
 @every_operation
 def test_errors_have_the_envelope_and_an_example_each(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
-    expected = {"401", "403", "500"} | ({"413", "422"} if method == "post" else set())
-    expected |= {"400", "503"} if path in STREAMS else set()
+    expected = {"401", "403", "500"} | ({"413", "422"} if path in BODIES else set())
+    expected |= {"400", "503"} if path in GENERATES else set()
     assert expected <= set(responses)
     assert set(responses) - {"200"} <= {"400", "401", "403", "404", "413", "422", "500", "503"}
     for status, response in responses.items():
         if status == "200":
             continue
         media = response["content"]["application/json"]
-        assert named(media["schema"]) == "ErrorReply"
+        anthropics = path.startswith("/v1/messages")
+        assert named(media["schema"]) == ("AnthropicErrorReply" if anthropics else "ErrorReply")
         assert values(media), status
         for value in values(media):
             jsonschema.validate(value, resolved(media["schema"]))
-            assert set(value["error"]) >= {"message", "type", "param", "code"}
+            assert set(value["error"]) >= {"message", "type"} | (set() if anthropics else {"param", "code"})
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,11 @@ def _anthropic_message(error: AppError) -> str:
     return error.message
 
 
+def is_anthropics(path: str) -> bool:
+    """Whether the callers of a path speak Anthropic's dialect."""
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
+
+
 def error_reply(path: str, error: AppError, request_id: str | None) -> ErrorReply | AnthropicErrorReply:
     """Spell an error as the callers of this path read it."""
-    if path.rstrip("/") == "/v1/messages" or path.startswith("/v1/messages/"):
-        return AnthropicErrorReply.of(error, request_id)
-    return ErrorReply.of(error)
+    return AnthropicErrorReply.of(error, request_id) if is_anthropics(path) else ErrorReply.of(error)
