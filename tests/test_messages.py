@@ -23,7 +23,7 @@ ROUTE = "/v1/messages"
 COUNT = f"{ROUTE}/count_tokens"
 USER = {"role": "user", "content": "Hi"}
 TOOL = {"name": "add", "description": "Adds", "input_schema": {"type": "object"}}
-SAMPLED = {"temperature": 1.0, "seed": 7}
+SAMPLED: dict[str, Any] = {"temperature": 1.0, "seed": 7}
 
 
 def post(server: Server, route: str = ROUTE, **more: Any) -> httpx.Response:
@@ -91,7 +91,7 @@ def blocks(said: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_what_was_cached_is_counted_apart(server: Server) -> None:
-    asked = {"messages": [{"role": "user", "content": "What was cached is counted apart, isn't it?"}]}
+    asked: dict[str, Any] = {"messages": [{"role": "user", "content": "What was cached is counted apart, isn't it?"}]}
     counted = post(server, COUNT, **asked).json()["input_tokens"]
     first, second = (post(server, **asked).json()["usage"] for _ in range(2))
     assert first["input_tokens"] + first["cache_read_input_tokens"] == counted
@@ -113,7 +113,7 @@ def test_the_billing_line_does_not_keep_prompts_from_the_cache(server: Server) -
 
 
 def test_a_prompt_that_does_not_fit_can_still_be_counted(server: Server) -> None:
-    asked = {"messages": [{"role": "user", "content": "the river " * 9000}]}
+    asked: dict[str, Any] = {"messages": [{"role": "user", "content": "the river " * 9000}]}
     count = post(server, COUNT, **asked).json()["input_tokens"]
     assert count > 9000
     error = error_of(post(server, **asked), 400)
@@ -238,7 +238,7 @@ class Failing(Scripted):
 
 
 def test_a_late_failure_is_an_error_event(tmp_path: Path) -> None:
-    asked = {"messages": [USER], "stream": True}
+    asked: dict[str, Any] = {"messages": [USER], "stream": True}
     with serving(Failing([answer("so far")[:-1], answer("so far")[:-1]]), tmp_path) as url:
         said = httpx.post(f"{url}{ROUTE}", json=asked)
         *_, last = events(said.text)
@@ -366,7 +366,7 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def test_the_demo_model_thinks_where_it_is_told_to(nano: Server) -> None:
-    asked = {"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 200, "temperature": 0}
+    asked: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 200, "temperature": 0}
     kinds = {
         kind: [block["type"] for block in post(nano, **asked, thinking=thinking).json()["content"]]
         for kind, thinking in (
@@ -386,7 +386,7 @@ def test_the_demo_model_calls_a_tool(nano: Server) -> None:
         "description": "Get the weather of a city",
         "input_schema": {"type": "object", "properties": {"city": CITY}, "required": ["city"]},
     }
-    asked = {"max_tokens": 200, "temperature": 0, "tools": [tool]}
+    asked: dict[str, Any] = {"max_tokens": 200, "temperature": 0, "tools": [tool]}
     for city in ("Paris", "Oslo", "Lima", "Rome"):  # it is a small model
         question = {"role": "user", "content": f"What is the weather in {city}?"}
         said = post(nano, messages=[question], **asked).json()

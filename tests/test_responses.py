@@ -16,14 +16,14 @@ from app.dto import parameters
 from app.dto.openai_responses import ResponsesRequest
 from app.services.errors import Unavailable
 from app.services.generation import ToolCall
-from tests.conftest import Server, running
+from tests.conftest import Server, running, wait_for
 from tests.scripted import Scripted, answer, serving, thought
 from tests.test_openapi import DOCUMENT, resolved
 
 ROUTE = "/v1/responses"
 COUNT = f"{ROUTE}/input_tokens"
 TOOL = {"type": "function", "name": "add", "description": "Adds", "parameters": {"type": "object"}}
-SAMPLED = {"temperature": 1.0, "seed": 7}
+SAMPLED: dict[str, Any] = {"temperature": 1.0, "seed": 7}
 
 
 def post(server: Server, asked: Any = "Hi", /, route: str = ROUTE, **more: Any) -> httpx.Response:
@@ -286,6 +286,16 @@ def test_a_silent_stream_says_that_it_is_in_progress(tmp_path: Path) -> None:
         assert said[-1] == "event: response.in_progress"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_hang_up_ends_the_answer(tmp_path: Path, stream: bool) -> None:
+    service = Scripted([answer("a")[:-1]])
+    with serving(service, tmp_path) as url:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}{ROUTE}", json={"input": "Hi", "stream": stream}, timeout=0.3)
+        wait_for(lambda: service.cancelled == 1, 10, what="the end of the answer")
+    assert not (tmp_path / "data" / "responses").exists()
+
+
 # The official client.
 
 
@@ -377,7 +387,7 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def test_the_demo_model_remembers_by_previous_response_id(nano: Server) -> None:
-    asked = {"max_output_tokens": 100, "temperature": 0, "store": True}
+    asked: dict[str, Any] = {"max_output_tokens": 100, "temperature": 0, "store": True}
     first = post(nano, "My name is Ada.", **asked).json()
     second = post(nano, "What is my name?", previous_response_id=first["id"], **asked).json()
     assert "Ada" in second["output"][-1]["content"][0]["text"]
@@ -391,7 +401,7 @@ def test_the_demo_model_thinks_and_calls_a_tool(nano: Server) -> None:
         "description": "Get the weather of a city",
         "parameters": {"type": "object", "properties": {"city": city}, "required": ["city"]},
     }
-    asked = {"max_output_tokens": 200, "temperature": 0, "tools": [tool]}
+    asked: dict[str, Any] = {"max_output_tokens": 200, "temperature": 0, "tools": [tool]}
     cities = ("Paris", "Oslo", "Lima", "Rome")
     made = [post(nano, f"What is the weather in {city}?", **asked).json()["output"][-1] for city in cities]
     assert [call for call in made if call["type"] == "function_call" and "city" in json.loads(call["arguments"])]

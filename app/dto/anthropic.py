@@ -206,9 +206,12 @@ class MessagesRequest(Body):
         """What was given, with the parts that have rules of their own by their dotted names."""
         given = self._given()
         config = {f"output_config.{name}": value for name, value in self.output_config.items()}
-        if self.thinking is not None and self.thinking.budget_tokens is not None:
-            given["thinking.budget_tokens"] = self.thinking.budget_tokens
-        return given | config
+        if self.thinking is None:
+            return given | config
+        thinking = {f"thinking.{name}": value for name, value in (self.thinking.model_extra or {}).items()}
+        if self.thinking.budget_tokens is not None:
+            thinking["thinking.budget_tokens"] = self.thinking.budget_tokens
+        return given | config | thinking
 
     def _conversation(self) -> tuple[gen.Message, ...]:
         system = [self.system] if isinstance(self.system, str) else self._system_texts(self.system)

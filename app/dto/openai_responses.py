@@ -98,7 +98,9 @@ class ResponsesRequest(Body):
 
     def _flat(self) -> dict[str, Any]:
         """What was given, with the parts that have rules of their own by their dotted names."""
-        return self._given() | {f"text.{name}": value for name, value in self.text.items() if value is not None}
+        text = {f"text.{name}": value for name, value in self.text.items() if value is not None}
+        unknown = {f"reasoning.{name}": value for name, value in (self.reasoning.model_extra or {}).items()}
+        return self._given() | text | unknown
 
     def _conversation(self, earlier: Sequence[InputItem]) -> tuple[gen.Message, ...]:
         messages = (*to_messages(earlier), *to_messages(self.items))

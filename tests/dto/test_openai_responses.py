@@ -168,10 +168,11 @@ def test_what_has_no_effect_is_named() -> None:
         "include": ["reasoning.encrypted_content"],
         "text": {"verbosity": "low", "format": {"type": "text"}},
         "user": "ada",
+        "reasoning": {"effort": "low", "mode": "pro"},
         "stream_options": {"include_obfuscation": False},
         "new_in_2027": 1,
     }
-    named = "new_in_2027, prompt_cache_key, stream_options, text.verbosity, user"
+    named = "new_in_2027, prompt_cache_key, reasoning.mode, stream_options, text.verbosity, user"
     assert request(**more).ignored == named
     assert request(text={"format": {"type": "text"}}, metadata={"a": "b"}, parallel_tool_calls=True).ignored == ""
 
