@@ -7,6 +7,7 @@ from litestar.plugins.pydantic import PydanticPlugin
 from app.controllers import openapi
 from app.controllers.body import json_request
 from app.controllers.chat import ChatController
+from app.controllers.completions import CompletionController, NativeController
 from app.controllers.errors import HANDLERS
 from app.controllers.health import HealthController
 from app.controllers.home import HomeController
@@ -16,6 +17,7 @@ from app.controllers.props import PropsController
 from app.controllers.responses import ResponsesController
 from app.controllers.router import RouterController
 from app.controllers.session import SessionController
+from app.controllers.tokens import TokensController
 from app.dto.base import Limits
 from app.gate import Gate
 from app.services.model_service import ModelService
@@ -27,7 +29,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
     """Put the server together. Its engine runs while the application does."""
     settings = settings or read()
     models = models or ModelService(settings)
-    limits = Limits(settings.max_messages, settings.max_stop_strings, settings.max_stop_length)
+    limits = Limits(settings.max_messages, settings.max_stop_strings, settings.max_stop_length, settings.max_choices)
     responses = StoredResponses(
         settings.data_dir / "responses",
         enabled=settings.store == "on",
@@ -37,14 +39,17 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
     app = Litestar(
         route_handlers=[
             ChatController,
+            CompletionController,
             HealthController,
             HomeController,
             MessagesController,
             ModelsController,
+            NativeController,
             PropsController,
             ResponsesController,
             RouterController,
             SessionController,
+            TokensController,
             openapi.page_files(),
         ],
         dependencies={

@@ -97,6 +97,7 @@ class Settings:
     cache_ram: int | None = _setting(
         None, _bytes, "Memory for prompts kept between requests; a quarter of what is free when absent", metavar="SIZE"
     )
+    cache_disk: int = _setting(4 * 2**30, _bytes, "Disk for prompts kept over a restart; 0 keeps none", metavar="SIZE")
     sse_ping_interval: float = _setting(
         15.0, _seconds, "Seconds of silence after which a stream gets a comment line", metavar="SECONDS"
     )
@@ -105,6 +106,12 @@ class Settings:
     max_messages: int = _setting(4096, _whole(1, 2**20), "Most messages in one conversation", metavar="N")
     max_stop_strings: int = _setting(256, _whole(1, 65536), "Most stop strings in one request", metavar="N")
     max_stop_length: int = _setting(4096, _whole(1, 2**20), "Longest stop string, in bytes", metavar="BYTES")
+    max_choices: int = _setting(
+        64, _whole(1, 4096), "Most answers to one request for completions: prompts times n", metavar="N"
+    )
+    watchdog_seconds: float = _setting(
+        60.0, _seconds, "After how long a step that does not return means a restart; 0 is never", metavar="SECONDS"
+    )
     shutdown_seconds: float = _setting(
         5.0, _seconds, "How long running answers may go on after Ctrl-C or SIGTERM", metavar="SECONDS"
     )

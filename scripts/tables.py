@@ -52,9 +52,12 @@ def _default(value: object) -> str:
     return f"`{value}`"
 
 
-def parameter_table(dialect: Iterable[Parameter]) -> str:
-    """Every parameter of a dialect and what becomes of it."""
-    rows = ((f"`{p.name}`", p.treatment, p.note) for p in dialect)
+def parameter_table(registry: Iterable[Parameter]) -> str:
+    """Every parameter of a dialect and what becomes of it; those with the same fate and note share a row."""
+    fates: dict[tuple[str, str], list[str]] = {}
+    for parameter in registry:
+        fates.setdefault((parameter.treatment, parameter.note), []).append(f"`{parameter.name}`")
+    rows = ((", ".join(names), treatment, note) for (treatment, note), names in fates.items())
     return table(("parameter", "", "what that means"), rows)
 
 
@@ -74,9 +77,10 @@ def _errors() -> Iterator[type[AppError]]:
 
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "settings": ("README.md", settings_table),
-    "chat-parameters": ("docs/compatibility.md", partial(parameter_table, parameters.CHAT)),
-    "responses-parameters": ("docs/compatibility.md", partial(parameter_table, parameters.RESPONSES)),
-    "messages-parameters": ("docs/compatibility.md", partial(parameter_table, parameters.MESSAGES)),
+    **{
+        route: ("docs/compatibility.md", partial(parameter_table, registry))
+        for route, registry in parameters.REGISTRIES.items()
+    },
     "errors": ("docs/errors.md", error_table),
 }
 

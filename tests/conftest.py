@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,11 +109,12 @@ def running(
     *flags: str,
     env: dict[str, str] | None = None,
     ready: bool = True,
+    program: Sequence[str] = ("-m", "app"),
 ) -> Iterator[Server]:
     """Run `python -m app` with these flags until the block ends."""
     port = free_port()
     log_path = home / f"server-{port}.log"
-    command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--log-format", "json", *flags]
+    command = [sys.executable, *program, "serve", "--port", str(port), "--log-format", "json", *flags]
     with log_path.open("w") as log:
         process = subprocess.Popen(command, stderr=log, text=True, env=environment(home, **(env or {})))
     url = f"http://127.0.0.1:{port}"
@@ -161,16 +162,18 @@ def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         assert server.errors() == []
 
 
+CONTEXT = 1024
 KEY, OTHER_KEY = "a-key-of-the-tests", "another-key"
 GUARDS = (
     *("--api-key", KEY, "--api-key", OTHER_KEY),
     *("--allow-host", "tiles.example", "--allow-origin", "https://app.example"),
+    *("--max-body", "64K", "--context-length", str(CONTEXT)),
 )
 
 
 @pytest.fixture(scope="session")
 def guarded(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with keys, an allowed host and an allowed origin."""
+    """A server with keys, an allowed host, an allowed origin and small limits."""
     home = tmp_path_factory.mktemp("guarded")
     with running(home, "--model", str(tiny), *GUARDS) as server:
         yield server

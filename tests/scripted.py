@@ -71,7 +71,7 @@ class Scripted(ModelService):
             generation.put(event)
         return generation
 
-    async def count_tokens(self, request: GenerationRequest) -> int:
+    async def count(self, request: GenerationRequest) -> int:
         return PROMPT_TOKENS
 
     def _cancel(self, generation: RunningGeneration) -> None:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from tokenizers import Tokenizer
 
-from tests.conftest import Server, events, running, said, wait_for
+from tests.conftest import CONTEXT, KEY, Server, events, said, wait_for
 
 TIMINGS = {
     "cache_n",
@@ -344,12 +344,13 @@ def test_zero_tokens_compute_the_prompt_only(server: Server) -> None:
     assert usage["prompt_tokens_details"]["cached_tokens"] == usage["prompt_tokens"] - 1
 
 
-@pytest.mark.parametrize("limits", [{}, {"max_tokens": -1}, {"max_tokens": None}])
-def test_without_a_limit_an_answer_ends_with_the_context(server: Server, tiny: Path, limits: dict[str, Any]) -> None:
-    text = long_text(8100, tiny, "To the end.")
-    body = {"messages": [{"role": "user", "content": text}], "ignore_eos": True, "cache_prompt": True} | limits
-    usage = server.client.post("/v1/chat/completions", json=body).json()["usage"]
-    assert usage["total_tokens"] == 8192
+@pytest.mark.parametrize("limits", [{}, {"max_tokens": -1}, {"max_tokens": 10**6}])
+def test_without_a_limit_an_answer_ends_with_the_context(guarded: Server, tiny: Path, limits: dict[str, int]) -> None:
+    text = long_text(CONTEXT - 50, tiny, "To the end.")
+    body = {"messages": [{"role": "user", "content": text}], "ignore_eos": True} | limits
+    answer = guarded.client.post("/v1/chat/completions", json=body, headers={"X-Api-Key": KEY})
+    assert answer.json()["usage"]["total_tokens"] == CONTEXT
+    assert finish(answer) == "length"
 
 
 def test_the_end_token_ends_an_answer(server: Server, vocabulary: Tokenizer) -> None:
@@ -433,16 +434,12 @@ def test_a_second_turn_does_not_compute_the_first_again(server: Server, vocabula
     assert second["timings"]["cache_n"] == cached
 
 
-def test_what_was_cached_changes_nothing_in_the_answer(server: Server, tiny: Path, tmp_path: Path) -> None:
+def test_what_was_cached_changes_nothing_in_the_answer(server: Server) -> None:
     text = "The same question, asked again and again: what is it that was cached?"
-    with running(tmp_path, "--model", str(tiny), "--cache-ram", "0") as without:
-        expected = without.chat(text, max_tokens=60, **SAMPLED).json()
-        again = without.chat(text, max_tokens=60, **SAMPLED).json()
-    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
-    for cached in (False, True):
-        answer = server.chat(text, max_tokens=60, **SAMPLED).json()
-        assert (answer["usage"]["prompt_tokens_details"]["cached_tokens"] > 30) == cached
-        assert answer["choices"] == expected["choices"] == again["choices"]
+    first, second, third = (server.chat(text, max_tokens=60, **SAMPLED).json() for _ in range(3))
+    cached = [answer["usage"]["prompt_tokens_details"]["cached_tokens"] for answer in (first, second, third)]
+    assert cached[0] < 10 < 30 < cached[1] == cached[2]
+    assert first["choices"] == second["choices"] == third["choices"]
 
 
 # What streams carry on request.
@@ -511,9 +508,9 @@ def test_streams_that_are_hung_up_make_room_at_once(server: Server, hangers: lis
             next(response.iter_lines())
     for client in hangers:
         client.close()
-    wait_for(lambda: len(server.logged("request")) >= logged + len(hangers), 10, what="the lines of the requests")
+    wait_for(lambda: len(server.logged("request")) >= logged + len(hangers), what="the lines of the requests")
     answer = server.client.post(
-        "/v1/chat/completions", json={"messages": [{"role": "user", "content": "Free?"}], "max_tokens": 2}, timeout=10
+        "/v1/chat/completions", json={"messages": [{"role": "user", "content": "Free?"}], "max_tokens": 2}
     )
     assert answer.status_code == 200
     assert server.client.get("/health").json()["status"] == "ok"
@@ -533,7 +530,7 @@ def test_an_answer_that_nobody_waits_for_makes_room_at_once(server: Server) -> N
     assert server.chat("A queued one", max_tokens=0).status_code == 200 or True
     for connection in connections:
         connection.close()
-    wait_for(lambda: len(server.logged("request")) >= logged + 32, 10, what="the lines of the requests")
+    wait_for(lambda: len(server.logged("request")) >= logged + 32, what="the lines of the requests")
     assert server.chat("And now?", max_tokens=2).status_code == 200
     assert {line["status"] for line in server.logged("request")[logged : logged + 32]} <= {200, 499}
     assert server.errors() == []
@@ -569,3 +566,98 @@ def test_the_log_line_of_a_chat_says_what_it_cost_and_not_what_was_said(server: 
     assert line["finish"] == "length"
     assert line.keys() >= {"cached_tokens", "ttft_ms", "tokens_per_second", "ms"}
     assert "xylophone" not in server.log
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 10}, "warm": {"type": "boolean"}},
+    "required": ["city", "warm"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("temperature", [0, 1.7])
+def test_a_json_schema_is_kept_whole_and_streamed(server: Server, temperature: float, stream: bool) -> None:
+    format_ = {"type": "json_schema", "json_schema": {"name": "weather", "schema": SCHEMA, "strict": True}}
+    body = {"response_format": format_, "temperature": temperature, "max_tokens": 200, "seed": 3}
+    body |= {"chat_template_kwargs": {"enable_thinking": False}}
+    if stream:
+        said = "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks_of(server, body))
+    else:
+        said = server.chat(**body).json()["choices"][0]["message"]["content"]
+    assert json.loads(said).keys() == {"city", "warm"}
+
+
+def test_logprobs_are_the_same_streamed_and_whole(server: Server) -> None:
+    body = {"logprobs": True, "top_logprobs": 3, "temperature": 1, "seed": 9, "max_tokens": 20}
+    whole = server.chat(**body).json()["choices"][0]
+    streamed = [
+        score
+        for chunk in chunks_of(server, body)
+        for score in (chunk["choices"][0].get("logprobs") or {"content": []})["content"]
+    ]
+    assert streamed == whole["logprobs"]["content"]
+    assert len(streamed) > 3
+    assert all(len(score["top_logprobs"]) == 3 and score["logprob"] <= 0 for score in streamed)
+    joined = b"".join(bytes(score["bytes"]) for score in streamed).decode(errors="replace")
+    assert joined == whole["message"]["content"]
+
+
+def test_an_effort_turns_thinking_on_and_bounds_it(server: Server) -> None:
+    thought = server.chat(reasoning_effort="minimal", max_tokens=400, ignore_eos=True, seed=1).json()
+    assert thought["choices"][0]["message"]["reasoning_content"]
+    assert thought["choices"][0]["message"]["content"]
+    plain = server.chat(reasoning_effort="none", max_tokens=20, seed=1).json()
+    assert "reasoning_content" not in plain["choices"][0]["message"]
+
+
+def test_the_cause_of_the_end_is_told(server: Server) -> None:
+    assert server.chat(max_tokens=5, ignore_eos=True).json()["tiles"]["finish"] == "max_tokens"
+    looping = server.chat(max_tokens=1000, logit_bias={"50": 100}, temperature=0).json()
+    assert (looping["tiles"]["finish"], looping["choices"][0]["finish_reason"]) == ("repetition", "length")
+
+
+def test_an_answer_says_why_its_prompt_was_not_known(server: Server) -> None:
+    first = server.chat("The seventh lighthouse keeper counted ships").json()
+    again = server.chat("The seventh lighthouse keeper counted ships").json()
+    assert again["tiles"]["cache"]["reason"] == "whole"
+    changed = server.chat("The seventh lighthouse keeper counted stars").json()["tiles"]["cache"]
+    assert changed["reason"] == "first_diff"
+    assert changed["cached_tokens"] <= changed["first_diff"] < first["usage"]["prompt_tokens"]
+
+
+def chunks_of(server: Server, body: dict[str, Any]) -> list[dict[str, Any]]:
+    asked = {"messages": [{"role": "user", "content": "Hello"}], "stream": True} | body
+    with server.client.stream("POST", "/v1/chat/completions", json=asked) as answer:
+        lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: ")]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def test_several_answers_share_a_prompt_and_the_first_is_what_a_single_one_would_be(server: Server) -> None:
+    body = {"n": 3, "seed": 8, "temperature": 1, "max_tokens": 15, "ignore_eos": True}
+    whole = server.chat("Tell me three things", **body).json()
+    assert [choice["index"] for choice in whole["choices"]] == [0, 1, 2]
+    said = [choice["message"]["content"] for choice in whole["choices"]]
+    assert len(set(said)) == 3
+    assert (
+        said[0] == server.chat("Tell me three things", **(body | {"n": 1})).json()["choices"][0]["message"]["content"]
+    )
+    assert whole["usage"]["completion_tokens"] == 45
+    streamed = dict.fromkeys(range(3), "")
+    chunks = chunks_of(server, body | {"messages": [{"role": "user", "content": "Tell me three things"}]})
+    for chunk in chunks:
+        choice = chunk["choices"][0]
+        streamed[choice["index"]] += choice["delta"].get("content") or ""
+    assert list(streamed.values()) == said
+    assert sum(chunk["choices"][0]["finish_reason"] == "length" for chunk in chunks) == 3
+    assert server.chat(n=9).status_code == 422
+
+
+def test_the_usage_of_several_answers_comes_once(server: Server) -> None:
+    body = {"n": 2, "max_tokens": 5, "ignore_eos": True, "stream_options": {"include_usage": True}}
+    chunks = chunks_of(server, body)
+    counted = [chunk["usage"] for chunk in chunks if chunk.get("usage")]
+    assert [usage["completion_tokens"] for usage in counted] == [10]
+    assert chunks[-1]["choices"] == []

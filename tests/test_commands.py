@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 import pytest
 from click.testing import CliRunner, Result
 
-from app.commands import doctor as checks
+from app.commands import checks, model_checks
 from app.commands import pull as pulling
-from app.commands.doctor import CHECKS, Check, Patient, doctor
+from app.commands.checks import Check, Patient
+from app.commands.doctor import CHECKS, doctor
 from app.commands.models import models
 from app.commands.pull import pull
 from app.services import catalog, demo, session
@@ -373,7 +374,7 @@ def test_a_data_folder_that_is_a_file_is_a_failure(tmp_path: Path) -> None:
 def test_a_chat_template_is_tried(built: Path, tmp_path: Path, template: str, state: str) -> None:
     folder = Path(shutil.copytree(built, tmp_path / "tiny"))
     (folder / "chat_template.jinja").write_text(template)
-    found = checks.chat_template(Patient(Settings(), model=catalog.inspect(folder)))
+    found = model_checks.chat_template(Patient(Settings(), model=catalog.inspect(folder)))
     assert found is not None
     assert found.state == state
 
@@ -383,12 +384,12 @@ def test_a_chat_template_may_stand_in_the_tokenizer_config(built: Path, tmp_path
     folder = Path(shutil.copytree(built, tmp_path / "tiny"))
     (folder / "chat_template.jinja").unlink()
     model = catalog.inspect(folder)
-    found = checks.chat_template(Patient(Settings(), model=model))
+    found = model_checks.chat_template(Patient(Settings(), model=model))
     assert found is not None
     assert found.detail.startswith("none")
     settings = {"chat_template": template, "bos_token": {"content": "<s>"}}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    assert checks.chat_template(Patient(Settings(), model=model)) != found
+    assert model_checks.chat_template(Patient(Settings(), model=model)) != found
 
 
 def test_a_tokenizer_that_loses_text_is_a_warning(built: Path, tmp_path: Path) -> None:
@@ -396,9 +397,9 @@ def test_a_tokenizer_that_loses_text_is_a_warning(built: Path, tmp_path: Path) -
     model = catalog.inspect(folder)
     content = json.loads((folder / "tokenizer.json").read_text())
     (folder / "tokenizer.json").write_text(json.dumps(content | {"normalizer": {"type": "Lowercase"}}))
-    lossy = checks.tokenizer(Patient(Settings(), model=model))
+    lossy = model_checks.tokenizer(Patient(Settings(), model=model))
     (folder / "tokenizer.json").write_text("{}")
-    broken = checks.tokenizer(Patient(Settings(), model=model))
+    broken = model_checks.tokenizer(Patient(Settings(), model=model))
     assert lossy is not None
     assert broken is not None
     assert (lossy.state, broken.state) == ("warning", "failed")

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,15 @@ import structlog
 
 from app.application import create_app
 from app.dto import parameters
-from app.dto.openai_chat import ChatRequest
 from app.services.engine.running import RunningGeneration
 from app.services.errors import Unavailable
 from app.services.generation import Generation, GenerationRequest, Started, Text, Timings
-from app.services.model_service import ModelService
+from app.services.model_service import Loading, ModelService
 from app.settings import Settings
-from tests.conftest import Server, events, running
+from tests.conftest import KEY, Server, events
+from tests.routes import BODIES, POSTS, STREAMS
 
 CHAT = "/v1/chat/completions"
-RESPONSES = "/v1/responses"
-POSTS = (CHAT, "/chat/completions", RESPONSES, f"{RESPONSES}/input_tokens", "/start", "/models/load", "/models/unload")
 USER = {"role": "user", "content": "Hi"}
 KINDS = {
     400: {"invalid_request_error", "exceed_context_size_error"},
@@ -107,6 +106,12 @@ UNPROCESSABLE: list[tuple[dict[str, Any], str]] = [
     ({"messages": [USER], "logprobs": 3}, "logprobs"),
     ({"messages": [USER], "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ({"messages": [USER], "top_logprobs": -1}, "top_logprobs"),
+    ({"messages": [USER], "response_format": {"type": "sonnet"}}, "response_format.type"),
+    ({"messages": [USER], "response_format": "json"}, "response_format"),
+    ({"messages": [USER], "response_format": {"type": "json_schema"}}, "response_format"),
+    ({"messages": [USER], "reasoning_effort": "much"}, "reasoning_effort"),
+    ({"messages": [USER], "thinking_budget_tokens": -2}, "thinking_budget_tokens"),
+    ({"messages": [USER], "choice": []}, "choice"),
     ({"messages": [USER], "max_tokens": 2.7}, "max_tokens"),
     ({"messages": [USER], "max_tokens": -2}, "max_tokens"),
     ({"messages": [USER], "max_tokens": "5"}, "max_tokens"),
@@ -145,6 +150,9 @@ UNPROCESSABLE: list[tuple[dict[str, Any], str]] = [
     ({"messages": [USER], "chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
     ({"messages": [USER], "chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs"),
     ({"messages": [USER], "chat_template_kwargs": {"enable_thinking": "yes"}}, "chat_template_kwargs"),
+    ({"messages": [USER], "chat_template_kwargs": {"self": 1}}, "chat_template_kwargs"),
+    ({"messages": [USER], "chat_template_kwargs": {"continue_final_message": True}}, "chat_template_kwargs"),
+    ({"messages": [USER], "chat_template_kwargs": {"return_tensors": "pt"}}, "chat_template_kwargs"),
     ({"messages": [USER], "reasoning_format": "loud"}, "reasoning_format"),
     ({"messages": [USER], "sse_ping_interval": "often"}, "sse_ping_interval"),
     ({"messages": [USER], "sse_ping_interval": 5000}, "sse_ping_interval"),
@@ -186,14 +194,14 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
         },
         "messages",
     ),
-    ({"response_format": {"type": "sonnet"}}, "response_format"),
-    ({"response_format": "json"}, "response_format"),
-    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"json_schema": {"not": {"type": "string"}}}, "json_schema"),
+    ({"regex": "(?=x)"}, "regex"),
+    ({"grammar": "root ::= nowhere"}, "grammar"),
+    ({"grammar": 'root ::= "a"', "regex": "a"}, "regex"),
+    ({"regex": "a", "tools": [{"type": "function", "function": {"name": "f"}}]}, "regex"),
     ({"tool_choice": "required"}, "tool_choice"),
     ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
     ({"tool_choice": "sometimes"}, "tool_choice"),
-    ({"n": 2}, "n"),
-    ({"logprobs": True}, "logprobs"),
     ({"top_logprobs": 5}, "top_logprobs"),
 ]
 
@@ -251,6 +259,7 @@ BROKEN: list[tuple[bytes, str]] = [
     (b"true", "object"),
     (b'{"temperature": NaN}', "JSON"),
     (b'{"temperature": Infinity}', "JSON"),
+    (b'{"temperature": 1e400}', "JSON"),
     (b'{"temperature": -Infinity}', "JSON"),
     (b'{"model": "\xff\xfe"}', "UTF-8"),
     (b'\xef\xbb\xbf{"model": 1}', "JSON"),
@@ -374,77 +383,125 @@ def test_odd_texts_are_answered(server: Server, text: str) -> None:
 
 # The registry of parameters.
 
-BASE = {"messages": [USER], "max_tokens": 1}
-REFUSED = [parameter for parameter in parameters.CHAT if parameter.treatment == "refused"]
-IGNORED = [parameter for parameter in parameters.CHAT if parameter.treatment == "ignored"]
-HONOURED = {parameter.name for parameter in parameters.CHAT if parameter.treatment == "honoured"}
-VALUES: dict[str, Any] = {"n": 2, "logprobs": True, "top_logprobs": 3}  # fields with a type; the others take anything
+BASES: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": [USER], "max_tokens": 1},
+    "/v1/completions": {"prompt": "Hi", "max_tokens": 1},
+    "/completion": {"prompt": "Hi", "n_predict": 1},
+    "/infill": {"input_prefix": "Hi", "input_suffix": "!", "n_predict": 1},
+    "/tokenize": {"content": "Hi"},
+    "/detokenize": {"tokens": [1]},
+}
+CASES = [(route, parameter) for route, registry in parameters.REGISTRIES.items() for parameter in registry]
+REFUSED = [case for case in CASES if case[1].treatment == "refused"]
+# The tiny model has no fill-in-the-middle tokens.
+HARMLESS = [case for case in REFUSED if case[0] != "/infill"]
+IGNORED = [case for case in CASES if case[1].treatment == "ignored" and case[0] != "/infill"]
+VALUES: dict[str, Any] = {"n": 2, "best_of": 2, "n_probs": 3, "return_tokens": True}  # typed; others take anything
 
 
-@pytest.mark.parametrize("parameter", REFUSED, ids=lambda parameter: parameter.name)
-def test_a_refused_parameter_is_a_400_that_names_it(server: Server, parameter: parameters.Parameter) -> None:
+def named(case: Any) -> str:
+    return case if isinstance(case, str) else str(case.name)
+
+
+@pytest.mark.parametrize(("route", "parameter"), REFUSED, ids=named)
+def test_a_refused_parameter_is_a_400_that_names_it(
+    server: Server, route: str, parameter: parameters.Parameter
+) -> None:
     for value in [VALUES[parameter.name]] if parameter.name in VALUES else ["other", {"type": "other"}, 7, [1]]:
-        error = error_of(post(server, BASE | {parameter.name: value}), 400)
+        error = error_of(post(server, BASES[route] | {parameter.name: value}, route), 400)
         assert error["param"] == parameter.name
         assert error["code"] == "unsupported_parameter"
         assert parameter.name in error["message"]
 
 
-@pytest.mark.parametrize("parameter", REFUSED, ids=lambda parameter: parameter.name)
+@pytest.mark.parametrize(("route", "parameter"), HARMLESS, ids=named)
 def test_a_refused_parameter_that_would_change_nothing_is_taken(
-    server: Server, parameter: parameters.Parameter
+    server: Server, route: str, parameter: parameters.Parameter
 ) -> None:
     for value in (*parameter.harmless, None):
-        assert post(server, BASE | {parameter.name: value}).status_code == 200
+        assert post(server, BASES[route] | {parameter.name: value}, route).status_code == 200
 
 
-@pytest.mark.parametrize("parameter", IGNORED, ids=lambda parameter: parameter.name)
-def test_an_ignored_parameter_is_named_in_the_header(server: Server, parameter: parameters.Parameter) -> None:
+@pytest.mark.parametrize(("route", "parameter"), IGNORED, ids=named)
+def test_an_ignored_parameter_is_named_in_the_header(
+    server: Server, route: str, parameter: parameters.Parameter
+) -> None:
     for stream in (False, True):
-        answer = post(server, BASE | {parameter.name: "x", "stream": stream})
+        answer = post(server, BASES[route] | {parameter.name: "x", "stream": stream}, route)
         assert answer.status_code == 200
         assert answer.headers["x-tiles-ignored"] == parameter.name
 
 
-def test_unknown_fields_are_ignored_and_named_unless_their_name_is_odd(server: Server) -> None:
+@pytest.mark.parametrize("route", [route for route in BASES if route != "/infill"])
+def test_unknown_fields_are_ignored_and_named_unless_their_name_is_odd(server: Server, route: str) -> None:
     odd = {"new\r\nX-Evil: 1": 1, "é": 2, "": 3, "x" * 100: 4, "a b": 5}
-    answer = post(server, BASE | {"new_in_2027": 1, "zebra": None} | odd)
+    answer = post(server, BASES[route] | {"new_in_2027": 1, "zebra": None} | odd, route)
     assert answer.status_code == 200
     assert answer.headers["x-tiles-ignored"] == "new_in_2027"
     assert "x-evil" not in answer.headers
-    assert "x-tiles-ignored" not in post(server, BASE).headers
+    assert "x-tiles-ignored" not in post(server, BASES[route], route).headers
 
 
-def test_every_field_of_the_request_is_in_the_registry() -> None:
-    known = {parameter.name for parameter in parameters.CHAT}
-    fields = set(ChatRequest.model_fields)
+@pytest.mark.parametrize("route", parameters.REGISTRIES)
+def test_every_field_of_the_request_is_in_the_registry(route: str) -> None:
+    registry, fields = parameters.REGISTRIES[route], set(BODIES[route].model_fields)
+    known = {parameter.name for parameter in registry}
+    assert BODIES[route].registry is registry
     assert fields <= known
-    assert fields >= HONOURED
-    assert len(parameters.CHAT) == len(known)
-    assert not fields & {parameter.name for parameter in IGNORED}
+    assert fields >= {parameter.name for parameter in registry if parameter.treatment == "honoured"}
+    assert len(registry) == len(known)
+    assert not fields & {parameter.name for parameter in registry if parameter.treatment == "ignored"}
 
 
 # Limits, nothing loaded, and what is our own fault.
 
 
-def test_a_body_over_the_limit_is_a_413_whether_it_says_its_size_or_not(tmp_path: Path) -> None:
-    with running(tmp_path, "--max-body", "64K", ready=False) as small:
-        body = json.dumps({"messages": [{"role": "user", "content": "x" * 70_000}]}).encode()
-        for route in POSTS:
-            assert error_of(small.client.post(route, content=body), 413)["code"] == "body_too_large"
-            pieces = (body[place : place + 1000] for place in range(0, len(body), 1000))
-            error_of(small.client.post(route, content=pieces), 413)
-        # And nothing is loaded in this server.
-        error = error_of(small.client.post(CHAT, json={"messages": [USER]}), 400)
+@pytest.mark.parametrize("route", POSTS)
+def test_a_body_over_the_limit_is_a_413_whether_it_says_its_size_or_not(guarded: Server, route: str) -> None:
+    body = json.dumps({"messages": [{"role": "user", "content": "x" * 70_000}]}).encode()
+    headers = {"Authorization": f"Bearer {KEY}"}
+    assert error_of(guarded.client.post(route, content=body, headers=headers), 413)["code"] == "body_too_large"
+    pieces = (body[place : place + 1000] for place in range(0, len(body), 1000))
+    assert error_of(guarded.client.post(route, content=pieces, headers=headers), 413)["code"] == "body_too_large"
+
+
+def minimal(route: str) -> dict[str, Any]:
+    """A body that a route takes."""
+    return next(base for first, base in BASES.items() if BODIES[first] is BODIES[route])
+
+
+NEEDING = [route for route in POSTS if route not in {"/start", "/models/load", "/models/unload"}]
+
+
+@pytest.mark.parametrize("route", NEEDING)
+def test_without_a_model_nothing_is_answered(route: str, log_lines: list[Any]) -> None:
+    for stream in (False, True) if route in STREAMS else (False,):
+        error = error_of(ask(ModelService(Settings()), "POST", route, minimal(route) | {"stream": stream}), 400)
         assert "POST /start" in error["message"]
         assert error["code"] == "model_not_loaded"
-        health = small.client.get("/health")
-        assert health.status_code == 200
-        assert health.json() == {"status": "ok", "tiles": True, "model_loaded": False, "model": None}
-        assert small.client.get("/v1/models").json()["data"] == []
-        assert small.client.get("/props").json()["default_generation_settings"]["n_ctx"] == 8192
-        assert error_of(small.client.get("/v1/models/tiny"), 404)["code"] == "model_not_found"
-        assert small.errors() == []
+
+
+@pytest.mark.parametrize("route", NEEDING)
+def test_while_the_first_model_loads_everything_has_to_wait(route: str, log_lines: list[Any]) -> None:
+    service = ModelService(Settings())
+    service._loading = Loading("tiny", time.monotonic())
+    answer = ask(service, "POST", route, minimal(route))
+    error = error_of(answer, 503)
+    assert (error["message"], error["code"]) == ("Loading model", "loading")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_nothing_loaded_is_no_error_where_nothing_is_generated(log_lines: list[Any]) -> None:
+    def read(path: str) -> Any:
+        answer = ask(ModelService(Settings()), "GET", path)
+        assert answer.status_code == 200
+        return answer.json()
+
+    assert read("/health") == {"status": "ok", "tiles": True, "model_loaded": False, "model": None}
+    assert read("/v1/models")["data"] == []
+    assert read("/props")["default_generation_settings"]["n_ctx"] == 8192
+    unknown = ask(ModelService(Settings()), "GET", "/v1/models/tiny")
+    assert error_of(unknown, 404)["code"] == "model_not_found"
 
 
 TIMINGS = Timings(0, 1, 1.0, 1, 1.0, 1.0, 1.0)
@@ -465,10 +522,13 @@ class Broken(ModelService):
     def require_no_load(self) -> None:
         raise self._error
 
+    def require(self) -> Any:
+        raise self._error
+
     async def start(self, wanted: object) -> None:
         raise self._error
 
-    async def generate(self, request: GenerationRequest) -> Generation:
+    async def generate_all(self, requests: Sequence[GenerationRequest]) -> Generation:
         if not self._late:
             raise self._error
         generation = BrokenGeneration(lambda _: None)
@@ -511,8 +571,8 @@ SECRET = RuntimeError("the secret is /home/ada/key at 0xdeadbeef")
     [
         ("POST", CHAT, {"messages": [USER]}),
         ("POST", CHAT, {"messages": [USER], "stream": True}),
-        ("POST", RESPONSES, {"input": "Hi"}),
-        ("POST", RESPONSES, {"input": "Hi", "stream": True}),
+        ("POST", "/v1/responses", {"input": "Hi", "stream": True}),
+        *(("POST", route, minimal(route)) for route in NEEDING),
         ("POST", "/start", {"model": "a", "memory_path": "", "system_prompt": "", "model_cache_path": ""}),
         ("POST", "/models/load", {"model": "a"}),
         ("GET", "/v1/models", None),

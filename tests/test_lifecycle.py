@@ -179,6 +179,19 @@ def test_kill_and_restart_bring_the_model_back(tiny: Path, tmp_path: Path) -> No
         assert server.chat().status_code == 200
 
 
+def test_a_prompt_is_still_known_after_a_restart_and_a_second_server_keeps_none(tiny: Path, tmp_path: Path) -> None:
+    question = " ".join(f"Item {number} costs {number * 37 % 91}." for number in range(60))
+    with running(tmp_path, "--model", str(tiny)) as server:
+        first = server.chat(question, temperature=0).json()
+        with running(tmp_path, "--model", str(tiny)) as second:
+            assert "prompts are not kept on disk" in second.log
+        assert server.stop() == 0
+    with running(tmp_path, "--model", str(tiny)) as server:
+        again = server.chat(question, temperature=0).json()
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] >= first["usage"]["prompt_tokens"] - 1
+    assert again["choices"] == first["choices"]
+
+
 @pytest.mark.parametrize("content", ['{"model": "x"'])
 def test_a_torn_session_is_ignored_and_bootstrap_takes_over(tiny: Path, tmp_path: Path, content: str) -> None:
     session = tmp_path / "session.json"
@@ -276,6 +289,31 @@ def test_what_does_not_fit_into_the_queue_is_told_when_to_come_again(tiny: Path,
             assert int(refused.headers["retry-after"]) >= 1
         assert wait_for(lambda: answer if (answer := server.chat()).status_code == 200 else None)
         assert '"level": "error"' not in server.log
+
+
+def test_a_step_that_hangs_fails_its_requests_and_the_server_begins_anew(tiny: Path, tmp_path: Path) -> None:
+    hang = tmp_path / "hang"
+    program = (str(Path(__file__).with_name("hanging.py")), str(hang))
+    flags = ("--model", str(tiny), "--watchdog-seconds", "0.5")
+    with running(tmp_path, *flags, program=program) as server:
+        assert server.chat().status_code == 200
+        hang.touch()
+        refused = server.chat()
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_stuck")
+        health = httpx.get(f"{server.url}/health")
+        assert (health.status_code, health.json()["status"]) == (503, "stuck")
+        assert "has not come back" in health.json()["error"]["message"]
+        answer = wait_for(lambda: answered(server))
+        assert answer["usage"]["completion_tokens"] > 0
+        assert server.process.poll() is None, "it is the same process, with a new program"
+
+
+def answered(server: Server) -> dict[str, Any] | None:
+    """Give an answer, once the server is back."""
+    with contextlib.suppress(httpx.TransportError):
+        answer = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": [{"role": "user", "content": "Hi"}]})
+        return dict(answer.json()) if answer.status_code == 200 else None
+    return None
 
 
 def test_sigterm_lets_answers_end_refuses_new_ones_and_exits_with_0(tiny: Path, tmp_path: Path) -> None:

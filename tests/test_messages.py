@@ -140,6 +140,26 @@ def test_zero_tokens_compute_the_prompt_only(server: Server) -> None:
     assert (body["content"], body["stop_reason"], body["usage"]["output_tokens"]) == ([], "max_tokens", 0)
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {"size": {"enum": ["small", "large"]}},
+    "required": ["size"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("name", ["output_config", "output_format"])
+def test_a_format_is_enforced(server: Server, name: str) -> None:
+    form: dict[str, Any] = {"type": "json_schema", "schema": SCHEMA}
+    asked = {
+        "max_tokens": 200,
+        "thinking": {"type": "disabled"},
+        name: {"format": form} if name == "output_config" else form,
+    }
+    said = json.loads(post(server, **asked).json()["content"][-1]["text"])
+    assert said["size"] in {"small", "large"}
+
+
 @pytest.mark.parametrize("route", [ROUTE, COUNT])
 @pytest.mark.parametrize(
     ("more", "field"),
@@ -153,6 +173,7 @@ def test_zero_tokens_compute_the_prompt_only(server: Server) -> None:
         ({"tools": [{"description": "nameless"}]}, "tools.0.name"),
         ({"tool_choice": {"type": "sometimes"}}, "tool_choice.type"),
         ({"thinking": {"type": "deeply"}}, "thinking.type"),
+        ({"output_config": {"format": {"type": "sonnet"}}}, "output_config.format.type"),
     ],
 )
 def test_a_body_that_does_not_validate_is_a_422_that_names_the_field(
@@ -213,7 +234,7 @@ def test_a_refused_parameter_is_a_400_that_names_it(server: Server, parameter: p
 @pytest.mark.parametrize("parameter", IGNORED, ids=lambda parameter: parameter.name)
 def test_an_ignored_parameter_is_named_in_the_header(server: Server, parameter: parameters.Parameter) -> None:
     for route, stream in ((ROUTE, False), (ROUTE, True), (COUNT, False)):
-        ignored = post(server, route, max_tokens=1, stream=stream, **given(parameter.name, 5))
+        ignored = post(server, route, max_tokens=1, stream=stream, **given(parameter.name, "x"))
         assert ignored.headers["x-tiles-ignored"] == parameter.name
 
 

@@ -10,12 +10,9 @@ import pytest
 from openapi_spec_validator import validate
 
 from app.application import create_app
-from app.dto.anthropic import MessagesRequest
-from app.dto.openai_chat import ChatRequest
-from app.dto.openai_responses import ResponsesRequest
-from app.dto.tiles import LoadRequest, StartRequest, UnloadRequest
 from app.settings import Settings
-from tests.conftest import Server
+from tests.conftest import Server, events
+from tests.routes import BODIES, POSTS, STREAMS
 
 DOCUMENT: dict[str, Any] = create_app(Settings()).openapi_schema.to_schema()
 OPERATIONS = [
@@ -24,21 +21,6 @@ OPERATIONS = [
     for method, operation in sorted(methods.items())
 ]
 every_operation = pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
-CHATS = {"/v1/chat/completions", "/chat/completions"}
-STREAMS = CHATS | {"/v1/messages", "/v1/responses"}
-GENERATES = STREAMS | {"/v1/messages/count_tokens", "/v1/responses/input_tokens"}
-BODILESS = {"/v1/responses/{response_id}/cancel"}
-BODIES: dict[str, Any] = {
-    "/v1/messages": MessagesRequest,
-    "/v1/messages/count_tokens": MessagesRequest,
-    "/v1/responses": ResponsesRequest,
-    "/v1/responses/input_tokens": ResponsesRequest,
-    "/v1/chat/completions": ChatRequest,
-    "/chat/completions": ChatRequest,
-    "/start": StartRequest,
-    "/models/load": LoadRequest,
-    "/models/unload": UnloadRequest,
-}
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +63,7 @@ def test_operations_are_named_once_and_tagged() -> None:
 
 @every_operation
 def test_a_body_is_typed_and_its_examples_are_taken(path: str, method: str, operation: dict[str, Any]) -> None:
-    if method != "post" or path in BODILESS:
+    if method != "post" or path not in BODIES:
         assert "requestBody" not in operation
         return
     media = operation["requestBody"]["content"]["application/json"]
@@ -103,23 +85,25 @@ def test_the_answer_is_typed_and_its_example_is_one(path: str, method: str, oper
     for value in values(media):
         jsonschema.validate(value, resolved(media["schema"]))
     if path in STREAMS:
-        events = content["text/event-stream"]
-        (text,) = values(events)
+        stream = content["text/event-stream"]
+        (text,) = values(stream)
         chunks = text.removesuffix("\n\n").split("\n\n")
-        if path in CHATS:
+        named_events = path in {"/v1/responses", "/v1/messages"}
+        if operation["tags"] != ["llama.cpp"] and not named_events:
             assert chunks.pop() == "data: [DONE]"
         assert chunks
         for chunk in chunks:
-            data = json.loads(chunk.split("data: ")[1])
-            assert (f"event: {data['type']}\n" in chunk) if path not in CHATS else chunk.startswith("data: ")
-            jsonschema.validate(data, resolved(events["schema"]))
+            name, _, data = chunk.rpartition("data: ")
+            jsonschema.validate(json.loads(data), resolved(stream["schema"]))
+            assert name == (f"event: {json.loads(data)['type']}\n" if named_events else "")
 
 
 @every_operation
 def test_errors_have_the_envelope_and_an_example_each(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
-    expected = {"401", "403", "500"} | ({"413", "422"} if path in BODIES else set())
-    expected |= {"400", "503"} if path in GENERATES else set()
+    expected = {"401", "403", "500"} | ({"413", "422"} if path in BODIES and method == "post" else set())
+    generates = operation["tags"][0] in {"OpenAI", "llama.cpp", "Anthropic"} and path in BODIES and method == "post"
+    expected |= {"400", "503"} if generates else set()
     assert expected <= set(responses)
     assert set(responses) - {"200"} <= {"400", "401", "403", "404", "413", "422", "500", "503"}
     for status, response in responses.items():
@@ -151,6 +135,38 @@ def test_a_real_chat_is_what_is_described(server: Server) -> None:
         jsonschema.validate(chunk, resolved(schemas["ChatCompletionChunk"]))
     refusal = server.chat(temperature=-1).json()
     jsonschema.validate(refusal, resolved(schemas["ErrorReply"]))
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "name"),
+    [
+        ("/v1/completions", {"prompt": ["Hi", "Ho"], "n": 2, "logprobs": 1, "max_tokens": 2}, "TextCompletion"),
+        ("/completion", {"prompt": "Hi", "n_predict": 2, "n_probs": 1, "return_tokens": True}, "NativeCompletion"),
+        ("/tokenize", {"content": "Hi 😀", "with_pieces": True}, "Tokens"),
+        ("/detokenize", {"tokens": [1, 2]}, "Detokenized"),
+        ("/apply-template", {"messages": [{"role": "user", "content": "Hi"}]}, "TemplatedPrompt"),
+        ("/v1/chat/completions/input_tokens", {"messages": [{"role": "user", "content": "Hi"}]}, "InputTokens"),
+    ],
+)
+def test_what_is_really_posted_is_what_is_described(server: Server, path: str, body: Any, name: str) -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    answer = server.client.post(path, json=body)
+    assert answer.status_code == 200
+    jsonschema.validate(answer.json(), resolved(schemas[name]))
+    if path in STREAMS:
+        more = {"stream": True, "return_progress": True, "timings_per_token": True}
+        streamed = server.client.post(path, json=body | more).text
+        *chunks, last = events(streamed, ended="[DONE]" in streamed)
+        piece = "TextCompletionChunk" if path.startswith("/v1") else "NativeChunk"
+        for chunk in chunks:
+            jsonschema.validate(chunk, resolved(schemas[piece]))
+        jsonschema.validate(last, resolved(schemas[name]))
+
+
+def test_the_routes_are_told_apart() -> None:
+    assert {"/v1/completions", "/completion", "/infill"} | {"/v1/chat/completions"} <= STREAMS
+    assert {"/tokenize", "/start"} & STREAMS == set()
+    assert len(POSTS) >= 14
 
 
 def test_a_key_can_be_given() -> None:

@@ -5,12 +5,13 @@ import json
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import jsonschema
 import openai
 import pytest
+from pydantic import BaseModel
 
 from app.dto import parameters
 from app.dto.openai_responses import ResponsesRequest
@@ -337,6 +338,17 @@ def test_the_clients_stream_helper_puts_an_answer_together(client: openai.OpenAI
         deltas = "".join(event.delta for event in said if event.type == "response.output_text.delta")
         assert final.output_text == deltas
         return
+
+
+def test_the_client_gets_an_answer_of_its_own_type(client: openai.OpenAI) -> None:
+    class Size(BaseModel):
+        size: Literal["small", "large"]
+
+    parsed = client.responses.parse(
+        model="m", input="How large?", text_format=Size, max_output_tokens=200, reasoning={"effort": "none"}
+    )
+    assert parsed.output_parsed is not None
+    assert parsed.output_parsed.size in {"small", "large"}
 
 
 def test_the_async_client_streams(server: Server) -> None:

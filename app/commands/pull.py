@@ -13,12 +13,14 @@ from rich.filesize import decimal
 from app.services import catalog
 from app.services.catalog import ModelFolder
 from app.services.errors import LoadFailed
+from app.services.hub import REPO_ID, entry_name, hugging_face_cache
+from app.services.safetensors import WEIGHTS
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 # What mlx-lm downloads, without Python files: no code of a repo is ever run.
-PATTERNS = ["*.json", catalog.WEIGHTS, "tokenizer.model", "*.tiktoken", "tiktoken.model", "*.txt", "*.jsonl", "*.jinja"]
+PATTERNS = ["*.json", WEIGHTS, "tokenizer.model", "*.tiktoken", "tiktoken.model", "*.txt", "*.jsonl", "*.jinja"]
 PATIENCE = 10  # seconds for the first answer; huggingface_hub itself would wait for ever
 
 
@@ -31,9 +33,9 @@ class _BadUse(click.ClickException):
 def pull(repo_id: str) -> None:
     """Download the model ID (org/name on Hugging Face). Stopped half-way, the same command goes on."""
     repo_id = repo_id.removeprefix("https://huggingface.co/").strip("/")
-    if not catalog.REPO_ID.fullmatch(repo_id):
+    if not REPO_ID.fullmatch(repo_id):
         raise _BadUse(f"{repo_id!r} is no repo id: give org/name.")
-    folder = _served(_download(repo_id, catalog.hugging_face_cache(), os.environ.get("HF_ENDPOINT")), repo_id)
+    folder = _served(_download(repo_id, hugging_face_cache(), os.environ.get("HF_ENDPOINT")), repo_id)
     click.echo(f"{folder.id}: {folder.model_type}, {folder.precision}, {decimal(folder.weight_bytes)} of weights")
     click.echo(f"Serve it with: tiles-server --model {folder.id}")
 
@@ -66,9 +68,9 @@ def _served(folder: Path, repo_id: str) -> ModelFolder:
 def _check(info: "ModelInfo", hub: Path) -> None:
     """Refuse what is no MLX model and what does not fit on the disk, before anything is downloaded."""
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or [] if _is_wanted(file.rfilename)}
-    if "config.json" not in sizes or not any(fnmatch(name, catalog.WEIGHTS) for name in sizes):
-        raise click.ClickException(f"{info.id} has no MLX model: config.json and {catalog.WEIGHTS} are needed.")
-    here = hub / catalog.entry_name(info.id) / "snapshots" / (info.sha or "")
+    if "config.json" not in sizes or not any(fnmatch(name, WEIGHTS) for name in sizes):
+        raise click.ClickException(f"{info.id} has no MLX model: config.json and {WEIGHTS} are needed.")
+    here = hub / entry_name(info.id) / "snapshots" / (info.sha or "")
     missing = sum(size for name, size in sizes.items() if not (here / name).exists())
     if missing > (free := _free_bytes(hub)):
         raise click.ClickException(f"{info.id} needs {decimal(missing)} more, and {hub} has {decimal(free)} free.")

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import signal
 import socket
 import sys
@@ -15,6 +16,8 @@ import uvicorn
 from app import log, settings
 from app.access import is_loopback
 from app.settings import Settings
+
+_FAREWELL_SECONDS = 1.0
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -65,7 +68,6 @@ def _listen(told: Settings) -> socket.socket:
         listener.close()
         reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
         raise settings.SettingError(f"cannot listen on {told.host}:{told.port}: {reason}") from None
-    listener.set_inheritable(True)
     return listener
 
 
@@ -73,7 +75,7 @@ def _run(told: Settings, listener: socket.socket) -> None:
     from app.application import create_app
     from app.services.model_service import ModelService
 
-    models = ModelService(told, *_bar())
+    models = ModelService(told, on_stuck=_begin_anew, **_bar())
     config = uvicorn.Config(
         create_app(told, models),
         log_config=None,
@@ -93,13 +95,19 @@ def _run(told: Settings, listener: socket.socket) -> None:
     _Server(config, models.drain, told.shutdown_seconds).run(sockets=[listener])
 
 
-def _bar() -> list[Callable[[str, float], None]]:
+def _bar() -> dict[str, Callable[[str, float], None]]:
     """A bar for people; where nobody looks, not even its import."""
     if not sys.stderr.isatty():
-        return []
+        return {}
     from app.commands.loading_bar import LoadingBar
 
-    return [LoadingBar()]
+    return {"on_progress": LoadingBar()}
+
+
+def _begin_anew() -> None:
+    """Replace the process by a new one like it, once the streams have said why: a thread that hangs cannot be ended."""
+    command = [sys.executable, *sys.orig_argv[1:]]
+    asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, os.execv, sys.executable, command)
 
 
 def _announce(host: str, port: int) -> None:

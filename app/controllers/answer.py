@@ -1,7 +1,7 @@
 """A generation as one body or as a stream. A client that hangs up cancels it, either way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -37,11 +37,16 @@ class ClientGone(Exception):
 
 async def collect(generation: Generation, request: Request[Any, Any, Any]) -> Completion:
     """Fold the events into the whole answer. Raises the AppError that ended it, ClientGone if nobody waits."""
-    return await fold(generation, request, Completion())
+    return (await collect_all(generation, request))[0]
 
 
-async def fold(generation: Generation, request: Request[Any, Any, Any], said: F) -> F:
-    """Fold the events into what takes them; a dialect's stream does. Raises as `collect` does."""
+async def collect_all(generation: Generation, request: Request[Any, Any, Any]) -> list[Completion]:
+    """Fold the events into the whole answers, as `collect` does."""
+    return await fold(generation, request, [Completion() for _ in range(generation.choices)])
+
+
+async def fold(generation: Generation, request: Request[Any, Any, Any], said: list[F]) -> list[F]:
+    """Fold the events of each answer into what takes them; a dialect's stream does. Raises as `collect` does."""
     try:
         await unless_gone(_fold(generation, said, facts_of(request.scope)), request)
     finally:
@@ -114,13 +119,13 @@ class Ping:
         self._timer = self._loop.call_later(self._seconds - silent, self._look)
 
 
-async def _fold(generation: Generation, said: Fold, facts: Facts) -> None:
-    finished = False
-    while not finished:
+async def _fold(generation: Generation, said: Sequence[Fold], facts: Facts) -> None:
+    unfinished = len(said)
+    while unfinished:
         for event in await generation.ready():
-            said.add(event)
+            said[event.choice].add(event)
             note(event, facts)
-            finished = isinstance(event, Finished)
+            unfinished -= isinstance(event, Finished)
 
 
 async def _speak(
@@ -130,12 +135,13 @@ async def _speak(
     facts: Facts,
     before_end: Callable[[], Awaitable[None]] | None,
 ) -> AsyncIterator[bytes]:
+    unfinished = generation.choices
     try:
-        while True:
+        while unfinished:
             events = await generation.ready()
+            unfinished -= sum(isinstance(event, Finished) for event in events)
             said = b"".join(_said(events, dialect, facts))
-            finished = bool(events) and isinstance(events[-1], Finished)
-            if finished and before_end is not None:
+            if not unfinished and before_end is not None:
                 await before_end()
             if said:
                 ping.sent()
@@ -143,10 +149,8 @@ async def _speak(
             elif ping.due:
                 ping.sent()
                 yield PING if (reply := dialect.silence()) is None else sent_event(reply)
-            if finished:
-                if dialect.end:
-                    yield dialect.end
-                return
+        if dialect.end:
+            yield dialect.end
     except AppError as error:
         facts["error"] = error.code or error.kind
         yield error_event(error, dialect)
@@ -166,10 +170,10 @@ def _said(events: Iterable[Event], dialect: Dialect, facts: Facts) -> Iterable[b
             yield sent_event(reply)
 
 
-def sent_event(reply: msgspec.Struct) -> bytes:
+def sent_event(reply: msgspec.Struct | dict[str, Any]) -> bytes:
     """Spell a server-sent event; a reply with a tag is an event of that name."""
     data = b"data: " + msgspec.json.encode(reply) + b"\n\n"
-    name = reply.__struct_config__.tag
+    name = reply.__struct_config__.tag if isinstance(reply, msgspec.Struct) else None
     return data if name is None else f"event: {name}\n".encode() + data
 
 
@@ -181,15 +185,15 @@ def error_event(error: AppError, dialect: Dialect) -> bytes:
 
 
 def note(event: Event, facts: Facts) -> None:
-    """Keep what the log line of the request says."""
+    """Keep what the log line of the request says; of several answers the tokens add up."""
     if isinstance(event, Started):
-        facts.update(model=event.model, prompt_tokens=event.prompt_tokens)
+        facts.update(model=event.model, prompt_tokens=facts.get("prompt_tokens", 0) + event.prompt_tokens)
     elif isinstance(event, Finished):
         timings = event.timings
         speed = (timings.completion_tokens - 1) * 1000 / timings.completion_ms if timings.completion_ms else 0.0
         facts.update(
-            cached_tokens=timings.cached_tokens,
-            completion_tokens=timings.completion_tokens,
+            cached_tokens=facts.get("cached_tokens", 0) + timings.cached_tokens,
+            completion_tokens=facts.get("completion_tokens", 0) + timings.completion_tokens,
             ttft_ms=round(timings.first_token_ms, 1),
             tokens_per_second=round(speed, 1),
             finish=event.reason,

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body
 
-from app.controllers.answer import collect, header, stream
+from app.controllers.answer import collect_all, header, stream
 from app.controllers.openapi import body_refusals, operation
 from app.dto.base import Limits
 from app.dto.openai_chat import ChatCompletion, ChatCompletionChunk, ChatRequest, ChatStream
@@ -70,6 +70,7 @@ _ANSWER = {
         "predicted_per_second": 193.9,
     },
     "metrics": {"ttft_ms": 21.9, "total_tokens": 8, "tokens_per_second": 137.9, "total_latency_s": 0.058},
+    "tiles": {"finish": "end_token", "cache": {"cached_tokens": 0, "reason": "not_stored", "first_diff": None}},
 }
 _EVENTS = (
     'data: {"id":"chatcmpl-7d1f9c","object":"chat.completion.chunk","created":1767225600,"model":"tiles-demo",'
@@ -106,7 +107,7 @@ class ChatController(Controller):
         """Answer a conversation, whole or as server-sent events."""
         generation = await model_service.generate(data.to_generation(limits))
         if data.stream:
-            ping = settings.sse_ping_interval if data.sse_ping_interval is None else data.sse_ping_interval
+            ping = data.ping_seconds(settings.sse_ping_interval)
             return stream(generation, request, ChatStream(data), ping_seconds=ping, ignored=data.ignored)
-        answer = ChatCompletion.of(await collect(generation, request))
+        answer = ChatCompletion.of(await collect_all(generation, request))
         return Response(answer, headers=header(data.ignored))

@@ -26,7 +26,7 @@ class HealthController(Controller):
 
     @get(["/health", "/v1/health"], operation_class=operation(_HEALTHY), responses=refusals(_LOADING))
     async def read_health(self, model_service: NamedDependency[ModelService]) -> Response[Health]:
-        """Tell what is loaded: 503 while the first model loads, else 200."""
+        """Tell what is loaded: 503 while the first model loads or the engine is stuck, else 200."""
         facts, loading = model_service.facts, model_service.loading
         health = Health(
             status="loading model" if loading else "ok",
@@ -34,6 +34,10 @@ class HealthController(Controller):
             model=facts.id if facts else None,
             last_error=model_service.last_error or UNSET,
         )
+        if model_service.stuck is not None:
+            health.status = "stuck"
+            health.error = ErrorReply.of(Unavailable(model_service.stuck, code="engine_stuck")).error
+            return Response(health, status_code=503, headers={"Retry-After": "5"})
         if loading is None:
             return Response(health)
         wait = Unavailable("Loading model", retry_after=loading.seconds_left(), code="loading")

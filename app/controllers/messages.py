@@ -1,6 +1,6 @@
 """Conversations, as Anthropic's clients have them."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from litestar import Controller, Request, Response, post
 from litestar.di import NamedDependency
@@ -14,12 +14,12 @@ from app.dto.anthropic_replies import (
     BlockDelta,
     BlockStart,
     BlockStop,
-    InputTokens,
     MessageDelta,
     MessageReply,
     MessageStart,
     MessageStop,
     MessageStream,
+    MessageTokens,
     Ping,
 )
 from app.dto.base import Limits
@@ -79,6 +79,8 @@ _REFUSALS = body_refusals(
     spelling=AnthropicErrorReply,
 )
 
+Events = MessageStart | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop | Ping
+
 
 class MessagesController(Controller):
     """Anthropic's Messages."""
@@ -86,7 +88,11 @@ class MessagesController(Controller):
     path = "/v1/messages"
     tags = ["Anthropic"]
 
-    @post(status_code=200, operation_class=operation(_ANSWER, events=_EVENTS), responses=_REFUSALS)
+    @post(
+        status_code=200,
+        operation_class=operation(_ANSWER, events=_EVENTS, pieces=len(get_args(Events))),
+        responses=_REFUSALS,
+    )
     async def create_message(
         self,
         data: Annotated[MessagesRequest, Body(examples=_REQUESTS)],
@@ -94,15 +100,13 @@ class MessagesController(Controller):
         model_service: NamedDependency[ModelService],
         settings: NamedDependency[Settings],
         limits: NamedDependency[Limits],
-    ) -> Response[
-        MessageReply | MessageStart | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop | Ping
-    ]:
+    ) -> Response[MessageReply | Events]:
         """Answer a conversation, whole or as server-sent events."""
         generation = await model_service.generate(data.to_generation(limits))
         said = MessageStream(request_id_of(request.scope), hide_thinking=data.hides_thinking)
         if data.stream:
             return stream(generation, request, said, ping_seconds=settings.sse_ping_interval, ignored=data.ignored)
-        await fold(generation, request, said)
+        await fold(generation, request, [said])
         return Response(said.message, headers=header(data.ignored))
 
     @post("/count_tokens", status_code=200, operation_class=operation({"input_tokens": 15}), responses=_REFUSALS)
@@ -111,7 +115,7 @@ class MessagesController(Controller):
         data: Annotated[MessagesRequest, Body(examples=_REQUESTS)],
         model_service: NamedDependency[ModelService],
         limits: NamedDependency[Limits],
-    ) -> Response[InputTokens]:
+    ) -> Response[MessageTokens]:
         """Count the tokens of a conversation, as the model would read it."""
-        count = await model_service.count_tokens(data.to_generation(limits))
-        return Response(InputTokens(input_tokens=count), headers=header(data.ignored))
+        count = await model_service.count(data.to_generation(limits))
+        return Response(MessageTokens(input_tokens=count), headers=header(data.ignored))

@@ -56,6 +56,7 @@ def config() -> OpenAPIConfig:
         tags=[
             Tag(name="OpenAI", description="What OpenAI clients call"),
             Tag(name="Anthropic", description="What Anthropic clients call, with ANTHROPIC_BASE_URL pointed here"),
+            Tag(name="llama.cpp", description="What llama.cpp's clients call"),
             Tag(name="Models", description="What is loaded and what it can do"),
             Tag(name="Tiles", description="Sessions of the Tiles CLI"),
             Tag(name="Health", description="Whether the server lives"),
@@ -105,8 +106,8 @@ def _refusal(errors: list[AppError], spelling: Spelling) -> ResponseSpec:
     return ResponseSpec(spelling, description=errors[0].kind, generate_examples=False, examples=examples)
 
 
-def operation(answer: Any, *, events: str | None = None) -> type[Operation]:
-    """Make an operation whose 200 has an example. With `events`, all but the first branch of the answer's type are
+def operation(answer: Any, *, events: str | None = None, pieces: int = 1) -> type[Operation]:
+    """Make an operation whose 200 has an example. With `events`, the last `pieces` branches of the answer's type are
     what an event stream carries, and they are its example."""
 
     @dataclass
@@ -116,7 +117,7 @@ def operation(answer: Any, *, events: str | None = None) -> type[Operation]:
             if _is_litestars(responses.get("400")):
                 del responses["400"]
             if isinstance(response := responses.get("200"), OpenAPIResponse) and response.content:
-                _document(response, answer, events)
+                _document(response, answer, events, pieces)
 
     return Documented
 
@@ -127,15 +128,15 @@ def _is_litestars(response: Any) -> bool:
     return content is not None and isinstance(content["application/json"].schema, Schema)
 
 
-def _document(response: OpenAPIResponse, answer: Any, events: str | None) -> None:
+def _document(response: OpenAPIResponse, answer: Any, events: str | None, pieces: int) -> None:
     assert response.content is not None
     media = response.content["application/json"]
     media.examples = {"answer": Example(value=Verbatim(answer))}
     if events is None or not isinstance(media.schema, Schema) or not media.schema.one_of:
         return
-    whole, *pieces = media.schema.one_of
-    media.schema = whole
+    whole, parts = media.schema.one_of[:-pieces], media.schema.one_of[-pieces:]
+    media.schema = whole[0] if len(whole) == 1 else Schema(one_of=whole)
     response.content["text/event-stream"] = OpenAPIMediaType(
-        schema=pieces[0] if len(pieces) == 1 else Schema(one_of=pieces),
+        schema=parts[0] if len(parts) == 1 else Schema(one_of=parts),
         examples={"events": Example(summary="every event has a line of data", value=events)},
     )

@@ -1,7 +1,7 @@
 """Conversations, as OpenAI's Responses have them."""
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from litestar import Controller, MediaType, Request, Response, delete, get, post
 from litestar.di import NamedDependency
@@ -90,7 +90,11 @@ class ResponsesController(Controller):
     path = "/v1/responses"
     tags = ["OpenAI"]
 
-    @post(status_code=200, operation_class=operation(examples.ANSWER, events=examples.EVENTS), responses=_REFUSALS)
+    @post(
+        status_code=200,
+        operation_class=operation(examples.ANSWER, events=examples.EVENTS, pieces=len(get_args(Events))),
+        responses=_REFUSALS,
+    )
     async def create_response(
         self,
         data: Annotated[ResponsesRequest, Body(examples=examples.REQUESTS)],
@@ -113,7 +117,7 @@ class ResponsesController(Controller):
         if data.stream:
             ping = settings.sse_ping_interval
             return stream(generation, request, said, ping_seconds=ping, ignored=data.ignored, before_end=keep)
-        await fold(generation, request, said)
+        await fold(generation, request, [said])
         await keep()
         return Response(said.response, headers=header(data.ignored))
 
@@ -132,7 +136,7 @@ class ResponsesController(Controller):
     ) -> Response[InputTokenCount]:
         """Count the tokens of a conversation, as the model would read it."""
         earlier = await _earlier(stored_responses, data.previous_response_id)
-        count = await model_service.count_tokens(data.to_generation(limits, earlier))
+        count = await model_service.count(data.to_generation(limits, earlier))
         return Response(InputTokenCount(input_tokens=count), headers=header(data.ignored))
 
     @get("/{response_id:str}", operation_class=operation(examples.ANSWER), responses=refusals(_UNKNOWN))

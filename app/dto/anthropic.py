@@ -3,13 +3,15 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 import app.services.generation as gen
 from app.dto import parameters
-from app.dto.base import Body, Limits, one_system_message
+from app.dto.base import Body, Limits, RequestBody, one_system_message
+from app.dto.openai_chat import ResponseFormat
 from app.services.errors import InvalidRequest, UnsupportedParameter
 
 _MEDIA = {"image": "images", "document": "documents", "container_upload": "files"}
@@ -108,7 +110,7 @@ def _text(block: ContentBlock, where: str) -> str:
     return block.text
 
 
-class ToolParam(Body):
+class AnthropicTool(Body):
     """A tool that the model may use."""
 
     type: str = Field(default="custom", description="custom; the tools of Anthropic's own servers are not here")
@@ -145,8 +147,17 @@ class Thinking(Body):
     display: Literal["summarized", "omitted"] = "summarized"
 
 
-class MessagesRequest(Body):
+class OutputConfig(Body):
+    """What the answer has to be."""
+
+    effort: str | None = None
+    format: ResponseFormat | None = Field(default=None, examples=[{"type": "json_schema", "schema": {}}])
+
+
+class MessagesRequest(RequestBody):
     """A conversation to be answered."""
+
+    registry = parameters.MESSAGES
 
     messages: list[MessageParam] = Field(min_length=1)
     system: str | list[ContentBlock] = ""
@@ -158,10 +169,11 @@ class MessagesRequest(Body):
     top_k: int | None = Field(default=None, ge=-1, lt=2**31)
     top_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
-    tools: list[ToolParam] = Field(default_factory=list)
+    tools: list[AnthropicTool] = Field(default_factory=list)
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
-    output_config: dict[str, Any] = Field(default_factory=dict)
+    output_config: OutputConfig = Field(default_factory=OutputConfig)
+    output_format: ResponseFormat | None = Field(default=None, description="of old: output_config.format")
 
     @field_validator("stop_sequences")
     @classmethod
@@ -171,18 +183,13 @@ class MessagesRequest(Body):
         return stop
 
     @property
-    def ignored(self) -> str:
-        """What was given and has no effect, for the header."""
-        return parameters.ignored(parameters.MESSAGES, self._flat())
-
-    @property
     def hides_thinking(self) -> bool:
         """Whether the thoughts are to be left out of the answer."""
         return self.thinking is not None and self.thinking.display == "omitted"
 
     def to_generation(self, limits: Limits) -> gen.GenerationRequest:
         """Say it in the common vocabulary. Raises InvalidRequest for what cannot be done."""
-        parameters.check(parameters.MESSAGES, self._flat())
+        self.refuse()
         limits.check_messages(self.messages, "messages")
         limits.check_stop(self.stop_sequences, "stop_sequences")
         messages = self._conversation()
@@ -199,19 +206,20 @@ class MessagesRequest(Body):
             ),
             max_tokens=None if self.max_tokens == -1 else self.max_tokens,
             stop=tuple(self.stop_sequences),
+            constraint=self._constraint(),
+            thinking_budget=self._thinking_budget(),
             parse_tool_calls=self._parses_calls(),
         )
 
-    def _flat(self) -> dict[str, Any]:
-        """What was given, with the parts that have rules of their own by their dotted names."""
-        given = self._given()
-        config = {f"output_config.{name}": value for name, value in self.output_config.items()}
-        if self.thinking is None:
-            return given | config
-        thinking = {f"thinking.{name}": value for name, value in (self.thinking.model_extra or {}).items()}
-        if self.thinking.budget_tokens is not None:
-            thinking["thinking.budget_tokens"] = self.thinking.budget_tokens
-        return given | config | thinking
+    def _given(self) -> dict[str, Any]:
+        """What was given, and by its dotted name what has no effect inside of it."""
+        unknown = {
+            f"thinking.{name}": value for name, value in ((self.thinking and self.thinking.model_extra) or {}).items()
+        }
+        config = {f"output_config.{name}": value for name, value in (self.output_config.model_extra or {}).items()}
+        if self.output_config.effort is not None:
+            config["output_config.effort"] = self.output_config.effort
+        return super()._given() | unknown | config
 
     def _conversation(self) -> tuple[gen.Message, ...]:
         system = [self.system] if isinstance(self.system, str) else self._system_texts(self.system)
@@ -226,6 +234,21 @@ class MessagesRequest(Body):
         if self.thinking is None or self.thinking.type == "adaptive":
             return {}
         return {"enable_thinking": self.thinking.type == "enabled"}
+
+    def _thinking_budget(self) -> int | None:
+        if self.thinking is None:
+            return None
+        return 0 if self.thinking.type == "disabled" else self.thinking.budget_tokens
+
+    def _constraint(self) -> gen.Constraint | None:
+        asked = self.output_config.format or self.output_format
+        name = "output_config.format" if self.output_config.format else "output_format"
+        constraint = asked.to_constraint() if asked else None
+        if constraint is None:
+            return None
+        if self.tools and self._parses_calls():
+            raise InvalidRequest(f"{name} and tools exclude each other", param=name)
+        return replace(constraint, param=name)
 
     def _continues(self, messages: tuple[gen.Message, ...]) -> bool:
         roles = [message.role for message in messages]

@@ -64,7 +64,7 @@ class MessageReply(Reply, tag_field="type", tag="message", kw_only=True):
     usage: MessagesUsage
 
 
-class InputTokens(Reply, kw_only=True):
+class MessageTokens(Reply, kw_only=True):
     """How long a prompt is."""
 
     input_tokens: int

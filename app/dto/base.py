@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import msgspec
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from app.dto import parameters
 from app.services.errors import AppError, UnprocessableBody
 from app.services.generation import Event, Message
 
@@ -20,6 +21,21 @@ class Body(BaseModel):
     @classmethod
     def _drop_nulls(cls, value: Any) -> Any:
         return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+
+class RequestBody(Body):
+    """The body of a dialect whose parameters stand in a registry."""
+
+    registry: ClassVar[tuple[parameters.Parameter, ...]]
+
+    @property
+    def ignored(self) -> str:
+        """What was given and has no effect, for the header."""
+        return parameters.ignored(self.registry, self._given())
+
+    def refuse(self) -> None:
+        """Raise UnsupportedParameter for what was given and is not honoured."""
+        parameters.check(self.registry, self._given())
 
     def _given(self) -> dict[str, Any]:
         """What the client wrote, unknown fields too."""
@@ -36,7 +52,7 @@ class Dialect:
 
     end: ClassVar[bytes] = b""  # what follows the last event
 
-    def feed(self, event: Event) -> Iterator[Reply]:
+    def feed(self, event: Event) -> Iterator[Reply | dict[str, Any]]:
         """Give the replies of an event, in order."""
         raise NotImplementedError
 
@@ -61,6 +77,7 @@ class Limits:
     messages: int = 4096
     stop_strings: int = 256
     stop_length: int = 4096  # bytes
+    choices: int = 64
 
     def check_messages(self, messages: Sequence[Any], param: str) -> None:
         """Raise UnprocessableBody for a conversation that is too long."""

@@ -17,7 +17,7 @@ class Pong(Reply, kw_only=True):
 class Health(Reply, kw_only=True):
     """Whether the server can answer."""
 
-    status: Literal["ok", "loading model"]
+    status: Literal["ok", "loading model", "stuck"]
     tiles: Literal[True] = True
     model_loaded: bool
     model: str | None

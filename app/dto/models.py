@@ -180,7 +180,7 @@ class Props(Reply, kw_only=True):
     def of(cls, facts: ModelFacts | None, total_slots: int) -> "Props":
         """Describe the server with what is loaded, or with nothing."""
         if facts is None:
-            defaults = GenerationDefaults(n_ctx=EMPTY_CONTEXT, params=_params(Sampling()))
+            defaults = GenerationDefaults(n_ctx=EMPTY_CONTEXT, params=generation_params(Sampling()))
             return cls(
                 default_generation_settings=defaults,
                 total_slots=total_slots,
@@ -192,7 +192,9 @@ class Props(Reply, kw_only=True):
                 eos_token="",
             )
         return cls(
-            default_generation_settings=GenerationDefaults(n_ctx=facts.context_length, params=_params(facts.defaults)),
+            default_generation_settings=GenerationDefaults(
+                n_ctx=facts.context_length, params=generation_params(facts.defaults)
+            ),
             total_slots=total_slots,
             model_alias=facts.id,
             model_path=str(facts.path),
@@ -213,7 +215,7 @@ def _capabilities(facts: ModelFacts) -> TemplateCapabilities:
     )
 
 
-def _params(defaults: Sampling) -> dict[str, Any]:
+def generation_params(defaults: Sampling) -> dict[str, Any]:
     """Sampling in llama.cpp's names; what MLX has no kin of stands at its off value."""
     return {
         "seed": 2**32 - 1,

@@ -1,21 +1,29 @@
 """OpenAI's chat completions, with llama.cpp's and Tiles' extras."""
 
+import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 from pydantic import Field, field_validator, model_validator
 
 import app.services.generation as gen
-from app import __version__
 from app.dto import parameters
 from app.dto.base import Body, Dialect, Limits, Reply
+from app.dto.counts import FINGERPRINT, Metrics, PromptProgress, TimingsReply, Usage
+from app.dto.generating import Generating, StreamOptions
 from app.services.errors import InvalidRequest, UnsupportedParameter
 
-FINGERPRINT = f"b1-tiles-{__version__}"
 _MEDIA = {"image_url": "images", "input_audio": "audio", "input_video": "video", "file": "files"}
+
+# Arguments of the call that renders the template, not of the template.
+_NOT_FOR_TEMPLATES = {
+    *("self", "messages", "conversation", "tools", "tokenize", "chat_template", "tokenizer_kwargs"),
+    *("add_generation_prompt", "continue_final_message", "padding", "truncation", "max_length"),
+    *("return_dict", "return_tensors", "return_assistant_tokens_mask"),
+}
 
 
 class ContentPart(Body):
@@ -112,71 +120,64 @@ class Tool(Body):
         return self.model_dump(exclude_none=True, exclude_unset=True) | {"type": "function"}
 
 
-class StreamOptions(Body):
-    """What else a stream should carry."""
+class JsonSchema(Body):
+    """A named schema."""
 
-    include_usage: bool = False
+    name: str = "answer"
+    description: str | None = None
+    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema", description="JSON schema")
+    strict: bool = True
 
 
-class ChatRequest(Body):
+class ResponseFormat(Body):
+    """What the answer has to be."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema", description="llama.cpp's, with json_object")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "ResponseFormat":
+        if self.type == "json_schema" and self.json_schema is None and self.schema_ is None:
+            raise ValueError("'json_schema' is missing")
+        return self
+
+    def to_constraint(self) -> gen.Constraint | None:
+        """Say it in the common vocabulary."""
+        if self.type == "text":
+            return None
+        schema = self.json_schema.schema_ if self.json_schema else self.schema_
+        return gen.Constraint("json_schema", json.dumps(schema or {"type": "object"}), "response_format")
+
+
+# Tokens of reasoning for an effort.
+EFFORTS = {"none": 0, "minimal": 128, "low": 512, "medium": 2048, "high": 8192}
+
+
+class ChatRequest(Generating):
     """A conversation to be answered."""
 
+    registry = parameters.CHAT
+
     messages: list[ChatMessage] = Field(min_length=1)
-    model: str | None = Field(default=None, description="any name; the served model answers")
-    stream: bool = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(default=None, ge=-1)
-    max_completion_tokens: int | None = Field(default=None, ge=-1)
-    n_predict: int | None = Field(default=None, ge=-1)
-    temperature: float | None = Field(default=None, ge=0, le=100)
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    top_k: int | None = Field(default=None, ge=-1, lt=2**31)
-    min_p: float | None = Field(default=None, ge=0, le=1)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
-    stop: str | list[str] | None = None
-    presence_penalty: float = Field(default=0.0, ge=-100, le=100)
-    frequency_penalty: float = Field(default=0.0, ge=-100, le=100)
-    repetition_penalty: float | None = Field(default=None, gt=0, le=100)
-    repeat_penalty: float | None = Field(default=None, gt=0, le=100)
-    repeat_last_n: int | None = Field(default=None, ge=-1, lt=2**31)
-    logit_bias: dict[str, float] = Field(default_factory=dict, examples=[{"42": -100}])
-    ignore_eos: bool = False
     tools: list[Tool] = Field(default_factory=list)
     tool_choice: str | dict[str, Any] = Field(default="auto", description="auto or none")
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict, examples=[{"enable_thinking": True}])
     reasoning_format: Literal["auto", "none", "deepseek", "deepseek-legacy"] = "auto"
     continue_final_message: bool = False
     add_generation_prompt: bool = True
-    return_progress: bool = False
-    timings_per_token: bool = False
-    sse_ping_interval: float | None = Field(default=None, ge=-1, le=3600, description="seconds; 0 or -1 is never")
-    # What OpenAI checks although this server refuses or ignores it.
-    n: int = Field(default=1, ge=1, le=128)
+    response_format: ResponseFormat | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    thinking_budget_tokens: int | None = Field(default=None, ge=-1, description="-1 is no bound")
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=20)
-
-    @field_validator("stop")
-    @classmethod
-    def _no_empty_stop(cls, stop: str | list[str] | None) -> str | list[str] | None:
-        if stop == "" or (isinstance(stop, list) and "" in stop):
-            raise ValueError("a stop string may not be empty")
-        return stop
-
-    @field_validator("logit_bias")
-    @classmethod
-    def _token_ids(cls, bias: dict[str, float]) -> dict[str, float]:
-        for token, value in bias.items():
-            if not token.isdecimal() or not token.isascii() or len(token) > 9:
-                raise ValueError(f"'{token[:32]}' is no token id")
-            if not -100 <= value <= 100:
-                raise ValueError(f"the bias of token {token} is not between -100 and 100")
-        return bias
+    n: int = Field(default=1, ge=1, le=8, description="answers to the same prompt")
 
     @field_validator("chat_template_kwargs")
     @classmethod
     def _own_kwargs(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
-        taken = {"messages", "conversation", "tools", "tokenize", "add_generation_prompt", "chat_template"}
-        if wrong := sorted(taken & kwargs.keys()):
+        if wrong := sorted(_NOT_FOR_TEMPLATES & kwargs.keys()):
             raise ValueError(f"'{wrong[0]}' is not for the caller to set")
         if not isinstance(kwargs.get("enable_thinking", True), bool):
             raise ValueError("'enable_thinking' is true or false")
@@ -187,27 +188,24 @@ class ChatRequest(Body):
         """Whether a stream ends with a chunk of usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
-    @property
-    def ignored(self) -> str:
-        """What was given and has no effect, for the header."""
-        return parameters.ignored(parameters.CHAT, self._given())
-
     def to_generation(self, limits: Limits) -> gen.GenerationRequest:
         """Say it in the common vocabulary. Raises InvalidRequest for what cannot be done."""
-        parameters.check(parameters.CHAT, self._given())
+        self.check(limits)
         limits.check_messages(self.messages, "messages")
-        stop = tuple([self.stop] if isinstance(self.stop, str) else self.stop or ())
-        limits.check_stop(stop, "stop")
         self._check_tools()
         return gen.GenerationRequest(
             messages=tuple(message.to_message(place) for place, message in enumerate(self.messages)),
             tools=tuple(tool.to_template() for tool in self.tools),
-            template_kwargs=self.chat_template_kwargs,
+            template_kwargs=self._template_kwargs(),
             continue_final_message=self._continues(),
-            sampling=self._sampling(),
-            max_tokens=self._max_tokens(),
-            stop=stop,
+            sampling=self.sampling(),
+            answers=self.n,
+            max_tokens=self.token_limit(),
+            stop=self.stop_strings,
             ignore_eos=self.ignore_eos,
+            constraint=self._constraint(),
+            logprobs=self._logprobs(),
+            thinking_budget=self._thinking_budget(),
             parse_tool_calls=self._parses_calls(),
             split_reasoning=self.reasoning_format != "none",
         )
@@ -232,27 +230,31 @@ class ChatRequest(Body):
             raise InvalidRequest("the last message calls tools; their results are missing", param="messages")
         return roles[-1] == "assistant"
 
-    def _sampling(self) -> gen.Sampling:
-        window = None if self.repeat_last_n in (None, -1) else self.repeat_last_n
-        off = window == 0
-        repetition = self.repetition_penalty if self.repetition_penalty is not None else self.repeat_penalty
-        return gen.Sampling(
-            temperature=self.temperature,
-            top_k=None if self.top_k is None else max(0, self.top_k),
-            top_p=self.top_p,
-            min_p=self.min_p,
-            seed=None if self.seed == -1 else self.seed,
-            repetition_penalty=1.0 if off else repetition,
-            presence_penalty=0.0 if off else self.presence_penalty,
-            frequency_penalty=0.0 if off else self.frequency_penalty,
-            penalty_window=window,
-            logit_bias={int(token): value for token, value in self.logit_bias.items()},
-        )
+    def _constraint(self) -> gen.Constraint | None:
+        constraint = self.constraint()
+        if constraint and self.tools and self.tool_choice != "none":
+            raise InvalidRequest(f"{constraint.param} and tools exclude each other", param=constraint.param)
+        return constraint
 
-    def _max_tokens(self) -> int | None:
-        given = (self.n_predict, self.max_completion_tokens, self.max_tokens)
-        limit = next((value for value in given if value is not None), -1)
-        return None if limit == -1 else limit
+    def _constraints(self) -> Iterator[gen.Constraint]:
+        if self.response_format and (constraint := self.response_format.to_constraint()):
+            yield constraint
+        yield from super()._constraints()
+
+    def _logprobs(self) -> int | None:
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("top_logprobs needs logprobs", param="top_logprobs")
+        return self.top_logprobs if self.logprobs else None
+
+    def _template_kwargs(self) -> dict[str, Any]:
+        if self.reasoning_effort is None or "enable_thinking" in self.chat_template_kwargs:
+            return self.chat_template_kwargs
+        return {"enable_thinking": self.reasoning_effort != "none"} | self.chat_template_kwargs
+
+    def _thinking_budget(self) -> int | None:
+        if self.thinking_budget_tokens is not None:
+            return None if self.thinking_budget_tokens == -1 else self.thinking_budget_tokens
+        return None if self.reasoning_effort is None else EFFORTS[self.reasoning_effort]
 
     def _parses_calls(self) -> bool:
         if self.tool_choice in ("auto", "none"):
@@ -290,91 +292,70 @@ class ReplyMessage(Reply, kw_only=True):
     tool_calls: list[ReplyToolCall] | UnsetType = UNSET
 
 
+class TopLogprob(Reply, kw_only=True):
+    """A token and how likely it was."""
+
+    id: int
+    token: str
+    bytes: list[int]
+    logprob: Annotated[float, Meta(description="natural logarithm, before penalties and temperature")]
+
+
+class ContentLogprob(TopLogprob, kw_only=True):
+    """A token of the answer, and what was likely in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+    @classmethod
+    def of(cls, score: gen.TokenLogprob) -> "ContentLogprob":
+        """Spell a score."""
+        return cls(**_score(score), top_logprobs=[TopLogprob(**_score(top)) for top in score.top])
+
+
+class ChoiceLogprobs(Reply, kw_only=True):
+    """How likely the tokens of the answer were."""
+
+    content: list[ContentLogprob]
+
+
+def _score(score: gen.TokenLogprob) -> dict[str, Any]:
+    token = score.data.decode(errors="replace")
+    return {"id": score.token, "token": token, "bytes": list(score.data), "logprob": score.logprob}
+
+
+def _logprobs(scores: Iterable[gen.TokenLogprob]) -> ChoiceLogprobs:
+    return ChoiceLogprobs(content=[ContentLogprob.of(score) for score in scores])
+
+
 class Choice(Reply, kw_only=True):
     """The answer and why it ended."""
 
     index: int = 0
     message: ReplyMessage
+    logprobs: ChoiceLogprobs | UnsetType = UNSET
     finish_reason: Literal["stop", "length", "tool_calls"]
 
 
-class PromptTokensDetails(Reply, kw_only=True):
-    """What the prompt cost."""
+class CacheReply(Reply, kw_only=True):
+    """How much of the prompt was known from earlier requests, and why not more."""
 
-    cached_tokens: Annotated[int, Meta(description="tokens that were computed for an earlier request")]
-
-
-class Usage(Reply, kw_only=True):
-    """Tokens in and out."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
-
-    @classmethod
-    def of(cls, timings: gen.Timings) -> "Usage":
-        """Count."""
-        prompt = timings.prompt_tokens + timings.cached_tokens
-        return cls(
-            prompt_tokens=prompt,
-            completion_tokens=timings.completion_tokens,
-            total_tokens=prompt + timings.completion_tokens,
-            prompt_tokens_details=PromptTokensDetails(cached_tokens=timings.cached_tokens),
-        )
+    cached_tokens: int
+    reason: Literal["whole", "first_diff", "evicted", "not_stored"]
+    first_diff: Annotated[int | None, Meta(description="index of the first token that differs from what is known")]
 
 
-class TimingsReply(Reply, kw_only=True):
-    """llama.cpp's timings. The first token belongs to the prompt: speeds count the others."""
+class TilesExtras(Reply, kw_only=True):
+    """What this server adds to the dialect."""
 
-    cache_n: int
-    prompt_n: int
-    prompt_ms: float
-    prompt_per_token_ms: float
-    prompt_per_second: float
-    predicted_n: int
-    predicted_ms: float
-    predicted_per_token_ms: float
-    predicted_per_second: float
+    finish: Annotated[gen.FinishCause, Meta(description="why the answer ended, more exactly")]
+    cache: CacheReply
 
     @classmethod
-    def of(cls, timings: gen.Timings) -> "TimingsReply":
-        """Spell the timings."""
-        following = max(0, timings.completion_tokens - 1)
-        return cls(
-            cache_n=timings.cached_tokens,
-            prompt_n=timings.prompt_tokens,
-            prompt_ms=round(timings.prompt_ms, 3),
-            prompt_per_token_ms=_ratio(timings.prompt_ms, timings.prompt_tokens),
-            prompt_per_second=_ratio(timings.prompt_tokens * 1000, timings.prompt_ms),
-            predicted_n=timings.completion_tokens,
-            predicted_ms=round(timings.completion_ms, 3),
-            predicted_per_token_ms=_ratio(timings.completion_ms, following),
-            predicted_per_second=_ratio(following * 1000, timings.completion_ms),
-        )
-
-
-class Metrics(Reply, kw_only=True):
-    """What the Tiles CLI shows."""
-
-    ttft_ms: float
-    total_tokens: int
-    tokens_per_second: float
-    total_latency_s: float
-
-    @classmethod
-    def of(cls, timings: gen.Timings) -> "Metrics":
-        """Spell the timings."""
-        return cls(
-            ttft_ms=round(timings.first_token_ms, 3),
-            total_tokens=timings.completion_tokens,
-            tokens_per_second=_ratio(timings.completion_tokens * 1000, timings.total_ms),
-            total_latency_s=round(timings.total_ms / 1000, 6),
-        )
-
-
-def _ratio(amount: float, by: float) -> float:
-    return round(amount / by, 3) if by > 0 else 0.0
+    def of(cls, finished: gen.Finished) -> "TilesExtras":
+        """Say it of a finished answer."""
+        use = finished.cache
+        cache = CacheReply(cached_tokens=use.cached_tokens, reason=use.reason, first_diff=use.first_diff)
+        return cls(finish=finished.cause, cache=cache)
 
 
 class ChatCompletion(Reply, kw_only=True):
@@ -389,21 +370,28 @@ class ChatCompletion(Reply, kw_only=True):
     usage: Usage
     timings: TimingsReply
     metrics: Metrics
+    tiles: TilesExtras
 
     @classmethod
-    def of(cls, said: gen.Completion) -> "ChatCompletion":
-        """Spell a finished answer."""
-        assert said.finished is not None
-        timings = said.finished.timings
+    def of(cls, answers: Sequence[gen.Completion]) -> "ChatCompletion":
+        """Spell the finished answers to one prompt."""
+        ends = [said.finished for said in answers if said.finished is not None]
+        timings = gen.Timings.together([end.timings for end in ends], len(ends))
         return cls(
             id=new_id(),
             created=int(time.time()),
-            model=said.model,
-            choices=[Choice(message=_message(said), finish_reason=said.finished.reason)],
+            model=answers[0].model,
+            choices=[_choice(place, *pair) for place, pair in enumerate(zip(answers, ends, strict=True))],
             usage=Usage.of(timings),
             timings=TimingsReply.of(timings),
             metrics=Metrics.of(timings),
+            tiles=TilesExtras.of(ends[0]),
         )
+
+
+def _choice(place: int, said: gen.Completion, finished: gen.Finished) -> Choice:
+    logprobs = _logprobs(said.logprobs) if said.logprobs else UNSET
+    return Choice(index=place, message=_message(said), finish_reason=finished.reason, logprobs=logprobs)
 
 
 def _message(said: gen.Completion) -> ReplyMessage:
@@ -429,16 +417,8 @@ class ChunkChoice(Reply, kw_only=True):
 
     index: int = 0
     delta: Delta
+    logprobs: ChoiceLogprobs | UnsetType = UNSET
     finish_reason: Literal["stop", "length", "tool_calls"] | None = None
-
-
-class PromptProgress(Reply, kw_only=True):
-    """How much of the prompt is computed."""
-
-    total: int
-    cache: int
-    processed: int
-    time_ms: int
 
 
 class ChatCompletionChunk(Reply, kw_only=True):
@@ -453,11 +433,12 @@ class ChatCompletionChunk(Reply, kw_only=True):
     usage: Usage | UnsetType = UNSET
     timings: TimingsReply | UnsetType = UNSET
     metrics: Metrics | UnsetType = UNSET
+    tiles: TilesExtras | UnsetType = UNSET
     prompt_progress: PromptProgress | UnsetType = UNSET
 
 
 class ChatStream(Dialect):
-    """Says events as chunks."""
+    """Says events as chunks; of several answers each chunk says which one it is of."""
 
     end: ClassVar[bytes] = b"data: [DONE]\n\n"
 
@@ -466,7 +447,8 @@ class ChatStream(Dialect):
         self._created = int(time.time())
         self._model = ""
         self._request = request
-        self._spoken = False
+        self._spoken: set[int] = set()
+        self._ended: list[gen.Timings] = []
 
     def feed(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
         """Give the chunks of an event, in order."""
@@ -477,45 +459,54 @@ class ChatStream(Dialect):
                 if self._request.return_progress:
                     yield self._progress(event)
             case gen.Text():
-                yield from self._delta(Delta(content=event.text), event.timings)
+                yield from self._first(event)
+                yield self._piece(event, Delta(content=event.text), event.logprobs)
             case gen.Reasoning():
-                yield from self._delta(Delta(reasoning_content=event.text), event.timings)
+                yield from self._first(event)
+                yield self._piece(event, Delta(reasoning_content=event.text))
             case gen.ToolCall():
-                yield from self._delta(Delta(tool_calls=[_delta_call(event)]))
+                yield from self._first(event)
+                yield self._chunk(event, Delta(tool_calls=[_delta_call(event)]))
             case gen.Finished():
-                yield from self._first()
+                yield from self._first(event)
                 yield from self._last(event)
 
-    def _delta(self, delta: Delta, timings: gen.Timings | None = None) -> Iterator[ChatCompletionChunk]:
-        yield from self._first()
-        chunk = self._chunk(delta)
-        if timings is not None and self._request.timings_per_token:
-            chunk.timings = TimingsReply.of(timings)
-        yield chunk
+    def _first(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
+        if event.choice not in self._spoken:
+            self._spoken.add(event.choice)
+            yield self._chunk(event, Delta(role="assistant", content=""))
 
-    def _first(self) -> Iterator[ChatCompletionChunk]:
-        if not self._spoken:
-            self._spoken = True
-            yield self._chunk(Delta(role="assistant", content=""))
+    def _piece(
+        self, event: gen.Text | gen.Reasoning, delta: Delta, logprobs: Sequence[gen.TokenLogprob] = ()
+    ) -> ChatCompletionChunk:
+        chunk = self._chunk(event, delta)
+        if logprobs:
+            chunk.choices[0].logprobs = _logprobs(logprobs)
+        if self._request.timings_per_token:
+            chunk.timings = TimingsReply.of(event.timings)
+        return chunk
 
     def _last(self, event: gen.Finished) -> Iterator[ChatCompletionChunk]:
-        chunk = self._chunk(Delta(), event.reason)
+        chunk = self._chunk(event, Delta(), event.reason)
         chunk.timings, chunk.metrics = TimingsReply.of(event.timings), Metrics.of(event.timings)
+        chunk.tiles = TilesExtras.of(event)
         yield chunk
-        if self._request.include_usage:
-            counted = self._chunk(None)
-            counted.usage, counted.timings = Usage.of(event.timings), chunk.timings
+        self._ended.append(event.timings)
+        if self._request.include_usage and len(self._ended) == self._request.n:
+            together = gen.Timings.together(self._ended, self._request.n)
+            counted = self._chunk(event, None)
+            counted.usage, counted.timings = Usage.of(together), TimingsReply.of(together)
             yield counted
 
     def _progress(self, event: gen.Progress) -> ChatCompletionChunk:
-        chunk = self._chunk(Delta(role="assistant", content=None))
-        chunk.prompt_progress = PromptProgress(
-            total=event.total, cache=event.cached, processed=event.done, time_ms=int(event.elapsed_ms)
-        )
+        chunk = self._chunk(event, Delta(role="assistant", content=None))
+        chunk.prompt_progress = PromptProgress.of(event)
         return chunk
 
-    def _chunk(self, delta: Delta | None, reason: gen.FinishReason | None = None) -> ChatCompletionChunk:
-        choices = [] if delta is None else [ChunkChoice(delta=delta, finish_reason=reason)]
+    def _chunk(
+        self, event: gen.Event, delta: Delta | None, reason: gen.FinishReason | None = None
+    ) -> ChatCompletionChunk:
+        choices = [] if delta is None else [ChunkChoice(index=event.choice, delta=delta, finish_reason=reason)]
         return ChatCompletionChunk(id=self._id, created=self._created, model=self._model, choices=choices)
 
 

@@ -1,22 +1,24 @@
 """OpenAI's Responses: what clients send."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
 
 import app.services.generation as gen
 from app.dto import parameters
-from app.dto.base import Body, Limits, one_system_message
+from app.dto.base import Body, Limits, RequestBody, one_system_message
+from app.dto.openai_chat import EFFORTS, ResponseFormat
 from app.dto.openai_responses_items import InputItem, to_messages
 from app.services.errors import InvalidRequest, UnsupportedParameter
 
 _LOGPROBS = "message.output_text.logprobs"
 # What templates with levels know; the others only think or do not.
-_EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
+_LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 
 
-class ToolParam(Body):
+class ResponsesTool(Body):
     """A tool that the model may use."""
 
     type: str = Field(examples=["function"])
@@ -44,8 +46,17 @@ class Reasoning(Body):
     generate_summary: Literal["auto", "concise", "detailed"] | None = Field(default=None, description="of old: summary")
 
 
-class ResponsesRequest(Body):
+class TextConfig(Body):
+    """What the answer has to be."""
+
+    format: ResponseFormat | None = None
+    verbosity: str | None = None
+
+
+class ResponsesRequest(RequestBody):
     """A conversation to be answered."""
+
+    registry = parameters.RESPONSES
 
     input: str | list[InputItem] = Field(min_length=1, examples=["Hello!"])
     instructions: str = ""
@@ -55,21 +66,16 @@ class ResponsesRequest(Body):
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
-    tools: list[ToolParam] = Field(default_factory=list)
+    tools: list[ResponsesTool] = Field(default_factory=list)
     tool_choice: str | dict[str, Any] = Field(default="auto", description="auto or none")
     reasoning: Reasoning = Field(default_factory=Reasoning)
-    text: dict[str, Any] = Field(default_factory=dict, examples=[{"format": {"type": "text"}}])
+    text: TextConfig = Field(default_factory=TextConfig, examples=[{"format": {"type": "text"}}])
     metadata: dict[str, str] = Field(default_factory=dict)
     store: bool = True
     previous_response_id: str | None = None
     include: list[str] = Field(default_factory=list)
     # What OpenAI checks although this server refuses it.
     top_logprobs: int = Field(default=0, ge=0, le=20)
-
-    @property
-    def ignored(self) -> str:
-        """What was given and has no effect, for the header."""
-        return parameters.ignored(parameters.RESPONSES, self._flat())
 
     @property
     def items(self) -> list[InputItem]:
@@ -83,7 +89,7 @@ class ResponsesRequest(Body):
 
     def to_generation(self, limits: Limits, earlier: Sequence[InputItem] = ()) -> gen.GenerationRequest:
         """Say it in the common vocabulary, after what was said earlier. Raises InvalidRequest for what cannot be."""
-        parameters.check(parameters.RESPONSES, self._flat())
+        self.refuse()
         if _LOGPROBS in self.include:
             raise UnsupportedParameter("include", f"of {_LOGPROBS} is not supported yet")
         limits.check_messages([*earlier, *self.items], "input")
@@ -93,14 +99,18 @@ class ResponsesRequest(Body):
             template_kwargs=self._template_kwargs(),
             sampling=gen.Sampling(temperature=self.temperature, top_p=self.top_p, seed=self.seed),
             max_tokens=None if self.max_output_tokens == -1 else self.max_output_tokens,
+            constraint=self._constraint(),
+            thinking_budget=EFFORTS.get(self.reasoning.effort or ""),
             parse_tool_calls=self._parses_calls(),
         )
 
-    def _flat(self) -> dict[str, Any]:
-        """What was given, with the parts that have rules of their own by their dotted names."""
-        text = {f"text.{name}": value for name, value in self.text.items() if value is not None}
+    def _given(self) -> dict[str, Any]:
+        """What was given, and by its dotted name what has no effect inside of it."""
         unknown = {f"reasoning.{name}": value for name, value in (self.reasoning.model_extra or {}).items()}
-        return self._given() | text | unknown
+        text = {f"text.{name}": value for name, value in (self.text.model_extra or {}).items()}
+        if self.text.verbosity is not None:
+            text["text.verbosity"] = self.text.verbosity
+        return super()._given() | unknown | text
 
     def _conversation(self, earlier: Sequence[InputItem]) -> tuple[gen.Message, ...]:
         messages = (*to_messages(earlier), *to_messages(self.items))
@@ -116,7 +126,15 @@ class ResponsesRequest(Body):
             return {}
         if effort == "none":
             return {"enable_thinking": False}
-        return {"enable_thinking": True, "reasoning_effort": _EFFORTS[effort]}
+        return {"enable_thinking": True, "reasoning_effort": _LEVELS[effort]}
+
+    def _constraint(self) -> gen.Constraint | None:
+        constraint = self.text.format.to_constraint() if self.text.format else None
+        if constraint is None:
+            return None
+        if self.tools and self._parses_calls():
+            raise InvalidRequest("text.format and tools exclude each other", param="text.format")
+        return replace(constraint, param="text.format")
 
     def _parses_calls(self) -> bool:
         if self.tool_choice in ("auto", "none"):

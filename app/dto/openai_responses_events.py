@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from app.dto.base import Reply
-from app.dto.openai_chat import TimingsReply
+from app.dto.counts import TimingsReply
 from app.dto.openai_responses_items import OutputItem, OutputText, ReasoningText, SummaryText
 
 

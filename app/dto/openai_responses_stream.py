@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 import app.services.generation as gen
 from app.dto.base import Dialect, Reply
-from app.dto.openai_chat import TimingsReply
+from app.dto.counts import TimingsReply
 from app.dto.openai_responses import ResponsesRequest
 from app.dto.openai_responses_events import (
     ArgumentsDelta,
@@ -214,7 +214,7 @@ def _begun(request: ResponsesRequest, store: bool) -> ResponseReply:
         reasoning=ReasoningReply(effort=reasoning.effort, summary=reasoning.summary or reasoning.generate_summary),
         store=store,
         temperature=request.temperature,
-        text={"format": {"type": "text"}} | request.text,
+        text={"format": {"type": "text"}} | request.text.model_dump(mode="json", by_alias=True, exclude_unset=True),
         tool_choice=str(request.tool_choice),
         tools=[tool.model_dump(mode="json") for tool in request.tools],
         top_p=request.top_p,

@@ -36,38 +36,42 @@ def _refused(name: str, note: str, *harmless: Any) -> Parameter:
     return Parameter(name, "refused", note, harmless)
 
 
-CHAT: tuple[Parameter, ...] = (
-    *_honoured(
-        messages="roles system, developer, user, assistant, tool; text parts are joined by a newline",
-        model="any name is answered by the model that is served; the answer says which",
-        stream="server-sent events",
-        stream_options="include_usage",
-        max_tokens="-1 or absent is up to the context, 0 computes the prompt only",
-        max_completion_tokens="wins over max_tokens",
-        n_predict="llama.cpp's name; wins over both",
-        temperature="0 takes the most likely token",
-        top_p="0 to 1",
-        top_k="0 or -1 keeps all",
-        min_p="0 to 1",
-        seed="same seed, same answer, alone or beside others",
-        stop="a string or a list; the string itself is never sent",
-        presence_penalty="counts the whole answer",
-        frequency_penalty="counts the whole answer",
-        repetition_penalty="counts the whole answer; 1 is off",
-        repeat_penalty="llama.cpp's name of repetition_penalty",
-        repeat_last_n="how many tokens of the answer the penalties count; -1 is all, 0 turns them off",
-        logit_bias="token id to bias, -100 to 100",
-        ignore_eos="go on past the end token",
-        tools="go to the chat template; calls are parsed",
-        tool_choice="auto and none",
-        chat_template_kwargs="go to the chat template",
-        reasoning_format="none leaves the reasoning in the content; auto and deepseek take it out",
-        continue_final_message="go on with a last message of the assistant",
-        add_generation_prompt="false goes with continue_final_message",
-        return_progress="chunks that say how far the prompt is",
-        timings_per_token="timings on every chunk",
-        sse_ping_interval="seconds of silence before a comment line",
-    ),
+_STREAMED = _honoured(
+    return_progress="chunks that say how far the prompt is",
+    timings_per_token="timings on every chunk",
+    sse_ping_interval="seconds of silence before a comment line",
+)
+_SAMPLED = _honoured(
+    temperature="0 takes the most likely token",
+    top_p="0 to 1",
+    top_k="0 or -1 keeps all",
+    min_p="0 to 1",
+    seed="same seed, same answer, alone or beside others",
+    stop="a string or a list; the string itself is never sent",
+    presence_penalty="counts the whole answer",
+    frequency_penalty="counts the whole answer",
+    repetition_penalty="counts the whole answer; 1 is off",
+    repeat_penalty="llama.cpp's name of repetition_penalty",
+    repeat_last_n="how many tokens of the answer the penalties count; -1 is all, 0 turns them off",
+    logit_bias="token id to bias, -100 to 100, or llama.cpp's list of pairs, in which false bans a token",
+    ignore_eos="go on past the end token; not under a grammar, which ends with it",
+)
+_BOUND = _honoured(
+    json_schema="the answer is JSON of this schema; it always parses, max_tokens permitting",
+    grammar="GBNF as text; {type, grammar} for gbnf and lark",
+    regex="the whole answer matches it",
+    choice="the answer is one of these strings",
+)
+_LENGTH = _honoured(
+    max_tokens="-1 or absent is up to the context, 0 computes the prompt only",
+    max_completion_tokens="wins over max_tokens",
+    n_predict="llama.cpp's name; wins over both",
+)
+_SERVED = _honoured(
+    model="any name is answered by the model that is served; the answer says which",
+    stream="server-sent events",
+)
+_WITHOUT_EFFECT = (
     *_ignored(
         "changes nothing in the answer",
         *("user", "metadata", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
@@ -80,16 +84,33 @@ CHAT: tuple[Parameter, ...] = (
         *("dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"),
         *("xtc_threshold", "n_keep", "n_discard", "t_max_predict_ms", "n_indent"),
     ),
-    _refused("n", "more than one answer is not supported yet", 1),
-    _refused("logprobs", "is not supported yet", False),
-    _refused("top_logprobs", "is not supported yet", 0),
+)
+
+CHAT: tuple[Parameter, ...] = (
+    *_honoured(messages="roles system, developer, user, assistant, tool; text parts are joined by a newline"),
+    *_SERVED,
+    *_honoured(stream_options="include_usage"),
+    *_LENGTH,
+    *_SAMPLED,
+    *_honoured(response_format="text, json_object and json_schema; the answer always parses, max_tokens permitting"),
+    *_BOUND,
+    *_honoured(
+        reasoning_effort="none 0, minimal 128, low 512, medium 2048, high 8192 tokens of reasoning",
+        thinking_budget_tokens="wins over reasoning_effort; leaves a quarter of max_tokens for the answer; -1 is none",
+        n="1 to 8 answers; the prompt is computed once",
+        logprobs="of the answer's tokens, not of the reasoning",
+        top_logprobs="0 to 20",
+        tools="go to the chat template; calls are parsed",
+        tool_choice="auto and none",
+        chat_template_kwargs="go to the chat template",
+        reasoning_format="none leaves the reasoning in the content; auto and deepseek take it out",
+        continue_final_message="go on with a last message of the assistant",
+        add_generation_prompt="false goes with continue_final_message",
+    ),
+    *_STREAMED,
+    *_WITHOUT_EFFECT,
     _refused("n_probs", "is not supported yet", 0),
-    _refused("response_format", "other than text is not supported yet", {"type": "text"}),
-    _refused("json_schema", "is not supported yet", {}),
-    _refused("grammar", "is not supported yet", ""),
     _refused("parallel_tool_calls", "of false cannot be enforced yet", True),
-    _refused("reasoning_effort", "is not supported yet; chat_template_kwargs.enable_thinking does that"),
-    _refused("thinking_budget_tokens", "is not supported yet", -1),
     _refused("xtc_probability", "is not supported yet", 0, 0.0),
     _refused("service_tier", "other than auto and default does not exist here", "auto", "default"),
     _refused("modalities", "other than text are not supported", ["text"]),
@@ -102,6 +123,155 @@ CHAT: tuple[Parameter, ...] = (
     _refused("input", "begins a turn of memory mode, which this server does not offer yet"),
     _refused("python_code", "belongs to memory mode, which this server does not offer yet", ""),
 )
+
+_TEXT_ONLY = (
+    _refused("response_format", "belongs to chat completions; use json_schema, grammar, regex or choice"),
+    _refused("xtc_probability", "is not supported yet", 0, 0.0),
+    _refused("lora", "is not supported yet", []),
+)
+_PROMPT = "a string, token ids, both mixed, or {prompt_string}; a list of strings or of lists is several prompts"
+
+COMPLETION: tuple[Parameter, ...] = (
+    *_honoured(prompt=_PROMPT, suffix="for models with fill-in-the-middle tokens", echo="the prompt before the answer"),
+    *_SERVED,
+    *_honoured(
+        stream_options="include_usage moves the usage to a chunk of its own",
+        n="answers to every prompt, each with a seed of its own",
+        logprobs="alternatives to each token, 0 to 20; OpenAI's lists and llama.cpp's content",
+    ),
+    *_LENGTH,
+    *_SAMPLED,
+    *_BOUND,
+    *_STREAMED,
+    *_WITHOUT_EFFECT,
+    _refused("best_of", "is not supported; n gives several answers", 1),
+    _refused("n_probs", "is llama.cpp's; use logprobs", 0),
+    _refused("return_tokens", "is llama.cpp's; POST /completion has it", False),
+    _refused("service_tier", "other than auto and default does not exist here", "auto", "default"),
+    *_TEXT_ONLY,
+)
+
+_NATIVE = (
+    *_SERVED,
+    *_LENGTH,
+    *_SAMPLED,
+    *_BOUND,
+    *_STREAMED,
+    *_honoured(
+        response_fields="names of fields to answer with; a/b takes b out of a",
+        n_probs="how many of the most likely tokens are told with each token, before sampling; 0 to 100",
+        return_tokens="the ids of the answer's tokens, without the end token",
+    ),
+    *_WITHOUT_EFFECT,
+    _refused("post_sampling_probs", "is not supported", False),
+    _refused("n_cmpl", "is not supported; a prompt can stand in the list several times", 1),
+    _refused("image_data", "is not supported: this model reads text only", []),
+    *_TEXT_ONLY,
+)
+
+NATIVE: tuple[Parameter, ...] = (*_honoured(prompt=_PROMPT), *_NATIVE)
+
+INFILL: tuple[Parameter, ...] = (
+    *_honoured(
+        input_prefix="what stands before the answer",
+        input_suffix="what stands after it",
+        prompt="is put after input_prefix",
+    ),
+    *_NATIVE,
+    _refused("input_extra", "is not supported yet", []),
+)
+
+TOKENIZE: tuple[Parameter, ...] = (
+    *_honoured(
+        content="a string, or strings and token ids in a list",
+        add_special="what the model wants before a text",
+        with_pieces="the text of every token, or its bytes where they are a part of a character",
+    ),
+    _refused("parse_special", "of false is not supported: control tokens in a text are always taken as such", True),
+)
+
+DETOKENIZE: tuple[Parameter, ...] = _honoured(tokens="token ids")
+
+# By the first route of the dialect.
+_LOCAL = "changes nothing in the answer"
+
+MESSAGES: tuple[Parameter, ...] = (
+    *_honoured(
+        messages="text, thinking, tool_use and tool_result blocks; a last message of the assistant is continued",
+        system="text or text blocks; Claude Code's changing billing line is dropped, so that prompts share a prefix",
+        model="any name is answered by the model that is served; the answer says which",
+        max_tokens="-1 or absent is up to the context, 0 computes the prompt only",
+        stream="server-sent events",
+        stop_sequences="stop_reason stop_sequence, and which one it was",
+        temperature="0 takes the most likely token",
+        top_k="0 or -1 keeps all",
+        top_p="0 to 1",
+        seed="ours: same seed, same answer",
+        tools="of one's own, with input_schema",
+        tool_choice="auto and none",
+        thinking="enabled and disabled turn it on and off, adaptive is the model's own way; budget_tokens bounds it",
+        output_config="format is enforced: JSON of a schema",
+        output_format="of old: output_config.format",
+    ),
+    *_ignored("a model here has one effort", "output_config.effort"),
+    *_ignored(
+        _LOCAL,
+        *("metadata", "cache_control", "context_management", "betas", "inference_geo", "speed", "diagnostics"),
+        *("user_profile_id", "workspace_id"),
+    ),
+    _refused("container", "is not supported"),
+    _refused("mcp_servers", "are not supported", []),
+    _refused("service_tier", "other than auto and standard_only does not exist here", "auto", "standard_only"),
+)
+
+RESPONSES: tuple[Parameter, ...] = (
+    *_honoured(
+        input="text or items: messages, function calls and their outputs, reasoning",
+        instructions="come first, as a system message",
+        model="any name is answered by the model that is served; the answer says which",
+        stream="server-sent events",
+        max_output_tokens="-1 or absent is up to the context, 0 computes the prompt only",
+        temperature="0 takes the most likely token",
+        top_p="0 to 1",
+        seed="ours: same seed, same answer",
+        tools="of type function",
+        tool_choice="auto and none",
+        reasoning="effort none turns thinking off, any other on and bounds it; with summary the thoughts are a summary",
+        text="format text, json_object and json_schema; the latter two are enforced",
+        metadata="is kept with the response",
+        store="keeps the conversation on this machine, for previous_response_id; --store off never does",
+        previous_response_id="goes on with a stored conversation",
+        include="what is not there is left out; logprobs are refused",
+    ),
+    *_ignored("changes nothing in the words", "text.verbosity"),
+    *_ignored("there are no tools on this side", "max_tool_calls"),
+    *_ignored(
+        _LOCAL,
+        *("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
+        *("stream_options", "access_programs", "background_options"),
+    ),
+    _refused("parallel_tool_calls", "of false cannot be enforced yet", True),
+    _refused("top_logprobs", "is not supported yet", 0),
+    _refused("truncation", "other than disabled is not supported: nothing is dropped silently", "disabled"),
+    _refused("background", "is not supported", False),
+    _refused("conversation", "is not supported; previous_response_id is"),
+    _refused("prompt", "refers to what OpenAI keeps, which is not here"),
+    _refused("context_management", "is not supported", []),
+    _refused("moderation", "is not supported"),
+    _refused("image", "is not supported"),
+    _refused("service_tier", "other than auto and default does not exist here", "auto", "default"),
+)
+
+REGISTRIES: dict[str, tuple[Parameter, ...]] = {
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": COMPLETION,
+    "/completion": NATIVE,
+    "/infill": INFILL,
+    "/tokenize": TOKENIZE,
+    "/detokenize": DETOKENIZE,
+    "/v1/responses": RESPONSES,
+    "/v1/messages": MESSAGES,
+}
 
 
 def check(parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> None:
@@ -125,76 +295,3 @@ def _without_effect(parameters: tuple[Parameter, ...], given: Mapping[str, Any])
         parameter = known.get(name)
         if (parameter is None or parameter.treatment == "ignored") and _NAME.fullmatch(name):
             yield name
-
-
-_LOCAL = "changes nothing in the answer"
-
-MESSAGES: tuple[Parameter, ...] = (
-    *_honoured(
-        messages="text, thinking, tool_use and tool_result blocks; a last message of the assistant is continued",
-        system="text or text blocks; Claude Code's changing billing line is dropped, so that prompts share a prefix",
-        model="any name is answered by the model that is served; the answer says which",
-        max_tokens="-1 or absent is up to the context, 0 computes the prompt only",
-        stream="server-sent events",
-        stop_sequences="stop_reason stop_sequence, and which one it was",
-        temperature="0 takes the most likely token",
-        top_k="0 or -1 keeps all",
-        top_p="0 to 1",
-        seed="ours: same seed, same answer",
-        tools="of one's own, with input_schema",
-        tool_choice="auto and none",
-        thinking="enabled and disabled turn the template's thinking on and off; adaptive is the model's own way",
-        output_config="effort is ignored, format is refused",
-    ),
-    *_ignored("is not enforced yet", "thinking.budget_tokens"),
-    *_ignored("a model here has one effort", "output_config.effort"),
-    *_ignored(
-        _LOCAL,
-        *("metadata", "cache_control", "context_management", "betas", "inference_geo", "speed", "diagnostics"),
-        *("user_profile_id", "workspace_id"),
-    ),
-    _refused("output_config.format", "is not supported yet"),
-    _refused("output_format", "is not supported yet"),
-    _refused("container", "is not supported"),
-    _refused("mcp_servers", "are not supported", []),
-    _refused("service_tier", "other than auto and standard_only does not exist here", "auto", "standard_only"),
-)
-
-RESPONSES: tuple[Parameter, ...] = (
-    *_honoured(
-        input="text or items: messages, function calls and their outputs, reasoning",
-        instructions="come first, as a system message",
-        model="any name is answered by the model that is served; the answer says which",
-        stream="server-sent events",
-        max_output_tokens="-1 or absent is up to the context, 0 computes the prompt only",
-        temperature="0 takes the most likely token",
-        top_p="0 to 1",
-        seed="ours: same seed, same answer",
-        tools="of type function",
-        tool_choice="auto and none",
-        reasoning="effort none turns thinking off, any other on; with summary the thoughts come as a summary",
-        text="format text",
-        metadata="is kept with the response",
-        store="keeps the conversation on this machine, for previous_response_id; --store off never does",
-        previous_response_id="goes on with a stored conversation",
-        include="what is not there is left out; logprobs are refused",
-    ),
-    *_ignored("changes nothing in the words", "text.verbosity"),
-    *_ignored("there are no tools on this side", "max_tool_calls"),
-    *_ignored(
-        _LOCAL,
-        *("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
-        *("stream_options", "access_programs", "background_options"),
-    ),
-    _refused("text.format", "other than text is not supported yet", {"type": "text"}),
-    _refused("parallel_tool_calls", "of false cannot be enforced yet", True),
-    _refused("top_logprobs", "is not supported yet", 0),
-    _refused("truncation", "other than disabled is not supported: nothing is dropped silently", "disabled"),
-    _refused("background", "is not supported", False),
-    _refused("conversation", "is not supported; previous_response_id is"),
-    _refused("prompt", "refers to what OpenAI keeps, which is not here"),
-    _refused("context_management", "is not supported", []),
-    _refused("moderation", "is not supported"),
-    _refused("image", "is not supported"),
-    _refused("service_tier", "other than auto and default does not exist here", "auto", "default"),
-)

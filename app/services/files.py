@@ -1,20 +1,60 @@
-"""Files that are whole or not there, whatever happens while they are written."""
+"""Files of a model, read with errors that say which one is bad and why."""
 
-import os
-import tempfile
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from app.services.errors import LoadFailed
 
 
-def write_atomically(target: Path, content: bytes) -> None:
-    """Write a file for its owner alone. Raises OSError; what was there then stays."""
-    # The same folder, so that the rename cannot cross file systems.
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+@contextmanager
+def explained(path: object) -> Iterator[None]:
+    """Turn what the system says of a path into a LoadFailed."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(handle)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        raise bad(error.filename or path, f"cannot be read: {(error.strerror or 'unknown reason').lower()}.") from error
+    except (ValueError, RuntimeError) as error:
+        raise bad(path, f"is no usable path: {error}.") from error
+
+
+def bad(path: object, what: str) -> LoadFailed:
+    """Make the error that says what is wrong with a path."""
+    # A path may hold bytes that are no UTF-8; a message must not.
+    return LoadFailed(f"{path} {what}".encode("utf-8", "replace").decode())
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Read the JSON object in a file. Raises LoadFailed."""
+    try:
+        content = json.loads(read(path))
+    except (ValueError, RecursionError) as error:
+        raise bad(path, f"is no JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise bad(path, "is no JSON object.")
+    return content
+
+
+def read(path: Path) -> bytes:
+    """Read a file that may be neither missing nor empty. Raises LoadFailed."""
+    if path.is_symlink() and not path.exists():
+        raise bad(path, "points to a file that is not there: its download has not finished.")
+    if not path.is_file():
+        raise bad(path, "is missing.")
+    content = path.read_bytes()
+    if not content:
+        raise bad(path, "is empty.")
+    return content
+
+
+def check_object(path: Path, content: bytes) -> None:
+    """Raise LoadFailed for content that is no JSON object."""
+    try:
+        # Raw checks the syntax and builds nothing: these files are large.
+        msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+    except (ValueError, RecursionError) as error:
+        raise bad(path, f"is no JSON object: {error}.") from error

@@ -8,10 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 FinishReason = Literal["stop", "length", "tool_calls"]
+FinishCause = Literal["end_token", "stop_string", "max_tokens", "context", "repetition"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfChoice:
+    """What is said of one answer: `choice` counts the answers of a request that has several, from 0."""
+
+    choice: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(OfChoice):
     """A call the model made, or one that a client gives back. `arguments` is JSON text, as on the wire."""
 
     index: int
@@ -52,17 +60,33 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationRequest:
-    """Everything the engine needs for one answer."""
+class Constraint:
+    """What the answer has to be, as a grammar. `param` is the parameter that asks for it."""
 
-    messages: tuple[Message, ...]
+    kind: Literal["json_schema", "regex", "choice", "gbnf", "lark"]
+    text: str  # a JSON schema, a pattern, a JSON list of strings, or a grammar
+    param: str
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """Everything the engine needs for one answer: a conversation, or a `prompt` that goes past the chat template."""
+
+    messages: tuple[Message, ...] = ()
+    prompt: tuple[str | int, ...] | None = None  # text and token ids, in any order
+    suffix: str | None = None  # what follows the answer: the model fills in between the prompt and this
     tools: tuple[Mapping[str, Any], ...] = ()  # OpenAI function tools, as the chat template takes them
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     continue_final_message: bool = False  # go on with the last assistant message instead of answering it
     sampling: Sampling = field(default_factory=Sampling)
+    answers: int = 1  # to the same prompt, which is computed once
     max_tokens: int | None = None  # None is up to the context; 0 is prefill only
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    constraint: Constraint | None = None  # binds the answer, not the reasoning before it
+    logprobs: int | None = None  # None is none; else how many alternatives each token comes with
+    thinking_budget: int | None = None  # tokens of reasoning, after which it is closed; None is no bound
+    stop_repetition: bool = True  # end an answer that only repeats itself
     parse_tool_calls: bool = True  # False leaves the calls in the text
     split_reasoning: bool = True  # False leaves the reasoning and its tags in the text
 
@@ -79,17 +103,46 @@ class Timings:
     first_token_ms: float  # from the acceptance of the request
     total_ms: float
 
+    @classmethod
+    def together(cls, several: Sequence["Timings"], answers: int = 1) -> "Timings":
+        """Sum up answers that were made side by side: tokens add, the longest time counts.
+
+        They come in the order of their prompts, so many answers to each; a prompt counts once.
+        """
+        return cls(
+            cached_tokens=sum(one.cached_tokens for one in several[::answers]),
+            prompt_tokens=sum(one.prompt_tokens for one in several[::answers]),
+            prompt_ms=max(one.prompt_ms for one in several),
+            completion_tokens=sum(one.completion_tokens for one in several),
+            completion_ms=max(one.completion_ms for one in several),
+            first_token_ms=min(one.first_token_ms for one in several),
+            total_ms=max(one.total_ms for one in several),
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class CacheUse:
+    """How much of the prompt was known, and why not more: `first_diff` is the index of the first token that differs
+    from the nearest prompt that is known."""
+
+    cached_tokens: int
+    reason: Literal["whole", "first_diff", "evicted", "not_stored"]
+    first_diff: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started(OfChoice):
     """The request is accepted and its prompt is about to be computed."""
 
     model: str
     prompt_tokens: int
+    prompt: str = ""  # as text
+    context_length: int = 0  # tokens
+    defaults: Sampling = Sampling()  # what the model samples with where the request says nothing
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(OfChoice):
     """So much of the prompt is computed; `done` counts the cached tokens too."""
 
     done: int
@@ -99,15 +152,26 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class TokenLogprob:
+    """How likely a token was, before penalties and temperature; natural logarithm, rounded."""
+
+    token: int
+    data: bytes
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()  # the most likely tokens instead, the best first
+
+
+@dataclass(frozen=True, slots=True)
+class Text(OfChoice):
     """A piece of the answer."""
 
     text: str
     timings: Timings
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Reasoning:
+class Reasoning(OfChoice):
     """A piece of the model's thoughts."""
 
     text: str
@@ -115,19 +179,25 @@ class Reasoning:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(OfChoice):
     """The answer is whole. `stop` is the stop string that ended it, if one did."""
 
     reason: FinishReason
     stop: str | None
     timings: Timings
+    cause: FinishCause = "end_token"
+    cache: CacheUse = CacheUse(0, "not_stored")
 
 
 Event = Started | Progress | Text | Reasoning | ToolCall | Finished
 
 
 class Generation(Protocol):
-    """One answer in the making: read its events until Finished, or cancel it."""
+    """An answer in the making, or several: read the events until every one is Finished, or cancel it."""
+
+    @property
+    def choices(self) -> int:
+        """How many answers there will be."""
 
     async def ready(self) -> Sequence[Event]:
         """Wait for events and give all that have come; none after `wake`. Raises what ended the answer."""
@@ -143,20 +213,26 @@ class Generation(Protocol):
 class Completion:
     """The whole answer: a fold over the events that a stream would send."""
 
-    model: str = ""
-    prompt_tokens: int = 0
+    started: Started | None = None
     text: str = ""
     reasoning: str = ""
     tool_calls: list[ToolCall] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     finished: Finished | None = None
+
+    @property
+    def model(self) -> str:
+        """The model that answers."""
+        return self.started.model if self.started else ""
 
     def add(self, event: Event) -> None:
         """Take in the next event."""
         match event:
             case Started():
-                self.model, self.prompt_tokens = event.model, event.prompt_tokens
+                self.started = event
             case Text():
                 self.text += event.text
+                self.logprobs.extend(event.logprobs)
             case Reasoning():
                 self.reasoning += event.text
             case ToolCall():

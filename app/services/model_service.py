@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,10 +15,11 @@ from app.services import bootstrap, catalog, memory_path, session
 from app.services.catalog import ModelFolder
 from app.services.engine.engine import Engine
 from app.services.engine.running import RunningGeneration
-from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, PromptTooLong, Unavailable
+from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, Unavailable
 from app.services.facts import ModelFacts
 from app.services.generation import Generation, GenerationRequest, Message
 from app.services.session import Session
+from app.services.several import Several
 from app.settings import Settings
 
 if TYPE_CHECKING:  # it imports MLX, which belongs on the engine thread
@@ -45,13 +46,23 @@ class ModelService:
     """A singleton of the application. Its methods are for the event loop."""
 
     def __init__(
-        self, settings: Settings, on_progress: Callable[[str, float], None] = lambda model, done: None
+        self,
+        settings: Settings,
+        on_progress: Callable[[str, float], None] = lambda model, done: None,
+        on_stuck: Callable[[], None] = lambda: None,
     ) -> None:
+        self.stuck: str | None = None  # why nothing can be answered, although a model is loaded
+        self._on_stuck = on_stuck
+        self._at_work = asyncio.Event()  # set while answers are under way
         self._on_progress = on_progress  # called on the engine thread with a model's id and 0 to 1
         self.last_error: str | None = None  # of the last load, None once one has worked
         self._settings = settings
         self._engine = Engine(
-            max_rows=settings.max_batch, cache_bytes=settings.cache_ram, context_length=settings.context_length
+            max_rows=settings.max_batch,
+            cache_bytes=settings.cache_ram,
+            context_length=settings.context_length,
+            store_folder=settings.data_dir / "prefixes",
+            store_bytes=settings.cache_disk,
         )
         self._model: LoadedModel | None = None
         self._session: Session | None = None
@@ -68,11 +79,12 @@ class ModelService:
         candidates = bootstrap.candidates(self._settings)
         if candidates:
             self._loading = Loading(candidates[0].session.model, time.monotonic())
-        first = asyncio.create_task(self._load_first(candidates))
+        tasks = [asyncio.create_task(self._load_first(candidates)), asyncio.create_task(self._watch())]
         try:
             yield
         finally:
-            first.cancel()
+            for task in tasks:
+                task.cancel()
             await asyncio.to_thread(self._engine.stop)
 
     @property
@@ -94,6 +106,8 @@ class ModelService:
         """Give the model that answers. Raises Unavailable while the first one loads, NothingLoaded without one."""
         if self._draining:
             raise Unavailable("The server is shutting down", retry_after=5, code="shutting_down")
+        if self.stuck is not None:
+            raise Unavailable(self.stuck, retry_after=5, code="engine_stuck")
         if self._model is not None:
             return self._model
         self.require_no_load()
@@ -105,27 +119,47 @@ class ModelService:
             raise Unavailable("Loading model", retry_after=loading.seconds_left(), code="loading")
 
     async def generate(self, request: GenerationRequest) -> Generation:
-        """Begin an answer. Returns once the request is accepted; raises AppError for what is refused."""
+        """Begin the answers to a request, one as a rule, to be read as one.
+
+        Returns once the request is accepted; raises AppError for what is refused.
+        """
+        return await self.generate_all((request,))
+
+    async def generate_all(self, requests: Sequence[GenerationRequest]) -> Generation:
+        """Begin the answers to several requests side by side: all of them or, with an AppError, none."""
         model = self.require()
         self._require_place()
-        self._preparing += 1
+        self._preparing += len(requests)
         try:
-            prompt = await self._engine.prepare(model, self._with_system_prompt(request))
+            prompts = [await self._engine.prepare(model, self._with_system_prompt(request)) for request in requests]
         finally:
-            self._preparing -= 1
-        generation = self._engine.submit(model, prompt, request)
-        self._running.add(generation)
-        generation.over.add_done_callback(lambda _: self._running.discard(generation))
-        return generation
+            self._preparing -= len(requests)
+        generations = [
+            generation
+            for prompt, request in zip(prompts, requests, strict=True)
+            for generation in self._engine.submit(model, prompt, request)
+        ]
+        self._at_work.set()
+        for generation in generations:
+            self._running.add(generation)
+            generation.over.add_done_callback(partial(self._forget, generation))
+        return generations[0] if len(generations) == 1 else Several(generations)
 
-    async def count_tokens(self, request: GenerationRequest) -> int:
-        """Count the tokens of a prompt, also of one that would not fit. Raises AppError for what is refused."""
-        model = self.require()
-        try:
-            prompt = await self._engine.prepare(model, self._with_system_prompt(request))
-        except PromptTooLong as error:
-            return error.prompt_tokens
-        return len(prompt.tokens)
+    async def render(self, request: GenerationRequest) -> str:
+        """Give the prompt that a conversation becomes. Raises AppError."""
+        return await self._engine.off_loop(self.require().prompts.render, self._with_system_prompt(request))
+
+    async def count(self, request: GenerationRequest) -> int:
+        """Count the tokens of the prompt that a request becomes, whether or not it fits. Raises AppError."""
+        return await self._engine.off_loop(self.require().prompts.count, self._with_system_prompt(request))
+
+    async def tokenize(self, content: tuple[str | int, ...], *, special: bool) -> list[tuple[int, bytes]]:
+        """Give the token ids of text and ids, each with its bytes. Raises AppError."""
+        return await self._engine.off_loop(self.require().tokenize, content, special=special)
+
+    async def detokenize(self, tokens: list[int]) -> str:
+        """Give the text of token ids. Raises AppError."""
+        return await self._engine.off_loop(self.require().detokenize, tokens)
 
     async def start(self, wanted: Session) -> None:
         """Load the model of a session and save the session.
@@ -165,8 +199,25 @@ class ModelService:
         self._draining = True
         if self._running and seconds > 0:
             await asyncio.wait([generation.over for generation in self._running], timeout=seconds)
+        self._fail_all(Unavailable("The server is shutting down", code="shutting_down"))
+
+    def _fail_all(self, error: AppError) -> None:
         for generation in list(self._running):
-            generation.fail(Unavailable("The server is shutting down", code="shutting_down"))
+            generation.fail(error)
+
+    async def _watch(self) -> None:
+        """Notice a step that does not return; sleeps while there is nothing to watch."""
+        limit = self._settings.watchdog_seconds
+        while limit > 0:
+            await self._at_work.wait()
+            await asyncio.sleep(min(5.0, limit / 10))
+            if (seconds := self._engine.stuck_for()) <= limit:
+                self.stuck = None
+            elif self.stuck is None:
+                self.stuck = f"The engine has not come back from a step for {seconds:.0f} s"
+                log.error("engine stuck", seconds=round(seconds))
+                self._fail_all(Unavailable(self.stuck, code="engine_stuck"))
+                self._on_stuck()
 
     async def _load_first(self, candidates: list[bootstrap.Candidate]) -> None:
         async with self._one_at_a_time:
@@ -236,6 +287,11 @@ class ModelService:
         if not self._settings.skip_session_persist:
             await asyncio.to_thread(session.write, self._settings.session_file, saved)
 
+    def _forget(self, generation: RunningGeneration, _: object) -> None:
+        self._running.discard(generation)
+        if not self._running:
+            self._at_work.clear()
+
     def _require_place(self) -> None:
         waiting = len(self._running) + self._preparing - self._settings.max_batch
         if waiting >= self._settings.max_queue:
@@ -248,7 +304,7 @@ class ModelService:
 
     def _with_system_prompt(self, request: GenerationRequest) -> GenerationRequest:
         prompt = self._session.system_prompt if self._session else ""
-        if not prompt or any(message.role == "system" for message in request.messages):
+        if not prompt or request.prompt is not None or any(message.role == "system" for message in request.messages):
             return request
         return replace(request, messages=(Message("system", prompt), *request.messages))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from app.services.files import write_atomically
+from app.services.atomic import write_atomically
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from threading import Lock
 
 import structlog
 
-from app.services.files import write_atomically
+from app.services.atomic import write_atomically
 
 log = structlog.get_logger(__name__)
 

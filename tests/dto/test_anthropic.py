@@ -9,7 +9,7 @@ from app.dto.anthropic import MessagesRequest
 from app.dto.anthropic_replies import MessageStream
 from app.dto.base import Limits
 from app.services.errors import InvalidRequest, PromptTooLong, Unavailable, UnprocessableBody, UnsupportedParameter
-from app.services.generation import Event, GenerationRequest, Message, Sampling, ToolCall
+from app.services.generation import Constraint, Event, GenerationRequest, Message, Sampling, ToolCall
 from tests.scripted import answer, thought
 
 USER = {"role": "user", "content": "Hi"}
@@ -51,7 +51,9 @@ def test_every_parameter_arrives() -> None:
     ],
 )
 def test_thinking_is_the_templates(thinking: dict[str, Any], kwargs: dict[str, bool]) -> None:
-    assert generation(thinking=thinking).template_kwargs == kwargs
+    asked = generation(thinking=thinking)
+    assert asked.template_kwargs == kwargs
+    assert asked.thinking_budget == {"enabled": 1024, "disabled": 0, "adaptive": None}[thinking["type"]]
 
 
 @pytest.mark.parametrize(
@@ -149,13 +151,25 @@ def test_tools_become_functions() -> None:
         ),
         ({"tools": [TOOL | {"strict": True}]}, "tools.0.strict"),
         ({"tools": [TOOL, {"type": "web_search_20250305", "name": "web_search"}]}, "tools.1.type"),
-        ({"output_config": {"format": {"type": "json_schema", "schema": {}}}}, "output_config.format"),
     ],
 )
 def test_what_cannot_be_enforced_is_refused(more: dict[str, Any], param: str) -> None:
     with pytest.raises(UnsupportedParameter) as refusal:
         generation(**more)
     assert refusal.value.param == param
+
+
+def test_a_format_is_a_constraint() -> None:
+    schema = {"type": "json_schema", "schema": {"type": "object"}}
+    for more, param in (
+        ({"output_config": {"format": schema, "effort": "low"}}, "output_config.format"),
+        ({"output_format": schema}, "output_format"),
+    ):
+        assert generation(**more).constraint == Constraint("json_schema", '{"type": "object"}', param)
+        with pytest.raises(InvalidRequest) as refusal:
+            generation(tools=[TOOL], **more)
+        assert refusal.value.param == param
+        assert generation(tools=[TOOL], tool_choice={"type": "none"}, **more).constraint is not None
 
 
 @pytest.mark.parametrize(
@@ -200,13 +214,13 @@ def test_limits_hold() -> None:
 
 def test_what_has_no_effect_is_named() -> None:
     more = {
-        "thinking": {"type": "enabled", "budget_tokens": 2000},
+        "thinking": {"type": "enabled", "budget_tokens": 2000, "new": 1},
         "output_config": {"effort": "high"},
         "metadata": {"user_id": "x"},
         "context_management": {"edits": []},
         "new_in_2027": 1,
     }
-    named = "context_management, metadata, new_in_2027, output_config.effort, thinking.budget_tokens"
+    named = "context_management, metadata, new_in_2027, output_config.effort, thinking.new"
     assert request(**more).ignored == named
     assert request(thinking={"type": "disabled"}).ignored == ""
 

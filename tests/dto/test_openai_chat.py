@@ -253,7 +253,7 @@ def fold(events: list[Event]) -> dict[str, Any]:
     completion = Completion()
     for event in events:
         completion.add(event)
-    body: dict[str, Any] = msgspec.to_builtins(ChatCompletion.of(completion))
+    body: dict[str, Any] = msgspec.to_builtins(ChatCompletion.of([completion]))
     return body
 
 

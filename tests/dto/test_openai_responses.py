@@ -1,5 +1,6 @@
 """OpenAI's Responses to the common vocabulary and back, without a server."""
 
+import json
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from app.dto.openai_responses_items import InputItem
 from app.dto.openai_responses_stored import StoredResponse
 from app.dto.openai_responses_stream import ResponseStream
 from app.services.errors import InvalidRequest, ServerError, Unavailable, UnprocessableBody, UnsupportedParameter
-from app.services.generation import Event, GenerationRequest, Message, Sampling, ToolCall
+from app.services.generation import Constraint, Event, GenerationRequest, Message, Sampling, ToolCall
 from tests.scripted import answer, thought
 
 TOOL = {"type": "function", "name": "add", "description": "Adds", "parameters": {"type": "object"}}
@@ -47,17 +48,37 @@ def test_every_parameter_arrives() -> None:
 
 
 @pytest.mark.parametrize(
-    ("effort", "kwargs"),
+    ("effort", "kwargs", "budget"),
     [
-        (None, {}),
-        ("none", {"enable_thinking": False}),
-        ("minimal", {"enable_thinking": True, "reasoning_effort": "low"}),
-        ("medium", {"enable_thinking": True, "reasoning_effort": "medium"}),
-        ("xhigh", {"enable_thinking": True, "reasoning_effort": "high"}),
+        (None, {}, None),
+        ("none", {"enable_thinking": False}, 0),
+        ("minimal", {"enable_thinking": True, "reasoning_effort": "low"}, 128),
+        ("medium", {"enable_thinking": True, "reasoning_effort": "medium"}, 2048),
+        ("xhigh", {"enable_thinking": True, "reasoning_effort": "high"}, None),
     ],
 )
-def test_effort_is_the_templates(effort: str | None, kwargs: dict[str, Any]) -> None:
-    assert generation(reasoning={"effort": effort}).template_kwargs == kwargs
+def test_effort_turns_thinking_on_and_off_and_bounds_it(
+    effort: str | None, kwargs: dict[str, Any], budget: int | None
+) -> None:
+    asked = generation(reasoning={"effort": effort})
+    assert (asked.template_kwargs, asked.thinking_budget) == (kwargs, budget)
+
+
+@pytest.mark.parametrize(
+    ("form", "schema"),
+    [
+        ({"type": "json_object"}, {"type": "object"}),
+        ({"type": "json_schema", "name": "a", "schema": {"type": "array"}, "strict": True}, {"type": "array"}),
+    ],
+)
+def test_a_format_is_a_constraint(form: dict[str, Any], schema: dict[str, Any]) -> None:
+    asked = {"text": {"format": form}}
+    assert generation(**asked).constraint == Constraint("json_schema", json.dumps(schema), "text.format")
+    assert whole(answer("a"), **asked)["text"] == asked["text"]
+    with pytest.raises(InvalidRequest) as refusal:
+        generation(tools=[TOOL], **asked)
+    assert refusal.value.param == "text.format"
+    assert generation(text={"format": {"type": "text"}}).constraint is None
 
 
 def test_a_conversation_arrives_with_all_it_carries() -> None:
@@ -119,7 +140,6 @@ def test_tools_become_functions() -> None:
         ({"tool_choice": {"type": "function", "name": "add"}}, "tool_choice"),
         ({"tools": [TOOL | {"strict": True}]}, "tools.0.strict"),
         ({"tools": [TOOL, {"type": "web_search"}]}, "tools.1.type"),
-        ({"text": {"format": {"type": "json_object"}}}, "text.format"),
         ({"include": ["message.output_text.logprobs"]}, "include"),
         ({"asked": [{"type": "item_reference", "id": "msg_1"}]}, "input.0"),
         ({"asked": [said("user", "a"), {"type": "computer_call"}]}, "input.1"),

@@ -2,6 +2,7 @@
 
 import importlib
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import pytest
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 from mlx_lm.utils import load_tokenizer
 
+from app.services.engine import batches
+from app.services.engine.batch import Batch
+from app.services.engine.batches import Batches
+from app.services.engine.prefix_cache import PrefixCache
 from app.services.engine.row import Row, kept_tokens
 from app.services.engine.runner import Runner
 from app.services.engine.running import Outbox
@@ -75,7 +80,7 @@ class Workshop:
             self.model,
             self.vocabulary,
             max_rows=max_rows,
-            cache_bytes=cache_bytes,
+            prefixes=PrefixCache(cache_bytes),
             overlap=overlap,
             outbox=Outbox(),
         )
@@ -181,6 +186,105 @@ def test_an_end_token_ends_a_row_and_no_tokens_means_prompt_only(workshop: Works
     finish(workshop.runner(), [ended, none])
     assert ended.answer == whole[: whole.index(whole[3]) + 1]
     assert (ended.finished, none.finished, none.answer, none.done) == ("stop", "length", [], len(prompt))
+
+
+class Failing:
+    """A model that fails once, at its nth call."""
+
+    def __init__(self, model: Any, at: int) -> None:
+        self._model, self._left = model, at
+
+    def __call__(self, *arguments: Any, **more: Any) -> Any:
+        self._left -= 1
+        if self._left == 0:
+            raise MemoryError("injected")
+        return self._model(*arguments, **more)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+class Collected(Outbox):
+    """An outbox that keeps what is put in, by row order of arrival."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors = 0
+
+    def put(self, generation: Any, events: Any) -> None:
+        self.errors += sum(isinstance(event, ServerError) for event in events)
+
+
+@pytest.mark.parametrize("fails_at", range(1, 7))
+def test_wherever_the_model_fails_every_reader_is_told(workshop: Workshop, fails_at: int) -> None:
+    runner = workshop.runner()
+    runner._outbox = told = Collected()
+    failing = Failing(workshop.model, fails_at)
+    runner._model, runner._make_batch = failing, partial(Batch, failing, workshop.vocabulary, overlap=False)
+    runner._batch = Batches(runner._make_batch, **runner._sizes)
+    long, *short = (workshop.row(prompt, Choice(), 30) for prompt in ([9] * 300, *prompts(3, 30)))
+    short[0].siblings = [workshop.row(short[0].prompt, Choice(), 30)]
+    for row in (long, *short):
+        runner.submit(row)
+    with pytest.raises(MemoryError):
+        while runner.busy:
+            runner.step()
+    runner.fail(ServerError())
+    assert told.errors == 5
+    after = workshop.row([5, 6, 7], Choice(), 6)
+    finish(runner, [after])
+    assert after.answer == workshop.alone([5, 6, 7], Choice(), 6)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_rows_of_very_different_length_are_apart_and_get_what_they_would_get_alone(
+    workshop: Workshop, overlap: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_CALL_BYTES", 0)
+    monkeypatch.setattr(batches, "_LOOK_EVERY", 4)
+    runner = workshop.runner(overlap=overlap)
+    runner._batch._call_bytes = 64 * runner._sizes["token_bytes"]  # of one row: lengths matter soon
+    short = [(prompt, CHOICES[i % 6], 60) for i, prompt in enumerate(prompts(5, 20))]
+    long = [(prompt * 9, CHOICES[i + 1], 40) for i, prompt in enumerate(prompts(2, 60))]
+    rows = [workshop.row(*one) for one in (*short, *long)]
+    for row in rows:
+        runner.submit(row)
+    most = 0
+    while runner.busy:
+        runner.step()
+        most = max(most, len(runner._batch._batches))
+    assert [row.answer for row in rows] == [workshop.alone(*one) for one in (*short, *long)]
+    assert most > 1 or not runner._sizes["token_bytes"]
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_batch_splits_when_its_rows_have_grown_apart(workshop: Workshop, overlap: bool) -> None:
+    given = [(prompt, CHOICES[i], 12) for i, prompt in enumerate(prompts(6, 60))]
+    rows = [workshop.row(*one) for one in given]
+    runner = workshop.runner(overlap=overlap)
+    for row in rows:
+        runner.submit(row)
+    while len(runner._batch) < len(rows):
+        runner.step()
+    whole = runner._batch._batches[0]
+    runner._batch._batches.append(whole.part(rows[1:4:2]))
+    while runner.busy:
+        runner.step()
+    assert [row.answer for row in rows] == [workshop.alone(*one) for one in given]
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_several_answers_share_the_prompt_and_are_what_each_would_be_alone(workshop: Workshop, overlap: bool) -> None:
+    prompt = prompts(1, 80)[0] * 3
+    rows = [workshop.row(prompt, choice, 10) for choice in CHOICES[:4]]
+    first = rows[0]
+    first.siblings = rows[1:]
+    neighbour = workshop.row(prompts(2)[1], CHOICES[5], 30)
+    runner = workshop.runner(overlap=overlap)
+    finish(runner, [neighbour, first])
+    assert [row.answer for row in rows] == [workshop.alone(prompt, choice, 10) for choice in CHOICES[:4]]
+    assert [row.cached for row in rows] == [0, *[len(prompt) - 1] * 3]
+    assert neighbour.answer == workshop.alone(prompts(2)[1], CHOICES[5], 30)
 
 
 def test_a_failure_ends_the_rows_and_the_next_is_answered(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,7 +234,7 @@ def test_a_stop_string_that_looks_like_a_mark_wins_over_it() -> None:
 
 def test_a_call_stays_whole_when_it_holds_a_stop_string() -> None:
     said, stopped = speak(list(f"{CALL} end"), JSON, stop=['"b"', "end"], tools=TOOLS)
-    assert said == [(0, "add", {"a": "x", "b": 2}), [" ", False]]
+    assert said == [(0, "add", {"a": "x", "b": 2})]
     assert stopped == "end"
 
 

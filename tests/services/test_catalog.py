@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from app.services import catalog, demo
 from app.services.errors import LoadFailed
+from app.services.hub import hugging_face_cache
 
 
 @pytest.fixture(scope="session")
@@ -437,7 +438,7 @@ def test_caches_are_searched_in_order(entry: Entry, home: dict[str, str], tmp_pa
     ],
 )
 def test_the_hugging_face_cache_is_where_its_own_client_has_it(environ: dict[str, str], hub: str) -> None:
-    assert str(catalog.hugging_face_cache(environ)) == hub
+    assert str(hugging_face_cache(environ)) == hub
 
 
 def test_what_is_available_comes_with_the_reason_why_not(entry: Entry, home: dict[str, str]) -> None:

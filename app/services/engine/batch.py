@@ -4,10 +4,14 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, cast
 
 import mlx.core as mx
+import numpy as np
 
-from app.services.engine.prefix_cache import Layers
+from app.services.engine.prefixes import Layers
 from app.services.engine.row import Row
 from app.services.engine.sampling import Sampler
+from app.services.engine.scores import Score, Scores
+
+Drawn = tuple[Row, int, Score | None]  # a row, its token, and how likely that was if the row asks
 
 
 class Batch:
@@ -28,6 +32,7 @@ class Batch:
         self._merged = False
         self._sampler: Sampler | None = None
         self._next: mx.array | None = None  # (rows,) tokens to feed
+        self._scores: Scores | None = None  # of the tokens in `_next`
         self._fresh = 0  # rows at the end whose next token is still the prompt's
 
     def __len__(self) -> int:
@@ -45,16 +50,17 @@ class Batch:
         self.rows.extend(rows)
         self._sampler = None
 
-    def step(self) -> list[tuple[Row, int]]:
+    def step(self) -> list[Drawn]:
         """Feed a token of every row, draw the next, and give the tokens that can be read now."""
         if self._next is None:
             return []
-        fed, fresh = self._next, self._fresh
+        fed, fresh, scores = self._next, self._fresh, self._scores
         logits = self._model(fed[:, None], cache=self._layers)[:, -1, :]
         self._next, self._fresh = self._drawn(logits, fed), 0
-        mx.async_eval(self._next)
+        self._scores = self._scored(logits, self._next)
+        mx.async_eval(self._next, *(self._scores.arrays if self._scores else ()))
         ready = fed[: len(self.rows) - fresh] if self._overlap else self._next
-        return list(zip(self.rows, cast("list[int]", ready.tolist()), strict=False))
+        return self._read(ready, scores if self._overlap else self._scores)
 
     def leave(self, rows: Collection[Row]) -> None:
         """Let rows go, handing each its cache back: it holds the prompt and `fed` tokens of the answer."""
@@ -67,22 +73,71 @@ class Batch:
         self.rows = [self.rows[place] for place in keep]
         self._sampler = None
         if not keep:
-            self._layers, self._merged, self._next = [], False, None
+            self._layers, self._merged, self._next, self._scores = [], False, None, None
             return
         assert self._next is not None
         self._next = self._next[mx.array(keep)]
+        self._scores = self._scores.keep(keep) if self._scores else None
         if self._merged:
             self._shrink(keep)
+
+    def part(self, rows: Sequence[Row]) -> "Batch":
+        """Move rows out into a batch of their own, between two steps."""
+        assert self._next is not None
+        places = [self.rows.index(row) for row in rows]
+        other = Batch(self._model, self._vocabulary, overlap=self._overlap)
+        other._next = self._next[mx.array(places)]
+        other._scores = self._scores.keep(places) if self._scores else None
+        self.leave(rows)
+        other.rows = list(rows)
+        caches = [row.give_layers() for row in rows]
+        other._layers, other._merged = (merge(caches), True) if len(rows) > 1 else (caches[0], False)
+        return other
 
     def _drawn(self, logits: mx.array, fed: mx.array) -> mx.array:
         if self._sampler is None:
             choices = [row.choice for row in self.rows]
             answers = [row.answer[: row.fed] for row in self.rows]  # what is fed now comes in through `counted`
             self._sampler = Sampler(choices, answers, [row.drawn for row in self.rows], self._vocabulary)
-        drawn = self._sampler(logits, self._counted(fed)).astype(mx.uint32)
+        drawn = self._sampler(self._bound(logits, fed), self._counted(fed)).astype(mx.uint32)
         for place, row in enumerate(self.rows):
             row.note_step(fresh=place >= len(self.rows) - self._fresh)
+        return self._forced(drawn)
+
+    def _scored(self, logits: mx.array, drawn: mx.array) -> Scores | None:
+        places = [place for place, row in enumerate(self.rows) if row.logprobs is not None]
+        if not places:
+            return None
+        return Scores(logits, drawn, places, max(self.rows[place].logprobs or 0 for place in places))
+
+    def _read(self, ready: mx.array, scores: Scores | None) -> list[Drawn]:
+        drawn = []
+        for place, token in enumerate(cast("list[int]", ready.tolist())):
+            row = self.rows[place]
+            drawn.append((row, token, scores.of(place) if scores and row.logprobs is not None else None))
         return drawn
+
+    def _bound(self, logits: mx.array, fed: mx.array) -> mx.array:
+        """Leave of the logits what the grammars allow."""
+        if not any(row.bound for row in self.rows):
+            return logits
+        tokens = cast("list[int]", fed.tolist())
+        allowed = np.ones(logits.shape, dtype=bool)
+        for place, row in enumerate(self.rows):
+            if row.bound is None:
+                continue
+            if place < len(self.rows) - self._fresh:
+                row.bound.accept(tokens[place])
+            allowed[place] = row.bound.mask()
+        return mx.where(mx.array(allowed), logits, -mx.inf)
+
+    def _forced(self, drawn: mx.array) -> mx.array:
+        """Put the tokens that a row must say in the place of what it drew."""
+        if not any(row.forced for row in self.rows):
+            return drawn
+        said = [row.forced.popleft() if row.forced else -1 for row in self.rows]
+        forced = mx.array(said)
+        return mx.where(forced >= 0, forced, drawn).astype(mx.uint32)
 
     def _counted(self, fed: mx.array) -> mx.array:
         """What penalties count of the fed tokens: not those of a prompt."""

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 
@@ -25,20 +26,35 @@ if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the thr
 log = structlog.get_logger()
 
 Command = Callable[[], None]
+P = ParamSpec("P")
+T = TypeVar("T")
 _DONE = object()
 
 
 class Engine:
     """Start it once; its methods are for the event loop, what begins with _on_ runs on its thread."""
 
-    def __init__(self, *, max_rows: int, cache_bytes: int | None, context_length: int | None) -> None:
+    def __init__(
+        self,
+        *,
+        max_rows: int,
+        cache_bytes: int | None,
+        context_length: int | None,
+        store_folder: Path | None = None,
+        store_bytes: int = 0,
+    ) -> None:
         self.back_end = "unknown"
         self._limits = (max_rows, cache_bytes, context_length)
+        self._store = (store_folder if store_bytes else None, store_bytes)
+        self._claim: IO[bytes] | None = None  # of the store's folder, held while this process lives
         self._commands: SimpleQueue[Command] = SimpleQueue()
         self._outbox = Outbox()
         self._runners: list[Runner] = []
         self._loads: list[Iterator[None]] = []
         self._stopped = False
+        self._unusable: LoadFailed | None = None
+        self._step_began: float | None = None  # of the step under way
+        self._usual_step = 0.0  # seconds, of the longest steps lately
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="prompt")
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -51,6 +67,14 @@ class Engine:
         self._commands.put(self._on_stop)
         self._thread.join(timeout=10)
         self._prompts.shutdown(wait=False, cancel_futures=True)
+
+    def stuck_for(self) -> float:
+        """Seconds that the step under way has taken beyond ten times what steps take; 0 while all is well."""
+        began = self._step_began
+        if began is None:
+            return 0.0
+        elapsed = time.monotonic() - began
+        return elapsed if elapsed > 10 * self._usual_step else 0.0
 
     async def load(self, folder: ModelFolder, progress: Callable[[float], None]) -> "LoadedModel":
         """Load a model beside what is loaded. Raises LoadFailed. `progress` is called on the engine thread, 0 to 1."""
@@ -68,15 +92,21 @@ class Engine:
 
     async def prepare(self, model: "LoadedModel", request: GenerationRequest) -> "Prompt":
         """Render and tokenize off the event loop. Raises InvalidRequest or PromptTooLong."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._prompts, model.prepare, request)
+        return await self.off_loop(model.prepare, request)
 
-    def submit(self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest) -> RunningGeneration:
-        """Queue a prepared request and return the end from which its events are read."""
-        generation = RunningGeneration(self._cancel)
-        generation.put(Started(model.facts.id, len(prompt.tokens)))
-        self._commands.put(partial(self._on_submit, model, prompt, request, generation))
-        return generation
+    async def off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do what a model's prompt builder can do on the thread of prompts, which is its only one."""
+        return await asyncio.get_running_loop().run_in_executor(self._prompts, partial(work, *args, **kwargs))
+
+    def submit(self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest) -> list[RunningGeneration]:
+        """Queue a prepared request. Returns the ends from which the events of its answers are read."""
+        facts = model.facts
+        started = Started(facts.id, len(prompt.tokens), prompt.text, facts.context_length, facts.defaults)
+        generations = [RunningGeneration(self._cancel) for _ in range(request.answers)]
+        for generation in generations:
+            generation.put(started)
+        self._commands.put(partial(self._on_submit, model, prompt, request, generations))
+        return generations
 
     def _cancel(self, generation: RunningGeneration) -> None:
         self._commands.put(partial(self._on_cancel, generation))
@@ -94,32 +124,61 @@ class Engine:
         for runner in self._runners:
             runner.fail(Unavailable("The server is shutting down", code="shutting_down"))
         self._outbox.send()
+        for runner in self._runners:
+            runner.free()
 
     def _import(self) -> None:
+        try:
+            self._import_mlx()
+        except Exception as error:  # a wheel for another system, say: the server answers and says so
+            log.exception("MLX cannot be used")
+            self._unusable = LoadFailed(f"MLX cannot be used on this machine: {str(error)[:300]}")
+
+    def _import_mlx(self) -> None:
         began = time.perf_counter()
         library = blas.preload()
         from app.services.engine import loading
 
+        self._claim_store()
         loading.prepare()
         self.back_end = loading.back_end()
         log.info("engine ready", back_end=self.back_end, blas=library, seconds=round(time.perf_counter() - began, 2))
+
+    def _claim_store(self) -> None:
+        from app.services.engine.prefix_store import lock
+
+        folder, _ = self._store
+        if folder is not None and (claim := lock(folder)) is not None:
+            self._claim = claim
+        elif folder is not None:
+            log.warning("prompts are not kept on disk", reason="another server keeps its own there, or nobody may")
+            self._store = (None, 0)
 
     def _obey(self) -> None:
         busy = bool(self._loads) or any(runner.busy for runner in self._runners)
         try:
             while True:
-                self._commands.get(block=not busy)()
+                self._do(self._commands.get(block=not busy))
                 busy = True
         except Empty:
             return
 
+    def _do(self, command: Command) -> None:
+        try:
+            command()
+        except Exception:  # the thread outlives whatever a command runs into
+            log.exception("engine command failed")
+
     def _step(self, runner: "Runner") -> None:
+        self._step_began = time.monotonic()
         try:
             if runner.busy:
                 runner.step()
         except Exception:
             log.exception("engine step failed")
             runner.fail(ServerError("The engine failed while computing this answer", code="engine_error"))
+        self._usual_step = max(time.monotonic() - self._step_began, 0.99 * self._usual_step)
+        self._step_began = None
         if runner.retired and not runner.busy:
             self._free(runner)
 
@@ -131,7 +190,10 @@ class Engine:
         release()
 
     def _on_load(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> None:
-        self._loads.append(self._loading(folder, progress, promise))
+        if self._unusable is not None:
+            promise.refuse(self._unusable)
+        else:
+            self._loads.append(self._loading(folder, progress, promise))
 
     def _loading(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> Iterator[None]:
         from app.services.engine.loaded import Limits, assemble
@@ -146,10 +208,11 @@ class Engine:
                     model, tokenizer = end.value
                     break
                 yield
-            loaded = assemble(folder, model, tokenizer, Limits(*self._limits), self._outbox)
+            loaded = assemble(folder, model, tokenizer, Limits(*self._limits, *self._store), self._outbox)
             loaded.warm_up()
             release()
             self._runners.append(loaded.runner)
+            threading.Thread(target=loaded.grammars.warm_up, name="grammar", daemon=True).start()
             progress(1.0)
             promise.keep(loaded)
         except AppError as error:
@@ -166,12 +229,19 @@ class Engine:
         promise.keep(None)
 
     def _on_submit(
-        self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest, generation: RunningGeneration
+        self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest, generations: list[RunningGeneration]
     ) -> None:
-        if model.runner.retired:
-            self._outbox.put(generation, [Unavailable("The model was unloaded", code="model_unloaded")])
-            return
-        model.runner.submit(model.row(prompt, request, generation))
+        error: AppError = Unavailable("The model was unloaded", code="model_unloaded")
+        if not model.runner.retired:
+            try:
+                model.runner.submit(model.rows(prompt, request, generations))
+            except Exception:
+                log.exception("request could not be queued")
+                error = ServerError("The engine failed before it began this answer", code="engine_error")
+            else:
+                return
+        for generation in generations:
+            self._outbox.put(generation, [error])
 
     def _on_cancel(self, generation: RunningGeneration) -> None:
         for runner in self._runners:

@@ -1,25 +1,34 @@
 """A loaded model: its facts, its prompt builder and its runner, put together."""
 
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import psutil
+import structlog
 
 from app.services.catalog import ModelFolder
 from app.services.engine.defaults import read_defaults
+from app.services.engine.grammar import Bound, Grammars
 from app.services.engine.loading import back_end, weights
+from app.services.engine.prefix_cache import PrefixCache
+from app.services.engine.prefix_store import PrefixStore, fingerprint
 from app.services.engine.prompt import Prompt, PromptBuilder
 from app.services.engine.row import Row
 from app.services.engine.runner import Runner
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.engine.sampling import Choice
-from app.services.engine.speech import Markup, Speech
-from app.services.engine.text import Detokenizer, detokenizers
+from app.services.engine.speech import Markup, Speech, make_machine
+from app.services.engine.text import Detokenizer, detokenizers, longest_token
 from app.services.errors import AppError, InvalidRequest
 from app.services.facts import ModelFacts
 from app.services.generation import GenerationRequest, Message, Sampling
+
+log = structlog.get_logger()
+
+_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: spreads small numbers over all bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,8 @@ class Limits:
     max_rows: int
     cache_bytes: int | None  # of the prefix cache; None is a quarter of what is free
     context_length: int | None  # cap in tokens; None is the model's own
+    store_folder: Path | None  # of the prefix cache on disk; None is none
+    store_bytes: int
 
 
 class LoadedModel:
@@ -41,40 +52,102 @@ class LoadedModel:
         runner: Runner,
         markup: Markup,
         detokenizer: Callable[[], Detokenizer],
+        grammars: Grammars,
     ) -> None:
         self.facts = facts
         self.prompts = prompts
         self.runner = runner
+        self.grammars = grammars
         self._markup = markup
         self._detokenizer = detokenizer
+        self._think_start = prompts.tokenize(markup.think_start or "")
+        self._think_end = prompts.tokenize(markup.think_end or "")
+        self._close_thought = prompts.tokenize(f"\n{markup.think_end}\n\n") if markup.think_end else []
+        self._blank = [tokens[0] for text in ("\n", "\n\n") if len(tokens := prompts.tokenize(text)) == 1]
 
     def prepare(self, request: GenerationRequest) -> Prompt:
         """Check what depends on the model and build the prompt. Raises InvalidRequest or PromptTooLong."""
+        self._check_tokens([part for part in request.prompt or () if isinstance(part, int)], "prompt")
         for token in request.sampling.logit_bias:
             if not 0 <= token < self.facts.vocabulary:
                 raise InvalidRequest(
                     f"logit_bias: {token} is no token of this model, which has {self.facts.vocabulary}",
                     param="logit_bias",
                 )
-        return self.prompts.build(request)
+        if request.answers > self.facts.max_rows:
+            raise InvalidRequest(f"no more than {self.facts.max_rows} answers fit into the batch", param="n")
+        matcher = self.grammars.compile(request.constraint) if request.constraint else None
+        machine = make_machine(self._markup, request.stop, bool(_tools(request)), request.split_reasoning)
+        return replace(self.prompts.build(request), matcher=matcher, machine=machine)
 
-    def row(self, prompt: Prompt, request: GenerationRequest, generation: RunningGeneration | None) -> Row:
-        """Make the row that answers a prepared request."""
+    def detokenize(self, tokens: list[int]) -> str:
+        """Give the text of token ids, control tokens too. Raises InvalidRequest for ids that do not exist."""
+        self._check_tokens(tokens, "tokens")
+        return self.prompts.detokenize(tokens)
+
+    def tokenize(self, content: tuple[str | int, ...], *, special: bool) -> list[tuple[int, bytes]]:
+        """Give the token ids of text and ids, each with its bytes. Raises InvalidRequest for ids that do not exist."""
+        self._check_tokens([part for part in content if isinstance(part, int)], "content")
+        return [(token, self.prompts.piece(token)) for token in self.prompts.tokenize_parts(content, special=special)]
+
+    def _check_tokens(self, tokens: list[int], param: str) -> None:
+        for token in tokens:
+            if not 0 <= token < self.facts.vocabulary:
+                raise InvalidRequest(
+                    f"{param}: {token} is no token of this model, which has {self.facts.vocabulary}", param=param
+                )
+
+    def rows(self, prompt: Prompt, request: GenerationRequest, generations: Sequence[RunningGeneration]) -> Row:
+        """Make the row of the first answer, with those of the others as its siblings."""
+        first, *rest = (self.row(prompt, request, one, place) for place, one in enumerate(generations))
+        first.siblings = rest
+        return first
+
+    def row(
+        self, prompt: Prompt, request: GenerationRequest, generation: RunningGeneration | None, place: int = 0
+    ) -> Row:
+        """Make the row of one answer to a prepared request; `place` counts the answers to it."""
         room = self.facts.context_length - len(prompt.tokens)
+        max_tokens = room if request.max_tokens is None else min(request.max_tokens, room)
+        free = request.ignore_eos and request.constraint is None  # a grammar ends with the end token
         return Row(
             generation=generation,
             prompt=prompt.tokens,
-            max_tokens=room if request.max_tokens is None else min(request.max_tokens, room),
-            choice=choice(request.sampling, self.facts.defaults),
-            speech=Speech(
-                self._markup,
-                stop=request.stop,
-                tools=request.tools if request.parse_tool_calls else (),
-                split_reasoning=request.split_reasoning,
-                thinking=prompt.thinking,
-            ),
+            max_tokens=max_tokens,
+            room=room,
+            choice=choice(request.sampling, self.facts.defaults, place),
+            speech=self._speech(prompt, request),
             detokenizer=self._detokenizer(),
-            end_tokens=frozenset() if request.ignore_eos else self.facts.end_tokens,
+            end_tokens=frozenset() if free else self.facts.end_tokens,
+            bound=self._bound(prompt, request),
+            logprobs=request.logprobs,
+            thinking_budget=_thinking_budget(request, max_tokens),
+            think_end=self._close_thought,
+            stop_repetition=request.stop_repetition and not free and not request.constraint and max_tokens > 256,
+        )
+
+    def _speech(self, prompt: Prompt, request: GenerationRequest) -> Speech:
+        return Speech(
+            self._markup,
+            stop=request.stop,
+            tools=_tools(request),
+            split_reasoning=request.split_reasoning,
+            thinking=prompt.thinking,
+            machine=prompt.machine,
+        )
+
+    def _bound(self, prompt: Prompt, request: GenerationRequest) -> Bound | None:
+        if prompt.matcher is None:
+            return None
+        return Bound(
+            prompt.matcher.deep_copy(),
+            self.facts.vocabulary,
+            think_start=self._think_start,
+            think_end=self._think_end,
+            blank=self._blank,
+            end_tokens=self.facts.end_tokens,
+            thinking=prompt.thinking,
+            may_think=request.prompt is None and request.template_kwargs.get("enable_thinking") is not False,
         )
 
     def warm_up(self) -> None:
@@ -83,7 +156,7 @@ class LoadedModel:
         try:
             prompt = self.prepare(request)
         except AppError:
-            prompt = Prompt([0, 0], thinking=False)
+            prompt = Prompt("", [0, 0], thinking=False)
         for _ in range(min(2, self.facts.max_rows)):
             self.runner.submit(self.row(prompt, request, None))
         while self.runner.busy:
@@ -95,34 +168,63 @@ def assemble(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, ou
     """Put a model and a tokenizer of mlx-lm together. On the engine thread."""
     facts = _facts(folder, model, tokenizer, limits)
     markup = Markup.of(tokenizer)
-    cache_bytes = psutil.virtual_memory().available // 4 if limits.cache_bytes is None else limits.cache_bytes
     runner = Runner(
         model,
         facts.vocabulary,
         max_rows=limits.max_rows,
-        cache_bytes=cache_bytes,
+        prefixes=_prefixes(facts, limits),
         overlap=back_end() != "cpu",
         outbox=outbox,
     )
-    prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length)
-    return LoadedModel(facts, prompts, runner, markup, detokenizers(tokenizer, markup.markers(), facts.vocabulary))
+    prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length, longest_token(tokenizer))
+    grammars = Grammars(tokenizer, facts.vocabulary, facts.end_tokens)
+    detokenizer = detokenizers(tokenizer, markup.markers(), facts.vocabulary)
+    return LoadedModel(facts, prompts, runner, markup, detokenizer, grammars)
 
 
-def choice(asked: Sampling, default: Sampling) -> Choice:
-    """Decide every value: what was asked, else the model's own; a seed that was not asked for is drawn."""
+def _prefixes(facts: ModelFacts, limits: Limits) -> PrefixCache:
+    free = psutil.virtual_memory().available
+    cache_bytes = free // 4 if limits.cache_bytes is None else limits.cache_bytes
+    if limits.store_folder is None or not limits.store_bytes:
+        return PrefixCache(cache_bytes)
+    name = fingerprint(facts.path, facts.chat_template, f"{facts.precision} {back_end()}")
+    try:
+        return PrefixCache(cache_bytes, PrefixStore(limits.store_folder, name, limits.store_bytes))
+    except OSError as error:
+        log.warning("prompts are not kept on disk", reason=str(error)[:200])
+        return PrefixCache(cache_bytes)
+
+
+def choice(asked: Sampling, default: Sampling, place: int = 0) -> Choice:
+    """Decide every value: what was asked, else the model's own; a seed that was not asked for is drawn.
+
+    Several answers to one request differ by their place; the first is what a single one would be.
+    """
     temperature = _first(asked.temperature, default.temperature, 0.0)
     return Choice(
         temperature=temperature,
         top_k=int(_first(asked.top_k, default.top_k, 0)),
         top_p=_first(asked.top_p, default.top_p, 1.0),
         min_p=_first(asked.min_p, default.min_p, 0.0),
-        seed=secrets.randbits(64) if asked.seed is None else asked.seed & (2**64 - 1),
+        seed=secrets.randbits(64) if asked.seed is None else (asked.seed ^ place * _GOLDEN) & (2**64 - 1),
         repetition_penalty=_first(asked.repetition_penalty, default.repetition_penalty, 1.0),
         presence_penalty=asked.presence_penalty,
         frequency_penalty=asked.frequency_penalty,
         penalty_window=asked.penalty_window,
         logit_bias=dict(asked.logit_bias) or None,
     )
+
+
+def _tools(request: GenerationRequest) -> Sequence[Mapping[str, Any]]:
+    """The tools whose calls are looked for."""
+    return request.tools if request.parse_tool_calls else ()
+
+
+def _thinking_budget(request: GenerationRequest, max_tokens: int) -> int | None:
+    """The asked budget, but a quarter of the answer's tokens stays for the answer itself."""
+    if request.thinking_budget is None:
+        return None
+    return min(request.thinking_budget, max_tokens - max_tokens // 4)
 
 
 def _first(*values: float | None) -> float:

@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,9 +11,13 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
 
-Layers = list[Any]  # one mlx-lm cache a layer, of a single row
+from app.services.engine.prefix_store import PrefixStore
+from app.services.engine.prefixes import Layers, covers, longest_shared, nearest
+from app.services.generation import CacheUse
 
 _MOST_ENTRIES = 256  # the search looks at every one
+_EVICTED_REMEMBERED = 64
+_WORTH_READING = 64  # tokens that the disk must know more than the memory
 
 
 @dataclass(slots=True)
@@ -23,18 +28,18 @@ class _Entry:
     trimmable: bool
     used: float = field(default_factory=time.monotonic)
 
-    def usable(self, wanted: Any) -> int:
-        """How many of the wanted tokens this entry's cache can stand for."""
-        shared = _shared(self.tokens, wanted)
-        return shared if self.trimmable or shared == len(self.tokens) else 0
-
 
 class PrefixCache:
-    """Least recently used goes first once `max_bytes` are over. Lives on the engine thread."""
+    """In memory up to `max_bytes`, least recently used goes first; behind it a store on disk, if there is one.
 
-    def __init__(self, max_bytes: int) -> None:
+    Lives on the engine thread.
+    """
+
+    def __init__(self, max_bytes: int, store: PrefixStore | None = None) -> None:
         self._max_bytes = max_bytes
+        self._store = store
         self._entries: list[_Entry] = []
+        self._evicted: deque[Any] = deque(maxlen=_EVICTED_REMEMBERED)  # tokens of what had to go
 
     @property
     def nbytes(self) -> int:
@@ -46,10 +51,11 @@ class PrefixCache:
 
     def take(self, tokens: Sequence[int]) -> tuple[Layers, int] | None:
         """Give a copy of the layers for the longest known beginning, and its length. One token always stays over."""
-        if not self._entries or len(tokens) < 2:
-            return None
         wanted = np.asarray(tokens[:-1], dtype=np.int32)
-        length, entry = self._nearest(wanted)
+        if not len(wanted):
+            return None
+        self._read(wanted)
+        length, entry = nearest(self._entries, wanted)
         if entry is None:
             return None
         entry.used = time.monotonic()
@@ -58,36 +64,59 @@ class PrefixCache:
             trim_prompt_cache(layers, len(entry.tokens) - length)
         return layers, length
 
+    def explain(self, tokens: Sequence[int], cached: int) -> CacheUse:
+        """Say why no more than so many of the tokens are known."""
+        if cached >= len(tokens) - 1:
+            return CacheUse(cached, "whole")
+        wanted = np.asarray(tokens, dtype=np.int32)
+        gone = longest_shared(self._evicted, wanted)
+        known = longest_shared((entry.tokens for entry in self._entries), wanted)
+        if gone > max(known, cached):
+            return CacheUse(cached, "evicted", gone)
+        return CacheUse(cached, "first_diff", known) if known else CacheUse(cached, "not_stored")
+
     def put(self, tokens: Sequence[int], layers: Layers) -> None:
         """Keep the layers of these tokens; what they cover or what covers them is not kept twice."""
         kept = np.asarray(tokens, dtype=np.int32)
-        nbytes = sum(layer.nbytes for layer in layers)
-        if nbytes > self._max_bytes or not len(kept):
+        if not len(kept) or (self._add(kept, layers) is None):
             return
-        trimmable = can_trim_prompt_cache(layers)
-        if trimmable and self._covered(kept):
-            return
-        mx.eval([layer.state for layer in layers])  # a lazy copy would keep the whole batch alive
-        self._entries = [entry for entry in self._entries if not (trimmable and _covers(kept, entry.tokens))]
-        self._entries.append(_Entry(kept, layers, nbytes, trimmable))
-        self._evict()
+        if self._store is not None:
+            self._store.note(kept, layers, trimmable=can_trim_prompt_cache(layers))
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything in memory."""
         self._entries.clear()
 
-    def _nearest(self, wanted: Any) -> tuple[int, _Entry | None]:
-        best, found = 0, None
-        for entry in self._entries:
-            if len(entry.tokens) <= best or best >= len(wanted) or entry.tokens[best] != wanted[best]:
-                continue  # it cannot share more than the best so far
-            if (length := entry.usable(wanted)) > best:
-                best, found = length, entry
-        return best, found
+    def close(self) -> None:
+        """Let the disk have what it should, and let go of everything."""
+        self.clear()
+        if self._store is not None:
+            self._store.close()
+
+    def _read(self, wanted: Any) -> None:
+        """Bring a prefix back from the disk, if the memory knows much less of it."""
+        if self._store is None or not len(self._store):
+            return
+        if self._store.longest(wanted) >= nearest(self._entries, wanted)[0] + _WORTH_READING:
+            found = self._store.load(wanted)
+            if found is not None:
+                self._add(*found)
+
+    def _add(self, tokens: Any, layers: Layers) -> _Entry | None:
+        nbytes = sum(layer.nbytes for layer in layers)
+        trimmable = can_trim_prompt_cache(layers)
+        if nbytes > self._max_bytes or (trimmable and self._covered(tokens)):
+            return None
+        mx.eval([layer.state for layer in layers])  # a lazy copy would keep the whole batch alive
+        entry = _Entry(tokens, layers, nbytes, trimmable)
+        self._entries = [one for one in self._entries if not (trimmable and covers(tokens, one.tokens))]
+        self._entries.append(entry)
+        self._evict()
+        return entry
 
     def _covered(self, tokens: Any) -> bool:
         for entry in self._entries:
-            if _covers(entry.tokens, tokens):
+            if covers(entry.tokens, tokens):
                 entry.used = time.monotonic()
                 return True
         return False
@@ -96,16 +125,6 @@ class PrefixCache:
         held = self.nbytes
         self._entries.sort(key=lambda entry: entry.used)
         while self._entries and (held > self._max_bytes or len(self._entries) > _MOST_ENTRIES):
-            held -= self._entries.pop(0).nbytes
-
-
-def _shared(one: Any, other: Any) -> int:
-    """Length of the common beginning."""
-    length = min(len(one), len(other))
-    different = one[:length] != other[:length]
-    return int(different.argmax()) if different.any() else length
-
-
-def _covers(long: Any, short: Any) -> bool:
-    length = len(short)
-    return len(long) >= length and bool(long[length - 1] == short[-1]) and _shared(long, short) == length
+            oldest = self._entries.pop(0)
+            self._evicted.append(oldest.tokens)
+            held -= oldest.nbytes

@@ -1,14 +1,33 @@
 """One answer in the making."""
 
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 
-from app.services.engine.prefix_cache import Layers
+from app.services.engine.grammar import Bound
+from app.services.engine.prefixes import Layers
 from app.services.engine.running import RunningGeneration
 from app.services.engine.sampling import Choice
+from app.services.engine.scores import Score, spelled
 from app.services.engine.speech import Said, Speech
 from app.services.engine.text import Detokenizer
-from app.services.generation import Event, Finished, FinishReason, Progress, Reasoning, Text, Timings, ToolCall
+from app.services.generation import (
+    CacheUse,
+    Event,
+    FinishCause,
+    Finished,
+    FinishReason,
+    Progress,
+    Reasoning,
+    Text,
+    Timings,
+    TokenLogprob,
+    ToolCall,
+)
+
+_COPIES, _SHORTEST_LOOP = 12, 256
+_LONGEST_PERIOD = 512  # tokens
+_LOOK_EVERY = 16  # tokens
 
 
 class Clock:
@@ -44,6 +63,12 @@ class Row:
         speech: Speech,
         detokenizer: Detokenizer,
         end_tokens: frozenset[int],
+        room: int | None = None,
+        bound: Bound | None = None,
+        logprobs: int | None = None,
+        thinking_budget: int | None = None,
+        think_end: Sequence[int] = (),
+        stop_repetition: bool = False,
     ) -> None:
         self.generation = generation
         self.prompt = prompt
@@ -52,11 +77,22 @@ class Row:
         self.clock = Clock()
         self.layers: Layers | None = None
         self.cached = 0  # tokens of the prompt that came from the prefix cache
+        self.cache_use = CacheUse(0, "not_stored")
         self.done = 0  # tokens of the prompt that are in the layers
         self.answer: list[int] = []  # tokens drawn and read, the end token too
         self.drawn = 0  # tokens of the answer that are drawn
         self.fed = 0  # tokens of the answer that are in the layers
         self.finished: FinishReason | None = None
+        self.siblings: list[Row] = []  # other answers to the same prompt, which share its computation
+        self.bound = bound
+        self.logprobs = logprobs  # how many alternatives are told with each token; None is no log-probabilities
+        self.forced: deque[int] = deque()  # tokens that are said next, whatever is drawn
+        self._room = room  # tokens that the context has left for the answer
+        self._unsaid: list[TokenLogprob] = []  # of tokens whose text is held back
+        self._thinking_budget = thinking_budget
+        self._think_end = think_end
+        self._thought = 0
+        self._stop_repetition = stop_repetition
         self._speech = speech
         self._detokenizer = detokenizer
         self._end_tokens = end_tokens
@@ -67,11 +103,41 @@ class Row:
         """Tokens of the prompt that are still to be computed."""
         return len(self.prompt) - self.done
 
+    @property
+    def length(self) -> int:
+        """Tokens in its cache."""
+        return self.done + self.fed
+
     def give_layers(self) -> Layers:
         """Hand the cache over; the row has none then."""
         layers, self.layers = self.layers, None
         assert layers is not None
         return layers
+
+    def share(self) -> list["Row"]:
+        """Bring the siblings to where this row's prompt is. Returns all of them, this one first."""
+        for sibling in self.siblings:
+            sibling.done = sibling.cached = self.done
+            sibling.cache_use = CacheUse(sibling.cached, "whole")
+            sibling.clock.prefill_began = self.clock.prefill_began
+        return [self, *self.siblings]
+
+    def without(self, generation: RunningGeneration) -> "Row | None":
+        """Give what is left of this row and its siblings without the one that belongs to a generation."""
+        rows = [row for row in (self, *self.siblings) if row.generation is not generation]
+        if not rows:
+            return None
+        first, *rest = rows
+        if first is not self:
+            first.layers, first.done, first.cached, first.cache_use = (
+                self.layers,
+                self.done,
+                self.cached,
+                self.cache_use,
+            )
+            first.clock.prefill_began = self.clock.prefill_began
+        first.siblings = rest
+        return first
 
     def progress(self) -> Progress:
         """How far the prompt is."""
@@ -86,29 +152,52 @@ class Row:
             self.fed += 1
         self.drawn += 1
 
-    def take(self, token: int) -> list[Event]:
+    def take(self, token: int, score: Score | None = None) -> list[Event]:
         """Take in the next token and give what there is to say. Sets `finished` when it was the last."""
         events: list[Event] = [] if self.answer else [self.progress()]
         self.answer.append(token)
         self.clock.token()
-        return events + self._said(token)
-
-    def _said(self, token: int) -> list[Event]:
         if token in self._end_tokens:
-            return self.finish("stop")
-        events = list(self._events(self._speech.feed(self._detokenizer.feed(token))))
-        if self._speech.stopped is not None:
-            return events + self.finish("stop")
-        if len(self.answer) >= self.max_tokens:
-            return events + self.finish("length")
-        return events
+            return events + self.finish("end_token")
+        if score is not None:
+            self._unsaid.append(spelled(token, score, self.logprobs or 0, self._detokenizer))
+        text = self._detokenizer.feed(token)
+        events += self._events(self._speech.feed(text))
+        if text and not self._speech.speaking:
+            self._unsaid.clear()  # log-probabilities are told of the answer alone
+        self._mind_reasoning()
+        cause = self._end()
+        return events + self.finish(cause) if cause else events
 
-    def finish(self, reason: FinishReason) -> list[Event]:
+    def close_reasoning(self) -> None:
+        """Have the model end its reasoning now."""
+        if self._speech.thinking and not self.forced:
+            self.forced.extend(self._think_end)
+
+    def _mind_reasoning(self) -> None:
+        if not self._speech.thinking:
+            return
+        self._thought += 1
+        if self._thinking_budget is not None and self._thought >= self._thinking_budget:
+            self.close_reasoning()
+
+    def _end(self) -> FinishCause | None:
+        """Say why the answer is over, None while it is not."""
+        if self._speech.stopped is not None:
+            return "stop_string"
+        if len(self.answer) >= self.max_tokens:
+            return "context" if self.max_tokens == self._room else "max_tokens"
+        if self._stop_repetition and repeats(self.answer):
+            return "repetition"
+        return None
+
+    def finish(self, cause: FinishCause) -> list[Event]:
         """End the answer: what was held back, then the end itself."""
         rest = self._speech.feed(self._detokenizer.finish()) + self._speech.finish()
         events = list(self._events(rest))
+        reason: FinishReason = "length" if cause in ("max_tokens", "context", "repetition") else "stop"
         self.finished = "tool_calls" if self._called and reason == "stop" else reason
-        return [*events, Finished(self.finished, self._speech.stopped, self.timings())]
+        return [*events, Finished(self.finished, self._speech.stopped, self.timings(), cause, self.cache_use)]
 
     def timings(self) -> Timings:
         """Where the time went until now."""
@@ -132,7 +221,22 @@ class Row:
             elif piece.reasoning:
                 yield Reasoning(piece.text, self.timings())
             else:
-                yield Text(piece.text, self.timings())
+                logprobs, self._unsaid = tuple(self._unsaid), []
+                yield Text(piece.text, self.timings(), logprobs)
+
+
+def repeats(answer: Sequence[int]) -> bool:
+    """Whether the end of an answer is the same run of tokens over and over: 12 copies at least, and 256 tokens."""
+    if len(answer) < _SHORTEST_LOOP or len(answer) % _LOOK_EVERY:
+        return False
+    last, before = answer[-1], answer[-2]
+    for period in range(1, min(len(answer) // _COPIES, _LONGEST_PERIOD) + 1):
+        if answer[-1 - period] != last or answer[-2 - period] != before:
+            continue
+        length = max(_COPIES * period, _SHORTEST_LOOP)
+        if length <= len(answer) and answer[-length:-period] == answer[period - length :]:
+            return True
+    return False
 
 
 def kept_tokens(row: Row) -> list[int]:

@@ -1,17 +1,22 @@
 """One loaded model at work: rows wait, have their prompt computed, are decoded together, and end."""
 
 from collections import deque
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.batch import Batch, merge
+from app.services.engine.batches import Batches
+from app.services.engine.loading import weights
 from app.services.engine.pace import Pace
-from app.services.engine.prefix_cache import Layers, PrefixCache
+from app.services.engine.prefix_cache import PrefixCache
+from app.services.engine.prefixes import Layers
 from app.services.engine.row import Row, kept_tokens
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.errors import AppError
+from app.services.generation import Event
 
 _SLICE_BESIDE_DECODING = 0.12  # seconds of prompt between two tokens of the others
 _SLICE_ALONE = 0.5  # seconds after which a hang-up is noticed and progress told
@@ -22,7 +27,14 @@ class Runner:
     """Owns the rows of one model. Everything here runs on the engine thread."""
 
     def __init__(
-        self, model: Any, vocabulary: int, *, max_rows: int, cache_bytes: int, overlap: bool, outbox: Outbox
+        self,
+        model: Any,
+        vocabulary: int,
+        *,
+        max_rows: int,
+        prefixes: PrefixCache,
+        overlap: bool,
+        outbox: Outbox,
     ) -> None:
         self.retired = False  # takes no more requests; goes when its rows are done
         self._model = model
@@ -30,9 +42,11 @@ class Runner:
         self._max_rows = max_rows
         self._outbox = outbox
         self._pace = Pace()
-        self._prefixes = PrefixCache(cache_bytes)
-        self._overlap = overlap
-        self._batch = Batch(model, vocabulary, overlap=overlap)
+        self._prefixes = prefixes
+        self._sizes = {"weight_bytes": weight_bytes(model), "token_bytes": token_bytes(model)}
+        self._make_batch = partial(Batch, model, vocabulary, overlap=overlap)
+        self._batch = Batches(self._make_batch, **self._sizes)
+        self._live: set[Row] = set()  # every row whose reader still waits for its end
         self._waiting: deque[Row] = deque()
         self._prompts: deque[Row] = deque()  # whose prompts are being computed, a slice each in turn
 
@@ -43,15 +57,18 @@ class Runner:
 
     def submit(self, row: Row) -> None:
         """Queue a request."""
+        self._live |= {row, *row.siblings}
         self._waiting.append(row)
 
     def cancel(self, generation: RunningGeneration) -> None:
         """Drop the row of a reader that has gone; what was computed is kept for the next request."""
         for queue in (self._waiting, self._prompts):
-            for row in [row for row in queue if row.generation is generation]:
-                queue.remove(row)
-                self._keep(row)
+            for place, row in enumerate(queue):
+                if generation in (one.generation for one in (row, *row.siblings)):
+                    self._drop(queue, place, generation)
+                    break
         self._end([row for row in self._batch.rows if row.generation is generation])
+        self._live = {row for row in self._live if row.generation is not generation}
 
     @property
     def waiting(self) -> int:
@@ -64,34 +81,51 @@ class Runner:
 
     def free(self) -> None:
         """Let go of the model and of everything computed with it."""
-        self.forget()
+        self._prefixes.close()
         self._model = None
-        self._batch = Batch(None, self._vocabulary, overlap=self._overlap)
+        self._make_batch = partial(Batch, None, self._vocabulary, overlap=False)
+        self._batch = Batches(self._make_batch, **self._sizes)
+
+    def _drop(self, queue: deque[Row], place: int, generation: RunningGeneration) -> None:
+        row = queue[place]
+        if left := row.without(generation):
+            queue[place] = left
+        else:
+            del queue[place]
+            self._keep(row)
 
     def fail(self, error: AppError) -> None:
         """End every row with an error and begin anew with an empty batch."""
-        rows = [*self._waiting, *self._prompts, *self._batch.rows]
+        rows, self._live = self._live, set()
         self._waiting.clear()
         self._prompts.clear()
-        self._batch = Batch(self._model, self._vocabulary, overlap=self._overlap)
+        self._batch = Batches(self._make_batch, **self._sizes)
         for row in rows:
             self._outbox.put(row.generation, [error])
 
     def step(self) -> None:
         """One token for every row that is decoding, then a slice of a prompt."""
         self._decode()
-        while self._waiting and len(self._prompts) + len(self._batch) < self._max_rows:
+        while self._waiting and self._places() > len(self._waiting[0].siblings):
             self._admit(self._waiting.popleft())
         if self._prompts:
             self._compute_prompts()
 
+    def _places(self) -> int:
+        return self._max_rows - len(self._batch) - sum(1 + len(row.siblings) for row in self._prompts)
+
     def _decode(self) -> None:
         ended = []
-        for row, token in self._batch.step():
-            self._outbox.put(row.generation, row.take(token))
+        for row, token, score in self._batch.step():
+            self._tell(row, row.take(token, score))
             if row.finished:
                 ended.append(row)
         self._end(ended)
+
+    def _tell(self, row: Row, events: list[Event]) -> None:
+        self._outbox.put(row.generation, events)
+        if row.finished:
+            self._live.discard(row)
 
     def _end(self, rows: list[Row]) -> None:
         if rows:
@@ -106,8 +140,9 @@ class Runner:
             row.cached = row.done
         else:
             row.layers = make_prompt_cache(self._model)
+        row.cache_use = self._prefixes.explain(row.prompt, row.cached)
         row.clock.begin_prefill()
-        self._outbox.put(row.generation, [row.progress()])
+        self._tell(row, [row.progress()])
         self._prompts.append(row)
 
     def _compute_prompts(self) -> None:
@@ -125,7 +160,12 @@ class Runner:
         longest = 0
         for row in self._prompts:
             longest = max(longest, row.left - 1)
-            if longest > _SHORT or row.max_tokens == 0 or longest * (len(together) + 1) > max(budget, _SHORT):
+            if (
+                longest > _SHORT
+                or row.max_tokens == 0
+                or row.siblings
+                or longest * (len(together) + 1) > max(budget, _SHORT)
+            ):
                 break
             together.append(row)
         if len(together) < 2:
@@ -157,19 +197,38 @@ class Runner:
             with self._pace.measured(size):
                 forward(self._model, row.layers or [], row.prompt[row.done : row.done + size])
             row.done += size
-            self._outbox.put(row.generation, [row.progress()])
+            self._tell(row, [row.progress()])
         if row.left > last:
             self._prompts.append(row)
         elif last:
-            self._batch.join([row])
+            self._join(row)
         else:
-            self._outbox.put(row.generation, row.finish("length"))
+            for one in row.share():
+                self._tell(one, one.finish("max_tokens"))
             self._keep(row)
         return size + 1
+
+    def _join(self, row: Row) -> None:
+        rows = row.share()
+        merged = merge([row.give_layers()] * len(rows)) if len(rows) > 1 else None
+        self._batch.join(rows, merged)
 
     def _keep(self, row: Row) -> None:
         if row.layers is not None and row.done:
             self._prefixes.put(kept_tokens(row), row.give_layers())
+
+
+def weight_bytes(model: Any) -> int:
+    """Bytes of a model's weights."""
+    return sum(array.nbytes for array in weights(model).values())
+
+
+def token_bytes(model: Any) -> int:
+    """Bytes that a token of a row takes in its cache; a state that does not grow counts for nothing."""
+    layers = make_prompt_cache(model)
+    forward(model, layers, [0])
+    kept = [layer for layer in layers if getattr(layer, "keys", None) is not None]
+    return sum(layer.nbytes // layer.keys.shape[2] for layer in kept)
 
 
 def forward(model: Any, layers: Layers, tokens: list[int]) -> None:

@@ -14,6 +14,8 @@ Outcome = Event | AppError
 class RunningGeneration:
     """The reader's end, to be used on the event loop that made it."""
 
+    choices = 1
+
     def __init__(self, cancel: Callable[["RunningGeneration"], None]) -> None:
         self._cancel = cancel
         self._loop = asyncio.get_running_loop()

@@ -30,8 +30,8 @@ class Choice:
 
     @property
     def greedy(self) -> bool:
-        """Whether the most likely token is always taken."""
-        return self.temperature <= 0
+        """Whether the most likely token is always taken; float32 cannot divide by much less."""
+        return self.temperature < 1e-6
 
     @property
     def penalised(self) -> bool:

@@ -68,6 +68,7 @@ class Speech:
         tools: Sequence[Mapping[str, Any]] = (),
         split_reasoning: bool = True,
         thinking: bool = False,
+        machine: TextStateMachine | None = None,  # made before, from the same arguments
     ) -> None:
         self.stopped: str | None = None
         self._markup = markup
@@ -76,7 +77,7 @@ class Speech:
         self._call = ""  # text of the call being written
         self._blank: set[str] = {_REASONING} if thinking else set()  # states whose leading white space is dropped
         self._stop = tuple(stop)
-        machine = TextStateMachine(_table(markup, self._stop, bool(tools), split_reasoning))
+        machine = machine or make_machine(markup, self._stop, bool(tools), split_reasoning)
         initial = _REASONING if thinking and split_reasoning else markup.initial if split_reasoning else None
         self._state = machine.make_state(initial or _NORMAL)
 
@@ -84,6 +85,11 @@ class Speech:
     def thinking(self) -> bool:
         """Whether the model is in its reasoning now."""
         return bool(self._state[0] == _REASONING)
+
+    @property
+    def speaking(self) -> bool:
+        """Whether the model is in its answer now: not in its reasoning, not in a call, not in the blank after them."""
+        return bool(self._state[0] == _NORMAL) and _NORMAL not in self._blank
 
     def feed(self, text: str) -> list[Said | ToolCall]:
         """Take in text and give what is certain now. What follows a stop string is dropped."""
@@ -130,7 +136,12 @@ class Speech:
             self._blank = {_REASONING}
         elif before == _REASONING:
             self._blank = {_NORMAL}
-        return self._close_call() if before == _TOOL else []
+        if before != _TOOL:
+            return []
+        said = self._close_call()
+        if any(isinstance(piece, ToolCall) for piece in said):
+            self._blank = {_NORMAL}  # the empty line between two calls is nothing to say
+        return said
 
     def _close_call(self) -> list[Said | ToolCall]:
         try:
@@ -161,6 +172,11 @@ class Speech:
             _, begin, self.stopped = min(found)
             text = text[:begin]
         return [Said(text)] if text else []
+
+
+def make_machine(markup: Markup, stop: Sequence[str], tools: bool, split_reasoning: bool) -> TextStateMachine:
+    """Make what finds markers and stop strings: seconds for megabytes of stop strings, so not on the engine thread."""
+    return TextStateMachine(_table(markup, stop, tools, split_reasoning))
 
 
 def _table(markup: Markup, stop: Sequence[str], tools: bool, split_reasoning: bool) -> dict[str, list[tuple[str, str]]]:

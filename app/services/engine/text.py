@@ -1,6 +1,7 @@
 """Token ids to text, never showing half a character."""
 
 import codecs
+import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Protocol
@@ -15,6 +16,9 @@ class Detokenizer(Protocol):
     def finish(self) -> str:
         """Give what was held back; a broken character becomes U+FFFD."""
 
+    def data(self, token: int) -> bytes:
+        """Give the bytes of a token by itself; they may be a part of a character."""
+
 
 class ByteDetokenizer:
     """For byte-level vocabularies: a table of bytes a token and an incremental UTF-8 decoder."""
@@ -25,18 +29,23 @@ class ByteDetokenizer:
 
     def feed(self, token: int) -> str:
         """Take in a token and give the text that is complete now."""
-        return self._decoder.decode(self._table[token]) if 0 <= token < len(self._table) else ""
+        return self._decoder.decode(self.data(token))
 
     def finish(self) -> str:
         """Give what was held back; a broken character becomes U+FFFD."""
         return self._decoder.decode(b"", final=True)
 
+    def data(self, token: int) -> bytes:
+        """Give the bytes of a token by itself; they may be a part of a character."""
+        return self._table[token] if 0 <= token < len(self._table) else b""
+
 
 class WrappedDetokenizer:
     """For all other vocabularies: mlx-lm's own streaming detokenizer."""
 
-    def __init__(self, detokenizer: Any, hidden: frozenset[int]) -> None:
-        self._detokenizer = detokenizer
+    def __init__(self, tokenizer: Any, hidden: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self._detokenizer = tokenizer.detokenizer
         self._hidden = hidden
 
     def feed(self, token: int) -> str:
@@ -50,6 +59,10 @@ class WrappedDetokenizer:
         """Give what was held back; a broken character becomes U+FFFD."""
         self._detokenizer.finalize()
         return str(self._detokenizer.last_segment)
+
+    def data(self, token: int) -> bytes:
+        """Give the bytes of a token by itself, as far as this vocabulary can tell."""
+        return b"" if token in self._hidden else str(self._tokenizer.decode([token])).encode()
 
 
 def detokenizers(tokenizer: Any, markers: Iterable[str], width: int) -> Callable[[], Detokenizer]:
@@ -65,9 +78,16 @@ def detokenizers(tokenizer: Any, markers: Iterable[str], width: int) -> Callable
         if added.special and not any(added.content in marker for marker in shown)
     )
     if not _is_byte_level(tokenizer):
-        return lambda: WrappedDetokenizer(tokenizer.detokenizer, hidden)
+        return lambda: WrappedDetokenizer(tokenizer, hidden)
     table = _table(tokenizer, hidden, width)
     return lambda: ByteDetokenizer(table)
+
+
+def longest_token(tokenizer: Any) -> int | None:
+    """Length in bytes of the longest token of a byte-level vocabulary; others may normalize, so theirs says nothing."""
+    if not _is_byte_level(tokenizer) or getattr(tokenizer.backend_tokenizer, "normalizer", None) is not None:
+        return None
+    return max(len(text) for text in tokenizer.get_vocab())
 
 
 def _is_byte_level(tokenizer: Any) -> bool:
@@ -97,3 +117,24 @@ def _alphabet() -> dict[str, bytes]:
     alphabet = {chr(byte): bytes([byte]) for byte in plain}
     others = (byte for byte in range(256) if byte not in plain)
     return alphabet | {chr(256 + place): bytes([byte]) for place, byte in enumerate(others)}
+
+
+def pieces(tokenizer: Any) -> Callable[[int], bytes]:
+    """Return what gives the bytes of a token by itself, control tokens as they are written."""
+    added = {int(token): str(entry.content).encode() for token, entry in tokenizer.added_tokens_decoder.items()}
+    spell = _bytes if _is_byte_level(tokenizer) else _sentence_piece
+
+    def piece(token: int) -> bytes:
+        if token in added:
+            return added[token]
+        text = tokenizer.convert_ids_to_tokens(token)
+        return spell(text) if isinstance(text, str) else b""
+
+    return piece
+
+
+def _sentence_piece(text: str) -> bytes:
+    """Spell a piece of the SentencePiece kind: <0xE6> is a byte, a low bar is a space."""
+    if byte := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", text):
+        return bytes.fromhex(byte[1])
+    return text.replace("▁", " ").encode()

@@ -1,0 +1,233 @@
+"""What `tiles-server doctor` looks at on the machine: a check is a function from a patient to what was found."""
+
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from http.client import HTTPConnection, HTTPException
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from rich.filesize import decimal
+
+from app.services import session
+from app.services.catalog import ModelFolder
+from app.services.hub import hugging_face_cache
+from app.settings import Settings
+
+OLDEST_GLIBC = (2, 35)
+OLDEST_MLX_LM = (0, 32, 2)
+PACKAGES = ("mlx", "mlx-lm", "transformers", "tokenizers", "huggingface-hub", "litestar", "uvicorn")
+SCARCE_DISK = 5 * 10**9  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What was looked at, how it is, and what to do if it is not well."""
+
+    name: str
+    state: Literal["ok", "warning", "failed"]
+    detail: str
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What is looked at: the settings and the model they name, with the reason if it cannot be loaded."""
+
+    settings: Settings
+    model: ModelFolder | None = None
+    problem: str | None = None
+
+
+def python(_: Patient) -> Check:
+    """Look at the Python that runs this."""
+    good = (3, 11) <= sys.version_info[:2] < (3, 14)
+    advice = "" if good else "Use Python 3.11, 3.12 or 3.13."
+    return Check("Python", "ok" if good else "failed", platform.python_version(), advice)
+
+
+def packages(_: Patient) -> Check:
+    """Look at the packages that matter most, and at the age of mlx-lm."""
+    versions = {name: _version(name) for name in PACKAGES}
+    detail = ", ".join(f"{name} {found or 'missing'}" for name, found in versions.items())
+    good = all(versions.values()) and _numbers(versions["mlx-lm"] or "") >= OLDEST_MLX_LM
+    advice = "" if good else "Install tiles-server again: it brings all of them, mlx-lm from 0.32.2 on."
+    return Check("Packages", "ok" if good else "failed", detail, advice)
+
+
+def system(_: Patient) -> Check:
+    """Look for a system that MLX has wheels for."""
+    detail = f"{platform.system()} {platform.release()} on {platform.machine()}"
+    if sys.platform == "darwin":
+        good = platform.machine() == "arm64"
+        return Check("System", "ok" if good else "failed", detail, "" if good else "MLX needs Apple silicon.")
+    library, number = platform.libc_ver()
+    good = library == "glibc" and _numbers(number) >= OLDEST_GLIBC
+    advice = "" if good else "MLX's wheels need glibc 2.35: Debian 12, Ubuntu 22.04 or newer."
+    return Check("System", "ok" if good else "failed", f"{detail}, {library or 'libc'} {number or 'unknown'}", advice)
+
+
+def mlx(_: Patient) -> Check:
+    """Look at where MLX computes."""
+    back_end, problem = _back_end()
+    if problem:
+        return Check("MLX", "failed", f"does not start: {problem}", "Install tiles-server again.")
+    if back_end == "cpu" and shutil.which("nvidia-smi"):
+        advice = "pip install 'tiles-server[cuda]'"
+        return Check("MLX", "warning", "computes on the CPU, and an NVIDIA GPU seems to be here", advice)
+    return Check("MLX", "ok", f"computes on {back_end}")
+
+
+def blas(_: Patient) -> Check | None:
+    """Look for a fast BLAS where MLX computes on a Linux CPU."""
+    from app.services.engine.blas import preload
+
+    if not _is_linux_cpu():
+        return None
+    if library := preload():
+        return Check("BLAS", "ok", library)
+    advice = "apt-get install libopenblas0-pthread (Debian, Ubuntu) or dnf install openblas (Fedora)."
+    return Check("BLAS", "warning", "no OpenBLAS: prompts are read about 20 times slower", advice)
+
+
+def compiler(_: Patient) -> Check | None:
+    """Look for the compiler that MLX calls by this name on a Linux CPU."""
+    if not _is_linux_cpu():
+        return None
+    if path := shutil.which("g++"):
+        return Check("Compiler", "ok", path)
+    return Check("Compiler", "warning", "no g++: MLX compiles nothing and may be slower", "apt-get install g++")
+
+
+def memory(patient: Patient) -> Check:
+    """Look for memory for the model, with a quarter more for conversations."""
+    import psutil
+
+    machine = psutil.virtual_memory()
+    detail = f"{decimal(machine.available)} free of {decimal(machine.total)}"
+    if patient.model is None:
+        return Check("Memory", "ok", detail)
+    needed = patient.model.weight_bytes * 5 // 4
+    detail += f", {patient.model.id} wants about {decimal(needed)}"
+    if needed > machine.total:
+        return Check("Memory", "failed", detail, "Take a smaller model, or one of fewer bits.")
+    if needed > machine.available:
+        return Check("Memory", "warning", detail, "Close other programs, or take a smaller model.")
+    return Check("Memory", "ok", detail)
+
+
+def disk(patient: Patient) -> Check:
+    """Look for free disk where the server keeps things and where models are downloaded."""
+    free = {place: _free_bytes(place) for place in (patient.settings.data_dir, hugging_face_cache())}
+    detail = ", ".join(f"{decimal(size)} free for {place}" for place, size in free.items())
+    if min(free.values()) < SCARCE_DISK:
+        return Check("Disk", "warning", detail, f"Make room: a model takes {decimal(SCARCE_DISK)} and more.")
+    return Check("Disk", "ok", detail)
+
+
+def port(patient: Patient) -> Check:
+    """Look whether the port is free, or a Tiles server has it already."""
+    host, number = patient.settings.host, patient.settings.port
+    address, problem = f"{host}:{number}", _bind_problem(host, number)
+    if problem is None:
+        return Check("Port", "ok", f"{address} is free")
+    if _is_tiles(host, number):
+        return Check("Port", "ok", f"a Tiles server runs on {address}")
+    return Check("Port", "failed", f"{address}: {problem}", "Stop what uses it, or give another --port.")
+
+
+def data_folder(patient: Patient) -> Check:
+    """Look whether the data folder can be written, by its owner alone."""
+    folder = patient.settings.data_dir
+    there = _nearest(folder)
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return Check("Data folder", "failed", f"{there} cannot be written", "Give another --data-dir.")
+    if there != folder:
+        return Check("Data folder", "ok", f"{folder} will be made")
+    if folder.stat().st_mode & 0o077:
+        return Check("Data folder", "warning", f"others may read {folder}", f"chmod 700 {folder}")
+    return Check("Data folder", "ok", str(folder))
+
+
+def session_file(patient: Patient) -> Check:
+    """Look whether the session file can be read and written."""
+    path = patient.settings.session_file
+    if patient.settings.skip_session_persist:
+        return Check("Session", "ok", "not kept (TILES_SKIP_SESSION_PERSIST)")
+    if not os.access(_nearest(path.parent), os.W_OK):
+        return Check("Session", "warning", f"{path} cannot be written", "Set TILES_SESSION_FILE to another place.")
+    try:
+        return Check("Session", "ok", f"{session.parse(path.read_bytes()).model} in {path}")
+    except FileNotFoundError:
+        return Check("Session", "ok", "none yet")
+    except (OSError, ValueError, RecursionError) as error:
+        advice = "It is ignored, and replaced at the next load; delete it if nothing else uses it."
+        return Check("Session", "warning", f"{path} is no session: {error}", advice)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+@cache
+def _back_end() -> tuple[str, str | None]:
+    """Where MLX computes (cpu, metal or cuda), or why it does not start."""
+    # In a process of its own, because an MLX that does not fit the machine may abort.
+    question = "import mlx.core as m; print(m.default_device() == m.Device(m.cpu), m.metal.is_available())"
+    try:
+        answer = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return "", str(error)
+    if answer.returncode:
+        return "", next(iter(reversed(answer.stderr.splitlines())), f"exit code {answer.returncode}")
+    return {"True": "cpu"}.get(answer.stdout.split()[0], "metal" if "True" in answer.stdout else "cuda"), None
+
+
+def _is_linux_cpu() -> bool:
+    return sys.platform == "linux" and _back_end()[0] == "cpu"
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there."""
+    return next((place for place in (path, *path.parents) if place.exists()), Path("/"))
+
+
+def _free_bytes(place: Path) -> int:
+    return shutil.disk_usage(_nearest(place)).free
+
+
+def _bind_problem(host: str, port: int) -> str | None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return None
+
+
+def _is_tiles(host: str, port: int) -> bool:
+    connection = HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/health")
+        health = json.loads(connection.getresponse().read(65536))
+    except (OSError, ValueError, HTTPException):
+        return False
+    finally:
+        connection.close()
+    return isinstance(health, dict) and health.get("tiles") is True

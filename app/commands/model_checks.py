@@ -1,0 +1,105 @@
+"""What `tiles-server doctor` looks at in the model: its files, its chat template, its tokenizer."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from app.commands.checks import Check, Patient
+
+SAMPLE = "Zoë says 你好 🙂"
+
+
+def model_folder(patient: Patient) -> Check:
+    """Look whether the model's files are whole."""
+    if patient.problem:
+        return Check("Model", "failed", patient.problem, "`tiles-server models` lists what can be loaded.")
+    if (model := patient.model) is None:
+        return Check("Model", "warning", "none is named", "Give --model or --demo; `tiles-server pull ID` gets one.")
+    detail = f"{model.id}: {model.model_type}, {model.precision}, context {model.context_length:,}, {model.path}"
+    return Check("Model", "ok", detail)
+
+
+def chat_template(patient: Patient) -> Check | None:
+    """Look whether the model's chat template renders a conversation."""
+    if patient.model is None:
+        return None
+    try:
+        source = _template(patient.model.path)
+        if source is None:
+            return Check(
+                "Chat template", "warning", "none: the model may not be made for chat", "Take an instruct model."
+            )
+        rendered = _rendered(source, _special_tokens(patient.model.path))
+    except Exception as error:
+        return Check("Chat template", "failed", f"does not render: {error}", "Download the model again.")
+    if SAMPLE not in rendered:
+        return Check("Chat template", "warning", "leaves out what the user says", "Download the model again.")
+    return Check("Chat template", "ok", f"renders a turn in {len(rendered)} characters")
+
+
+def tokenizer(patient: Patient) -> Check | None:
+    """Look whether text comes back from the tokenizer as it went in."""
+    if patient.model is None or not (path := patient.model.path / "tokenizer.json").exists():
+        return None
+    from tokenizers import Tokenizer
+
+    try:
+        words = Tokenizer.from_file(str(path))
+        ids = words.encode(SAMPLE, add_special_tokens=False).ids
+        back = words.decode(ids)
+    except Exception as error:
+        return Check("Tokenizer", "failed", f"does not load: {error}", "Download the model again.")
+    if back.strip() != SAMPLE:
+        return Check(
+            "Tokenizer", "warning", f"gives {SAMPLE!r} back as {back!r}", "Its model may write other text too."
+        )
+    return Check("Tokenizer", "ok", f"gives {SAMPLE!r} back whole, {len(ids)} tokens")
+
+
+def _template(folder: Path) -> str | None:
+    """The source of a folder's chat template, from whichever file has it."""
+    if (file := folder / "chat_template.jinja").exists():
+        return file.read_text(encoding="utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        template = _object(folder / name).get("chat_template")
+        if isinstance(template, list):
+            template = next((one["template"] for one in template if one.get("name") == "default"), None)
+        if template:
+            return str(template)
+    return None
+
+
+def _special_tokens(folder: Path) -> dict[str, str]:
+    given = _object(folder / "tokenizer_config.json")
+    tokens = {name: given.get(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+    return {name: str(token["content"] if isinstance(token, dict) else token or "") for name, token in tokens.items()}
+
+
+def _object(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_bytes()) if path.exists() else {}
+    return content if isinstance(content, dict) else {}
+
+
+def _rendered(source: str, special_tokens: Mapping[str, str]) -> str:
+    """Render a template as transformers does, in a sandbox."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    sandbox = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    sandbox.filters["tojson"] = _json
+    sandbox.globals |= {"raise_exception": _refuse, "strftime_now": lambda _: "2026-01-01"}
+    # A tag of transformers' own that marks the model's words and prints nothing.
+    source = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", source)
+    conversation = {"messages": [{"role": "user", "content": SAMPLE}], "add_generation_prompt": True}
+    return sandbox.from_string(source).render(**conversation, tools=None, documents=None, **special_tokens)
+
+
+def _json(value: Any, indent: int | None = None, **_: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _refuse(message: str) -> str:
+    raise ValueError(message)

@@ -1,0 +1,194 @@
+"""Prompts that are continued as they are, as OpenAI's and llama.cpp's clients have them."""
+
+from typing import Annotated, Any
+
+from litestar import Controller, Request, Response, post
+from litestar.di import NamedDependency
+from litestar.openapi.spec import Example
+from litestar.params import Body
+
+from app.controllers.answer import collect_all, header, stream
+from app.controllers.openapi import body_refusals, operation
+from app.dto.base import Limits
+from app.dto.llama import (
+    InfillRequest,
+    NativeChunk,
+    NativeCompletion,
+    NativeGenerating,
+    NativeRequest,
+    NativeStream,
+    native_answer,
+)
+from app.dto.openai_completion import CompletionRequest, CompletionStream, TextCompletion, TextCompletionChunk
+from app.services.errors import InvalidRequest, NothingLoaded, PromptTooLong, Unavailable
+from app.services.model_service import ModelService
+from app.settings import Settings
+
+_TIMINGS = {
+    "cache_n": 0,
+    "prompt_n": 10,
+    "prompt_ms": 21.4,
+    "prompt_per_token_ms": 2.14,
+    "prompt_per_second": 467.3,
+    "predicted_n": 8,
+    "predicted_ms": 36.1,
+    "predicted_per_token_ms": 5.157,
+    "predicted_per_second": 193.9,
+}
+_HEAD = {
+    "id": "cmpl-7d1f9c",
+    "object": "text_completion",
+    "created": 1767225600,
+    "model": "tiles-demo",
+    "system_fingerprint": "b1-tiles-0.1.0",
+}
+_USAGE = {
+    "prompt_tokens": 10,
+    "completion_tokens": 8,
+    "total_tokens": 18,
+    "prompt_tokens_details": {"cached_tokens": 0},
+}
+_TEXT = " jumps over the lazy dog."
+_ANSWER = _HEAD | {
+    "choices": [{"text": _TEXT, "index": 0, "logprobs": None, "finish_reason": "stop"}],
+    "usage": _USAGE,
+    "timings": _TIMINGS,
+}
+_EVENTS = (
+    'data: {"id":"cmpl-7d1f9c","object":"text_completion","created":1767225600,"model":"tiles-demo",'
+    '"system_fingerprint":"b1-tiles-0.1.0","choices":[{"text":" jumps","index":0,"logprobs":null,'
+    '"finish_reason":null}]}\n\ndata: [DONE]\n\n'
+)
+_NATIVE_ANSWER = {
+    "index": 0,
+    "content": _TEXT,
+    "tokens": [],
+    "id_slot": -1,
+    "stop": True,
+    "model": "tiles-demo",
+    "tokens_predicted": 8,
+    "tokens_evaluated": 10,
+    "generation_settings": {"temperature": 0.8, "top_k": 40, "n_predict": 16, "stop": []},
+    "prompt": "The quick brown fox",
+    "has_new_line": False,
+    "truncated": False,
+    "stop_type": "eos",
+    "stopping_word": "",
+    "tokens_cached": 17,
+    "timings": _TIMINGS,
+}
+_NATIVE_EVENTS = (
+    'data: {"index":0,"content":" jumps","tokens":[],"stop":false,"id_slot":-1,"tokens_predicted":1,'
+    '"tokens_evaluated":10}\n\n'
+)
+_LATER = (
+    NothingLoaded(),
+    PromptTooLong(9000, 8192),
+    Unavailable("Loading model", code="loading"),
+    Unavailable("Too many requests are waiting (256); try again soon", code="busy"),
+)
+_NO_INFILL = InvalidRequest(
+    "This model has no fill-in-the-middle tokens, so it cannot write what stands before a suffix",
+    param="suffix",
+    code="no_infill",
+)
+_REQUESTS = [
+    Example(summary="A prompt", value={"prompt": "The quick brown fox", "max_tokens": 16}),
+    Example(summary="Two prompts, streamed", value={"prompt": ["The quick", "Once"], "max_tokens": 16, "stream": True}),
+    Example(summary="Token ids", value={"prompt": [355, 75, 330], "max_tokens": 16, "temperature": 0}),
+]
+_NATIVE_REQUESTS = [
+    Example(summary="A prompt", value={"prompt": "The quick brown fox", "n_predict": 16}),
+    Example(
+        summary="Text and token ids, and a part of the answer",
+        value={
+            "prompt": [355, 75, " brown fox"],
+            "n_predict": 16,
+            "response_fields": ["content", "timings/predicted_n"],
+        },
+    ),
+]
+_INFILL_REQUEST = [
+    Example(value={"input_prefix": "def add(a, b):\n    return ", "input_suffix": "\n", "n_predict": 16})
+]
+
+
+class CompletionController(Controller):
+    """Text completions."""
+
+    tags = ["OpenAI"]
+
+    @post(
+        "/v1/completions",
+        status_code=200,
+        operation_class=operation(_ANSWER, events=_EVENTS),
+        responses=body_refusals(*_LATER, _NO_INFILL),
+    )
+    async def create_completion(
+        self,
+        data: Annotated[CompletionRequest, Body(examples=_REQUESTS)],
+        request: Request[Any, Any, Any],
+        model_service: NamedDependency[ModelService],
+        settings: NamedDependency[Settings],
+        limits: NamedDependency[Limits],
+    ) -> Response[TextCompletion | TextCompletionChunk]:
+        """Continue one prompt or several, whole or as server-sent events. No chat template is used."""
+        generation = await model_service.generate_all(data.to_generations(limits))
+        if data.stream:
+            ping = data.ping_seconds(settings.sse_ping_interval)
+            dialect = CompletionStream(data, generation.choices)
+            return stream(generation, request, dialect, ping_seconds=ping, ignored=data.ignored)
+        answer = TextCompletion.of(await collect_all(generation, request), data)
+        return Response(answer, headers=header(data.ignored))
+
+
+class NativeController(Controller):
+    """llama.cpp's own completions."""
+
+    tags = ["llama.cpp"]
+
+    @post(
+        ["/completion", "/completions"],
+        status_code=200,
+        operation_class=operation(_NATIVE_ANSWER, events=_NATIVE_EVENTS),
+        responses=body_refusals(*_LATER),
+    )
+    async def create_native_completion(
+        self,
+        data: Annotated[NativeRequest, Body(examples=_NATIVE_REQUESTS)],
+        request: Request[Any, Any, Any],
+        model_service: NamedDependency[ModelService],
+        settings: NamedDependency[Settings],
+        limits: NamedDependency[Limits],
+    ) -> Response[NativeCompletion | list[NativeCompletion] | NativeChunk]:
+        """Continue one prompt or several as llama.cpp does; several are answered by a list."""
+        return await _answer(data, request, model_service, settings, limits)
+
+    @post(
+        "/infill",
+        status_code=200,
+        operation_class=operation(_NATIVE_ANSWER, events=_NATIVE_EVENTS),
+        responses=body_refusals(*_LATER, _NO_INFILL),
+    )
+    async def fill_in(
+        self,
+        data: Annotated[InfillRequest, Body(examples=_INFILL_REQUEST)],
+        request: Request[Any, Any, Any],
+        model_service: NamedDependency[ModelService],
+        settings: NamedDependency[Settings],
+        limits: NamedDependency[Limits],
+    ) -> Response[NativeCompletion | NativeChunk]:
+        """Write what stands between two pieces of code, where the model has fill-in-the-middle tokens."""
+        return await _answer(data, request, model_service, settings, limits)
+
+
+async def _answer(
+    data: NativeGenerating, request: Request[Any, Any, Any], models: ModelService, settings: Settings, limits: Limits
+) -> Response[Any]:
+    generation = await models.generate_all(data.to_generations(limits))
+    if data.stream:
+        ping = data.ping_seconds(settings.sse_ping_interval)
+        dialect = NativeStream(data, generation.choices)
+        return stream(generation, request, dialect, ping_seconds=ping, ignored=data.ignored)
+    answer = native_answer(await collect_all(generation, request), data)
+    return Response(answer, headers=header(data.ignored))

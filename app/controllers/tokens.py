@@ -1,0 +1,87 @@
+"""Text to tokens and back, and what a conversation becomes before it is answered."""
+
+from typing import Annotated
+
+from litestar import Controller, Response, post
+from litestar.di import NamedDependency
+from litestar.openapi.spec import Example
+from litestar.params import Body
+
+from app.controllers.answer import header
+from app.controllers.openapi import body_refusals, operation
+from app.dto.base import Limits
+from app.dto.openai_chat import ChatRequest
+from app.dto.tokens import (
+    Detokenized,
+    DetokenizeRequest,
+    InputTokens,
+    TemplatedPrompt,
+    TokenizeRequest,
+    Tokens,
+)
+from app.services.errors import NothingLoaded, Unavailable
+from app.services.model_service import ModelService
+
+_CHAT = [Example(value={"messages": [{"role": "user", "content": "What is the capital of Norway?"}]})]
+_TOKENIZE = [
+    Example(summary="A text", value={"content": "Hello world"}),
+    Example(summary="With the text of every token", value={"content": "Hello 😀", "with_pieces": True}),
+]
+_REFUSALS = body_refusals(NothingLoaded(), Unavailable("Loading model", code="loading"))
+
+
+class TokensController(Controller):
+    """Tokens."""
+
+    tags = ["llama.cpp"]
+
+    @post("/tokenize", status_code=200, operation_class=operation({"tokens": [1528, 223, 1022]}), responses=_REFUSALS)
+    async def tokenize(
+        self,
+        data: Annotated[TokenizeRequest, Body(examples=_TOKENIZE)],
+        model_service: NamedDependency[ModelService],
+    ) -> Response[Tokens]:
+        """Take a text apart into tokens."""
+        tokens = await model_service.tokenize(data.parts(), special=data.add_special)
+        return Response(Tokens.of(tokens, data), headers=header(data.ignored))
+
+    @post("/detokenize", status_code=200, operation_class=operation({"content": "Hello world"}), responses=_REFUSALS)
+    async def detokenize(
+        self,
+        data: Annotated[DetokenizeRequest, Body(examples=[Example(value={"tokens": [1528, 223, 1022]})])],
+        model_service: NamedDependency[ModelService],
+    ) -> Response[Detokenized]:
+        """Put tokens together to a text; control tokens are written out."""
+        return Response(Detokenized(content=await model_service.detokenize(data.tokens)), headers=header(data.ignored))
+
+    @post(
+        "/apply-template",
+        status_code=200,
+        operation_class=operation({"prompt": "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"}),
+        responses=_REFUSALS,
+    )
+    async def apply_template(
+        self,
+        data: Annotated[ChatRequest, Body(examples=_CHAT)],
+        model_service: NamedDependency[ModelService],
+        limits: NamedDependency[Limits],
+    ) -> Response[TemplatedPrompt]:
+        """Give the prompt that a conversation becomes; takes what chat completions take."""
+        prompt = await model_service.render(data.to_generation(limits))
+        return Response(TemplatedPrompt(prompt=prompt), headers=header(data.ignored))
+
+    @post(
+        ["/v1/chat/completions/input_tokens", "/chat/completions/input_tokens"],
+        status_code=200,
+        operation_class=operation({"input_tokens": 15, "object": "response.input_tokens"}),
+        responses=_REFUSALS,
+    )
+    async def count_input_tokens(
+        self,
+        data: Annotated[ChatRequest, Body(examples=_CHAT)],
+        model_service: NamedDependency[ModelService],
+        limits: NamedDependency[Limits],
+    ) -> Response[InputTokens]:
+        """Count the tokens of a conversation; takes what chat completions take, also what is too long."""
+        count = await model_service.count(data.to_generation(limits))
+        return Response(InputTokens(input_tokens=count), headers=header(data.ignored))

@@ -1,0 +1,139 @@
+"""What every request that generates text may say: how tokens are chosen, when it ends, and how it is streamed."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+import app.services.generation as gen
+from app.dto.base import Body, Limits, RequestBody
+from app.services.errors import InvalidRequest
+
+_BANNED = -1e9  # a logit that is never drawn; an infinity would be no number where every token is banned
+
+
+class StreamOptions(Body):
+    """What else a stream should carry."""
+
+    include_usage: bool = False
+
+
+class Grammar(Body):
+    """A grammar with its language."""
+
+    type: Literal["gbnf", "lark"]
+    grammar: str
+
+
+class Generating(RequestBody):
+    """A request for generated text, of any dialect that has llama.cpp's extras."""
+
+    model: str | None = Field(default=None, description="any name; the served model answers")
+    stream: bool = False
+    max_tokens: int | None = Field(default=None, ge=-1)
+    max_completion_tokens: int | None = Field(default=None, ge=-1)
+    n_predict: int | None = Field(default=None, ge=-1)
+    temperature: float | None = Field(default=None, ge=0, le=100)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    top_k: int | None = Field(default=None, ge=-1, lt=2**31)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
+    stop: str | list[str] | None = None
+    presence_penalty: float = Field(default=0.0, ge=-100, le=100)
+    frequency_penalty: float = Field(default=0.0, ge=-100, le=100)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=100)
+    repeat_penalty: float | None = Field(default=None, gt=0, le=100)
+    repeat_last_n: int | None = Field(default=None, ge=-1, lt=2**31)
+    logit_bias: dict[str, float] | list[list[int | float | bool]] = Field(
+        default_factory=dict, description="by token id, or llama.cpp's pairs; false bans", examples=[{"42": -100}]
+    )
+    ignore_eos: bool = False
+    json_schema: dict[str, Any] = Field(default_factory=dict, description="the answer is JSON of this schema")
+    grammar: str | Grammar = Field(default="", description="GBNF, or another language by name")
+    regex: str | None = Field(default=None, min_length=1, description="the whole answer matches it")
+    choice: list[str] | None = Field(default=None, min_length=1, description="the answer is one of these")
+    return_progress: bool = False
+    timings_per_token: bool = False
+    sse_ping_interval: float | None = Field(default=None, ge=-1, le=3600, description="seconds; 0 or -1 is never")
+
+    @field_validator("stop")
+    @classmethod
+    def _no_empty_stop(cls, stop: str | list[str] | None) -> str | list[str] | None:
+        if stop == "" or (isinstance(stop, list) and "" in stop):
+            raise ValueError("a stop string may not be empty")
+        return stop
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _token_ids(cls, bias: dict[str, float] | list[list[int | float | bool]]) -> dict[str, float] | list[Any]:
+        if isinstance(bias, list) and any(len(pair) != 2 or pair[1] is True for pair in bias):
+            raise ValueError("an entry is a token id and its bias, or false")
+        for token, value in bias.items() if isinstance(bias, dict) else ((str(pair[0]), pair[1]) for pair in bias):
+            if not token.isdecimal() or not token.isascii() or len(token) > 9:
+                raise ValueError(f"'{token[:32]}' is no token id")
+            if not -100 <= value <= 100:
+                raise ValueError(f"the bias of token {token} is not between -100 and 100")
+        return bias
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """The texts that end the answer."""
+        return tuple([self.stop] if isinstance(self.stop, str) else self.stop or ())
+
+    def ping_seconds(self, default: float) -> float:
+        """Seconds of silence after which a stream gets a comment line."""
+        return default if self.sse_ping_interval is None else self.sse_ping_interval
+
+    def check(self, limits: Limits) -> None:
+        """Raise AppError for what is refused by name and for what is too much."""
+        self.refuse()
+        limits.check_stop(self.stop_strings, "stop")
+
+    def sampling(self) -> gen.Sampling:
+        """Say how tokens are chosen in the common vocabulary."""
+        window = None if self.repeat_last_n in (None, -1) else self.repeat_last_n
+        off = window == 0
+        repetition = self.repetition_penalty if self.repetition_penalty is not None else self.repeat_penalty
+        return gen.Sampling(
+            temperature=self.temperature,
+            top_k=None if self.top_k is None else max(0, self.top_k),
+            top_p=self.top_p,
+            min_p=self.min_p,
+            seed=None if self.seed == -1 else self.seed,
+            repetition_penalty=1.0 if off else repetition,
+            presence_penalty=0.0 if off else self.presence_penalty,
+            frequency_penalty=0.0 if off else self.frequency_penalty,
+            penalty_window=window,
+            logit_bias=self._biases(),
+        )
+
+    def constraint(self) -> gen.Constraint | None:
+        """Say what the answer has to be. Raises InvalidRequest for two such wishes."""
+        asked = list(self._constraints())
+        if len(asked) > 1:
+            raise InvalidRequest(f"{asked[0].param} and {asked[1].param} exclude each other", param=asked[1].param)
+        return asked[0] if asked else None
+
+    def token_limit(self) -> int | None:
+        """Give the most tokens of the answer, None for as many as the context holds."""
+        given = (self.n_predict, self.max_completion_tokens, self.max_tokens)
+        limit = next((value for value in given if value is not None), -1)
+        return None if limit == -1 else limit
+
+    def _constraints(self) -> Iterator[gen.Constraint]:
+        if self.json_schema:
+            yield gen.Constraint("json_schema", json.dumps(self.json_schema), "json_schema")
+        if self.grammar:
+            language = self.grammar.type if isinstance(self.grammar, Grammar) else "gbnf"
+            text = self.grammar.grammar if isinstance(self.grammar, Grammar) else self.grammar
+            yield gen.Constraint(language, text, "grammar")
+        if self.regex:
+            yield gen.Constraint("regex", self.regex, "regex")
+        if self.choice:
+            yield gen.Constraint("choice", json.dumps(self.choice), "choice")
+
+    def _biases(self) -> dict[int, float]:
+        if isinstance(self.logit_bias, dict):
+            return {int(token): value for token, value in self.logit_bias.items()}
+        return {int(token): _BANNED if value is False else float(value) for token, value in self.logit_bias}

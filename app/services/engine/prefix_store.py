@@ -1,0 +1,225 @@
+"""Prefix caches on disk, written behind the answers, so that a restart does not compute old prompts again."""
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import mlx.core as mx
+import numpy as np
+import structlog
+from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
+
+from app.services.engine.prefixes import Layers, covers, nearest
+
+log = structlog.get_logger()
+
+_VERSION = "1"
+_SETTLE_SECONDS = 2.0  # a prompt that has grown by then is written once, not twice
+_FEWEST_TOKENS = 64  # fewer are computed faster than they are read
+_LARGEST_HEADER = 100_000_000  # bytes
+
+
+@dataclass(slots=True)
+class _Stored:
+    tokens: Any  # int32 (length,)
+    trimmable: bool
+    path: Path
+
+
+@dataclass(slots=True)
+class _Pending:
+    tokens: Any
+    trimmable: bool
+    layers: Layers
+    since: float
+
+
+class PrefixStore:
+    """The files of one model. All but the writing happens on the engine thread.
+
+    A file is named by the checksum of what is in it and becomes visible by a rename: a torn one is found out and
+    thrown away. Least recently used goes first, over all models of the folder.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, max_bytes: int) -> None:
+        self._root = folder
+        self._folder = folder / f"v{_VERSION}-{fingerprint}"
+        self._max_bytes = max_bytes
+        self._stored: list[_Stored] = []
+        self._pending: list[_Pending] = []
+        self._wake = threading.Condition()  # guards what both threads change
+        self._closed = False
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._stored = list(self._found())
+        self._writer = threading.Thread(target=self._write_all, name="prefix-store", daemon=True)
+        self._writer.start()
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def longest(self, wanted: Any) -> int:
+        """How many of the wanted tokens (length,) a file stands for."""
+        return nearest(self._stored, wanted)[0]
+
+    def load(self, wanted: Any) -> tuple[Any, Layers] | None:
+        """Read the nearest prefix: its tokens and its layers. None if its file turns out torn."""
+        _, stored = nearest(self._stored, wanted)
+        if stored is None:
+            return None
+        try:
+            content = stored.path.read_bytes()
+            if _checksum(content) != stored.path.stem:
+                raise ValueError("the checksum is wrong")
+            layers = load_prompt_cache(str(stored.path))
+            mx.eval([layer.state for layer in layers])
+            os.utime(stored.path)
+        except Exception as error:  # whatever is wrong with it, the prompt can be computed
+            log.warning("prefix file thrown away", reason=str(error)[:200])
+            self._forget(stored)
+            return None
+        return stored.tokens, layers
+
+    def note(self, tokens: Any, layers: Layers, *, trimmable: bool) -> None:
+        """Have the layers of these tokens written, once nothing longer has come for a moment."""
+        if len(tokens) < _FEWEST_TOKENS:
+            return
+        with self._wake:
+            self._pending = [one for one in self._pending if not (trimmable and covers(tokens, one.tokens))]
+            self._pending.append(_Pending(tokens, trimmable, layers, time.monotonic()))
+            self._wake.notify()
+
+    def close(self) -> None:
+        """Write what is pending and stop."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._writer.join(timeout=10)
+
+    def _found(self) -> Iterator[_Stored]:
+        for path in sorted(self._folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime):
+            try:
+                metadata = _metadata(path)
+                tokens = np.frombuffer(base64.b64decode(metadata["0.tokens"]), dtype=np.int32)
+                yield _Stored(tokens, metadata["0.trimmable"] == "yes", path)
+            except (OSError, ValueError, KeyError, struct.error) as error:
+                log.warning("prefix file thrown away", reason=str(error)[:200])
+                _remove(path)
+
+    def _write_all(self) -> None:
+        while (pending := self._next()) is not None:
+            try:
+                self._write(pending)
+            except Exception as error:  # a full disk, a folder that is gone: the answers do not depend on it
+                log.warning("prefix not written", reason=str(error)[:200])
+
+    def _next(self) -> _Pending | None:
+        """Wait for something to write that has settled; None at the end."""
+        with self._wake:
+            while True:
+                if not self._pending:
+                    if self._closed:
+                        return None
+                    self._wake.wait()
+                    continue
+                left = self._pending[0].since + _SETTLE_SECONDS - time.monotonic()
+                if left <= 0 or self._closed:
+                    return self._pending.pop(0)
+                self._wake.wait(left)
+
+    def _write(self, pending: _Pending) -> None:
+        if any(covers(stored.tokens, pending.tokens) for stored in self._stored if stored.trimmable):
+            return
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unfinished = self._folder / f".{os.getpid()}.safetensors"
+        facts = {
+            "tokens": base64.b64encode(pending.tokens.tobytes()).decode(),
+            "trimmable": "yes" if pending.trimmable else "no",
+        }
+        try:
+            save_prompt_cache(str(unfinished), pending.layers, facts)
+            unfinished.chmod(0o600)
+            path = self._folder / f"{_synced_checksum(unfinished)}.safetensors"
+            unfinished.rename(path)
+        finally:
+            _remove(unfinished)
+        with self._wake:
+            superseded = [one for one in self._stored if pending.trimmable and covers(pending.tokens, one.tokens)]
+            self._stored = [*self._stored, _Stored(pending.tokens, pending.trimmable, path)]
+        for one in superseded:
+            self._forget(one)
+        self._evict()
+
+    def _evict(self) -> None:
+        files = [(path.stat(), path) for path in self._root.glob("v*/*.safetensors")]
+        total = sum(stat.st_size for stat, _ in files)
+        for stat, path in sorted(files, key=lambda file: file[0].st_mtime):
+            if total <= self._max_bytes:
+                return
+            total -= stat.st_size
+            _remove(path)
+            with self._wake:
+                self._stored = [one for one in self._stored if one.path != path]
+
+    def _forget(self, stored: _Stored) -> None:
+        with self._wake:
+            self._stored = [one for one in self._stored if one is not stored]
+        _remove(stored.path)
+
+
+def fingerprint(folder: Path, template: str, precision: str) -> str:
+    """Name a model by what its caches depend on: its files, its template, its precision."""
+    files = sorted(path for pattern in ("*.json", "*.safetensors", "*.jinja") for path in folder.glob(pattern))
+    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    told = json.dumps([str(folder), facts, template, precision])
+    return hashlib.blake2b(told.encode(), digest_size=12).hexdigest()
+
+
+def lock(folder: Path) -> IO[bytes] | None:
+    """Claim the folder for this process; None where another server writes there, or nobody can."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        claim = (folder / ".lock").open("wb")
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            claim.close()
+            return None
+        return claim
+    return None
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        if length > _LARGEST_HEADER:
+            raise ValueError("the header is no header")
+        header = json.loads(file.read(length))
+    metadata = header["__metadata__"]
+    if not isinstance(metadata, dict):
+        raise ValueError("the metadata is none")
+    return metadata
+
+
+def _synced_checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()

@@ -1,0 +1,62 @@
+"""How likely the drawn tokens were, for the rows that ask."""
+
+from collections.abc import Sequence
+from copy import copy
+from typing import cast
+
+import mlx.core as mx
+
+from app.services.engine.text import Detokenizer
+from app.services.generation import TokenLogprob
+
+Score = tuple[float, list[tuple[int, float]]]  # of the drawn token; the most likely ones with theirs
+
+_DIGITS = 4  # batches of different sizes round differently after that
+
+
+class Scores:
+    """Log-probabilities of some rows: of the drawn token and of the `width` most likely ones, not read yet.
+
+    They are of the model's own distribution, before penalties, grammar and temperature.
+    """
+
+    def __init__(self, logits: mx.array, drawn: mx.array, places: Sequence[int], width: int) -> None:
+        rows = mx.array(list(places))
+        raw = logits[rows].astype(mx.float32)
+        logprobs = raw - mx.logsumexp(raw, axis=-1, keepdims=True)
+        self._places = {place: index for index, place in enumerate(places)}
+        self._drawn = mx.take_along_axis(logprobs, drawn[rows][:, None].astype(mx.int32), axis=-1)[:, 0]
+        self._ids, self._values = _best(logprobs, width)
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """What has to be computed with the step."""
+        return [self._drawn, self._ids, self._values]
+
+    def keep(self, places: Sequence[int]) -> "Scores":
+        """Give the scores of these rows alone, which move to the places 0, 1, 2, …"""
+        kept = copy(self)
+        kept._places = {new: self._places[old] for new, old in enumerate(places) if old in self._places}
+        return kept
+
+    def of(self, place: int) -> Score:
+        """Give a row's log-probability of its token, and the most likely tokens with theirs."""
+        index = self._places[place]
+        ids, values = cast("list[int]", self._ids[index].tolist()), cast("list[float]", self._values[index].tolist())
+        return cast("float", self._drawn[index].item()), list(zip(ids, values, strict=True))
+
+
+def _best(logprobs: mx.array, width: int) -> tuple[mx.array, mx.array]:
+    if width == 0:
+        return mx.zeros((logprobs.shape[0], 0), dtype=mx.int32), mx.zeros((logprobs.shape[0], 0))
+    ids = mx.argpartition(-logprobs, kth=width - 1, axis=-1)[:, :width]
+    values = mx.take_along_axis(logprobs, ids, axis=-1)
+    order = mx.argsort(-values, axis=-1)
+    return mx.take_along_axis(ids, order, axis=-1), mx.take_along_axis(values, order, axis=-1)
+
+
+def spelled(token: int, score: Score, width: int, detokenizer: Detokenizer) -> TokenLogprob:
+    """Say a token's score in the common vocabulary, with the `width` most likely tokens."""
+    logprob, best = score
+    top = tuple(TokenLogprob(other, detokenizer.data(other), round(value, _DIGITS)) for other, value in best[:width])
+    return TokenLogprob(token, detokenizer.data(token), round(logprob, _DIGITS), top)

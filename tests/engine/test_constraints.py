@@ -1,0 +1,240 @@
+"""Grammars, log-probabilities, budgets and loops, row by row in a batch."""
+
+import json
+import random
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlx_lm.models.cache import make_prompt_cache
+
+from app.services.catalog import ModelFolder
+from app.services.engine.loaded import Limits, LoadedModel, assemble
+from app.services.engine.prompt import Prompt
+from app.services.engine.row import Row, repeats
+from app.services.engine.running import Outbox
+from app.services.errors import InvalidRequest
+from app.services.generation import (
+    Completion,
+    Constraint,
+    Finished,
+    GenerationRequest,
+    Message,
+    Sampling,
+)
+
+HELLO = (Message("user", "Hello"),)
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 8},
+        "age": {"type": "integer", "minimum": 0, "maximum": 120},
+        "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 3},
+    },
+    "required": ["name", "age", "tags"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny: Any, model_and_tokenizer: tuple[Any, Any]) -> LoadedModel:
+    from app.services import catalog
+
+    folder: ModelFolder = catalog.inspect(tiny)
+    limits = Limits(max_rows=32, cache_bytes=2**28, context_length=None, store_folder=None, store_bytes=0)
+    return assemble(folder, *model_and_tokenizer, limits, Outbox())
+
+
+class Answer:
+    """A row with the events it gave."""
+
+    def __init__(self, loaded: LoadedModel, request: GenerationRequest, prompt: Prompt | None = None) -> None:
+        self.row: Row = loaded.row(prompt or loaded.prepare(request), request, None)
+        self.said = Completion()
+        take, finish = self.row.take, self.row.finish
+
+        def took(token: int, score: Any = None) -> list[Any]:
+            return self.note(take(token, score))
+
+        self.row.take, self.row.finish = took, finish  # type: ignore[method-assign]
+
+    def note(self, events: list[Any]) -> list[Any]:
+        for event in events:
+            self.said.add(event)
+        return events
+
+
+def answer(loaded: LoadedModel, *requests: GenerationRequest) -> list[Answer]:
+    answers = [Answer(loaded, request) for request in requests]
+    for one in answers:
+        loaded.runner.submit(one.row)
+    while loaded.runner.busy:
+        loaded.runner.step()
+    return answers
+
+
+def bound_to(kind: Any, text: str, **more: Any) -> GenerationRequest:
+    sampling = more.pop("sampling", Sampling(temperature=1.5, top_k=0, top_p=1.0, min_p=0.0, seed=1))
+    constraint = Constraint(kind, text, "response_format")
+    asked = {"max_tokens": 400, "template_kwargs": {"enable_thinking": False}} | more
+    return GenerationRequest(HELLO, sampling=sampling, constraint=constraint, **asked)
+
+
+def test_a_schema_holds_at_any_heat_alone_and_beside_free_rows(loaded: LoadedModel) -> None:
+    hot = [Sampling(temperature=t, top_k=0, top_p=1.0, min_p=0.0, seed=s) for s, t in enumerate((0.0, 1.0, 2.0, 5.0))]
+    requests = [bound_to("json_schema", json.dumps(SCHEMA), sampling=sampling) for sampling in hot]
+    free = [GenerationRequest(HELLO, sampling=sampling, max_tokens=30) for sampling in hot]
+    together = answer(loaded, *requests, *free)
+    for one in together[: len(hot)]:
+        value = json.loads(one.said.text)
+        assert value.keys() == {"name", "age", "tags"}
+        assert isinstance(value["age"], int)
+        assert len(value["name"]) <= 8
+        assert set(value["tags"]) <= {"a", "b"}
+        assert "  " not in one.said.text.replace(value["name"], "")
+    alone = [answer(loaded, request)[0] for request in (*requests, *free)]
+    assert [one.row.answer for one in together] == [one.row.answer for one in alone]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "holds"),
+    [
+        ("regex", "[a-c]{3}-[0-9]{2}", lambda said: len(said) == 6 and said[3] == "-"),
+        ("choice", '["yes", "no", "maybe"]', {"yes", "no", "maybe"}.__contains__),
+        ("gbnf", 'root ::= "<" [a-z]+ ">"', lambda said: said.startswith("<") and said.endswith(">")),
+        ("lark", 'start: "x" | "y"', {"x", "y"}.__contains__),
+        ("json_schema", '{"type": "object"}', lambda said: isinstance(json.loads(said), dict)),
+    ],
+)
+def test_every_kind_of_grammar_is_kept(loaded: LoadedModel, kind: str, text: str, holds: Any) -> None:
+    for one in answer(loaded, bound_to(kind, text), bound_to(kind, text, sampling=Sampling(temperature=0.0))):
+        ended = one.said.finished
+        assert ended is not None
+        assert ended.reason == "length" or holds(one.said.text), one.said.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "names"),
+    [
+        ("json_schema", '{"not": {"type": "string"}}', "not"),
+        ("json_schema", '{"type": "frob"}', "frob"),
+        ("regex", "(?=x)", "regex"),
+        ("gbnf", "root ::= nowhere", "nowhere"),
+    ],
+)
+def test_what_cannot_be_enforced_is_refused_by_name(loaded: LoadedModel, kind: Any, text: str, names: str) -> None:
+    with pytest.raises(InvalidRequest, match=names) as refused:
+        loaded.prepare(bound_to(kind, text))
+    assert refused.value.param == "response_format"
+
+
+def test_a_grammar_binds_only_after_the_reasoning(loaded: LoadedModel) -> None:
+    request = bound_to("choice", '["yes", "no"]', template_kwargs={"enable_thinking": True}, thinking_budget=7)
+    one = answer(loaded, request)[0]
+    assert one.said.reasoning
+    assert one.said.text in {"yes", "no"}
+
+
+def test_ignoring_the_end_token_does_not_break_a_grammar(loaded: LoadedModel) -> None:
+    one = answer(loaded, bound_to("choice", '["yes"]', ignore_eos=True))[0]
+    assert one.said.text == "yes"
+    assert one.said.finished is not None
+    assert one.said.finished.reason == "stop"
+
+
+def test_logprobs_are_the_models_own_the_same_alone_and_in_a_batch(loaded: LoadedModel) -> None:
+    samplings = [Sampling(temperature=0.0), Sampling(temperature=1.0, seed=4, frequency_penalty=0.5), Sampling(seed=5)]
+    requests = [
+        GenerationRequest(HELLO, sampling=s, max_tokens=12, logprobs=n)
+        for n, s in zip((0, 3, 5), samplings, strict=True)
+    ]
+    together = answer(loaded, *requests, GenerationRequest(HELLO, max_tokens=12))
+    assert together[3].said.logprobs == []
+    for place, one in enumerate(together[:3]):
+        assert answer(loaded, requests[place])[0].said.logprobs == one.said.logprobs
+        check_scores(loaded, one, requests[place].logprobs or 0)
+
+
+def check_scores(loaded: LoadedModel, one: Answer, width: int) -> None:
+    tokens = [score.token for score in one.said.logprobs]
+    assert b"".join(score.data for score in one.said.logprobs).decode(errors="replace") == one.said.text
+    prompt = one.row.prompt
+    logits = loaded.runner._model(mx.array([prompt + tokens]), cache=make_prompt_cache(loaded.runner._model))[0]
+    reference = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+    for place, score in enumerate(one.said.logprobs):
+        expected = reference[len(prompt) - 1 + place]
+        assert abs(score.logprob - expected[score.token]) < 1e-3
+        assert [top.token for top in score.top] == list(np.argsort(-expected, kind="stable")[:width])
+
+
+def test_logprobs_leave_out_the_reasoning(loaded: LoadedModel) -> None:
+    request = GenerationRequest(
+        HELLO, logprobs=0, max_tokens=60, thinking_budget=5, template_kwargs={"enable_thinking": True}
+    )
+    one = answer(loaded, request)[0]
+    assert one.said.reasoning
+    assert len(one.said.logprobs) < one.row.drawn - 5
+    joined = b"".join(score.data for score in one.said.logprobs).decode(errors="replace")
+    assert joined.strip() == one.said.text.strip()
+
+
+@pytest.mark.parametrize("budget", [0, 1, 9])
+def test_a_spent_budget_closes_the_reasoning_and_the_answer_follows(loaded: LoadedModel, budget: int) -> None:
+    thinking = {"enable_thinking": True}
+    sampling = Sampling(temperature=1.0, seed=2)
+    request = GenerationRequest(
+        HELLO, sampling=sampling, max_tokens=80, template_kwargs=thinking, thinking_budget=budget, ignore_eos=True
+    )
+    neighbour = GenerationRequest(HELLO, sampling=sampling, max_tokens=80)
+    one, other = answer(loaded, request, neighbour)
+    thought = loaded._detokenizer()
+    closing = loaded._close_thought
+    place = next(i for i in range(len(one.row.answer)) if one.row.answer[i : i + len(closing)] == closing)
+    assert place <= max(1, budget)
+    assert one.said.text
+    assert other.row.answer == answer(loaded, neighbour)[0].row.answer
+    assert thought.finish() == ""
+
+
+def test_a_budget_leaves_room_for_the_answer(loaded: LoadedModel) -> None:
+    request = GenerationRequest(
+        HELLO, max_tokens=40, thinking_budget=10_000, template_kwargs={"enable_thinking": True}, ignore_eos=True
+    )
+    assert answer(loaded, request)[0].said.text
+
+
+@given(st.integers(1, 40), st.integers(0, 200), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=60)
+def test_a_loop_is_found_after_12_copies_and_256_tokens(period: int, before: int, seed: int) -> None:
+    draw = random.Random(seed)
+    start = [draw.randrange(1000) for _ in range(before)]
+    loop = [draw.randrange(1000) for _ in range(period)]
+    answer = list(start)
+    found = None
+    while found is None and len(answer) < before + 14 * period + 600:
+        answer.append(loop[(len(answer) - before) % period])
+        if repeats(answer):
+            found = len(answer) - before
+    assert found is not None
+    assert found >= min(12 * period, 256) - before
+    assert found <= max(12 * period, 256) + period + 16
+
+
+def test_what_only_nearly_repeats_goes_on() -> None:
+    counting = [token for number in range(200) for token in (1, 2, 3, 100 + number)]
+    assert not any(repeats(counting[:length]) for length in range(2, len(counting)))
+
+
+def test_a_runaway_loop_ends_with_its_cause(loaded: LoadedModel) -> None:
+    forced = Sampling(temperature=0.0, logit_bias={50: 100.0})
+    request = GenerationRequest(HELLO, sampling=forced, max_tokens=2000)
+    ended = answer(loaded, request)[0].said.finished
+    assert isinstance(ended, Finished)
+    assert (ended.reason, ended.cause) == ("length", "repetition")
+    assert ended.timings.completion_tokens <= 256 + 16
+    for free in ({"stop_repetition": False}, {"ignore_eos": True}):
+        request = GenerationRequest(HELLO, sampling=forced, max_tokens=400, **free)  # type: ignore[arg-type]
+        assert answer(loaded, request)[0].row.drawn == 400

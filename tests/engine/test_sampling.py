@@ -1,0 +1,237 @@
+"""The choice of the next token, against a reference in NumPy."""
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.services.engine.sampling import Choice, Noise, Sampler
+
+import mlx.core as mx  # isort: skip  # after the fast BLAS
+
+VOCABULARY = 50
+RNG = np.random.default_rng(1)
+
+
+def logits_of(rows: int, *, vocabulary: int = VOCABULARY, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).normal(0, 2, (rows, vocabulary)).astype(np.float32)
+
+
+def draw(choices: list[Choice], logits: Any, *, answers: list[list[int]] | None = None) -> list[int]:
+    """One draw a row, after these answers, whose last token was fed just now."""
+    answers = answers or [[] for _ in choices]
+    sampler = Sampler(choices, [answer[:-1] for answer in answers], [0] * len(choices), logits.shape[1])
+    fed = mx.array([answer[-1] if answer else logits.shape[1] for answer in answers])
+    return list(sampler(mx.array(np.ascontiguousarray(logits)), fed).tolist())
+
+
+def nothing(rows: int, vocabulary: int = VOCABULARY) -> Any:
+    """What is fed by a prompt: tokens that do not count."""
+    return mx.array([vocabulary] * rows)
+
+
+def adjusted(logits: Any, choice: Choice, answer: list[int]) -> Any:
+    """Penalties, then bias, on one row."""
+    row = logits.astype(np.float64).copy()
+    window = answer[-choice.penalty_window :] if choice.penalty_window else answer
+    for token in set(window):
+        row[token] = (
+            row[token] * choice.repetition_penalty if row[token] < 0 else row[token] / choice.repetition_penalty
+        )
+        row[token] -= choice.frequency_penalty * window.count(token) + choice.presence_penalty
+    for token, value in (choice.logit_bias or {}).items():
+        row[token] += value
+    return row
+
+
+def allowed(row: Any, choice: Choice) -> set[int]:
+    """The tokens that top_k, top_p and min_p leave, in that order."""
+    order = np.argsort(-row, kind="stable")
+    kept = order[: choice.top_k or None]
+    values = row[kept]
+    mass = np.exp(values - values.max())
+    mass /= mass.sum()
+    before = np.cumsum(mass) - mass
+    floor = values[0] + np.log(choice.min_p) if choice.min_p > 0 else -np.inf
+    return {
+        int(t)
+        for t, b, v in zip(kept, before, values, strict=True)
+        if (b < choice.top_p or t == kept[0]) and v >= floor
+    }
+
+
+CHOICES = st.builds(
+    Choice,
+    temperature=st.sampled_from([0.0, 0.3, 1.0, 3.0]),
+    top_k=st.sampled_from([0, 1, 2, 5, 49, 50, 1000]),
+    top_p=st.sampled_from([0.0, 0.2, 0.7, 0.95, 1.0]),
+    min_p=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+    seed=st.integers(0, 2**64 - 1),
+    repetition_penalty=st.sampled_from([1.0, 0.5, 1.5]),
+    presence_penalty=st.sampled_from([0.0, 1.0, -1.0]),
+    frequency_penalty=st.sampled_from([0.0, 0.5]),
+    penalty_window=st.sampled_from([None, 1, 3, 100]),
+    logit_bias=st.sampled_from([None, {0: 5.0}, {3: -100.0, 49: 2.0}]),
+)
+ANSWERS = st.lists(st.integers(0, VOCABULARY - 1), max_size=8)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.tuples(CHOICES, ANSWERS), min_size=1, max_size=5), st.integers(0, 1000))
+def test_every_draw_is_one_that_the_reference_allows(rows: list[tuple[Choice, list[int]]], seed: int) -> None:
+    logits = logits_of(len(rows), seed=seed)
+    drawn = draw([choice for choice, _ in rows], logits, answers=[answer for _, answer in rows])
+    for row, (choice, answer), token in zip(logits, rows, drawn, strict=True):
+        expected = adjusted(row, choice, answer)
+        if choice.greedy:
+            assert expected[token] >= expected.max() - 1e-4
+        else:
+            near = replace(choice, top_p=min(1.0, choice.top_p + 1e-5), min_p=max(0.0, choice.min_p - 1e-5))
+            assert token in allowed(expected, near)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(CHOICES, min_size=2, max_size=6), st.integers(0, 1000))
+def test_a_draw_is_the_same_alone_and_beside_others(choices: list[Choice], seed: int) -> None:
+    logits = logits_of(len(choices), seed=seed)
+    together = draw(choices, logits)
+    alone = [draw([choice], logits[row : row + 1])[0] for row, choice in enumerate(choices)]
+    assert together == alone
+    turned = draw(choices[::-1], logits[::-1])[::-1]
+    assert turned == together
+
+
+@pytest.mark.parametrize("vocabulary", [50, 700])
+@pytest.mark.parametrize("others", [{"top_k": 0, "top_p": 1.0}, {"top_k": 3}, {"top_k": 300}, {"temperature": 0.0}])
+def test_what_others_ask_for_changes_nothing(others: dict[str, Any], vocabulary: int) -> None:
+    logits = logits_of(2, vocabulary=vocabulary)
+    mine = Choice(temperature=1.0, top_k=40, top_p=0.95, min_p=0.05)
+    for seed in range(50):
+        choice = replace(mine, seed=seed)
+        beside = draw([choice, replace(Choice(temperature=1.0), **others)], logits)[0]
+        assert beside == draw([choice], logits[:1])[0]
+
+
+@pytest.mark.parametrize(
+    ("choice", "vocabulary"),
+    [
+        (Choice(temperature=1.0), 12),
+        (Choice(temperature=0.6), 12),
+        (Choice(temperature=2.0, top_k=6), 12),
+        (Choice(temperature=1.0, top_p=0.8), 12),
+        (Choice(temperature=1.0, min_p=0.2), 12),
+        (Choice(temperature=1.0, top_k=8), 600),  # by a partial sort
+    ],
+)
+def test_draws_are_distributed_as_the_softmax(choice: Choice, vocabulary: int) -> None:
+    rows, row = 6000, logits_of(1, vocabulary=vocabulary, seed=3)[0]
+    choices = [replace(choice, seed=seed) for seed in range(rows)]
+    drawn = draw(choices, np.tile(row, (rows, 1)))
+    kept = sorted(allowed(row.astype(np.float64), choice))
+    odds = np.exp((row[kept].astype(np.float64) - row.max()) / choice.temperature)
+    expected = odds / odds.sum() * rows
+    counts = np.array([drawn.count(token) for token in kept])
+    assert counts.sum() == rows
+    often = expected >= 5
+    square = ((counts - expected)[often] ** 2 / expected[often]).sum()
+    degrees = max(1, int(often.sum()) - 1)
+    assert square < degrees + 5 * np.sqrt(2 * degrees)  # about one in a million by chance
+
+
+def test_one_seed_draws_anew_at_every_position() -> None:
+    flat = np.zeros((1, VOCABULARY), dtype=np.float32)
+    sampler = Sampler([Choice(temperature=1.0, seed=9)], [[]], [0], VOCABULARY)
+    drawn = [sampler(mx.array(flat), nothing(1)).item() for _ in range(200)]
+    assert len(set(drawn)) > 40
+    pairs = set(itertools.pairwise(drawn))
+    assert len(pairs) > 180  # no short cycle
+
+
+@settings(deadline=None, max_examples=40)
+@given(CHOICES, st.integers(1, 11))
+def test_a_sampler_that_is_built_anew_goes_on_as_the_old_one(choice: Choice, place: int) -> None:
+    logits = [mx.array(logits_of(1, seed=step)) for step in range(12)]
+
+    def go_on(answer: list[int], until: int) -> list[int]:
+        done = len(answer)
+        counted = answer[:-1] if answer else []
+        sampler = Sampler([choice], [counted], [done], VOCABULARY)
+        fed = mx.array(answer[-1:]) if answer else nothing(1)
+        for step in range(done, until):
+            token = sampler(logits[step], fed)
+            answer = [*answer, token.item()]
+            fed = token
+        return answer
+
+    assert go_on(go_on([], place), 12) == go_on([], 12)
+
+
+def test_penalties_count_what_was_fed_within_their_window() -> None:
+    choices = [
+        Choice(frequency_penalty=1.0),
+        Choice(frequency_penalty=1.0, penalty_window=2),
+        Choice(repetition_penalty=2.0, penalty_window=3),
+        Choice(presence_penalty=3.0),
+        Choice(),
+    ]
+    answers: list[list[int]] = [[7, 7, 1], [7, 7, 1], [2], [], [5]]
+    said = [list(answer) for answer in answers]
+    sampler = Sampler(choices, [answer[:-1] for answer in answers], [3, 3, 1, 0, 1], VOCABULARY)
+    fed = [answer[-1] if answer else VOCABULARY for answer in answers]
+    for step in range(8):
+        logits = logits_of(len(choices), seed=100 + step)
+        drawn = list(sampler(mx.array(logits), mx.array(fed)).tolist())
+        for row, choice, answer, token in zip(logits, choices, said, drawn, strict=True):
+            expected = adjusted(row, choice, answer)
+            assert expected[token] >= expected.max() - 1e-4
+        said = [[*answer, token] for answer, token in zip(said, drawn, strict=True)]
+        fed = drawn
+
+
+def test_a_forced_token_is_drawn_and_a_banned_one_is_not() -> None:
+    flat = np.zeros((64, VOCABULARY), dtype=np.float32)
+    forced = [Choice(temperature=1.0, seed=seed, logit_bias={7: 100.0}) for seed in range(64)]
+    assert set(draw(forced, flat)) == {7}
+    banned = [Choice(temperature=1.0, seed=seed, logit_bias=dict.fromkeys(range(10), -100.0)) for seed in range(64)]
+    assert min(draw(banned, flat)) >= 10
+
+
+def test_half_precision_logits_are_taken() -> None:
+    logits = mx.array(logits_of(2)).astype(mx.bfloat16)
+    sampler = Sampler([Choice(), Choice(temperature=1.0)], [[], []], [0, 0], VOCABULARY)
+    assert len(sampler(logits, nothing(2)).tolist()) == 2
+
+
+def test_noise_depends_on_seed_position_and_token_alone() -> None:
+    ids = mx.array([[3, 1, 2]])
+    one = Noise([5], [0])(ids).tolist()[0]
+    turned = Noise([5], [0])(mx.array([[1, 2, 3]])).tolist()[0]
+    assert [one[1], one[2], one[0]] == turned
+    later = Noise([5], [0])
+    later(ids)
+    assert later(ids).tolist() == Noise([5], [1])(ids).tolist()
+    assert Noise([5], [1])(ids).tolist() != [one]
+    assert Noise([5 + 2**32], [0])(ids).tolist() != [one]
+    both = Noise([8, 5], [4, 0])(mx.array([[3, 1, 2]] * 2)).tolist()
+    assert both[1] == one
+    assert all(np.isfinite(value) for value in both[0])
+
+
+@pytest.mark.parametrize(
+    ("temperature", "more"),
+    [
+        *((temperature, {}) for temperature in (1e-3, 1e-10, 1e-30, 1e-36)),
+        *((temperature, more) for temperature in (1e-3, 1e-40, 1e-300) for more in ({"top_k": 5}, {"top_p": 0.9})),
+        (1e-40, {}),
+        (1e-300, {}),
+    ],
+)
+def test_a_very_low_temperature_takes_the_likeliest(temperature: float, more: dict[str, Any]) -> None:
+    for offset in (0.0, -30.0, 30.0):
+        logits = logits_of(3, seed=5) + np.float32(offset)
+        drawn = draw([Choice(temperature=temperature, seed=4, **more)] * 3, logits)
+        assert drawn == logits.argmax(axis=1).tolist()

@@ -1,0 +1,31 @@
+"""The routes of the app, what their handlers take and how they answer."""
+
+from collections.abc import Iterator
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+from litestar.handlers import HTTPRouteHandler
+
+from app.application import create_app
+from app.settings import Settings
+
+
+def _handlers() -> Iterator[tuple[str, HTTPRouteHandler]]:
+    for route in create_app(Settings()).routes:
+        for handler in getattr(route, "route_handlers", ()):
+            if isinstance(handler, HTTPRouteHandler) and "POST" in handler.http_methods:
+                yield route.path, handler
+
+
+def _streams(handler: HTTPRouteHandler) -> bool:
+    answer = handler.parsed_fn_signature.return_type.annotation
+    return any(get_origin(part) is UnionType for part in get_args(answer))
+
+
+BODIES: dict[str, Any] = {
+    path: handler.parsed_fn_signature.parameters["data"].annotation
+    for path, handler in _handlers()
+    if "data" in handler.parsed_fn_signature.parameters
+}
+STREAMS = {path for path, handler in _handlers() if _streams(handler)}
+POSTS = tuple(BODIES)
