@@ -12,7 +12,6 @@ import jsonschema
 import pytest
 
 from app.dto import parameters
-from app.dto.anthropic import MessagesRequest
 from app.services.errors import Unavailable
 from app.services.generation import ToolCall
 from tests.conftest import KEY, Server, running
@@ -238,14 +237,6 @@ def test_an_ignored_parameter_is_named_in_the_header(server: Server, parameter: 
         assert ignored.headers["x-tiles-ignored"] == parameter.name
 
 
-def test_every_field_of_the_request_is_in_the_registry() -> None:
-    known = {parameter.name for parameter in parameters.MESSAGES}
-    assert set(MessagesRequest.model_fields) <= known
-    assert len(known) == len(parameters.MESSAGES)
-    honoured = {parameter.name for parameter in parameters.MESSAGES if parameter.treatment == "honoured"}
-    assert honoured == set(MessagesRequest.model_fields)
-
-
 # A late failure, a silence, and what a random model never does.
 
 
@@ -270,6 +261,26 @@ def test_a_late_failure_is_an_error_event(tmp_path: Path) -> None:
         }
         whole = httpx.post(f"{url}{ROUTE}", json=asked | {"stream": False})
         assert error_of(whole, 503)["type"] == "overloaded_error"
+
+
+class Broken(Scripted):
+    """Has a mistake in it."""
+
+    async def generate(self, request: Any) -> Any:
+        raise RuntimeError("the secret is /home/ada/key")
+
+
+def test_a_failure_of_ours_is_a_500_that_says_nothing(tmp_path: Path) -> None:
+    with serving(Broken([]), tmp_path) as url:
+        for stream in (False, True):
+            answer = httpx.post(f"{url}{ROUTE}", json={"messages": [USER], "stream": stream})
+            assert error_of(answer, 500) == {"type": "api_error", "message": "internal error"}
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"a": NaN}', b"[" * 100_000])
+@pytest.mark.parametrize("route", [ROUTE, COUNT])
+def test_a_body_that_is_no_json_object_is_a_422(server: Server, route: str, body: bytes) -> None:
+    assert error_of(server.client.post(route, content=body), 422)["type"] == "invalid_request_error"
 
 
 def test_a_silent_stream_sends_pings(tmp_path: Path) -> None:

@@ -13,8 +13,6 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from app.dto import parameters
-from app.dto.openai_responses import ResponsesRequest
 from app.services.errors import Unavailable
 from app.services.generation import ToolCall
 from tests.conftest import Server, running, wait_for
@@ -136,39 +134,14 @@ def test_a_body_that_does_not_validate_is_a_422_that_names_the_field(
     assert error["param"].startswith(field)
 
 
-# The registry of parameters.
-
-REFUSED = [parameter for parameter in parameters.RESPONSES if parameter.treatment == "refused"]
-IGNORED = [parameter for parameter in parameters.RESPONSES if parameter.treatment == "ignored"]
-
-
-def given(name: str, value: Any) -> dict[str, Any]:
-    """A parameter by its dotted name."""
-    outer, _, inner = name.partition(".")
-    return {outer: {inner: value}} if inner else {outer: value}
-
-
-@pytest.mark.parametrize("parameter", REFUSED, ids=lambda parameter: parameter.name)
-def test_a_refused_parameter_is_a_400_that_names_it(server: Server, parameter: parameters.Parameter) -> None:
-    for value in [3] if parameter.name == "top_logprobs" else ["other", {"type": "other"}, [1]]:
-        error = error_of(post(server, **given(parameter.name, value)), 400)
-        assert (error["param"], error["code"]) == (parameter.name, "unsupported_parameter")
-    for value in parameter.harmless:
-        assert post(server, max_output_tokens=1, **given(parameter.name, value)).status_code == 200
-
-
-@pytest.mark.parametrize("parameter", IGNORED, ids=lambda parameter: parameter.name)
-def test_an_ignored_parameter_is_named_in_the_header(server: Server, parameter: parameters.Parameter) -> None:
+@pytest.mark.parametrize(
+    ("more", "name"),
+    [({"text": {"verbosity": "low"}}, "text.verbosity"), ({"reasoning": {"mode": "pro"}}, "reasoning.mode")],
+)
+def test_what_has_no_effect_inside_of_a_parameter_is_named_too(server: Server, more: dict[str, Any], name: str) -> None:
     for route, stream in ((ROUTE, False), (ROUTE, True), (COUNT, False)):
-        ignored = post(server, route=route, max_output_tokens=1, stream=stream, **given(parameter.name, "x"))
-        assert ignored.headers["x-tiles-ignored"] == parameter.name
-
-
-def test_every_field_of_the_request_is_in_the_registry() -> None:
-    known = {parameter.name: parameter.treatment for parameter in parameters.RESPONSES}
-    assert len(known) == len(parameters.RESPONSES)
-    honoured = {name for name, treatment in known.items() if treatment == "honoured"}
-    assert honoured == set(ResponsesRequest.model_fields) - {"top_logprobs"}
+        ignored = post(server, route=route, max_output_tokens=1, stream=stream, **more)
+        assert ignored.headers["x-tiles-ignored"] == name
 
 
 # What is kept.
