@@ -11,8 +11,10 @@ from app.controllers.completions import CompletionController, NativeController
 from app.controllers.errors import HANDLERS
 from app.controllers.health import HealthController
 from app.controllers.home import HomeController
+from app.controllers.messages import MessagesController
 from app.controllers.models import ModelsController
 from app.controllers.props import PropsController
+from app.controllers.responses import ResponsesController
 from app.controllers.router import RouterController
 from app.controllers.session import SessionController
 from app.controllers.tokens import TokensController
@@ -20,6 +22,7 @@ from app.dto.base import Limits
 from app.gate import Gate
 from app.services.memory.agent import MemoryAgent
 from app.services.model_service import ModelService
+from app.services.stored_responses import StoredResponses
 from app.settings import Settings, read
 
 
@@ -29,15 +32,23 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
     models = models or ModelService(settings)
     agent = MemoryAgent(models, settings)
     limits = Limits(settings.max_messages, settings.max_stop_strings, settings.max_stop_length, settings.max_choices)
+    responses = StoredResponses(
+        settings.data_dir / "responses",
+        enabled=settings.store == "on",
+        days=settings.store_days,
+        most_bytes=settings.store_size,
+    )
     app = Litestar(
         route_handlers=[
             ChatController,
             CompletionController,
             HealthController,
             HomeController,
+            MessagesController,
             ModelsController,
             NativeController,
             PropsController,
+            ResponsesController,
             RouterController,
             SessionController,
             TokensController,
@@ -47,6 +58,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             "model_service": Provide(lambda: models, sync_to_thread=False),
             "memory_agent": Provide(lambda: agent, sync_to_thread=False),
             "settings": Provide(lambda: settings, sync_to_thread=False),
+            "stored_responses": Provide(lambda: responses, sync_to_thread=False),
             "limits": Provide(lambda: limits, sync_to_thread=False),
         },
         plugins=[PydanticPlugin(validate_strict=True)],  # without it "5" and true would be numbers

@@ -12,7 +12,7 @@ from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from app.access import Access
-from app.dto.errors import ErrorReply
+from app.dto.errors import error_reply, is_anthropics
 from app.services.errors import AppError
 from app.settings import Settings
 
@@ -29,6 +29,12 @@ def facts_of(scope: Scope) -> Facts:
     """What the log line of this request will say besides its route and status."""
     facts: Facts = scope["state"].setdefault("log_facts", {})
     return facts
+
+
+def request_id_of(scope: Scope) -> str | None:
+    """The id of this request, None where no gate gave it one."""
+    identity: str | None = scope["state"].get("request_id")
+    return identity
 
 
 class Gate:
@@ -87,10 +93,13 @@ class _Exchange:
         self._began = time.perf_counter()
         self._method, self._path = scope["method"], scope["path"]
         self._scope, self._send = scope, send
+        scope["state"]["request_id"] = self.request_id
         self._status = 0
         origin = headers.get("origin")
         allowed = origin is not None and access.allows_origin(origin, headers.get("host", ""))
         self._extra = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Origin")]
+        if is_anthropics(self._path):
+            self._extra.append((b"request-id", self.request_id.encode()))
         if allowed and origin is not None:
             self._extra += _cors(origin, headers, preflight=self._method == "OPTIONS")
 
@@ -111,7 +120,7 @@ class _Exchange:
 
     async def refuse(self, error: AppError) -> None:
         """Answer with the envelope."""
-        body = msgspec.json.encode(ErrorReply.of(error))
+        body = msgspec.json.encode(error_reply(self._path, error, self.request_id))
         await self.answer(error.status, body, [(b"content-type", b"application/json")])
 
     def log(self) -> None:

@@ -115,6 +115,9 @@ class Settings:
     shutdown_seconds: float = _setting(
         5.0, _seconds, "How long running answers may go on after Ctrl-C or SIGTERM", metavar="SECONDS"
     )
+    store: str = _setting("on", _one_of("on", "off"), "Keep responses that ask to be kept, for previous_response_id")
+    store_days: int = _setting(30, _whole(1, 3650), "How long a response is kept", metavar="DAYS")
+    store_size: int = _setting(2**30, _bytes, "Room for kept responses; the oldest go first", metavar="SIZE")
     log_format: str | None = _setting(
         None, _one_of("console", "json"), "Log lines for people or for programs; by terminal when absent"
     )

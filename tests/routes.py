@@ -23,7 +23,9 @@ def _streams(handler: HTTPRouteHandler) -> bool:
 
 
 BODIES: dict[str, Any] = {
-    path: handler.parsed_fn_signature.parameters["data"].annotation for path, handler in _handlers()
+    path: handler.parsed_fn_signature.parameters["data"].annotation
+    for path, handler in _handlers()
+    if "data" in handler.parsed_fn_signature.parameters
 }
 STREAMS = {path for path, handler in _handlers() if _streams(handler)}
 POSTS = tuple(BODIES)

@@ -20,10 +20,13 @@ from app.services.errors import Unavailable
 from app.services.generation import Generation, GenerationRequest, Started, Text, Timings
 from app.services.model_service import Loading, ModelService
 from app.settings import Settings
+from tests import routes
 from tests.conftest import KEY, Server, events
-from tests.routes import BODIES, POSTS, STREAMS
+from tests.routes import BODIES, STREAMS
 
 CHAT = "/v1/chat/completions"
+# Messages have Anthropic's envelope; tests/test_messages.py looks at it.
+POSTS = tuple(route for route in routes.POSTS if not route.startswith("/v1/messages"))
 USER = {"role": "user", "content": "Hi"}
 KINDS = {
     400: {"invalid_request_error", "exceed_context_size_error"},
@@ -390,13 +393,20 @@ BASES: dict[str, dict[str, Any]] = {
     "/infill": {"input_prefix": "Hi", "input_suffix": "!", "n_predict": 1},
     "/tokenize": {"content": "Hi"},
     "/detokenize": {"tokens": [1]},
+    "/v1/responses": {"input": "Hi", "max_output_tokens": 1, "store": False},
 }
-CASES = [(route, parameter) for route, registry in parameters.REGISTRIES.items() for parameter in registry]
+CASES = [(route, parameter) for route in BASES for parameter in parameters.REGISTRIES[route]]
 REFUSED = [case for case in CASES if case[1].treatment == "refused"]
 # The tiny model has no fill-in-the-middle tokens.
 HARMLESS = [case for case in REFUSED if case[0] != "/infill"]
 IGNORED = [case for case in CASES if case[1].treatment == "ignored" and case[0] != "/infill"]
-VALUES: dict[str, Any] = {"n": 2, "best_of": 2, "n_probs": 3, "return_tokens": True}  # typed; others take anything
+VALUES: dict[str, Any] = {
+    "n": 2,
+    "best_of": 2,
+    "n_probs": 3,
+    "return_tokens": True,
+    "top_logprobs": 3,
+}  # typed; others take anything
 
 
 def named(case: Any) -> str:
@@ -571,6 +581,7 @@ SECRET = RuntimeError("the secret is /home/ada/key at 0xdeadbeef")
     [
         ("POST", CHAT, {"messages": [USER]}),
         ("POST", CHAT, {"messages": [USER], "stream": True}),
+        ("POST", "/v1/responses", {"input": "Hi", "stream": True}),
         *(("POST", route, minimal(route)) for route in NEEDING),
         ("POST", "/start", {"model": "a", "memory_path": "", "system_prompt": "", "model_cache_path": ""}),
         ("POST", "/models/load", {"model": "a"}),

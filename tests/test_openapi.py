@@ -47,7 +47,7 @@ def test_the_document_is_served_as_it_is_made(server: Server) -> None:
 
 
 def test_every_route_of_the_contract_is_in_it() -> None:
-    contract = {"/ping", "/health", "/v1/health", "/start", "/props", "/models/load", "/models/unload"}
+    contract = {"/v1/responses", "/ping", "/health", "/v1/health", "/start", "/props", "/models/load", "/models/unload"}
     assert contract | {"/v1/models", "/models", "/v1/models/{model_id}"} | STREAMS <= set(DOCUMENT["paths"])
 
 
@@ -63,7 +63,7 @@ def test_operations_are_named_once_and_tagged() -> None:
 
 @every_operation
 def test_a_body_is_typed_and_its_examples_are_taken(path: str, method: str, operation: dict[str, Any]) -> None:
-    if method != "post":
+    if method != "post" or path not in BODIES:
         assert "requestBody" not in operation
         return
     media = operation["requestBody"]["content"]["application/json"]
@@ -88,29 +88,34 @@ def test_the_answer_is_typed_and_its_example_is_one(path: str, method: str, oper
         stream = content["text/event-stream"]
         (text,) = values(stream)
         chunks = text.removesuffix("\n\n").split("\n\n")
-        if operation["tags"] != ["llama.cpp"]:
+        named_events = path in {"/v1/responses", "/v1/messages"}
+        if operation["tags"] != ["llama.cpp"] and not named_events:
             assert chunks.pop() == "data: [DONE]"
         assert chunks
         for chunk in chunks:
-            jsonschema.validate(json.loads(chunk.removeprefix("data: ")), resolved(stream["schema"]))
+            name, _, data = chunk.rpartition("data: ")
+            jsonschema.validate(json.loads(data), resolved(stream["schema"]))
+            assert name == (f"event: {json.loads(data)['type']}\n" if named_events else "")
 
 
 @every_operation
 def test_errors_have_the_envelope_and_an_example_each(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
-    expected = {"401", "403", "500"} | ({"413", "422"} if method == "post" else set())
-    expected |= {"400", "503"} if operation["tags"][0] in {"OpenAI", "llama.cpp"} else set()
+    expected = {"401", "403", "500"} | ({"413", "422"} if path in BODIES and method == "post" else set())
+    generates = operation["tags"][0] in {"OpenAI", "llama.cpp", "Anthropic"} and path in BODIES and method == "post"
+    expected |= {"400", "503"} if generates else set()
     assert expected <= set(responses)
     assert set(responses) - {"200"} <= {"400", "401", "403", "404", "413", "422", "500", "503"}
     for status, response in responses.items():
         if status == "200":
             continue
         media = response["content"]["application/json"]
-        assert named(media["schema"]) == "ErrorReply"
+        anthropics = path.startswith("/v1/messages")
+        assert named(media["schema"]) == ("AnthropicErrorReply" if anthropics else "ErrorReply")
         assert values(media), status
         for value in values(media):
             jsonschema.validate(value, resolved(media["schema"]))
-            assert set(value["error"]) >= {"message", "type", "param", "code"}
+            assert set(value["error"]) >= {"message", "type"} | (set() if anthropics else {"param", "code"})
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """A generation as one body or as a stream. A client that hangs up cancels it, either way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -18,9 +18,17 @@ from app.services.generation import Completion, Event, Finished, Generation, Sta
 log = structlog.get_logger()
 
 T = TypeVar("T")
+F = TypeVar("F", bound="Fold")
 
 PING = b": ping\n\n"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+class Fold(Protocol):
+    """What takes the events of an answer in."""
+
+    def add(self, event: Event) -> None:
+        """Take in the next event."""
 
 
 class ClientGone(Exception):
@@ -29,13 +37,16 @@ class ClientGone(Exception):
 
 async def collect(generation: Generation, request: Request[Any, Any, Any]) -> Completion:
     """Fold the events into the whole answer. Raises the AppError that ended it, ClientGone if nobody waits."""
-    (said,) = await collect_all(generation, request)
-    return said
+    return (await collect_all(generation, request))[0]
 
 
 async def collect_all(generation: Generation, request: Request[Any, Any, Any]) -> list[Completion]:
     """Fold the events into the whole answers, as `collect` does."""
-    said = [Completion() for _ in range(generation.choices)]
+    return await fold(generation, request, [Completion() for _ in range(generation.choices)])
+
+
+async def fold(generation: Generation, request: Request[Any, Any, Any], said: list[F]) -> list[F]:
+    """Fold the events of each answer into what takes them; a dialect's stream does. Raises as `collect` does."""
     try:
         await unless_gone(_fold(generation, said, facts_of(request.scope)), request)
     finally:
@@ -44,10 +55,19 @@ async def collect_all(generation: Generation, request: Request[Any, Any, Any]) -
 
 
 def stream(
-    generation: Generation, request: Request[Any, Any, Any], dialect: Dialect, *, ping_seconds: float, ignored: str
+    generation: Generation,
+    request: Request[Any, Any, Any],
+    dialect: Dialect,
+    *,
+    ping_seconds: float,
+    ignored: str,
+    before_end: Callable[[], Awaitable[None]] | None = None,
 ) -> Response[Any]:
-    """Answer with server-sent events. The request is accepted by now: errors come as events."""
-    events = _speak(generation, dialect, Ping(generation, ping_seconds), facts_of(request.scope))
+    """Answer with server-sent events. The request is accepted by now: errors come as events.
+
+    `before_end` is awaited when the answer is whole, before its last events are sent.
+    """
+    events = _speak(generation, dialect, Ping(generation, ping_seconds), facts_of(request.scope), before_end)
     return Stream(events, media_type="text/event-stream", headers=HEADERS | header(ignored))
 
 
@@ -99,25 +119,36 @@ class Ping:
         self._timer = self._loop.call_later(self._seconds - silent, self._look)
 
 
-async def _fold(generation: Generation, said: list[Completion], facts: Facts) -> None:
-    while any(choice.finished is None for choice in said):
+async def _fold(generation: Generation, said: Sequence[Fold], facts: Facts) -> None:
+    unfinished = len(said)
+    while unfinished:
         for event in await generation.ready():
             said[event.choice].add(event)
             note(event, facts)
+            unfinished -= isinstance(event, Finished)
 
 
-async def _speak(generation: Generation, dialect: Dialect, ping: Ping, facts: Facts) -> AsyncIterator[bytes]:
+async def _speak(
+    generation: Generation,
+    dialect: Dialect,
+    ping: Ping,
+    facts: Facts,
+    before_end: Callable[[], Awaitable[None]] | None,
+) -> AsyncIterator[bytes]:
     unfinished = generation.choices
     try:
         while unfinished:
             events = await generation.ready()
             unfinished -= sum(isinstance(event, Finished) for event in events)
-            if said := b"".join(_said(events, dialect, facts)):
+            said = b"".join(_said(events, dialect, facts))
+            if not unfinished and before_end is not None:
+                await before_end()
+            if said:
                 ping.sent()
                 yield said
             elif ping.due:
                 ping.sent()
-                yield PING
+                yield PING if (reply := dialect.silence()) is None else sent_event(reply)
         if dialect.end:
             yield dialect.end
     except AppError as error:
@@ -136,13 +167,20 @@ def _said(events: Iterable[Event], dialect: Dialect, facts: Facts) -> Iterable[b
     for event in events:
         note(event, facts)
         for reply in dialect.feed(event):
-            yield b"data: " + msgspec.json.encode(reply) + b"\n\n"
+            yield sent_event(reply)
+
+
+def sent_event(reply: msgspec.Struct | dict[str, Any]) -> bytes:
+    """Spell a server-sent event; a reply with a tag is an event of that name."""
+    data = b"data: " + msgspec.json.encode(reply) + b"\n\n"
+    name = reply.__struct_config__.tag if isinstance(reply, msgspec.Struct) else None
+    return data if name is None else f"event: {name}\n".encode() + data
 
 
 def error_event(error: AppError, dialect: Dialect) -> bytes:
     """Say a late error; the stream ends after it, without the end mark unless the dialect has words for errors."""
     if (reply := dialect.failure(error)) is not None:
-        return b"data: " + msgspec.json.encode(reply) + b"\n\n" + dialect.end
+        return sent_event(reply) + dialect.end
     return b"data: " + msgspec.json.encode({"error": ErrorReply.of(error).error, "choices": []}) + b"\n\n"
 
 

@@ -8,7 +8,8 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
 from app.controllers.answer import ClientGone
-from app.dto.errors import ErrorReply
+from app.dto.errors import AnthropicErrorReply, ErrorReply, error_reply
+from app.gate import request_id_of
 from app.services.errors import (
     AppError,
     BodyTooLarge,
@@ -25,41 +26,45 @@ log = structlog.get_logger()
 _MOST_CAUSES = 3
 
 
-def say(error: AppError, headers: dict[str, str] | None = None) -> Response[ErrorReply]:
-    """Answer with an error."""
+Refusal = Response[ErrorReply | AnthropicErrorReply]
+
+
+def say(request: Request[Any, Any, Any], error: AppError, headers: dict[str, str] | None = None) -> Refusal:
+    """Answer with an error, in the words of the route's dialect."""
     wait = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else {}
-    return Response(ErrorReply.of(error), status_code=error.status, headers={**(headers or {}), **wait})
+    reply = error_reply(request.scope["path"], error, request_id_of(request.scope))
+    return Response(reply, status_code=error.status, headers={**(headers or {}), **wait})
 
 
-def on_app_error(_: Request[Any, Any, Any], error: AppError) -> Response[ErrorReply]:
+def on_app_error(request: Request[Any, Any, Any], error: AppError) -> Refusal:
     """Say what a handler or a service refused."""
-    return say(error)
+    return say(request, error)
 
 
-def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[ErrorReply]:
+def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Refusal:
     """Say what Litestar refused."""
     if isinstance(error, ValidationException):
-        return say(_validation(error))
+        return say(request, _validation(error))
     if isinstance(error.__cause__, AppError):
-        return say(error.__cause__)
+        return say(request, error.__cause__)
     path, method = request.scope["path"], request.scope["method"]
     match error.status_code:
         case 404:
-            return say(NotFound(f"There is no route {path[:200]}"))
+            return say(request, NotFound(f"There is no route {path[:200]}"))
         case 405:
             allowed = {"Allow": (error.headers or {}).get("allow", "")}
-            return say(MethodNotAllowed(f"{path[:200]} does not take {method}"), allowed)
+            return say(request, MethodNotAllowed(f"{path[:200]} does not take {method}"), allowed)
         case 413:
-            return say(BodyTooLarge("The body is larger than this server takes; --max-body raises the limit"))
+            return say(request, BodyTooLarge("The body is larger than this server takes; --max-body raises the limit"))
         case status if status < 500:
-            return say(InvalidRequest("The request is not valid"))
+            return say(request, InvalidRequest("The request is not valid"))
     return on_any_error(request, error)
 
 
-def on_any_error(_: Request[Any, Any, Any], error: Exception) -> Response[ErrorReply]:
+def on_any_error(request: Request[Any, Any, Any], error: Exception) -> Refusal:
     """Say nothing of what went wrong inside; the log says it."""
     log.error("request failed", exc_info=error)
-    return say(ServerError())
+    return say(request, ServerError())
 
 
 def on_client_gone(_: Request[Any, Any, Any], error: ClientGone) -> Response[None]:

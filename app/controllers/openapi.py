@@ -24,15 +24,15 @@ from litestar.router import Router
 from litestar.static_files import create_static_files_router
 
 from app import __version__
-from app.dto.errors import ErrorReply
+from app.dto.errors import AnthropicErrorReply, ErrorReply
 from app.services.errors import AppError, BodyTooLarge, Forbidden, ServerError, Unauthorized, UnprocessableBody
 
 _STATIC = "/schema/static"
 _DESCRIPTION = """One server, several dialects: OpenAI clients, the llama.cpp Web UI and the Tiles CLI.
 
-Every refusal has the same envelope, `{"error": {"message", "type", "param", "code"}}`, and every answer carries
-`X-Request-Id`. Parameters without effect are named in `X-Tiles-Ignored`. Where the server has a key, press
-*Authorize* first."""
+Every refusal has the same envelope, `{"error": {"message", "type", "param", "code"}}` (the Messages API has
+Anthropic's own), and every answer carries `X-Request-Id`. Parameters without effect are named in `X-Tiles-Ignored`.
+Where the server has a key, press *Authorize* first."""
 
 
 def config() -> OpenAPIConfig:
@@ -55,6 +55,7 @@ def config() -> OpenAPIConfig:
         security=[{"key": []}, {}],
         tags=[
             Tag(name="OpenAI", description="What OpenAI clients call"),
+            Tag(name="Anthropic", description="What Anthropic clients call, with ANTHROPIC_BASE_URL pointed here"),
             Tag(name="llama.cpp", description="What llama.cpp's clients call"),
             Tag(name="Models", description="What is loaded and what it can do"),
             Tag(name="Tiles", description="Sessions of the Tiles CLI"),
@@ -80,32 +81,34 @@ class Verbatim(BaseSchemaObject):
         return self._value
 
 
-def refusals(*errors: AppError) -> dict[int, ResponseSpec]:
+Spelling = type[ErrorReply] | type[AnthropicErrorReply]
+
+
+def refusals(*errors: AppError, spelling: Spelling = ErrorReply) -> dict[int, ResponseSpec]:
     """Describe the errors of an operation, with an example each."""
     by_status: dict[int, list[AppError]] = {}
     for error in (*errors, Unauthorized("Invalid API Key"), Forbidden("A page of another site may not do this")):
         by_status.setdefault(error.status, []).append(error)
     by_status.setdefault(500, [ServerError()])
-    return {status: _refusal(several) for status, several in by_status.items()}
+    return {status: _refusal(several, spelling) for status, several in by_status.items()}
 
 
-def body_refusals(*errors: AppError) -> dict[int, ResponseSpec]:
+def body_refusals(*errors: AppError, spelling: Spelling = ErrorReply) -> dict[int, ResponseSpec]:
     """Describe the errors of an operation that takes a body."""
     invalid = UnprocessableBody("messages: Field required", param="messages")
-    return refusals(*errors, invalid, BodyTooLarge("The body is larger than this server takes"))
+    return refusals(*errors, invalid, BodyTooLarge("The body is larger than this server takes"), spelling=spelling)
 
 
-def _refusal(errors: list[AppError]) -> ResponseSpec:
+def _refusal(errors: list[AppError], spelling: Spelling) -> ResponseSpec:
     examples = [
-        Example(summary=error.message[:60], value=Verbatim(msgspec.to_builtins(ErrorReply.of(error))))
-        for error in errors
+        Example(summary=error.message[:60], value=Verbatim(msgspec.to_builtins(spelling.of(error)))) for error in errors
     ]
-    return ResponseSpec(ErrorReply, description=errors[0].kind, generate_examples=False, examples=examples)
+    return ResponseSpec(spelling, description=errors[0].kind, generate_examples=False, examples=examples)
 
 
-def operation(answer: Any, *, events: str | None = None) -> type[Operation]:
-    """Make an operation whose 200 has an example. With `events`, the last branch of the answer's type is what an
-    event stream carries, and they are its example."""
+def operation(answer: Any, *, events: str | None = None, pieces: int = 1) -> type[Operation]:
+    """Make an operation whose 200 has an example. With `events`, the last `pieces` branches of the answer's type are
+    what an event stream carries, and they are its example."""
 
     @dataclass
     class Documented(Operation):
@@ -114,7 +117,7 @@ def operation(answer: Any, *, events: str | None = None) -> type[Operation]:
             if _is_litestars(responses.get("400")):
                 del responses["400"]
             if isinstance(response := responses.get("200"), OpenAPIResponse) and response.content:
-                _document(response, answer, events)
+                _document(response, answer, events, pieces)
 
     return Documented
 
@@ -125,14 +128,15 @@ def _is_litestars(response: Any) -> bool:
     return content is not None and isinstance(content["application/json"].schema, Schema)
 
 
-def _document(response: OpenAPIResponse, answer: Any, events: str | None) -> None:
+def _document(response: OpenAPIResponse, answer: Any, events: str | None, pieces: int) -> None:
     assert response.content is not None
     media = response.content["application/json"]
     media.examples = {"answer": Example(value=Verbatim(answer))}
     if events is None or not isinstance(media.schema, Schema) or not media.schema.one_of:
         return
-    *whole, piece = media.schema.one_of
+    whole, parts = media.schema.one_of[:-pieces], media.schema.one_of[-pieces:]
     media.schema = whole[0] if len(whole) == 1 else Schema(one_of=whole)
     response.content["text/event-stream"] = OpenAPIMediaType(
-        schema=piece, examples={"events": Example(summary="every event is a line of data", value=events)}
+        schema=parts[0] if len(parts) == 1 else Schema(one_of=parts),
+        examples={"events": Example(summary="every event has a line of data", value=events)},
     )

@@ -1,15 +1,15 @@
 """What all dialects share: how bodies are read, how replies are written, and what a stream is."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from app.dto import parameters
-from app.services.errors import AppError
-from app.services.generation import Event
+from app.services.errors import AppError, UnprocessableBody
+from app.services.generation import Event, Message
 
 
 class Body(BaseModel):
@@ -38,6 +38,7 @@ class RequestBody(Body):
         parameters.check(self.registry, self._given())
 
     def _given(self) -> dict[str, Any]:
+        """What the client wrote, unknown fields too."""
         given = {name: getattr(self, name) for name in self.model_fields_set if name in type(self).model_fields}
         return given | (self.model_extra or {})
 
@@ -47,13 +48,22 @@ class Reply(msgspec.Struct):
 
 
 class Dialect:
-    """How a stream says events and a late failure."""
+    """How a stream says events, silence and a late failure. A tagged reply is an event of that name."""
 
     end: ClassVar[bytes] = b""  # what follows the last event
 
     def feed(self, event: Event) -> Iterator[Reply | dict[str, Any]]:
         """Give the replies of an event, in order."""
         raise NotImplementedError
+
+    def add(self, event: Event) -> None:
+        """Take an event in without saying it: the whole answer is a fold over the stream."""
+        for _ in self.feed(event):
+            pass
+
+    def silence(self) -> Reply | None:
+        """Give what is said when there was nothing to say for a while; None is a comment line."""
+        return None
 
     def failure(self, error: AppError) -> Reply | None:
         """Give what is said when the answer fails in its middle; None is OpenAI's error event, without the end."""
@@ -68,3 +78,26 @@ class Limits:
     stop_strings: int = 256
     stop_length: int = 4096  # bytes
     choices: int = 64
+
+    def check_messages(self, messages: Sequence[Any], param: str) -> None:
+        """Raise UnprocessableBody for a conversation that is too long."""
+        if len(messages) > self.messages:
+            raise UnprocessableBody(f"more than {self.messages} messages", param=param)
+
+    def check_stop(self, stop: Sequence[str], param: str) -> None:
+        """Raise UnprocessableBody for too many stop strings, or one that is too long."""
+        if len(stop) > self.stop_strings:
+            raise UnprocessableBody(f"more than {self.stop_strings} stop strings", param=param)
+        if any(len(text.encode()) > self.stop_length for text in stop):
+            raise UnprocessableBody(f"a stop string longer than {self.stop_length} bytes", param=param)
+
+
+def one_system_message(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """Join the system messages at the beginning: most chat templates know one."""
+    rest = list(messages)
+    joined: list[Message] = []
+    while rest and rest[0].role == "system":
+        joined.append(rest.pop(0))
+    if len(joined) < 2:
+        return (*joined, *rest)
+    return (replace(joined[0], content="\n\n".join(message.content for message in joined)), *rest)

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 import app.services.generation as gen
 from app.dto.base import Body, Limits, RequestBody
-from app.services.errors import InvalidRequest, UnprocessableBody
+from app.services.errors import InvalidRequest
 
 _BANNED = -1e9  # a logit that is never drawn; an infinity would be no number where every token is banned
 
@@ -88,10 +88,7 @@ class Generating(RequestBody):
     def check(self, limits: Limits) -> None:
         """Raise AppError for what is refused by name and for what is too much."""
         self.refuse()
-        if len(self.stop_strings) > limits.stop_strings:
-            raise UnprocessableBody(f"more than {limits.stop_strings} stop strings", param="stop")
-        if any(len(text.encode()) > limits.stop_length for text in self.stop_strings):
-            raise UnprocessableBody(f"a stop string longer than {limits.stop_length} bytes", param="stop")
+        limits.check_stop(self.stop_strings, "stop")
 
     def sampling(self) -> gen.Sampling:
         """Say how tokens are chosen in the common vocabulary."""

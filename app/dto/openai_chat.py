@@ -15,7 +15,7 @@ from app.dto.base import Body, Dialect, Limits, Reply
 from app.dto.counts import FINGERPRINT, Metrics, PromptProgress, TimingsReply, Usage
 from app.dto.errors import ErrorDetail
 from app.dto.generating import Generating, StreamOptions
-from app.services.errors import InvalidRequest, UnprocessableBody, UnsupportedParameter
+from app.services.errors import InvalidRequest, UnsupportedParameter
 
 _MEDIA = {"image_url": "images", "input_audio": "audio", "input_video": "video", "file": "files"}
 
@@ -195,8 +195,7 @@ class ChatRequest(Generating):
     def to_generation(self, limits: Limits) -> gen.GenerationRequest:
         """Say it in the common vocabulary. Raises InvalidRequest for what cannot be done."""
         self.check(limits)
-        if len(self.messages) > limits.messages:
-            raise UnprocessableBody(f"more than {limits.messages} messages", param="messages")
+        limits.check_messages(self.messages, "messages")
         self._check_tools()
         return gen.GenerationRequest(
             messages=tuple(message.to_message(place) for place, message in enumerate(self.messages)),

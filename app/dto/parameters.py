@@ -196,6 +196,75 @@ TOKENIZE: tuple[Parameter, ...] = (
 DETOKENIZE: tuple[Parameter, ...] = _honoured(tokens="token ids")
 
 # By the first route of the dialect.
+_LOCAL = "changes nothing in the answer"
+
+MESSAGES: tuple[Parameter, ...] = (
+    *_honoured(
+        messages="text, thinking, tool_use and tool_result blocks; a last message of the assistant is continued",
+        system="text or text blocks; Claude Code's changing billing line is dropped, so that prompts share a prefix",
+        model="any name is answered by the model that is served; the answer says which",
+        max_tokens="-1 or absent is up to the context, 0 computes the prompt only",
+        stream="server-sent events",
+        stop_sequences="stop_reason stop_sequence, and which one it was",
+        temperature="0 takes the most likely token",
+        top_k="0 or -1 keeps all",
+        top_p="0 to 1",
+        seed="ours: same seed, same answer",
+        tools="of one's own, with input_schema",
+        tool_choice="auto and none",
+        thinking="enabled and disabled turn it on and off, adaptive is the model's own way; budget_tokens bounds it",
+        output_config="format is enforced: JSON of a schema",
+        output_format="of old: output_config.format",
+    ),
+    *_ignored("a model here has one effort", "output_config.effort"),
+    *_ignored(
+        _LOCAL,
+        *("metadata", "cache_control", "context_management", "betas", "inference_geo", "speed", "diagnostics"),
+        *("user_profile_id", "workspace_id"),
+    ),
+    _refused("container", "is not supported"),
+    _refused("mcp_servers", "are not supported", []),
+    _refused("service_tier", "other than auto and standard_only does not exist here", "auto", "standard_only"),
+)
+
+RESPONSES: tuple[Parameter, ...] = (
+    *_honoured(
+        input="text or items: messages, function calls and their outputs, reasoning",
+        instructions="come first, as a system message",
+        model="any name is answered by the model that is served; the answer says which",
+        stream="server-sent events",
+        max_output_tokens="-1 or absent is up to the context, 0 computes the prompt only",
+        temperature="0 takes the most likely token",
+        top_p="0 to 1",
+        seed="ours: same seed, same answer",
+        tools="of type function",
+        tool_choice="auto and none",
+        reasoning="effort none turns thinking off, any other on and bounds it; with summary the thoughts are a summary",
+        text="format text, json_object and json_schema; the latter two are enforced",
+        metadata="is kept with the response",
+        store="keeps the conversation on this machine, for previous_response_id; --store off never does",
+        previous_response_id="goes on with a stored conversation",
+        include="what is not there is left out; logprobs are refused",
+    ),
+    *_ignored("changes nothing in the words", "text.verbosity"),
+    *_ignored("there are no tools on this side", "max_tool_calls"),
+    *_ignored(
+        _LOCAL,
+        *("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
+        *("stream_options", "access_programs", "background_options"),
+    ),
+    _refused("parallel_tool_calls", "of false cannot be enforced yet", True),
+    _refused("top_logprobs", "is not supported yet", 0),
+    _refused("truncation", "other than disabled is not supported: nothing is dropped silently", "disabled"),
+    _refused("background", "is not supported", False),
+    _refused("conversation", "is not supported; previous_response_id is"),
+    _refused("prompt", "refers to what OpenAI keeps, which is not here"),
+    _refused("context_management", "is not supported", []),
+    _refused("moderation", "is not supported"),
+    _refused("image", "is not supported"),
+    _refused("service_tier", "other than auto and default does not exist here", "auto", "default"),
+)
+
 REGISTRIES: dict[str, tuple[Parameter, ...]] = {
     "/v1/chat/completions": CHAT,
     "/v1/completions": COMPLETION,
@@ -203,6 +272,8 @@ REGISTRIES: dict[str, tuple[Parameter, ...]] = {
     "/infill": INFILL,
     "/tokenize": TOKENIZE,
     "/detokenize": DETOKENIZE,
+    "/v1/responses": RESPONSES,
+    "/v1/messages": MESSAGES,
 }
 
 

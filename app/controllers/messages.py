@@ -1,0 +1,121 @@
+"""Conversations, as Anthropic's clients have them."""
+
+from typing import Annotated, Any, get_args
+
+from litestar import Controller, Request, Response, post
+from litestar.di import NamedDependency
+from litestar.openapi.spec import Example
+from litestar.params import Body
+
+from app.controllers.answer import fold, header, stream
+from app.controllers.openapi import body_refusals, operation
+from app.dto.anthropic import MessagesRequest
+from app.dto.anthropic_replies import (
+    BlockDelta,
+    BlockStart,
+    BlockStop,
+    MessageDelta,
+    MessageReply,
+    MessageStart,
+    MessageStop,
+    MessageStream,
+    MessageTokens,
+    Ping,
+)
+from app.dto.base import Limits
+from app.dto.errors import AnthropicErrorReply
+from app.gate import request_id_of
+from app.services.errors import NothingLoaded, PromptTooLong, Unavailable
+from app.services.model_service import ModelService
+from app.settings import Settings
+
+_REQUESTS = [
+    Example(
+        summary="A question",
+        value={"messages": [{"role": "user", "content": "What is the capital of Norway?"}], "max_tokens": 128},
+    ),
+    Example(
+        summary="A streamed answer with a tool",
+        value={
+            "system": "You are a helpful assistant.",
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "What is the weather in Oslo?"}]}],
+            "max_tokens": 512,
+            "stream": True,
+            "thinking": {"type": "disabled"},
+            "tools": [
+                {
+                    "name": "get_weather",
+                    "description": "Weather of a city",
+                    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
+                }
+            ],
+        },
+    ),
+]
+_ANSWER = {
+    "id": "msg_7d1f9c",
+    "type": "message",
+    "role": "assistant",
+    "model": "tiles-demo",
+    "content": [{"type": "text", "text": "The capital of Norway is Oslo."}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {
+        "input_tokens": 15,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "output_tokens": 8,
+    },
+}
+_EVENTS = (
+    'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":'
+    '{"type":"text_delta","text":"Oslo"}}\n\nevent: message_stop\ndata: {"type":"message_stop"}\n\n'
+)
+_REFUSALS = body_refusals(
+    NothingLoaded(),
+    PromptTooLong(9000, 8192),
+    Unavailable("Loading model", code="loading"),
+    Unavailable("Too many requests are waiting (256); try again soon", code="busy"),
+    spelling=AnthropicErrorReply,
+)
+
+Events = MessageStart | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop | Ping
+
+
+class MessagesController(Controller):
+    """Anthropic's Messages."""
+
+    path = "/v1/messages"
+    tags = ["Anthropic"]
+
+    @post(
+        status_code=200,
+        operation_class=operation(_ANSWER, events=_EVENTS, pieces=len(get_args(Events))),
+        responses=_REFUSALS,
+    )
+    async def create_message(
+        self,
+        data: Annotated[MessagesRequest, Body(examples=_REQUESTS)],
+        request: Request[Any, Any, Any],
+        model_service: NamedDependency[ModelService],
+        settings: NamedDependency[Settings],
+        limits: NamedDependency[Limits],
+    ) -> Response[MessageReply | Events]:
+        """Answer a conversation, whole or as server-sent events."""
+        generation = await model_service.generate(data.to_generation(limits))
+        said = MessageStream(request_id_of(request.scope), hide_thinking=data.hides_thinking)
+        if data.stream:
+            return stream(generation, request, said, ping_seconds=settings.sse_ping_interval, ignored=data.ignored)
+        await fold(generation, request, [said])
+        return Response(said.message, headers=header(data.ignored))
+
+    @post("/count_tokens", status_code=200, operation_class=operation({"input_tokens": 15}), responses=_REFUSALS)
+    async def count_message_tokens(
+        self,
+        data: Annotated[MessagesRequest, Body(examples=_REQUESTS)],
+        model_service: NamedDependency[ModelService],
+        limits: NamedDependency[Limits],
+    ) -> Response[MessageTokens]:
+        """Count the tokens of a conversation, as the model would read it."""
+        count = await model_service.count(data.to_generation(limits))
+        return Response(MessageTokens(input_tokens=count), headers=header(data.ignored))

@@ -1,0 +1,221 @@
+"""Conversations, as OpenAI's Responses have them."""
+
+import asyncio
+from typing import Annotated, Any, Literal, get_args
+
+from litestar import Controller, MediaType, Request, Response, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import Body, FromPath, FromQuery, QueryParameter
+
+from app.controllers import responses_examples as examples
+from app.controllers.answer import fold, header, stream
+from app.controllers.openapi import body_refusals, operation, refusals
+from app.dto.base import Limits
+from app.dto.openai_responses import ResponsesRequest
+from app.dto.openai_responses_events import (
+    ArgumentsDelta,
+    ArgumentsDone,
+    DeletedResponse,
+    InputItemList,
+    InputTokenCount,
+    ItemAdded,
+    ItemDone,
+    OutputTextDelta,
+    OutputTextDone,
+    PartAdded,
+    PartDone,
+    ReasoningTextDelta,
+    ReasoningTextDone,
+    ResponseCompleted,
+    ResponseCreated,
+    ResponseFailed,
+    ResponseIncomplete,
+    ResponseInProgress,
+    ResponseReply,
+    SummaryPartAdded,
+    SummaryPartDone,
+    SummaryTextDelta,
+    SummaryTextDone,
+)
+from app.dto.openai_responses_items import InputItem
+from app.dto.openai_responses_stored import StoredResponse
+from app.dto.openai_responses_stream import ResponseStream
+from app.services.errors import (
+    InvalidRequest,
+    NotFound,
+    NothingLoaded,
+    PromptTooLong,
+    Unavailable,
+    UnsupportedParameter,
+)
+from app.services.model_service import ModelService
+from app.services.stored_responses import StoredResponses
+from app.settings import Settings
+
+_UNKNOWN = NotFound("Response with id 'resp_0c5f' not found.", param="response_id", code="response_not_found")
+_NOT_IN_BACKGROUND = InvalidRequest("Only a response in the background can be cancelled; hang up to end any other")
+_REFUSALS = body_refusals(
+    NothingLoaded(),
+    PromptTooLong(9000, 8192),
+    Unavailable("Loading model", code="loading"),
+    Unavailable("Too many requests are waiting (256); try again soon", code="busy"),
+)
+
+Events = (
+    ResponseCreated
+    | ResponseInProgress
+    | ItemAdded
+    | PartAdded
+    | OutputTextDelta
+    | OutputTextDone
+    | ReasoningTextDelta
+    | ReasoningTextDone
+    | SummaryPartAdded
+    | SummaryTextDelta
+    | SummaryTextDone
+    | SummaryPartDone
+    | PartDone
+    | ArgumentsDelta
+    | ArgumentsDone
+    | ItemDone
+    | ResponseCompleted
+    | ResponseIncomplete
+    | ResponseFailed
+)
+
+
+class ResponsesController(Controller):
+    """OpenAI's Responses."""
+
+    path = "/v1/responses"
+    tags = ["OpenAI"]
+
+    @post(
+        status_code=200,
+        operation_class=operation(examples.ANSWER, events=examples.EVENTS, pieces=len(get_args(Events))),
+        responses=_REFUSALS,
+    )
+    async def create_response(
+        self,
+        data: Annotated[ResponsesRequest, Body(examples=examples.REQUESTS)],
+        request: Request[Any, Any, Any],
+        model_service: NamedDependency[ModelService],
+        stored_responses: NamedDependency[StoredResponses],
+        settings: NamedDependency[Settings],
+        limits: NamedDependency[Limits],
+    ) -> Response[ResponseReply | Events]:
+        """Answer a conversation, whole or as server-sent events; it is kept on this machine unless `store` is false."""
+        earlier = await _earlier(stored_responses, data.previous_response_id)
+        generation = await model_service.generate(data.to_generation(limits, earlier))
+        said = ResponseStream(data, store=data.store and stored_responses.enabled)
+
+        async def keep() -> None:
+            if said.response.store:
+                stored = StoredResponse.of(earlier, data.items, said.response)
+                await asyncio.to_thread(stored_responses.save, said.response.id, stored.encode())
+
+        if data.stream:
+            ping = settings.sse_ping_interval
+            return stream(generation, request, said, ping_seconds=ping, ignored=data.ignored, before_end=keep)
+        await fold(generation, request, [said])
+        await keep()
+        return Response(said.response, headers=header(data.ignored))
+
+    @post(
+        "/input_tokens",
+        status_code=200,
+        operation_class=operation({"object": "response.input_tokens", "input_tokens": 15}),
+        responses=_REFUSALS,
+    )
+    async def count_response_tokens(
+        self,
+        data: Annotated[ResponsesRequest, Body(examples=examples.REQUESTS)],
+        model_service: NamedDependency[ModelService],
+        stored_responses: NamedDependency[StoredResponses],
+        limits: NamedDependency[Limits],
+    ) -> Response[InputTokenCount]:
+        """Count the tokens of a conversation, as the model would read it."""
+        earlier = await _earlier(stored_responses, data.previous_response_id)
+        count = await model_service.count(data.to_generation(limits, earlier))
+        return Response(InputTokenCount(input_tokens=count), headers=header(data.ignored))
+
+    @get("/{response_id:str}", operation_class=operation(examples.ANSWER), responses=refusals(_UNKNOWN))
+    async def read_response(
+        self,
+        response_id: FromPath[str],
+        stored_responses: NamedDependency[StoredResponses],
+        stream: FromQuery[bool] = False,
+    ) -> Response[ResponseReply]:
+        """Give a response that was kept."""
+        if stream:
+            raise UnsupportedParameter("stream", "is for responses in the background, which are not supported")
+        stored = await _stored(stored_responses, response_id)
+        return Response(bytes(stored.response), media_type=MediaType.JSON)  # type: ignore[arg-type]
+
+    @delete(
+        "/{response_id:str}",
+        status_code=200,
+        operation_class=operation({"id": "resp_7d1f9c", "object": "response", "deleted": True}),
+        responses=refusals(_UNKNOWN),
+    )
+    async def delete_response(
+        self, response_id: FromPath[str], stored_responses: NamedDependency[StoredResponses]
+    ) -> DeletedResponse:
+        """Forget a response that was kept."""
+        if not await asyncio.to_thread(stored_responses.delete, response_id):
+            raise _unknown(response_id)
+        return DeletedResponse(id=response_id)
+
+    @get("/{response_id:str}/input_items", operation_class=operation(examples.ITEMS), responses=refusals(_UNKNOWN))
+    async def list_input_items(
+        self,
+        response_id: FromPath[str],
+        stored_responses: NamedDependency[StoredResponses],
+        limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
+        order: FromQuery[Literal["asc", "desc"]] = "desc",
+        after: FromQuery[str | None] = None,
+    ) -> InputItemList:
+        """List what a response answered, all of the conversation before it."""
+        stored = await _stored(stored_responses, response_id)
+        return stored.page(limit=limit, newest_first=order == "desc", after=after)
+
+    @post(
+        "/{response_id:str}/cancel",
+        status_code=200,
+        operation_class=operation(examples.ANSWER),
+        responses=refusals(_NOT_IN_BACKGROUND, _UNKNOWN),
+    )
+    async def cancel_response(
+        self, response_id: FromPath[str], stored_responses: NamedDependency[StoredResponses]
+    ) -> ResponseReply:
+        """Refuse to cancel: only responses in the background can be, and there are none. Hang up instead."""
+        await _stored(stored_responses, response_id)
+        raise _NOT_IN_BACKGROUND
+
+
+async def _earlier(responses: StoredResponses, identity: str | None) -> list[InputItem]:
+    """Give the conversation to go on with. Raises InvalidRequest where it is not kept."""
+    if identity is None:
+        return []
+    content = await asyncio.to_thread(responses.read, identity)
+    stored = StoredResponse.read(content) if content else None
+    if stored is None:
+        why = "" if responses.enabled else "; this server was started with --store off"
+        raise InvalidRequest(
+            f"Previous response with id '{identity[:64]}' not found{why}",
+            param="previous_response_id",
+            code="previous_response_not_found",
+        )
+    return stored.conversation()
+
+
+async def _stored(responses: StoredResponses, identity: str) -> StoredResponse:
+    content = await asyncio.to_thread(responses.read, identity)
+    stored = StoredResponse.read(content) if content else None
+    if stored is None:
+        raise _unknown(identity)
+    return stored
+
+
+def _unknown(identity: str) -> NotFound:
+    return NotFound(f"Response with id '{identity[:64]}' not found.", param="response_id", code="response_not_found")

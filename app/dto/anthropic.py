@@ -1,0 +1,269 @@
+"""Anthropic's Messages: what clients send."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+import app.services.generation as gen
+from app.dto import parameters
+from app.dto.base import Body, Limits, RequestBody, one_system_message
+from app.dto.openai_chat import ResponseFormat
+from app.services.errors import InvalidRequest, UnsupportedParameter
+
+_MEDIA = {"image": "images", "document": "documents", "container_upload": "files"}
+# Claude Code sends a line that is another with every request; a prompt that begins with it is never in a cache.
+_BILLING = re.compile(r"^x-anthropic-billing-header:[^\n]*\n*", re.MULTILINE)
+
+
+class ContentBlock(Body):
+    """A piece of a message. What it carries depends on its type."""
+
+    type: str = Field(examples=["text"], description="text, thinking, redacted_thinking, tool_use or tool_result")
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    id: str | None = Field(default=None, description="of a tool_use")
+    name: str | None = Field(default=None, description="of a tool_use: the tool")
+    input: dict[str, Any] | None = Field(default=None, description="of a tool_use: its arguments")
+    tool_use_id: str | None = Field(default=None, description="of a tool_result: the call it answers")
+    content: "str | list[ContentBlock] | None" = Field(default=None, description="of a tool_result")
+    is_error: bool = Field(default=False, description="of a tool_result")
+
+
+class MessageParam(Body):
+    """One turn of the conversation."""
+
+    role: Literal["user", "assistant", "system"]
+    content: str | list[ContentBlock] = Field(examples=["Hello!"])
+
+    def to_messages(self, place: int) -> Iterator[gen.Message]:
+        """Say it in the common vocabulary. Raises InvalidRequest for blocks that are no text."""
+        where = f"messages.{place}.content"
+        if isinstance(self.content, str):
+            yield gen.Message(self.role, self.content)
+        elif self.role == "assistant":
+            yield _assistant(self.content, where)
+        else:
+            yield from _user(self.role, self.content, where)
+
+
+def _assistant(blocks: Iterable[ContentBlock], where: str) -> gen.Message:
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[gen.ToolCall] = []
+    for place, block in enumerate(blocks):
+        match block.type:
+            case "thinking":
+                thoughts.append(block.thinking or "")
+            case "redacted_thinking":  # whoever wrote it, nobody here can read it
+                pass
+            case "tool_use":
+                calls.append(_tool_use(block, len(calls), f"{where}.{place}"))
+            case _:
+                texts.append(_text(block, f"{where}.{place}"))
+    return gen.Message("assistant", "\n".join(texts), reasoning="\n".join(thoughts) or None, tool_calls=tuple(calls))
+
+
+def _user(role: Literal["user", "system"], blocks: Iterable[ContentBlock], where: str) -> Iterator[gen.Message]:
+    texts: list[str] = []
+    said = False
+    for place, block in enumerate(blocks):
+        if block.type != "tool_result":
+            texts.append(_text(block, f"{where}.{place}"))
+            continue
+        if texts:
+            yield gen.Message(role, "\n".join(texts))
+            texts = []
+        yield _tool_result(block, f"{where}.{place}")
+        said = True
+    if texts or not said:
+        yield gen.Message(role, "\n".join(texts))
+
+
+def _tool_use(block: ContentBlock, index: int, where: str) -> gen.ToolCall:
+    if not block.name:
+        raise InvalidRequest("a tool_use block needs 'name'", param=where)
+    return gen.ToolCall(index, block.id or "", block.name, json.dumps(block.input or {}, ensure_ascii=False))
+
+
+def _tool_result(block: ContentBlock, where: str) -> gen.Message:
+    if not block.tool_use_id:
+        raise InvalidRequest("a tool_result block needs 'tool_use_id'", param=where)
+    if isinstance(block.content, list):
+        text = "\n".join(_text(part, f"{where}.content.{place}") for place, part in enumerate(block.content))
+    else:
+        text = block.content or ""
+    return gen.Message("tool", f"Error: {text}" if block.is_error else text, tool_call_id=block.tool_use_id)
+
+
+def _text(block: ContentBlock, where: str) -> str:
+    if block.type in _MEDIA:
+        raise InvalidRequest(f"This model reads text only, it cannot take {_MEDIA[block.type]}", param=where)
+    if block.type != "text":
+        raise InvalidRequest(f"'{block.type[:64]}' is no block that this server knows here", param=where)
+    if block.text is None:
+        raise InvalidRequest("a block of type 'text' needs 'text'", param=where)
+    return block.text
+
+
+class AnthropicTool(Body):
+    """A tool that the model may use."""
+
+    type: str = Field(default="custom", description="custom; the tools of Anthropic's own servers are not here")
+    name: str = Field(min_length=1, max_length=256)
+    description: str = ""
+    input_schema: dict[str, Any] | None = Field(default=None, description="JSON schema of the arguments")
+    strict: bool = False
+
+    def to_template(self, place: int) -> dict[str, Any]:
+        """Spell it as chat templates read it. Raises UnsupportedParameter."""
+        if self.type != "custom":
+            raise UnsupportedParameter(f"tools.{place}.type", f"of '{self.type[:64]}' is no tool of this server")
+        if self.strict:
+            raise UnsupportedParameter(f"tools.{place}.strict", "cannot be enforced yet")
+        function: dict[str, Any] = {"name": self.name}
+        if self.description:
+            function["description"] = self.description
+        return {"type": "function", "function": function | {"parameters": self.input_schema or {}}}
+
+
+class ToolChoice(Body):
+    """How the model should use its tools."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool = False
+
+
+class Thinking(Body):
+    """Whether the model thinks before it answers."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: int | None = Field(default=None, ge=0)
+    display: Literal["summarized", "omitted"] = "summarized"
+
+
+class OutputConfig(Body):
+    """What the answer has to be."""
+
+    effort: str | None = None
+    format: ResponseFormat | None = Field(default=None, examples=[{"type": "json_schema", "schema": {}}])
+
+
+class MessagesRequest(RequestBody):
+    """A conversation to be answered."""
+
+    registry = parameters.MESSAGES
+
+    messages: list[MessageParam] = Field(min_length=1)
+    system: str | list[ContentBlock] = ""
+    model: str | None = Field(default=None, description="any name; the served model answers")
+    max_tokens: int | None = Field(default=None, ge=-1)
+    stream: bool = False
+    stop_sequences: list[str] = Field(default_factory=list)
+    temperature: float | None = Field(default=None, ge=0, le=100)
+    top_k: int | None = Field(default=None, ge=-1, lt=2**31)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
+    tools: list[AnthropicTool] = Field(default_factory=list)
+    tool_choice: ToolChoice | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig = Field(default_factory=OutputConfig)
+    output_format: ResponseFormat | None = Field(default=None, description="of old: output_config.format")
+
+    @field_validator("stop_sequences")
+    @classmethod
+    def _no_empty_stop(cls, stop: list[str]) -> list[str]:
+        if "" in stop:
+            raise ValueError("a stop string may not be empty")
+        return stop
+
+    @property
+    def hides_thinking(self) -> bool:
+        """Whether the thoughts are to be left out of the answer."""
+        return self.thinking is not None and self.thinking.display == "omitted"
+
+    def to_generation(self, limits: Limits) -> gen.GenerationRequest:
+        """Say it in the common vocabulary. Raises InvalidRequest for what cannot be done."""
+        self.refuse()
+        limits.check_messages(self.messages, "messages")
+        limits.check_stop(self.stop_sequences, "stop_sequences")
+        messages = self._conversation()
+        return gen.GenerationRequest(
+            messages=messages,
+            tools=tuple(tool.to_template(place) for place, tool in enumerate(self.tools)),
+            template_kwargs=self._template_kwargs(),
+            continue_final_message=self._continues(messages),
+            sampling=gen.Sampling(
+                temperature=self.temperature,
+                top_k=None if self.top_k is None else max(0, self.top_k),
+                top_p=self.top_p,
+                seed=self.seed,
+            ),
+            max_tokens=None if self.max_tokens == -1 else self.max_tokens,
+            stop=tuple(self.stop_sequences),
+            constraint=self._constraint(),
+            thinking_budget=self._thinking_budget(),
+            parse_tool_calls=self._parses_calls(),
+        )
+
+    def _given(self) -> dict[str, Any]:
+        """What was given, and by its dotted name what has no effect inside of it."""
+        unknown = {
+            f"thinking.{name}": value for name, value in ((self.thinking and self.thinking.model_extra) or {}).items()
+        }
+        config = {f"output_config.{name}": value for name, value in (self.output_config.model_extra or {}).items()}
+        if self.output_config.effort is not None:
+            config["output_config.effort"] = self.output_config.effort
+        return super()._given() | unknown | config
+
+    def _conversation(self) -> tuple[gen.Message, ...]:
+        system = [self.system] if isinstance(self.system, str) else self._system_texts(self.system)
+        told = [gen.Message("system", text) for text in (_BILLING.sub("", text) for text in system) if text.strip()]
+        turns = (message for place, turn in enumerate(self.messages) for message in turn.to_messages(place))
+        return one_system_message((*told, *turns))
+
+    def _system_texts(self, blocks: list[ContentBlock]) -> list[str]:
+        return [_text(block, f"system.{place}") for place, block in enumerate(blocks)]
+
+    def _template_kwargs(self) -> dict[str, Any]:
+        if self.thinking is None or self.thinking.type == "adaptive":
+            return {}
+        return {"enable_thinking": self.thinking.type == "enabled"}
+
+    def _thinking_budget(self) -> int | None:
+        if self.thinking is None:
+            return None
+        return 0 if self.thinking.type == "disabled" else self.thinking.budget_tokens
+
+    def _constraint(self) -> gen.Constraint | None:
+        asked = self.output_config.format or self.output_format
+        name = "output_config.format" if self.output_config.format else "output_format"
+        constraint = asked.to_constraint() if asked else None
+        if constraint is None:
+            return None
+        if self.tools and self._parses_calls():
+            raise InvalidRequest(f"{name} and tools exclude each other", param=name)
+        return replace(constraint, param=name)
+
+    def _continues(self, messages: tuple[gen.Message, ...]) -> bool:
+        roles = [message.role for message in messages]
+        if roles[-2:] == ["assistant", "assistant"]:
+            raise InvalidRequest("two messages of the assistant at the end cannot be answered", param="messages")
+        if messages[-1].tool_calls:
+            raise InvalidRequest("the last message calls tools; their results are missing", param="messages")
+        return roles[-1] == "assistant"
+
+    def _parses_calls(self) -> bool:
+        choice = self.tool_choice
+        if choice is None:
+            return True
+        if choice.type not in ("auto", "none"):
+            raise UnsupportedParameter("tool_choice", f"of type {choice.type} cannot be enforced yet")
+        if choice.disable_parallel_tool_use:
+            raise UnsupportedParameter("tool_choice.disable_parallel_tool_use", "cannot be enforced yet")
+        return choice.type == "auto"

@@ -1,0 +1,101 @@
+"""Responses kept on disk, so that a conversation can go on from one of them."""
+
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import structlog
+
+from app.services import atomic
+
+log = structlog.get_logger(__name__)
+
+_ID = re.compile(r"resp_[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    written: float  # Unix seconds
+    size: int  # bytes
+
+
+class StoredResponses:
+    """A folder of files, each a response under its id. What is in them is the dialect's affair.
+
+    Files are for their owner alone; those that are too old, and the oldest of too many, are removed. Its methods touch
+    the disk and may be called from any thread.
+    """
+
+    def __init__(self, folder: Path, *, enabled: bool, days: float, most_bytes: int) -> None:
+        self.enabled = enabled
+        self._folder = folder
+        self._seconds = days * 86_400
+        self._most_bytes = most_bytes
+        self._kept: dict[str, _Kept] | None = None  # oldest first; None until somebody looks
+        self._lock = Lock()
+
+    def save(self, identity: str, content: bytes) -> bool:
+        """Keep a response: the whole of it or, with a warning and False, nothing."""
+        if not self.enabled:
+            return False
+        with self._lock:
+            try:
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                atomic.write(self._path(identity), content)
+            except OSError as error:
+                log.warning("response not kept", reason=str(error))
+                return False
+            kept = self._look()
+            kept[identity] = _Kept(time.time(), len(content))
+            self._make_room(kept)
+        return True
+
+    def read(self, identity: str) -> bytes | None:
+        """Give a response, None where there is none by this id or it is too old."""
+        if not self.enabled or not _ID.fullmatch(identity):
+            return None
+        path = self._path(identity)
+        try:
+            if path.stat().st_mtime < time.time() - self._seconds:
+                return None
+            return path.read_bytes()
+        except OSError:
+            return None
+
+    def delete(self, identity: str) -> bool:
+        """Forget a response. False if there is none by this id."""
+        if self.read(identity) is None:
+            return False
+        with self._lock:
+            self._remove(identity, self._look())
+        return True
+
+    def _path(self, identity: str) -> Path:
+        return self._folder / f"{identity}.json"
+
+    def _look(self) -> dict[str, _Kept]:
+        if self._kept is None:
+            found = {}
+            for path in self._folder.glob("resp_*.json"):
+                with suppress(OSError):  # another server on this folder may have removed it
+                    facts = path.stat()
+                    found[path.stem] = _Kept(facts.st_mtime, facts.st_size)
+            self._kept = dict(sorted(found.items(), key=lambda item: item[1].written))
+        return self._kept
+
+    def _make_room(self, kept: dict[str, _Kept]) -> None:
+        total = sum(one.size for one in kept.values())
+        oldest = time.time() - self._seconds
+        for identity, one in list(kept.items()):
+            if one.written >= oldest and total <= self._most_bytes:
+                return
+            total -= one.size
+            self._remove(identity, kept)
+
+    def _remove(self, identity: str, kept: dict[str, _Kept]) -> None:
+        kept.pop(identity, None)
+        with suppress(OSError):
+            self._path(identity).unlink(missing_ok=True)

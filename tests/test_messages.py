@@ -1,0 +1,431 @@
+"""Anthropic's Messages over HTTP, and its official client."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx
+import jsonschema
+import pytest
+
+from app.dto import parameters
+from app.services.errors import Unavailable
+from app.services.generation import ToolCall
+from tests.conftest import KEY, Server, running
+from tests.scripted import Scripted, answer, serving, thought
+from tests.test_openapi import DOCUMENT, resolved
+
+ROUTE = "/v1/messages"
+COUNT = f"{ROUTE}/count_tokens"
+USER = {"role": "user", "content": "Hi"}
+TOOL = {"name": "add", "description": "Adds", "input_schema": {"type": "object"}}
+SAMPLED: dict[str, Any] = {"temperature": 1.0, "seed": 7}
+
+
+def post(server: Server, route: str = ROUTE, **more: Any) -> httpx.Response:
+    return server.client.post(route, json={"messages": [USER], "max_tokens": 16} | more)
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    """Parse a stream as a strict client does: every event has its name on the line before its data."""
+    said = []
+    for block in text.removesuffix("\n\n").split("\n\n"):
+        name, data = block.split("\n")
+        said.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {said[-1]['type']}"
+    return said
+
+
+def error_of(answer: httpx.Response, *statuses: int) -> dict[str, Any]:
+    """The error of a refusal, whose shape has to be Anthropic's."""
+    assert answer.status_code in statuses, answer.text
+    body = answer.json()
+    assert body.keys() == {"type", "error", "request_id"}
+    assert body["type"] == "error"
+    assert body["request_id"] == answer.headers["x-request-id"]
+    error: dict[str, Any] = body["error"]
+    assert error.keys() - {"n_prompt_tokens", "n_ctx"} == {"type", "message"}
+    return error
+
+
+def test_an_answer_has_anthropics_shape(server: Server) -> None:
+    body = post(server, **SAMPLED).json()
+    jsonschema.validate(body, resolved(DOCUMENT["components"]["schemas"]["MessageReply"]))
+    assert body["model"] == "tiny"
+    assert body["stop_reason"] in {"end_turn", "max_tokens"}
+    assert body["usage"]["output_tokens"] <= 16
+
+
+def test_a_stream_says_what_the_whole_says(server: Server) -> None:
+    schema = DOCUMENT["paths"][ROUTE]["post"]["responses"]["200"]["content"]["text/event-stream"]["schema"]
+    for more in ({}, {"thinking": {"type": "enabled", "budget_tokens": 1024}}, {"tools": [TOOL]}):
+        asked = SAMPLED | {"max_tokens": 40, "messages": [{"role": "user", "content": f"Tell me, {len(more)}"}]} | more
+        whole = post(server, **asked).json()
+        said = events(post(server, stream=True, **asked).text)
+        for event in said:
+            jsonschema.validate(event, resolved(schema))
+        assert blocks(said) == whole["content"]
+        assert said[-2]["delta"] == {name: whole[name] for name in ("stop_reason", "stop_sequence")}
+        assert said[-2]["usage"]["output_tokens"] == whole["usage"]["output_tokens"]
+
+
+def blocks(said: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put a stream's blocks together."""
+    content: list[dict[str, Any]] = []
+    for event in said:
+        if event["type"] == "content_block_start":
+            assert event["index"] == len(content)
+            content.append(event["content_block"])
+        elif event["type"] == "content_block_delta":
+            assert event["index"] == len(content) - 1
+            kind = event["delta"]["type"].removesuffix("_delta")
+            if kind == "input_json":
+                content[-1]["input"] = json.loads(event["delta"]["partial_json"])
+            else:
+                content[-1][kind] += event["delta"][kind]
+    return content
+
+
+def test_what_was_cached_is_counted_apart(server: Server) -> None:
+    asked: dict[str, Any] = {"messages": [{"role": "user", "content": "What was cached is counted apart, isn't it?"}]}
+    counted = post(server, COUNT, **asked).json()["input_tokens"]
+    first, second = (post(server, **asked).json()["usage"] for _ in range(2))
+    assert first["input_tokens"] + first["cache_read_input_tokens"] == counted
+    assert (second["input_tokens"], second["cache_read_input_tokens"]) == (1, counted - 1)
+    (start, *_) = events(post(server, stream=True, **asked).text)
+    assert start["message"]["usage"]["cache_read_input_tokens"] == counted - 1
+    assert start["message"]["usage"]["input_tokens"] == 1
+
+
+def test_the_billing_line_does_not_keep_prompts_from_the_cache(server: Server) -> None:
+    def ask(number: int) -> dict[str, int]:
+        billing = {"type": "text", "text": f"x-anthropic-billing-header: cch={number};"}
+        rules = {"type": "text", "text": "You are a careful assistant that thinks of everything."}
+        usage: dict[str, int] = post(server, system=[billing, rules]).json()["usage"]
+        return usage
+
+    assert ask(1)["cache_read_input_tokens"] < 20
+    assert ask(2)["input_tokens"] == 1
+
+
+def test_a_prompt_that_does_not_fit_can_still_be_counted(server: Server) -> None:
+    asked: dict[str, Any] = {"messages": [{"role": "user", "content": "the river " * 9000}]}
+    count = post(server, COUNT, **asked).json()["input_tokens"]
+    assert count > 9000
+    error = error_of(post(server, **asked), 400)
+    assert error["message"] == f"prompt is too long: {count} tokens > 8192 maximum"
+    assert (error["n_prompt_tokens"], error["n_ctx"]) == (count, 8192)
+
+
+def test_tools_and_system_count(server: Server) -> None:
+    plain, told = post(server, COUNT).json(), post(server, COUNT, system="Be brief.", tools=[TOOL]).json()
+    assert told["input_tokens"] > plain["input_tokens"] + 20
+
+
+def test_a_stop_sequence_is_named(server: Server) -> None:
+    asked = SAMPLED | {"max_tokens": 60}
+    text = post(server, **asked).json()["content"][0]["text"]
+    stop = next(character for character in text[3:] if character.isascii())
+    body = post(server, stop_sequences=["never in there", stop], **asked).json()
+    assert (body["stop_reason"], body["stop_sequence"]) == ("stop_sequence", stop)
+    assert "".join(block["text"] for block in body["content"]) == text[: text.index(stop)]
+
+
+def test_zero_tokens_compute_the_prompt_only(server: Server) -> None:
+    body = post(server, max_tokens=0).json()
+    assert (body["content"], body["stop_reason"], body["usage"]["output_tokens"]) == ([], "max_tokens", 0)
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"size": {"enum": ["small", "large"]}},
+    "required": ["size"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("name", ["output_config", "output_format"])
+def test_a_format_is_enforced(server: Server, name: str) -> None:
+    form: dict[str, Any] = {"type": "json_schema", "schema": SCHEMA}
+    asked = {
+        "max_tokens": 200,
+        "thinking": {"type": "disabled"},
+        name: {"format": form} if name == "output_config" else form,
+    }
+    said = json.loads(post(server, **asked).json()["content"][-1]["text"])
+    assert said["size"] in {"small", "large"}
+
+
+@pytest.mark.parametrize("route", [ROUTE, COUNT])
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "tool", "content": "Hi"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"max_tokens": "5"}, "max_tokens"),
+        ({"temperature": -1}, "temperature"),
+        ({"stop_sequences": [""]}, "stop_sequences"),
+        ({"tools": [{"description": "nameless"}]}, "tools.0.name"),
+        ({"tool_choice": {"type": "sometimes"}}, "tool_choice.type"),
+        ({"thinking": {"type": "deeply"}}, "thinking.type"),
+        ({"output_config": {"format": {"type": "sonnet"}}}, "output_config.format.type"),
+    ],
+)
+def test_a_body_that_does_not_validate_is_a_422_that_names_the_field(
+    server: Server, route: str, more: dict[str, Any], field: str
+) -> None:
+    error = error_of(post(server, route, **more), 422)
+    assert error["type"] == "invalid_request_error"
+    assert field in error["message"]
+
+
+def test_images_are_refused_clearly(server: Server) -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+    error = error_of(post(server, messages=[{"role": "user", "content": [image]}]), 400)
+    assert "images" in error["message"]
+    assert "messages.0.content.0" in error["message"]
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_refusals_of_routing_have_anthropics_shape_too(server: Server, method: str) -> None:
+    assert error_of(server.client.request(method, ROUTE), 405)["type"] == "invalid_request_error"
+    assert error_of(server.client.request(method, f"{ROUTE}/batches"), 404)["type"] == "not_found_error"
+
+
+def test_refusals_of_the_gate_have_anthropics_shape_too(guarded: Server) -> None:
+    body = {"messages": [USER], "max_tokens": 1}
+    refused = guarded.client.post(ROUTE, json=body)
+    assert error_of(refused, 401)["type"] == "authentication_error"
+    refused = guarded.client.post(ROUTE, json=body, headers={"Host": "evil.example", "X-Api-Key": KEY})
+    assert error_of(refused, 403)["type"] == "permission_error"
+    assert guarded.client.post(ROUTE, json=body, headers={"X-Api-Key": KEY}).status_code == 200
+
+
+def test_other_routes_keep_their_envelope(server: Server) -> None:
+    assert set(server.client.post("/v1/messagesx", json={}).json()) == {"error"}
+
+
+# The registry of parameters.
+
+REFUSED = [parameter for parameter in parameters.MESSAGES if parameter.treatment == "refused"]
+IGNORED = [parameter for parameter in parameters.MESSAGES if parameter.treatment == "ignored"]
+NESTED: dict[str, dict[str, Any]] = {"thinking.budget_tokens": {"type": "enabled"}}
+
+
+def given(name: str, value: Any) -> dict[str, Any]:
+    """A parameter by its dotted name."""
+    outer, _, inner = name.partition(".")
+    return {outer: NESTED.get(name, {}) | {inner: value}} if inner else {outer: value}
+
+
+@pytest.mark.parametrize("parameter", REFUSED, ids=lambda parameter: parameter.name)
+def test_a_refused_parameter_is_a_400_that_names_it(server: Server, parameter: parameters.Parameter) -> None:
+    for value in ("other", {"type": "other"}, [1]):
+        assert parameter.name in error_of(post(server, **given(parameter.name, value)), 400)["message"]
+    for value in parameter.harmless:
+        assert post(server, max_tokens=1, **given(parameter.name, value)).status_code == 200
+
+
+@pytest.mark.parametrize("parameter", IGNORED, ids=lambda parameter: parameter.name)
+def test_an_ignored_parameter_is_named_in_the_header(server: Server, parameter: parameters.Parameter) -> None:
+    for route, stream in ((ROUTE, False), (ROUTE, True), (COUNT, False)):
+        ignored = post(server, route, max_tokens=1, stream=stream, **given(parameter.name, "x"))
+        assert ignored.headers["x-tiles-ignored"] == parameter.name
+
+
+# A late failure, a silence, and what a random model never does.
+
+
+class Failing(Scripted):
+    """Fails in the middle of an answer."""
+
+    async def generate(self, request: Any) -> Any:
+        generation = await super().generate(request)
+        generation.put(Unavailable("Going down", code="shutting_down"))  # type: ignore[attr-defined]
+        return generation
+
+
+def test_a_late_failure_is_an_error_event(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"messages": [USER], "stream": True}
+    with serving(Failing([answer("so far")[:-1], answer("so far")[:-1]]), tmp_path) as url:
+        said = httpx.post(f"{url}{ROUTE}", json=asked)
+        *_, last = events(said.text)
+        assert last == {
+            "type": "error",
+            "error": {"type": "overloaded_error", "message": "Going down"},
+            "request_id": said.headers["x-request-id"],
+        }
+        whole = httpx.post(f"{url}{ROUTE}", json=asked | {"stream": False})
+        assert error_of(whole, 503)["type"] == "overloaded_error"
+
+
+class Broken(Scripted):
+    """Has a mistake in it."""
+
+    async def generate(self, request: Any) -> Any:
+        raise RuntimeError("the secret is /home/ada/key")
+
+
+def test_a_failure_of_ours_is_a_500_that_says_nothing(tmp_path: Path) -> None:
+    with serving(Broken([]), tmp_path) as url:
+        for stream in (False, True):
+            answer = httpx.post(f"{url}{ROUTE}", json={"messages": [USER], "stream": stream})
+            assert error_of(answer, 500) == {"type": "api_error", "message": "internal error"}
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"a": NaN}', b"[" * 100_000])
+@pytest.mark.parametrize("route", [ROUTE, COUNT])
+def test_a_body_that_is_no_json_object_is_a_422(server: Server, route: str, body: bytes) -> None:
+    assert error_of(server.client.post(route, content=body), 422)["type"] == "invalid_request_error"
+
+
+def test_a_silent_stream_sends_pings(tmp_path: Path) -> None:
+    service = Scripted([answer("a")[:-1]])
+    with (
+        serving(service, tmp_path, sse_ping_interval=0.05) as url,  # type: ignore[arg-type]
+        httpx.stream("POST", f"{url}{ROUTE}", json={"messages": [USER], "stream": True}) as stream,
+    ):
+        lines = stream.iter_lines()
+        assert [line for line in (next(lines) for _ in range(40)) if line == "event: ping"]
+
+
+# The official client.
+
+HELLO: list[Any] = [USER]
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0, timeout=60) as client:
+        yield client
+
+
+def test_the_client_is_answered(client: anthropic.Anthropic) -> None:
+    message = client.messages.create(model="claude-sonnet", messages=HELLO, max_tokens=8, system="Be brief.")
+    assert message.model == "tiny"
+    assert message._request_id is not None
+    assert message.content[0].type == "text"
+    assert message.usage.output_tokens <= 8
+    counted = client.messages.count_tokens(model="claude-sonnet", messages=HELLO, system="Be brief.")
+    assert counted.input_tokens == message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0)
+
+
+def test_the_clients_stream_helper_puts_an_answer_together(client: anthropic.Anthropic) -> None:
+    with client.messages.stream(
+        model="m", messages=HELLO, max_tokens=40, thinking={"type": "enabled", "budget_tokens": 1024}
+    ) as stream:
+        kinds = {event.type for event in stream}
+        message = stream.get_final_message()
+    assert {"message_start", "content_block_start", "message_stop"} <= kinds
+    assert message.content[0].type == "thinking"
+    assert message.content[0].signature
+    assert message.stop_reason in {"max_tokens", "end_turn"}
+    again = client.messages.create(model="m", messages=[*HELLO, message.to_param(), *HELLO], max_tokens=1)
+    assert again.usage.output_tokens <= 1
+
+
+def test_the_async_client_streams(server: Server) -> None:
+    async def go() -> None:
+        async with (
+            anthropic.AsyncAnthropic(base_url=server.url, api_key="none", max_retries=0) as client,
+            client.messages.stream(model="m", messages=HELLO, max_tokens=12) as stream,
+        ):
+            text = "".join([piece async for piece in stream.text_stream])
+            assert await stream.get_final_text() == text
+
+    asyncio.run(go())
+
+
+def test_the_client_raises_errors_of_its_classes(client: anthropic.Anthropic, guarded: Server) -> None:
+    with pytest.raises(anthropic.BadRequestError) as long:
+        client.messages.create(model="m", messages=[{"role": "user", "content": "the river " * 9000}], max_tokens=1)
+    assert "prompt is too long" in long.value.message
+    with pytest.raises(anthropic.UnprocessableEntityError):
+        client.messages.create(model="m", messages=[], max_tokens=1)
+    with (
+        anthropic.Anthropic(base_url=guarded.url, api_key="wrong", max_retries=0) as stranger,
+        pytest.raises(anthropic.AuthenticationError),
+    ):
+        stranger.messages.create(model="m", messages=HELLO, max_tokens=1)
+
+
+def test_the_environment_points_the_client_here(guarded: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", guarded.url)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    with anthropic.Anthropic(max_retries=0) as client:
+        assert client.messages.create(model="m", messages=HELLO, max_tokens=1).model == "tiny"
+
+
+def test_the_client_runs_a_tool_turn(tmp_path: Path) -> None:
+    call = ToolCall(0, "call_1", "add", '{"a": 1, "b": 2}')
+    tools: list[Any] = [TOOL]
+    service = Scripted([answer(thought("Add."), "Let me see.", call), answer("Three.")])
+    with (
+        serving(service, tmp_path) as url,
+        anthropic.Anthropic(base_url=url, api_key="none", max_retries=0) as client,
+    ):
+        with client.messages.stream(model="m", messages=HELLO, max_tokens=40, tools=tools) as stream:
+            said = stream.get_final_message()
+        assert said.stop_reason == "tool_use"
+        use = next(block for block in said.content if block.type == "tool_use")
+        assert (use.name, use.input) == ("add", {"a": 1, "b": 2})
+        result = {"type": "tool_result", "tool_use_id": use.id, "content": "3"}
+        turn: list[Any] = [*HELLO, said.to_param(), {"role": "user", "content": [result]}]
+        answered = client.messages.create(model="m", messages=turn, max_tokens=40, tools=tools)
+        assert answered.content[0].type == "text"
+        assert answered.content[0].text == "Three."
+    back = service.asked[1].messages
+    assert [message.role for message in back] == ["user", "assistant", "tool"]
+    assert (back[1].reasoning, back[1].content) == ("Add.", "Let me see.")
+    assert back[2].tool_call_id == back[1].tool_calls[0].id == "call_1"
+
+
+# The demo model, once it is there.
+
+NANO = Path(__file__).parents[1] / "app" / "tiles_nano"
+
+
+@pytest.fixture(scope="module")
+def nano(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    if not (NANO / "config.json").exists():
+        pytest.skip("no demo model yet: app/tiles_nano")
+    with running(tmp_path_factory.mktemp("nano"), "--model", str(NANO)) as server:
+        yield server
+
+
+def test_the_demo_model_thinks_where_it_is_told_to(nano: Server) -> None:
+    asked: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 200, "temperature": 0}
+    kinds = {
+        kind: [block["type"] for block in post(nano, **asked, thinking=thinking).json()["content"]]
+        for kind, thinking in (
+            ("on", {"type": "enabled", "budget_tokens": 1024}),
+            ("off", {"type": "disabled"}),
+        )
+    }
+    assert kinds == {"on": ["thinking", "text"], "off": ["text"]}
+
+
+CITY = {"type": "string", "description": "Name of the city"}
+
+
+def test_the_demo_model_calls_a_tool(nano: Server) -> None:
+    tool = {
+        "name": "get_weather",
+        "description": "Get the weather of a city",
+        "input_schema": {"type": "object", "properties": {"city": CITY}, "required": ["city"]},
+    }
+    asked: dict[str, Any] = {"max_tokens": 200, "temperature": 0, "tools": [tool]}
+    for city in ("Paris", "Oslo", "Lima", "Rome"):  # it is a small model
+        question = {"role": "user", "content": f"What is the weather in {city}?"}
+        said = post(nano, messages=[question], **asked).json()
+        if said["stop_reason"] == "tool_use":
+            break
+    use = said["content"][-1]
+    assert (use["name"], use["input"]) == ("get_weather", {"city": city})
+    result = {"type": "tool_result", "tool_use_id": use["id"], "content": "sunny, 21 degrees"}
+    turn = [question, {"role": "assistant", "content": said["content"]}, {"role": "user", "content": [result]}]
+    assert post(nano, messages=turn, **asked).json()["content"][-1]["type"] == "text"

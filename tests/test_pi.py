@@ -1,0 +1,190 @@
+"""Pi, the agent that the Tiles CLI runs: the real package from npm, against a server of ours.
+
+    npm install --prefix FOLDER @earendil-works/pi-coding-agent
+    TILES_TEST_PI=FOLDER pytest tests/test_pi.py
+
+A node in FOLDER/node_modules/.bin comes before the one on the PATH.
+"""
+
+import json
+import os
+import queue
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.services.generation import ToolCall
+from tests.conftest import Server, wait_for
+from tests.scripted import Scripted, answer, serving, thought
+
+FOLDER = Path(os.environ.get("TILES_TEST_PI") or "/nowhere")
+CLI = FOLDER / "node_modules" / "@earendil-works" / "pi-coding-agent" / "dist" / "cli.js"
+SECONDS = 60
+
+pytestmark = pytest.mark.skipif(not CLI.exists(), reason="no Pi: TILES_TEST_PI names no folder where npm installed it")
+
+
+class Pi:
+    """A Pi in rpc mode: JSON lines in, JSON lines out."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def send(self, **command: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+
+    def until(self, kind: str) -> list[dict[str, Any]]:
+        """Everything up to the first line of a kind, which is the last of the list."""
+        lines: list[dict[str, Any]] = []
+        deadline = time.monotonic() + SECONDS
+        while not lines or lines[-1]["type"] != kind:
+            lines.append(self._lines.get(timeout=max(0.1, deadline - time.monotonic())))
+        return lines
+
+    def ask(self, text: str) -> list[dict[str, Any]]:
+        """The messages of a whole turn."""
+        self.send(type="prompt", message=text)
+        messages: list[dict[str, Any]] = self.until("agent_end")[-1]["messages"]
+        return messages
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(json.loads(line))
+
+
+@contextmanager
+def pi(url: str, model: str, home: Path) -> Iterator[Pi]:
+    """Run Pi as the Tiles CLI does, in a folder of its own."""
+    settings = home / "agent"
+    settings.mkdir(parents=True)
+    row = {"id": model, "reasoning": True, "contextWindow": 8192, "maxTokens": 64}
+    provider = {"api": "openai-responses", "apiKey": "tiles", "baseUrl": f"{url}/v1", "models": [row]}
+    (settings / "models.json").write_text(json.dumps({"providers": {"tiles": provider}}))
+    (settings / "settings.json").write_text(json.dumps({"retry": {"enabled": False}, "compaction": {"enabled": False}}))
+    own = FOLDER / "node_modules" / ".bin" / "node"
+    node = str(own) if own.exists() else shutil.which("node")
+    if node is None:
+        pytest.skip("no node to run Pi with")
+    more = {"HOME": str(home), "PI_CODING_AGENT_DIR": str(settings), "PI_OFFLINE": "1", "PI_TELEMETRY": "0"}
+    command = [node, str(CLI), "--mode", "rpc", "--provider", "tiles", "--model", model, "--no-session"]
+    with (home / "pi.log").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            encoding="utf-8",
+            cwd=home,
+            env=os.environ | more,
+        )
+    try:
+        yield Pi(process)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_it_starts_and_knows_its_model(server: Server, tmp_path: Path) -> None:
+    with pi(server.url, "tiny", tmp_path) as agent:
+        agent.send(type="get_state")
+        state = agent.until("response")[-1]
+        assert state["success"] is True
+        assert state["data"]["model"]["id"] == "tiny"
+        assert state["data"]["model"]["api"] == "openai-responses"
+        assert state["data"]["isStreaming"] is False
+
+
+def test_it_is_answered(server: Server, tmp_path: Path) -> None:
+    before = len(server.logged("request"))
+    with pi(server.url, "tiny", tmp_path) as agent:
+        for text in ("hello", "and again"):
+            message = agent.ask(text)[-1]
+            assert message["role"] == "assistant"
+            assert message.get("errorMessage") is None
+            assert message["stopReason"] in {"stop", "length"}
+    lines = [line for line in server.logged("request")[before:] if line["route"] == "/v1/responses"]
+    assert [line["status"] for line in lines] == [200, 200]
+    assert all(line["prompt_tokens"] > 1000 for line in lines)
+
+
+def test_it_shows_thoughts_and_words_and_counts_them(tmp_path: Path) -> None:
+    service = Scripted([answer(thought("Hm. ", 1), thought("So."), "Hel", "lo")])
+    with serving(service, tmp_path) as url, pi(url, "scripted", tmp_path) as agent:
+        agent.send(type="prompt", message="hello")
+        lines = agent.until("agent_end")
+        kinds = [line["assistantMessageEvent"]["type"] for line in lines if line["type"] == "message_update"]
+        assert list(dict.fromkeys(kinds)) == [
+            *("thinking_start", "thinking_delta", "thinking_end", "text_start", "text_delta", "text_end")
+        ]
+        message = lines[-1]["messages"][-1]
+        assert [(part["type"], part.get("text") or part.get("thinking")) for part in message["content"]] == [
+            ("thinking", "Hm. So."),
+            ("text", "Hello"),
+        ]
+        assert message["stopReason"] == "stop"
+        usage = message["usage"]
+        assert (usage["input"], usage["cacheRead"], usage["output"], usage["totalTokens"]) == (7, 3, 5, 15)
+    (asked,) = service.asked
+    assert [message.role for message in asked.messages] == ["system", "user"]
+    assert {tool["function"]["name"] for tool in asked.tools} >= {"read", "bash", "edit", "write"}
+    assert asked.template_kwargs["enable_thinking"] is True
+
+
+def test_it_calls_a_tool_and_is_told_what_came_of_it(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("the answer is 42\n")
+    call = ToolCall(0, "call_1", "read", json.dumps({"path": "note.txt"}))
+    service = Scripted([answer(thought("Look."), call), answer("It is 42.")])
+    with serving(service, tmp_path) as url, pi(url, "scripted", tmp_path) as agent:
+        said = agent.ask("what does the note say?")
+    messages = [message for message in said if message["role"] != "system"]  # some versions list theirs
+    assert [message["role"] for message in messages] == ["user", "assistant", "toolResult", "assistant"]
+    assert messages[1]["stopReason"] == "toolUse"
+    assert "the answer is 42" in messages[2]["content"][0]["text"]
+    assert messages[3]["content"][0]["text"] == "It is 42."
+    back = service.asked[1].messages[-2:]
+    assert [message.role for message in back] == ["assistant", "tool"]
+    assert back[0].reasoning == "Look."
+    assert [(made.id, made.name, json.loads(made.arguments)) for made in back[0].tool_calls] == [
+        ("call_1", "read", {"path": "note.txt"})
+    ]
+    assert (back[1].tool_call_id, back[1].content.strip()) == ("call_1", "the answer is 42")
+
+
+def test_its_abort_ends_the_answer_here_too(tmp_path: Path) -> None:
+    service = Scripted([answer("And", " so", " on")[:-1], answer("Yes?")])
+    with serving(service, tmp_path) as url, pi(url, "scripted", tmp_path) as agent:
+        agent.send(type="prompt", message="count to a million")
+        agent.until("message_update")
+        agent.send(type="abort")
+        assert agent.until("agent_end")[-1]["messages"][-1]["stopReason"] == "aborted"
+        wait_for(lambda: service.cancelled == 1, 10, what="the end of the answer")
+        assert agent.ask("are you there?")[-1]["content"][0]["text"] == "Yes?"
+
+
+def test_it_shows_why_there_is_no_answer(tmp_path: Path) -> None:
+    with serving(Empty(), tmp_path) as url, pi(url, "scripted", tmp_path) as agent:
+        message = agent.ask("hello")[-1]
+        assert message["stopReason"] == "error"
+        assert "POST /start" in message["errorMessage"]
+
+
+class Empty(Scripted):
+    """Nothing is loaded."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+
+    async def generate(self, request: Any) -> Any:
+        return self.require()
