@@ -178,9 +178,9 @@ def sent_event(reply: msgspec.Struct | dict[str, Any]) -> bytes:
 
 
 def error_event(error: AppError, dialect: Dialect) -> bytes:
-    """Say a late error in the dialect's words; the stream ends after it, without the end mark."""
+    """Say a late error; the stream ends after it, without the end mark unless the dialect has words for errors."""
     if (reply := dialect.failure(error)) is not None:
-        return sent_event(reply)
+        return sent_event(reply) + dialect.end
     return b"data: " + msgspec.json.encode({"error": ErrorReply.of(error).error, "choices": []}) + b"\n\n"
 
 

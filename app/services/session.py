@@ -1,14 +1,13 @@
 """The session file: what the server was last told to serve, kept so that a restart brings it back."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import msgspec
 import structlog
 
-from app.services.atomic import write_atomically
+from app.services import atomic
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +28,7 @@ FIELDS = {field.name for field in fields(Session)}
 def read(path: Path) -> Session | None:
     """Read the session; None where there is none, and with a warning where the file is torn or another's."""
     try:
-        return parse(_regular(path).read_bytes())
+        return parse(atomic.regular(path).read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -47,19 +46,9 @@ def parse(content: bytes) -> Session:
 
 def write(path: Path, session: Session) -> bool:
     """Save the session for its owner alone: the whole of it or, with a warning and False, nothing."""
-    # A link stays a link: what it points to is replaced.
-    target = Path(os.path.realpath(path))
     try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(_regular(target), f"{json.dumps(asdict(session), indent=2)}\n".encode())
+        atomic.write(path, json.dumps(asdict(session), indent=2) + "\n")
     except OSError as error:
         log.warning("session not saved", path=str(path), reason=str(error))
         return False
     return True
-
-
-def _regular(path: Path) -> Path:
-    """Refuse devices and pipes: /dev/null must not be replaced, and a pipe would block."""
-    if path.exists() and not path.is_file():
-        raise OSError(f"{path} is no regular file")
-    return path

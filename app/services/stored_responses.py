@@ -9,7 +9,7 @@ from threading import Lock
 
 import structlog
 
-from app.services.atomic import write_atomically
+from app.services import atomic
 
 log = structlog.get_logger(__name__)
 
@@ -43,8 +43,7 @@ class StoredResponses:
             return False
         with self._lock:
             try:
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write_atomically(self._path(identity), content)
+                atomic.write(self._path(identity), content.decode())
             except OSError as error:
                 log.warning("response not kept", reason=str(error))
                 return False
