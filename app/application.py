@@ -20,6 +20,7 @@ from app.controllers.session import SessionController
 from app.controllers.tokens import TokensController
 from app.dto.base import Limits
 from app.gate import Gate
+from app.services.memory.agent import MemoryAgent
 from app.services.model_service import ModelService
 from app.services.stored_responses import StoredResponses
 from app.settings import Settings, read
@@ -29,6 +30,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
     """Put the server together. Its engine runs while the application does."""
     settings = settings or read()
     models = models or ModelService(settings)
+    agent = MemoryAgent(models, settings)
     limits = Limits(settings.max_messages, settings.max_stop_strings, settings.max_stop_length, settings.max_choices)
     responses = StoredResponses(
         settings.data_dir / "responses",
@@ -54,13 +56,14 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         ],
         dependencies={
             "model_service": Provide(lambda: models, sync_to_thread=False),
+            "memory_agent": Provide(lambda: agent, sync_to_thread=False),
             "settings": Provide(lambda: settings, sync_to_thread=False),
             "stored_responses": Provide(lambda: responses, sync_to_thread=False),
             "limits": Provide(lambda: limits, sync_to_thread=False),
         },
         plugins=[PydanticPlugin(validate_strict=True)],  # without it "5" and true would be numbers
         exception_handlers=HANDLERS,
-        lifespan=[lambda _: models.running()],
+        lifespan=[lambda _: models.running(), lambda _: agent.running()],
         openapi_config=openapi.config(),
         request_class=json_request(settings),
         request_max_body_size=settings.max_body,

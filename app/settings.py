@@ -126,6 +126,9 @@ class Settings:
     session_file: Path = _setting(
         Path("~/.tiles/server_session.json"), _path, "Where the session is kept", flag=False, metavar="FILE"
     )
+    keep_conversation: bool = _setting(
+        False, _flag, "Keep the conversation of memory mode over a restart, in a file beside the session file"
+    )
     skip_session_persist: bool = _setting(False, _flag, "Neither read nor write the session file", flag=False)
     bootstrap_model: str | None = _setting(None, str, "Model to load when there is no session", flag=False)
     bootstrap_model_cache_path: str | None = _setting(None, str, "Folder of that model", flag=False)

@@ -7,11 +7,14 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body
 
+from app.controllers import memory
 from app.controllers.answer import collect_all, header, stream
 from app.controllers.openapi import body_refusals, operation
 from app.dto.base import Limits
+from app.dto.memory import MemoryStream, is_memory
 from app.dto.openai_chat import ChatCompletion, ChatCompletionChunk, ChatRequest, ChatStream
 from app.services.errors import NothingLoaded, PromptTooLong, Unavailable
+from app.services.memory.agent import MemoryAgent
 from app.services.model_service import ModelService
 from app.settings import Settings
 
@@ -101,13 +104,19 @@ class ChatController(Controller):
         data: Annotated[ChatRequest, Body(examples=_REQUESTS)],
         request: Request[Any, Any, Any],
         model_service: NamedDependency[ModelService],
+        memory_agent: NamedDependency[MemoryAgent],
         settings: NamedDependency[Settings],
         limits: NamedDependency[Limits],
     ) -> Response[ChatCompletion | ChatCompletionChunk]:
         """Answer a conversation, whole or as server-sent events."""
-        generation = await model_service.generate(data.to_generation(limits))
+        remembers = is_memory(data)
+        if remembers:
+            generation = await memory.begin(data, request, memory_agent, limits)
+        else:
+            generation = await model_service.generate(data.to_generation(limits))
         if data.stream:
             ping = data.ping_seconds(settings.sse_ping_interval)
-            return stream(generation, request, ChatStream(data), ping_seconds=ping, ignored=data.ignored)
+            dialect = MemoryStream(data) if remembers else ChatStream(data)
+            return stream(generation, request, dialect, ping_seconds=ping, ignored=data.ignored)
         answer = ChatCompletion.of(await collect_all(generation, request))
         return Response(answer, headers=header(data.ignored))

@@ -66,7 +66,7 @@ class Dialect:
         return None
 
     def failure(self, error: AppError) -> Reply | None:
-        """Give what is said when the answer fails in its middle; None is OpenAI's error chunk."""
+        """Give what is said when the answer fails in its middle; None is OpenAI's error event, without the end."""
         return None
 
 

@@ -13,6 +13,7 @@ import app.services.generation as gen
 from app.dto import parameters
 from app.dto.base import Body, Dialect, Limits, Reply
 from app.dto.counts import FINGERPRINT, Metrics, PromptProgress, TimingsReply, Usage
+from app.dto.errors import ErrorDetail
 from app.dto.generating import Generating, StreamOptions
 from app.services.errors import InvalidRequest, UnsupportedParameter
 
@@ -172,6 +173,9 @@ class ChatRequest(Generating):
     thinking_budget_tokens: int | None = Field(default=None, ge=-1, description="-1 is no bound")
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=20)
+    input: str | None = Field(default=None, description="memory mode: the user's words")
+    chat_start: bool | None = Field(default=None, description="memory mode: false on the relays of a user turn")
+    python_code: str = Field(default="", description="memory mode: the code of the last answer")
     n: int = Field(default=1, ge=1, le=8, description="answers to the same prompt")
 
     @field_validator("chat_template_kwargs")
@@ -418,7 +422,7 @@ class ChunkChoice(Reply, kw_only=True):
     index: int = 0
     delta: Delta
     logprobs: ChoiceLogprobs | UnsetType = UNSET
-    finish_reason: Literal["stop", "length", "tool_calls"] | None = None
+    finish_reason: Literal["stop", "length", "tool_calls", "error"] | None = None
 
 
 class ChatCompletionChunk(Reply, kw_only=True):
@@ -435,6 +439,7 @@ class ChatCompletionChunk(Reply, kw_only=True):
     metrics: Metrics | UnsetType = UNSET
     tiles: TilesExtras | UnsetType = UNSET
     prompt_progress: PromptProgress | UnsetType = UNSET
+    error: Annotated[ErrorDetail | UnsetType, Meta(description="memory mode: why the answer ended")] = UNSET
 
 
 class ChatStream(Dialect):
@@ -490,6 +495,8 @@ class ChatStream(Dialect):
         chunk = self._chunk(event, Delta(), event.reason)
         chunk.timings, chunk.metrics = TimingsReply.of(event.timings), Metrics.of(event.timings)
         chunk.tiles = TilesExtras.of(event)
+        if event.logprobs:
+            chunk.choices[0].logprobs = _logprobs(event.logprobs)
         yield chunk
         self._ended.append(event.timings)
         if self._request.include_usage and len(self._ended) == self._request.n:

@@ -108,6 +108,11 @@ CHAT: tuple[Parameter, ...] = (
         add_generation_prompt="false goes with continue_final_message",
     ),
     *_STREAMED,
+    *_honoured(
+        input="memory mode: the user's words; see docs/memory.md",
+        chat_start="memory mode: true begins a turn of the user's, false is a relay; absent, it is true without code",
+        python_code="memory mode: the code of the last answer, to be run on the notes",
+    ),
     *_WITHOUT_EFFECT,
     _refused("n_probs", "is not supported yet", 0),
     _refused("parallel_tool_calls", "of false cannot be enforced yet", True),
@@ -120,8 +125,6 @@ CHAT: tuple[Parameter, ...] = (
     _refused("functions", "is the old name of tools; use tools", []),
     _refused("function_call", "is the old name of tool_choice; use tool_choice", "auto", "none"),
     _refused("lora", "is not supported yet", []),
-    _refused("input", "begins a turn of memory mode, which this server does not offer yet"),
-    _refused("python_code", "belongs to memory mode, which this server does not offer yet", ""),
 )
 
 _TEXT_ONLY = (

@@ -1,25 +1,46 @@
 """Which folders may be a session's memory: the model will read and write what is in them."""
 
+import tempfile
 from pathlib import Path
 
 from app.services.errors import InvalidRequest
 
 
-def check(memory_path: str, data_dir: Path) -> None:
-    """Raise InvalidRequest for a folder that holds far more than notes: /, the home folder, or a parent of our data.
-
-    An empty path is no memory.
-    """
-    if not memory_path:
-        return
-    try:
-        folder = Path(memory_path).expanduser().resolve()
-        home = Path.home().resolve()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InvalidRequest("memory_path is no path of this machine", param="memory_path") from error
-    forbidden = {Path("/"), home, *home.parents, *data_dir.resolve().parents}
-    if folder in forbidden:
-        raise InvalidRequest(
-            "memory_path may not be /, the home folder or a folder above this server's data: give a folder of its own",
-            param="memory_path",
+def prepare(memory_path: str, data_dir: Path, session_file: Path) -> Path:
+    """Give the folder of a memory, made when missing. Raises InvalidRequest for one that cannot or may not be it."""
+    folder = _resolved(memory_path)
+    ours = {data_dir.resolve(), *data_dir.resolve().parents, *session_file.resolve().parents}
+    home = _resolved("~")
+    if folder in {home, *home.parents, *ours}:
+        raise _refused(
+            "may not be /, the home folder or a folder that holds this server's own files: give a folder of its own"
         )
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise _refused(f"is not a folder: {folder}") from None
+    except OSError as error:
+        raise _refused(f"cannot be made: {folder}: {error.strerror}") from None
+    _check_writable(folder)
+    return folder
+
+
+def _resolved(memory_path: str) -> Path:
+    try:
+        return Path(memory_path).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError):
+        raise _refused("is no path of this machine") from None
+
+
+def _check_writable(folder: Path) -> None:
+    # Permissions alone do not tell: a disk may be mounted read-only.
+    try:
+        next(folder.iterdir(), None)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _refused(f"is not writable: {folder}: {error.strerror}") from None
+
+
+def _refused(why: str) -> InvalidRequest:
+    return InvalidRequest(f"memory_path {why}", param="memory_path")

@@ -15,9 +15,10 @@ from app.services import bootstrap, catalog, memory_path, session
 from app.services.catalog import ModelFolder
 from app.services.engine.engine import Engine
 from app.services.engine.running import RunningGeneration
-from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, Unavailable
+from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, PromptTooLong, Unavailable
 from app.services.facts import ModelFacts
 from app.services.generation import Generation, GenerationRequest, Message
+from app.services.memory import store
 from app.services.session import Session
 from app.services.several import Several
 from app.settings import Settings
@@ -161,12 +162,23 @@ class ModelService:
         """Give the text of token ids. Raises AppError."""
         return await self._engine.off_loop(self.require().detokenize, tokens)
 
+    async def measure(self, request: GenerationRequest) -> tuple[int, int]:
+        """Give the tokens of a request's prompt, and those that the context holds. Raises AppError."""
+        model = self.require()
+        try:
+            prompt = await self._engine.prepare(model, self._with_system_prompt(request))
+        except PromptTooLong as error:
+            return error.prompt_tokens, error.context_length
+        return len(prompt.tokens), model.facts.context_length
+
     async def start(self, wanted: Session) -> None:
-        """Load the model of a session and save the session.
+        """Load the model of a session and save the session. The memory agent's conversation begins anew.
 
         Raises LoadFailed, and InvalidRequest for a memory folder that may not be one; what was loaded then goes on.
         """
-        memory_path.check(wanted.memory_path, self._settings.data_dir)
+        if wanted.memory_path:
+            where = (wanted.memory_path, self._settings.data_dir, self._settings.session_file)
+            await asyncio.to_thread(memory_path.prepare, *where)
         async with self._one_at_a_time:
             try:
                 await self._load(wanted, partial(catalog.resolve, wanted.model, wanted.model_cache_path or None))
@@ -285,6 +297,7 @@ class ModelService:
 
     async def _save(self, saved: Session) -> None:
         if not self._settings.skip_session_persist:
+            await asyncio.to_thread(store.forget, store.beside(self._settings.session_file))
             await asyncio.to_thread(session.write, self._settings.session_file, saved)
 
     def _forget(self, generation: RunningGeneration, _: object) -> None:

@@ -1,0 +1,25 @@
+"""Chat completions that are turns of the memory agent."""
+
+from typing import Any
+
+from litestar import Request
+
+from app.controllers.answer import unless_gone
+from app.dto.base import Limits
+from app.dto.memory import to_memory
+from app.dto.openai_chat import ChatRequest
+from app.services.errors import Forbidden
+from app.services.generation import Generation
+from app.services.memory.agent import MemoryAgent
+
+
+async def begin(chat: ChatRequest, request: Request[Any, Any, Any], agent: MemoryAgent, limits: Limits) -> Generation:
+    """Begin an answer of the agent. Code that runs, and a wait for another request, end when the client hangs up."""
+    refuse_pages(request)
+    return await unless_gone(agent.answer(to_memory(chat, limits)), request)
+
+
+def refuse_pages(request: Request[Any, Any, Any]) -> None:
+    """Raise Forbidden for a web page: one on another loopback port could otherwise read the notes."""
+    if "origin" in request.headers or "sec-fetch-site" in request.headers:
+        raise Forbidden("A web page may not do this", code="browser_page")

@@ -1,0 +1,69 @@
+"""The file that keeps a conversation over a restart, beside the session file and as safe."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from app.services import atomic
+from app.services.generation import Message
+from app.services.memory.conversation import Conversation, Turn
+from app.services.session import Session
+
+log = structlog.get_logger(__name__)
+
+_VERSION = 1
+
+
+class _Said(msgspec.Struct, forbid_unknown_fields=True):
+    role: str
+    content: str
+
+
+class _Kept(msgspec.Struct, forbid_unknown_fields=True):
+    version: int
+    session: dict[str, str]
+    turns: list[list[_Said]]
+
+
+def beside(session_file: Path) -> Path:
+    """Name the file that belongs to a session file."""
+    return session_file.with_name(f"{session_file.stem}.conversation.json")
+
+
+def read(path: Path, session: Session) -> Conversation | None:
+    """Read the conversation of a session; None where there is none, or, with a warning, where the file is not ours."""
+    try:
+        kept = msgspec.json.decode(atomic.regular(path).read_bytes(), type=_Kept)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        log.warning("conversation file ignored", path=str(path), reason=str(error))
+        return None
+    if kept.version != _VERSION or kept.session != asdict(session):
+        return None
+    return Conversation([Turn([_message(said) for said in turn]) for turn in kept.turns])
+
+
+def write(path: Path, session: Session, conversation: Conversation) -> None:
+    """Save it for its owner alone: the whole of it or, with a warning, nothing."""
+    turns = [[{"role": m.role, "content": m.content} for m in turn.messages] for turn in conversation.turns]
+    content = json.dumps({"version": _VERSION, "session": asdict(session), "turns": turns}) + "\n"
+    try:
+        atomic.write(path, content)
+    except (OSError, UnicodeError) as error:
+        log.warning("conversation not saved", path=str(path), reason=str(error))
+
+
+def forget(path: Path) -> None:
+    """Remove it: a new session began."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("conversation not removed", path=str(path), reason=str(error))
+
+
+def _message(said: _Said) -> Message:
+    return Message("assistant" if said.role == "assistant" else "user", said.content)

@@ -1,0 +1,77 @@
+"""Whole turns of a user, with a model that knows the protocol: it writes, corrects, links and recalls notes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import app
+from tests.conftest import running
+from tests.test_memory_mode import Cli, Remembering
+
+MODEL = Path(app.__file__).with_name("tiles_nano")
+pytestmark = pytest.mark.skipif(not (MODEL / "config.json").exists(), reason="the demo model is not in this checkout")
+
+PROMPT = (
+    "You are an agent with a memory of files. Answer with <think>…</think>, <python>…</python> and <reply>…</reply>."
+)
+GREEDY = {"temperature": 0, "max_tokens": 400}
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remembering]:
+    home = tmp_path_factory.mktemp("agent")
+    with running(home, env={"TILES_SESSION_FILE": str(home / "session.json")}) as server:
+        yield Remembering(server, home / "memory", MODEL)
+        assert server.errors() == []
+
+
+@pytest.fixture
+def memory(agent: Remembering, tmp_path: Path) -> Path:
+    """The empty folder of a new session."""
+    agent.memory = tmp_path / "memory"
+    assert agent.start(system_prompt=PROMPT).status_code == 200
+    return agent.memory
+
+
+def ask(agent: Remembering, *texts: str) -> str:
+    """Say something, turn by turn, and give the last reply."""
+    cli = Cli(agent.server.url)
+    return [cli.turn(text, **GREEDY) for text in texts][-1]
+
+
+def test_a_fact_is_written_down_and_recalled(agent: Remembering, memory: Path) -> None:
+    assert "Ada" in ask(agent, "My name is Ada.", "What is my name?")
+    assert (memory / "user.md").read_text() == "# User\n- name: Ada\n"
+
+
+def test_a_fact_outlives_its_session(agent: Remembering, memory: Path) -> None:
+    (memory / "user.md").write_text("# User\n- city: Lisbon\n")
+    assert "Lisbon" in ask(agent, "What is my city?")
+
+
+def test_a_fact_is_corrected(agent: Remembering, memory: Path) -> None:
+    (memory / "user.md").write_text("# User\n- city: Lisbon\n")
+    ask(agent, "Actually, my city is Oslo.")
+    assert (memory / "user.md").read_text() == "# User\n- city: Oslo\n"
+
+
+def test_a_person_is_linked_and_found_through_the_link(agent: Remembering, memory: Path) -> None:
+    reply = ask(agent, "My sister is Mia.", "Mia lives in Oslo.", "Where does my sister live?")
+    assert "[[people/Mia]]" in (memory / "user.md").read_text()
+    assert "Oslo" in (memory / "people" / "Mia.md").read_text()
+    assert "Oslo" in reply
+
+
+def test_a_note_is_written_read_and_deleted(agent: Remembering, memory: Path) -> None:
+    ask(agent, "Write a note plans.md: buy seven apples")
+    assert (memory / "plans.md").read_text().strip() == "buy seven apples"
+    assert "buy seven apples" in ask(agent, "Read plans.md.")
+    ask(agent, "Delete the note plans.md.")
+    assert not (memory / "plans.md").exists()
+
+
+def test_nothing_of_a_conversation_is_on_disk_unless_asked_for(agent: Remembering, memory: Path) -> None:
+    ask(agent, "My name is Ada.")
+    assert (agent.server.home / "session.json").exists()
+    assert not (agent.server.home / "session.conversation.json").exists()
