@@ -12,18 +12,18 @@ def regular(path: Path) -> Path:
     return path
 
 
-def write(path: Path, content: str | bytes) -> None:
+def write(path: Path, content: str) -> None:
     """Replace a file, or make it and its folder. A link stays a link: what it points to is replaced. Raises OSError."""
     target = Path(os.path.realpath(path))
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _replace(regular(target), content.encode() if isinstance(content, str) else content)
+    _replace(regular(target), content)
 
 
-def _replace(target: Path, content: bytes) -> None:
+def _replace(target: Path, content: str) -> None:
     # The same folder, so that the rename cannot cross file systems.
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(content)
             file.flush()
             os.fsync(handle)

@@ -43,8 +43,7 @@ class StoredResponses:
             return False
         with self._lock:
             try:
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                atomic.write(self._path(identity), content)
+                atomic.write(self._path(identity), content.decode())
             except OSError as error:
                 log.warning("response not kept", reason=str(error))
                 return False
