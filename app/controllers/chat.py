@@ -12,7 +12,8 @@ from app.controllers.answer import collect_all, header, stream
 from app.controllers.openapi import body_refusals, operation
 from app.dto.base import Limits
 from app.dto.memory import MemoryStream, is_memory
-from app.dto.openai_chat import ChatCompletion, ChatCompletionChunk, ChatRequest, ChatStream
+from app.dto.openai_chat import ChatRequest
+from app.dto.openai_chat_reply import ChatCompletion, ChatCompletionChunk, ChatStream
 from app.services.errors import NothingLoaded, PromptTooLong, Unavailable
 from app.services.memory.agent import MemoryAgent
 from app.services.model_service import ModelService

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 import app.services.generation as gen
 from app.dto import parameters
 from app.dto.base import Body, Limits, RequestBody, one_system_message
-from app.dto.openai_chat import ResponseFormat
+from app.dto.response_format import ResponseFormat
 from app.services.errors import InvalidRequest, UnsupportedParameter
 
 _MEDIA = {"image": "images", "document": "documents", "container_upload": "files"}

@@ -13,8 +13,8 @@ from app.dto import parameters
 from app.dto.base import Dialect, Limits, Reply
 from app.dto.counts import PromptProgress, TimingsReply
 from app.dto.generating import Generating
+from app.dto.logprobs import ContentLogprob
 from app.dto.models import generation_params
-from app.dto.openai_chat import ContentLogprob
 from app.dto.prompt import Prompt, prompts
 
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from app.dto.base import Limits, Reply
 from app.dto.errors import ErrorReply
-from app.dto.openai_chat import ChatCompletionChunk, ChatRequest, ChatStream, ChunkChoice, Delta
+from app.dto.openai_chat import ChatRequest
+from app.dto.openai_chat_reply import ChatCompletionChunk, ChatStream, ChunkChoice, Delta
 from app.services.errors import AppError, InvalidRequest
 from app.services.memory.request import DEFAULT_MAX_TOKENS, MemoryRequest
 

@@ -15,7 +15,7 @@ from app.dto import parameters
 from app.dto.base import Dialect, Limits, Reply
 from app.dto.counts import FINGERPRINT, PromptProgress, TimingsReply, Usage
 from app.dto.generating import Generating, StreamOptions
-from app.dto.openai_chat import ContentLogprob
+from app.dto.logprobs import ContentLogprob
 from app.dto.prompt import Prompt, prompts
 from app.services.errors import InvalidRequest
 

@@ -9,8 +9,9 @@ from pydantic import Field
 import app.services.generation as gen
 from app.dto import parameters
 from app.dto.base import Body, Limits, RequestBody, one_system_message
-from app.dto.openai_chat import EFFORTS, ResponseFormat
+from app.dto.openai_chat import EFFORTS
 from app.dto.openai_responses_items import InputItem, to_messages
+from app.dto.response_format import ResponseFormat
 from app.services.errors import InvalidRequest, UnsupportedParameter
 
 _LOGPROBS = "message.output_text.logprobs"

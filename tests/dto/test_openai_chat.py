@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from app.dto.base import Limits
-from app.dto.openai_chat import ChatCompletion, ChatRequest, ChatStream
+from app.dto.openai_chat import ChatRequest
+from app.dto.openai_chat_reply import ChatCompletion, ChatStream
 from app.services.errors import InvalidRequest, UnprocessableBody, UnsupportedParameter
 from app.services.generation import (
     Completion,

@@ -1,0 +1,45 @@
+"""How likely tokens were, as OpenAI says it."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+import app.services.generation as gen
+from app.dto.base import Reply
+
+
+class TopLogprob(Reply, kw_only=True):
+    """A token and how likely it was."""
+
+    id: int
+    token: str
+    bytes: list[int]
+    logprob: Annotated[float, Meta(description="natural logarithm, before penalties and temperature")]
+
+
+class ContentLogprob(TopLogprob, kw_only=True):
+    """A token of the answer, and what was likely in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+    @classmethod
+    def of(cls, score: gen.TokenLogprob) -> "ContentLogprob":
+        """Spell a score."""
+        return cls(**_score(score), top_logprobs=[TopLogprob(**_score(top)) for top in score.top])
+
+
+class ChoiceLogprobs(Reply, kw_only=True):
+    """How likely the tokens of the answer were."""
+
+    content: list[ContentLogprob]
+
+
+def _score(score: gen.TokenLogprob) -> dict[str, Any]:
+    token = score.data.decode(errors="replace")
+    return {"id": score.token, "token": token, "bytes": list(score.data), "logprob": score.logprob}
+
+
+def logprobs(scores: Iterable[gen.TokenLogprob]) -> ChoiceLogprobs:
+    """Spell the scores of a piece of an answer."""
+    return ChoiceLogprobs(content=[ContentLogprob.of(score) for score in scores])

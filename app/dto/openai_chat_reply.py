@@ -1,0 +1,241 @@
+"""OpenAI's chat completions: the whole answer and the chunks of a stream."""
+
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import UNSET, Meta, UnsetType
+
+import app.services.generation as gen
+from app.dto.base import Dialect, Reply
+from app.dto.counts import FINGERPRINT, Metrics, PromptProgress, TimingsReply, Usage
+from app.dto.errors import ErrorDetail
+from app.dto.logprobs import ChoiceLogprobs
+from app.dto.logprobs import logprobs as spelled
+from app.dto.openai_chat import ChatRequest
+
+
+class Function(Reply, kw_only=True):
+    """What the model calls."""
+
+    name: str
+    arguments: str
+
+
+class ReplyToolCall(Reply, kw_only=True):
+    """A call the model made."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class DeltaToolCall(ReplyToolCall, kw_only=True):
+    """A call in a stream."""
+
+    index: int
+
+
+class ReplyMessage(Reply, kw_only=True):
+    """The answer."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ReplyToolCall] | UnsetType = UNSET
+
+
+class Choice(Reply, kw_only=True):
+    """The answer and why it ended."""
+
+    index: int = 0
+    message: ReplyMessage
+    logprobs: ChoiceLogprobs | UnsetType = UNSET
+    finish_reason: Literal["stop", "length", "tool_calls"]
+
+
+class CacheReply(Reply, kw_only=True):
+    """How much of the prompt was known from earlier requests, and why not more."""
+
+    cached_tokens: int
+    reason: Literal["whole", "first_diff", "evicted", "not_stored"]
+    first_diff: Annotated[int | None, Meta(description="index of the first token that differs from what is known")]
+
+
+class TilesExtras(Reply, kw_only=True):
+    """What this server adds to the dialect."""
+
+    finish: Annotated[gen.FinishCause, Meta(description="why the answer ended, more exactly")]
+    cache: CacheReply
+
+    @classmethod
+    def of(cls, finished: gen.Finished) -> "TilesExtras":
+        """Say it of a finished answer."""
+        use = finished.cache
+        cache = CacheReply(cached_tokens=use.cached_tokens, reason=use.reason, first_diff=use.first_diff)
+        return cls(finish=finished.cause, cache=cache)
+
+
+class ChatCompletion(Reply, kw_only=True):
+    """The whole answer."""
+
+    id: Annotated[str, Meta(examples=["chatcmpl-0c5f"])]
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    system_fingerprint: str = FINGERPRINT
+    choices: list[Choice]
+    usage: Usage
+    timings: TimingsReply
+    metrics: Metrics
+    tiles: TilesExtras
+
+    @classmethod
+    def of(cls, answers: Sequence[gen.Completion]) -> "ChatCompletion":
+        """Spell the finished answers to one prompt."""
+        ends = [said.finished for said in answers if said.finished is not None]
+        timings = gen.Timings.together([end.timings for end in ends], len(ends))
+        return cls(
+            id=new_id(),
+            created=int(time.time()),
+            model=answers[0].model,
+            choices=[_choice(place, *pair) for place, pair in enumerate(zip(answers, ends, strict=True))],
+            usage=Usage.of(timings),
+            timings=TimingsReply.of(timings),
+            metrics=Metrics.of(timings),
+            tiles=TilesExtras.of(ends[0]),
+        )
+
+
+def _choice(place: int, said: gen.Completion, finished: gen.Finished) -> Choice:
+    logprobs = spelled(said.logprobs) if said.logprobs else UNSET
+    return Choice(index=place, message=_message(said), finish_reason=finished.reason, logprobs=logprobs)
+
+
+def _message(said: gen.Completion) -> ReplyMessage:
+    calls = [ReplyToolCall(id=c.id, function=Function(name=c.name, arguments=c.arguments)) for c in said.tool_calls]
+    return ReplyMessage(
+        content=said.text,
+        reasoning_content=said.reasoning or UNSET,
+        tool_calls=calls or UNSET,
+    )
+
+
+class Delta(Reply, kw_only=True):
+    """What is new."""
+
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[DeltaToolCall] | UnsetType = UNSET
+
+
+class ChunkChoice(Reply, kw_only=True):
+    """What is new, and why it ended if it did."""
+
+    index: int = 0
+    delta: Delta
+    logprobs: ChoiceLogprobs | UnsetType = UNSET
+    finish_reason: Literal["stop", "length", "tool_calls", "error"] | None = None
+
+
+class ChatCompletionChunk(Reply, kw_only=True):
+    """A piece of a streamed answer."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    system_fingerprint: str = FINGERPRINT
+    choices: list[ChunkChoice]
+    usage: Usage | UnsetType = UNSET
+    timings: TimingsReply | UnsetType = UNSET
+    metrics: Metrics | UnsetType = UNSET
+    tiles: TilesExtras | UnsetType = UNSET
+    prompt_progress: PromptProgress | UnsetType = UNSET
+    error: Annotated[ErrorDetail | UnsetType, Meta(description="memory mode: why the answer ended")] = UNSET
+
+
+class ChatStream(Dialect):
+    """Says events as chunks; of several answers each chunk says which one it is of."""
+
+    end: ClassVar[bytes] = b"data: [DONE]\n\n"
+
+    def __init__(self, request: ChatRequest) -> None:
+        self._id = new_id()
+        self._created = int(time.time())
+        self._model = ""
+        self._request = request
+        self._spoken: set[int] = set()
+        self._ended: list[gen.Timings] = []
+
+    def feed(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
+        """Give the chunks of an event, in order."""
+        match event:
+            case gen.Started():
+                self._model = event.model
+            case gen.Progress():
+                if self._request.return_progress:
+                    yield self._progress(event)
+            case gen.Text():
+                yield from self._first(event)
+                yield self._piece(event, Delta(content=event.text), event.logprobs)
+            case gen.Reasoning():
+                yield from self._first(event)
+                yield self._piece(event, Delta(reasoning_content=event.text))
+            case gen.ToolCall():
+                yield from self._first(event)
+                yield self._chunk(event, Delta(tool_calls=[_delta_call(event)]))
+            case gen.Finished():
+                yield from self._first(event)
+                yield from self._last(event)
+
+    def _first(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
+        if event.choice not in self._spoken:
+            self._spoken.add(event.choice)
+            yield self._chunk(event, Delta(role="assistant", content=""))
+
+    def _piece(
+        self, event: gen.Text | gen.Reasoning, delta: Delta, logprobs: Sequence[gen.TokenLogprob] = ()
+    ) -> ChatCompletionChunk:
+        chunk = self._chunk(event, delta)
+        if logprobs:
+            chunk.choices[0].logprobs = spelled(logprobs)
+        if self._request.timings_per_token:
+            chunk.timings = TimingsReply.of(event.timings)
+        return chunk
+
+    def _last(self, event: gen.Finished) -> Iterator[ChatCompletionChunk]:
+        chunk = self._chunk(event, Delta(), event.reason)
+        chunk.timings, chunk.metrics = TimingsReply.of(event.timings), Metrics.of(event.timings)
+        chunk.tiles = TilesExtras.of(event)
+        if event.logprobs:
+            chunk.choices[0].logprobs = spelled(event.logprobs)
+        yield chunk
+        self._ended.append(event.timings)
+        if self._request.include_usage and len(self._ended) == self._request.n:
+            together = gen.Timings.together(self._ended, self._request.n)
+            counted = self._chunk(event, None)
+            counted.usage, counted.timings = Usage.of(together), TimingsReply.of(together)
+            yield counted
+
+    def _progress(self, event: gen.Progress) -> ChatCompletionChunk:
+        chunk = self._chunk(event, Delta(role="assistant", content=None))
+        chunk.prompt_progress = PromptProgress.of(event)
+        return chunk
+
+    def _chunk(
+        self, event: gen.Event, delta: Delta | None, reason: gen.FinishReason | None = None
+    ) -> ChatCompletionChunk:
+        choices = [] if delta is None else [ChunkChoice(index=event.choice, delta=delta, finish_reason=reason)]
+        return ChatCompletionChunk(id=self._id, created=self._created, model=self._model, choices=choices)
+
+
+def _delta_call(call: gen.ToolCall) -> DeltaToolCall:
+    return DeltaToolCall(index=call.index, id=call.id, function=Function(name=call.name, arguments=call.arguments))
+
+
+def new_id() -> str:
+    """Make the id of an answer."""
+    return f"chatcmpl-{secrets.token_hex(16)}"
