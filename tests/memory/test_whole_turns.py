@@ -65,12 +65,10 @@ def test_a_person_is_linked_and_found_through_the_link(agent: Remembering, memor
     assert "Oslo" in ask(agent, "Where does my sister live?")
 
 
-def test_a_note_is_written_read_and_deleted(agent: Remembering, memory: Path) -> None:
+def test_a_note_is_written_and_opened_by_its_link(agent: Remembering, memory: Path) -> None:
     ask(agent, "Write a note plans.md: buy seven apples")
     assert (memory / "plans.md").read_text().strip() == "buy seven apples"
-    assert "buy seven apples" in ask(agent, "Read plans.md.")
-    ask(agent, "Delete the note plans.md.")
-    assert not (memory / "plans.md").exists()
+    assert "buy seven apples" in ask(agent, "What is behind [[plans]]?")
 
 
 def test_nothing_of_a_conversation_is_on_disk_unless_asked_for(agent: Remembering, memory: Path) -> None:
