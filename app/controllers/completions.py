@@ -14,7 +14,6 @@ from app.dto.llama import (
     InfillRequest,
     NativeChunk,
     NativeCompletion,
-    NativeGenerating,
     NativeRequest,
     NativeStream,
     native_answer,
@@ -183,7 +182,11 @@ class NativeController(Controller):
 
 
 async def _answer(
-    data: NativeGenerating, request: Request[Any, Any, Any], models: ModelService, settings: Settings, limits: Limits
+    data: NativeRequest | InfillRequest,
+    request: Request[Any, Any, Any],
+    models: ModelService,
+    settings: Settings,
+    limits: Limits,
 ) -> Response[Any]:
     generation = await models.generate_all(data.to_generations(limits))
     if data.stream:

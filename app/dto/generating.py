@@ -118,6 +118,19 @@ class Generating(RequestBody):
             raise InvalidRequest(f"{asked[0].param} and {asked[1].param} exclude each other", param=asked[1].param)
         return asked[0] if asked else None
 
+    def continuing(self, prompt: tuple[str | int, ...]) -> gen.GenerationRequest:
+        """Ask for the continuation of a prompt that goes past the chat template."""
+        return gen.GenerationRequest(
+            prompt=prompt,
+            sampling=self.sampling(),
+            max_tokens=self.token_limit(),
+            stop=self.stop_strings,
+            ignore_eos=self.ignore_eos,
+            constraint=self.constraint(),
+            parse_tool_calls=False,
+            split_reasoning=False,
+        )
+
     def token_limit(self) -> int | None:
         """Give the most tokens of the answer, None for as many as the context holds."""
         given = (self.n_predict, self.max_completion_tokens, self.max_tokens)

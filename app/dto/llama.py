@@ -25,30 +25,10 @@ class NativeGenerating(Generating):
     n_probs: int = Field(default=0, ge=0, le=100)
     return_tokens: bool = False
 
-    def to_generations(self, limits: Limits) -> list[gen.GenerationRequest]:
-        """Say it in the common vocabulary, a request for every prompt. Raises AppError for what is refused."""
-        self.check(limits)
-        return [
-            gen.GenerationRequest(
-                prompt=parts,
-                suffix=self._suffix(),
-                sampling=self.sampling(),
-                max_tokens=self.token_limit(),
-                stop=self.stop_strings,
-                ignore_eos=self.ignore_eos,
-                constraint=self.constraint(),
-                logprobs=self.n_probs if self.n_probs or self.return_tokens else None,
-                parse_tool_calls=False,
-                split_reasoning=False,
-            )
-            for parts in self._prompts(limits)
-        ]
-
-    def _prompts(self, limits: Limits) -> list[tuple[str | int, ...]]:
-        raise NotImplementedError
-
-    def _suffix(self) -> str | None:
-        return None
+    def continuing(self, prompt: tuple[str | int, ...]) -> gen.GenerationRequest:
+        """Ask for the continuation of a prompt."""
+        logprobs = self.n_probs if self.n_probs or self.return_tokens else None
+        return replace(super().continuing(prompt), logprobs=logprobs)
 
 
 class NativeRequest(NativeGenerating):
@@ -58,8 +38,10 @@ class NativeRequest(NativeGenerating):
 
     prompt: Prompt = Field(examples=["Once upon a time"])
 
-    def _prompts(self, limits: Limits) -> list[tuple[str | int, ...]]:
-        return prompts(self.prompt, limits)
+    def to_generations(self, limits: Limits) -> list[gen.GenerationRequest]:
+        """Say it in the common vocabulary, a request for every prompt. Raises AppError for what is refused."""
+        self.check(limits)
+        return [self.continuing(parts) for parts in prompts(self.prompt, limits)]
 
 
 class InfillRequest(NativeGenerating):
@@ -71,11 +53,10 @@ class InfillRequest(NativeGenerating):
     input_suffix: str = Field(examples=["\n"])
     prompt: str = Field(default="", description="stands between input_prefix and the gap")
 
-    def _prompts(self, limits: Limits) -> list[tuple[str | int, ...]]:
-        return [(self.input_prefix + self.prompt,)]
-
-    def _suffix(self) -> str | None:
-        return self.input_suffix
+    def to_generations(self, limits: Limits) -> list[gen.GenerationRequest]:
+        """Say it in the common vocabulary. Raises AppError for what is refused."""
+        self.check(limits)
+        return [replace(self.continuing((self.input_prefix + self.prompt,)), suffix=self.input_suffix)]
 
 
 class NativeCompletion(Reply, kw_only=True):
@@ -141,14 +122,19 @@ class NativeStream(Dialect):
                     chunk.prompt_progress = PromptProgress.of(event)
                     yield chunk
             case gen.Text():
-                chunk = self._chunk(event, event.text, event.timings.completion_tokens)
-                if self._request.timings_per_token:
-                    chunk.timings = TimingsReply.of(event.timings)
-                chunk.tokens = _tokens(event.logprobs, self._request)
-                chunk.completion_probabilities = _probabilities(event.logprobs, self._request)
-                yield chunk
+                yield self._piece(event, event.text)
             case gen.Finished():
+                if event.logprobs:  # the end token, which has no text
+                    yield self._piece(event, "")
                 yield _spell(event.choice, said, self._request, whole=False)
+
+    def _piece(self, event: gen.Text | gen.Finished, text: str) -> NativeChunk:
+        chunk = self._chunk(event, text, event.timings.completion_tokens)
+        if self._request.timings_per_token:
+            chunk.timings = TimingsReply.of(event.timings)
+        chunk.tokens = _tokens(event.logprobs, self._request)
+        chunk.completion_probabilities = _probabilities(event.logprobs, self._request)
+        return chunk
 
     def _chunk(self, event: gen.Event, text: str, predicted: int) -> NativeChunk:
         started = self._said[event.choice].started

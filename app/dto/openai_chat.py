@@ -496,6 +496,8 @@ class ChatStream(Dialect):
         chunk = self._chunk(event, Delta(), event.reason)
         chunk.timings, chunk.metrics = TimingsReply.of(event.timings), Metrics.of(event.timings)
         chunk.tiles = TilesExtras.of(event)
+        if event.logprobs:
+            chunk.choices[0].logprobs = _logprobs(event.logprobs)
         yield chunk
         self._ended.append(event.timings)
         if self._request.include_usage and len(self._ended) == self._request.n:

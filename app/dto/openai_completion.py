@@ -4,6 +4,7 @@ import codecs
 import secrets
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import UNSET, Meta, UnsetType
@@ -44,19 +45,7 @@ class CompletionRequest(Generating):
         if self.echo and self.logprobs is not None:
             raise InvalidRequest("logprobs of an echoed prompt are not supported; leave out echo", param="logprobs")
         return [
-            gen.GenerationRequest(
-                prompt=parts,
-                suffix=self.suffix or None,
-                sampling=self.sampling(),
-                answers=self.n,
-                max_tokens=self.token_limit(),
-                stop=self.stop_strings,
-                ignore_eos=self.ignore_eos,
-                constraint=self.constraint(),
-                logprobs=self.logprobs,
-                parse_tool_calls=False,
-                split_reasoning=False,
-            )
+            replace(self.continuing(parts), suffix=self.suffix or None, answers=self.n, logprobs=self.logprobs)
             for parts in prompts(self.prompt, limits, answers=self.n)
         ]
 
@@ -182,6 +171,8 @@ class CompletionStream(Dialect):
     def _finish(self, event: gen.Finished) -> Iterator[TextCompletionChunk]:
         self._timings[event.choice] = event.timings
         chunk = self._chunk(event, "", _reason(event))
+        if event.logprobs:
+            chunk.choices[0].logprobs = CompletionLogprobs.of(event.logprobs, self._said[event.choice])
         finished = [timings for timings in self._timings if timings is not None]
         if len(finished) < len(self._timings):
             yield chunk

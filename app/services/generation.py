@@ -187,6 +187,7 @@ class Finished(OfChoice):
     timings: Timings
     cause: FinishCause = "end_token"
     cache: CacheUse = CacheUse(0, "not_stored")
+    logprobs: tuple[TokenLogprob, ...] = ()  # of tokens without text, the end token above all
 
 
 Event = Started | Progress | Text | Reasoning | ToolCall | Finished
@@ -239,5 +240,6 @@ class Completion:
                 self.tool_calls.append(event)
             case Finished():
                 self.finished = event
+                self.logprobs.extend(event.logprobs)
             case Progress():
                 pass

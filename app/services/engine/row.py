@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from app.services.engine.grammar import Bound
 from app.services.engine.prefixes import Layers
@@ -157,10 +158,12 @@ class Row:
         events: list[Event] = [] if self.answer else [self.progress()]
         self.answer.append(token)
         self.clock.token()
-        if token in self._end_tokens:
-            return events + self.finish("end_token")
+        over = token in self._end_tokens
         if score is not None:
-            self._unsaid.append(spelled(token, score, self.logprobs or 0, self._detokenizer))
+            told = spelled(token, score, self.logprobs or 0, self._detokenizer)
+            self._unsaid.append(replace(told, data=b"") if over else told)  # the end token is told, but says nothing
+        if over:
+            return events + self.finish("end_token")
         text = self._detokenizer.feed(token)
         events += self._events(self._speech.feed(text))
         if text and not self._speech.speaking:
@@ -197,7 +200,8 @@ class Row:
         events = list(self._events(rest))
         reason: FinishReason = "length" if cause in ("max_tokens", "context", "repetition") else "stop"
         self.finished = "tool_calls" if self._called and reason == "stop" else reason
-        return [*events, Finished(self.finished, self._speech.stopped, self.timings(), cause, self.cache_use)]
+        told = () if cause == "stop_string" else tuple(self._unsaid)
+        return [*events, Finished(self.finished, self._speech.stopped, self.timings(), cause, self.cache_use, told)]
 
     def timings(self) -> Timings:
         """Where the time went until now."""

@@ -11,6 +11,23 @@ from app.services.generation import Event, Finished
 Outcome = Event | AppError
 
 
+class Bell:
+    """Lets one reader sleep until somebody rings. On one event loop."""
+
+    def __init__(self) -> None:
+        self._sleeping: asyncio.Future[None] | None = None
+
+    def ring(self) -> None:
+        """Wake the reader, if one sleeps."""
+        if self._sleeping is not None and not self._sleeping.done():
+            self._sleeping.set_result(None)
+
+    async def wait(self) -> None:
+        """Sleep until somebody rings."""
+        self._sleeping = asyncio.get_running_loop().create_future()
+        await self._sleeping
+
+
 class RunningGeneration:
     """The reader's end, to be used on the event loop that made it."""
 
@@ -20,7 +37,7 @@ class RunningGeneration:
         self._cancel = cancel
         self._loop = asyncio.get_running_loop()
         self._events: deque[Outcome] = deque()
-        self._waiting: asyncio.Future[None] | None = None
+        self.bell = Bell()  # rung when something comes
         self._began = self._loop.time()
         self.over: asyncio.Future[None] = self._loop.create_future()  # settled when nobody reads any more
 
@@ -40,17 +57,24 @@ class RunningGeneration:
 
     def wake(self) -> None:
         """Let a waiting reader go on, with or without an event."""
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+        self.bell.ring()
+
+    @property
+    def pending(self) -> bool:
+        """Whether something has come that is not read."""
+        return bool(self._events)
 
     async def ready(self) -> Sequence[Event]:
-        """Wait, and give all events that have come since; none if `wake` was called.
+        """Wait, and give all events that have come since; none if `wake` was called. Raises as `take` does."""
+        if not self._events:
+            await self.bell.wait()
+        return self.take()
+
+    def take(self) -> Sequence[Event]:
+        """Give all events that have come, without waiting.
 
         Raises the AppError that ended the answer, once the events before it are read.
         """
-        if not self._events:
-            self._waiting = self._loop.create_future()
-            await self._waiting
         events: list[Event] = []
         while self._events:
             if isinstance(self._events[0], AppError):
