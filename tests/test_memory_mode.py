@@ -3,13 +3,13 @@
 import json
 import re
 import signal
+import socket
 import stat
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -226,34 +226,26 @@ def test_an_endless_loop_harms_nobody_and_ends_with_its_client(remembering: Reme
     cli = remembering.cli()
     cli.post("one")
     body = {"input": "one", "python_code": "create_dir('looping')\nwhile True:\n    pass", "chat_start": False}
-    body |= {"messages": [{"role": "user", "content": "one"}], "stream": True}
-    with httpx.Client(base_url=remembering.server.url, timeout=60) as looping:
-        loop = threading.Thread(target=swallow, args=(looping, body))
-        loop.start()
+    with closing(sent(remembering.server, body | {"messages": [{"role": "user", "content": "one"}]})):
         wait_for(lambda: (remembering.memory / "looping").is_dir(), what="the code")
         assert workers(remembering.server) != []
         began = time.monotonic()
         assert remembering.server.chat("Hello").status_code == 200
         assert remembering.server.client.get("/ping").status_code == 200
         assert time.monotonic() - began < 10
-        hang_up(looping)
-    loop.join(10)
     wait_for(lambda: workers(remembering.server) == [], 10, what="the end of the code")
     assert cli.post("two") == remembering.kept()[-1][1]
     assert [text for role, text in remembering.kept() if role == "user"] == ["one", "two"]
 
 
-def swallow(client: httpx.Client, body: dict[str, Any]) -> None:
-    try:
-        client.post("/v1/chat/completions", json=body)
-    except httpx.HTTPError:
-        return
-
-
-def hang_up(client: httpx.Client) -> None:
-    pool = client._transport._pool  # type: ignore[attr-defined]
-    for connection in pool.connections:
-        connection._connection._network_stream.get_extra_info("socket").shutdown(2)
+def sent(server: Server, body: dict[str, Any]) -> socket.socket:
+    """A request whose answer nobody has read."""
+    content = json.dumps(body).encode()
+    address = httpx.URL(server.url)
+    connection = socket.create_connection((address.host, address.port))
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address.host}\r\nContent-Length: {len(content)}\r\n\r\n"
+    connection.sendall(head.encode() + content)
+    return connection
 
 
 def workers(server: Server) -> list[psutil.Process]:
@@ -378,24 +370,23 @@ def test_a_memory_folder_that_went_away_is_made_again(remembering: Remembering) 
 
 
 def test_a_late_error_is_a_chunk_and_the_end_mark_and_a_restart_brings_the_conversation_back(
-    tiny: Path, tmp_path: Path
+    remembering: Remembering,
 ) -> None:
-    with remembering_server(tiny, tmp_path) as one, ThreadPoolExecutor(1) as pool:
-        cli = one.cli()
-        cli.post("one")
+    cli, server = remembering.cli(), remembering.server
+    cli.post("one")
+    with ThreadPoolExecutor(1) as pool:
         speaking = pool.submit(cli.post, "two", max_tokens=-1, ignore_eos=True, seed=3)
         wait_for(lambda: len(cli.seen) > 3, what="the answer")
-        one.server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)  # the last test: it ends the server that the others share
         partial = speaking.result(30)
-        last = cli.seen[-1]
-        assert last["choices"] == [{"index": 0, "delta": {}, "finish_reason": "error"}]
-        assert last["error"]["code"] == "shutting_down"
-        one.server.process.wait(20)
-        before = one.kept()
-        assert before[-1] == ("assistant", partial)
-        file = tmp_path / "session.conversation.json"
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    with remembering_server(tiny, tmp_path) as again:
+    last = cli.seen[-1]
+    assert last["choices"] == [{"index": 0, "delta": {}, "finish_reason": "error"}]
+    assert last["error"]["code"] == "shutting_down"
+    server.process.wait(20)
+    before = remembering.kept()
+    assert before[-1] == ("assistant", partial)
+    assert stat.S_IMODE((server.home / "session.conversation.json").stat().st_mode) == 0o600
+    with remembering_server(remembering.model, server.home) as again:
         Cli(again.server.url).post("three")
         assert again.kept()[: len(before)] == before
         assert len(again.kept()) == len(before) + 2

@@ -81,8 +81,8 @@ def undo(path: Path | None, note: str) -> None:
     with _opened(path) as root:
         try:
             done = Backups(root).undo(parts)
-        except OSError as error:
-            raise click.ClickException(f"{note}: {error.strerror or error}") from None
+        except (OSError, ValueError) as error:
+            raise _said(note, error) from None
         with paths.opened(root, parts[:-1]) as folder:
             there = paths.facts(folder, parts[-1]) is not None
     if not done:
@@ -125,8 +125,12 @@ def _read(root: int, parts: Parts, note: str) -> bytes:
         with paths.opened(root, parts[:-1]) as folder:
             return paths.read(folder, parts[-1], 2**30)
     except (OSError, ValueError) as error:
-        words = error.strerror or error if isinstance(error, OSError) else error
-        raise click.ClickException(f"{note}: {words}") from None
+        raise _said(note, error) from None
+
+
+def _said(note: str, error: OSError | ValueError) -> click.ClickException:
+    words = error.strerror if isinstance(error, OSError) else None
+    return click.ClickException(f"{note}: {words or error}")
 
 
 def _when(seconds: float | None) -> str:

@@ -42,6 +42,16 @@ _REQUESTS = [
             ],
         },
     ),
+    Example(
+        summary="A turn of the memory agent",
+        value={
+            "input": "My name is Ada.",
+            "chat_start": True,
+            "python_code": "",
+            "messages": [{"role": "assistant", "content": ""}, {"role": "user", "content": "My name is Ada."}],
+            "stream": True,
+        },
+    ),
 ]
 _ANSWER = {
     "id": "chatcmpl-7d1f9c",

@@ -84,7 +84,7 @@ class Runner:
 @pytest.fixture(scope="session")
 def runner() -> Iterator[Runner]:
     os.environ["TILES_TEST_SECRET"] = SECRET  # what no code may find
-    runner = Runner(seconds=1.5)
+    runner = Runner(seconds=1.0)
     yield runner
     runner.close()
     del os.environ["TILES_TEST_SECRET"]

@@ -132,7 +132,7 @@ def test_what_the_interpreter_lacks_is_as_the_docs_say(runner: Runner, place: Pl
 def test_bad_code_is_an_outcome_in_time(runner: Runner, place: Place, code: str) -> None:
     began = time.monotonic()
     message = ran(runner, place, code)
-    assert time.monotonic() - began < 8  # the limit is 1.5 s here; the machine may be busy
+    assert time.monotonic() - began < 8  # the limit is 1 s here; the machine may be busy
     assert message.startswith("<result>\n")
     assert len(message) < 10_000
     assert ran(runner, place, "x = 1") == "<result>\n{'x': 1}\n</result>"

@@ -44,19 +44,21 @@ class Backups:
 
     def undo(self, parts: Parts) -> bool:
         """Exchange a note and its backup; doing it again takes it back. False where there is neither."""
-        name, aside = parts[-1], _new_name()
+        name = parts[-1]
         with (
             self._folder() as ours,
             paths.opened(self._root, parts[:-1], make=True) as folder,
             _kept_folder(ours, parts) as kept,
         ):
             there, before = _plain(folder, name), _plain(kept, _file(name))
-            if there:
-                os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=ours)
-            if before:
+            if there and before:
+                copy = _new(ours, paths.read(folder, name, _MOST_IN_BACKUP), mode=0o600)
                 os.rename(_file(name), name, src_dir_fd=kept, dst_dir_fd=folder)
-            if there:
-                os.rename(aside, _file(name), src_dir_fd=ours, dst_dir_fd=kept)
+                os.rename(copy, _file(name), src_dir_fd=ours, dst_dir_fd=kept)
+            elif there:
+                os.rename(name, _file(name), src_dir_fd=folder, dst_dir_fd=kept)
+            elif before:
+                os.rename(_file(name), name, src_dir_fd=kept, dst_dir_fd=folder)
             return there or before
 
     def kept(self) -> list[tuple[float, Parts]]:
@@ -114,13 +116,9 @@ class Backups:
             return True
 
 
-def _new_name() -> str:
-    return f"new-{secrets.token_hex(8)}"
-
-
 def _new(ours: int, content: bytes, *, mode: int) -> str:
     """Write a new file beside the backups, to be renamed to where it belongs."""
-    name = _new_name()
+    name = f"new-{secrets.token_hex(8)}"
     with os.fdopen(os.open(name, _NEW, mode, dir_fd=ours), "wb") as file:
         file.write(content)
         file.flush()
