@@ -118,8 +118,11 @@ def test_a_torn_or_changed_file_is_thrown_away_and_nothing_else_happens(model: A
     else:
         del content[place:]
     file.write_bytes(content)
-    after = PrefixCache(2**30, PrefixStore(folder, "model", 2**30))
+    store = PrefixStore(folder, "model", 2**30)
+    after = PrefixCache(2**30, store)
     assert after.take([*TOKENS, 1]) is None
+    for claimed in [stored.tokens.tolist() for stored in store._stored]:  # the change is in the tokens it is found by
+        assert after.take([*claimed, 1]) is None
     after.close()
     assert files(folder) == []
 
