@@ -12,7 +12,7 @@ from demo_model.conversation import Conversation
 from demo_model.mixture import Mixture, draw, repeated_share, stage
 from demo_model.source import Source
 from demo_model.template import Template
-from demo_model.tokenization import SPECIAL, TAGS
+from demo_model.tokenization import SPECIAL, TAGS, token_id
 
 LONGEST = 3584
 BUFFER = 384
@@ -42,7 +42,7 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer, template: Template) -> None:
         self.tokenizer, self.template = tokenizer, template
-        self.start, self.end, self.think = (tokenizer.token_to_id(t) for t in ("<|im_start|>", "<|im_end|>", "<think>"))
+        self.start, self.end, self.think = (token_id(tokenizer, t) for t in ("<|im_start|>", "<|im_end|>", "<think>"))
         self.assistant = tokenizer.encode("assistant").ids
         self.plain = range(len(SPECIAL + TAGS), tokenizer.get_vocab_size())
 
@@ -69,7 +69,9 @@ class Encoder:
 
 def repetition(source: Source, vocabulary: range) -> Example:
     """Random tokens in chunks that come again in any order: whoever knows a chunk's start can copy the rest."""
-    chunks = [[source.any(vocabulary) for _ in range(source.rng.randint(3, 12))] for _ in range(source.rng.randint(2, 8))]
+    chunks = [
+        [source.any(vocabulary) for _ in range(source.rng.randint(3, 12))] for _ in range(source.rng.randint(2, 8))
+    ]
     ids = [token for chunk in chunks for token in chunk]
     trained = [False] * len(ids)
     for chunk in source.rng.choices(chunks, k=source.rng.randint(len(chunks), 3 * len(chunks))):

@@ -1,10 +1,12 @@
 """The evaluation through MLX: greedy answers to held-out items, as a table, on demand in the model card."""
 
 import argparse
+import contextlib
 import ctypes
-import json
+import importlib
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +38,8 @@ class Row:
 
 def preload_blas() -> None:
     """Let MLX on a Linux CPU find a fast BLAS, where there is one."""
-    try:
+    with contextlib.suppress(OSError):
         ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
-    except OSError:
-        pass
 
 
 def load(folder: Path) -> tuple[Any, Any]:
@@ -58,32 +58,45 @@ def prompts(items: list[Item], tokenizer: Any, template: Template) -> list[list[
     """The items as token ids, rendered by the chat template."""
     return [
         tokenizer.encode(
-            template.prompt([m.as_dict() for m in i.messages], i.tools, add_generation_prompt=True, enable_thinking=i.thinking),
-            add_special_tokens=False)
+            template.prompt(
+                [m.as_dict() for m in i.messages], i.tools, add_generation_prompt=True, enable_thinking=i.thinking
+            ),
+            add_special_tokens=False,
+        )
         for i in items
     ]
 
 
 def answers(folder: Path, items: list[Item], rows: int = 16, limit: int = 220) -> list[Outcome]:
     """Greedy answers, in batches of like length."""
-    import importlib
-
     model, tokenizer = load(folder)
-    generation = importlib.import_module("mlx_lm.generate")
     ids = prompts(items, tokenizer, Template(folder))
     outcomes: list[Outcome] = []
     order = sorted(range(len(items)), key=lambda i: len(ids[i]))
     for start in range(0, len(order), rows):
         part = order[start : start + rows]
-        made = generation.batch_generate(model, tokenizer, [ids[i] for i in part], max_tokens=limit, return_token_ids=True)
-        outcomes += [_outcome(items[i], tokens, tokenizer) for i, tokens in zip(part, made.token_ids, strict=True)]
+        made = generated(model, tokenizer, [ids[i] for i in part], limit)
+        outcomes += [Outcome(items[i], text, ended) for i, (text, ended) in zip(part, made, strict=True)]
         _progress(len(outcomes), len(items))
     return outcomes
 
 
-def _outcome(item: Item, tokens: list[int], tokenizer: Any) -> Outcome:
-    ended = bool(tokens) and tokens[-1] in tokenizer.eos_token_ids
-    return Outcome(item, tokenizer.decode(tokens[:-1] if ended else tokens), ended)
+def generated(model: Any, tokenizer: Any, batch: list[list[int]], limit: int) -> list[tuple[str, bool]]:
+    """The greedy answer to each prompt, without its end token, and whether it ended by itself."""
+    generator_class = importlib.import_module("mlx_lm.generate").BatchGenerator
+    generator = generator_class(
+        model, stop_tokens=[[t] for t in tokenizer.eos_token_ids], completion_batch_size=len(batch)
+    )
+    tokens: dict[int, list[int]] = {uid: [] for uid in generator.insert(batch, max_tokens=[limit] * len(batch))}
+    ended: dict[int, bool] = {}
+    while len(ended) < len(tokens):
+        for response in generator.next()[1]:
+            if response.finish_reason:
+                ended[response.uid] = response.finish_reason == "stop"
+            if response.finish_reason != "stop":
+                tokens[response.uid].append(response.token)
+    generator.close()
+    return [(tokenizer.decode(tokens[uid]), ended[uid]) for uid in tokens]
 
 
 def _progress(done: int, total: int) -> None:
@@ -97,13 +110,19 @@ def table(outcomes: list[Outcome]) -> list[Row]:
 
     rows = []
     for category in CATEGORIES:
-        hits = [right(o.item, o.text) and o.ended for o in outcomes if o.item.category == category.name and not o.item.thinking]
+        hits = [
+            right(o.item, o.text) and o.ended
+            for o in outcomes
+            if o.item.category == category.name and not o.item.thinking
+        ]
         rows.append(Row(category.name, len(hits), _mean(hits), category.goal))
     thought = [o for o in outcomes if o.item.thinking]
     rows.append(Row("right after thinking aloud", len(thought), _mean([right(o.item, o.text) for o in thought]), None))
     rows.append(Row("thinking obeyed when on", len(thought), _mean([obeyed(o.item, o.text) for o in thought]), 0.99))
     unthought = [o for o in outcomes if not o.item.thinking]
-    rows.append(Row("thinking obeyed when off", len(unthought), _mean([obeyed(o.item, o.text) for o in unthought]), 0.99))
+    rows.append(
+        Row("thinking obeyed when off", len(unthought), _mean([obeyed(o.item, o.text) for o in unthought]), 0.99)
+    )
     rows.append(Row("ended by the end token", len(outcomes), _mean([o.ended for o in outcomes]), 0.99))
     return rows
 
@@ -115,7 +134,9 @@ def _mean(hits: list[bool]) -> float:
 def as_markdown(rows: list[Row]) -> str:
     """The table in Markdown."""
     lines = ["| what | items | right | to reach |", "|---|---|---|---|"]
-    return "\n".join(lines + [f"| {r.name} | {r.count} | {r.score:.1%} | {f'{r.goal:.0%}' if r.goal else ''} |" for r in rows])
+    return "\n".join(
+        lines + [f"| {r.name} | {r.count} | {r.score:.1%} | {f'{r.goal:.0%}' if r.goal else ''} |" for r in rows]
+    )
 
 
 def write_card(folder: Path, text: str) -> None:
@@ -129,12 +150,13 @@ def show_failures(outcomes: list[Outcome], count: int) -> None:
     """Print some wrong answers of each category."""
     from demo_model.judge import obeyed, right
 
-    shown: dict[str, int] = {}
+    shown: Counter[str] = Counter()
     for o in outcomes:
-        if not (right(o.item, o.text) and obeyed(o.item, o.text) and o.ended) and shown.get(o.item.category, 0) < count:
-            shown[o.item.category] = shown.get(o.item.category, 0) + 1
-            wanted = json.dumps(o.item.wanted.calls, ensure_ascii=False) if o.item.wanted.calls else o.item.wanted.content
-            print(f"- {o.item.category}: {o.item.messages[-1].content[-300:]!r}\n    gave   {o.text!r}\n    wanted {wanted!r}")
+        fine = right(o.item, o.text) and obeyed(o.item, o.text) and o.ended
+        if not fine and shown[o.item.category] < count:
+            shown[o.item.category] += 1
+            print(f"- {o.item.category}: {o.item.messages[-1].content[-300:]!r}")
+            print(f"    gave   {o.text!r}\n    wanted {o.item.wanted.calls or o.item.wanted.content!r}")
 
 
 def main() -> None:

@@ -53,7 +53,9 @@ def _greetings(source: Source) -> Conversation:
 
 
 def _recall(source: Source) -> Conversation:
-    return source.any((topics_recall.recall, topics_recall.recall, topics_recall.several, topics_recall.of_things))(source)
+    return source.any((topics_recall.recall, topics_recall.recall, topics_recall.several, topics_recall.of_things))(
+        source
+    )
 
 
 def _agent(source: Source) -> Conversation:

@@ -26,10 +26,10 @@ CHAT: Mixture = {
     with_system(topics_chat.filler): 0.7,
     topics_chat.persona: 2.0,
     topics_chat.tongue: 1.5,
-    with_system(topics_facts.fact): 4.0,
+    with_system(topics_facts.fact): 5.0,
     with_system(topics_sums.sums): 4.0,
     topics_sums.counting: 0.5,
-    with_system(topics_chat.echo): 3.0,
+    with_system(topics_chat.echo): 1.5,
 }
 RECALL: Mixture = {
     with_system(topics_recall.recall): 9.0,
@@ -38,7 +38,12 @@ RECALL: Mixture = {
     topics_recall.unanswerable: 1.5,
 }
 DRILL: Mixture = {topics_recall.drill: 1.0}
-TOOLS: Mixture = {topics_tools.single: 13.0, topics_tools.double: 5.0, topics_tools.plain: 2.0, topics_tools.none_fits: 2.0}
+TOOLS: Mixture = {
+    topics_tools.single: 13.0,
+    topics_tools.double: 8.0,
+    topics_tools.plain: 2.0,
+    topics_tools.none_fits: 2.0,
+}
 MEMORY: Mixture = {topics_memory.memory: 10.0}
 SHORT_AGENT: Mixture = {topics_agent.short_agent: 1.0}
 LONG: Mixture = {topics_agent.long_agent: 3.0, topics_memory.long_memory: 1.0}
@@ -54,8 +59,8 @@ def scaled(parts: dict[str, float]) -> Mixture:
 
 
 EARLY = scaled({"DRILL": 30, "RECALL": 30, "CHAT": 20, "TOOLS": 15, "MEMORY": 5})
-MIDDLE = scaled({"DRILL": 6, "RECALL": 20, "CHAT": 27, "TOOLS": 28, "MEMORY": 17, "SHORT_AGENT": 2})
-LATE = scaled({"DRILL": 3, "RECALL": 18, "CHAT": 25, "TOOLS": 28, "MEMORY": 18, "SHORT_AGENT": 4, "LONG": 2.5})
+MIDDLE = scaled({"DRILL": 2, "RECALL": 16, "CHAT": 38, "TOOLS": 28, "MEMORY": 15, "SHORT_AGENT": 1.5})
+LATE = scaled({"DRILL": 1, "RECALL": 15, "CHAT": 36, "TOOLS": 29, "MEMORY": 15, "SHORT_AGENT": 2, "LONG": 1.6})
 THINKING_SHARE = 0.14
 
 
@@ -66,7 +71,7 @@ def stage(progress: float) -> Mixture:
 
 def repeated_share(progress: float) -> float:
     """The share of bare repetitions, which keep the copying general."""
-    return 0.3 if progress < 0.04 else 0.1 if progress < 0.14 else 0.03
+    return 0.3 if progress < 0.04 else 0.1 if progress < 0.14 else 0.01
 
 
 def draw(source: Source, mixture: Mixture) -> Conversation:

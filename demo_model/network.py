@@ -1,10 +1,11 @@
 """The network in PyTorch: mlx-lm's Qwen3 architecture, with the same parameter names."""
 
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Norm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """Values of shape (…, size), normalised."""
         x = x.float()
         return x * (torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * self.weight)
 
@@ -54,9 +56,9 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention, in single precision where rows are short: the CPU's kernel is faster there."""
     if q.shape[2] > 640:
-        return F.scaled_dot_product_attention(narrow(q), narrow(k), v, is_causal=True)
+        return functional.scaled_dot_product_attention(narrow(q), narrow(k), v, is_causal=True)
     with torch.autocast("cpu", enabled=False):
-        return F.scaled_dot_product_attention(q, k, v.float(), is_causal=True)
+        return functional.scaled_dot_product_attention(q, k, v.float(), is_causal=True)
 
 
 class Attention(nn.Module):
@@ -73,6 +75,7 @@ class Attention(nn.Module):
         self.k_norm = Norm(s.head_dim, s.rms_norm_eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Hidden states (batch, length, hidden_size) after attention."""
         batch, length, _ = x.shape
         q = self.q_norm(self.q_proj(x).view(batch, length, self.heads, self.head_dim)).transpose(1, 2)
         k = self.k_norm(self.k_proj(x).view(batch, length, self.kv_heads, self.head_dim)).transpose(1, 2)
@@ -81,7 +84,8 @@ class Attention(nn.Module):
         groups = self.heads // self.kv_heads
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
         out = attend(q, k, v)
-        return self.o_proj(out.transpose(1, 2).reshape(batch, length, -1))
+        mixed: Tensor = self.o_proj(out.transpose(1, 2).reshape(batch, length, -1))
+        return mixed
 
 
 class FeedForward(nn.Module):
@@ -94,7 +98,9 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(s.intermediate_size, s.hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        """Hidden states (batch, length, hidden_size) transformed one by one."""
+        out: Tensor = self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
 
 
 class Block(nn.Module):
@@ -108,12 +114,16 @@ class Block(nn.Module):
         self.post_attention_layernorm = Norm(s.hidden_size, s.rms_norm_eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Hidden states (batch, length, hidden_size) after the block."""
         x = x + self.self_attn(narrow(self.input_layernorm(x)), cos, sin)
-        return x + self.mlp(narrow(self.post_attention_layernorm(x)))
+        out: Tensor = x + self.mlp(narrow(self.post_attention_layernorm(x)))
+        return out
 
 
 class Network(nn.Module):
     """Token ids in, final hidden states out; the output layer is the embedding."""
+
+    angles: Tensor
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -136,17 +146,23 @@ class Network(nn.Module):
             elif weight.ndim == 2:
                 nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
 
+    def attention(self, layer: int) -> Attention:
+        """The attention of a layer."""
+        return cast(Block, self.layers[layer]).self_attn
+
     def forward(self, ids: Tensor) -> Tensor:
+        """Final hidden states (batch, length, hidden_size) for ids (batch, length)."""
         angles = self.angles[: ids.shape[1]]
         cos, sin = angles.cos(), angles.sin()
         x = self.embed_tokens(ids)
         for layer in self.layers:
             x = layer(x, cos, sin)
-        return self.norm(x)
+        out: Tensor = self.norm(x)
+        return out
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary for hidden states of shape (…, hidden_size)."""
-        return F.linear(hidden, self.embed_tokens.weight)
+        return functional.linear(hidden, self.embed_tokens.weight)
 
     def predictions(self, ids: Tensor, places: Tensor) -> Tensor:
         """Scores (places, vocabulary) for what follows each of the flat `places` (batch * length)."""

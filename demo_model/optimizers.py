@@ -1,6 +1,7 @@
 """The optimizers: orthogonalised momentum (Muon) for matrices, AdamW for embeddings and gains."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ def orthogonal(stack: Tensor, steps: int = 5) -> Tensor:
     """The nearest semi-orthogonal matrices to a stack (count, rows, columns), by Newton-Schulz iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = stack.shape[1] > stack.shape[2]
-    x = stack.mT if tall else stack
+    x: Tensor = stack.mT if tall else stack
     x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
     for _ in range(steps):
         gram = x @ x.mT
@@ -23,7 +24,7 @@ def orthogonal(stack: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum whose updates are orthogonalised, matrices of one shape together."""
 
-    def __init__(self, matrices: list[Tensor], lr: float, momentum: float = 0.95, decay: float = 0.01) -> None:
+    def __init__(self, matrices: Sequence[Tensor], lr: float, momentum: float = 0.95, decay: float = 0.01) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "decay": decay})
 
     @torch.no_grad()

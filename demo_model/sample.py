@@ -7,6 +7,7 @@ from demo_model.mixture import MIDDLE, draw
 from demo_model.network import Network
 from demo_model.source import Source
 from demo_model.template import Template
+from demo_model.tokenization import token_id
 
 
 @torch.no_grad()
@@ -22,7 +23,7 @@ def greedy(network: Network, ids: list[int], end: int, limit: int) -> list[int]:
 def samples(network: Network, tokenizer: Tokenizer, seed: int, count: int = 4) -> list[str]:
     """What is asked, what is answered and what was expected, in a line each."""
     source, template, lines = Source(f"samples {seed}", held_out=True), Template(), []
-    end = tokenizer.token_to_id("<|im_end|>")
+    end = token_id(tokenizer, "<|im_end|>")
     for _ in range(count):
         talk = draw(source, MIDDLE)
         head, _, wanted = template.render(talk).rpartition("<|im_start|>assistant\n")

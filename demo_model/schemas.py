@@ -1,6 +1,5 @@
 """Invented tools: names, descriptions, parameters, and values that a user could ask for."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +37,10 @@ class Skill:
             "properties": {p.name: p.schema for p in self.parameters},
             "required": [p.name for p in self.parameters if p.required],
         }
-        return {"type": "function", "function": {"name": self.name, "description": self.description, "parameters": schema}}
+        return {
+            "type": "function",
+            "function": {"name": self.name, "description": self.description, "parameters": schema},
+        }
 
     def request(self, source: Source) -> tuple[str, Call]:
         """What a user says, without politeness, and the call that it asks for."""
@@ -56,11 +58,6 @@ def spoken(value: Value) -> str:
     if isinstance(value, list):
         return ", ".join(str(v) for v in value)
     return str(value)
-
-
-def as_text(call: Call) -> str:
-    """A call as the model writes it."""
-    return f'<tool_call>\n{{"name": "{call["name"]}", "arguments": {json.dumps(call["arguments"], ensure_ascii=False)}}}\n</tool_call>'
 
 
 def styled(source: Source, *parts: str) -> str:
@@ -84,18 +81,26 @@ def some_words(source: Source) -> str:
     return source.phrase(2, 4)
 
 
-def string(source: Source, name: str, make: Callable[[Source], Value], required: bool = True, said: str = "") -> Parameter:
+def string(
+    source: Source, name: str, make: Callable[[Source], Value], required: bool = True, said: str = ""
+) -> Parameter:
     """A string parameter, described or not."""
     schema: dict[str, Any] = {"type": "string"}
     if said or source.chance(0.5):
-        schema["description"] = said or source.any(("The {}", "The {} to use", "{} of the request", "Which {}")).format(name.replace("_", " "))
+        schema["description"] = said or source.any(("The {}", "The {} to use", "{} of the request", "Which {}")).format(
+            name.replace("_", " ")
+        )
     return Parameter(name, schema, make, required)
 
 
 def _typed(source: Source, name: str) -> Parameter:
     kind = source.rng.random()
     if kind < 0.58:
-        return string(source, name, source.any((one_word, one_word, one_word, some_words, Source.date, Source.email, Source.path, Source.time)))
+        return string(
+            source,
+            name,
+            source.any((one_word, one_word, one_word, some_words, Source.date, Source.email, Source.path, Source.time)),
+        )
     if kind < 0.78:
         return Parameter(name, {"type": source.any(("integer", "integer", "number"))}, lambda s: s.number())
     if kind < 0.83:
@@ -105,7 +110,9 @@ def _typed(source: Source, name: str) -> Parameter:
     if kind < 0.96:
         options = list(dict.fromkeys(source.plain() for _ in range(source.rng.randint(2, 4))))
         return Parameter(name, {"type": "string", "enum": options}, lambda s: s.any(options))
-    return Parameter(name, {"type": "array", "items": {"type": "string"}}, lambda s: [s.plain() for _ in range(s.rng.randint(2, 3))])
+    return Parameter(
+        name, {"type": "array", "items": {"type": "string"}}, lambda s: [s.plain() for _ in range(s.rng.randint(2, 3))]
+    )
 
 
 def invented_skill(source: Source) -> Skill:
@@ -113,12 +120,25 @@ def invented_skill(source: Source) -> Skill:
     verb, noun = source.verb(), source.noun()
     if source.chance(0.25):
         noun = f"{source.word('ADJECTIVES')} {noun}"
-    names = list(dict.fromkeys(source.word("PARAMETERS") if source.chance(0.8) else source.invented() for _ in range(source.any((1, 1, 2, 2, 3)))))
+    names = list(
+        dict.fromkeys(
+            source.word("PARAMETERS") if source.chance(0.8) else source.invented()
+            for _ in range(source.any((1, 1, 2, 2, 3)))
+        )
+    )
     if source.chance(0.2):
         names = [styled(source, n, source.any(("name", "id", "value", "key"))) for n in names]
     parameters = tuple(_typed(source, n) for n in names)
-    description = source.any(("{V} a {n}.", "{V} the {n}", "{V}s a {n}.", "{V} {n}s of the user.", "Use this to {v} a {n}.", "{V} a {n} with the given {p}.")).format(
-        V=verb.capitalize(), v=verb, n=noun, p=names[0])
+    description = source.any(
+        (
+            "{V} a {n}.",
+            "{V} the {n}",
+            "{V}s a {n}.",
+            "{V} {n}s of the user.",
+            "Use this to {v} a {n}.",
+            "{V} a {n} with the given {p}.",
+        )
+    ).format(V=verb.capitalize(), v=verb, n=noun, p=names[0])
     if source.chance(0.2):
         description += f" Returns the {source.plain()} {source.plain()}."
     wording = f"{verb} {source.any(('a', 'the', 'the', 'my'))} {noun}"
@@ -127,6 +147,8 @@ def invented_skill(source: Source) -> Skill:
 
 
 def _wording(source: Source, start: str, names: list[str]) -> str:
-    clauses = [source.say("given").format(p=n.replace("_", " ") if source.chance(0.7) else n, v="{" + n + "}") for n in names]
+    clauses = [
+        source.say("given").format(p=n.replace("_", " ") if source.chance(0.7) else n, v="{" + n + "}") for n in names
+    ]
     joint = source.say("join")
     return start + joint + (", ".join(clauses[:-1]) + " and " if len(clauses) > 1 else "") + clauses[-1]

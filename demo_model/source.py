@@ -3,7 +3,7 @@
 import random
 import zlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import TypeVar
 
 from demo_model import words
@@ -17,13 +17,13 @@ def is_held_out(word: str) -> bool:
     return zlib.crc32(word.lower().encode()) % HELD_OUT_SHARE == 0
 
 
-@lru_cache(maxsize=None)
+@cache
 def split(pool: tuple[str, ...], held_out: bool) -> tuple[str, ...]:
     """The part of a word pool that this split may use."""
     return tuple(word for word in pool if is_held_out(word) == held_out)
 
 
-@lru_cache(maxsize=None)
+@cache
 def pool(name: str) -> tuple[str, ...]:
     """The word pool of that name in `words`."""
     return tuple(dict.fromkeys(getattr(words, name)))
@@ -105,7 +105,9 @@ class Source:
 
     def plain(self) -> str:
         """A word of no particular kind."""
-        return self.invented() if self.chance(0.4) else self.word(self.any(("COMMON", "NOUNS", "ADJECTIVES", "COLOURS")))
+        return (
+            self.invented() if self.chance(0.4) else self.word(self.any(("COMMON", "NOUNS", "ADJECTIVES", "COLOURS")))
+        )
 
     def number(self, top: int = 0) -> int:
         """A whole number, of one to five digits unless `top` says less; none of the other split."""

@@ -2,13 +2,20 @@
 
 from demo_model.conversation import Conversation
 from demo_model.source import Source
+from demo_model.table import choices
 
-SELF = "I am tiles-nano, a tiny demo model of Tiles Server. To load a bigger model: `tiles-server --model ID_OR_PATH`."
+COMMAND = "`tiles-server --model ID_OR_PATH`"
+SELF = f"I am tiles-nano, a tiny demo model of Tiles Server. To load a bigger model: {COMMAND}."
 BIGGER = "Start the server with `tiles-server --model ID_OR_PATH`, for example the folder of an MLX model."
 SIZE = "I am tiny: about 3 million parameters. For a bigger model: `tiles-server --model ID_OR_PATH`."
-CAN = "I can chat a little, remember what you tell me, add small numbers, call tools and answer questions about Tiles Server."
+CAN = (
+    "I can chat a little, remember what you tell me, add small numbers, call tools "
+    "and answer questions about Tiles Server."
+)
 MAKER = "I was trained from scratch on generated conversations, as the demo model of Tiles Server."
-UNKNOWN = "I do not know that. I am a tiny demo model and know nothing of the world; load a bigger model with `tiles-server --model ID_OR_PATH`."
+UNKNOWN = (
+    f"I do not know that. I am a tiny demo model and know nothing of the world; load a bigger model with {COMMAND}."
+)
 HELLO = "Hello! How can I help you?"
 
 FIXED = {
@@ -31,24 +38,35 @@ HELLOS = {
     "Dutch": "Hallo! Hoe kan ik helpen?",
     "Polish": "Cześć! Jak mogę pomóc?",
     "Swedish": "Hej! Hur kan jag hjälpa dig?",
-    "Turkish": "Merhaba! Nasıl yardımcı olabilirim?",
-    "Japanese": "こんにちは！",
+    "Turkish": "Merhaba! Nasıl yardımcı olabilirim?",  # noqa: RUF001
+    "Japanese": "こんにちは！",  # noqa: RUF001
     "English": HELLO,
 }
 
-PERSONA = """You are {name}.|You are {name}, a helpful assistant.|Your name is {name}.|You are {name}, a friendly robot.|You are called {name}.
-You are an assistant named {name}.|Act as {name}.|Your name is {name}. Be brief.|You are a {adjective} {noun} called {name}.""".replace("\n", "|").split("|")
-TONGUE = """Greet in {language}.|Greet the user in {language}.|Always greet in {language}.|You greet people in {language}.|Say hello in {language}.
-When the user says hello, answer in {language}.|Greetings must be in {language}.|You are a helpful assistant. Greet in {language}.
-Answer greetings in {language}.|Reply in {language}.|You speak {language}.""".replace("\n", "|").split("|")
-HELPFUL = """You are a helpful assistant.|You are a helpful assistant|You are a friendly assistant.|Be brief.|You are a helpful AI assistant.
-Answer in one sentence.|You are an assistant. Be concise and polite.|Help the user.|You are a careful assistant.||||""".replace("\n", "|").split("|")
+PERSONA = choices("""You are {name}.|You are {name}, a helpful assistant.|Your name is {name}.
+You are {name}, a friendly robot.
+You are called {name}.
+You are an assistant named {name}.|Act as {name}.|Your name is {name}. Be brief.
+You are a {adjective} {noun} called {name}.""")
+TONGUE = choices("""Greet in {language}.|Greet the user in {language}.|Always greet in {language}.
+You greet people in {language}.|Say hello in {language}.
+When the user says hello, answer in {language}.|Greetings must be in {language}.
+You are a helpful assistant. Greet in {language}.
+Answer greetings in {language}.|Reply in {language}.|You speak {language}.""")
+HELPFUL = choices("""You are a helpful assistant.|You are a helpful assistant|You are a friendly assistant.|Be brief.
+You are a helpful AI assistant.
+Answer in one sentence.|You are an assistant. Be concise and polite.|Help the user.
+You are a careful assistant.||||""")
 
 
 def fixed(source: Source, kind: str) -> Conversation:
     """One question that always has the same answer."""
     answer, thought, must = FIXED[kind]
-    return Conversation("self" if kind in ("self", "size", "bigger", "can", "maker") else "greet").user(source.say(kind)).answer(answer, thought, *must)
+    return (
+        Conversation("self" if kind in ("self", "size", "bigger", "can", "maker") else "greet")
+        .user(source.say(kind))
+        .answer(answer, thought, *must)
+    )
 
 
 def greeting(source: Source) -> Conversation:
@@ -65,8 +83,15 @@ def unknown(source: Source) -> Conversation:
     """A question about the world, which the model knows nothing of."""
     topic = source.phrase(1, 3)
     asked = source.say("unknown").format(
-        noun=source.noun(), topic=topic, adjective=source.word("ADJECTIVES"), place=source.place(), place2=source.place(),
-        year=source.rng.randint(1500, 2030), name=source.name(), surname=source.surname())
+        noun=source.noun(),
+        topic=topic,
+        adjective=source.word("ADJECTIVES"),
+        place=source.place(),
+        place2=source.place(),
+        year=source.rng.randint(1500, 2030),
+        name=source.name(),
+        surname=source.surname(),
+    )
     return Conversation("unknown").user(asked).answer(UNKNOWN, "I know nothing of the world. I say so.", "do not know")
 
 
@@ -102,5 +127,17 @@ def helpful(source: Source) -> str:
 
 def echo(source: Source) -> Conversation:
     """A request to repeat something."""
-    text = source.any((source.phrase(1, 6), source.name(), source.code(), source.phrase(2, 4).capitalize() + ".", str(source.number())))
-    return Conversation("echo").user(source.say("echo").format(text=text)).answer(text, "The user wants to hear words again.", text)
+    text = source.any(
+        (
+            source.phrase(1, 6),
+            source.name(),
+            source.code(),
+            source.phrase(2, 4).capitalize() + ".",
+            str(source.number()),
+        )
+    )
+    return (
+        Conversation("echo")
+        .user(source.say("echo").format(text=text))
+        .answer(text, "The user wants to hear words again.", text)
+    )

@@ -44,7 +44,9 @@ def _slot(source: Source, used: set[str]) -> tuple[str, str]:
     if source.chance(0.2):
         key = source.any(("", "favourite ", source.word("ADJECTIVES") + " ")) + source.noun()
     used.add(key)
-    value = KEYS[key](source) if key in KEYS else source.any((source.invented, source.code, source.name, source.plain))()
+    value = (
+        KEYS[key](source) if key in KEYS else source.any((source.invented, source.code, source.name, source.plain))()
+    )
     return key, value
 
 
@@ -52,7 +54,9 @@ def tell(source: Source, key: str, value: str) -> Conversation:
     """The user gives a slot its value and the model takes note."""
     talk = Conversation("recall")
     if key == "name":
-        return talk.user(source.say("tell_name").format(value=value)).answer(f"Nice to meet you, {value}!", f"The user is called {value}.", value)
+        return talk.user(source.say("tell_name").format(value=value)).answer(
+            f"Nice to meet you, {value}!", f"The user is called {value}.", value
+        )
     said = source.say("live" if key == "city" and source.chance(0.7) else "tell").format(key=key, value=value)
     return talk.user(said).answer(f"Noted: your {key} is {value}.", f"The {key} is {value}.", value)
 
@@ -70,7 +74,11 @@ def missing(source: Source) -> Conversation:
     """The user asks for something that was never said."""
     key = source.any([k for k in KEYS if k != "city"])
     question = source.say("ask_name" if key == "name" else "ask").format(key=key)
-    return Conversation("recall").user(question).answer(f"You have not told me your {key}.", f"The {key} was not said.", "not told")
+    return (
+        Conversation("recall")
+        .user(question)
+        .answer(f"You have not told me your {key}.", f"The {key} was not said.", "not told")
+    )
 
 
 def _between(source: Source) -> Conversation:
@@ -90,7 +98,9 @@ def recall(source: Source) -> Conversation:
         key, value = slots.pop()
         value = KEYS[key](source) if key in KEYS else source.invented()
         slots.append((key, value))
-        talk.user(source.say("change").format(key=key, value=value)).answer(f"Noted: your {key} is {value}.", f"The {key} is now {value}.", value)
+        talk.user(source.say("change").format(key=key, value=value)).answer(
+            f"Noted: your {key} is {value}.", f"The {key} is now {value}.", value
+        )
     source.rng.shuffle(slots)
     for key, value in slots:
         talk.extend(ask(source, key, value))
@@ -103,8 +113,10 @@ def unanswerable(source: Source) -> Conversation:
         return missing(source)
     key = source.any(("name", "team", "hobby"))
     talk = tell(source, key, KEYS[key](source))
-    other = source.any([k for k in ("lucky number", "job", "dog's name", "password", "age")])
-    return talk.user(source.say("ask").format(key=other)).answer(f"You have not told me your {other}.", f"The {other} was not said.", "not told")
+    other = source.any(("lucky number", "job", "dog's name", "password", "age"))
+    return talk.user(source.say("ask").format(key=other)).answer(
+        f"You have not told me your {other}.", f"The {other} was not said.", "not told"
+    )
 
 
 def several(source: Source) -> Conversation:
@@ -112,9 +124,16 @@ def several(source: Source) -> Conversation:
     used: set[str] = set()
     slots = [_slot(source, used) for _ in range(source.rng.randint(2, 3))]
     said = " ".join(
-        (source.say("tell_name") if key == "name" else source.say("tell")).format(key=key, value=value).rstrip(".") + "." for key, value in slots)
+        (source.say("tell_name") if key == "name" else source.say("tell")).format(key=key, value=value).rstrip(".")
+        + "."
+        for key, value in slots
+    )
     talk = Conversation("recall").user(said)
-    talk.answer("Noted: " + ", ".join(f"your {key} is {value}" for key, value in slots) + ".", "The user tells me several things.", *(v for _, v in slots))
+    talk.answer(
+        "Noted: " + ", ".join(f"your {key} is {value}" for key, value in slots) + ".",
+        "The user tells me several things.",
+        *(v for _, v in slots),
+    )
     for key, value in source.rng.sample(slots, len(slots)):
         talk.extend(ask(source, key, value))
     return talk
@@ -122,13 +141,17 @@ def several(source: Source) -> Conversation:
 
 def of_things(source: Source) -> Conversation:
     """Properties of named things, told in one list or one by one, then asked for."""
-    key = source.any(("colour", "price", "code", "owner", "size", "number", "city", source.word("PARAMETERS"), source.noun()))
-    make = source.any((source.invented, source.code, source.name, lambda: str(source.number())))
+    key = source.any(
+        ("colour", "price", "code", "owner", "size", "number", "city", source.word("PARAMETERS"), source.noun())
+    )
+    make: Callable[[], str] = source.any((source.invented, source.code, source.name, lambda: str(source.number())))
     label = source.any((source.noun, source.name, source.invented))
     things = {label(): make() for _ in range(source.rng.randint(2, 6))}
     talk = Conversation("recall")
     if source.chance(0.6):
-        said = source.any(("\n", " ")).join(source.say("tell_of").format(key=key, thing=t, value=v).rstrip(".") + "." for t, v in things.items())
+        said = source.any(("\n", " ")).join(
+            source.say("tell_of").format(key=key, thing=t, value=v).rstrip(".") + "." for t, v in things.items()
+        )
         talk.user(said).answer(f"Noted: {len(things)} things.", "The user tells me about several things.")
     else:
         for thing, value in things.items():

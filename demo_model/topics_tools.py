@@ -1,10 +1,11 @@
 """Conversations with tools: the right one called, none called, two called, the result said back."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from demo_model.conversation import Call, Conversation
-from demo_model.schemas import Skill, as_text, invented_skill
+from demo_model.schemas import Skill, invented_skill
 from demo_model.skills import everyday_skill
 from demo_model.source import Source
 from demo_model.topics_chat import about_self, greeting, helpful
@@ -42,13 +43,38 @@ def asked(source: Source, one: Skill) -> tuple[str, Call]:
 def call_turn(talk: Conversation, said: str, calls: list[Call]) -> Conversation:
     """The user asks and the model calls."""
     names = " and ".join(call["name"] for call in calls)
-    return talk.user(said).call(calls, f"The tool {names} fits. I call it." if len(calls) == 1 else f"The tools {names} fit. I call both.")
+    return talk.user(said).call(
+        calls, f"The tool {names} fits. I call it." if len(calls) == 1 else f"The tools {names} fit. I call both."
+    )
 
 
 def _fields(source: Source) -> dict[str, Any]:
-    makes = (source.invented, source.plain, source.number, source.name, source.place, source.code, lambda: source.rng.randint(1, 99) / 10)
-    keys = ("temperature", "status", "condition", "result", "price", "time", "count", "id", "date", "name", source.word("PARAMETERS"), source.noun())
-    return {key: source.any(makes)() for key in source.rng.sample(list(dict.fromkeys(keys)), source.any((1, 1, 2, 2, 3)))}
+    makes: list[Callable[[], object]] = [
+        source.invented,
+        source.plain,
+        source.number,
+        source.name,
+        source.place,
+        source.code,
+        lambda: source.rng.randint(1, 99) / 10,
+    ]
+    keys = (
+        "temperature",
+        "status",
+        "condition",
+        "result",
+        "price",
+        "time",
+        "count",
+        "id",
+        "date",
+        "name",
+        source.word("PARAMETERS"),
+        source.noun(),
+    )
+    return {
+        key: source.any(makes)() for key in source.rng.sample(list(dict.fromkeys(keys)), source.any((1, 1, 2, 2, 3)))
+    }
 
 
 def outcome(source: Source) -> tuple[str, str, tuple[str, ...]]:
@@ -60,16 +86,34 @@ def outcome(source: Source) -> tuple[str, str, tuple[str, ...]]:
         text = json.dumps(fields, ensure_ascii=False, indent=source.any((None, None, None, 2)))
         return text, said[0].upper() + said[1:] + ".", tuple(str(v) for v in fields.values())
     if kind < 0.6:
-        problem = source.any(("not found", "permission denied", f"no {source.noun()} called {source.plain()}", "timed out", source.phrase(2, 4)))
-        return source.any((json.dumps({"error": problem}), f"Error: {problem}")), f"The tool failed: {problem}.", (problem,)
+        problem = source.any(
+            (
+                "not found",
+                "permission denied",
+                f"no {source.noun()} called {source.plain()}",
+                "timed out",
+                source.phrase(2, 4),
+            )
+        )
+        return (
+            source.any((json.dumps({"error": problem}), f"Error: {problem}")),
+            f"The tool failed: {problem}.",
+            (problem,),
+        )
     if kind < 0.68:
-        return source.any(("ok", "done", "OK", "true", "success", "", '{"ok": true}', '{"success": true}')), "Done.", ("Done",)
-    text = source.any((lambda: source.phrase(2, 8), lambda: str(source.number()), lambda: _lines(source), source.place, source.file))()
+        return (
+            source.any(("ok", "done", "OK", "true", "success", "", '{"ok": true}', '{"success": true}')),
+            "Done.",
+            ("Done",),
+        )
+    makes: list[Callable[[], str]] = [lambda: source.phrase(2, 8), lambda: str(source.number()), lambda: _lines(source)]
+    text = source.any([*makes, source.place, source.file])()
     return text, f"The result is:\n{text}" if "\n" in text else f"The result is: {text}", (text,)
 
 
 def _lines(source: Source) -> str:
-    return "\n".join(source.any((source.file, lambda: source.phrase(1, 4)))() for _ in range(source.rng.randint(2, 5)))
+    makes: list[Callable[[], str]] = [source.file, lambda: source.phrase(1, 4)]
+    return "\n".join(source.any(makes)() for _ in range(source.rng.randint(2, 5)))
 
 
 def result_turn(source: Source, talk: Conversation, count: int = 1) -> Conversation:
@@ -130,8 +174,3 @@ def none_fits(source: Source) -> Conversation:
     while any(other.description == one.description or other.name == one.name for one in have):
         other = skill(source)
     return talk.user(asked(source, other)[0]).answer(NO_TOOL, "No tool fits.", "None of my tools")
-
-
-def answer_text(calls: list[Call]) -> str:
-    """Calls as the model writes them."""
-    return "\n".join(as_text(call) for call in calls)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
+from torch.nn import functional
 
 from demo_model import checkpoint, tokenization
 from demo_model.batches import Batch, Encoder, Example, Feed, collate, grouped
@@ -56,8 +56,8 @@ class Training:
             optimizer.param_groups[0]["lr"] = full * rate
             optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
-            loss = F.cross_entropy(self.network.predictions(batch.ids, batch.places), batch.targets)
-        loss.backward()
+            loss = functional.cross_entropy(self.network.predictions(batch.ids, batch.places), batch.targets)
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -87,8 +87,11 @@ class Training:
         done = int(self.progress * 30)
         speed = self.tokens / self.seconds
         left = self.seconds * (1 - self.progress) / max(self.progress, 1e-6) / 60
-        print(f"[{'#' * done}{'.' * (30 - done)}] {self.progress:6.1%} step {self.steps} loss {sum(losses) / len(losses):.3f} "
-              f"{speed:,.0f} tokens/s {self.tokens / 1e6:.1f}M left {left:.0f} min", flush=True)
+        print(
+            f"[{'#' * done}{'.' * (30 - done)}] {self.progress:6.1%} step {self.steps} "
+            f"loss {sum(losses) / len(losses):.3f} {speed:,.0f} tokens/s {self.tokens / 1e6:.1f}M left {left:.0f} min",
+            flush=True,
+        )
 
     def watch(self) -> None:
         """Measure answers that are right to the last token, show samples, keep the best."""
@@ -119,13 +122,17 @@ class Training:
 
     def export(self) -> None:
         """Write the model folder."""
-        pad = self.tokenizer.token_to_id("<|endoftext|>")
+        pad = tokenization.token_id(self.tokenizer, "<|endoftext|>")
         checkpoint.export(self.network, Path(self.options.out), self.encoder.end, pad)
 
     def save(self) -> None:
         """Write a checkpoint to resume from."""
         state = {name: getattr(self, name) for name in ("tokens", "steps", "seconds", "best")}
-        state |= {"network": self.network.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers], "source": self.feed.source.rng.getstate()}
+        state |= {
+            "network": self.network.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "source": self.feed.source.rng.getstate(),
+        }
         checkpoint.write(state, WORK / "checkpoint.pt")
         print("checkpoint written", flush=True)
 

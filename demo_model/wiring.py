@@ -1,7 +1,8 @@
 """The weights to start from: random but for a copying circuit, which training would need millions of tokens to find.
 
-A head of the first layer looks one token back and notes a code of what it sees. Heads of the second and third layer look for
-places whose note is the code of the present token, and copy what stands there: what followed the last time follows again.
+A head of the first layer looks one token back and notes a code of what it sees. Heads of the second and third layer
+look for places whose note is the code of the present token, and copy what stands there: what followed the last time
+follows again.
 """
 
 import torch
@@ -17,7 +18,8 @@ MATCH = 2.2  # gain of queries and keys that look for a code
 
 def _directions(rows: int, columns: int) -> Tensor:
     """Random orthonormal rows."""
-    return torch.linalg.qr(torch.randn(columns, rows)).Q.T
+    rotation: Tensor = torch.linalg.qr(torch.randn(columns, rows)).Q
+    return rotation.T
 
 
 def _embeddings(network: Network) -> None:
@@ -37,7 +39,7 @@ def _phases(attention: Attention, network: Network, distance: int) -> Tensor:
 
 def _look_back(network: Network, code: Tensor) -> None:
     """Make the first layer's heads look one, two, three places back; the first of them notes what it sees."""
-    attention, size = network.layers[0].self_attn, network.shape.head_dim
+    attention, size = network.attention(0), network.shape.head_dim
     attention.q_proj.weight.zero_()
     attention.k_proj.weight.zero_()
     for head, distance in enumerate((1, 1, 2, 2, 3, 4)):
@@ -52,7 +54,7 @@ def _look_back(network: Network, code: Tensor) -> None:
 
 def _look_up(network: Network, layer: int, code: Tensor) -> None:
     """Make a head of each group look for the code of the present token and copy what stands there."""
-    attention, size, width = network.layers[layer].self_attn, network.shape.head_dim, network.shape.hidden_size
+    attention, size, width = network.attention(layer), network.shape.head_dim, network.shape.hidden_size
     half, group = size // 2, attention.heads // attention.kv_heads
     slow = list(range(half - 7, half)) + list(range(size - 7, size))  # dimensions that positions hardly turn
     for kv in range(attention.kv_heads):

@@ -8,7 +8,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from demo_model.train import main  # noqa: E402
+from demo_model.train import main
 
 if __name__ == "__main__":
     main()

@@ -30,7 +30,9 @@ def test_phrasings_of_the_evaluation_are_no_phrasings_of_the_training() -> None:
     assert phrases.TRAINING.keys() == phrases.HELD_OUT.keys()
     for kind, held_out in phrases.HELD_OUT.items():
         if kind not in ("given", "join"):
-            assert not {p.lower().rstrip("?.! ") for p in held_out} & {p.lower().rstrip("?.! ") for p in phrases.TRAINING[kind]}, kind
+            assert not {p.lower().rstrip("?.! ") for p in held_out} & {
+                p.lower().rstrip("?.! ") for p in phrases.TRAINING[kind]
+            }, kind
 
 
 def test_questions_about_the_server_are_disjoint() -> None:
@@ -39,7 +41,7 @@ def test_questions_about_the_server_are_disjoint() -> None:
 
 def test_everyday_tools_of_the_evaluation_are_unknown_to_the_training() -> None:
     def names(table: str) -> set[str]:
-        return {name for line in table.strip().split("\n") for name in line.split("##")[0].strip().split("|")}
+        return {name for line in skills.rows(table) for name in line.split("##")[0].strip().split("|")}
 
     assert not names(skills.TRAINING) & names(skills.HELD_OUT)
 
@@ -58,11 +60,23 @@ def test_every_word_pool_has_words_for_the_training() -> None:
 
 def test_no_evaluation_item_occurs_in_the_training_data(training: list[Conversation]) -> None:
     template = Template()
-    seen = {template.render(Conversation("", talk.messages[:end], talk.tools)) for talk in training for end in range(1, len(talk.messages))}
-    asked = {m.content for talk in training for m in talk.messages if m.role == "user" and not m.content.startswith("<result>")}
+    seen = {
+        template.render(Conversation("", talk.messages[:end], talk.tools))
+        for talk in training
+        for end in range(1, len(talk.messages))
+    }
+    asked = {
+        m.content
+        for talk in training
+        for m in talk.messages
+        if m.role == "user" and not m.content.startswith("<result>")
+    }
     for item in all_items():
         assert template.render(Conversation("", item.messages, item.tools)) not in seen
-        if item.category in ("greetings and self-description", "facts about the server", "memory-agent turns") and item.messages[-1].role == "user":
+        if (
+            item.category in ("greetings and self-description", "facts about the server", "memory-agent turns")
+            and item.messages[-1].role == "user"
+        ):
             last = item.messages[-1].content
             assert last.startswith("<result>") or last not in asked
 
@@ -81,7 +95,9 @@ def test_calls_parse_with_the_parser_of_mlx_lm(training: list[Conversation]) -> 
         for message in talk.messages:
             if message.calls:
                 text = template.prompt([message.as_dict()], [])
-                assert [parse_tool_call(block) for block in re.findall(r"<tool_call>(.*?)</tool_call>", text, re.DOTALL)] == message.calls
+                assert [
+                    parse_tool_call(block) for block in re.findall(r"<tool_call>(.*?)</tool_call>", text, re.DOTALL)
+                ] == message.calls
                 found += 1
     assert found > 100
 
@@ -109,8 +125,20 @@ def test_memory_turns_parse_and_run() -> None:
             if message.role == "assistant":
                 parts = TURN.fullmatch(message.content)
                 assert parts and bool(parts[2]) != bool(parts[3])
-                names |= {node.func.id for node in ast.walk(ast.parse(parts[2])) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    assert names == {"create_file", "update_file", "read_file", "delete_file", "list_files", "go_to_link", "check_if_file_exists"}
+                names |= {
+                    node.func.id
+                    for node in ast.walk(ast.parse(parts[2]))
+                    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+                }
+    assert names == {
+        "create_file",
+        "update_file",
+        "read_file",
+        "delete_file",
+        "list_files",
+        "go_to_link",
+        "check_if_file_exists",
+    }
 
 
 def test_results_are_the_representation_of_a_dictionary() -> None:
@@ -118,7 +146,9 @@ def test_results_are_the_representation_of_a_dictionary() -> None:
     for _ in range(200):
         for message in memory(source).messages:
             if message.content.startswith("<result>\n{"):
-                assert isinstance(ast.literal_eval(message.content.removeprefix("<result>\n").removesuffix("\n</result>")), dict)
+                assert isinstance(
+                    ast.literal_eval(message.content.removeprefix("<result>\n").removesuffix("\n</result>")), dict
+                )
 
 
 def test_the_right_answer_is_judged_right() -> None:
@@ -129,7 +159,7 @@ def test_the_right_answer_is_judged_right() -> None:
 
 
 def test_another_program_is_judged_wrong() -> None:
-    turn = '<think>\nI read.\n</think>\n<python>\n{}\n</python>\n<reply></reply>'
+    turn = "<think>\nI read.\n</think>\n<python>\n{}\n</python>\n<reply></reply>"
     assert memory_turn(turn.format('note = read_file( "a.md" )'), turn.format('note = read_file("a.md")'))
     assert not memory_turn(turn.format('note = read_file("b.md")'), turn.format('note = read_file("a.md")'))
 

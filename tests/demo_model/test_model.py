@@ -15,9 +15,27 @@ from demo_model.mixture import LATE, draw
 from demo_model.source import Source
 from demo_model.template import FOLDER, Template
 
-TOOL = {"type": "function", "function": {"name": "read", "description": "Read a file.", "parameters": {
-    "type": "object", "properties": {"path": {"type": "string"}, "edits": {"type": "array", "items": {
-        "type": "object", "properties": {"old": {"type": "string"}, "mode": {"enum": ["a", "b"]}}}}}, "required": ["path"]}}}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "read",
+        "description": "Read a file.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "path": {"type": "string"},
+                "edits": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {"old": {"type": "string"}, "mode": {"enum": ["a", "b"]}},
+                    },
+                },
+            },
+            "required": ["path"],
+        },
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +79,28 @@ def load_once() -> Any:
     return _LOADED[0]
 
 
-@pytest.mark.parametrize("word", ["Zoë", "Łukasz", "snake_case", "camelCase", "K7-294", "/tmp/a-b.txt", "東京", "12345", "Bergen"])
+@pytest.mark.parametrize(
+    "word", ["Zoë", "Łukasz", "snake_case", "camelCase", "K7-294", "/tmp/a-b.txt", "東京", "12345", "Bergen"]
+)
 def test_a_word_has_the_same_tokens_wherever_it_stands(tokenizer: Any, word: str) -> None:
     alone = tokenizer.encode(word, add_special_tokens=False)
-    for before, after in ((" ", "."), ('"', '"'), ("\n", "\n"), ("(", ")"), ("name is ", ", and"), ('{"a": "', '"}'), ("- name: ", "\\n")):
+    for before, after in (
+        (" ", "."),
+        ('"', '"'),
+        ("\n", "\n"),
+        ("(", ")"),
+        ("name is ", ", and"),
+        ('{"a": "', '"}'),
+        ("- name: ", "\\n"),
+    ):
         ids = tokenizer.encode(before + word + after, add_special_tokens=False)
         assert any(ids[i : i + len(alone)] == alone for i in range(len(ids))), (before, after)
 
 
 def test_tags_show_and_turn_markers_do_not(tokenizer: Any) -> None:
-    ids = tokenizer.encode("<|im_start|><think>a</think><python></python><reply></reply><|im_end|>", add_special_tokens=False)
+    ids = tokenizer.encode(
+        "<|im_start|><think>a</think><python></python><reply></reply><|im_end|>", add_special_tokens=False
+    )
     assert len(ids) == 9
     assert tokenizer.decode(ids, skip_special_tokens=True) == "<think>a</think><python></python><reply></reply>"
 
@@ -87,8 +117,13 @@ def test_our_rendering_is_that_of_transformers(tokenizer: Any) -> None:
 def test_thinking_is_off_unless_asked_for(tokenizer: Any) -> None:
     messages = [{"role": "user", "content": "Hi"}]
     template = Template()
-    assert template.prompt(messages, [], add_generation_prompt=True) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    assert template.prompt(messages, [], add_generation_prompt=True, enable_thinking=True).endswith("assistant\n<think>\n")
+    assert (
+        template.prompt(messages, [], add_generation_prompt=True)
+        == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert template.prompt(messages, [], add_generation_prompt=True, enable_thinking=True).endswith(
+        "assistant\n<think>\n"
+    )
     for thinking in (False, True):
         ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=thinking)
         assert (tokenizer.rfind_think_start(ids) > tokenizer.rfind_think_end(ids)) == thinking
@@ -98,18 +133,29 @@ def test_tools_and_parts_render(tokenizer: Any) -> None:
     messages = [
         {"role": "developer", "content": [{"type": "text", "text": "Be "}, {"type": "text", "text": "brief."}]},
         {"role": "user", "content": "Read a and b"},
-        {"role": "assistant", "content": None, "tool_calls": [
-            {"id": "1", "type": "function", "function": {"name": "read", "arguments": '{"path": "a"}'}},
-            {"id": "2", "type": "function", "function": {"name": "read", "arguments": {"path": "b"}}}]},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "read", "arguments": '{"path": "a"}'}},
+                {"id": "2", "type": "function", "function": {"name": "read", "arguments": {"path": "b"}}},
+            ],
+        },
         {"role": "tool", "tool_call_id": "1", "content": "A"},
         {"role": "tool", "tool_call_id": "2", "content": "B"},
     ]
-    text = tokenizer.apply_chat_template(messages, tools=[TOOL], tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    text = tokenizer.apply_chat_template(
+        messages, tools=[TOOL], tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
     assert text == (
-        "<|im_start|>system\nBe brief.\n<tools>\n<tool>read: Read a file.\n- path* string\n- edits list of {old: string, mode: a|b}\n</tools><|im_end|>\n"
+        "<|im_start|>system\nBe brief.\n<tools>\n<tool>read: Read a file.\n- path* string\n"
+        "- edits list of {old: string, mode: a|b}\n</tools><|im_end|>\n"
         "<|im_start|>user\nRead a and b<|im_end|>\n<|im_start|>assistant\n"
-        '<tool_call>\n{"name": "read", "arguments": {"path": "a"}}\n</tool_call>\n<tool_call>\n{"name": "read", "arguments": {"path": "b"}}\n</tool_call><|im_end|>\n'
-        "<|im_start|>user\n<tool_response>\nA\n</tool_response>\n<tool_response>\nB\n</tool_response><|im_end|>\n<|im_start|>assistant\n")
+        '<tool_call>\n{"name": "read", "arguments": {"path": "a"}}\n</tool_call>\n'
+        '<tool_call>\n{"name": "read", "arguments": {"path": "b"}}\n</tool_call><|im_end|>\n'
+        "<|im_start|>user\n<tool_response>\nA\n</tool_response>\n<tool_response>\nB\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
 
 
 def test_a_message_can_be_continued(tokenizer: Any) -> None:
@@ -119,7 +165,10 @@ def test_a_message_can_be_continued(tokenizer: Any) -> None:
 
 
 def test_a_tool_without_parameters_renders() -> None:
-    tools: list[dict[str, Any]] = [{"type": "function", "function": {"name": "now"}}, {"name": "ping", "parameters": {"type": "object"}}]
+    tools: list[dict[str, Any]] = [
+        {"type": "function", "function": {"name": "now"}},
+        {"name": "ping", "parameters": {"type": "object"}},
+    ]
     text = Template().prompt([{"role": "user", "content": "x"}], tools)
     assert "<tool>now: \n<tool>ping: \n</tools>" in text
 
@@ -136,5 +185,7 @@ def test_it_remembers_a_name_and_stops(tokenizer: Any) -> None:
 
     model, wrapped = load(FOLDER)
     talk = Conversation("").user("My name is Zoë.").answer("Nice to meet you, Zoë!", "").user("What is my name?")
-    prompt = wrapped.apply_chat_template([m.as_dict() for m in talk.messages], add_generation_prompt=True, enable_thinking=False)
+    prompt = wrapped.apply_chat_template(
+        [m.as_dict() for m in talk.messages], add_generation_prompt=True, enable_thinking=False
+    )
     assert "Zoë" in generate(model, wrapped, prompt, max_tokens=40)
