@@ -60,7 +60,7 @@ def scaled(parts: dict[str, float]) -> Mixture:
 
 EARLY = scaled({"DRILL": 30, "RECALL": 30, "CHAT": 20, "TOOLS": 15, "MEMORY": 5})
 MIDDLE = scaled({"DRILL": 2, "RECALL": 16, "CHAT": 38, "TOOLS": 28, "MEMORY": 15, "SHORT_AGENT": 1.5})
-LATE = scaled({"DRILL": 1, "RECALL": 15, "CHAT": 36, "TOOLS": 29, "MEMORY": 15, "SHORT_AGENT": 2, "LONG": 1.6})
+LATE = scaled({"DRILL": 1, "RECALL": 15, "CHAT": 36, "TOOLS": 29, "MEMORY": 15, "SHORT_AGENT": 2, "LONG": 1.2})
 THINKING_SHARE = 0.14
 
 
