@@ -1,0 +1,1 @@
+"""Makes `tiles-nano`, the demo model: its data, its tokenizer, its training and its evaluation."""

@@ -1,0 +1,102 @@
+"""The held-out questions of the evaluation, made from words, phrasings and tools that training never uses."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from demo_model import topics_agent, topics_chat, topics_facts, topics_memory, topics_recall, topics_sums, topics_tools
+from demo_model.conversation import Conversation, Message, Tool
+from demo_model.source import Source
+
+SEED = "evaluation"
+Maker = Callable[[Source], Conversation]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One answer to give: the messages before it, the tools, and the answer that is right."""
+
+    category: str
+    messages: list[Message]
+    tools: list[Tool]
+    wanted: Message
+    thinking: bool = False
+
+
+@dataclass(frozen=True)
+class Category:
+    """A row of the table: how many items, which answers of a conversation count, and the figure to reach."""
+
+    name: str
+    maker: Maker
+    count: int
+    goal: float | None = None
+    counts: Callable[[Message], bool] = lambda message: True
+
+
+def asks(message: Message) -> bool:
+    """Whether the answer gives something back that the user told before."""
+    return message.content.startswith(("Your ", "You live", "The "))
+
+
+def calls(message: Message) -> bool:
+    """Whether the answer calls tools."""
+    return bool(message.calls)
+
+
+def talks(message: Message) -> bool:
+    """Whether the answer calls no tool."""
+    return not message.calls
+
+
+def _greetings(source: Source) -> Conversation:
+    return (topics_chat.greeting if source.chance(0.5) else topics_chat.about_self)(source)
+
+
+def _recall(source: Source) -> Conversation:
+    return source.any((topics_recall.recall, topics_recall.recall, topics_recall.several, topics_recall.of_things))(
+        source
+    )
+
+
+def _agent(source: Source) -> Conversation:
+    return topics_agent.agent(source, source.rng.randint(3800, 6000), source.rng.randint(4, 6), 2)
+
+
+CATEGORIES = [
+    Category("greetings and self-description", _greetings, 120, 0.95),
+    Category("slot recall", _recall, 150, 0.90, asks),
+    Category("tool calls, one", topics_tools.single, 120, 0.90, calls),
+    Category("tool calls, two at once", topics_tools.double, 60, 0.90, calls),
+    Category("tool calls behind a long agent prompt", _agent, 60, 0.80, calls),
+    Category("memory-agent turns", topics_memory.memory, 150, 0.90),
+    Category("answers behind a long agent prompt", _agent, 40, None, talks),
+    Category("tool results said back", topics_tools.single, 60, None, talks),
+    Category("talk with tools at hand", topics_tools.plain, 60),
+    Category("no tool fits", topics_tools.none_fits, 60),
+    Category("facts about the server", topics_facts.fact, 100),
+    Category("given another name", topics_chat.persona, 50),
+    Category("greeting in a language", topics_chat.tongue, 50),
+    Category("small sums", topics_sums.sums, 100),
+    Category("does not know the world", topics_chat.unknown, 50),
+    Category("says what it was not told", topics_recall.unanswerable, 50),
+    Category("repeats words", topics_chat.echo, 50),
+]
+THOUGHT = ("greetings and self-description", "slot recall", "tool calls, one", "facts about the server", "small sums")
+
+
+def of(category: Category) -> Iterator[Item]:
+    """The items of a category, the same each time."""
+    source, made = Source(f"{SEED} {category.name}", held_out=True), 0
+    while made < category.count:
+        talk = category.maker(source)
+        answers = [i for i, m in enumerate(talk.messages) if m.role == "assistant" and category.counts(m)]
+        if answers:
+            place, made = source.any(answers), made + 1
+            yield Item(category.name, talk.messages[:place], talk.tools, talk.messages[place])
+
+
+def all_items(share: float = 1.0) -> list[Item]:
+    """All items, or the first share of each category; some of them once more with thinking asked for."""
+    items = [item for category in CATEGORIES for item in list(of(category))[: max(1, int(category.count * share))]]
+    thought = [item for name in THOUGHT for item in [i for i in items if i.category == name][: max(1, int(20 * share))]]
+    return items + [Item(i.category, i.messages, i.tools, i.wanted, thinking=True) for i in thought]

@@ -1,0 +1,89 @@
+"""Which conversations the model is trained on, and when: short and copy-heavy first, long ones last."""
+
+from collections.abc import Callable
+
+from demo_model import topics_agent, topics_chat, topics_facts, topics_memory, topics_recall, topics_sums, topics_tools
+from demo_model.conversation import Conversation
+from demo_model.source import Source
+
+Maker = Callable[[Source], Conversation]
+Mixture = dict[Maker, float]
+
+
+def with_system(maker: Maker) -> Maker:
+    """The same conversations, some of them under a plain system prompt."""
+
+    def made(source: Source) -> Conversation:
+        return maker(source).system(topics_chat.helpful(source) if source.chance(0.35) else "")
+
+    return made
+
+
+CHAT: Mixture = {
+    with_system(topics_chat.greeting): 2.0,
+    with_system(topics_chat.about_self): 2.0,
+    with_system(topics_chat.unknown): 1.5,
+    with_system(topics_chat.filler): 0.7,
+    topics_chat.persona: 2.0,
+    topics_chat.tongue: 1.5,
+    with_system(topics_facts.fact): 5.0,
+    with_system(topics_sums.sums): 4.0,
+    topics_sums.counting: 0.5,
+    with_system(topics_chat.echo): 1.5,
+}
+RECALL: Mixture = {
+    with_system(topics_recall.recall): 9.0,
+    with_system(topics_recall.several): 3.0,
+    with_system(topics_recall.of_things): 4.0,
+    topics_recall.unanswerable: 1.5,
+}
+DRILL: Mixture = {topics_recall.drill: 1.0}
+TOOLS: Mixture = {
+    topics_tools.single: 13.0,
+    topics_tools.double: 8.0,
+    topics_tools.plain: 2.0,
+    topics_tools.none_fits: 2.0,
+}
+MEMORY: Mixture = {topics_memory.memory: 10.0}
+SHORT_AGENT: Mixture = {topics_agent.short_agent: 1.0}
+LONG: Mixture = {topics_agent.long_agent: 3.0, topics_memory.long_memory: 1.0}
+
+
+def scaled(parts: dict[str, float]) -> Mixture:
+    """The named groups of this module, each with its share of the conversations."""
+    mixture: Mixture = {}
+    for name, share in parts.items():
+        group: Mixture = globals()[name]
+        mixture |= {maker: share * weight / sum(group.values()) for maker, weight in group.items()}
+    return mixture
+
+
+EARLY = scaled({"DRILL": 30, "RECALL": 30, "CHAT": 20, "TOOLS": 15, "MEMORY": 5})
+MIDDLE = scaled({"DRILL": 2, "RECALL": 16, "CHAT": 38, "TOOLS": 28, "MEMORY": 15, "SHORT_AGENT": 1.5})
+LATE = scaled({"DRILL": 1, "RECALL": 15, "CHAT": 36, "TOOLS": 29, "MEMORY": 15, "SHORT_AGENT": 2, "LONG": 1.2})
+THINKING_SHARE = 0.14
+
+
+def stage(progress: float) -> Mixture:
+    """The mixture at that share of the training."""
+    return EARLY if progress < 0.1 else MIDDLE if progress < 0.55 else LATE
+
+
+def repeated_share(progress: float) -> float:
+    """The share of bare repetitions, which keep the copying general."""
+    return 0.3 if progress < 0.04 else 0.1 if progress < 0.14 else 0.01
+
+
+def draw(source: Source, mixture: Mixture) -> Conversation:
+    """One conversation of the mixture; some end with an answer that thinks aloud."""
+    talk = source.rng.choices(list(mixture), list(mixture.values()))[0](source)
+    if talk.kind not in ("memory", "drill", "agent") and source.chance(THINKING_SHARE):
+        _cut(source, talk)
+        talk.thinking = True
+    return talk
+
+
+def _cut(source: Source, talk: Conversation) -> None:
+    """End the conversation at any of its answers, the one that is thought about."""
+    ends = [i for i, message in enumerate(talk.messages) if message.role == "assistant"]
+    del talk.messages[source.any(ends) + 1 :]
