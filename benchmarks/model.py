@@ -9,7 +9,7 @@ from unittest import mock
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
-from app.services import demo
+from tests import tiny_model
 
 VOCABULARY = 4096
 BANNED = -100.0  # the logit bias of tokens that would end an answer early or open a thought or a tool call
@@ -42,7 +42,7 @@ class Model:
     @cached_property
     def logit_bias(self) -> dict[str, float]:
         """What lets every answer run to its length."""
-        ids = (self.tokenizer.token_to_id(token) for token in (*demo.SPECIAL, *demo.MARKUP))
+        ids = (self.tokenizer.token_to_id(token) for token in (*tiny_model.SPECIAL, *tiny_model.MARKUP))
         return {str(token): BANNED for token in ids}
 
 
@@ -59,8 +59,8 @@ def built(name: str, cache: Path) -> Model:
 
 def _build(size: Size, folder: Path) -> Path:
     # The demo's own text has pairs for about a thousand tokens only.
-    with mock.patch.object(demo, "TEXT", _english()):
-        demo.build(folder, vocab_size=VOCABULARY, layers=size.layers, hidden=size.hidden)
+    with mock.patch.object(tiny_model, "TEXT", _english()):
+        tiny_model.build(folder, vocab_size=VOCABULARY, layers=size.layers, hidden=size.hidden)
     _silence_bytes(Model(size.name, folder))
     return folder
 
@@ -83,4 +83,4 @@ def _english() -> str:
     """The reference of Python's own `help()`: half a million characters that every installation has."""
     from pydoc_data.topics import topics
 
-    return demo.TEXT + "\n".join(topics[name] for name in sorted(topics))
+    return tiny_model.TEXT + "\n".join(topics[name] for name in sorted(topics))

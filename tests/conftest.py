@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.services import demo
+from tests import tiny_model
 
 START_SECONDS = 60.0
 
@@ -145,7 +145,7 @@ def _answers(server: Server, ready: bool) -> bool:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model with random weights, a real tokenizer and a chat template."""
-    return demo.build(tmp_path_factory.mktemp("models") / "tiny")
+    return tiny_model.build(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")

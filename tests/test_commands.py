@@ -22,16 +22,17 @@ from app.commands.checks import Check, Patient
 from app.commands.doctor import CHECKS, doctor
 from app.commands.models import models
 from app.commands.pull import pull
-from app.services import catalog, demo, session
+from app.services import catalog, session
 from app.services.session import Session
 from app.settings import Settings
+from tests import tiny_model
 
 COMMANDS = ("models", "pull", "doctor")
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return demo.build(tmp_path_factory.mktemp("built") / "tiny", hidden=32, layers=1)
+    return tiny_model.build(tmp_path_factory.mktemp("built") / "tiny", hidden=32, layers=1)
 
 
 @pytest.fixture

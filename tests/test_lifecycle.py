@@ -14,14 +14,14 @@ from typing import Any
 import httpx
 import pytest
 
-from app.services import demo
+from tests import tiny_model
 from tests.conftest import Server, environment, free_port, running, wait_for
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second model."""
-    return demo.build(tmp_path_factory.mktemp("models") / "other", seed=7, layers=2)
+    return tiny_model.build(tmp_path_factory.mktemp("models") / "other", seed=7, layers=2)
 
 
 @pytest.fixture

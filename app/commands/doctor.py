@@ -75,6 +75,6 @@ def _patient(settings: Settings) -> Patient:
     if not candidates:
         return Patient(settings)
     try:
-        return Patient(settings, model=bootstrap.locate(candidates[0], settings))
+        return Patient(settings, model=bootstrap.locate(candidates[0]))
     except LoadFailed as error:
         return Patient(settings, problem=error.message)

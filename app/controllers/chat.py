@@ -57,7 +57,7 @@ _ANSWER = {
     "id": "chatcmpl-7d1f9c",
     "object": "chat.completion",
     "created": 1767225600,
-    "model": "tiles-demo",
+    "model": "tiles-nano",
     "system_fingerprint": "b1-tiles-0.1.0",
     "choices": [
         {
@@ -87,7 +87,7 @@ _ANSWER = {
     "tiles": {"finish": "end_token", "cache": {"cached_tokens": 0, "reason": "not_stored", "first_diff": None}},
 }
 _EVENTS = (
-    'data: {"id":"chatcmpl-7d1f9c","object":"chat.completion.chunk","created":1767225600,"model":"tiles-demo",'
+    'data: {"id":"chatcmpl-7d1f9c","object":"chat.completion.chunk","created":1767225600,"model":"tiles-nano",'
     '"system_fingerprint":"b1-tiles-0.1.0","choices":[{"index":0,"delta":{"content":"Oslo"},"finish_reason":null}]}'
     "\n\ndata: [DONE]\n\n"
 )

@@ -38,7 +38,7 @@ _HEAD = {
     "id": "cmpl-7d1f9c",
     "object": "text_completion",
     "created": 1767225600,
-    "model": "tiles-demo",
+    "model": "tiles-nano",
     "system_fingerprint": "b1-tiles-0.1.0",
 }
 _USAGE = {
@@ -54,7 +54,7 @@ _ANSWER = _HEAD | {
     "timings": _TIMINGS,
 }
 _EVENTS = (
-    'data: {"id":"cmpl-7d1f9c","object":"text_completion","created":1767225600,"model":"tiles-demo",'
+    'data: {"id":"cmpl-7d1f9c","object":"text_completion","created":1767225600,"model":"tiles-nano",'
     '"system_fingerprint":"b1-tiles-0.1.0","choices":[{"text":" jumps","index":0,"logprobs":null,'
     '"finish_reason":null}]}\n\ndata: [DONE]\n\n'
 )
@@ -64,7 +64,7 @@ _NATIVE_ANSWER = {
     "tokens": [],
     "id_slot": -1,
     "stop": True,
-    "model": "tiles-demo",
+    "model": "tiles-nano",
     "tokens_predicted": 8,
     "tokens_evaluated": 10,
     "generation_settings": {"temperature": 0.8, "top_k": 40, "n_predict": 16, "stop": []},

@@ -10,7 +10,7 @@ from app.dto.health import Health, Pong
 from app.services.errors import Unavailable
 from app.services.model_service import ModelService
 
-_HEALTHY = {"status": "ok", "tiles": True, "model_loaded": True, "model": "tiles-demo"}
+_HEALTHY = {"status": "ok", "tiles": True, "model_loaded": True, "model": "tiles-nano"}
 _LOADING = Unavailable("Loading model", code="loading")
 
 

@@ -56,7 +56,7 @@ _ANSWER = {
     "id": "msg_7d1f9c",
     "type": "message",
     "role": "assistant",
-    "model": "tiles-demo",
+    "model": "tiles-nano",
     "content": [{"type": "text", "text": "The capital of Norway is Oslo."}],
     "stop_reason": "end_turn",
     "stop_sequence": None,

@@ -10,12 +10,12 @@ from app.services.errors import NotFound, Unavailable
 from app.services.model_service import ModelService
 
 _ROW = {
-    "id": "tiles-demo",
+    "id": "tiles-nano",
     "object": "model",
     "created": 1767225600,
     "owned_by": "tiles",
     "in_cache": True,
-    "path": "/home/ada/.tiles/server/models/tiles-demo",
+    "path": "/home/ada/.tiles/server/models/tiles-nano",
     "status": {"value": "loaded"},
     "aliases": [],
     "tags": [],
@@ -31,7 +31,7 @@ _ROW = {
     },
 }
 _LOADING = Unavailable("Loading model", code="loading")
-_UNKNOWN = NotFound("There is no model 'x' here; there is 'tiles-demo'", param="model", code="model_not_found")
+_UNKNOWN = NotFound("There is no model 'x' here; there is 'tiles-nano'", param="model", code="model_not_found")
 
 
 class ModelsController(Controller):

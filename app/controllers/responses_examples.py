@@ -37,7 +37,7 @@ ANSWER = {
     "incomplete_details": None,
     "instructions": None,
     "max_output_tokens": 128,
-    "model": "tiles-demo",
+    "model": "tiles-nano",
     "output": [
         {
             "type": "message",

@@ -1,16 +1,18 @@
 """What to load at start: the flags, else the session file, else the bootstrap variables."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import structlog
 
-from app.services import catalog, demo, session
+from app.services import catalog, session
 from app.services.catalog import ModelFolder
-from app.services.errors import LoadFailed
 from app.services.session import Session
 from app.settings import Settings
 
+DEMO = "tiles-nano"
+DEMO_FOLDER = Path(__file__).parents[1] / "tiles_nano"
 DEFAULT_SYSTEM_PROMPT = "You are a helpful assistant."
 
 log = structlog.get_logger(__name__)
@@ -30,18 +32,15 @@ def candidates(settings: Settings) -> list[Candidate]:
     if settings.model:
         return [Candidate("flag", Session(settings.model))]
     if settings.demo:
-        return [Candidate("demo", Session("tiles-demo"))]
+        return [Candidate("demo", Session(DEMO))]
     return [found for found in (_from_session_file(settings), _from_variables(settings)) if found]
 
 
-def locate(candidate: Candidate, settings: Settings) -> ModelFolder:
-    """Find and check the folder of a candidate; the demo model is built when missing. Raises LoadFailed."""
-    if candidate.source != "demo":
-        return catalog.resolve(candidate.session.model, candidate.session.model_cache_path)
-    try:
-        return catalog.inspect(demo.folder(settings.data_dir), candidate.session.model)
-    except OSError as error:
-        raise LoadFailed(f"The demo model cannot be built in {settings.data_dir}: {error.strerror}.") from error
+def locate(candidate: Candidate) -> ModelFolder:
+    """Find and check the folder of a candidate. Raises LoadFailed."""
+    if candidate.source == "demo":
+        return catalog.inspect(DEMO_FOLDER, DEMO)
+    return catalog.resolve(candidate.session.model, candidate.session.model_cache_path)
 
 
 def _from_session_file(settings: Settings) -> Candidate | None:

@@ -235,7 +235,7 @@ class ModelService:
         async with self._one_at_a_time:
             for candidate in candidates:
                 try:
-                    await self._load(candidate.session, partial(bootstrap.locate, candidate, self._settings))
+                    await self._load(candidate.session, partial(bootstrap.locate, candidate))
                 except LoadFailed as error:
                     log.warning("load failed", source=candidate.source, error=error.message)
                     continue

@@ -4,11 +4,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from app.services import demo, session
+from app.services import session
 from app.services.bootstrap import Candidate, candidates, locate
 from app.services.errors import LoadFailed
 from app.services.session import Session
 from app.settings import Settings
+from tests import tiny_model
 
 SAVED = Session("saved", "/saved", "/memory", "Be kind.")
 VARIABLES = {"bootstrap_model": "boot", "bootstrap_model_cache_path": "/nowhere/boot"}
@@ -31,7 +32,7 @@ def test_a_model_that_is_asked_for_is_alone(saved: Path) -> None:
 
 
 def test_the_demo_is_alone(saved: Path) -> None:
-    assert candidates(settings(saved, demo=True, **VARIABLES)) == [Candidate("demo", Session("tiles-demo"))]
+    assert candidates(settings(saved, demo=True, **VARIABLES)) == [Candidate("demo", Session("tiles-nano"))]
 
 
 def test_the_session_comes_before_the_variables(saved: Path) -> None:
@@ -81,24 +82,17 @@ def test_half_of_the_variables_is_a_warning_that_names_the_other(
 
 
 def test_a_candidate_is_located_where_it_says(tmp_path: Path) -> None:
-    folder = demo.build(tmp_path / "tiny", hidden=32, layers=1)
+    folder = tiny_model.build(tmp_path / "tiny", hidden=32, layers=1)
     there = Candidate("session", Session("mine", str(folder)))
-    assert (locate(there, settings(tmp_path)).id, locate(there, settings(tmp_path)).path) == ("mine", folder)
-    assert locate(Candidate("flag", Session(str(folder))), settings(tmp_path)).id == "tiny"
+    assert (locate(there).id, locate(there).path) == ("mine", folder)
+    assert locate(Candidate("flag", Session(str(folder)))).id == "tiny"
 
 
 def test_a_candidate_without_a_folder_fails_in_words(tmp_path: Path) -> None:
     with pytest.raises(LoadFailed, match="/nowhere/boot does not exist"):
-        locate(Candidate("bootstrap", BOOT), settings(tmp_path))
+        locate(Candidate("bootstrap", BOOT))
 
 
-def test_the_demo_is_located_by_making_it(tmp_path: Path) -> None:
+def test_the_demo_comes_with_the_package(tmp_path: Path) -> None:
     (candidate,) = candidates(settings(tmp_path, demo=True))
-    assert not (tmp_path / "data").exists()
-    assert locate(candidate, settings(tmp_path)).id == "tiles-demo"
-
-
-def test_a_demo_that_cannot_be_made_fails_in_words(tmp_path: Path) -> None:
-    (tmp_path / "data").touch()
-    with pytest.raises(LoadFailed, match="demo model cannot be built"):
-        locate(Candidate("demo", Session("tiles-demo")), settings(tmp_path))
+    assert locate(candidate).id == "tiles-nano"

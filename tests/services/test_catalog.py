@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from app.services import catalog, demo
+from app.services import catalog
 from app.services.errors import LoadFailed
 from app.services.hub import hugging_face_cache
+from tests import tiny_model
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return demo.build(tmp_path_factory.mktemp("built") / "tiny", hidden=32, layers=1)
+    return tiny_model.build(tmp_path_factory.mktemp("built") / "tiny", hidden=32, layers=1)
 
 
 @pytest.fixture

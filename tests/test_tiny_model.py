@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from app.services import demo
+from tests import tiny_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return demo.build(tmp_path_factory.mktemp("models") / "tiny")
+    return tiny_model.build(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def test_mlx_lm_loads_it_and_generates(model: Path) -> None:
@@ -36,20 +36,20 @@ def test_every_token_of_the_network_is_one_of_the_tokenizer(model: Path) -> None
 
 
 def test_the_same_seed_gives_the_same_files(model: Path, tmp_path: Path) -> None:
-    again = demo.build(tmp_path / "again")
+    again = tiny_model.build(tmp_path / "again")
     assert {path.name: path.read_bytes() for path in model.iterdir()} == {
         path.name: path.read_bytes() for path in again.iterdir()
     }
 
 
 def test_another_seed_gives_other_weights(model: Path, tmp_path: Path) -> None:
-    other = demo.build(tmp_path / "other", seed=1)
+    other = tiny_model.build(tmp_path / "other", seed=1)
     assert (other / "model.safetensors").read_bytes() != (model / "model.safetensors").read_bytes()
 
 
 def test_a_model_that_is_there_stays_as_it_is(model: Path) -> None:
     before = (model / "model.safetensors").stat()
-    demo.build(model, seed=2)
+    tiny_model.build(model, seed=2)
     assert (model / "model.safetensors").stat() == before
 
 
@@ -57,25 +57,17 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(demo, "_write_weights", full)
+    monkeypatch.setattr(tiny_model, "_write_weights", full)
     with pytest.raises(OSError, match="no space left"):
-        demo.build(tmp_path / "tiny")
+        tiny_model.build(tmp_path / "tiny")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_second_of_two_builders_takes_the_model_of_the_first(tmp_path: Path) -> None:
-    first, second = demo.build(tmp_path / "first"), demo.build(tmp_path / "second", seed=1)
+    first, second = tiny_model.build(tmp_path / "first"), tiny_model.build(tmp_path / "second", seed=1)
     weights = (first / "model.safetensors").read_bytes()
-    demo._put(second, first)
+    tiny_model._put(second, first)
     assert (first / "model.safetensors").read_bytes() == weights
-
-
-def test_the_demo_folder_is_built_once_and_for_its_owner_alone(tmp_path: Path) -> None:
-    made = demo.folder(tmp_path / "data")
-    assert (made / "config.json").exists()
-    assert demo.folder(tmp_path / "data") == made
-    if made.is_relative_to(tmp_path):
-        assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
 
 
 def render(model: Path, **variables: object) -> str:

@@ -1,4 +1,4 @@
-"""A tiny model folder of random weights with a real tokenizer and chat template, for --demo and for the tests."""
+"""A tiny model folder of random weights with a real tokenizer and chat template, for the tests."""
 
 import json
 import shutil
@@ -13,15 +13,6 @@ if TYPE_CHECKING:
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 MARKUP = ("<think>", "</think>", "<tool_call>", "</tool_call>")
 HEAD_DIM = 16
-
-
-def folder(data_dir: Path) -> Path:
-    """Give the folder of the demo model: the one in the package, else one built under `data_dir` when missing."""
-    packaged = Path(__file__).parent.parent / "tiles_nano"
-    if (packaged / "config.json").exists():
-        return packaged
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return build(data_dir / "models" / "tiles-demo")
 
 
 def build(
