@@ -67,7 +67,7 @@ def prompts(items: list[Item], tokenizer: Any, template: Template) -> list[list[
     ]
 
 
-def answers(folder: Path, items: list[Item], rows: int = 16, limit: int = 220) -> list[Outcome]:
+def answers(folder: Path, items: list[Item], rows: int = 16, limit: int = 160) -> list[Outcome]:
     """Greedy answers, in batches of like length."""
     model, tokenizer = load(folder)
     ids = prompts(items, tokenizer, Template(folder))
