@@ -55,6 +55,13 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
+@nox.session(name="demo-eval")
+def demo_eval(session: nox.Session) -> None:
+    """Ask the demo model what it never saw: nox -s demo-eval -- --share 0.2."""
+    install(session)
+    session.run("python", "-m", "demo_model.evaluate", *session.posargs)
+
+
 @nox.session
 def serve(session: nox.Session) -> None:
     """Run the server: nox -s serve -- --demo."""
