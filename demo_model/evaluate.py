@@ -6,7 +6,7 @@ import ctypes
 import importlib
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,36 +67,36 @@ def prompts(items: list[Item], tokenizer: Any, template: Template) -> list[list[
     ]
 
 
-def answers(folder: Path, items: list[Item], rows: int = 16, limit: int = 160) -> list[Outcome]:
-    """Greedy answers, in batches of like length."""
+def answers(folder: Path, items: list[Item], limit: int = 160) -> list[Outcome]:
+    """Greedy answers; prompts of like length run together, and a row that ends makes room for the next."""
     model, tokenizer = load(folder)
     ids = prompts(items, tokenizer, Template(folder))
-    outcomes: list[Outcome] = []
     order = sorted(range(len(items)), key=lambda i: len(ids[i]))
-    for start in range(0, len(order), rows):
-        part = order[start : start + rows]
-        made = generated(model, tokenizer, [ids[i] for i in part], limit)
-        outcomes += [Outcome(items[i], text, ended) for i, (text, ended) in zip(part, made, strict=True)]
-        _progress(len(outcomes), len(items))
-    return outcomes
-
-
-def generated(model: Any, tokenizer: Any, batch: list[list[int]], limit: int) -> list[tuple[str, bool]]:
-    """The greedy answer to each prompt, without its end token, and whether it ended by itself."""
-    generator_class = importlib.import_module("mlx_lm.generate").BatchGenerator
-    generator = generator_class(
-        model, stop_tokens=[[t] for t in tokenizer.eos_token_ids], completion_batch_size=len(batch)
+    generator = importlib.import_module("mlx_lm.generate").BatchGenerator(
+        model,
+        stop_tokens=[[t] for t in tokenizer.eos_token_ids],
+        completion_batch_size=16,
+        prefill_batch_size=4,
+        prefill_step_size=256,
     )
-    tokens: dict[int, list[int]] = {uid: [] for uid in generator.insert(batch, max_tokens=[limit] * len(batch))}
-    ended: dict[int, bool] = {}
-    while len(ended) < len(tokens):
+    uids = generator.insert([ids[i] for i in order], max_tokens=[limit] * len(order))
+    made = generated(generator, len(order))
+    generator.close()
+    return [Outcome(items[i], tokenizer.decode(made[u][0]), made[u][1]) for i, u in zip(order, uids, strict=True)]
+
+
+def generated(generator: Any, count: int) -> dict[int, tuple[list[int], bool]]:
+    """For each row its tokens without the end token, and whether it ended by itself."""
+    tokens: dict[int, list[int]] = defaultdict(list)
+    done: dict[int, tuple[list[int], bool]] = {}
+    while len(done) < count:
         for response in generator.next()[1]:
-            if response.finish_reason:
-                ended[response.uid] = response.finish_reason == "stop"
             if response.finish_reason != "stop":
                 tokens[response.uid].append(response.token)
-    generator.close()
-    return [(tokenizer.decode(tokens[uid]), ended[uid]) for uid in tokens]
+            if response.finish_reason:
+                done[response.uid] = tokens[response.uid], response.finish_reason == "stop"
+                _progress(len(done), count)
+    return done
 
 
 def _progress(done: int, total: int) -> None:
