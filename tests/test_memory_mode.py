@@ -369,6 +369,7 @@ def test_a_memory_folder_that_went_away_is_made_again(remembering: Remembering) 
     assert (remembering.server.home / "away").is_dir()
 
 
+@pytest.mark.slow
 def test_a_late_error_is_a_chunk_and_the_end_mark_and_a_restart_brings_the_conversation_back(
     remembering: Remembering,
 ) -> None:
