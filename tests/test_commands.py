@@ -181,7 +181,7 @@ def test_pull_refuses_what_is_no_mlx_model_before_it_downloads(hub: Path, home: 
 
 
 def test_pull_refuses_what_does_not_fit(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulling, "_free_bytes", lambda _: 1000)
+    monkeypatch.setattr(pulling, "free_bytes", lambda _: 1000)
     assert "needs" in error_of(run(pull, "org/tiny"))
 
 

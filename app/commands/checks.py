@@ -125,7 +125,7 @@ def memory(patient: Patient) -> Check:
 
 def disk(patient: Patient) -> Check:
     """Look for free disk where the server keeps things and where models are downloaded."""
-    free = {place: _free_bytes(place) for place in (patient.settings.data_dir, hugging_face_cache())}
+    free = {place: free_bytes(place) for place in (patient.settings.data_dir, hugging_face_cache())}
     detail = ", ".join(f"{decimal(size)} free for {place}" for place, size in free.items())
     if min(free.values()) < SCARCE_DISK:
         return Check("Disk", "warning", detail, f"Make room: a model takes {decimal(SCARCE_DISK)} and more.")
@@ -206,7 +206,8 @@ def _nearest(path: Path) -> Path:
     return next((place for place in (path, *path.parents) if place.exists()), Path("/"))
 
 
-def _free_bytes(place: Path) -> int:
+def free_bytes(place: Path) -> int:
+    """Bytes that are free where a folder is or will be."""
     return shutil.disk_usage(_nearest(place)).free
 
 

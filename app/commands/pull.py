@@ -1,7 +1,6 @@
 """`tiles-server pull`: download a model into the Hugging Face cache."""
 
 import os
-import shutil
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.filesize import decimal
 
+from app.commands.checks import free_bytes
 from app.services import catalog
 from app.services.catalog import ModelFolder
 from app.services.errors import LoadFailed
@@ -72,18 +72,12 @@ def _check(info: "ModelInfo", hub: Path) -> None:
         raise click.ClickException(f"{info.id} has no MLX model: config.json and {WEIGHTS} are needed.")
     here = hub / entry_name(info.id) / "snapshots" / (info.sha or "")
     missing = sum(size for name, size in sizes.items() if not (here / name).exists())
-    if missing > (free := _free_bytes(hub)):
+    if missing > (free := free_bytes(hub)):
         raise click.ClickException(f"{info.id} needs {decimal(missing)} more, and {hub} has {decimal(free)} free.")
 
 
 def _is_wanted(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in PATTERNS)
-
-
-def _free_bytes(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def _reason(repo_id: str, error: Exception) -> str:

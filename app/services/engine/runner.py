@@ -70,11 +70,6 @@ class Runner:
         self._end([row for row in self._batch.rows if row.generation is generation])
         self._live = {row for row in self._live if row.generation is not generation}
 
-    @property
-    def waiting(self) -> int:
-        """How many requests wait for a place."""
-        return len(self._waiting)
-
     def forget(self) -> None:
         """Empty the prefix cache."""
         self._prefixes.clear()
