@@ -38,6 +38,8 @@ class Generating(RequestBody):
     top_p: float | None = Field(default=None, ge=0, le=1)
     top_k: int | None = Field(default=None, ge=-1, lt=2**31)
     min_p: float | None = Field(default=None, ge=0, le=1)
+    xtc_probability: float = Field(default=0.0, ge=0, le=1)
+    xtc_threshold: float = Field(default=0.1, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
     stop: str | list[str] | None = None
     presence_penalty: float = Field(default=0.0, ge=-100, le=100)
@@ -100,6 +102,8 @@ class Generating(RequestBody):
             top_k=None if self.top_k is None else max(0, self.top_k),
             top_p=self.top_p,
             min_p=self.min_p,
+            xtc_probability=self.xtc_probability,
+            xtc_threshold=self.xtc_threshold,
             seed=None if self.seed == -1 else self.seed,
             repetition_penalty=1.0 if off else repetition,
             presence_penalty=0.0 if off else self.presence_penalty,

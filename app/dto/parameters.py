@@ -46,6 +46,8 @@ _SAMPLED = _honoured(
     top_p="0 to 1",
     top_k="0 or -1 keeps all",
     min_p="0 to 1",
+    xtc_probability="how often all but the least likely of the tokens over the threshold are left out; 0 is never",
+    xtc_threshold="over 0.5 is never",
     seed="same seed, same answer, alone or beside others",
     stop="a string or a list; the string itself is never sent",
     presence_penalty="counts the whole answer",
@@ -82,7 +84,7 @@ _WITHOUT_EFFECT = (
         *("samplers", "typ_p", "typical_p", "top_n_sigma", "dynatemp_range", "dynatemp_exponent"),
         *("mirostat", "mirostat_tau", "mirostat_eta", "adaptive_target", "adaptive_decay", "min_keep"),
         *("dry_multiplier", "dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers"),
-        *("xtc_threshold", "n_keep", "n_discard", "t_max_predict_ms", "n_indent"),
+        *("n_keep", "n_discard", "t_max_predict_ms", "n_indent"),
     ),
 )
 
@@ -116,7 +118,6 @@ CHAT: tuple[Parameter, ...] = (
     *_WITHOUT_EFFECT,
     _refused("n_probs", "is not supported yet", 0),
     _refused("parallel_tool_calls", "of false cannot be enforced yet", True),
-    _refused("xtc_probability", "is not supported yet", 0, 0.0),
     _refused("service_tier", "other than auto and default does not exist here", "auto", "default"),
     _refused("modalities", "other than text are not supported", ["text"]),
     _refused("audio", "is not supported"),
@@ -129,7 +130,6 @@ CHAT: tuple[Parameter, ...] = (
 
 _TEXT_ONLY = (
     _refused("response_format", "belongs to chat completions; use json_schema, grammar, regex or choice"),
-    _refused("xtc_probability", "is not supported yet", 0, 0.0),
     _refused("lora", "is not supported yet", []),
 )
 _PROMPT = "a string, token ids, both mixed, or {prompt_string}; a list of strings or of lists is several prompts"

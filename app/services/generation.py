@@ -44,13 +44,16 @@ class Message:
 class Sampling:
     """How the next token is chosen. None means the model's own default.
 
-    The order is that of llama.cpp: penalties and bias on the logits, then top_k, top_p, min_p, temperature.
+    The order is that of llama.cpp: penalties and bias on the logits, then top_k, top_p, min_p, XTC,
+    temperature.
     """
 
     temperature: float | None = None
     top_k: int | None = None  # 0 keeps all
     top_p: float | None = None
     min_p: float | None = None
+    xtc_probability: float = 0.0  # how often all but the least of the tokens over the threshold are left out
+    xtc_threshold: float = 0.1
     seed: int | None = None  # None draws one, so equal prompts differ
     repetition_penalty: float | None = None  # divides positive logits, multiplies negative ones; 1 is off
     presence_penalty: float = 0.0

@@ -60,6 +60,8 @@ def test_every_sampling_parameter_arrives() -> None:
         top_k=7,
         top_p=0.9,
         min_p=0.1,
+        xtc_probability=0.4,
+        xtc_threshold=0.2,
         seed=-5,
         repetition_penalty=1.2,
         presence_penalty=0.3,
@@ -67,7 +69,7 @@ def test_every_sampling_parameter_arrives() -> None:
         repeat_last_n=64,
         logit_bias={"5": -100, "6": 2.5},
     )
-    assert asked.sampling == Sampling(0.5, 7, 0.9, 0.1, -5, 1.2, 0.3, 0.4, 64, {5: -100.0, 6: 2.5})
+    assert asked.sampling == Sampling(0.5, 7, 0.9, 0.1, 0.4, 0.2, -5, 1.2, 0.3, 0.4, 64, {5: -100.0, 6: 2.5})
 
 
 @pytest.mark.parametrize(

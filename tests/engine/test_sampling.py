@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from app.services.engine.sampling import Choice, Noise, Sampler
 
 import mlx.core as mx  # isort: skip  # after the fast BLAS
+from mlx_lm.sample_utils import apply_xtc  # isort: skip
 
 VOCABULARY = 50
 RNG = np.random.default_rng(1)
@@ -49,7 +50,7 @@ def adjusted(logits: Any, choice: Choice, answer: list[int]) -> Any:
 
 
 def allowed(row: Any, choice: Choice) -> set[int]:
-    """The tokens that top_k, top_p and min_p leave, in that order."""
+    """The tokens that top_k, top_p and min_p leave, in that order; of them XTC may take some more."""
     order = np.argsort(-row, kind="stable")
     kept = order[: choice.top_k or None]
     values = row[kept]
@@ -70,6 +71,9 @@ CHOICES = st.builds(
     top_k=st.sampled_from([0, 1, 2, 5, 49, 50, 1000]),
     top_p=st.sampled_from([0.0, 0.2, 0.7, 0.95, 1.0]),
     min_p=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+    xtc_probability=st.sampled_from([0.0, 0.0, 0.5, 1.0]),
+    xtc_threshold=st.sampled_from([0.02, 0.1, 0.6]),
+    xtc_spared=st.sampled_from([frozenset(), frozenset({0, 3, 60})]),
     seed=st.integers(0, 2**64 - 1),
     repetition_penalty=st.sampled_from([1.0, 0.5, 1.5]),
     presence_penalty=st.sampled_from([0.0, 1.0, -1.0]),
@@ -235,3 +239,42 @@ def test_a_very_low_temperature_takes_the_likeliest(temperature: float, more: di
         logits = logits_of(3, seed=5) + np.float32(offset)
         drawn = draw([Choice(temperature=temperature, seed=4, **more)] * 3, logits)
         assert drawn == logits.argmax(axis=1).tolist()
+
+
+def excluded(row: Any, choice: Choice) -> set[int]:
+    """The tokens that XTC leaves out where it strikes, in mlx-lm's own words."""
+    kept = sorted(allowed(row.astype(np.float64), choice))
+    masked = np.full(row.shape, -np.inf, dtype=np.float32)
+    masked[kept] = row[kept]
+    left = apply_xtc(mx.array(masked)[None], 1.0, choice.xtc_threshold, list(choice.xtc_spared))
+    return {token for token in kept if np.isinf(np.array(left)[0, token])}
+
+
+@pytest.mark.parametrize("spared", [frozenset(), frozenset({1, 2, 3, 4, 5, 6, 7})])
+@pytest.mark.parametrize("more", [{}, {"top_k": 9}, {"top_p": 0.9}, {"min_p": 0.05}])
+def test_xtc_leaves_out_what_mlx_lm_would_and_as_often_as_asked(spared: frozenset[int], more: dict[str, Any]) -> None:
+    row = logits_of(1, seed=3)[0]
+    asked = Choice(temperature=1.0, xtc_threshold=0.04, xtc_spared=spared, **more)
+    out = excluded(row, asked)
+    assert len(out) > 1
+    rows = 1000
+    drawn = {}
+    for probability in (0.0, 0.4, 1.0):
+        choices = [replace(asked, xtc_probability=probability, seed=seed) for seed in range(rows)]
+        drawn[probability] = draw(choices, np.tile(row, (rows, 1)))
+    assert not out & set(drawn[1.0])
+    struck = sum(one != other for one, other in zip(drawn[0.4], drawn[0.0], strict=True))
+    could = sum(one in out for one in drawn[0.0])
+    assert abs(struck - 0.4 * could) < 5 * np.sqrt(0.24 * could)
+    assert all(one in (never, always) for one, never, always in zip(*(drawn[p] for p in (0.4, 0.0, 1.0)), strict=True))
+
+
+def test_xtc_always_leaves_something_and_greed_does_not_know_it() -> None:
+    peak = np.array([[9.0, 0.0, 0.0, 0.0]], dtype=np.float32)
+    for threshold in (0.0, 0.1, 0.5, 0.6):
+        choice = Choice(temperature=1.0, xtc_probability=1.0, xtc_threshold=threshold)
+        choices = [replace(choice, seed=seed) for seed in range(9)]
+        drawn = draw(choices, np.tile(peak, (9, 1)))
+        assert all(0 <= token < 4 for token in drawn)
+        assert (0 in drawn) == (threshold > 0.0)
+    assert draw([Choice(xtc_probability=1.0, xtc_threshold=0.0)], peak) == [0]

@@ -64,6 +64,7 @@ class LoadedModel:
         self._think_end = prompts.tokenize(markup.think_end or "")
         self._close_thought = prompts.tokenize(f"\n{markup.think_end}\n\n") if markup.think_end else []
         self._blank = [tokens[0] for text in ("\n", "\n\n") if len(tokens := prompts.tokenize(text)) == 1]
+        self._spared = facts.end_tokens | frozenset(prompts.tokenize("\n"))
 
     def prepare(self, request: GenerationRequest) -> Prompt:
         """Check what depends on the model and build the prompt. Raises InvalidRequest or PromptTooLong."""
@@ -115,7 +116,7 @@ class LoadedModel:
             prompt=prompt.tokens,
             max_tokens=max_tokens,
             room=room,
-            choice=choice(request.sampling, self.facts.defaults, place),
+            choice=choice(request.sampling, self.facts.defaults, place, self._spared),
             speech=self._speech(prompt, request),
             detokenizer=self._detokenizer(),
             end_tokens=frozenset() if free else self.facts.end_tokens,
@@ -195,9 +196,10 @@ def _prefixes(facts: ModelFacts, limits: Limits) -> PrefixCache:
         return PrefixCache(cache_bytes)
 
 
-def choice(asked: Sampling, default: Sampling, place: int = 0) -> Choice:
+def choice(asked: Sampling, default: Sampling, place: int = 0, spared: frozenset[int] = frozenset()) -> Choice:
     """Decide every value: what was asked, else the model's own; a seed that was not asked for is drawn.
 
+    `spared` are tokens that XTC never leaves out: without them no answer would end, and no line.
     Several answers to one request differ by their place; the first is what a single one would be.
     """
     temperature = _first(asked.temperature, default.temperature, 0.0)
@@ -206,6 +208,9 @@ def choice(asked: Sampling, default: Sampling, place: int = 0) -> Choice:
         top_k=int(_first(asked.top_k, default.top_k, 0)),
         top_p=_first(asked.top_p, default.top_p, 1.0),
         min_p=_first(asked.min_p, default.min_p, 0.0),
+        xtc_probability=asked.xtc_probability,
+        xtc_threshold=asked.xtc_threshold,
+        xtc_spared=spared if asked.xtc_probability > 0 else frozenset(),
         seed=secrets.randbits(64) if asked.seed is None else (asked.seed ^ place * _GOLDEN) & (2**64 - 1),
         repetition_penalty=_first(asked.repetition_penalty, default.repetition_penalty, 1.0),
         presence_penalty=asked.presence_penalty,

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 _FEW = 256  # candidates up to which a partial sort pays
+_COIN = 2**32 - 1  # no token's id: what a row tosses besides its draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,9 @@ class Choice:
     top_k: int = 0  # 0 keeps all
     top_p: float = 1.0
     min_p: float = 0.0
+    xtc_probability: float = 0.0  # how often all but the least of the likely tokens are left out
+    xtc_threshold: float = 0.1  # how likely a token has to be for that
+    xtc_spared: frozenset[int] = frozenset()  # tokens that are never left out so
     seed: int = 0  # 64 bits
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
@@ -157,7 +161,7 @@ def _counts(
 
 
 class _Draw:
-    """Draws from what top_k, top_p and min_p leave, in that order, at the row's temperature."""
+    """Draws from what top_k, top_p, min_p and XTC leave, in that order, at the row's temperature."""
 
     def __init__(self, choices: Sequence[Choice], positions: Sequence[int], vocabulary: int) -> None:
         drawing = [choice for choice in choices if not choice.greedy]
@@ -170,6 +174,7 @@ class _Draw:
         self._top_p = _column([choice.top_p for choice in choices])
         self._floor = _column([np.log(choice.min_p) if choice.min_p > 0 else -np.inf for choice in choices])
         self._noise = Noise([choice.seed for choice in choices], positions)
+        self._xtc = _Xtc(choices, vocabulary) if any(choice.xtc_probability > 0 for choice in drawing) else None
 
     def __call__(self, logits: mx.array) -> mx.array:
         ids, values = self._candidates(logits)
@@ -181,6 +186,9 @@ class _Draw:
         if self._cuts_mass:
             mass = mx.softmax(values, axis=-1)
             kept = kept & (mx.cumsum(mass, axis=-1) - mass < self._top_p)
+        if self._xtc is not None:
+            coin = self._noise.uniform(mx.array([[_COIN]], dtype=mx.uint32))
+            kept = kept & self._xtc(ids, mx.where(kept, values, -mx.inf), coin)
         scores = mx.where(kept, values / self._temperature + self._noise(ids), -mx.inf)
         best = mx.argmax(scores, axis=-1)
         return mx.take_along_axis(ids, best[:, None], axis=-1)[:, 0]
@@ -202,6 +210,28 @@ class _Draw:
         return ids, mx.take_along_axis(logits, ids, axis=-1)
 
 
+class _Xtc:
+    """Exclude Top Choices, as mlx-lm has it: now and then a row does without its most likely tokens.
+
+    Of the tokens over the threshold the least likely one stays, so something always does.
+    """
+
+    def __init__(self, choices: Sequence[Choice], vocabulary: int) -> None:
+        self._probability = _column([choice.xtc_probability for choice in choices])
+        self._threshold = _column([choice.xtc_threshold for choice in choices])
+        spared = np.zeros((len(choices), vocabulary), dtype=bool)
+        for row, choice in enumerate(choices):
+            spared[row, [token for token in choice.xtc_spared if token < vocabulary]] = True
+        self._spared = mx.array(spared)
+
+    def __call__(self, ids: mx.array, values: mx.array, coin: mx.array) -> mx.array:
+        """Say which candidates (rows, width) stay; `coin` (rows, 1) is from 0 to 1."""
+        likely = mx.softmax(values, axis=-1)
+        least = mx.min(mx.where(likely > self._threshold, likely, mx.inf), axis=-1, keepdims=True)
+        spared = mx.take_along_axis(self._spared, ids, axis=-1)
+        return (likely <= least) | spared | (coin >= self._probability)
+
+
 class Noise:
     """Gumbel noise (rows, candidates) as a hash of seed, position and token id; each call is the next position."""
 
@@ -213,11 +243,15 @@ class Noise:
 
     def __call__(self, ids: mx.array) -> mx.array:
         """Give the noise of token ids (rows, candidates) and move on."""
-        key = _mix(self._seed ^ _mix(self._position * 0x85EBCA6B + 1))
+        uniform = self.uniform(ids)
         self._position = self._position + 1
-        bits = _mix(_mix(ids.astype(mx.uint32) * 0x9E3779B1 ^ key) + key)
-        uniform = (bits >> 8).astype(mx.float32) * 2**-24 + 2**-25
         return -mx.log(-mx.log(uniform))
+
+    def uniform(self, ids: mx.array) -> mx.array:
+        """Give what the noise of ids (rows or 1, any) is made of, over 0 and below 1, and stay at this position."""
+        key = _mix(self._seed ^ _mix(self._position * 0x85EBCA6B + 1))
+        bits = _mix(_mix(ids.astype(mx.uint32) * 0x9E3779B1 ^ key) + key)
+        return (bits >> 8).astype(mx.float32) * 2**-24 + 2**-25
 
 
 def _mix(word: mx.array) -> mx.array:
