@@ -218,10 +218,11 @@ class ModelService:
             generation.fail(error)
 
     async def _watch(self) -> None:
-        """Notice a step that does not return; sleeps while there is nothing to watch."""
+        """Notice a step that does not return, or does so at last; sleeps while there is nothing to watch."""
         limit = self._settings.watchdog_seconds
         while limit > 0:
-            await self._at_work.wait()
+            if self.stuck is None:
+                await self._at_work.wait()
             await asyncio.sleep(min(5.0, limit / 10))
             if (seconds := self._engine.stuck_for()) <= limit:
                 self.stuck = None

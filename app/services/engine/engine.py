@@ -126,6 +126,8 @@ class Engine:
         self._outbox.send()
         for runner in self._runners:
             runner.free()
+        if self._claim is not None:
+            self._claim.close()
 
     def _import(self) -> None:
         try:
