@@ -2,13 +2,13 @@
 
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 
 from app.services.errors import Forbidden, Unauthorized
 from app.settings import Settings
 
-PUBLIC = frozenset({"/", "/ping", "/health", "/v1/health", "/favicon.ico"})  # and /schema and below
+PUBLIC = frozenset({"/", "/ping", "/health", "/v1/health", "/favicon.ico", "/sw.js"})  # and /schema and below
 NEVER_FROM_PAGES = frozenset({"/start"})  # names a folder that the model may then read and write
 
 # Scheme, host and port. Nothing else may stand in an origin; a Host header is one without its scheme.
@@ -35,9 +35,10 @@ def _is_docs(path: str) -> bool:
 
 
 class Access:
-    """The rules of one server."""
+    """The rules of one server. Whoever may see its front page may see its UI's files."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, is_ui_file: Callable[[str], bool] = lambda _: False) -> None:
+        self._is_ui_file = is_ui_file
         self._keys = [key.encode() for key in settings.api_key]
         self._hosts = {host.lower() for host in (*settings.allow_host, settings.host)}
         self._origins = {origin.lower().rstrip("/") for origin in settings.allow_origin}
@@ -49,7 +50,7 @@ class Access:
         self._check_host(headers.get("host", ""))
         self._check_origin(headers)
         self._check_page(method, path, headers)
-        if method != "OPTIONS" and not is_public(path):
+        if self._keys and method != "OPTIONS" and not is_public(path) and not self._is_ui_file(path):
             self._check_key(headers)
 
     def allows_origin(self, origin: str, host: str) -> bool:
@@ -82,12 +83,13 @@ class Access:
         if path in NEVER_FROM_PAGES and method != "OPTIONS" and (site is not None or "origin" in headers):
             raise Forbidden("A web page may not do this", code="browser_page")
         embedded = site == "cross-site" and "origin" not in headers
-        if embedded and not (method in {"GET", "HEAD"} and (path == "/" or _is_docs(path))):
+        if embedded and not (method in {"GET", "HEAD"} and self._is_shown(path)):
             raise Forbidden("A page of another site may not do this", code="cross_site")
 
+    def _is_shown(self, path: str) -> bool:
+        return path == "/" or _is_docs(path) or self._is_ui_file(path)
+
     def _check_key(self, headers: Mapping[str, str]) -> None:
-        if not self._keys:
-            return
         given = headers.get("authorization")
         if given is None:
             key = headers.get("x-api-key", "")

@@ -4,6 +4,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.plugins.pydantic import PydanticPlugin
 
+from app.access import Access
 from app.controllers import openapi
 from app.controllers.body import json_request
 from app.controllers.chat import ChatController
@@ -23,7 +24,9 @@ from app.gate import Gate
 from app.services.memory.agent import MemoryAgent
 from app.services.model_service import ModelService
 from app.services.stored_responses import StoredResponses
+from app.services.ui_folder import UiFolder
 from app.settings import Settings, read
+from app.web_ui import WebUi
 
 
 def create_app(settings: Settings | None = None, models: ModelService | None = None) -> Litestar:
@@ -69,5 +72,13 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         request_max_body_size=settings.max_body,
         logging_config=None,
     )
-    app.asgi_handler = Gate(app.asgi_handler, settings)  # outside of routing, so that 404s pass it too
+    _surround(app, settings)
     return app
+
+
+def _surround(app: Litestar, settings: Settings) -> None:
+    """Put the Web UI and the gate around the routes, unknown ones included. A file never stands for a route."""
+    taken = {route.path.split("/")[1] for route in app.routes} - {""}
+    ui = UiFolder(settings.ui_folder, reserved=taken)
+    access = Access(settings, is_ui_file=lambda path: ui.find(path) is not None)
+    app.asgi_handler = Gate(WebUi(app.asgi_handler, ui), access)

@@ -14,7 +14,6 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from app.access import Access
 from app.dto.errors import error_reply, is_anthropics
 from app.services.errors import AppError
-from app.settings import Settings
 
 log = structlog.get_logger()
 
@@ -40,9 +39,9 @@ def request_id_of(scope: Scope) -> str | None:
 class Gate:
     """An ASGI layer; Litestar's own middleware would not see unknown routes."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
-        self._access = Access(settings)
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through or refuse it."""

@@ -70,7 +70,7 @@ def _setting(
     meaning: str,
     *,
     name: str | None = None,  # of flag and variable, where it is not the field's own
-    flag: bool = True,
+    flag: bool | str = True,  # or its name, where it is not the variable's
     metavar: str | None = None,
 ) -> Any:
     facts = {"parse": parse, "meaning": meaning, "name": name, "flag": flag, "metavar": metavar}
@@ -121,6 +121,9 @@ class Settings:
     log_format: str | None = _setting(
         None, _one_of("console", "json"), "Log lines for people or for programs; by terminal when absent"
     )
+    webui_dir: Path | None = _setting(
+        None, _path, "Built Web UI to serve at /; webui in the data folder when absent", flag="webui", metavar="DIR"
+    )
     open_browser: bool = _setting(False, _flag, "Open a browser once the server listens", name="open")
     data_dir: Path = _setting(Path("~/.tiles/server"), _path, "Folder of what the server keeps", metavar="DIR")
     session_file: Path = _setting(
@@ -141,6 +144,11 @@ class Settings:
         for name in ("data_dir", "session_file"):
             object.__setattr__(self, name, getattr(self, name).expanduser())
 
+    @property
+    def ui_folder(self) -> Path:
+        """Where the Web UI is, if there is one."""
+        return self.webui_dir or self.data_dir / "webui"
+
 
 def variable(setting: "Field[Any]") -> str:
     """Name of the environment variable of a setting."""
@@ -149,8 +157,11 @@ def variable(setting: "Field[Any]") -> str:
 
 def flag(setting: "Field[Any]") -> str | None:
     """Name of the flag of a setting, None for one that only the environment sets."""
-    if not setting.metadata["flag"]:
-        return None
+    match setting.metadata["flag"]:
+        case False:
+            return None
+        case str(name):
+            return f"--{name}"
     return f"--{_name(setting).replace('_', '-')}"
 
 

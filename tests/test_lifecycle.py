@@ -370,6 +370,7 @@ def test_sigint_without_answers_exits_at_once_with_0_and_the_session_is_whole(ti
         (["--host", "0.0.0.0"], "--api-key"),
         (["--model", "x", "--demo"], "--demo"),
         (["--no-such-flag"], "--no-such-flag"),
+        (["--webui", "/nowhere"], "/nowhere is no built Web UI"),
     ],
 )
 def test_a_bad_flag_is_one_line_and_exit_code_2(tmp_path: Path, flags: list[str], says: str) -> None:

@@ -17,7 +17,7 @@ from app.services.errors import Forbidden, Unauthorized
 from app.settings import Settings
 from tests.conftest import KEY, OTHER_KEY, Server
 
-PUBLIC = {"/", "/ping", "/health", "/v1/health", "/favicon.ico"}
+PUBLIC = {"/", "/ping", "/health", "/v1/health", "/favicon.ico", "/sw.js"}
 UNKNOWN = [("GET", "/nothing"), ("POST", "/v1/nothing"), ("DELETE", "/v1/models/x"), ("GET", "/schemas")]
 JSON = {"Content-Type": "application/json"}
 

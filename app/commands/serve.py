@@ -15,6 +15,7 @@ import uvicorn
 
 from app import log, settings
 from app.access import is_loopback
+from app.services.ui_folder import is_built
 from app.settings import Settings
 
 _FAREWELL_SECONDS = 1.0
@@ -51,6 +52,8 @@ def serve(**flags: Any) -> None:
 def _check(told: Settings) -> None:
     if told.model and told.demo:
         raise settings.SettingError("--model and --demo exclude each other")
+    if told.webui_dir and not is_built(told.webui_dir):
+        raise settings.SettingError(f"--webui: {told.webui_dir} is no built Web UI: it has no index.html")
     if not is_loopback(told.host) and not told.api_key and not told.insecure:
         raise settings.SettingError(
             f"listening on {told.host} lets other machines in: give --api-key, or --insecure to say that you mean it"
@@ -87,7 +90,7 @@ def _run(told: Settings, listener: socket.socket) -> None:
         timeout_keep_alive=75,
     )
     host, port = listener.getsockname()[:2]
-    _announce(host, port)
+    _announce(_address(host, port), has_ui=is_built(told.ui_folder))
     if told.open_browser:
         import webbrowser
 
@@ -110,9 +113,9 @@ def _begin_anew() -> None:
     asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, os.execv, sys.executable, command)
 
 
-def _announce(host: str, port: int) -> None:
-    address = _address(host, port)
-    click.echo(f"API   {address}/v1\nDocs  {address}/schema\nHome  {address}/", err=True)
+def _announce(address: str, *, has_ui: bool) -> None:
+    front = "Chat" if has_ui else "Home"
+    click.echo(f"API   {address}/v1\nDocs  {address}/schema\n{front}  {address}/", err=True)
 
 
 def _address(host: str, port: int) -> str:

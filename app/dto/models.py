@@ -165,7 +165,7 @@ class Props(Reply, kw_only=True):
     endpoint_slots: bool = False
     endpoint_props: bool = False
     endpoint_metrics: bool = False
-    ui: bool = False
+    ui: bool = True  # false would hide the model from the Web UI
     ui_settings: dict[str, Any] = field(default_factory=dict)
     webui_settings: dict[str, Any] = field(default_factory=dict)
     chat_template: str
