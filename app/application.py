@@ -9,6 +9,7 @@ from app.controllers import openapi
 from app.controllers.body import json_request
 from app.controllers.chat import ChatController
 from app.controllers.completions import CompletionController, NativeController
+from app.controllers.embeddings import EmbeddingsController, NativeEmbeddingsController
 from app.controllers.errors import HANDLERS
 from app.controllers.health import HealthController
 from app.controllers.home import HomeController
@@ -45,11 +46,13 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         route_handlers=[
             ChatController,
             CompletionController,
+            EmbeddingsController,
             HealthController,
             HomeController,
             MessagesController,
             ModelsController,
             NativeController,
+            NativeEmbeddingsController,
             PropsController,
             ResponsesController,
             RouterController,

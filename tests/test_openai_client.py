@@ -93,7 +93,7 @@ def test_errors_are_of_its_classes(client: openai.OpenAI) -> None:
     with pytest.raises(openai.UnprocessableEntityError):
         client.chat.completions.create(model="m", messages=HELLO, temperature=-1, stream=True)
     with pytest.raises(openai.NotFoundError):
-        client.embeddings.create(model="m", input="Hello")
+        client.moderations.create(model="m", input="Hello")
 
 
 def test_its_key_lets_in(guarded: Server) -> None:

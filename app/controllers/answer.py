@@ -13,7 +13,7 @@ from app.dto.base import Dialect
 from app.dto.errors import ErrorReply
 from app.gate import Facts, facts_of
 from app.services.errors import AppError, ServerError
-from app.services.generation import Completion, Event, Finished, Generation, Started
+from app.services.generation import Completion, Embedded, Event, Finished, Generation, Last, Started
 
 log = structlog.get_logger()
 
@@ -125,7 +125,7 @@ async def _fold(generation: Generation, said: Sequence[Fold], facts: Facts) -> N
         for event in await generation.ready():
             said[event.choice].add(event)
             note(event, facts)
-            unfinished -= isinstance(event, Finished)
+            unfinished -= isinstance(event, Last)
 
 
 async def _speak(
@@ -188,6 +188,8 @@ def note(event: Event, facts: Facts) -> None:
     """Keep what the log line of the request says; of several answers the tokens add up."""
     if isinstance(event, Started):
         facts.update(model=event.model, prompt_tokens=facts.get("prompt_tokens", 0) + event.prompt_tokens)
+    elif isinstance(event, Embedded):
+        facts.update(model=event.model, prompt_tokens=event.prompt_tokens)
     elif isinstance(event, Finished):
         timings = event.timings
         speed = (timings.completion_tokens - 1) * 1000 / timings.completion_ms if timings.completion_ms else 0.0

@@ -195,6 +195,28 @@ TOKENIZE: tuple[Parameter, ...] = (
 
 DETOKENIZE: tuple[Parameter, ...] = _honoured(tokens="token ids")
 
+_VECTORS = _honoured(
+    pooling="mean or last, over the last hidden states; absent, it is the model's own way, else the mean",
+    embd_normalize="2, which is absent too, makes the length 1; -1 leaves the vectors as they are",
+)
+_INPUT = "a string, token ids, both mixed; a list of strings or of lists is several, up to 2,048"
+
+EMBEDDINGS: tuple[Parameter, ...] = (
+    *_honoured(
+        input=_INPUT,
+        model="any name is answered by the model that is served; the answer says which",
+        encoding_format="float, or base64 of little-endian float32",
+        dimensions="the model's own number; 400 for another: its vectors cannot be cut",
+    ),
+    *_VECTORS,
+    *_ignored("changes nothing in the answer", "user"),
+)
+
+EMBEDDING: tuple[Parameter, ...] = (
+    *_honoured(content=_INPUT, input="the same as content"),
+    *_VECTORS,
+)
+
 # By the first route of the dialect.
 _LOCAL = "changes nothing in the answer"
 
@@ -270,6 +292,8 @@ REGISTRIES: dict[str, tuple[Parameter, ...]] = {
     "/v1/completions": COMPLETION,
     "/completion": NATIVE,
     "/infill": INFILL,
+    "/v1/embeddings": EMBEDDINGS,
+    "/embedding": EMBEDDING,
     "/tokenize": TOKENIZE,
     "/detokenize": DETOKENIZE,
     "/v1/responses": RESPONSES,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.services.generation import Sampling
+from app.services.generation import Pooling, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class ModelFacts:
     eos_token: str
     end_tokens: frozenset[int]
     defaults: Sampling  # every value decided
+    pooling: Pooling  # of embeddings
     thinks: bool
     calls_tools: bool
     max_rows: int

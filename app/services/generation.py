@@ -94,6 +94,18 @@ class GenerationRequest:
     split_reasoning: bool = True  # False leaves the reasoning and its tags in the text
 
 
+Pooling = Literal["mean", "last"]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """Texts that are to become vectors, each of text and token ids in any order."""
+
+    inputs: tuple[tuple[str | int, ...], ...]
+    pooling: Pooling | None = None  # over the last hidden states of a text; None is the model's own way
+    dimensions: int | None = None  # None is the model's own number, and so is every other that can be had
+
+
 @dataclass(frozen=True, slots=True)
 class Timings:
     """Where the time went. Milliseconds on the engine's clock; the prompt's count leaves out what was cached."""
@@ -193,7 +205,17 @@ class Finished(OfChoice):
     logprobs: tuple[TokenLogprob, ...] = ()  # of tokens without text, the end token above all
 
 
-Event = Started | Progress | Text | Reasoning | ToolCall | Finished
+@dataclass(frozen=True, slots=True)
+class Embedded(OfChoice):
+    """The vectors of an EmbeddingRequest."""
+
+    model: str
+    prompt_tokens: int  # of all inputs
+    vectors: Any  # numpy, float32 (inputs, dimensions), as they are pooled
+
+
+Event = Started | Progress | Text | Reasoning | ToolCall | Finished | Embedded
+Last = Finished | Embedded  # nothing follows it
 
 
 class Generation(Protocol):
@@ -244,5 +266,5 @@ class Completion:
             case Finished():
                 self.finished = event
                 self.logprobs.extend(event.logprobs)
-            case Progress():
+            case Progress() | Embedded():
                 pass

@@ -17,7 +17,7 @@ from app.services.engine.engine import Engine
 from app.services.engine.running import RunningGeneration
 from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, PromptTooLong, Unavailable
 from app.services.facts import ModelFacts
-from app.services.generation import Generation, GenerationRequest, Message
+from app.services.generation import EmbeddingRequest, Generation, GenerationRequest, Message
 from app.services.memory import store
 from app.services.session import Session
 from app.services.several import Several
@@ -140,11 +140,26 @@ class ModelService:
             for prompt, request in zip(prompts, requests, strict=True)
             for generation in self._engine.submit(model, prompt, request)
         ]
+        self._watch_over(generations)
+        return generations[0] if len(generations) == 1 else Several(generations)
+
+    async def embed(self, request: EmbeddingRequest) -> Generation:
+        """Begin to turn texts into vectors. Returns once that is accepted; raises AppError for what is refused."""
+        model = self.require()
+        self._require_place()
+        self._preparing += 1
+        try:
+            generation = await self._engine.embed(model, request)
+        finally:
+            self._preparing -= 1
+        self._watch_over([generation])
+        return generation
+
+    def _watch_over(self, generations: Sequence[RunningGeneration]) -> None:
         self._at_work.set()
         for generation in generations:
             self._running.add(generation)
             generation.over.add_done_callback(partial(self._forget, generation))
-        return generations[0] if len(generations) == 1 else Several(generations)
 
     async def render(self, request: GenerationRequest) -> str:
         """Give the prompt that a conversation becomes. Raises AppError."""

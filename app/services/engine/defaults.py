@@ -1,15 +1,15 @@
-"""The sampling that a model asks for itself."""
+"""What a model asks for itself: its sampling, and how its embeddings are pooled."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from app.services.generation import Sampling
+from app.services.generation import Pooling, Sampling
 
 
 def read_defaults(folder: Path) -> Sampling:
     """Read generation_config.json; what it leaves open is temperature 0.8, top_k 40, top_p 0.95, min_p 0.05."""
-    config = _config(folder)
+    config = _config(folder / "generation_config.json")
     if config.get("do_sample") is False:
         config |= {"temperature": 0.0}
     return Sampling(
@@ -21,9 +21,14 @@ def read_defaults(folder: Path) -> Sampling:
     )
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_pooling(folder: Path) -> Pooling:
+    """Read what sentence-transformers keeps beside an embedding model; without it the mean is taken."""
+    return "last" if _config(folder / "1_Pooling" / "config.json").get("pooling_mode_lasttoken") is True else "mean"
+
+
+def _config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / "generation_config.json").read_text())
+        config = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
     return dict(config) if isinstance(config, dict) else {}

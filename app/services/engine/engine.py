@@ -16,7 +16,7 @@ from app.services.catalog import ModelFolder
 from app.services.engine import blas
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.errors import AppError, LoadFailed, ServerError, Unavailable
-from app.services.generation import GenerationRequest, Started
+from app.services.generation import EmbeddingRequest, GenerationRequest, Started
 
 if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the thread
     from app.services.engine.loaded import LoadedModel
@@ -107,6 +107,13 @@ class Engine:
             generation.put(started)
         self._commands.put(partial(self._on_submit, model, prompt, request, generations))
         return generations
+
+    async def embed(self, model: "LoadedModel", request: EmbeddingRequest) -> RunningGeneration:
+        """Queue texts that become vectors. Raises InvalidRequest or PromptTooLong."""
+        generation = RunningGeneration(self._cancel)
+        embedding = await self.off_loop(model.embedding, request, generation)
+        self._commands.put(partial(self._queue, model, partial(model.runner.embed, embedding), [generation]))
+        return generation
 
     def _cancel(self, generation: RunningGeneration) -> None:
         self._commands.put(partial(self._on_cancel, generation))
@@ -233,10 +240,13 @@ class Engine:
     def _on_submit(
         self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest, generations: list[RunningGeneration]
     ) -> None:
+        self._queue(model, lambda: model.runner.submit(model.rows(prompt, request, generations)), generations)
+
+    def _queue(self, model: "LoadedModel", queue: Callable[[], None], generations: list[RunningGeneration]) -> None:
         error: AppError = Unavailable("The model was unloaded", code="model_unloaded")
         if not model.runner.retired:
             try:
-                model.runner.submit(model.rows(prompt, request, generations))
+                queue()
             except Exception:
                 log.exception("request could not be queued")
                 error = ServerError("The engine failed before it began this answer", code="engine_error")

@@ -10,7 +10,8 @@ import psutil
 import structlog
 
 from app.services.catalog import ModelFolder
-from app.services.engine.defaults import read_defaults
+from app.services.engine.defaults import read_defaults, read_pooling
+from app.services.engine.embedding import Embedding
 from app.services.engine.grammar import Bound, Grammars
 from app.services.engine.loading import back_end, weights
 from app.services.engine.prefix_cache import PrefixCache
@@ -22,9 +23,9 @@ from app.services.engine.running import Outbox, RunningGeneration
 from app.services.engine.sampling import Choice
 from app.services.engine.speech import Markup, Speech, make_machine
 from app.services.engine.text import Detokenizer, detokenizers, longest_token
-from app.services.errors import AppError, InvalidRequest
+from app.services.errors import AppError, InvalidRequest, PromptTooLong
 from app.services.facts import ModelFacts
-from app.services.generation import GenerationRequest, Message, Sampling
+from app.services.generation import EmbeddingRequest, GenerationRequest, Message, Sampling
 
 log = structlog.get_logger()
 
@@ -80,6 +81,25 @@ class LoadedModel:
         matcher = self.grammars.compile(request.constraint) if request.constraint else None
         machine = make_machine(self._markup, request.stop, bool(_tools(request)), request.split_reasoning)
         return replace(self.prompts.build(request), matcher=matcher, machine=machine)
+
+    def embedding(self, request: EmbeddingRequest, generation: RunningGeneration) -> Embedding:
+        """Check and tokenize texts that become vectors. Raises InvalidRequest or PromptTooLong."""
+        size = self.facts.hidden_size
+        if request.dimensions not in (None, size):
+            raise InvalidRequest(
+                f"This model's vectors have {size} dimensions; they mean nothing when they are cut", param="dimensions"
+            )
+        inputs = [self._input(parts) for parts in request.inputs]
+        return Embedding(generation, self.facts.id, inputs, request.pooling or self.facts.pooling)
+
+    def _input(self, parts: tuple[str | int, ...]) -> list[int]:
+        self._check_tokens([part for part in parts if isinstance(part, int)], "input")
+        tokens = self.prompts.tokenize_parts(parts, special=True)
+        if not tokens:
+            raise InvalidRequest("input: an empty text has no vector", param="input")
+        if len(tokens) > self.facts.context_length:
+            raise PromptTooLong(len(tokens), self.facts.context_length)
+        return tokens
 
     def detokenize(self, tokens: list[int]) -> str:
         """Give the text of token ids, control tokens too. Raises InvalidRequest for ids that do not exist."""
@@ -256,6 +276,7 @@ def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits) -> M
         eos_token=tokenizer.eos_token or "",
         end_tokens=frozenset(int(token) for token in tokenizer.eos_token_ids),
         defaults=read_defaults(folder.path),
+        pooling=read_pooling(folder.path),
         thinks=bool(tokenizer.has_thinking),
         calls_tools=bool(tokenizer.has_tool_calling),
         max_rows=limits.max_rows,

@@ -9,6 +9,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.batch import Batch, merge
 from app.services.engine.batches import Batches
+from app.services.engine.embedding import Body, Embedding, body_of
 from app.services.engine.loading import weights
 from app.services.engine.pace import Pace
 from app.services.engine.prefix_cache import PrefixCache
@@ -49,19 +50,26 @@ class Runner:
         self._live: set[Row] = set()  # every row whose reader still waits for its end
         self._waiting: deque[Row] = deque()
         self._prompts: deque[Row] = deque()  # whose prompts are being computed, a slice each in turn
+        self._embeddings: deque[Embedding] = deque()
+        self._body: Body | None = None  # known once something was embedded
 
     @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self._batch.rows or self._prompts or self._waiting)
+        return bool(self._batch.rows or self._prompts or self._waiting or self._embeddings)
 
     def submit(self, row: Row) -> None:
         """Queue a request."""
         self._live |= {row, *row.siblings}
         self._waiting.append(row)
 
+    def embed(self, embedding: Embedding) -> None:
+        """Queue texts that become vectors."""
+        self._embeddings.append(embedding)
+
     def cancel(self, generation: RunningGeneration) -> None:
         """Drop the row of a reader that has gone; what was computed is kept for the next request."""
+        self._embeddings = deque(one for one in self._embeddings if one.generation is not generation)
         for queue in (self._waiting, self._prompts):
             for place, row in enumerate(queue):
                 if generation in (one.generation for one in (row, *row.siblings)):
@@ -77,7 +85,7 @@ class Runner:
     def free(self) -> None:
         """Let go of the model and of everything computed with it."""
         self._prefixes.close()
-        self._model = None
+        self._model = self._body = None
         self._make_batch = partial(Batch, None, self._vocabulary, overlap=False)
         self._batch = Batches(self._make_batch, **self._sizes)
 
@@ -92,19 +100,23 @@ class Runner:
     def fail(self, error: AppError) -> None:
         """End every row with an error and begin anew with an empty batch."""
         rows, self._live = self._live, set()
+        readers = [*(row.generation for row in rows), *(one.generation for one in self._embeddings)]
         self._waiting.clear()
         self._prompts.clear()
+        self._embeddings.clear()
         self._batch = Batches(self._make_batch, **self._sizes)
-        for row in rows:
-            self._outbox.put(row.generation, [error])
+        for generation in readers:
+            self._outbox.put(generation, [error])
 
     def step(self) -> None:
-        """One token for every row that is decoding, then a slice of a prompt."""
+        """One token for every row that is decoding, then a slice of prompts and one of what is embedded."""
         self._decode()
         while self._waiting and self._places() > len(self._waiting[0].siblings):
             self._admit(self._waiting.popleft())
         if self._prompts:
             self._compute_prompts()
+        if self._embeddings:
+            self._compute_embedding()
 
     def _places(self) -> int:
         return self._max_rows - len(self._batch) - sum(1 + len(row.siblings) for row in self._prompts)
@@ -142,12 +154,33 @@ class Runner:
 
     def _compute_prompts(self) -> None:
         """Give the prompts slices in turn until the time for it is over; those that are done join the batch."""
-        budget = self._pace.tokens(_SLICE_BESIDE_DECODING if self._batch.rows else _SLICE_ALONE)
+        budget = self._budget()
         while self._prompts and budget > 0:
             if together := self._short_prompts(budget):
                 budget -= self._compute_together(together)
             else:
                 budget -= self._compute_slice(self._prompts.popleft(), budget)
+
+    def _budget(self) -> int:
+        """Tokens of a slice; prompts and embeddings share the time."""
+        seconds = _SLICE_BESIDE_DECODING if self._batch.rows else _SLICE_ALONE
+        return self._pace.tokens(seconds / 2 if self._prompts and self._embeddings else seconds)
+
+    def _compute_embedding(self) -> None:
+        """Give the first of them a slice; then it is another's turn."""
+        embedding, budget = self._embeddings[0], self._budget()
+        try:
+            self._body = self._body or body_of(self._model, self._vocabulary)
+        except AppError as error:
+            self._outbox.put(embedding.generation, [error])
+            self._embeddings.popleft()
+            return
+        while budget > 0 and not embedding.finished:
+            budget -= embedding.compute(self._body, partial(make_prompt_cache, self._model), budget)
+        self._embeddings.rotate(-1)
+        if embedding.finished:
+            self._outbox.put(embedding.generation, [embedding.result()])
+            self._embeddings.pop()
 
     def _short_prompts(self, budget: int) -> list[Row]:
         """Take the prompts at the front that can be computed in one go, if there are several."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from app.services.errors import AppError
-from app.services.generation import Event, Finished
+from app.services.generation import Event, Last
 
 Outcome = Event | AppError
 
@@ -83,7 +83,7 @@ class RunningGeneration:
                 self._end()
                 raise self._events.popleft()  # type: ignore[misc]
             events.append(self._events.popleft())  # type: ignore[arg-type]
-        if events and isinstance(events[-1], Finished):
+        if events and isinstance(events[-1], Last):
             self._end()
         return events
 

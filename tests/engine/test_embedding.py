@@ -1,0 +1,126 @@
+"""Vectors are what mlx-lm's model gives for one text alone, in any company and in slices of any size."""
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx_lm.models.cache import make_prompt_cache
+
+from app.services.engine.embedding import Embedding, NoEmbeddings, body_of
+from app.services.engine.running import RunningGeneration
+from app.services.engine.sampling import Choice
+from app.services.generation import Pooling
+from tests.engine.test_runner import ARCHITECTURES, Workshop, random_model
+
+LENGTHS = [1, 3, 40, 7, 2, 90, 41, 7]
+
+
+@pytest.fixture(scope="module", params=sorted(ARCHITECTURES))
+def some_model(request: pytest.FixtureRequest) -> Any:
+    return random_model(request.param)
+
+
+def texts() -> list[list[int]]:
+    draw = np.random.default_rng(3)
+    return [[int(token) for token in draw.integers(0, 768, length)] for length in LENGTHS]
+
+
+def alone(model: Any, tokens: list[int], pooling: Pooling) -> Any:
+    body = model.backbone if hasattr(model, "backbone") else model.model
+    hidden = np.array(body(mx.array([tokens]), cache=make_prompt_cache(model)).astype(mx.float32))[0]
+    return hidden.mean(axis=0) if pooling == "mean" else hidden[-1]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("budget", [1, 50, 10_000])
+def test_a_text_gets_the_vector_that_it_gets_alone(some_model: Any, pooling: Pooling, budget: int) -> None:
+    embedding = Embedding(None, "m", texts(), pooling)
+    body = body_of(some_model, 768)
+    while not embedding.finished:
+        embedding.compute(body, partial(make_prompt_cache, some_model), budget)
+    result = embedding.result()
+    assert result.prompt_tokens == sum(LENGTHS)
+    for tokens, vector in zip(texts(), result.vectors, strict=True):
+        np.testing.assert_allclose(vector, alone(some_model, tokens, pooling), atol=2e-5)
+
+
+def test_a_slice_is_as_long_as_the_budget_says() -> None:
+    model = random_model("llama")
+    embedding = Embedding(None, "m", [[1] * 100, [2] * 90], "mean")
+    spent = [embedding.compute(body_of(model, 768), partial(make_prompt_cache, model), 50)]
+    while not embedding.finished:
+        spent.append(embedding.compute(body_of(model, 768), partial(make_prompt_cache, model), 50))
+    assert spent == [50, 50, 50, 50]
+
+
+def test_rows_get_their_tokens_between_the_slices(tiny: Path) -> None:
+    workshop = Workshop("llama", tiny)
+    alone, beside = workshop.row([1, 2, 3], Choice(), 30), workshop.row([1, 2, 3], Choice(), 30)
+    runner = workshop.runner()
+    runner.submit(alone)
+    while runner.busy:
+        runner.step()
+    embedding = Embedding(None, "m", [[1] * 700] * 8, "mean")
+    runner.submit(beside)
+    runner.step()
+    runner.embed(embedding)
+    steps = 0
+    while not embedding.finished:
+        before = len(beside.answer)
+        runner.step()
+        assert beside.finished or len(beside.answer) > before
+        steps += 1
+    assert steps > 1
+    while runner.busy:
+        runner.step()
+    assert beside.answer == alone.answer
+
+
+def test_what_nobody_waits_for_is_dropped(tiny: Path) -> None:
+    runner = Workshop("llama", tiny).runner()
+
+    async def reader() -> RunningGeneration:
+        return RunningGeneration(lambda _: None)
+
+    gone = asyncio.run(reader())
+    runner.embed(Embedding(gone, "m", [[1] * 5000], "mean"))
+    runner.step()
+    assert runner.busy
+    runner.cancel(gone)
+    assert not runner.busy
+
+
+class Closed(nn.Module):
+    """A model that shows nothing but logits."""
+
+    layers = ()
+
+    def __call__(self, tokens: mx.array, cache: Any = None) -> mx.array:
+        return mx.zeros((*tokens.shape, 768))
+
+
+class Shy(Closed):
+    """One whose inner part gives logits too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Closed()
+
+
+class Odd(Closed):
+    """One whose inner part is called in another way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Linear(4, 4)
+
+
+@pytest.mark.parametrize("model", [Closed(), Shy(), Odd()])
+def test_a_model_that_hides_its_states_is_refused(model: Any) -> None:
+    with pytest.raises(NoEmbeddings):
+        body_of(model, 768)
