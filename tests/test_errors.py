@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +17,8 @@ from app.dto import parameters
 from app.services.engine.running import RunningGeneration
 from app.services.errors import Unavailable
 from app.services.generation import Generation, GenerationRequest, Started, Text, Timings
-from app.services.model_service import Loading, ModelService
+from app.services.loading import Loading
+from app.services.model_service import ModelService
 from app.settings import Settings
 from tests import routes
 from tests.conftest import KEY, Server, events
@@ -494,7 +494,7 @@ def test_without_a_model_nothing_is_answered(route: str, log_lines: list[Any]) -
 @pytest.mark.parametrize("route", NEEDING)
 def test_while_the_first_model_loads_everything_has_to_wait(route: str, log_lines: list[Any]) -> None:
     service = ModelService(Settings())
-    service._loading = Loading("tiny", time.monotonic())
+    service._loading = Loading("tiny")
     answer = ask(service, "POST", route, minimal(route))
     error = error_of(answer, 503)
     assert (error["message"], error["code"]) == ("Loading model", "loading")

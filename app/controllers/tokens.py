@@ -42,7 +42,7 @@ class TokensController(Controller):
         model_service: NamedDependency[ModelService],
     ) -> Response[Tokens]:
         """Take a text apart into tokens."""
-        tokens = await model_service.tokenize(data.parts(), special=data.add_special)
+        tokens = await model_service.tokenize(data.parts(), special=data.add_special, model=data.model)
         return Response(Tokens.of(tokens, data), headers=header(data.ignored))
 
     @post("/detokenize", status_code=200, operation_class=operation({"content": "Hello world"}), responses=_REFUSALS)
@@ -52,7 +52,8 @@ class TokensController(Controller):
         model_service: NamedDependency[ModelService],
     ) -> Response[Detokenized]:
         """Put tokens together to a text; control tokens are written out."""
-        return Response(Detokenized(content=await model_service.detokenize(data.tokens)), headers=header(data.ignored))
+        content = await model_service.detokenize(data.tokens, model=data.model)
+        return Response(Detokenized(content=content), headers=header(data.ignored))
 
     @post(
         "/apply-template",

@@ -161,7 +161,7 @@ class MessagesRequest(RequestBody):
 
     messages: list[MessageParam] = Field(min_length=1)
     system: str | list[ContentBlock] = ""
-    model: str | None = Field(default=None, description="any name; the served model answers")
+    model: str | None = Field(default=None, description="any name is answered, unless there are several models")
     max_tokens: int | None = Field(default=None, ge=-1)
     stream: bool = False
     stop_sequences: list[str] = Field(default_factory=list)
@@ -194,6 +194,7 @@ class MessagesRequest(RequestBody):
         limits.check_stop(self.stop_sequences, "stop_sequences")
         messages = self._conversation()
         return gen.GenerationRequest(
+            model=self.model,
             messages=messages,
             tools=tuple(tool.to_template(place) for place, tool in enumerate(self.tools)),
             template_kwargs=self._template_kwargs(),

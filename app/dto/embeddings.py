@@ -17,6 +17,7 @@ _MOST_INPUTS = 2048
 class _Embedding(RequestBody):
     """What both dialects have."""
 
+    model: str | None = Field(default=None, description="any name is answered, unless there are several models")
     pooling: gen.Pooling | None = Field(default=None, description="the model's own way when absent")
     embd_normalize: Literal[-1, 2] = Field(default=2, description="2 makes the length 1, -1 leaves it")
 
@@ -26,7 +27,7 @@ class _Embedding(RequestBody):
         inputs = apart(given, param)
         if len(inputs) > _MOST_INPUTS:
             raise UnprocessableBody(f"{param}: more than {_MOST_INPUTS} texts", param=param)
-        return gen.EmbeddingRequest(tuple(inputs), self.pooling, dimensions)
+        return gen.EmbeddingRequest(tuple(inputs), self.model, self.pooling, dimensions)
 
     def scaled(self, vectors: Any) -> Any:
         """Give the vectors (inputs, size) the length that was asked for."""
@@ -42,7 +43,6 @@ class EmbeddingsRequest(_Embedding):
     registry = parameters.EMBEDDINGS
 
     input: Prompt = Field(examples=["Hello world"])
-    model: str | None = Field(default=None, description="any name; the served model answers")
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(default=None, ge=1)
 

@@ -29,7 +29,7 @@ class Grammar(Body):
 class Generating(RequestBody):
     """A request for generated text, of any dialect that has llama.cpp's extras."""
 
-    model: str | None = Field(default=None, description="any name; the served model answers")
+    model: str | None = Field(default=None, description="any name is answered, unless there are several models")
     stream: bool = False
     max_tokens: int | None = Field(default=None, ge=-1)
     max_completion_tokens: int | None = Field(default=None, ge=-1)
@@ -122,6 +122,7 @@ class Generating(RequestBody):
     def continuing(self, prompt: tuple[str | int, ...]) -> gen.GenerationRequest:
         """Ask for the continuation of a prompt that goes past the chat template."""
         return gen.GenerationRequest(
+            model=self.model,
             prompt=prompt,
             sampling=self.sampling(),
             max_tokens=self.token_limit(),

@@ -67,6 +67,7 @@ class ChatRequest(Generating):
         limits.check_messages(self.messages, "messages")
         self._check_tools()
         return gen.GenerationRequest(
+            model=self.model,
             messages=tuple(message.to_message(place) for place, message in enumerate(self.messages)),
             tools=tuple(tool.to_template() for tool in self.tools),
             template_kwargs=self._template_kwargs(),

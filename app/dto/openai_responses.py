@@ -61,7 +61,7 @@ class ResponsesRequest(RequestBody):
 
     input: str | list[InputItem] = Field(min_length=1, examples=["Hello!"])
     instructions: str = ""
-    model: str | None = Field(default=None, description="any name; the served model answers")
+    model: str | None = Field(default=None, description="any name is answered, unless there are several models")
     stream: bool = False
     max_output_tokens: int | None = Field(default=None, ge=-1)
     temperature: float | None = Field(default=None, ge=0, le=100)
@@ -95,6 +95,7 @@ class ResponsesRequest(RequestBody):
             raise UnsupportedParameter("include", f"of {_LOGPROBS} is not supported yet")
         limits.check_messages([*earlier, *self.items], "input")
         return gen.GenerationRequest(
+            model=self.model,
             messages=self._conversation(earlier),
             tools=tuple(tool.to_template(place) for place, tool in enumerate(self.tools)),
             template_kwargs=self._template_kwargs(),

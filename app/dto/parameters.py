@@ -36,6 +36,7 @@ def _refused(name: str, note: str, *harmless: Any) -> Parameter:
     return Parameter(name, "refused", note, harmless)
 
 
+_MODEL = "any name is answered by the model that is served; with --models-dir, the model that is to answer"
 _STREAMED = _honoured(
     return_progress="chunks that say how far the prompt is",
     timings_per_token="timings on every chunk",
@@ -70,7 +71,7 @@ _LENGTH = _honoured(
     n_predict="llama.cpp's name; wins over both",
 )
 _SERVED = _honoured(
-    model="any name is answered by the model that is served; the answer says which",
+    model=_MODEL,
     stream="server-sent events",
 )
 _WITHOUT_EFFECT = (
@@ -189,11 +190,12 @@ TOKENIZE: tuple[Parameter, ...] = (
         content="a string, or strings and token ids in a list",
         add_special="what the model wants before a text",
         with_pieces="the text of every token, or its bytes where they are a part of a character",
+        model=_MODEL,
     ),
     _refused("parse_special", "of false is not supported: control tokens in a text are always taken as such", True),
 )
 
-DETOKENIZE: tuple[Parameter, ...] = _honoured(tokens="token ids")
+DETOKENIZE: tuple[Parameter, ...] = _honoured(tokens="token ids", model=_MODEL)
 
 _VECTORS = _honoured(
     pooling="mean or last, over the last hidden states; absent, it is the model's own way, else the mean",
@@ -204,7 +206,7 @@ _INPUT = "a string, token ids, both mixed; a list of strings or of lists is seve
 EMBEDDINGS: tuple[Parameter, ...] = (
     *_honoured(
         input=_INPUT,
-        model="any name is answered by the model that is served; the answer says which",
+        model=_MODEL,
         encoding_format="float, or base64 of little-endian float32",
         dimensions="the model's own number; 400 for another: its vectors cannot be cut",
     ),
@@ -213,7 +215,7 @@ EMBEDDINGS: tuple[Parameter, ...] = (
 )
 
 EMBEDDING: tuple[Parameter, ...] = (
-    *_honoured(content=_INPUT, input="the same as content"),
+    *_honoured(content=_INPUT, input="the same as content", model=_MODEL),
     *_VECTORS,
 )
 
@@ -224,7 +226,7 @@ MESSAGES: tuple[Parameter, ...] = (
     *_honoured(
         messages="text, thinking, tool_use and tool_result blocks; a last message of the assistant is continued",
         system="text or text blocks; Claude Code's changing billing line is dropped, so that prompts share a prefix",
-        model="any name is answered by the model that is served; the answer says which",
+        model=_MODEL,
         max_tokens="-1 or absent is up to the context, 0 computes the prompt only",
         stream="server-sent events",
         stop_sequences="stop_reason stop_sequence, and which one it was",
@@ -253,7 +255,7 @@ RESPONSES: tuple[Parameter, ...] = (
     *_honoured(
         input="text or items: messages, function calls and their outputs, reasoning",
         instructions="come first, as a system message",
-        model="any name is answered by the model that is served; the answer says which",
+        model=_MODEL,
         stream="server-sent events",
         max_output_tokens="-1 or absent is up to the context, 0 computes the prompt only",
         temperature="0 takes the most likely token",

@@ -17,6 +17,7 @@ class TokenizeRequest(RequestBody):
     content: str | list[str | int] = Field(examples=["Hello world"])
     add_special: bool = Field(default=False, description="with what the model wants before a text")
     with_pieces: bool = Field(default=False, description="with the text of every token")
+    model: str | None = Field(default=None, description="any name is answered, unless there are several models")
 
     def parts(self) -> tuple[str | int, ...]:
         """Give the texts and token ids. Raises UnsupportedParameter for what is refused by name."""
@@ -57,6 +58,7 @@ class DetokenizeRequest(RequestBody):
     registry = parameters.DETOKENIZE
 
     tokens: list[int] = Field(examples=[[1, 2, 3]])
+    model: str | None = Field(default=None, description="any name is answered, unless there are several models")
 
 
 class Detokenized(Reply, kw_only=True):

@@ -76,6 +76,7 @@ class GenerationRequest:
     """Everything the engine needs for one answer: a conversation, or a `prompt` that goes past the chat template."""
 
     messages: tuple[Message, ...] = ()
+    model: str | None = None  # who should answer, by any of its names
     prompt: tuple[str | int, ...] | None = None  # text and token ids, in any order
     suffix: str | None = None  # what follows the answer: the model fills in between the prompt and this
     tools: tuple[Mapping[str, Any], ...] = ()  # OpenAI function tools, as the chat template takes them
@@ -102,6 +103,7 @@ class EmbeddingRequest:
     """Texts that are to become vectors, each of text and token ids in any order."""
 
     inputs: tuple[tuple[str | int, ...], ...]
+    model: str | None = None  # who should answer, by any of its names
     pooling: Pooling | None = None  # over the last hidden states of a text; None is the model's own way
     dimensions: int | None = None  # None is the model's own number, and so is every other that can be had
 

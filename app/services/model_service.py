@@ -1,46 +1,28 @@
 """What is loaded: it loads and unloads models, keeps the session, and lets the loaded model answer."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import psutil
 import structlog
 
 from app.services import bootstrap, catalog, memory_path, session
+from app.services.answers import Answers
 from app.services.catalog import ModelFolder
 from app.services.engine.engine import Engine
-from app.services.engine.running import RunningGeneration
-from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, PromptTooLong, Unavailable
+from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, Unavailable
 from app.services.facts import ModelFacts
 from app.services.generation import EmbeddingRequest, Generation, GenerationRequest, Message
+from app.services.loading import Loading
 from app.services.memory import store
+from app.services.served_model import ServedModel
 from app.services.session import Session
-from app.services.several import Several
 from app.settings import Settings
 
-if TYPE_CHECKING:  # it imports MLX, which belongs on the engine thread
-    from app.services.engine.loaded import LoadedModel
-
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Loading:
-    """A load under way."""
-
-    model: str
-    began: float
-    progress: float = 0.0  # 0 to 1
-
-    def seconds_left(self) -> int:
-        """Whole seconds until it is done, as far as can be told from the progress: 1 to 60."""
-        elapsed = time.monotonic() - self.began
-        return max(1, min(60, round(elapsed / self.progress - elapsed if self.progress > 0.1 else elapsed)))
 
 
 class ModelService:
@@ -54,7 +36,6 @@ class ModelService:
     ) -> None:
         self.stuck: str | None = None  # why nothing can be answered, although a model is loaded
         self._on_stuck = on_stuck
-        self._at_work = asyncio.Event()  # set while answers are under way
         self._on_progress = on_progress  # called on the engine thread with a model's id and 0 to 1
         self.last_error: str | None = None  # of the last load, None once one has worked
         self._settings = settings
@@ -65,12 +46,11 @@ class ModelService:
             store_folder=settings.data_dir / "prefixes",
             store_bytes=settings.cache_disk,
         )
-        self._model: LoadedModel | None = None
+        self._served: ServedModel | None = None
         self._session: Session | None = None
         self._loading: Loading | None = None
         self._one_at_a_time = asyncio.Lock()
-        self._running: set[RunningGeneration] = set()
-        self._preparing = 0  # requests whose prompts are being rendered and tokenized
+        self._answers = Answers()
         self._draining = False
 
     @asynccontextmanager
@@ -79,7 +59,7 @@ class ModelService:
         self._engine.start()
         candidates = bootstrap.candidates(self._settings)
         if candidates:
-            self._loading = Loading(candidates[0].session.model, time.monotonic())
+            self._loading = Loading(candidates[0].session.model)
         tasks = [asyncio.create_task(self._load_first(candidates)), asyncio.create_task(self._watch())]
         try:
             yield
@@ -91,7 +71,7 @@ class ModelService:
     @property
     def facts(self) -> ModelFacts | None:
         """Facts of the model that answers."""
-        return self._model.facts if self._model else None
+        return self._served.facts if self._served else None
 
     @property
     def session(self) -> Session | None:
@@ -101,16 +81,19 @@ class ModelService:
     @property
     def loading(self) -> Loading | None:
         """The load under way while no model can answer."""
-        return self._loading if self._model is None else None
+        return self._loading if self._served is None else None
 
-    def require(self) -> "LoadedModel":
-        """Give the model that answers. Raises Unavailable while the first one loads, NothingLoaded without one."""
+    def find(self, model: str | None = None) -> ServedModel:
+        """Give the model for a request that names one, or none: the one that is served, by whatever name.
+
+        Raises Unavailable while it cannot answer, NothingLoaded without one.
+        """
         if self._draining:
             raise Unavailable("The server is shutting down", retry_after=5, code="shutting_down")
         if self.stuck is not None:
             raise Unavailable(self.stuck, retry_after=5, code="engine_stuck")
-        if self._model is not None:
-            return self._model
+        if self._served is not None:
+            return self._served
         self.require_no_load()
         raise NothingLoaded
 
@@ -128,63 +111,34 @@ class ModelService:
 
     async def generate_all(self, requests: Sequence[GenerationRequest]) -> Generation:
         """Begin the answers to several requests side by side: all of them or, with an AppError, none."""
-        model = self.require()
-        self._require_place()
-        self._preparing += len(requests)
-        try:
-            prompts = [await self._engine.prepare(model, self._with_system_prompt(request)) for request in requests]
-        finally:
-            self._preparing -= len(requests)
-        generations = [
-            generation
-            for prompt, request in zip(prompts, requests, strict=True)
-            for generation in self._engine.submit(model, prompt, request)
-        ]
-        self._watch_over(generations)
-        return generations[0] if len(generations) == 1 else Several(generations)
+        model = self.find(requests[0].model)
+        return await model.generate_all([self._with_system_prompt(request) for request in requests])
 
     async def embed(self, request: EmbeddingRequest) -> Generation:
         """Begin to turn texts into vectors. Returns once that is accepted; raises AppError for what is refused."""
-        model = self.require()
-        self._require_place()
-        self._preparing += 1
-        try:
-            generation = await self._engine.embed(model, request)
-        finally:
-            self._preparing -= 1
-        self._watch_over([generation])
-        return generation
-
-    def _watch_over(self, generations: Sequence[RunningGeneration]) -> None:
-        self._at_work.set()
-        for generation in generations:
-            self._running.add(generation)
-            generation.over.add_done_callback(partial(self._forget, generation))
+        return await self.find(request.model).embed(request)
 
     async def render(self, request: GenerationRequest) -> str:
         """Give the prompt that a conversation becomes. Raises AppError."""
-        return await self._engine.off_loop(self.require().prompts.render, self._with_system_prompt(request))
+        return await self.find(request.model).render(self._with_system_prompt(request))
 
     async def count(self, request: GenerationRequest) -> int:
         """Count the tokens of the prompt that a request becomes, whether or not it fits. Raises AppError."""
-        return await self._engine.off_loop(self.require().prompts.count, self._with_system_prompt(request))
+        return await self.find(request.model).count(self._with_system_prompt(request))
 
-    async def tokenize(self, content: tuple[str | int, ...], *, special: bool) -> list[tuple[int, bytes]]:
+    async def tokenize(
+        self, content: tuple[str | int, ...], *, special: bool, model: str | None = None
+    ) -> list[tuple[int, bytes]]:
         """Give the token ids of text and ids, each with its bytes. Raises AppError."""
-        return await self._engine.off_loop(self.require().tokenize, content, special=special)
+        return await self.find(model).tokenize(content, special=special)
 
-    async def detokenize(self, tokens: list[int]) -> str:
+    async def detokenize(self, tokens: list[int], *, model: str | None = None) -> str:
         """Give the text of token ids. Raises AppError."""
-        return await self._engine.off_loop(self.require().detokenize, tokens)
+        return await self.find(model).detokenize(tokens)
 
     async def measure(self, request: GenerationRequest) -> tuple[int, int]:
         """Give the tokens of a request's prompt, and those that the context holds. Raises AppError."""
-        model = self.require()
-        try:
-            prompt = await self._engine.prepare(model, self._with_system_prompt(request))
-        except PromptTooLong as error:
-            return error.prompt_tokens, error.context_length
-        return len(prompt.tokens), model.facts.context_length
+        return await self.find(request.model).measure(self._with_system_prompt(request))
 
     async def start(self, wanted: Session) -> None:
         """Load the model of a session and save the session. The memory agent's conversation begins anew.
@@ -214,37 +168,32 @@ class ModelService:
     async def unload(self, model_id: str) -> bool:
         """Take the model out; its running answers are finished first. False if it is not loaded."""
         async with self._one_at_a_time:
-            if self._model is None or model_id not in {self._model.facts.id, self._asked_for()}:
+            if self._served is None or model_id not in {self._served.facts.id, self._asked_for()}:
                 return False
-            model, self._model, self._session = self._model, None, None
-            await self._engine.unload(model)
+            model, self._served, self._session = self._served, None, None
+            await self._engine.unload(model.loaded)
             log.info("model unloaded", model=model.facts.id)
             return True
 
     async def drain(self, seconds: float) -> None:
         """Refuse new requests and wait for the running answers; those that take longer get an error."""
         self._draining = True
-        if self._running and seconds > 0:
-            await asyncio.wait([generation.over for generation in self._running], timeout=seconds)
-        self._fail_all(Unavailable("The server is shutting down", code="shutting_down"))
-
-    def _fail_all(self, error: AppError) -> None:
-        for generation in list(self._running):
-            generation.fail(error)
+        await self._answers.over(seconds)
+        self._answers.fail_all(Unavailable("The server is shutting down", code="shutting_down"))
 
     async def _watch(self) -> None:
         """Notice a step that does not return, or does so at last; sleeps while there is nothing to watch."""
         limit = self._settings.watchdog_seconds
         while limit > 0:
             if self.stuck is None:
-                await self._at_work.wait()
+                await self._answers.at_work.wait()
             await asyncio.sleep(min(5.0, limit / 10))
             if (seconds := self._engine.stuck_for()) <= limit:
                 self.stuck = None
             elif self.stuck is None:
                 self.stuck = f"The engine has not come back from a step for {seconds:.0f} s"
                 log.error("engine stuck", seconds=round(seconds))
-                self._fail_all(Unavailable(self.stuck, code="engine_stuck"))
+                self._answers.fail_all(Unavailable(self.stuck, code="engine_stuck"))
                 self._on_stuck()
 
     async def _load_first(self, candidates: list[bootstrap.Candidate]) -> None:
@@ -262,7 +211,7 @@ class ModelService:
 
     async def _load(self, wanted: Session, locate: Callable[[], ModelFolder]) -> None:
         try:
-            if self._model is not None and self._session is not None and _same_model(self._session, wanted):
+            if self._served is not None and self._session is not None and _same_model(self._session, wanted):
                 self._session = wanted
             else:
                 await self._replace(await asyncio.to_thread(locate), wanted)
@@ -272,29 +221,32 @@ class ModelService:
         self.last_error = None
 
     async def _replace(self, folder: ModelFolder, wanted: Session) -> None:
-        old, old_session = self._model, self._session
+        old, old_session = self._served, self._session
         if old is not None and not self._fits(folder):
-            self._model = None
-            await self._engine.unload(old, now=True)
-        self._loading = Loading(folder.id, time.monotonic())
+            self._served = None
+            await self._engine.unload(old.loaded, now=True)
+        self._loading = Loading(folder.id)
         try:
-            model = await self._engine.load(folder, self._note_progress)
+            model = await self._serve(folder)
         except LoadFailed:
-            if old is not None and self._model is None:
+            if old is not None and self._served is None:
                 await self._bring_back(old.facts, old_session)
             raise
         finally:
             self._on_progress(folder.id, 1.0)
-        previous, self._model, self._session = self._model, model, wanted
+        previous, self._served, self._session = self._served, model, wanted
         log.info("model loaded", model=folder.id, type=folder.model_type, context=model.facts.context_length)
         if previous is not None:
-            await self._engine.unload(previous)
+            await self._engine.unload(previous.loaded)
+
+    async def _serve(self, folder: ModelFolder) -> ServedModel:
+        model = await self._engine.load(folder, self._note_progress)
+        return ServedModel(self._engine, model, self._settings, self._answers)
 
     async def _bring_back(self, facts: ModelFacts, old_session: Session | None) -> None:
         """Load the previous model again, after its successor would not load in its place."""
         try:
-            folder = await asyncio.to_thread(catalog.inspect, facts.path, facts.id)
-            self._model = await self._engine.load(folder, self._note_progress)
+            self._served = await self._serve(await asyncio.to_thread(catalog.inspect, facts.path, facts.id))
             self._session = old_session
         except LoadFailed as error:
             log.error("the previous model could not be brought back", model=facts.id, error=error.message)
@@ -315,21 +267,6 @@ class ModelService:
         if not self._settings.skip_session_persist:
             await asyncio.to_thread(store.forget, store.beside(self._settings.session_file))
             await asyncio.to_thread(session.write, self._settings.session_file, saved)
-
-    def _forget(self, generation: RunningGeneration, _: object) -> None:
-        self._running.discard(generation)
-        if not self._running:
-            self._at_work.clear()
-
-    def _require_place(self) -> None:
-        waiting = len(self._running) + self._preparing - self._settings.max_batch
-        if waiting >= self._settings.max_queue:
-            oldest = max((generation.age() for generation in self._running), default=1.0)
-            raise Unavailable(
-                f"Too many requests are waiting ({waiting}); try again soon",
-                retry_after=max(1, min(60, round(oldest))),  # a running answer has taken that long so far
-                code="busy",
-            )
 
     def _with_system_prompt(self, request: GenerationRequest) -> GenerationRequest:
         prompt = self._session.system_prompt if self._session else ""

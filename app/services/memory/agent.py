@@ -52,7 +52,7 @@ class MemoryAgent:
 
     async def answer(self, asked: MemoryRequest) -> Generation:
         """Begin an answer; another request waits until it is over. Raises AppError for what is refused."""
-        self._models.require()
+        self._models.find()
         await self._one_at_a_time.acquire()
         try:
             return await self._begin(asked)
@@ -108,7 +108,7 @@ class MemoryAgent:
         """Make the conversation fit, with room for an answer. Raises PromptTooLong when that cannot be."""
         steps: dict[str, int] = {}
         while True:
-            request = replace(generation, messages=draft.messages())
+            request = replace(generation, messages=draft.messages(), model=None)  # the session's own
             tokens, context = await self._models.measure(request)
             room = min(generation.max_tokens or context, context // 4)
             if tokens + room <= context:

@@ -1,0 +1,112 @@
+"""A loaded model that answers."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from app.services.answers import Answers
+from app.services.engine.engine import Engine
+from app.services.engine.running import RunningGeneration
+from app.services.errors import PromptTooLong, Unavailable
+from app.services.facts import ModelFacts
+from app.services.generation import EmbeddingRequest, Generation, GenerationRequest
+from app.services.several import Several
+from app.settings import Settings
+
+if TYPE_CHECKING:  # it imports MLX, which belongs on the engine thread
+    from app.services.engine.loaded import LoadedModel
+
+
+class ServedModel:
+    """One model, its queue and its answers under way. Its methods are for the event loop."""
+
+    def __init__(self, engine: Engine, model: "LoadedModel", settings: Settings, answers: Answers) -> None:
+        self.loaded = model
+        self._engine = engine
+        self._settings = settings
+        self._answers = answers  # of all models
+        self._running: set[RunningGeneration] = set()
+        self._preparing = 0  # requests whose prompts are being rendered and tokenized
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What there is to know of it."""
+        return self.loaded.facts
+
+    @property
+    def busy(self) -> bool:
+        """Whether answers are under way."""
+        return bool(self._running or self._preparing)
+
+    async def generate_all(self, requests: Sequence[GenerationRequest]) -> Generation:
+        """Begin the answers to several requests side by side: all of them or, with an AppError, none."""
+        self._require_place()
+        with self._at_work(len(requests)):
+            prompts = [await self._engine.prepare(self.loaded, request) for request in requests]
+            generations = [
+                generation
+                for prompt, request in zip(prompts, requests, strict=True)
+                for generation in self._engine.submit(self.loaded, prompt, request)
+            ]
+            self._note(generations)
+        return generations[0] if len(generations) == 1 else Several(generations)
+
+    async def embed(self, request: EmbeddingRequest) -> Generation:
+        """Begin to turn texts into vectors. Returns once that is accepted; raises AppError for what is refused."""
+        self._require_place()
+        with self._at_work(1):
+            generation = await self._engine.embed(self.loaded, request)
+            self._note([generation])
+        return generation
+
+    async def render(self, request: GenerationRequest) -> str:
+        """Give the prompt that a conversation becomes. Raises AppError."""
+        return await self._engine.off_loop(self.loaded.prompts.render, request)
+
+    async def count(self, request: GenerationRequest) -> int:
+        """Count the tokens of the prompt that a request becomes, whether or not it fits. Raises AppError."""
+        return await self._engine.off_loop(self.loaded.prompts.count, request)
+
+    async def tokenize(self, content: tuple[str | int, ...], *, special: bool) -> list[tuple[int, bytes]]:
+        """Give the token ids of text and ids, each with its bytes. Raises AppError."""
+        return await self._engine.off_loop(self.loaded.tokenize, content, special=special)
+
+    async def detokenize(self, tokens: list[int]) -> str:
+        """Give the text of token ids. Raises AppError."""
+        return await self._engine.off_loop(self.loaded.detokenize, tokens)
+
+    async def measure(self, request: GenerationRequest) -> tuple[int, int]:
+        """Give the tokens of a request's prompt, and those that the context holds. Raises AppError."""
+        try:
+            prompt = await self._engine.prepare(self.loaded, request)
+        except PromptTooLong as error:
+            return error.prompt_tokens, error.context_length
+        return len(prompt.tokens), self.facts.context_length
+
+    @contextmanager
+    def _at_work(self, requests: int) -> Iterator[None]:
+        self._preparing += requests
+        try:
+            yield
+        finally:
+            self._preparing -= requests
+
+    def _note(self, generations: Sequence[RunningGeneration]) -> None:
+        self._answers.add(generations)
+        for generation in generations:
+            self._running.add(generation)
+            generation.over.add_done_callback(partial(self._forget, generation))
+
+    def _forget(self, generation: RunningGeneration, _: object) -> None:
+        self._running.discard(generation)
+
+    def _require_place(self) -> None:
+        waiting = len(self._running) + self._preparing - self._settings.max_batch
+        if waiting >= self._settings.max_queue:
+            oldest = max((generation.age() for generation in self._running), default=1.0)
+            raise Unavailable(
+                f"Too many requests are waiting ({waiting}); try again soon",
+                retry_after=max(1, min(60, round(oldest))),  # a running answer has taken that long so far
+                code="busy",
+            )
