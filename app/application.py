@@ -9,6 +9,8 @@ from app.controllers import openapi
 from app.controllers.body import json_request
 from app.controllers.chat import ChatController
 from app.controllers.completions import CompletionController, NativeController
+from app.controllers.control import ControlController
+from app.controllers.disabled import DisabledController
 from app.controllers.embeddings import EmbeddingsController, NativeEmbeddingsController
 from app.controllers.errors import HANDLERS
 from app.controllers.health import HealthController
@@ -24,6 +26,7 @@ from app.dto.base import Limits
 from app.gate import Gate
 from app.services.memory.agent import MemoryAgent
 from app.services.model_service import ModelService
+from app.services.ongoing import Ongoing
 from app.services.stored_responses import StoredResponses
 from app.services.ui_folder import UiFolder
 from app.settings import Settings, read
@@ -42,11 +45,14 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         days=settings.store_days,
         most_bytes=settings.store_size,
     )
+    ongoing = Ongoing()
     app = Litestar(
         route_handlers=[
             ChatController,
             CompletionController,
             EmbeddingsController,
+            ControlController,
+            DisabledController,
             HealthController,
             HomeController,
             MessagesController,
@@ -65,6 +71,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             "memory_agent": Provide(lambda: agent, sync_to_thread=False),
             "settings": Provide(lambda: settings, sync_to_thread=False),
             "stored_responses": Provide(lambda: responses, sync_to_thread=False),
+            "ongoing": Provide(lambda: ongoing, sync_to_thread=False),
             "limits": Provide(lambda: limits, sync_to_thread=False),
         },
         plugins=[PydanticPlugin(validate_strict=True)],  # without it "5" and true would be numbers

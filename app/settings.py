@@ -1,5 +1,6 @@
 """One frozen settings object; the only reader of flags and of the environment."""
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -26,6 +27,16 @@ def _list(value: str) -> tuple[str, ...]:
 
 def _path(value: str) -> Path:
     return Path(value).expanduser().absolute()
+
+
+def _json_file(value: str) -> dict[str, Any]:
+    try:
+        content = json.loads(_path(value).read_bytes())
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError("give a file with a JSON object in it")
+    return content
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -118,6 +129,9 @@ class Settings:
     store: str = _setting("on", _one_of("on", "off"), "Keep responses that ask to be kept, for previous_response_id")
     store_days: int = _setting(30, _whole(1, 3650), "How long a response is kept", metavar="DAYS")
     store_size: int = _setting(2**30, _bytes, "Room for kept responses; the oldest go first", metavar="SIZE")
+    ui_settings: dict[str, Any] | None = _setting(
+        None, _json_file, "JSON file of defaults for llama.cpp's Web UI, by the names of its settings", metavar="FILE"
+    )
     log_format: str | None = _setting(
         None, _one_of("console", "json"), "Log lines for people or for programs; by terminal when absent"
     )

@@ -175,6 +175,7 @@ GUARDS = (
 def guarded(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with keys, an allowed host, an allowed origin and small limits."""
     home = tmp_path_factory.mktemp("guarded")
-    with running(home, "--model", str(tiny), *GUARDS) as server:
+    (home / "ui.json").write_text('{"theme": "dark", "temperature": 0.3}')
+    with running(home, "--model", str(tiny), "--ui-settings", str(home / "ui.json"), *GUARDS) as server:
         yield server
         assert server.errors() == []

@@ -482,7 +482,8 @@ def minimal(route: str) -> dict[str, Any]:
     return next(base for first, base in BASES.items() if BODIES[first] is BODIES[route])
 
 
-NEEDING = [route for route in POSTS if route not in {"/start", "/models/load", "/models/unload"}]
+CONTROLS = {"/v1/chat/completions/control", "/chat/completions/control"}
+NEEDING = [route for route in POSTS if route not in {"/start", "/models/load", "/models/unload"} | CONTROLS]
 
 
 @pytest.mark.parametrize("route", NEEDING)

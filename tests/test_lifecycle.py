@@ -367,6 +367,7 @@ def test_sigint_without_answers_exits_at_once_with_0_and_the_session_is_whole(ti
         (["--max-batch", "0"], "--max-batch"),
         (["--cache-ram", "lots"], "--cache-ram"),
         (["--log-format", "xml"], "--log-format"),
+        (["--ui-settings", "/no/such/file"], "--ui-settings"),
         (["--host", "0.0.0.0"], "--api-key"),
         (["--model", "x", "--demo"], "--demo"),
         (["--no-such-flag"], "--no-such-flag"),

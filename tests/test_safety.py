@@ -66,7 +66,8 @@ def refused(answer: httpx.Response, status: int, code: str | None = None) -> dic
 
 def passed(answer: httpx.Response) -> None:
     """The gate let it through, whatever became of it."""
-    assert answer.status_code not in {401, 403}, answer.text
+    off = answer.request.url.path in {"/tools", "/cors-proxy"} and answer.json()["error"]["code"] == "feature_disabled"
+    assert answer.status_code not in {401, 403} or off, answer.text
     assert "Origin" in answer.headers["vary"]
 
 

@@ -8,7 +8,7 @@ from litestar.openapi.spec import Example
 from litestar.params import Body
 
 from app.controllers import memory
-from app.controllers.answer import collect_all, header, stream
+from app.controllers.answer import fold, header, stream
 from app.controllers.openapi import body_refusals, operation
 from app.dto.base import Limits
 from app.dto.memory import MemoryStream, is_memory
@@ -17,6 +17,7 @@ from app.dto.openai_chat_reply import ChatCompletion, ChatCompletionChunk, ChatS
 from app.services.errors import NothingLoaded, PromptTooLong, Unavailable
 from app.services.memory.agent import MemoryAgent
 from app.services.model_service import ModelService
+from app.services.ongoing import Ongoing
 from app.settings import Settings
 
 _REQUESTS = [
@@ -118,6 +119,7 @@ class ChatController(Controller):
         memory_agent: NamedDependency[MemoryAgent],
         settings: NamedDependency[Settings],
         limits: NamedDependency[Limits],
+        ongoing: NamedDependency[Ongoing],
     ) -> Response[ChatCompletion | ChatCompletionChunk]:
         """Answer a conversation, whole or as server-sent events."""
         remembers = is_memory(data)
@@ -128,6 +130,7 @@ class ChatController(Controller):
         if data.stream:
             ping = data.ping_seconds(settings.sse_ping_interval)
             dialect = MemoryStream(data) if remembers else ChatStream(data)
+            ongoing.add(dialect.id, generation)
             return stream(generation, request, dialect, ping_seconds=ping, ignored=data.ignored)
-        answer = ChatCompletion.of(await collect_all(generation, request))
-        return Response(answer, headers=header(data.ignored))
+        said = await fold(generation, request, [data.begun() for _ in range(generation.choices)])
+        return Response(ChatCompletion.of(said), headers=header(data.ignored))

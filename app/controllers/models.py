@@ -1,10 +1,11 @@
 """The models that can answer."""
 
-from litestar import Controller, get
+from litestar import Controller, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from app.controllers.openapi import operation, refusals
+from app.dto.errors import ErrorReply
 from app.dto.models import ModelList, ModelRow
 from app.services.errors import NotFound, Unavailable
 from app.services.model_service import ModelService
@@ -32,6 +33,7 @@ _ROW = {
 }
 _LOADING = Unavailable("Loading model", code="loading")
 _UNKNOWN = NotFound("There is no model 'x' here; there is 'tiles-nano'", param="model", code="model_not_found")
+_DOWNLOADS = NotFound("This server downloads and deletes no models; `tiles-server pull` does", code="feature_disabled")
 
 
 class ModelsController(Controller):
@@ -48,6 +50,16 @@ class ModelsController(Controller):
         """List what is served; nothing while nothing is loaded."""
         model_service.require_no_load()
         return ModelList.of(model_service.facts)
+
+    @post("/models", status_code=404, responses=refusals(_DOWNLOADS))
+    async def download_model(self) -> ErrorReply:
+        """Say that models are not downloaded through HTTP."""
+        raise _DOWNLOADS
+
+    @delete("/models", status_code=404, responses=refusals(_DOWNLOADS))
+    async def delete_model(self) -> ErrorReply:
+        """Say that models are not deleted through HTTP."""
+        raise _DOWNLOADS
 
     @get("/v1/models/{model_id:path}", operation_class=operation(_ROW), responses=refusals(_LOADING, _UNKNOWN))
     async def read_model(self, model_id: FromPath[str], model_service: NamedDependency[ModelService]) -> ModelRow:

@@ -57,6 +57,7 @@ def config() -> OpenAPIConfig:
             Tag(name="OpenAI", description="What OpenAI clients call"),
             Tag(name="Anthropic", description="What Anthropic clients call, with ANTHROPIC_BASE_URL pointed here"),
             Tag(name="llama.cpp", description="What llama.cpp's clients call"),
+            Tag(name="Web UI", description="What llama.cpp's Web UI asks for besides"),
             Tag(name="Models", description="What is loaded and what it can do"),
             Tag(name="Tiles", description="Sessions of the Tiles CLI"),
             Tag(name="Health", description="Whether the server lives"),

@@ -25,4 +25,4 @@ class PropsController(Controller):
     ) -> Props:
         """Tell the context, the sampling that is used by default, and the chat template."""
         model_service.require_no_load()
-        return Props.of(model_service.facts, settings.max_batch)
+        return Props.of(model_service.facts, settings.max_batch, settings.ui_settings)

@@ -48,7 +48,7 @@ class MemoryStream(ChatStream):
     def failure(self, error: AppError) -> Reply | None:
         """Give the last chunk of an answer that failed."""
         return ChatCompletionChunk(
-            id=self._id,
+            id=self.id,
             created=self._created,
             model=self._model,
             choices=[ChunkChoice(delta=Delta(), finish_reason="error")],

@@ -177,13 +177,16 @@ class Props(Reply, kw_only=True):
     cors_proxy_enabled: bool = False
 
     @classmethod
-    def of(cls, facts: ModelFacts | None, total_slots: int) -> "Props":
+    def of(cls, facts: ModelFacts | None, total_slots: int, ui_settings: dict[str, Any] | None = None) -> "Props":
         """Describe the server with what is loaded, or with nothing."""
+        admins = ui_settings or {}
         if facts is None:
             defaults = GenerationDefaults(n_ctx=EMPTY_CONTEXT, params=generation_params(Sampling()))
             return cls(
                 default_generation_settings=defaults,
                 total_slots=total_slots,
+                ui_settings=admins,
+                webui_settings=admins,
                 model_alias="",
                 model_path="",
                 model_ftype="",
@@ -196,6 +199,8 @@ class Props(Reply, kw_only=True):
                 n_ctx=facts.context_length, params=generation_params(facts.defaults)
             ),
             total_slots=total_slots,
+            ui_settings=admins,
+            webui_settings=admins,
             model_alias=facts.id,
             model_path=str(facts.path),
             model_ftype=facts.precision,

@@ -84,6 +84,14 @@ class ChatRequest(Generating):
             split_reasoning=self.reasoning_format != "none",
         )
 
+    def begun(self) -> gen.Completion:
+        """What stands already: the answer that is gone on with, or nothing."""
+        last = self.messages[-1]
+        if last.role != "assistant":
+            return gen.Completion()
+        message = last.to_message(len(self.messages) - 1)
+        return gen.Completion(text=message.content, reasoning=message.reasoning or "")
+
     def _check_tools(self) -> None:
         for place, tool in enumerate(self.tools):
             if tool.function.strict:

@@ -163,7 +163,7 @@ class ChatStream(Dialect):
     end: ClassVar[bytes] = b"data: [DONE]\n\n"
 
     def __init__(self, request: ChatRequest) -> None:
-        self._id = new_id()
+        self.id = new_id()
         self._created = int(time.time())
         self._model = ""
         self._request = request
@@ -195,6 +195,16 @@ class ChatStream(Dialect):
         if event.choice not in self._spoken:
             self._spoken.add(event.choice)
             yield self._chunk(event, Delta(role="assistant", content=""))
+            if not self._request.continue_final_message:
+                yield from self._begun(event)
+
+    def _begun(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
+        """Say what stands already, unless the client asked in so many words to go on with it."""
+        begun = self._request.begun()
+        if begun.reasoning:
+            yield self._chunk(event, Delta(reasoning_content=begun.reasoning))
+        if begun.text:
+            yield self._chunk(event, Delta(content=begun.text))
 
     def _piece(
         self, event: gen.Text | gen.Reasoning, delta: Delta, logprobs: Sequence[gen.TokenLogprob] = ()
@@ -210,8 +220,8 @@ class ChatStream(Dialect):
         chunk = self._chunk(event, Delta(), event.reason)
         chunk.timings, chunk.metrics = TimingsReply.of(event.timings), Metrics.of(event.timings)
         chunk.tiles = TilesExtras.of(event)
-        if event.logprobs:
-            chunk.choices[0].logprobs = spelled(event.logprobs)
+        if scores := [score for score in event.logprobs if score.data]:  # the end token is told in whole answers alone
+            chunk.choices[0].logprobs = spelled(scores)
         yield chunk
         self._ended.append(event.timings)
         if self._request.include_usage and len(self._ended) == self._request.n:
@@ -229,7 +239,7 @@ class ChatStream(Dialect):
         self, event: gen.Event, delta: Delta | None, reason: gen.FinishReason | None = None
     ) -> ChatCompletionChunk:
         choices = [] if delta is None else [ChunkChoice(index=event.choice, delta=delta, finish_reason=reason)]
-        return ChatCompletionChunk(id=self._id, created=self._created, model=self._model, choices=choices)
+        return ChatCompletionChunk(id=self.id, created=self._created, model=self._model, choices=choices)
 
 
 def _delta_call(call: gen.ToolCall) -> DeltaToolCall:

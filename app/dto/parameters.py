@@ -107,7 +107,7 @@ CHAT: tuple[Parameter, ...] = (
         tool_choice="auto and none",
         chat_template_kwargs="go to the chat template",
         reasoning_format="none leaves the reasoning in the content; auto and deepseek take it out",
-        continue_final_message="go on with a last message of the assistant",
+        continue_final_message="go on with a last message of the assistant; a stream then says only what is new",
         add_generation_prompt="false goes with continue_final_message",
     ),
     *_STREAMED,

@@ -236,10 +236,13 @@ class Generation(Protocol):
     def cancel(self) -> None:
         """Stop within one engine step. Calling it again, or after the end, does nothing."""
 
+    def end_reasoning(self) -> bool:
+        """Have the model close its reasoning, if it is in it, and answer. False once the answer is over."""
+
 
 @dataclass(slots=True)
 class Completion:
-    """The whole answer: a fold over the events that a stream would send."""
+    """The whole answer: a fold over the events that a stream would send, onto what was there before."""
 
     started: Started | None = None
     text: str = ""

@@ -35,3 +35,7 @@ class Several:
         """Stop all of them within one engine step. Calling it again, or after the end, does nothing."""
         for generation in self._generations:
             generation.cancel()
+
+    def end_reasoning(self) -> bool:
+        """Have all of them close their reasoning. False once every one is over."""
+        return sum(generation.end_reasoning() for generation in self._generations) > 0

@@ -166,6 +166,20 @@ def test_a_last_message_of_the_assistant_is_continued() -> None:
             generation(**more)
 
 
+def test_what_stands_already_is_told_unless_a_stream_was_asked_to_go_on_with_it() -> None:
+    last = {"role": "assistant", "content": "Hel", "reasoning_content": "Greet."}
+    asked = request(messages=[USER, last])
+    assert (asked.begun().reasoning, asked.begun().text) == ("Greet.", "Hel")
+    assert request().begun() == Completion()
+    for goes_on, expected in ((False, "Hello"), (True, "lo")):
+        stream = ChatStream(asked.model_copy(update={"continue_final_message": goes_on}))
+        chunks = [chunk for event in [Started("m", 3), Text("lo", TIMES)] for chunk in stream.feed(event)]
+        assert (
+            "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices[0].delta.content)
+            == expected
+        )
+
+
 def test_limits_hold() -> None:
     small = Limits(messages=2, stop_strings=2, stop_length=4)
     assert request(messages=[USER] * 2, stop=["abcd", "éé"]).to_generation(small)

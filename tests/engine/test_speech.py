@@ -244,3 +244,10 @@ def test_nothing_follows_a_stop_string() -> None:
     assert speech.stopped == "x"
     assert speech.feed("more") == []
     assert speech.finish() == []
+
+
+def test_a_thought_that_is_gone_on_with_keeps_its_first_blank() -> None:
+    fresh = Speech(JSON, thinking=True).feed("\n so it is</think>")
+    assert fresh == [Said("so it is", reasoning=True)]
+    continued = Speech(JSON, thinking=True, continued=True).feed(" so it is</think>")
+    assert continued == [Said(" so it is", reasoning=True)]

@@ -102,7 +102,7 @@ class Engine:
         """Queue a prepared request. Returns the ends from which the events of its answers are read."""
         facts = model.facts
         started = Started(facts.id, len(prompt.tokens), prompt.text, facts.context_length, facts.defaults)
-        generations = [RunningGeneration(self._cancel) for _ in range(request.answers)]
+        generations = [RunningGeneration(self._cancel, self._close_reasoning) for _ in range(request.answers)]
         for generation in generations:
             generation.put(started)
         self._commands.put(partial(self._on_submit, model, prompt, request, generations))
@@ -117,6 +117,9 @@ class Engine:
 
     def _cancel(self, generation: RunningGeneration) -> None:
         self._commands.put(partial(self._on_cancel, generation))
+
+    def _close_reasoning(self, generation: RunningGeneration) -> None:
+        self._commands.put(partial(self._on_close_reasoning, generation))
 
     # On the engine thread.
 
@@ -258,6 +261,10 @@ class Engine:
     def _on_cancel(self, generation: RunningGeneration) -> None:
         for runner in self._runners:
             runner.cancel(generation)
+
+    def _on_close_reasoning(self, generation: RunningGeneration) -> None:
+        for runner in self._runners:
+            runner.close_reasoning(generation)
 
     def _on_stop(self) -> None:
         self._stopped = True

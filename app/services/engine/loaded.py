@@ -154,6 +154,7 @@ class LoadedModel:
             tools=_tools(request),
             split_reasoning=request.split_reasoning,
             thinking=prompt.thinking,
+            continued=request.continue_final_message,
             machine=prompt.machine,
         )
 

@@ -78,6 +78,12 @@ class Runner:
         self._end([row for row in self._batch.rows if row.generation is generation])
         self._live = {row for row in self._live if row.generation is not generation}
 
+    def close_reasoning(self, generation: RunningGeneration) -> None:
+        """Have the row of a reader end its reasoning."""
+        for row in self._live:
+            if row.generation is generation:
+                row.close_reasoning()
+
     def forget(self) -> None:
         """Empty the prefix cache."""
         self._prefixes.clear()

@@ -33,8 +33,13 @@ class RunningGeneration:
 
     choices = 1
 
-    def __init__(self, cancel: Callable[["RunningGeneration"], None]) -> None:
+    def __init__(
+        self,
+        cancel: Callable[["RunningGeneration"], None],
+        close_reasoning: Callable[["RunningGeneration"], None] = lambda _: None,
+    ) -> None:
         self._cancel = cancel
+        self._close_reasoning = close_reasoning
         self._loop = asyncio.get_running_loop()
         self._events: deque[Outcome] = deque()
         self.bell = Bell()  # rung when something comes
@@ -92,6 +97,13 @@ class RunningGeneration:
         if not self.over.done():
             self._end()
             self._cancel(self)
+
+    def end_reasoning(self) -> bool:
+        """Have the model close its reasoning within a few engine steps. False once the answer is over."""
+        if self.over.done():
+            return False
+        self._close_reasoning(self)
+        return True
 
     def fail(self, error: AppError) -> None:
         """End the answer with an error, whatever the engine is doing."""

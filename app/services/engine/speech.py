@@ -68,6 +68,7 @@ class Speech:
         tools: Sequence[Mapping[str, Any]] = (),
         split_reasoning: bool = True,
         thinking: bool = False,
+        continued: bool = False,  # goes on with text that is there, so that white space at its beginning counts
         machine: TextStateMachine | None = None,  # made before, from the same arguments
     ) -> None:
         self.stopped: str | None = None
@@ -75,7 +76,9 @@ class Speech:
         self._tools = list(tools)
         self._calls = 0
         self._call = ""  # text of the call being written
-        self._blank: set[str] = {_REASONING} if thinking else set()  # states whose leading white space is dropped
+        self._blank: set[str] = set()  # states whose leading white space is dropped
+        if thinking and not continued:
+            self._blank.add(_REASONING)
         self._stop = tuple(stop)
         machine = machine or make_machine(markup, self._stop, bool(tools), split_reasoning)
         initial = _REASONING if thinking and split_reasoning else markup.initial if split_reasoning else None

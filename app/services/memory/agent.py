@@ -173,6 +173,10 @@ class _Remembered:
         self._inner.cancel()
         self._end()
 
+    def end_reasoning(self) -> bool:
+        """Pass it on."""
+        return self._inner.end_reasoning()
+
     def _end(self) -> "asyncio.Task[None]":
         if self._kept is None:
             self._kept = asyncio.ensure_future(self._over("".join(self._text)))

@@ -1,0 +1,32 @@
+"""What can be asked of a streamed answer while it is made."""
+
+from typing import Annotated
+
+from litestar import Controller, post
+from litestar.di import NamedDependency
+from litestar.openapi.spec import Example
+from litestar.params import Body
+
+from app.controllers.openapi import body_refusals, operation
+from app.dto.control import ControlReply, ControlRequest
+from app.services.ongoing import Ongoing
+
+_REQUEST = [Example(value={"id": "chatcmpl-7d1f9c", "action": "reasoning_end"})]
+
+
+class ControlController(Controller):
+    """Answers under way."""
+
+    tags = ["Web UI"]
+
+    @post(
+        ["/v1/chat/completions/control", "/chat/completions/control"],
+        status_code=200,
+        operation_class=operation({"success": True, "message": "the reasoning ends"}),
+        responses=body_refusals(),
+    )
+    async def control_chat_completion(
+        self, data: Annotated[ControlRequest, Body(examples=_REQUEST)], ongoing: NamedDependency[Ongoing]
+    ) -> ControlReply:
+        """Have the model of a streamed answer stop thinking and answer; the button "Skip reasoning" does."""
+        return ControlReply.of(ongoing.end_reasoning(data.id))

@@ -1,0 +1,37 @@
+"""What llama-server can do and this server does not, said so that its Web UI leaves it alone."""
+
+from litestar import Controller, get, post
+
+from app.controllers.openapi import refusals
+from app.dto.errors import ErrorReply
+from app.services.errors import Forbidden
+
+# The Web UI takes tools for absent when it reads a 403, older ones when they read these two words.
+_TOOLS = Forbidden("Tools of the server were not found: it runs none", code="feature_disabled")
+_PROXY = Forbidden("This server fetches nothing for web pages", code="feature_disabled")
+
+
+class DisabledController(Controller):
+    """What is off on purpose."""
+
+    tags = ["Web UI"]
+
+    @get("/tools", status_code=403, responses=refusals())
+    async def list_tools(self) -> ErrorReply:
+        """Say that the server has no tools of its own."""
+        raise _TOOLS
+
+    @post("/tools", status_code=403, responses=refusals())
+    async def run_tool(self) -> ErrorReply:
+        """Say that the server has no tools of its own."""
+        raise _TOOLS
+
+    @get("/cors-proxy", status_code=403, responses=refusals())
+    async def fetch(self) -> ErrorReply:
+        """Say that the server is nobody's proxy."""
+        raise _PROXY
+
+    @post("/cors-proxy", status_code=403, responses=refusals())
+    async def send(self) -> ErrorReply:
+        """Say that the server is nobody's proxy."""
+        raise _PROXY
