@@ -16,6 +16,7 @@ from app.controllers.errors import HANDLERS
 from app.controllers.health import HealthController
 from app.controllers.home import HomeController
 from app.controllers.messages import MessagesController
+from app.controllers.metrics import MetricsController
 from app.controllers.models import ModelsController
 from app.controllers.props import PropsController
 from app.controllers.responses import ResponsesController
@@ -25,6 +26,7 @@ from app.controllers.tokens import TokensController
 from app.dto.base import Limits
 from app.gate import Gate
 from app.services.memory.agent import MemoryAgent
+from app.services.metrics import Metrics
 from app.services.model_service import ModelService
 from app.services.ongoing import Ongoing
 from app.services.stored_responses import StoredResponses
@@ -37,6 +39,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
     """Put the server together. Its engine runs while the application does."""
     settings = settings or read()
     models = models or ModelService(settings)
+    metrics = Metrics(models.meter)
     agent = MemoryAgent(models, settings)
     limits = Limits(settings.max_messages, settings.max_stop_strings, settings.max_stop_length, settings.max_choices)
     responses = StoredResponses(
@@ -56,6 +59,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             HealthController,
             HomeController,
             MessagesController,
+            MetricsController,
             ModelsController,
             NativeController,
             NativeEmbeddingsController,
@@ -72,6 +76,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             "settings": Provide(lambda: settings, sync_to_thread=False),
             "stored_responses": Provide(lambda: responses, sync_to_thread=False),
             "ongoing": Provide(lambda: ongoing, sync_to_thread=False),
+            "metrics": Provide(lambda: metrics, sync_to_thread=False),
             "limits": Provide(lambda: limits, sync_to_thread=False),
         },
         plugins=[PydanticPlugin(validate_strict=True)],  # without it "5" and true would be numbers
@@ -82,13 +87,13 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         request_max_body_size=settings.max_body,
         logging_config=None,
     )
-    _surround(app, settings)
+    _surround(app, settings, metrics)
     return app
 
 
-def _surround(app: Litestar, settings: Settings) -> None:
+def _surround(app: Litestar, settings: Settings, metrics: Metrics) -> None:
     """Put the Web UI and the gate around the routes, unknown ones included. A file never stands for a route."""
     taken = {route.path.split("/")[1] for route in app.routes} - {""}
     ui = UiFolder(settings.ui_folder, reserved=taken)
     access = Access(settings, is_ui_file=lambda path: ui.find(path) is not None)
-    app.asgi_handler = Gate(WebUi(app.asgi_handler, ui), access)
+    app.asgi_handler = Gate(WebUi(app.asgi_handler, ui), access, metrics.count)

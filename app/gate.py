@@ -3,12 +3,13 @@
 import secrets
 import string
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import msgspec
 import structlog
 from litestar.enums import HttpMethod, ScopeType
+from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from app.access import Access
@@ -39,8 +40,9 @@ def request_id_of(scope: Scope) -> str | None:
 class Gate:
     """An ASGI layer; Litestar's own middleware would not see unknown routes."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, count: Callable[[str, int], None]) -> None:
         self._app = app
+        self._count = count  # is told the dialect and the status of every answer
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,6 +64,7 @@ class Gate:
                 await self._pass(scope, receive, exchange)
             finally:
                 exchange.log()
+                self._count(exchange.dialect, exchange.status)
 
     async def _pass(self, scope: HTTPScope, receive: Receive, exchange: "_Exchange") -> None:
         if scope["method"] == "OPTIONS":
@@ -69,7 +72,17 @@ class Gate:
             return
         if scope["method"] == "HEAD":
             scope = {**scope, "method": HttpMethod.GET}  # a copy: the server still has to know; the body is dropped
-        await self._app(scope, receive, exchange.send)
+        try:
+            await self._app(scope, receive, exchange.send)
+        finally:
+            exchange.dialect = _dialect(scope)
+
+
+def _dialect(scope: HTTPScope) -> str:
+    """The tag of the route that answered; a path without a route has none."""
+    handler = scope.get("route_handler")
+    tags = handler.resolve_tags() if isinstance(handler, HTTPRouteHandler) else []
+    return tags[0] if tags else "none"
 
 
 def _headers(scope: HTTPScope) -> dict[str, str]:
@@ -88,12 +101,13 @@ class _Exchange:
     """One request and its answer."""
 
     def __init__(self, scope: HTTPScope, send: Send, headers: dict[str, str], access: Access) -> None:
+        self.dialect = "none"  # until a route has answered
         self.request_id = _request_id(headers.get("x-request-id", ""))
         self._began = time.perf_counter()
         self._method, self._path = scope["method"], scope["path"]
         self._scope, self._send = scope, send
         scope["state"]["request_id"] = self.request_id
-        self._status = 0
+        self.status = 0
         origin = headers.get("origin")
         allowed = origin is not None and access.allows_origin(origin, headers.get("host", ""))
         self._extra = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Origin")]
@@ -105,7 +119,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         """Pass an ASGI message on, with what every answer carries."""
         if message["type"] == "http.response.start":
-            self._status = message["status"]
+            self.status = message["status"]
             message["headers"] = [*message["headers"], *self._extra]
         elif message["type"] == "http.response.body" and self._method == "HEAD":
             message["body"] = b""
@@ -127,7 +141,7 @@ class _Exchange:
         line = log.debug if self._path in _QUIET else log.info
         milliseconds = round((time.perf_counter() - self._began) * 1000, 1)
         facts = facts_of(self._scope)
-        line("request", method=self._method, route=self._path, status=self._status, ms=milliseconds, **facts)
+        line("request", method=self._method, route=self._path, status=self.status, ms=milliseconds, **facts)
 
 
 def _request_id(given: str) -> str:

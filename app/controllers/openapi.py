@@ -131,7 +131,7 @@ def _is_litestars(response: Any) -> bool:
 
 def _document(response: OpenAPIResponse, answer: Any, events: str | None, pieces: int) -> None:
     assert response.content is not None
-    media = response.content["application/json"]
+    media = next(iter(response.content.values()))
     media.examples = {"answer": Example(value=Verbatim(answer))}
     if events is None or not isinstance(media.schema, Schema) or not media.schema.one_of:
         return

@@ -13,6 +13,7 @@ from app.services import bootstrap, catalog, memory_path, session
 from app.services.answers import Answers
 from app.services.catalog import ModelFolder
 from app.services.engine.engine import Engine
+from app.services.engine.meter import Meter
 from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, Unavailable
 from app.services.facts import ModelFacts
 from app.services.generation import EmbeddingRequest, Generation, GenerationRequest, Message
@@ -67,6 +68,11 @@ class ModelService:
             for task in tasks:
                 task.cancel()
             await asyncio.to_thread(self._engine.stop)
+
+    @property
+    def meter(self) -> Meter:
+        """What the engine counts."""
+        return self._engine.meter
 
     @property
     def facts(self) -> ModelFacts | None:

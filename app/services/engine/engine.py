@@ -14,6 +14,7 @@ import structlog
 
 from app.services.catalog import ModelFolder
 from app.services.engine import blas
+from app.services.engine.meter import Meter
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.errors import AppError, LoadFailed, ServerError, Unavailable
 from app.services.generation import EmbeddingRequest, GenerationRequest, Started
@@ -44,6 +45,7 @@ class Engine:
         store_bytes: int = 0,
     ) -> None:
         self.back_end = "unknown"
+        self.meter = Meter()
         self._limits = (max_rows, cache_bytes, context_length)
         self._store = (store_folder if store_bytes else None, store_bytes)
         self._claim: IO[bytes] | None = None  # of the store's folder, held while this process lives
@@ -130,6 +132,8 @@ class Engine:
             self._loads = [load for load in self._loads if next(load, _DONE) is not _DONE]
             for runner in list(self._runners):
                 self._step(runner)
+            self.meter.running = sum(runner.running for runner in self._runners)
+            self.meter.waiting = sum(runner.waiting for runner in self._runners)
             self._outbox.send()
         for runner in self._runners:
             runner.fail(Unavailable("The server is shutting down", code="shutting_down"))
@@ -195,11 +199,12 @@ class Engine:
             self._free(runner)
 
     def _free(self, runner: "Runner") -> None:
-        from app.services.engine.loading import release
+        from app.services.engine.loading import memory, release
 
         self._runners.remove(runner)
         runner.free()
         release()
+        self.meter.memory = memory()
 
     def _on_load(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> None:
         if self._unusable is not None:
@@ -222,6 +227,7 @@ class Engine:
                 yield
             loaded = assemble(folder, model, tokenizer, Limits(*self._limits, *self._store), self._outbox)
             loaded.warm_up()
+            loaded.runner.meter = self.meter
             release()
             self._runners.append(loaded.runner)
             threading.Thread(target=loaded.grammars.warm_up, name="grammar", daemon=True).start()

@@ -70,6 +70,11 @@ def release() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def memory() -> tuple[int, int, int]:
+    """Give the bytes that MLX uses, those that it keeps for reuse, and the most that it ever used."""
+    return mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory()
+
+
 def weights(model: Any) -> dict[str, mx.array]:
     """Give the arrays of a model by name."""
     return dict(cast("list[tuple[str, mx.array]]", tree_flatten(model.parameters())))

@@ -1,5 +1,6 @@
 """One loaded model at work: rows wait, have their prompt computed, are decoded together, and end."""
 
+import time
 from collections import deque
 from functools import partial
 from typing import Any
@@ -10,7 +11,8 @@ from mlx_lm.models.cache import make_prompt_cache
 from app.services.engine.batch import Batch, merge
 from app.services.engine.batches import Batches
 from app.services.engine.embedding import Body, Embedding, body_of
-from app.services.engine.loading import weights
+from app.services.engine.loading import memory, weights
+from app.services.engine.meter import Meter
 from app.services.engine.pace import Pace
 from app.services.engine.prefix_cache import PrefixCache
 from app.services.engine.prefixes import Layers
@@ -42,6 +44,8 @@ class Runner:
         self._vocabulary = vocabulary
         self._max_rows = max_rows
         self._outbox = outbox
+        self.meter = Meter()  # another takes its place once the model is warm
+        self._stepped: float | None = None  # when rows were last decoded, on time's performance counter
         self._pace = Pace()
         self._prefixes = prefixes
         self._sizes = {"weight_bytes": weight_bytes(model), "token_bytes": token_bytes(model)}
@@ -57,6 +61,16 @@ class Runner:
     def busy(self) -> bool:
         """Whether there is anything to do."""
         return bool(self._batch.rows or self._prompts or self._waiting or self._embeddings)
+
+    @property
+    def running(self) -> int:
+        """Requests that are being computed."""
+        return self._max_rows - self._places() + len(self._embeddings)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a place in the batch."""
+        return sum(1 + len(row.siblings) for row in self._waiting)
 
     def submit(self, row: Row) -> None:
         """Queue a request."""
@@ -75,7 +89,10 @@ class Runner:
                 if generation in (one.generation for one in (row, *row.siblings)):
                     self._drop(queue, place, generation)
                     break
-        self._end([row for row in self._batch.rows if row.generation is generation])
+        gone = [row for row in self._batch.rows if row.generation is generation]
+        for row in gone:
+            self.meter.answer(row.timings())
+        self._end(gone)
         self._live = {row for row in self._live if row.generation is not generation}
 
     def close_reasoning(self, generation: RunningGeneration) -> None:
@@ -123,22 +140,35 @@ class Runner:
             self._compute_prompts()
         if self._embeddings:
             self._compute_embedding()
+        self.meter.memory = memory()
 
     def _places(self) -> int:
         return self._max_rows - len(self._batch) - sum(1 + len(row.siblings) for row in self._prompts)
 
     def _decode(self) -> None:
-        ended = []
-        for row, token, score in self._batch.step():
+        ended, following = [], 0
+        drawn = self._batch.step()
+        for row, token, score in drawn:
+            following += bool(row.answer)
             self._tell(row, row.take(token, score))
+            if len(row.answer) == 1:
+                self.meter.prompt(row.timings())
             if row.finished:
                 ended.append(row)
+        self._count_step(len(drawn), following)
         self._end(ended)
+
+    def _count_step(self, rows: int, following: int) -> None:
+        now = time.perf_counter()
+        if rows:
+            self.meter.stepped(rows, following, now - self._stepped if self._stepped else None)
+        self._stepped = now if rows else None
 
     def _tell(self, row: Row, events: list[Event]) -> None:
         self._outbox.put(row.generation, events)
         if row.finished:
             self._live.discard(row)
+            self.meter.answer(row.timings())
 
     def _end(self, rows: list[Row]) -> None:
         if rows:
@@ -154,6 +184,7 @@ class Runner:
         else:
             row.layers = make_prompt_cache(self._model)
         row.cache_use = self._prefixes.explain(row.prompt, row.cached)
+        self.meter.looked_up(row.cache_use)
         row.clock.begin_prefill()
         self._tell(row, [row.progress()])
         self._prompts.append(row)
@@ -186,6 +217,7 @@ class Runner:
         self._embeddings.rotate(-1)
         if embedding.finished:
             self._outbox.put(embedding.generation, [embedding.result()])
+            self.meter.embedded(embedding.tokens)
             self._embeddings.pop()
 
     def _short_prompts(self, budget: int) -> list[Row]:
@@ -239,6 +271,7 @@ class Runner:
         else:
             for one in row.share():
                 self._tell(one, one.finish("max_tokens"))
+            self.meter.prompt(row.timings())
             self._keep(row)
         return size + 1
 
@@ -250,6 +283,7 @@ class Runner:
     def _keep(self, row: Row) -> None:
         if row.layers is not None and row.done:
             self._prefixes.put(kept_tokens(row), row.give_layers())
+            self.meter.cache_bytes = self._prefixes.nbytes
 
 
 def weight_bytes(model: Any) -> int:
