@@ -16,6 +16,7 @@ from app.services.catalog import ModelFolder
 from app.services.engine import blas
 from app.services.engine.meter import Meter
 from app.services.engine.running import Outbox, RunningGeneration
+from app.services.engine.turns import Turns
 from app.services.errors import AppError, LoadFailed, ServerError, Unavailable
 from app.services.generation import EmbeddingRequest, GenerationRequest, Started
 
@@ -43,15 +44,17 @@ class Engine:
         context_length: int | None,
         store_folder: Path | None = None,
         store_bytes: int = 0,
+        most_models: int = 1,
     ) -> None:
         self.back_end = "unknown"
         self.meter = Meter()
-        self._limits = (max_rows, cache_bytes, context_length)
+        self._limits = (max_rows, cache_bytes, most_models, context_length)
         self._store = (store_folder if store_bytes else None, store_bytes)
         self._claim: IO[bytes] | None = None  # of the store's folder, held while this process lives
         self._commands: SimpleQueue[Command] = SimpleQueue()
         self._outbox = Outbox()
         self._runners: list[Runner] = []
+        self._turns = Turns()
         self._loads: list[Iterator[None]] = []
         self._stopped = False
         self._unusable: LoadFailed | None = None
@@ -79,11 +82,17 @@ class Engine:
         return elapsed if elapsed > 10 * self._usual_step else 0.0
 
     async def load(self, folder: ModelFolder, progress: Callable[[float], None]) -> "LoadedModel":
-        """Load a model beside what is loaded. Raises LoadFailed. `progress` is called on the engine thread, 0 to 1."""
+        """Load a model beside what is loaded; whoever does not want it any more cancels this.
+
+        Raises LoadFailed. `progress` is called on the engine thread, 0 to 1.
+        """
         loop = asyncio.get_running_loop()
         loaded: asyncio.Future[LoadedModel] = loop.create_future()
-        self._commands.put(partial(self._on_load, folder, progress, _Promise(loop, loaded)))
+        self._commands.put(partial(self._on_load, folder, progress, _Promise(loop, loaded, self._unwanted)))
         return await loaded
+
+    def _unwanted(self, model: "LoadedModel") -> None:
+        self._commands.put(partial(self._on_unload, model.runner, True, None))
 
     async def unload(self, model: "LoadedModel", *, now: bool = False) -> None:
         """Take a model out. Its running answers are finished first unless `now`, which ends them with an error."""
@@ -130,8 +139,9 @@ class Engine:
         while not self._stopped:
             self._obey()
             self._loads = [load for load in self._loads if next(load, _DONE) is not _DONE]
-            for runner in list(self._runners):
+            if (runner := self._turns.next(self._runners)) is not None:
                 self._step(runner)
+            self._free_retired()
             self.meter.running = sum(runner.running for runner in self._runners)
             self.meter.waiting = sum(runner.waiting for runner in self._runners)
             self._outbox.send()
@@ -193,9 +203,13 @@ class Engine:
         except Exception:
             log.exception("engine step failed")
             runner.fail(ServerError("The engine failed while computing this answer", code="engine_error"))
-        self._usual_step = max(time.monotonic() - self._step_began, 0.99 * self._usual_step)
+        seconds = time.monotonic() - self._step_began
         self._step_began = None
-        if runner.retired and not runner.busy:
+        self._usual_step = max(seconds, 0.99 * self._usual_step)
+        self._turns.took(runner, seconds)
+
+    def _free_retired(self) -> None:
+        for runner in [runner for runner in self._runners if runner.retired and not runner.busy]:
             self._free(runner)
 
     def _free(self, runner: "Runner") -> None:
@@ -225,6 +239,10 @@ class Engine:
                     model, tokenizer = end.value
                     break
                 yield
+                if not promise.wanted:
+                    steps.close()
+                    release()
+                    return
             loaded = assemble(folder, model, tokenizer, Limits(*self._limits, *self._store), self._outbox)
             loaded.warm_up()
             loaded.runner.meter = self.meter
@@ -239,12 +257,13 @@ class Engine:
             log.exception("load failed", folder=folder.path.name)
             promise.refuse(LoadFailed(f"{folder.path.name}: the model could not be loaded; the log says more"))
 
-    def _on_unload(self, runner: "Runner", now: bool, promise: "_Promise") -> None:
+    def _on_unload(self, runner: "Runner", now: bool, promise: "_Promise | None") -> None:
         runner.retired = True
         if now:
             runner.fail(Unavailable("The model was unloaded while it answered", code="model_unloaded"))
-        self._step(runner)
-        promise.keep(None)
+        self._free_retired()
+        if promise is not None:
+            promise.keep(None)
 
     def _on_submit(
         self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest, generations: list[RunningGeneration]
@@ -277,17 +296,31 @@ class Engine:
 
 
 class _Promise:
-    """A future of the event loop, to be settled from another thread."""
+    """A future of the event loop, to be settled from another thread; what comes too late goes to `unwanted`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Any]") -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        future: "asyncio.Future[Any]",
+        unwanted: Callable[[Any], None] = lambda value: None,
+    ) -> None:
         self._loop = loop
         self._future = future
+        self._unwanted = unwanted
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody still waits."""
+        return not self._future.done()
 
     def keep(self, value: object) -> None:
-        self._settle(lambda: self._future.set_result(value))
+        self._loop.call_soon_threadsafe(self._keep, value)
+
+    def _keep(self, value: object) -> None:
+        if self.wanted:
+            self._future.set_result(value)
+        else:
+            self._unwanted(value)
 
     def refuse(self, error: Exception) -> None:
-        self._settle(lambda: self._future.set_exception(error))
-
-    def _settle(self, settle: Callable[[], None]) -> None:
-        self._loop.call_soon_threadsafe(lambda: None if self._future.done() else settle())
+        self._loop.call_soon_threadsafe(lambda: self._future.set_exception(error) if self.wanted else None)

@@ -37,7 +37,8 @@ class Limits:
     """What a model may use."""
 
     max_rows: int
-    cache_bytes: int | None  # of the prefix cache; None is a quarter of what is free
+    cache_bytes: int | None  # of all prefix caches together; None is a quarter of what is free
+    most_models: int  # that share them
     context_length: int | None  # cap in tokens; None is the model's own
     store_folder: Path | None  # of the prefix cache on disk; None is none
     store_bytes: int
@@ -206,7 +207,7 @@ def assemble(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, ou
 
 def _prefixes(facts: ModelFacts, limits: Limits) -> PrefixCache:
     free = psutil.virtual_memory().available
-    cache_bytes = free // 4 if limits.cache_bytes is None else limits.cache_bytes
+    cache_bytes = (free // 4 if limits.cache_bytes is None else limits.cache_bytes) // limits.most_models
     if limits.store_folder is None or not limits.store_bytes:
         return PrefixCache(cache_bytes)
     name = fingerprint(facts.path, facts.chat_template, f"{facts.precision} {back_end()}")

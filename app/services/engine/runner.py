@@ -40,6 +40,7 @@ class Runner:
         outbox: Outbox,
     ) -> None:
         self.retired = False  # takes no more requests; goes when its rows are done
+        self.alone = True  # no other model is at work
         self._model = model
         self._vocabulary = vocabulary
         self._max_rows = max_rows
@@ -200,7 +201,7 @@ class Runner:
 
     def _budget(self) -> int:
         """Tokens of a slice; prompts and embeddings share the time."""
-        seconds = _SLICE_BESIDE_DECODING if self._batch.rows else _SLICE_ALONE
+        seconds = _SLICE_ALONE if self.alone and not self._batch.rows else _SLICE_BESIDE_DECODING
         return self._pace.tokens(seconds / 2 if self._prompts and self._embeddings else seconds)
 
     def _compute_embedding(self) -> None:
