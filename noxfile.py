@@ -50,7 +50,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure this server beside mlx_lm.server and mlx-lm in process: nox -s bench -- --quick."""
+    """Measure this server beside mlx_lm.server and mlx-lm in process: nox -s bench -- --quick, or -- render FILE."""
     install(session, "tests")
     session.run("python", "-m", "benchmarks", *session.posargs)
 

@@ -14,67 +14,98 @@ import click
 import uvloop
 from rich.console import Console
 
-from benchmarks import lifecycle, machine, report, suite
+from benchmarks import machine, names, suite, tables
 from benchmarks.errors import BenchmarkError
+from benchmarks.figures import Figures
 from benchmarks.measure import Result
+from benchmarks.server import peer_with_blas
+from benchmarks.workload import FULL, QUICK
 from benchmarks.workloads import WORKLOADS
 
-NAMES = [*(workload.name for workload in WORKLOADS), lifecycle.NAME]
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path(tempfile.gettempdir()) / "tiles-server-benchmarks"
 
 
-@click.command()
-@click.option("--quick", is_flag=True, help="A smoke run: two repetitions, the tiny model, 3 s of idling.")
-@click.option("--only", type=click.Choice(NAMES), multiple=True, help="Only this workload; may be given again.")
-@click.option("--model", "models", type=click.Choice(["tiny", "25M"]), multiple=True, help="Only this model.")
-@click.option("--repeat", type=click.IntRange(1, 50), help="Repetitions. [default: 5]")
+@click.group(invoke_without_command=True)
+@click.option("--quick", is_flag=True, help="A smoke run: everything small, one round, the demo model.")
+@click.option("--only", type=click.Choice(list(WORKLOADS)), multiple=True, help="Only this workload; may be repeated.")
+@click.option("--model", "models", type=click.Choice([names.DEMO, names.LARGER]), multiple=True, help="Only this one.")
+@click.option("--rounds", type=click.IntRange(1, 50), help="How often everything is measured. [default: 5]")
+@click.option("--minutes", type=click.FloatRange(0.1), default=25.0, show_default=True, help="Begin nothing after.")
 @click.option("--blas-peer/--no-blas-peer", default=True, help="Also measure mlx_lm.server with OpenBLAS preloaded.")
+@click.option("--profile", is_flag=True, help="Also write where our server's CPU time goes, in the first round.")
 @click.option("--cache", type=click.Path(path_type=Path), default=CACHE, show_default=True, help="Where models are.")
 @click.option("--json", "--save", "json_path", type=click.Path(path_type=Path), help="Write the figures here.")
-@click.option("--markdown", "markdown_path", type=click.Path(path_type=Path), help="Write the table here.")
+@click.pass_context
 def main(
+    context: click.Context,
     quick: bool,
     only: tuple[str, ...],
     models: tuple[str, ...],
-    repeat: int | None,
+    rounds: int | None,
+    minutes: float,
     blas_peer: bool,
+    profile: bool,
     cache: Path,
     json_path: Path | None,
-    markdown_path: Path | None,
 ) -> None:
     """Measure this server beside mlx_lm.server and mlx-lm in process."""
-    console, begun, where = Console(), time.monotonic(), machine.facts()
+    if context.invoked_subcommand is not None:
+        return
+    moment = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     plan = suite.Plan(
         cache=cache,
-        names=only,
-        repeat=repeat or (2 if quick else 5),
-        idle_seconds=3.0 if quick else 30.0,
-        models=models or (("tiny",) if quick else ("tiny", "25M")),
-        peer_with_blas=blas_peer,
+        only=only,
+        models=models or ((names.DEMO,) if quick else (names.DEMO, names.LARGER)),
+        rounds=rounds or (1 if quick else 5),
+        minutes=minutes,
+        scale=QUICK if quick else FULL,
+        without=frozenset() if blas_peer and peer_with_blas() else frozenset({names.PEER_WITH_BLAS}),
+        profiles=RESULTS / f"{moment}-profile" if profile else None,
     )
-    results = _measured(plan)
-    if not results:
+    if not any(plan.jobs()):
         raise click.UsageError("no workload runs on that model")
-    report.show(console, where, results)
-    written = json_path or RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
-    _write(written, report.as_json(where, results))
-    if markdown_path is not None:
-        _write(markdown_path, report.markdown(where, results))
-    console.print(f"{time.monotonic() - begun:.0f} s; figures in {written}", soft_wrap=True)
+    _measure(plan, json_path or RESULTS / f"{moment}.json")
 
 
-def _measured(plan: suite.Plan) -> list[Result]:
-    """Run the plan on a fast event loop. A failure is one clear message and exit code 1."""
-    say = Console(stderr=True).print
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def render(file: Path) -> None:
+    """Write the figures of a run into README and docs, with their chart."""
+    from benchmarks import render  # matplotlib is not needed to measure
+
+    try:
+        for path in render.render(file):
+            click.echo(path)
+    except BenchmarkError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _measure(plan: suite.Plan, written: Path) -> None:
+    began, where = time.monotonic(), machine.facts()
+    console = Console() if sys.stdout.isatty() else Console(width=180)
+    results = _results(plan)
+    figures = Figures(where, results, time.monotonic() - began)
+    written.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text(figures.to_json(), encoding="utf-8")
+    tables.show(console, figures)
+    console.print(f"{figures.seconds:.0f} s; figures in {written}", soft_wrap=True)
+    if plan.profiles is not None:
+        console.print(f"profiles in {plan.profiles}", soft_wrap=True)
+    if any(names.OURS in result.failures for result in results):
+        sys.exit(1)
+
+
+def _results(plan: suite.Plan) -> list[Result]:
+    """Run the plan on a fast event loop. What stops all of it is one clear message and exit code 1."""
+    say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_ended_cleanly(suite.run(plan, lambda what: say(f"… {what}"))))
-    except* asyncio.CancelledError:
+            return runner.run(_ended_cleanly(suite.run(plan, lambda what: say(f"{datetime.now():%H:%M:%S} {what}"))))
+    except asyncio.CancelledError:
         sys.exit(143)
-    except* BenchmarkError as group:
-        for error in _leaves(group):
-            click.echo(f"benchmarks: {error}", err=True)
+    except BenchmarkError as error:
+        click.echo(f"benchmarks: {error}", err=True)
         sys.exit(1)
 
 
@@ -83,18 +114,6 @@ async def _ended_cleanly(work: Coroutine[Any, Any, list[Result]]) -> list[Result
     task = asyncio.ensure_future(work)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await task
-
-
-def _leaves(group: BaseExceptionGroup[BenchmarkError]) -> list[BaseException]:
-    leaves: list[BaseException] = []
-    for error in group.exceptions:
-        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return leaves
-
-
-def _write(path: Path, content: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content, encoding="utf-8")
 
 
 if __name__ == "__main__":

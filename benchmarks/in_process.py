@@ -10,20 +10,21 @@ from typing import Any
 
 import psutil
 
+from benchmarks import names
 from benchmarks.client import SECONDS
 from benchmarks.errors import BenchmarkError
 from benchmarks.model import Model
 from benchmarks.reply import Message, Reply
-from benchmarks.server import awake, end, environment
+from benchmarks.server import NOTHING, awake, end, environment
+from benchmarks.target import More
 
-NAME = "in process"
 LINE_BYTES = 2**24
 
 
 class InProcess:
     """`stream_generate` for one conversation, `BatchGenerator` for many, with our BLAS."""
 
-    name = NAME
+    name = names.IN_PROCESS
 
     def __init__(self, model: Model, home: Path) -> None:
         self.model = model
@@ -36,12 +37,20 @@ class InProcess:
                 env=environment(home),
             )
 
-    async def chat(self, messages: list[Message], tokens: int) -> Reply:
+    async def chat(self, messages: list[Message], tokens: int, more: More = NOTHING) -> Reply:
+        self._refuse(more)
         [reply] = await self._ask({"job": "chat", "conversations": [messages], "tokens": tokens})
         return reply
 
-    async def chats(self, conversations: list[list[Message]], tokens: int, at_once: int) -> list[Reply]:
+    async def chats(
+        self, conversations: list[list[Message]], tokens: int, at_once: int, more: More = NOTHING
+    ) -> list[Reply]:
+        self._refuse(more)
         return await self._ask({"job": "chats", "conversations": conversations, "tokens": tokens, "at_once": at_once})
+
+    def _refuse(self, more: More) -> None:
+        if more:
+            raise BenchmarkError(f"{self.name}: cannot {', '.join(more)}")
 
     async def _ask(self, question: dict[str, Any]) -> list[Reply]:
         line = await asyncio.wait_for(asyncio.to_thread(self._talk, json.dumps(question)), SECONDS)

@@ -1,6 +1,6 @@
 """What is measured, and the values of one run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 
@@ -15,18 +15,13 @@ class Measure:
     judged: bool = True  # False: told, without a ratio
 
     def ratios(self, ours: "Series", peer: "Series") -> "Series":
-        """How many times better ours is, repetition by repetition, so that the machine's noise cancels."""
-        pairs = zip(ours.values, peer.values, strict=True)
-        return Series([_times(a, b) if self.more_is_better else _times(b, a) for a, b in pairs])
-
-
-def _times(value: float, other: float) -> float:
-    return value / other if other else float("inf")
+        """How many times better ours is, round by round."""
+        return ours.over(peer) if self.more_is_better else peer.over(ours)
 
 
 @dataclass(frozen=True)
 class Series:
-    """One value a repetition."""
+    """One value a round."""
 
     values: list[float]
 
@@ -45,20 +40,28 @@ class Series:
         """The most."""
         return max(self.values)
 
-
-@dataclass(frozen=True)
-class Goal:
-    """What is to be reached: a bound on our median, or, with `peer`, on how many times better than it we are."""
-
-    measure: str
-    bound: float
-    peer: str | None = None
+    def over(self, other: "Series") -> "Series":
+        """Divide round by round, so that what slowed both in one round cancels; as far as both go."""
+        pairs = zip(self.values, other.values, strict=False)
+        return Series([a / b if b else float("inf") for a, b in pairs])
 
 
-@dataclass(frozen=True)
+@dataclass
 class Result:
-    """A workload on a model: by target and measure the values."""
+    """A workload on a model: by target and measure the values, and why a target has none or fewer."""
 
     workload: str
+    title: str
     model: str
-    series: dict[str, dict[str, Series]]
+    series: dict[str, dict[str, Series]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def take(self, target: str, values: dict[str, float]) -> None:
+        """Add what a round has shown."""
+        measured = self.series.setdefault(target, {})
+        for name, value in values.items():
+            measured.setdefault(name, Series([])).values.append(value)
+
+    def get(self, target: str, measure: str) -> Series | None:
+        """Give a target's values, None where there are none."""
+        return self.series.get(target, {}).get(measure)

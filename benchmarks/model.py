@@ -1,30 +1,28 @@
-"""The models that are measured: random weights in float32, a real tokenizer, built once into a cache folder."""
+"""The models that are measured, in float32: the demo model, and one with real compute. Built once into a folder.
 
+No token can end an answer early: the rows of those tokens in the embedding, which is the output layer too, are zeroed,
+so that none of them is ever the most likely. No request has to say it then, and everybody does the same work.
+"""
+
+import json
+import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
+from benchmarks import names
 from tests import tiny_model
 
-VOCABULARY = 4096
-BANNED = -100.0  # the logit bias of tokens that would end an answer early or open a thought or a tool call
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large a model is."""
-
-    name: str
-    layers: int
-    hidden: int
-
-
-SIZES = {size.name: size for size in (Size("tiny", layers=4, hidden=128), Size("25M", layers=8, hidden=512))}
+DEMO_FOLDER = Path(__file__).parents[1] / "app" / "tiles_nano"
+VOCABULARY, LAYERS, HIDDEN = 4096, 8, 512  # of the larger one: 27 million parameters
+_VERSION = 3  # of what is built here
 
 
 @dataclass(frozen=True)
@@ -39,43 +37,50 @@ class Model:
         """Its tokenizer, without any framework."""
         return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
 
-    @cached_property
-    def logit_bias(self) -> dict[str, float]:
-        """What lets every answer run to its length."""
-        ids = (self.tokenizer.token_to_id(token) for token in (*tiny_model.SPECIAL, *tiny_model.MARKUP))
-        return {str(token): BANNED for token in ids}
-
 
 def built(name: str, cache: Path) -> Model:
     """Give the model of this name, built when `cache` does not hold it."""
-    size = SIZES[name]
-    folder = cache / f"bench-{name}-{size.layers}x{size.hidden}-{VOCABULARY}"
+    folder = cache / f"{name}-{_VERSION}"
     if not (folder / "config.json").exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as unfinished:
-            _build(size, Path(unfinished) / "model").rename(folder)
+            made = Path(unfinished) / "model"
+            _MAKERS[name](made)
+            _silence(Model(name, made))
+            made.rename(folder)
     return Model(name, folder)
 
 
-def _build(size: Size, folder: Path) -> Path:
-    # The demo's own text has pairs for about a thousand tokens only.
+def _make_demo(folder: Path) -> None:
+    shutil.copytree(DEMO_FOLDER, folder)
+    path = folder / "model.safetensors"
+    weights = {name: array.astype(np.float32) for name, array in load_file(path).items()}
+    save_file(weights, path, metadata={"format": "mlx"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "float32"}))
+
+
+def _make_larger(folder: Path) -> None:
+    # The tiny model's own text has pairs for about a thousand tokens only.
     with mock.patch.object(tiny_model, "TEXT", _english()):
-        tiny_model.build(folder, vocab_size=VOCABULARY, layers=size.layers, hidden=size.hidden)
-    _silence_bytes(Model(size.name, folder))
-    return folder
+        tiny_model.build(folder, vocab_size=VOCABULARY, layers=LAYERS, hidden=HIDDEN)
 
 
-def _silence_bytes(model: Model) -> None:
-    """Zero the rows of tokens that are part of a character: a stream shows nothing for them, so no time could be told.
+_MAKERS: dict[str, Callable[[Path], None]] = {names.DEMO: _make_demo, names.LARGER: _make_larger}
 
-    A random model would draw them often; beside the logits of 4,000 others a zero is never the greatest.
+
+def _silence(model: Model) -> None:
+    """Ban what ends an answer or marks a thought or a call, and tokens that are part of a character.
+
+    A stream shows nothing for the latter, so no time could be told.
     """
-    assert model.tokenizer.get_vocab_size() == VOCABULARY
-    texts = [model.tokenizer.decode([token]) for token in range(VOCABULARY)]
-    parts = [token for token, text in enumerate(texts) if "\ufffd" in text or not text]
+    size = model.tokenizer.get_vocab_size()
+    texts = [model.tokenizer.decode([token]) for token in range(size)]  # of special tokens it is empty
+    banned = [token for token, text in enumerate(texts) if "\ufffd" in text or not text]
+    banned += [token for token, added in model.tokenizer.get_added_tokens_decoder().items() if not added.special]
     path = model.folder / "model.safetensors"
     weights = load_file(path)
-    weights["model.embed_tokens.weight"][parts] = 0
+    weights["model.embed_tokens.weight"][banned] = 0
     save_file(weights, path, metadata={"format": "mlx"})
 
 

@@ -1,5 +1,6 @@
 """An answer and when its parts came."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.errors import BenchmarkError
@@ -12,18 +13,18 @@ class Reply:
     """Times are seconds on one clock: `sent` is before the connection opens, `ended` the last byte."""
 
     sent: float
-    first: float
-    last: float
+    times: Sequence[float]  # of each piece of text
     ended: float
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
     text: str
+    engine_seconds: float | None = None  # from acceptance to the last token, if the server tells
 
     @property
     def time_to_first_token(self) -> float:
         """Seconds."""
-        return self.first - self.sent
+        return self.times[0] - self.sent
 
     @property
     def tokens_per_second(self) -> float:
@@ -33,9 +34,10 @@ class Reply:
     @property
     def decode_tokens_per_second(self) -> float:
         """Tokens per second between the first and the last."""
-        if self.last <= self.first:
+        first, last = self.times[0], self.times[-1]
+        if last <= first:
             raise BenchmarkError("an answer came in one piece: it has no rate of decoding")
-        return (self.completion_tokens - 1) / (self.last - self.first)
+        return (self.completion_tokens - 1) / (last - first)
 
 
 def wall(replies: list[Reply]) -> float:

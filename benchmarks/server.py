@@ -1,28 +1,33 @@
 """Servers as processes: this one and its peer."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
 
 from app.services.engine import blas
-from benchmarks import client
+from benchmarks import client, names
 from benchmarks.errors import BenchmarkError
 from benchmarks.model import Model
 from benchmarks.reply import Message, Reply
+from benchmarks.target import More
 
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
+NOTHING: More = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -42,22 +47,22 @@ def _mlx_lm(folder: Path, port: int) -> list[str]:
     return ["-m", "mlx_lm", "server", "--model", str(folder), "--port", str(port)]
 
 
-OURS = Recipe("ours", _ours)
-PEER = Recipe("mlx_lm.server", _mlx_lm)
+OURS = Recipe(names.OURS, _ours)
+PEER = Recipe(names.PEER, _mlx_lm)
 
 
 def peer_with_blas() -> Recipe | None:
     """The peer with the BLAS that we load ourselves, which its users do not get; None where there is none."""
     name = blas.preload()
-    return Recipe("mlx_lm.server + BLAS", _mlx_lm, {"LD_PRELOAD": name}) if name else None
+    return Recipe(names.PEER_WITH_BLAS, _mlx_lm, {"LD_PRELOAD": name}) if name else None
 
 
 class Server:
     """A running server."""
 
     def __init__(self, recipe: Recipe, model: Model, home: Path) -> None:
-        """Start it; `home` takes its files and its log."""
-        self.name, self.model, self.port = recipe.name, model, _free_port()
+        """Start it; `home` takes its files and its log, and gives what an earlier one with the same home has kept."""
+        self.name, self.recipe, self.model, self.port = recipe.name, recipe, model, _free_port()
         self._log = home / f"{self.port}.log"
         with self._log.open("wb") as log:
             self.born = time.perf_counter()
@@ -68,31 +73,41 @@ class Server:
                 env=environment(home) | recipe.environment,
             )
 
-    async def chat(self, messages: list[Message], tokens: int) -> Reply:
-        body = {
-            "model": "default_model",  # the peer's name for the model of its command line; ours takes any
-            "messages": messages,
-            "max_tokens": tokens,
-            "temperature": 0.0,
-            "logit_bias": self.model.logit_bias,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
+    async def chat(self, messages: list[Message], tokens: int, more: More = NOTHING) -> Reply:
         try:
-            return await client.stream_chat(self.port, body)
+            return await client.stream_chat(self.port, self._body(messages, tokens, more))
         except (BenchmarkError, OSError, TimeoutError) as error:
             raise BenchmarkError(f"{self.name}: {error!r}; {self._last_words()}") from error
 
-    async def chats(self, conversations: list[list[Message]], tokens: int, at_once: int) -> list[Reply]:
+    async def chats(
+        self, conversations: list[list[Message]], tokens: int, at_once: int, more: More = NOTHING
+    ) -> list[Reply]:
         places = asyncio.Semaphore(at_once)
 
         async def one(messages: list[Message]) -> Reply:
             async with places:
-                return await self.chat(messages, tokens)
+                return await self.chat(messages, tokens, more)
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(messages)) for messages in conversations]
         return [task.result() for task in tasks]
+
+    async def begin(self, messages: list[Message], tokens: int) -> client.Exchange:
+        """Start a stream that is read while it runs; the caller hangs up."""
+        body = json.dumps(self._body(messages, tokens, NOTHING)).encode()
+        return await client.opened(self.port, "POST", "/v1/chat/completions", body)
+
+    @staticmethod
+    def _body(messages: list[Message], tokens: int, more: More) -> dict[str, Any]:
+        return {
+            "model": "default_model",  # the peer's name for the model of its command line; ours takes any
+            "messages": messages,
+            "max_tokens": tokens,
+            "temperature": 0.0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **more,
+        }
 
     async def health(self) -> float:
         """Wait until /health answers with any status. Returns seconds since the process was started."""
@@ -123,6 +138,17 @@ class Server:
 
     def _last_words(self) -> str:
         return f"its log ends: {self._log.read_bytes()[-2000:].decode(errors='replace')}"
+
+
+@asynccontextmanager
+async def another(server: Server, home: Path | None = None) -> AsyncIterator[Server]:
+    """Start one more of the same kind, with nothing kept unless in `home`, and end it."""
+    with tempfile.TemporaryDirectory() as empty:
+        one = Server(server.recipe, server.model, home or Path(empty))
+        try:
+            yield one
+        finally:
+            await one.stop()
 
 
 @contextmanager

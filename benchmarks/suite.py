@@ -1,100 +1,130 @@
-"""A whole run: the models are built, the targets started, each workload measured in turns, everything ended."""
+"""A whole run: rounds, in each of which every workload is measured once on every target."""
 
-import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import lifecycle, model
-from benchmarks.in_process import InProcess
-from benchmarks.measure import Result, Series
-from benchmarks.model import Model
+from benchmarks import names
+from benchmarks.lineup import Lineup
+from benchmarks.measure import Result
+from benchmarks.profile import profiled
 from benchmarks.prompts import fresh
-from benchmarks.server import OURS, PEER, Server, peer_with_blas
 from benchmarks.target import Target
-from benchmarks.workloads import WORKLOADS, Values, Workload
+from benchmarks.workload import FULL, Scale, Values, Workload
+from benchmarks.workloads import catalogue
 
 Say = Callable[[str], None]
+SECONDS = 400.0  # that a workload may take on a target
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a run does."""
 
-    cache: Path
-    names: tuple[str, ...] = ()  # of workloads; none: all
-    repeat: int = 5
-    idle_seconds: float = 30.0
-    models: tuple[str, ...] = tuple(model.SIZES)
-    peer_with_blas: bool = True
+    cache: Path  # where models are
+    only: tuple[str, ...] = ()  # workloads; none: all
+    models: tuple[str, ...] = (names.DEMO, names.LARGER)
+    rounds: int = 5
+    minutes: float = 25.0  # after which no round of a workload is begun
+    scale: Scale = FULL
+    without: frozenset[str] = frozenset()  # targets
+    profiles: Path | None = None  # where CPU profiles of ours go; None makes none
 
-    def wants(self, name: str) -> bool:
-        """Whether a workload is part of the run."""
-        return not self.names or name in self.names
+    def jobs(self) -> Iterator["Job"]:
+        """Every workload on every model of the run."""
+        for model in self.models:
+            for workload in catalogue(self.scale):
+                if model in workload.targets and (not self.only or workload.name in self.only):
+                    targets = [name for name in workload.targets[model] if name not in self.without]
+                    yield Job(workload, targets, Result(workload.name, workload.title, model))
+
+
+@dataclass
+class Job:
+    """A workload on a model, and what came of it so far."""
+
+    workload: Workload
+    targets: list[str]
+    result: Result
+    seconds: float = 0.0  # that its last round took
+
+    def turns(self, number: int) -> list[str]:
+        """A, B, C, then B, C, A, …: whoever goes first in one round goes last in the next."""
+        first = number % len(self.targets)
+        turns = [*self.targets[first:], *self.targets[:first]]
+        return [name for name in turns if name not in self.result.failures]
+
+
+@dataclass
+class Run:
+    """A run in progress."""
+
+    plan: Plan
+    say: Say
+    lineup: Lineup
+    began: float = field(default_factory=time.monotonic)
+
+    async def go(self, jobs: list[Job]) -> None:
+        """Measure, round by round, until all is done or the time is over."""
+        for number in range(self.plan.rounds):
+            for job in jobs:
+                left = 60 * self.plan.minutes - (time.monotonic() - self.began)
+                if left < job.seconds or left <= 0:
+                    self.say(f"no time for round {number + 1} of {job.result.model}: {job.workload.title}")
+                    continue
+                self.say(f"round {number + 1} of {self.plan.rounds}, {job.result.model}: {job.workload.title}")
+                await self._round(job, number)
+
+    async def _round(self, job: Job, number: int) -> None:
+        ready = [await self._ready(job.result, name) for name in job.turns(number)]
+        began = time.monotonic()
+        for target in ready:
+            if target is not None:
+                await self._measure(job, target, number)
+        job.seconds = time.monotonic() - began
+
+    async def _ready(self, result: Result, name: str) -> Target | None:
+        try:
+            return await self.lineup.target(result.model, name)
+        except Exception as error:
+            self._failed(result, name, error)
+            return None
+
+    async def _measure(self, job: Job, target: Target, number: int) -> None:
+        """Add the values of a target. One that fails is not asked again, and begins the next workload anew."""
+        try:
+            async with asyncio.timeout(SECONDS):
+                job.result.take(target.name, await self._values(job, target, number))
+        except Exception as error:
+            self._failed(job.result, target.name, error)
+            await self.lineup.drop(target)
+
+    async def _values(self, job: Job, target: Target, number: int) -> Values:
+        with target.awake():
+            await target.chat(fresh("wake up"), 2)
+            if self.plan.profiles is None or target.name != names.OURS or number:
+                return await job.workload.run(target)
+            path = self.plan.profiles / f"{job.result.model}-{job.workload.name}"
+            async with profiled(self.lineup.process(target), path):
+                return await job.workload.run(target)
+
+    def _failed(self, result: Result, name: str, error: Exception) -> None:
+        result.failures[name] = said(error)
+        self.say(f"FAILED {name}, {result.model}, {result.workload}: {said(error)}")
+
+
+def said(error: BaseException) -> str:
+    """Say what went wrong, in the words of the first of a group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
 
 
 async def run(plan: Plan, say: Say) -> list[Result]:
     """Measure everything in the plan; `say` is told what is being done."""
-    results = []
-    for name in plan.models:
-        built = model.built(name, plan.cache)
-        wanted = [workload for workload in WORKLOADS if name in workload.models and plan.wants(workload.name)]
-        if wanted:
-            results += await _measure_model(plan, built, wanted, say)
-        if name == lifecycle.MODEL and plan.wants(lifecycle.NAME):
-            say(f"{name}: {lifecycle.TITLE}")
-            with tempfile.TemporaryDirectory() as home:
-                results.append(await lifecycle.measure(built, Path(home), plan.repeat, plan.idle_seconds))
-    return results
-
-
-async def _measure_model(plan: Plan, built: Model, wanted: Sequence[Workload], say: Say) -> list[Result]:
-    say(f"{built.name}: starting")
-    async with _targets(plan, built) as targets:
-        results = []
-        for workload in wanted:
-            say(f"{built.name}: {workload.title}")
-            results.append(await _in_turns(workload, targets, plan.repeat))
-        return results
-
-
-@asynccontextmanager
-async def _targets(plan: Plan, built: Model) -> AsyncIterator[list[Target]]:
-    """Start everything that is compared, one after the other, and end all of it whatever happens."""
-    targets: list[Target] = []
-    with tempfile.TemporaryDirectory() as home:
-        try:
-            for recipe in (OURS, PEER, peer_with_blas() if plan.peer_with_blas else None):
-                if recipe is not None:
-                    server = Server(recipe, built, Path(home))
-                    targets.append(server)
-                    await server.ready()
-                    await _warm_up(server)
-            targets.append(InProcess(built, Path(home)))
-            await _warm_up(targets[-1])
-            yield targets
-        finally:
-            for target in targets:
-                await target.stop()
-
-
-async def _warm_up(target: Target) -> None:
-    with target.awake():
-        await target.chat(fresh("warm up"), 8)
-        await target.chats([fresh(f"warm up {number}") for number in range(4)], 8, 4)
-
-
-async def _in_turns(workload: Workload, targets: Sequence[Target], repeat: int) -> Result:
-    """A, B, C, then B, C, A, …: whoever goes first in one repetition goes last in the next."""
-    collected: dict[str, list[Values]] = {target.name: [] for target in targets}
-    for turn in range(repeat):
-        first = turn % len(targets)
-        for target in [*targets[first:], *targets[:first]]:
-            with target.awake():
-                collected[target.name].append(await workload.run(target))
-    series = {
-        name: {kind.name: Series([values[kind.name] for values in rounds]) for kind in workload.measures}
-        for name, rounds in collected.items()
-    }
-    return Result(workload.name, targets[0].model.name, series)
+    jobs = list(plan.jobs())
+    async with Lineup(plan.cache, profiles=plan.profiles) as lineup:
+        await Run(plan, say, lineup).go(jobs)
+    return [job.result for job in jobs]

@@ -1,10 +1,13 @@
 """What a workload drives."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from benchmarks.model import Model
 from benchmarks.reply import Message, Reply
+
+More = Mapping[str, Any]  # fields of the request body besides the usual ones
 
 
 class Target(Protocol):
@@ -13,11 +16,13 @@ class Target(Protocol):
     name: str
     model: Model
 
-    async def chat(self, messages: list[Message], tokens: int) -> Reply:
+    async def chat(self, messages: list[Message], tokens: int, more: More = ...) -> Reply:
         """Answer one conversation, greedily, with exactly `tokens` tokens."""
         ...
 
-    async def chats(self, conversations: list[list[Message]], tokens: int, at_once: int) -> list[Reply]:
+    async def chats(
+        self, conversations: list[list[Message]], tokens: int, at_once: int, more: More = ...
+    ) -> list[Reply]:
         """Answer many, no more than `at_once` at a time."""
         ...
 

@@ -41,7 +41,7 @@ class Worker:
             answer.append(part.token)
             text += part.text
         self._known = [*prompt, *answer][: self._cache[0].offset]
-        return [Reply(sent, times[0], times[-1], time.perf_counter(), len(prompt), cached, len(answer), text)]
+        return [Reply(sent, times, time.perf_counter(), len(prompt), cached, len(answer), text)]
 
     def _reuse(self, prompt: list[int]) -> int:
         """Trim the cache to what it shares with the prompt, whose last token is always computed."""
@@ -66,7 +66,7 @@ class Worker:
                     waiting.discard(part.uid)
         batch.close()
         return [
-            Reply(sent, moments[0], moments[-1], moments[-1], len(prompt), 0, len(moments), "")
+            Reply(sent, moments, moments[-1], len(prompt), 0, len(moments), "")
             for prompt, moments in zip(prompts, times.values(), strict=True)
         ]
 

@@ -1,0 +1,9 @@
+"""What targets and models are called."""
+
+OURS = "ours"
+PEER = "mlx_lm.server"
+PEER_WITH_BLAS = "mlx_lm.server + BLAS"
+IN_PROCESS = "in process"
+
+DEMO = "demo"
+LARGER = "25M"

@@ -1,0 +1,53 @@
+"""What a workload is."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from benchmarks import names
+from benchmarks.measure import Measure
+from benchmarks.server import Server
+from benchmarks.target import Target
+
+Values = dict[str, float]
+
+EVERYBODY = (names.OURS, names.PEER, names.PEER_WITH_BLAS, names.IN_PROCESS)
+AS_THEY_COME = (names.OURS, names.PEER, names.IN_PROCESS)
+SERVERS = (names.OURS, names.PEER)
+OURS_ALONE = (names.OURS,)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Drives a target once and gives a value for each measure; `targets` says by model whom it is measured on."""
+
+    name: str
+    title: str
+    measures: tuple[Measure, ...]
+    targets: Mapping[str, tuple[str, ...]]
+    run: Callable[[Target], Awaitable[Values]]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything."""
+
+    tokens: int = 128  # of an answer that is alone
+    stream_tokens: int = 64  # of one that is not
+    short: int = 96  # answers of one token
+    history: int = 1080  # tokens of a system message
+    turns: int = 5
+    steps: int = 6  # of an agent
+    long_prompt: int = 4000  # tokens
+    idle_seconds: float = 10.0
+    connections: int = 500
+
+
+def server_of(target: Target) -> Server:
+    """The server that a target is."""
+    if not isinstance(target, Server):
+        raise TypeError(f"{target.name} is no server")
+    return target
+
+
+FULL = Scale()
+QUICK = Scale(32, 16, 16, 200, 3, 3, 600, 1.0, 50)
