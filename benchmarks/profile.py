@@ -15,6 +15,7 @@ from benchmarks.server import Recipe
 
 _RATE = 200  # samples a second
 _TOLD = 12  # functions a thread
+_WAITING = {"Condition.wait (threading.py", "wait (threading.py", "_worker (concurrent/futures/thread.py"}
 _SECONDS = 60.0  # that py-spy may take to write
 
 
@@ -66,7 +67,7 @@ def summary(stacks: Iterable[str]) -> Iterator[str]:
         count = int(samples)
         thread, *calls = frames.split(";")
         functions = [call.rsplit(":", 1)[0] for call in calls]
-        if functions:
+        if functions and functions[-1] not in _WAITING:
             alone[thread][functions[-1]] += count
             together[thread].update(dict.fromkeys(functions, count))
     for thread, counts in sorted(alone.items(), key=lambda item: -item[1].total()):

@@ -112,7 +112,7 @@ class Run:
 
     def _failed(self, result: Result, name: str, error: Exception) -> None:
         result.failures[name] = said(error)
-        self.say(f"FAILED {name}, {result.model}, {result.workload}: {said(error)}")
+        self.say(f"FAILED {name}, {result.model}, {result.workload}: {said(error).splitlines()[0]}")
 
 
 def said(error: BaseException) -> str:

@@ -150,7 +150,12 @@ def test_one_in_twenty_exceeds_p95(values: list[float], expected: float) -> None
 
 
 def test_a_profile_says_which_thread_ran_where() -> None:
-    stacks = ["engine;run (e.py:1);step (e.py:9) 30", "engine;run (e.py:1);step (e.py:12) 10", "main;loop (m.py:3) 20"]
+    stacks = [
+        "engine;run (e.py:1);step (e.py:9) 30",
+        "engine;run (e.py:1);step (e.py:12) 10",
+        "main;loop (m.py:3) 20",
+        "pool;_worker (concurrent/futures/thread.py:81) 500",
+    ]
     lines = list(profile.summary(stacks))
     assert [line for line in lines if not line.startswith(" ")] == ["engine: 0.20 s", "main: 0.10 s"]
     assert "  100.0 %  step (e.py" in lines
