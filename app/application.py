@@ -22,9 +22,11 @@ from app.controllers.props import PropsController
 from app.controllers.responses import ResponsesController
 from app.controllers.router import RouterController
 from app.controllers.session import SessionController
+from app.controllers.streams import StreamsController
 from app.controllers.tokens import TokensController
 from app.dto.base import Limits
 from app.gate import Gate
+from app.services.conversation_streams import ConversationStreams
 from app.services.memory.agent import MemoryAgent
 from app.services.metrics import Metrics
 from app.services.model_service import ModelService
@@ -49,6 +51,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         most_bytes=settings.store_size,
     )
     ongoing = Ongoing()
+    streams = ConversationStreams()
     app = Litestar(
         route_handlers=[
             ChatController,
@@ -67,6 +70,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             ResponsesController,
             RouterController,
             SessionController,
+            StreamsController,
             TokensController,
             openapi.page_files(),
         ],
@@ -75,13 +79,14 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             "memory_agent": Provide(lambda: agent, sync_to_thread=False),
             "settings": Provide(lambda: settings, sync_to_thread=False),
             "stored_responses": Provide(lambda: responses, sync_to_thread=False),
+            "conversation_streams": Provide(lambda: streams, sync_to_thread=False),
             "ongoing": Provide(lambda: ongoing, sync_to_thread=False),
             "metrics": Provide(lambda: metrics, sync_to_thread=False),
             "limits": Provide(lambda: limits, sync_to_thread=False),
         },
         plugins=[PydanticPlugin(validate_strict=True)],  # without it "5" and true would be numbers
         exception_handlers=HANDLERS,
-        lifespan=[lambda _: models.running(), lambda _: agent.running()],
+        lifespan=[lambda _: models.running(), lambda _: agent.running(), lambda _: streams.running()],
         openapi_config=openapi.config(),
         request_class=json_request(settings),
         request_max_body_size=settings.max_body,

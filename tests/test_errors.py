@@ -482,7 +482,7 @@ def minimal(route: str) -> dict[str, Any]:
     return next(base for first, base in BASES.items() if BODIES[first] is BODIES[route])
 
 
-CONTROLS = {"/v1/chat/completions/control", "/chat/completions/control"}
+CONTROLS = {"/v1/chat/completions/control", "/chat/completions/control", "/v1/streams/lookup"}
 NEEDING = [route for route in POSTS if route not in {"/start", "/models/load", "/models/unload"} | CONTROLS]
 
 

@@ -67,7 +67,23 @@ def stream(
 
     `before_end` is awaited when the answer is whole, before its last events are sent.
     """
-    events = _speak(generation, dialect, Ping(generation, ping_seconds), facts_of(request.scope), before_end)
+    return sse(spoken(generation, request, dialect, ping_seconds=ping_seconds, before_end=before_end), ignored)
+
+
+def spoken(
+    generation: Generation,
+    request: Request[Any, Any, Any],
+    dialect: Dialect,
+    *,
+    ping_seconds: float,
+    before_end: Callable[[], Awaitable[None]] | None = None,
+) -> AsyncIterator[bytes]:
+    """Say an answer as the bytes of its stream. To leave off reading them cancels it."""
+    return _speak(generation, dialect, ping_seconds, facts_of(request.scope), before_end)
+
+
+def sse(events: AsyncIterator[bytes], ignored: str = "") -> Response[Any]:
+    """Send server-sent events."""
     return Stream(events, media_type="text/event-stream", headers=HEADERS | header(ignored))
 
 
@@ -131,11 +147,12 @@ async def _fold(generation: Generation, said: Sequence[Fold], facts: Facts) -> N
 async def _speak(
     generation: Generation,
     dialect: Dialect,
-    ping: Ping,
+    ping_seconds: float,
     facts: Facts,
     before_end: Callable[[], Awaitable[None]] | None,
 ) -> AsyncIterator[bytes]:
     unfinished = generation.choices
+    ping = Ping(generation, ping_seconds)
     try:
         while unfinished:
             events = await generation.ready()

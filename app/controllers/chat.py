@@ -8,12 +8,14 @@ from litestar.openapi.spec import Example
 from litestar.params import Body
 
 from app.controllers import memory
-from app.controllers.answer import fold, header, stream
+from app.controllers.answer import fold, header, spoken, sse
 from app.controllers.openapi import body_refusals, operation
+from app.controllers.streams import conversation_of
 from app.dto.base import Limits
 from app.dto.memory import MemoryStream, is_memory
 from app.dto.openai_chat import ChatRequest
 from app.dto.openai_chat_reply import ChatCompletion, ChatCompletionChunk, ChatStream
+from app.services.conversation_streams import ConversationStreams
 from app.services.errors import NothingLoaded, PromptTooLong, Unavailable
 from app.services.memory.agent import MemoryAgent
 from app.services.model_service import ModelService
@@ -120,9 +122,14 @@ class ChatController(Controller):
         settings: NamedDependency[Settings],
         limits: NamedDependency[Limits],
         ongoing: NamedDependency[Ongoing],
+        conversation_streams: NamedDependency[ConversationStreams],
     ) -> Response[ChatCompletion | ChatCompletionChunk]:
-        """Answer a conversation, whole or as server-sent events."""
+        """Answer a conversation, whole or as server-sent events.
+
+        A stream with the header X-Conversation-Id goes on when its reader hangs up; GET /v1/stream reads it again.
+        """
         remembers = is_memory(data)
+        conversation = conversation_of(request)
         if remembers:
             generation = await memory.begin(data, request, memory_agent, limits)
         else:
@@ -131,6 +138,9 @@ class ChatController(Controller):
             ping = data.ping_seconds(settings.sse_ping_interval)
             dialect = MemoryStream(data) if remembers else ChatStream(data)
             ongoing.add(dialect.id, generation)
-            return stream(generation, request, dialect, ping_seconds=ping, ignored=data.ignored)
+            events = spoken(generation, request, dialect, ping_seconds=ping)
+            if conversation and not remembers:
+                events = conversation_streams.begin(conversation, events, generation.cancel).read()
+            return sse(events, data.ignored)
         said = await fold(generation, request, [data.begun() for _ in range(generation.choices)])
         return Response(ChatCompletion.of(said), headers=header(data.ignored))

@@ -2,7 +2,7 @@
 
 from litestar import Controller, get, post
 
-from app.controllers.openapi import refusals
+from app.controllers.openapi import operation, refusals
 from app.dto.errors import ErrorReply
 from app.services.errors import Forbidden
 
@@ -16,22 +16,22 @@ class DisabledController(Controller):
 
     tags = ["Web UI"]
 
-    @get("/tools", status_code=403, responses=refusals())
+    @get("/tools", status_code=403, operation_class=operation(None), responses=refusals())
     async def list_tools(self) -> ErrorReply:
         """Say that the server has no tools of its own."""
         raise _TOOLS
 
-    @post("/tools", status_code=403, responses=refusals())
+    @post("/tools", status_code=403, operation_class=operation(None), responses=refusals())
     async def run_tool(self) -> ErrorReply:
         """Say that the server has no tools of its own."""
         raise _TOOLS
 
-    @get("/cors-proxy", status_code=403, responses=refusals())
+    @get("/cors-proxy", status_code=403, operation_class=operation(None), responses=refusals())
     async def fetch(self) -> ErrorReply:
         """Say that the server is nobody's proxy."""
         raise _PROXY
 
-    @post("/cors-proxy", status_code=403, responses=refusals())
+    @post("/cors-proxy", status_code=403, operation_class=operation(None), responses=refusals())
     async def send(self) -> ErrorReply:
         """Say that the server is nobody's proxy."""
         raise _PROXY

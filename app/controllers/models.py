@@ -51,12 +51,12 @@ class ModelsController(Controller):
         model_service.require_no_load()
         return ModelList.of(model_service.facts)
 
-    @post("/models", status_code=404, responses=refusals(_DOWNLOADS))
+    @post("/models", status_code=404, operation_class=operation(None), responses=refusals(_DOWNLOADS))
     async def download_model(self) -> ErrorReply:
         """Say that models are not downloaded through HTTP."""
         raise _DOWNLOADS
 
-    @delete("/models", status_code=404, responses=refusals(_DOWNLOADS))
+    @delete("/models", status_code=404, operation_class=operation(None), responses=refusals(_DOWNLOADS))
     async def delete_model(self) -> ErrorReply:
         """Say that models are not deleted through HTTP."""
         raise _DOWNLOADS

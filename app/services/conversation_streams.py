@@ -1,0 +1,141 @@
+"""Streamed answers that outlive their readers: kept as they were sent, to be read again from any byte on."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+from app.services.errors import InvalidRequest
+
+MOST_BYTES = 4 * 2**20  # of an answer, its last ones
+KEPT_SECONDS = 300.0  # after its end
+_MOST_ENDED = 64
+_SEPARATOR = "::"  # between a conversation and the model that answers it, where a client names both
+
+Clock = Callable[[], float]
+
+
+class ConversationStream:
+    """What was sent of one answer. Many may read it, while it grows and after."""
+
+    def __init__(self, conversation: str, clock: Clock) -> None:
+        self.conversation = conversation
+        self.started_at = clock()  # Unix seconds
+        self.ended_at: float | None = None
+        self.sent = 0  # bytes
+        self._clock = clock
+        self._kept = bytearray()
+        self._grown = asyncio.Event()
+
+    def write(self, data: bytes) -> None:
+        """Add what is sent next; what it has no room for any more is dropped at the beginning."""
+        self.sent += len(data)
+        self._kept += data
+        del self._kept[: max(0, len(self._kept) - MOST_BYTES)]
+        self._tell()
+
+    def end(self) -> None:
+        """Note that nothing more comes."""
+        self.ended_at = self.ended_at or self._clock()
+        self._tell()
+
+    def read(self, offset: int = 0) -> AsyncIterator[bytes]:
+        """Give the bytes from an offset on, as they come. Raises InvalidRequest for an offset that is dropped."""
+        if offset < self._dropped:
+            raise InvalidRequest(
+                f"The first {self._dropped} bytes of this stream are not kept any more",
+                param="from",
+                code="offset_lost",
+            )
+        return self._read(offset)
+
+    async def _read(self, offset: int) -> AsyncIterator[bytes]:
+        while offset >= self._dropped:  # a reader that is too slow ends like a lost connection
+            if data := bytes(self._kept[offset - self._dropped :]):
+                offset += len(data)
+                yield data
+            elif self.ended_at is not None:
+                return
+            else:
+                await self._grown.wait()
+
+    @property
+    def _dropped(self) -> int:
+        return self.sent - len(self._kept)
+
+    def _tell(self) -> None:
+        grown, self._grown = self._grown, asyncio.Event()
+        grown.set()
+
+
+class ConversationStreams:
+    """A singleton of the application: the last answer of each conversation. For the event loop."""
+
+    def __init__(self, clock: Clock = time.time) -> None:
+        self._clock = clock
+        self._streams: dict[str, ConversationStream] = {}
+        self._stops: dict[ConversationStream, Callable[[], None]] = {}  # of those that are under way
+
+    def begin(self, conversation: str, events: AsyncIterator[bytes], cancel: Callable[[], None]) -> ConversationStream:
+        """Keep what an answer sends, read or not. `cancel` stops the answer; an earlier one is stopped by now."""
+        self.stop(conversation)
+        self._forget_old()
+        stream = self._streams[conversation] = ConversationStream(conversation, self._clock)
+        task = asyncio.create_task(_write(stream, events))
+        self._stops[stream] = lambda: _stop(task, cancel)
+        task.add_done_callback(lambda _: self._ended(stream))
+        return stream
+
+    def find(self, conversation: str) -> ConversationStream | None:
+        """Give the answer of a conversation, while it is kept."""
+        self._forget_old()
+        return self._streams.get(conversation)
+
+    def find_all(self, conversations: Iterable[str]) -> list[ConversationStream]:
+        """Give the answers of conversations, whether or not they are named with their model; the current ones first."""
+        self._forget_old()
+        asked = set(conversations)
+        bare = {name.partition(_SEPARATOR)[0] for name in asked}
+        found = [
+            stream
+            for name, stream in self._streams.items()
+            if name in asked or name.partition(_SEPARATOR)[0] in asked or name in bare
+        ]
+        return sorted(found, key=lambda stream: (stream.ended_at is not None, -stream.started_at))
+
+    def stop(self, conversation: str) -> None:
+        """Stop the answer of a conversation and forget it; whoever reads it comes to the end of what was sent."""
+        stream = self._streams.pop(conversation, None)
+        if stream is not None and (stop := self._stops.get(stream)):
+            stop()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep streams until the block ends, which stops them."""
+        try:
+            yield
+        finally:
+            for conversation in list(self._streams):
+                self.stop(conversation)
+
+    def _ended(self, stream: ConversationStream) -> None:
+        stream.end()
+        del self._stops[stream]
+        asyncio.get_running_loop().call_later(KEPT_SECONDS + 1, self._forget_old)
+
+    def _forget_old(self) -> None:
+        ended = sorted((stream.ended_at, name) for name, stream in self._streams.items() if stream.ended_at is not None)
+        for place, (ended_at, name) in enumerate(reversed(ended)):
+            if place >= _MOST_ENDED or ended_at + KEPT_SECONDS <= self._clock():
+                del self._streams[name]
+
+
+async def _write(stream: ConversationStream, events: AsyncIterator[bytes]) -> None:
+    async for data in events:
+        stream.write(data)
+    stream.end()
+
+
+def _stop(task: "asyncio.Task[None]", cancel: Callable[[], None]) -> None:
+    cancel()  # a task that has not begun would not do it
+    task.cancel()
