@@ -6,6 +6,7 @@ from litestar.plugins.pydantic import PydanticPlugin
 
 from app.access import Access
 from app.controllers import openapi
+from app.controllers.adapters import AdaptersController
 from app.controllers.body import json_request
 from app.controllers.chat import ChatController
 from app.controllers.completions import CompletionController, NativeController
@@ -54,6 +55,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
     streams = ConversationStreams()
     app = Litestar(
         route_handlers=[
+            AdaptersController,
             ChatController,
             CompletionController,
             EmbeddingsController,

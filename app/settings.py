@@ -39,6 +39,15 @@ def _json_file(value: str) -> dict[str, Any]:
     return content
 
 
+def _adapter(value: str) -> tuple[Path, float]:
+    """Read a folder, or a folder and a scale behind a colon."""
+    folder, _, scale = value.rpartition(":")
+    try:
+        return (_path(folder), float(scale)) if folder else (_path(value), 1.0)
+    except ValueError:
+        return _path(value), 1.0
+
+
 def _whole(low: int, high: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
         if not low <= (number := int(value)) <= high:
@@ -105,6 +114,9 @@ class Settings:
     )
     max_batch: int = _setting(32, _whole(1, 256), "Answers that are made at the same time", metavar="ROWS")
     max_queue: int = _setting(256, _whole(1, 65536), "Requests that may wait; one more gets a 503", metavar="N")
+    lora: tuple[str, ...] = _setting(
+        (), _list, "LoRA adapter of mlx-lm to lay over the model; with :0.5 at half its strength", metavar="DIR[:SCALE]"
+    )
     cache_ram: int | None = _setting(
         None, _bytes, "Memory for prompts kept between requests; a quarter of what is free when absent", metavar="SIZE"
     )
@@ -152,6 +164,11 @@ class Settings:
     bootstrap_memory_path: str | None = _setting(None, str, "Memory folder of that session", flag=False)
     bootstrap_system_prompt: str | None = _setting(None, str, "System prompt of that session", flag=False)
     model_cache_path: str | None = _setting(None, str, "Folder for POST /models/load", flag=False)
+
+    @property
+    def adapters(self) -> tuple[tuple[Path, float], ...]:
+        """The folders of --lora with their scales."""
+        return tuple(_adapter(text) for text in self.lora)
 
     def __post_init__(self) -> None:
         """Expand the folders, so that every reader sees the same path."""

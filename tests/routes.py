@@ -22,10 +22,12 @@ def _streams(handler: HTTPRouteHandler) -> bool:
     return any(get_origin(part) is UnionType for part in get_args(answer))
 
 
-BODIES: dict[str, Any] = {
+_BODIES: dict[str, Any] = {
     path: handler.parsed_fn_signature.parameters["data"].annotation
     for path, handler in _handlers()
     if "data" in handler.parsed_fn_signature.parameters
 }
+LISTS = {path for path, body in _BODIES.items() if get_origin(body) is list}
+BODIES = {path: body for path, body in _BODIES.items() if path not in LISTS}
 STREAMS = {path for path, handler in _handlers() if _streams(handler)}
 POSTS = tuple(BODIES)

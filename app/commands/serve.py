@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from math import isfinite
 from types import FrameType
 from typing import Any
 
@@ -52,6 +53,9 @@ def serve(**flags: Any) -> None:
 def _check(told: Settings) -> None:
     if told.model and told.demo:
         raise settings.SettingError("--model and --demo exclude each other")
+    for folder, scale in told.adapters:
+        if not folder.is_dir() or not isfinite(scale):
+            raise settings.SettingError(f"--lora: {folder} is no folder, or {scale} is no scale")
     if told.webui_dir and not is_built(told.webui_dir):
         raise settings.SettingError(f"--webui: {told.webui_dir} is no built Web UI: it has no index.html")
     if not is_loopback(told.host) and not told.api_key and not told.insecure:

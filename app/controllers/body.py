@@ -17,13 +17,17 @@ def json_request(settings: Settings) -> type[Request[Any, Any, Any]]:
 
         async def json(self) -> Any:
             """Decode the body. Raises UnprocessableBody."""
-            return decode(await self.body(), settings.max_nesting)
+            array = bool(self.route_handler.opt.get("takes_list"))
+            return decode(await self.body(), settings.max_nesting, array=array)
 
     return JsonRequest
 
 
-def decode(body: bytes, max_nesting: int) -> Any:
-    """Decode JSON. Raises UnprocessableBody for what is no JSON, for NaN and lone surrogates, and for deep nesting."""
+def decode(body: bytes, max_nesting: int, *, array: bool = False) -> Any:
+    """Decode a JSON object, or an array.
+
+    Raises UnprocessableBody for anything else, for what is no JSON, for NaN and lone surrogates, and for deep nesting.
+    """
     try:
         value = msgspec.json.decode(body)
     except RecursionError:
@@ -32,8 +36,9 @@ def decode(body: bytes, max_nesting: int) -> Any:
         raise UnprocessableBody(f"The body is not valid UTF-8 at byte {error.start}", code="invalid_json") from None
     except msgspec.DecodeError as error:
         raise UnprocessableBody(f"The body is not valid JSON: {error}", code="invalid_json") from None
-    if not isinstance(value, dict):
-        raise UnprocessableBody("The body has to be a JSON object", code="invalid_json")
+    if not isinstance(value, list if array else dict):
+        name = "array" if array else "object"
+        raise UnprocessableBody(f"The body has to be a JSON {name}", code="invalid_json")
     _check_nesting(value, max_nesting)
     return value
 

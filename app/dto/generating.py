@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 import app.services.generation as gen
+from app.dto.adapters import AdapterScale, scales
 from app.dto.base import Body, Limits, RequestBody
 from app.services.errors import InvalidRequest
 
@@ -55,6 +56,7 @@ class Generating(RequestBody):
     grammar: str | Grammar = Field(default="", description="GBNF, or another language by name")
     regex: str | None = Field(default=None, min_length=1, description="the whole answer matches it")
     choice: list[str] | None = Field(default=None, min_length=1, description="the answer is one of these")
+    lora: list[AdapterScale] | None = Field(default=None, description="how much each adapter counts")
     return_progress: bool = False
     timings_per_token: bool = False
     sse_ping_interval: float | None = Field(default=None, ge=-1, le=3600, description="seconds; 0 or -1 is never")
@@ -128,10 +130,15 @@ class Generating(RequestBody):
             max_tokens=self.token_limit(),
             stop=self.stop_strings,
             ignore_eos=self.ignore_eos,
+            lora=self.adapters(),
             constraint=self.constraint(),
             parse_tool_calls=False,
             split_reasoning=False,
         )
+
+    def adapters(self) -> dict[int, float] | None:
+        """Say how much each adapter counts, None for as much as usual."""
+        return None if self.lora is None else scales(self.lora)
 
     def token_limit(self) -> int | None:
         """Give the most tokens of the answer, None for as many as the context holds."""

@@ -212,6 +212,7 @@ def _settings(request: NativeGenerating, defaults: gen.Sampling) -> dict[str, An
         "frequency_penalty": asked.frequency_penalty,
         "max_tokens": -1 if limit is None else limit,
         "n_predict": -1 if limit is None else limit,
+        "lora": [{"id": number, "scale": scale} for number, scale in (request.adapters() or {}).items()],
         "ignore_eos": request.ignore_eos,
         "stream": request.stream,
         "timings_per_token": request.timings_per_token,

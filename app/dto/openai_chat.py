@@ -73,6 +73,7 @@ class ChatRequest(Generating):
             template_kwargs=self._template_kwargs(),
             continue_final_message=self._continues(),
             sampling=self.sampling(),
+            lora=self.adapters(),
             answers=self.n,
             max_tokens=self.token_limit(),
             stop=self.stop_strings,

@@ -65,6 +65,9 @@ _BOUND = _honoured(
     regex="the whole answer matches it",
     choice="the answer is one of these strings",
 )
+_ADAPTED = _honoured(
+    lora="[{id, scale}] of the adapters of --lora; those that are not named count for nothing; absent, the usual ones",
+)
 _LENGTH = _honoured(
     max_tokens="-1 or absent is up to the context, 0 computes the prompt only",
     max_completion_tokens="wins over max_tokens",
@@ -97,6 +100,7 @@ CHAT: tuple[Parameter, ...] = (
     *_SAMPLED,
     *_honoured(response_format="text, json_object and json_schema; the answer always parses, max_tokens permitting"),
     *_BOUND,
+    *_ADAPTED,
     *_honoured(
         reasoning_effort="none 0, minimal 128, low 512, medium 2048, high 8192 tokens of reasoning",
         thinking_budget_tokens="wins over reasoning_effort; leaves a quarter of max_tokens for the answer; -1 is none",
@@ -126,13 +130,9 @@ CHAT: tuple[Parameter, ...] = (
     _refused("web_search_options", "is not supported"),
     _refused("functions", "is the old name of tools; use tools", []),
     _refused("function_call", "is the old name of tool_choice; use tool_choice", "auto", "none"),
-    _refused("lora", "is not supported yet", []),
 )
 
-_TEXT_ONLY = (
-    _refused("response_format", "belongs to chat completions; use json_schema, grammar, regex or choice"),
-    _refused("lora", "is not supported yet", []),
-)
+_TEXT_ONLY = (_refused("response_format", "belongs to chat completions; use json_schema, grammar, regex or choice"),)
 _PROMPT = "a string, token ids, both mixed, or {prompt_string}; a list of strings or of lists is several prompts"
 
 COMPLETION: tuple[Parameter, ...] = (
@@ -146,6 +146,7 @@ COMPLETION: tuple[Parameter, ...] = (
     *_LENGTH,
     *_SAMPLED,
     *_BOUND,
+    *_ADAPTED,
     *_STREAMED,
     *_WITHOUT_EFFECT,
     _refused("best_of", "is not supported; n gives several answers", 1),
@@ -160,6 +161,7 @@ _NATIVE = (
     *_LENGTH,
     *_SAMPLED,
     *_BOUND,
+    *_ADAPTED,
     *_STREAMED,
     *_honoured(
         response_fields="names of fields to answer with; a/b takes b out of a",

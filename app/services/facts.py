@@ -7,6 +7,15 @@ from app.services.generation import Pooling, Sampling
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterFacts:
+    """A LoRA adapter over a model."""
+
+    number: int
+    path: Path
+    scale: float  # where a request says nothing
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFacts:
     """Facts of the model that answers, for /props and /v1/models."""
 

@@ -83,6 +83,7 @@ class GenerationRequest:
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     continue_final_message: bool = False  # go on with the last assistant message instead of answering it
     sampling: Sampling = field(default_factory=Sampling)
+    lora: Mapping[int, float] | None = None  # adapters by number, with how much each counts; None is the usual ones
     answers: int = 1  # to the same prompt, which is computed once
     max_tokens: int | None = None  # None is up to the context; 0 is prefill only
     stop: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from app.services.catalog import ModelFolder
 from app.services.engine.engine import Engine
 from app.services.engine.meter import Meter
 from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, Unavailable
-from app.services.facts import ModelFacts
+from app.services.facts import AdapterFacts, ModelFacts
 from app.services.generation import EmbeddingRequest, Generation, GenerationRequest, Message
 from app.services.loading import Loading
 from app.services.memory import store
@@ -46,6 +46,7 @@ class ModelService:
             context_length=settings.context_length,
             store_folder=settings.data_dir / "prefixes",
             store_bytes=settings.cache_disk,
+            adapters=settings.adapters,
         )
         self._served: ServedModel | None = None
         self._session: Session | None = None
@@ -123,6 +124,15 @@ class ModelService:
     async def embed(self, request: EmbeddingRequest) -> Generation:
         """Begin to turn texts into vectors. Returns once that is accepted; raises AppError for what is refused."""
         return await self.find(request.model).embed(request)
+
+    def adapters(self, model: str | None = None) -> list[AdapterFacts]:
+        """Give the adapters of the model that answers, none without one. Raises Unavailable while it loads."""
+        self.require_no_load()
+        return self.find(model).loaded.adapters.facts() if self._served else []
+
+    def set_adapters(self, scales: dict[int, float], model: str | None = None) -> None:
+        """Say how much each adapter counts where a request says nothing. Raises InvalidRequest, and as `find` does."""
+        self.find(model).loaded.adapters.set_defaults(scales)
 
     async def render(self, request: GenerationRequest) -> str:
         """Give the prompt that a conversation becomes. Raises AppError."""

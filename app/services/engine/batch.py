@@ -6,6 +6,7 @@ from typing import Any, cast
 import mlx.core as mx
 import numpy as np
 
+from app.services.engine.adapters import Adapters
 from app.services.engine.prefixes import Layers
 from app.services.engine.row import Row
 from app.services.engine.sampling import Sampler
@@ -23,10 +24,11 @@ class Batch:
     cache, without the padding mask of a batch.
     """
 
-    def __init__(self, model: Any, vocabulary: int, *, overlap: bool) -> None:
+    def __init__(self, model: Any, vocabulary: int, *, overlap: bool, adapters: Adapters | None = None) -> None:
         self.rows: list[Row] = []
         self._model = model
         self._vocabulary = vocabulary
+        self._adapters = adapters or Adapters()
         self._overlap = overlap
         self._layers: Layers = []
         self._merged = False
@@ -55,6 +57,7 @@ class Batch:
         if self._next is None:
             return []
         fed, fresh, scores = self._next, self._fresh, self._scores
+        self._adapters.use([row.scales for row in self.rows])
         logits = self._model(fed[:, None], cache=self._layers)[:, -1, :]
         self._next, self._fresh = self._drawn(logits, fed), 0
         self._scores = self._scored(logits, self._next)
@@ -85,7 +88,7 @@ class Batch:
         """Move rows out into a batch of their own, between two steps."""
         assert self._next is not None
         places = [self.rows.index(row) for row in rows]
-        other = Batch(self._model, self._vocabulary, overlap=self._overlap)
+        other = Batch(self._model, self._vocabulary, overlap=self._overlap, adapters=self._adapters)
         other._next = self._next[mx.array(places)]
         other._scores = self._scores.keep(places) if self._scores else None
         self.leave(rows)

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -45,11 +45,13 @@ class Engine:
         store_folder: Path | None = None,
         store_bytes: int = 0,
         most_models: int = 1,
+        adapters: Sequence[tuple[Path, float]] = (),
     ) -> None:
         self.back_end = "unknown"
         self.meter = Meter()
         self._limits = (max_rows, cache_bytes, most_models, context_length)
         self._store = (store_folder if store_bytes else None, store_bytes)
+        self._adapters = adapters
         self._claim: IO[bytes] | None = None  # of the store's folder, held while this process lives
         self._commands: SimpleQueue[Command] = SimpleQueue()
         self._outbox = Outbox()
@@ -243,7 +245,8 @@ class Engine:
                     steps.close()
                     release()
                     return
-            loaded = assemble(folder, model, tokenizer, Limits(*self._limits, *self._store), self._outbox)
+            limits = Limits(*self._limits, *self._store, self._adapters)
+            loaded = assemble(folder, model, tokenizer, limits, self._outbox)
             loaded.warm_up()
             loaded.runner.meter = self.meter
             release()

@@ -10,6 +10,7 @@ import psutil
 import structlog
 
 from app.services.catalog import ModelFolder
+from app.services.engine.adapters import Adapters
 from app.services.engine.defaults import read_defaults, read_pooling
 from app.services.engine.embedding import Embedding
 from app.services.engine.grammar import Bound, Grammars
@@ -42,6 +43,7 @@ class Limits:
     context_length: int | None  # cap in tokens; None is the model's own
     store_folder: Path | None  # of the prefix cache on disk; None is none
     store_bytes: int
+    adapters: Sequence[tuple[Path, float]] = ()  # folders, and how much they count where a request says nothing
 
 
 class LoadedModel:
@@ -55,11 +57,13 @@ class LoadedModel:
         markup: Markup,
         detokenizer: Callable[[], Detokenizer],
         grammars: Grammars,
+        adapters: Adapters,
     ) -> None:
         self.facts = facts
         self.prompts = prompts
         self.runner = runner
         self.grammars = grammars
+        self.adapters = adapters
         self._markup = markup
         self._detokenizer = detokenizer
         self._think_start = prompts.tokenize(markup.think_start or "")
@@ -79,6 +83,7 @@ class LoadedModel:
                 )
         if request.answers > self.facts.max_rows:
             raise InvalidRequest(f"no more than {self.facts.max_rows} answers fit into the batch", param="n")
+        self.adapters.scales(request.lora)
         matcher = self.grammars.compile(request.constraint) if request.constraint else None
         machine = make_machine(self._markup, request.stop, bool(_tools(request)), request.split_reasoning)
         return replace(self.prompts.build(request), matcher=matcher, machine=machine)
@@ -145,6 +150,7 @@ class LoadedModel:
             logprobs=request.logprobs,
             thinking_budget=_thinking_budget(request, max_tokens),
             think_end=self._close_thought,
+            scales=self.adapters.scales(request.lora),
             stop_repetition=request.stop_repetition and not free and not request.constraint and max_tokens > 256,
         )
 
@@ -190,6 +196,8 @@ class LoadedModel:
 def assemble(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, outbox: Outbox) -> LoadedModel:
     """Put a model and a tokenizer of mlx-lm together. On the engine thread."""
     facts = _facts(folder, model, tokenizer, limits)
+    adapters = Adapters(limits.adapters)
+    adapters.lay_over(model)
     markup = Markup.of(tokenizer)
     runner = Runner(
         model,
@@ -198,17 +206,18 @@ def assemble(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, ou
         prefixes=_prefixes(facts, limits),
         overlap=back_end() != "cpu",
         outbox=outbox,
+        adapters=adapters,
     )
     prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length, longest_token(tokenizer))
     grammars = Grammars(tokenizer, facts.vocabulary, facts.end_tokens)
     detokenizer = detokenizers(tokenizer, markup.markers(), facts.vocabulary)
-    return LoadedModel(facts, prompts, runner, markup, detokenizer, grammars)
+    return LoadedModel(facts, prompts, runner, markup, detokenizer, grammars, adapters)
 
 
 def _prefixes(facts: ModelFacts, limits: Limits) -> PrefixCache:
     free = psutil.virtual_memory().available
     cache_bytes = (free // 4 if limits.cache_bytes is None else limits.cache_bytes) // limits.most_models
-    if limits.store_folder is None or not limits.store_bytes:
+    if limits.store_folder is None or not limits.store_bytes or limits.adapters:  # what adapters made is not told apart
         return PrefixCache(cache_bytes)
     name = fingerprint(facts.path, facts.chat_template, f"{facts.precision} {back_end()}")
     try:

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from app.services.engine.adapters import Scales
 from app.services.engine.grammar import Bound
 from app.services.engine.prefixes import Layers
 from app.services.engine.running import RunningGeneration
@@ -70,11 +71,13 @@ class Row:
         thinking_budget: int | None = None,
         think_end: Sequence[int] = (),
         stop_repetition: bool = False,
+        scales: Scales = (),
     ) -> None:
         self.generation = generation
         self.prompt = prompt
         self.max_tokens = max_tokens
         self.choice = choice
+        self.scales = scales  # of adapters
         self.clock = Clock()
         self.layers: Layers | None = None
         self.cached = 0  # tokens of the prompt that came from the prefix cache

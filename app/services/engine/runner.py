@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
+from app.services.engine.adapters import Adapters
 from app.services.engine.batch import Batch, merge
 from app.services.engine.batches import Batches
 from app.services.engine.embedding import Body, Embedding, body_of
@@ -38,19 +39,21 @@ class Runner:
         prefixes: PrefixCache,
         overlap: bool,
         outbox: Outbox,
+        adapters: Adapters | None = None,
     ) -> None:
         self.retired = False  # takes no more requests; goes when its rows are done
         self.alone = True  # no other model is at work
         self._model = model
         self._vocabulary = vocabulary
         self._max_rows = max_rows
+        self._adapters = adapters or Adapters()
         self._outbox = outbox
         self.meter = Meter()  # another takes its place once the model is warm
         self._stepped: float | None = None  # when rows were last decoded, on time's performance counter
         self._pace = Pace()
         self._prefixes = prefixes
         self._sizes = {"weight_bytes": weight_bytes(model), "token_bytes": token_bytes(model)}
-        self._make_batch = partial(Batch, model, vocabulary, overlap=overlap)
+        self._make_batch = partial(Batch, model, vocabulary, overlap=overlap, adapters=self._adapters)
         self._batch = Batches(self._make_batch, **self._sizes)
         self._live: set[Row] = set()  # every row whose reader still waits for its end
         self._waiting: deque[Row] = deque()
@@ -179,12 +182,13 @@ class Runner:
                 self._keep(row)
 
     def _admit(self, row: Row) -> None:
-        if found := self._prefixes.take(row.prompt):
+        known_as = self._adapters.keys(row.prompt, row.scales) or []
+        if found := self._prefixes.take(known_as):
             row.layers, row.done = found
             row.cached = row.done
         else:
             row.layers = make_prompt_cache(self._model)
-        row.cache_use = self._prefixes.explain(row.prompt, row.cached)
+        row.cache_use = self._prefixes.explain(known_as, row.cached)
         self.meter.looked_up(row.cache_use)
         row.clock.begin_prefill()
         self._tell(row, [row.progress()])
@@ -213,6 +217,7 @@ class Runner:
             self._outbox.put(embedding.generation, [error])
             self._embeddings.popleft()
             return
+        self._adapters.use([self._adapters.defaults])
         while budget > 0 and not embedding.finished:
             budget -= embedding.compute(self._body, partial(make_prompt_cache, self._model), budget)
         self._embeddings.rotate(-1)
@@ -249,6 +254,7 @@ class Runner:
         if longest:
             padding = [longest - length for length in lengths]
             tokens = [row.prompt[row.done : -1] + [0] * pad for row, pad in zip(rows, padding, strict=True)]
+            self._adapters.use([row.scales for row in rows])
             with self._pace.measured(longest * len(rows)):
                 forward_padded(self._model, layers, tokens, lengths, padding)
         for row, length in zip(rows, lengths, strict=True):
@@ -261,6 +267,7 @@ class Runner:
         last = 0 if row.max_tokens == 0 else 1  # the token that joins the batch, to draw the first of the answer
         size = min(row.left - last, budget)
         if size:
+            self._adapters.use([row.scales])
             with self._pace.measured(size):
                 forward(self._model, row.layers or [], row.prompt[row.done : row.done + size])
             row.done += size
@@ -282,8 +289,9 @@ class Runner:
         self._batch.join(rows, merged)
 
     def _keep(self, row: Row) -> None:
-        if row.layers is not None and row.done:
-            self._prefixes.put(kept_tokens(row), row.give_layers())
+        known_as = self._adapters.keys(kept_tokens(row), row.scales)
+        if row.layers is not None and row.done and known_as:
+            self._prefixes.put(known_as, row.give_layers())
             self.meter.cache_bytes = self._prefixes.nbytes
 
 

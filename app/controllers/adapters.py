@@ -1,0 +1,48 @@
+"""LoRA adapters that lie over the model."""
+
+from typing import Annotated
+
+from litestar import Controller, get, post
+from litestar.di import NamedDependency
+from litestar.openapi.spec import Example
+from litestar.params import Body, FromQuery
+
+from app.controllers.openapi import body_refusals, operation, refusals
+from app.dto.adapters import AdapterReply, AdapterScale, AdaptersSet, scales
+from app.services.errors import InvalidRequest, Unavailable
+from app.services.model_service import ModelService
+
+_ADAPTER = {"id": 0, "path": "/home/me/adapters/pirate", "scale": 1.0, "task_name": "", "prompt_prefix": ""}
+_LOADING = Unavailable("Loading model", code="loading")
+_UNKNOWN = InvalidRequest("lora: there is no adapter 3, only 1", param="lora")
+_SCALES = [Example(summary="At half its strength", value=[{"id": 0, "scale": 0.5}])]
+
+
+class AdaptersController(Controller):
+    """Adapters."""
+
+    tags = ["llama.cpp"]
+
+    @get("/lora-adapters", operation_class=operation([_ADAPTER]), responses=refusals(_LOADING))
+    async def list_adapters(
+        self, model_service: NamedDependency[ModelService], model: FromQuery[str | None] = None
+    ) -> list[AdapterReply]:
+        """Tell the adapters of --lora, and how much each counts where a request says nothing."""
+        return [AdapterReply.of(facts) for facts in model_service.adapters(model)]
+
+    @post(
+        "/lora-adapters",
+        status_code=200,
+        operation_class=operation({"success": True}),
+        responses=body_refusals(_UNKNOWN, _LOADING),
+        takes_list=True,
+    )
+    async def set_adapters(
+        self,
+        data: Annotated[list[AdapterScale], Body(examples=_SCALES)],
+        model_service: NamedDependency[ModelService],
+        model: FromQuery[str | None] = None,
+    ) -> AdaptersSet:
+        """Set how much each adapter counts; those that are not named count for nothing."""
+        model_service.set_adapters(scales(data), model)
+        return AdaptersSet()
