@@ -33,7 +33,7 @@ from app.services.metrics import Metrics
 from app.services.model_service import ModelService
 from app.services.ongoing import Ongoing
 from app.services.stored_responses import StoredResponses
-from app.services.ui_folder import UiFolder
+from app.services.ui.folder import UiFolder
 from app.settings import Settings, read
 from app.web_ui import WebUi
 

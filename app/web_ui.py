@@ -7,7 +7,7 @@ from litestar.enums import ScopeType
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
-from app.services.ui_folder import UiFile, UiFolder
+from app.services.ui.folder import UiFile, UiFolder
 
 WORKER = "/sw.js"
 

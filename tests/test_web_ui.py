@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.ui_folder import UiFolder, is_built
+from app.services.ui.folder import UiFolder, is_built
 from tests.conftest import KEY, Server, running
 
 SCRIPT = b"console.log('a');\n" * 200

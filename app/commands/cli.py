@@ -11,6 +11,7 @@ _COMMANDS = {
     "serve": "Serve a model (the default).",
     "models": "List the models on this machine.",
     "pull": "Download a model.",
+    "webui": "Get the llama.cpp Web UI.",
     "memory": "Look at what the memory agent wrote, and undo it.",
     "doctor": "Look for what makes this machine slow or fail.",
 }

@@ -16,7 +16,7 @@ import uvicorn
 
 from app import log, settings
 from app.access import is_loopback
-from app.services.ui_folder import is_built
+from app.services.ui.folder import is_built
 from app.settings import Settings
 
 _FAREWELL_SECONDS = 1.0

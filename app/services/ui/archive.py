@@ -1,0 +1,96 @@
+"""The Web UI out of an archive, built or as source in a release of llama.cpp. Nothing in the archive is trusted."""
+
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from app.services.ui import NoUi
+from app.services.ui.source import PLACES
+
+_MOST_FILES = 50_000
+_MOST_BYTES = 2**30
+_BEGINNINGS = (*(f"{place}/package.json" for place in PLACES), "package.json", "index.html", "index.html.gz")
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    name: str
+    size: int
+    plain: bool  # a regular file, no link, no device
+    open: Callable[[], IO[bytes] | None]
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpack the part of an archive that is a Web UI, below a folder; give the folder that holds it. Raises NoUi."""
+    try:
+        with _opened(archive) as found:
+            members = list(_checked(found))
+            root = _root([member.name for member in members if member.plain])
+            chosen = [member for member in members if member.name.startswith(root)]
+            _check(chosen)
+            for member in chosen:
+                _write(member, folder / member.name)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+        raise NoUi(f"{archive} cannot be unpacked: {error}") from error
+    return folder / root
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[Iterable[_Member]]:
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as zipped:
+            yield (_of_zip(zipped, info) for info in zipped.infolist() if not info.is_dir())
+    else:
+        with tarfile.open(archive) as tar:
+            yield (_of_tar(tar, info) for info in tar if not info.isdir())
+
+
+def _of_zip(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    kind = info.external_attr >> 28  # of the file's mode, where the archive was made on Unix
+    return _Member(info.filename, info.file_size, kind in {0, 8}, lambda: zipped.open(info))
+
+
+def _of_tar(tar: tarfile.TarFile, info: tarfile.TarInfo) -> _Member:
+    return _Member(info.name, info.size, info.isreg(), lambda: tar.extractfile(info))
+
+
+def _checked(members: Iterable[_Member]) -> Iterator[_Member]:
+    """Refuse the whole archive for one name that leads out of it: whoever made that meant harm."""
+    for number, member in enumerate(members):
+        parts = member.name.split("/")
+        if number >= _MOST_FILES:
+            raise NoUi(f"The archive has more than {_MOST_FILES:,} files")
+        if ".." in parts or parts[0] == "" or "\\" in member.name or "\0" in member.name or ":" in parts[0]:
+            raise NoUi(f"The archive wants to write outside of its folder: {member.name!r}")
+        name = "/".join(part for part in parts if part not in {"", "."})
+        yield _Member(name, member.size, member.plain, member.open)
+
+
+def _root(names: list[str]) -> str:
+    for beginning in _BEGINNINGS:
+        found = [name for name in names if name == beginning or name.endswith(f"/{beginning}")]
+        if found:
+            shallowest = min(found, key=lambda name: (name.count("/"), name))
+            return shallowest[: shallowest.rfind("/") + 1]
+    raise NoUi("The archive has no Web UI in it: neither a built one (index.html) nor the source of one (tools/ui)")
+
+
+def _check(members: list[_Member]) -> None:
+    if odd := [member.name for member in members if not member.plain]:
+        raise NoUi(f"The archive holds a link or a device where a file should be: {odd[0]!r}")
+    if sum(member.size for member in members) > _MOST_BYTES:
+        raise NoUi("The Web UI in the archive is larger than 1 GiB unpacked")
+
+
+def _write(member: _Member, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb") as file:
+        content = member.open()
+        assert content is not None  # a plain file has content
+        with content:
+            shutil.copyfileobj(content, file)
