@@ -23,6 +23,7 @@ from app.controllers.props import PropsController
 from app.controllers.responses import ResponsesController
 from app.controllers.router import RouterController
 from app.controllers.session import SessionController
+from app.controllers.slots import SlotsController
 from app.controllers.streams import StreamsController
 from app.controllers.tokens import TokensController
 from app.dto.base import Limits
@@ -72,6 +73,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             ResponsesController,
             RouterController,
             SessionController,
+            SlotsController,
             StreamsController,
             TokensController,
             openapi.page_files(),

@@ -1,7 +1,7 @@
 """The routes of the app, what their handlers take and how they answer."""
 
 from collections.abc import Iterator
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
 from litestar.handlers import HTTPRouteHandler
@@ -22,12 +22,17 @@ def _streams(handler: HTTPRouteHandler) -> bool:
     return any(get_origin(part) is UnionType for part in get_args(answer))
 
 
+def _body(annotation: Any) -> Any:
+    """The type of a body, also of one that may be left out."""
+    return get_args(annotation)[0] if NoneType in get_args(annotation) else annotation
+
+
 _BODIES: dict[str, Any] = {
-    path: handler.parsed_fn_signature.parameters["data"].annotation
+    path.replace(":str}", "}"): _body(handler.parsed_fn_signature.parameters["data"].annotation)
     for path, handler in _handlers()
     if "data" in handler.parsed_fn_signature.parameters
 }
 LISTS = {path for path, body in _BODIES.items() if get_origin(body) is list}
 BODIES = {path: body for path, body in _BODIES.items() if path not in LISTS}
 STREAMS = {path for path, handler in _handlers() if _streams(handler)}
-POSTS = tuple(BODIES)
+POSTS = tuple(path for path in BODIES if "{" not in path)

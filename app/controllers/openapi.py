@@ -14,7 +14,9 @@ from litestar.openapi.spec import (
     Example,
     OpenAPIMediaType,
     OpenAPIResponse,
+    OpenAPIType,
     Operation,
+    RequestBody,
     Schema,
     SecurityScheme,
     Tag,
@@ -114,6 +116,8 @@ def operation(answer: Any, *, events: str | None = None, pieces: int = 1) -> typ
     @dataclass
     class Documented(Operation):
         def __post_init__(self) -> None:
+            if isinstance(self.request_body, RequestBody):
+                _say_whether_required(self.request_body)
             responses: dict[str, Any] = self.responses or {}
             if _is_litestars(responses.get("400")):
                 del responses["400"]
@@ -121,6 +125,15 @@ def operation(answer: Any, *, events: str | None = None, pieces: int = 1) -> typ
                 _document(response, answer, events, pieces)
 
     return Documented
+
+
+def _say_whether_required(body: RequestBody) -> None:
+    """Litestar says that a body may be null where it may be left out."""
+    for media in body.content.values():
+        if isinstance(media.schema, Schema) and media.schema.one_of:
+            given = [part for part in media.schema.one_of if getattr(part, "type", None) != OpenAPIType.NULL]
+            body.required = len(given) == len(media.schema.one_of)
+            media.schema.one_of = given
 
 
 def _is_litestars(response: Any) -> bool:

@@ -59,6 +59,7 @@ class Generating(RequestBody):
     lora: list[AdapterScale] | None = Field(default=None, description="how much each adapter counts")
     return_progress: bool = False
     timings_per_token: bool = False
+    id_slot: int = Field(default=-1, ge=-1, lt=2**31)
     sse_ping_interval: float | None = Field(default=None, ge=-1, le=3600, description="seconds; 0 or -1 is never")
 
     @field_validator("stop")
@@ -84,6 +85,11 @@ class Generating(RequestBody):
     def stop_strings(self) -> tuple[str, ...]:
         """The texts that end the answer."""
         return tuple([self.stop] if isinstance(self.stop, str) else self.stop or ())
+
+    @property
+    def slot(self) -> int | None:
+        """The place of the batch that is asked for."""
+        return None if self.id_slot == -1 else self.id_slot
 
     def ping_seconds(self, default: float) -> float:
         """Seconds of silence after which a stream gets a comment line."""
@@ -129,6 +135,7 @@ class Generating(RequestBody):
             sampling=self.sampling(),
             max_tokens=self.token_limit(),
             stop=self.stop_strings,
+            slot=self.slot,
             ignore_eos=self.ignore_eos,
             lora=self.adapters(),
             constraint=self.constraint(),

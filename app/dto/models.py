@@ -162,7 +162,7 @@ class Props(Reply, kw_only=True):
     model_ftype: str
     modalities: Modalities = field(default_factory=Modalities)
     media_marker: str = ""
-    endpoint_slots: bool = False
+    endpoint_slots: bool = True
     endpoint_props: bool = False
     endpoint_metrics: bool = False
     ui: bool = True  # false would hide the model from the Web UI

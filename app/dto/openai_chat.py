@@ -77,6 +77,7 @@ class ChatRequest(Generating):
             answers=self.n,
             max_tokens=self.token_limit(),
             stop=self.stop_strings,
+            slot=self.slot,
             ignore_eos=self.ignore_eos,
             constraint=self._constraint(),
             logprobs=self._logprobs(),

@@ -73,6 +73,7 @@ _LENGTH = _honoured(
     max_completion_tokens="wins over max_tokens",
     n_predict="llama.cpp's name; wins over both",
 )
+_PLACED = _honoured(id_slot="the slot that it takes, if that is idle; -1 is any")
 _SERVED = _honoured(
     model=_MODEL,
     stream="server-sent events",
@@ -81,7 +82,7 @@ _WITHOUT_EFFECT = (
     *_ignored(
         "changes nothing in the answer",
         *("user", "metadata", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
-        *("verbosity", "include", "backend_sampling", "cache_prompt", "id_slot", "reasoning_control", "verbose"),
+        *("verbosity", "include", "backend_sampling", "cache_prompt", "reasoning_control", "verbose"),
     ),
     *_ignored(
         "a sampler that MLX has no kin of",
@@ -115,6 +116,7 @@ CHAT: tuple[Parameter, ...] = (
         add_generation_prompt="false goes with continue_final_message",
     ),
     *_STREAMED,
+    *_PLACED,
     *_honoured(
         input="memory mode: the user's words; see docs/memory.md",
         chat_start="memory mode: true begins a turn of the user's, false is a relay; absent, it is true without code",
@@ -148,6 +150,7 @@ COMPLETION: tuple[Parameter, ...] = (
     *_BOUND,
     *_ADAPTED,
     *_STREAMED,
+    *_PLACED,
     *_WITHOUT_EFFECT,
     _refused("best_of", "is not supported; n gives several answers", 1),
     _refused("n_probs", "is llama.cpp's; use logprobs", 0),
@@ -163,6 +166,7 @@ _NATIVE = (
     *_BOUND,
     *_ADAPTED,
     *_STREAMED,
+    *_PLACED,
     *_honoured(
         response_fields="names of fields to answer with; a/b takes b out of a",
         n_probs="how many of the most likely tokens are told with each token, before sampling; 0 to 100",

@@ -39,3 +39,18 @@ class ModelFacts:
     thinks: bool
     calls_tools: bool
     max_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlotFacts:
+    """A place of the batch: of an answer at work in it, or of what the last one left. Numbers count tokens."""
+
+    id: int
+    task: int | None = None  # counts the answers; None for a place that was never used
+    processing: bool = False
+    prompt_tokens: int = 0  # of the prompt; of all that was left, where nothing is at work
+    prompt_done: int = 0  # computed, beyond what was cached
+    cached: int = 0
+    decoded: int = 0
+    limit: int = 0  # of the answer
+    sampling: Sampling = Sampling()

@@ -78,6 +78,7 @@ class GenerationRequest:
     messages: tuple[Message, ...] = ()
     model: str | None = None  # who should answer, by any of its names
     prompt: tuple[str | int, ...] | None = None  # text and token ids, in any order
+    slot: int | None = None  # the place of the batch that it would like, if that is free
     suffix: str | None = None  # what follows the answer: the model fills in between the prompt and this
     tools: tuple[Mapping[str, Any], ...] = ()  # OpenAI function tools, as the chat template takes them
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)

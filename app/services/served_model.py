@@ -1,15 +1,17 @@
 """A loaded model that answers."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.services.answers import Answers
 from app.services.engine.engine import Engine
 from app.services.engine.running import RunningGeneration
-from app.services.errors import PromptTooLong, Unavailable
-from app.services.facts import ModelFacts
+from app.services.errors import InvalidRequest, PromptTooLong, Unavailable
+from app.services.facts import ModelFacts, SlotFacts
 from app.services.generation import EmbeddingRequest, Generation, GenerationRequest
 from app.services.several import Several
 from app.settings import Settings
@@ -83,6 +85,31 @@ class ServedModel:
         except PromptTooLong as error:
             return error.prompt_tokens, error.context_length
         return len(prompt.tokens), self.facts.context_length
+
+    async def slots(self) -> list[SlotFacts]:
+        """Say what is in each place of the batch."""
+        return await self._engine.between_steps(self.loaded.runner.slots)
+
+    async def save_slot(self, slot: int, name: str) -> tuple[int, int]:
+        """Write what an idle place of the batch left to a file. Returns tokens and bytes. Raises AppError."""
+        tokens, layers = await self._engine.between_steps(self.loaded.runner.slot_layers, slot)
+        write = partial(self.loaded.write_slot, self._slot_file(name), tokens, layers)
+        return len(tokens), await asyncio.to_thread(write)
+
+    async def restore_slot(self, slot: int, name: str) -> tuple[int, int]:
+        """Bring that back, into any idle place. Returns tokens and bytes. Raises AppError."""
+        read = partial(self.loaded.read_slot, self._slot_file(name))
+        return await self._engine.between_steps(self.loaded.runner.fill_slot, slot, read)
+
+    async def erase_slot(self, slot: int) -> int:
+        """Forget what an idle place of the batch left, in memory and on disk. Returns tokens. Raises AppError."""
+        return await self._engine.between_steps(self.loaded.runner.erase_slot, slot)
+
+    def _slot_file(self, name: str) -> Path:
+        folder = self._settings.data_dir / "slots"
+        if (folder / name).parent != folder or name.startswith("."):
+            raise InvalidRequest("Invalid filename", param="filename")
+        return folder / f"{name}.safetensors"  # by which MLX knows its own
 
     @contextmanager
     def _at_work(self, requests: int) -> Iterator[None]:

@@ -157,3 +157,21 @@ def test_one_server_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
     again = lock(tmp_path)
     assert again is not None
     again.close()
+
+
+def test_a_conversation_that_is_forgotten_is_gone_from_the_disk_too(opened: Opened, model: Any, tmp_path: Path) -> None:
+    cache = opened()
+    other = [3, *TOKENS]
+    for tokens in (TOKENS, other):
+        cache.put(tokens, layers_of(model, tokens))
+    cache.close()
+    cache = opened()
+    assert len(files(tmp_path)) == 2
+    cache.forget(TOKENS[:90])
+    cache.forget([])
+    assert len(files(tmp_path)) == 1
+    assert cache.take([*TOKENS, 1]) is None
+    assert cache.whole(other) is not None
+    cache.forget([*other, 1, 2])
+    assert files(tmp_path) == []
+    assert cache.whole(other) is None

@@ -111,6 +111,13 @@ class Engine:
         """Do what a model's prompt builder can do on the thread of prompts, which is its only one."""
         return await asyncio.get_running_loop().run_in_executor(self._prompts, partial(work, *args, **kwargs))
 
+    async def between_steps(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do something short with a runner on the engine thread. Raises what it raises of AppError."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        self._commands.put(partial(self._on_work, partial(work, *args, **kwargs), _Promise(loop, done)))
+        return await done
+
     def submit(self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest) -> list[RunningGeneration]:
         """Queue a prepared request. Returns the ends from which the events of its answers are read."""
         facts = model.facts
@@ -293,6 +300,15 @@ class Engine:
     def _on_close_reasoning(self, generation: RunningGeneration) -> None:
         for runner in self._runners:
             runner.close_reasoning(generation)
+
+    def _on_work(self, work: Callable[[], object], promise: "_Promise") -> None:
+        try:
+            promise.keep(work())
+        except AppError as error:
+            promise.refuse(error)
+        except Exception:
+            log.exception("engine command failed")
+            promise.refuse(ServerError())
 
     def _on_stop(self) -> None:
         self._stopped = True

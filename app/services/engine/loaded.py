@@ -10,6 +10,7 @@ import psutil
 import structlog
 
 from app.services.catalog import ModelFolder
+from app.services.engine import slot_file
 from app.services.engine.adapters import Adapters
 from app.services.engine.defaults import read_defaults, read_pooling
 from app.services.engine.embedding import Embedding
@@ -17,6 +18,7 @@ from app.services.engine.grammar import Bound, Grammars
 from app.services.engine.loading import back_end, weights
 from app.services.engine.prefix_cache import PrefixCache
 from app.services.engine.prefix_store import PrefixStore, fingerprint
+from app.services.engine.prefixes import Layers
 from app.services.engine.prompt import Prompt, PromptBuilder
 from app.services.engine.row import Row
 from app.services.engine.runner import Runner
@@ -151,8 +153,20 @@ class LoadedModel:
             thinking_budget=_thinking_budget(request, max_tokens),
             think_end=self._close_thought,
             scales=self.adapters.scales(request.lora),
+            slot=request.slot,
             stop_repetition=request.stop_repetition and not free and not request.constraint and max_tokens > 256,
         )
+
+    def write_slot(self, path: Path, tokens: Any, layers: Layers) -> int:
+        """Write the layers of tokens (length,) to a file. Returns the bytes. Raises ServerError."""
+        return slot_file.write(path, self._fingerprint(), tokens, layers)
+
+    def read_slot(self, path: Path) -> tuple[list[int], Layers, int]:
+        """Read tokens, their layers, and the bytes of a file. Raises InvalidRequest for one of another model."""
+        return slot_file.read(path, self._fingerprint())
+
+    def _fingerprint(self) -> str:
+        return fingerprint(self.facts.path, "", f"{self.facts.precision} {back_end()}")
 
     def _speech(self, prompt: Prompt, request: GenerationRequest) -> Speech:
         return Speech(

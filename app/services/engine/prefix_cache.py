@@ -12,7 +12,7 @@ import numpy as np
 from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
 
 from app.services.engine.prefix_store import PrefixStore
-from app.services.engine.prefixes import Layers, covers, longest_shared, nearest
+from app.services.engine.prefixes import Layers, covers, longest_shared, nearest, related
 from app.services.generation import CacheUse
 
 _MOST_ENTRIES = 256  # the search looks at every one
@@ -82,6 +82,18 @@ class PrefixCache:
             return
         if self._store is not None:
             self._store.note(kept, layers, trimmable=can_trim_prompt_cache(layers))
+
+    def whole(self, tokens: Sequence[int]) -> tuple[Any, Layers] | None:
+        """Give copies of these tokens, as far as they are known, and of their layers."""
+        found = self.take([*tokens, 0])  # which leaves the last one out
+        return found and (np.asarray(tokens[: found[1]], dtype=np.int32), found[0])
+
+    def forget(self, tokens: Sequence[int]) -> None:
+        """Forget a conversation, what came before these tokens of it and what came after; on disk too."""
+        gone = np.asarray(tokens, dtype=np.int32)
+        self._entries = [entry for entry in self._entries if not related(entry.tokens, gone)]
+        if self._store is not None:
+            self._store.forget(gone)
 
     def clear(self) -> None:
         """Forget everything in memory."""

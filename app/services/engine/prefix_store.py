@@ -19,7 +19,7 @@ import numpy as np
 import structlog
 from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
-from app.services.engine.prefixes import Layers, covers, nearest
+from app.services.engine.prefixes import Layers, covers, nearest, related
 
 log = structlog.get_logger()
 
@@ -97,6 +97,13 @@ class PrefixStore:
             self._pending = [one for one in self._pending if not (trimmable and covers(tokens, one.tokens))]
             self._pending.append(_Pending(tokens, trimmable, layers, time.monotonic()))
             self._wake.notify()
+
+    def forget(self, tokens: Any) -> None:
+        """Throw away what begins with these tokens (length,), and what these begin with."""
+        with self._wake:
+            self._pending = [one for one in self._pending if not related(one.tokens, tokens)]
+        for stored in [one for one in self._stored if related(one.tokens, tokens)]:
+            self._forget(stored)
 
     def close(self) -> None:
         """Write what is pending and stop."""

@@ -45,6 +45,12 @@ def _usable(prefix: Prefix, wanted: Any) -> int:
     return length if prefix.trimmable or length == len(prefix.tokens) else 0
 
 
+def related(one: Any, other: Any) -> bool:
+    """Whether one of two sequences begins with the other, and neither is empty."""
+    short, long = sorted((one, other), key=len)
+    return len(short) > 0 and covers(long, short)
+
+
 def longest_shared(sequences: Iterable[Any], wanted: Any) -> int:
     """Length of the longest beginning that any of the sequences has in common with the wanted one."""
     return max((shared(tokens, wanted) for tokens in sequences), default=0)

@@ -72,9 +72,11 @@ class Row:
         think_end: Sequence[int] = (),
         stop_repetition: bool = False,
         scales: Scales = (),
+        slot: int | None = None,
     ) -> None:
         self.generation = generation
         self.prompt = prompt
+        self.slot = slot  # the place of the batch that it would like
         self.max_tokens = max_tokens
         self.choice = choice
         self.scales = scales  # of adapters

@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,9 @@ from app.services.engine.prefix_cache import PrefixCache
 from app.services.engine.prefixes import Layers
 from app.services.engine.row import Row, kept_tokens
 from app.services.engine.running import Outbox, RunningGeneration
-from app.services.errors import AppError
+from app.services.engine.slots import Slots
+from app.services.errors import AppError, InvalidRequest
+from app.services.facts import SlotFacts
 from app.services.generation import Event
 
 _SLICE_BESIDE_DECODING = 0.12  # seconds of prompt between two tokens of the others
@@ -52,6 +55,7 @@ class Runner:
         self._stepped: float | None = None  # when rows were last decoded, on time's performance counter
         self._pace = Pace()
         self._prefixes = prefixes
+        self._slots = Slots(max_rows)
         self._sizes = {"weight_bytes": weight_bytes(model), "token_bytes": token_bytes(model)}
         self._make_batch = partial(Batch, model, vocabulary, overlap=overlap, adapters=self._adapters)
         self._batch = Batches(self._make_batch, **self._sizes)
@@ -106,8 +110,38 @@ class Runner:
                 row.close_reasoning()
 
     def forget(self) -> None:
-        """Empty the prefix cache."""
+        """Empty the prefix cache, as if nothing had ever been asked."""
         self._prefixes.clear()
+        self._slots = Slots(self._max_rows)
+
+    def slots(self) -> list[SlotFacts]:
+        """Say what is in each place of the batch."""
+        self._slots.seat(self._running())
+        return self._slots.facts()
+
+    def slot_layers(self, slot: int) -> tuple[Any, Layers]:
+        """Give copies of the tokens and layers that an idle place left. Raises InvalidRequest if nothing is kept."""
+        self._slots.seat(self._running())
+        if (found := self._prefixes.whole(self._slots.tokens(slot))) is None:
+            raise InvalidRequest(f"Nothing is kept of slot {slot}", param="id_slot", code="slot_empty")
+        return found
+
+    def fill_slot(self, slot: int, read: Callable[[], tuple[list[int], Layers, int]]) -> tuple[int, int]:
+        """Put what is read into the prefix cache, and note it of an idle place. Returns tokens and bytes."""
+        self._slots.seat(self._running())
+        self._slots.tokens(slot)
+        tokens, layers, size = read()
+        self._prefixes.put(tokens, layers)
+        self._slots.hold(slot, tokens)
+        return len(tokens), size
+
+    def erase_slot(self, slot: int) -> int:
+        """Forget what an idle place left, and the conversation that it belongs to. Returns the tokens."""
+        self._slots.seat(self._running())
+        tokens = self._slots.tokens(slot)
+        self._prefixes.forget(tokens)
+        self._slots.hold(slot, [])
+        return len(tokens)
 
     def free(self) -> None:
         """Let go of the model and of everything computed with it."""
@@ -148,6 +182,9 @@ class Runner:
 
     def _places(self) -> int:
         return self._max_rows - len(self._batch) - sum(1 + len(row.siblings) for row in self._prompts)
+
+    def _running(self) -> list[Row]:
+        return [*self._batch.rows, *(one for row in self._prompts for one in (row, *row.siblings))]
 
     def _decode(self) -> None:
         ended, following = [], 0
@@ -193,6 +230,7 @@ class Runner:
         row.clock.begin_prefill()
         self._tell(row, [row.progress()])
         self._prompts.append(row)
+        self._slots.seat(self._running())
 
     def _compute_prompts(self) -> None:
         """Give the prompts slices in turn until the time for it is over; those that are done join the batch."""

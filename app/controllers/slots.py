@@ -1,0 +1,100 @@
+"""The places of the batch, and files of what they hold."""
+
+import time
+from typing import Annotated, Literal
+
+from litestar import Controller, get, post
+from litestar.di import NamedDependency
+from litestar.openapi.spec import Example
+from litestar.params import Body, FromPath, FromQuery
+
+from app.controllers.openapi import body_refusals, operation, refusals
+from app.dto.models import EMPTY_CONTEXT
+from app.dto.slots import Slot, SlotDone, SlotFile, SlotTimings
+from app.services.errors import InvalidRequest, NothingLoaded, Unavailable, UnprocessableBody
+from app.services.facts import SlotFacts
+from app.services.model_service import ModelService
+from app.services.served_model import ServedModel
+from app.settings import Settings
+
+_LOADING = Unavailable("Loading model", code="loading")
+_ALL_BUSY = Unavailable("No slot is available", code="no_slot")
+_NO_NAME = UnprocessableBody("filename: Field required", param="filename")
+_NO_SLOT = InvalidRequest("There is no slot 99; there are 32", param="id_slot")
+_REQUEST = [Example(value={"filename": "chat-1.bin"})]
+_SAVED = {"id_slot": 1, "filename": "chat-1.bin", "n_saved": 22, "n_written": 45560, "timings": {"save_ms": 1.3}}
+_SLOTS = [{"id": 0, "n_ctx": 8192, "speculative": False, "is_processing": False}]
+
+
+class SlotsController(Controller):
+    """Slots, as llama-server has them."""
+
+    tags = ["llama.cpp"]
+
+    @get("/slots", operation_class=operation(_SLOTS), responses=refusals(_LOADING, _ALL_BUSY))
+    async def list_slots(
+        self,
+        model_service: NamedDependency[ModelService],
+        settings: NamedDependency[Settings],
+        model: FromQuery[str | None] = None,
+        fail_on_no_slot: FromQuery[bool] = False,
+    ) -> list[Slot]:
+        """Say what is in each place of the batch: an answer at work, or what the last one left.
+
+        With `fail_on_no_slot` it is a 503 when all of them are at work.
+        """
+        model_service.require_no_load()
+        if model_service.facts is None:
+            return [Slot.of(SlotFacts(number), EMPTY_CONTEXT) for number in range(settings.max_batch)]
+        served = model_service.find(model)
+        slots = await served.slots()
+        if fail_on_no_slot and all(slot.processing for slot in slots):
+            raise _ALL_BUSY
+        return [Slot.of(slot, served.facts.context_length) for slot in slots]
+
+    @post(
+        "/slots/{id_slot:str}",
+        status_code=200,
+        operation_class=operation(_SAVED),
+        responses=body_refusals(_LOADING, NothingLoaded(), _NO_SLOT),
+    )
+    async def act_on_slot(
+        self,
+        id_slot: FromPath[str],
+        action: FromQuery[Literal["save", "restore", "erase"]],
+        model_service: NamedDependency[ModelService],
+        data: Annotated[SlotFile | None, Body(examples=_REQUEST)] = None,
+        model: FromQuery[str | None] = None,
+    ) -> SlotDone:
+        """Save what the last answer of an idle slot left to a file, bring that back, or forget it."""
+        slot, name = _number(id_slot), data.filename if data else ""
+        served = model_service.find(model)
+        if action == "erase":
+            return SlotDone(id_slot=slot, n_erased=await served.erase_slot(slot))
+        if not name:
+            raise _NO_NAME
+        return await (_save if action == "save" else _restore)(served, slot, name)
+
+
+async def _save(served: ServedModel, slot: int, name: str) -> SlotDone:
+    began = time.perf_counter()
+    tokens, size = await served.save_slot(slot, name)
+    timings = SlotTimings(save_ms=_milliseconds(began))
+    return SlotDone(id_slot=slot, filename=name, n_saved=tokens, n_written=size, timings=timings)
+
+
+async def _restore(served: ServedModel, slot: int, name: str) -> SlotDone:
+    began = time.perf_counter()
+    tokens, size = await served.restore_slot(slot, name)
+    timings = SlotTimings(restore_ms=_milliseconds(began))
+    return SlotDone(id_slot=slot, filename=name, n_restored=tokens, n_read=size, timings=timings)
+
+
+def _milliseconds(began: float) -> float:
+    return round((time.perf_counter() - began) * 1000, 3)
+
+
+def _number(slot: str) -> int:
+    if not (slot.isascii() and slot.isdecimal() and len(slot) < 10):
+        raise InvalidRequest("Invalid slot ID", param="id_slot")
+    return int(slot)
