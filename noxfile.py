@@ -1,5 +1,6 @@
 """Every check this project has, by name: `nox -l` lists them, `nox` runs the everyday ones."""
 
+import os
 from pathlib import Path
 
 import nox
@@ -46,6 +47,16 @@ def types(session: nox.Session) -> None:
     """Check the types, strictly."""
     install(session, "types")
     session.run("mypy")
+
+
+@nox.session
+def parity(session: nox.Session) -> None:
+    """Compare with recorded answers of llama-server, where they are: nox -s parity -- main apikey."""
+    recordings = Path(os.environ.get("TILES_PARITY") or Path(__file__).parents[1] / "shared" / "parity")
+    if not (recordings / "parity.py").is_file():
+        session.skip(f"no recordings in {recordings}; TILES_PARITY may name another folder")
+    install(session)
+    session.run("python", "scripts/parity.py", *session.posargs, env={"TILES_PARITY": str(recordings)})
 
 
 @nox.session

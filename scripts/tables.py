@@ -6,6 +6,8 @@ from dataclasses import Field
 from functools import partial
 from pathlib import Path
 
+from parity_differences import DIFFERENCES
+
 from app import settings
 from app.dto import parameters
 from app.dto.parameters import Parameter
@@ -61,6 +63,11 @@ def parameter_table(registry: Iterable[Parameter]) -> str:
     return table(("parameter", "", "what that means"), rows)
 
 
+def difference_table() -> str:
+    """What is answered differently than llama-server, and the recorded requests that show it."""
+    return table(("what", "recorded as"), ((reason, ", ".join(cases)) for reason, cases in DIFFERENCES.items()))
+
+
 def error_table() -> str:
     """Every error: status, type, code, meaning."""
     rows = [
@@ -81,6 +88,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
         route: ("docs/compatibility.md", partial(parameter_table, registry))
         for route, registry in parameters.REGISTRIES.items()
     },
+    "parity": ("docs/compatibility.md", difference_table),
     "errors": ("docs/errors.md", error_table),
 }
 

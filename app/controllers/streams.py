@@ -63,9 +63,10 @@ class StreamsController(Controller):
     @delete("/v1/stream", status_code=204, operation_class=operation(None), responses=refusals(_NO_ID))
     async def stop_stream(
         self, conv_id: FromQuery[str], conversation_streams: NamedDependency[ConversationStreams]
-    ) -> None:
+    ) -> Response[None]:
         """Stop the answer of a conversation, if one is under way, and forget what was sent of it."""
         conversation_streams.stop(conv_id)
+        return Response(None, headers={"Content-Type": "application/json"})  # as llama-server has it
 
     @post("/v1/streams/lookup", status_code=200, operation_class=operation([_SESSION]), responses=body_refusals())
     async def find_streams(

@@ -1,0 +1,37 @@
+"""Recorded requests that this server answers differently than llama-server on purpose, by the reason."""
+
+DIFFERENCES: dict[str, tuple[str, ...]] = {
+    "A wrong method is a 405, with `Allow`": (
+        *("405_get_on_chat", "405_delete_health", "405_put_chat", "405_post_health"),
+    ),
+    "A field of the wrong type or an empty conversation is a 422 that names it, never passed over": (
+        *("chat_format_schema_not_object", "template_kwargs_not_object", "err_messages_empty"),
+        *("err_max_tokens_float", "tokenize_missing", "detokenize_empty"),
+    ),
+    "A bias belongs to a token id; `/tokenize` gives those of a text": ("chat_logit_bias_array",),
+    "`POST /models/load` is the Tiles contract's, which answers with `success`": ("models_load_single",),
+    "Without `top_logprobs` there are no alternatives, as OpenAI has it": ("chat_logprobs_default_top",),
+    "Log-probabilities are told of the answer, not of the reasoning before it": ("chat_logprobs_think",),
+    "A token that is a part of a character is spelled U+FFFD; its bytes are told": ("cmpl_logprobs", "nat_n_probs"),
+    "`logprobs` goes with tools in a stream": ("tools_logprobs_stream",),
+    "What cannot be enforced is refused": ("tools_parallel_off", "tools_required_off_topic", "tools_named_other"),
+    "A `suffix` is filled in, where the model can": ("cmpl_suffix",),
+    "An empty prompt is refused where the model has no token to begin with": ("cmpl_empty_prompt",),
+    "There is no reranking and no transcription: a 404, as for any unknown route": (
+        *("rerank_disabled", "transcriptions_unsupported"),
+    ),
+    "Items and parts of Responses have all of OpenAI's events, each done before the next; a cut one is `incomplete`": (
+        *("responses_tools_stream", "responses_tool_result"),
+    ),
+    "A block of Messages ends before the next begins": ("messages_stream",),
+    "`thinking: disabled` turns thinking off": ("messages_thinking_disabled",),
+    "There are more metrics than the comparison reads": ("metrics",),
+    "There is a page at `/`": ("nokey /",),
+    "`bearer` is taken in any case, as HTTP has it": ("key_lowercase_bearer",),
+    "A slot that does not exist is refused": ("id_range",),
+}
+
+
+def reasons() -> dict[str, str]:
+    """Give the reason of each case."""
+    return {case: reason for reason, cases in DIFFERENCES.items() for case in cases}
