@@ -12,7 +12,6 @@ DIFFERENCES: dict[str, tuple[str, ...]] = {
     "`POST /models/load` is the Tiles contract's, which answers with `success`": ("models_load_single",),
     "Without `top_logprobs` there are no alternatives, as OpenAI has it": ("chat_logprobs_default_top",),
     "Log-probabilities are told of the answer, not of the reasoning before it": ("chat_logprobs_think",),
-    "A token that is a part of a character is spelled U+FFFD; its bytes are told": ("cmpl_logprobs", "nat_n_probs"),
     "`logprobs` goes with tools in a stream": ("tools_logprobs_stream",),
     "What cannot be enforced is refused": ("tools_parallel_off", "tools_required_off_topic", "tools_named_other"),
     "A `suffix` is filled in, where the model can": ("cmpl_suffix",),

@@ -504,6 +504,15 @@ def test_while_the_first_model_loads_everything_has_to_wait(route: str, log_line
     assert int(answer.headers["retry-after"]) >= 1
 
 
+@pytest.mark.parametrize("path", ["/props", "/props?model=x", "/slots", "/v1/models", "/models", "/v1/models/x"])
+def test_while_the_first_model_loads_the_web_ui_waits(path: str, log_lines: list[Any]) -> None:
+    service = ModelService(Settings())
+    service._loading = Loading("tiny")
+    answer = ask(service, "GET", path)
+    assert error_of(answer, 503)["message"] == "Loading model"
+    assert int(answer.headers["retry-after"]) >= 1
+
+
 def test_nothing_loaded_is_no_error_where_nothing_is_generated(log_lines: list[Any]) -> None:
     def read(path: str) -> Any:
         answer = ask(ModelService(Settings()), "GET", path)
@@ -512,6 +521,7 @@ def test_nothing_loaded_is_no_error_where_nothing_is_generated(log_lines: list[A
 
     assert read("/health") == {"status": "ok", "tiles": True, "model_loaded": False, "model": None}
     assert read("/v1/models")["data"] == []
+    assert [slot["is_processing"] for slot in read("/slots")] == [False] * 32
     assert read("/props")["default_generation_settings"]["n_ctx"] == 8192
     unknown = ask(ModelService(Settings()), "GET", "/v1/models/tiny")
     assert error_of(unknown, 404)["code"] == "model_not_found"

@@ -1,5 +1,6 @@
 """How likely tokens were, as OpenAI says it."""
 
+import codecs
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -36,7 +37,9 @@ class ChoiceLogprobs(Reply, kw_only=True):
 
 
 def _score(score: gen.TokenLogprob) -> dict[str, Any]:
-    token = score.data.decode(errors="replace")
+    token, _ = codecs.utf_8_decode(
+        score.data, "replace"
+    )  # without a character that is not whole, as llama-server has it
     return {"id": score.token, "token": token, "bytes": list(score.data), "logprob": score.logprob}
 
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from app.dto.base import Limits
+from app.dto.logprobs import logprobs
 from app.dto.openai_chat import ChatRequest
 from app.dto.openai_chat_reply import ChatCompletion, ChatStream
 from app.services.errors import InvalidRequest, UnprocessableBody, UnsupportedParameter
@@ -21,6 +22,7 @@ from app.services.generation import (
     Started,
     Text,
     Timings,
+    TokenLogprob,
     ToolCall,
 )
 
@@ -314,3 +316,10 @@ def test_an_answer_without_tokens_divides_by_nothing() -> None:
     assert body["metrics"]["tokens_per_second"] == 0
     assert "reasoning_content" not in body["choices"][0]["message"]
     assert "tool_calls" not in body["choices"][0]["message"]
+
+
+def test_the_text_of_a_token_leaves_out_a_character_that_is_not_whole() -> None:
+    scores = [TokenLogprob(1, data, -0.5) for data in ("é".encode(), b"a\xf0\x9f", b"\x98\x80")]
+    told = logprobs(scores).content
+    assert [score.token for score in told] == ["é", "a", "\ufffd\ufffd"]
+    assert [bytes(score.bytes) for score in told] == [score.data for score in scores]
