@@ -59,27 +59,76 @@ def test_it_calls_a_tool(speaker: Server) -> None:
     assert call["function"]["name"] == "get_weather"
     assert set(json.loads(call["function"]["arguments"])) == {"city"}
     chunks = speaker.stream(ASK, tools=[WEATHER], **GREEDY)
-    (delta,) = [chunk["choices"][0]["delta"] for chunk in chunks if "tool_calls" in chunk["choices"][0]["delta"]]
-    (streamed,) = delta["tool_calls"]
-    assert streamed.pop("index") == 0
-    assert streamed | {"id": call["id"]} == call
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    first, *rest = [delta["tool_calls"][0] for delta in deltas if "tool_calls" in delta]
+    assert (first["index"], first["type"], first["function"]) == (
+        0,
+        "function",
+        {"name": "get_weather", "arguments": ""},
+    )
+    assert len(rest) > 2
+    assert "".join(piece["function"]["arguments"] for piece in rest) == call["function"]["arguments"]
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
     assert "<tool_call>" not in said(chunks)
 
 
-def test_a_call_that_is_cut_off_becomes_text(speaker: Server) -> None:
-    answer, reason = message(speaker, ASK, tools=[WEATHER], max_tokens=20)
-    assert reason == "length"
-    assert "tool_calls" not in answer
-    assert "<tool_call>" in answer["content"]
+def test_a_call_that_is_cut_off_is_told_as_far_as_it_came(speaker: Server) -> None:
+    whole, _ = message(speaker, ASK, tools=[WEATHER])
+    arguments = whole["tool_calls"][0]["function"]["arguments"]
+    seen = set()
+    for limit in range(8, 40, 2):
+        answer, reason = message(speaker, ASK, tools=[WEATHER], max_tokens=limit)
+        for call in answer.get("tool_calls", []):
+            assert arguments.startswith(call["function"]["arguments"])
+            assert reason == "length" or call["function"]["arguments"] == arguments
+            seen.add(call["function"]["arguments"])
+    assert len(seen) > 2
 
 
-@pytest.mark.parametrize("more", [{}, {"tools": [WEATHER], "tool_choice": "none"}])
-def test_calls_stay_text_where_none_are_wanted(speaker: Server, more: dict[str, Any]) -> None:
-    answer, reason = message(speaker, ASK, **more)
+def test_without_tools_a_call_stays_text(speaker: Server) -> None:
+    answer, reason = message(speaker, ASK)
     assert "tool_calls" not in answer
     assert "<tool_call>" in answer["content"]
     assert reason == "stop"
+
+
+def test_where_no_call_is_wanted_none_is_begun(speaker: Server) -> None:
+    answer, _ = message(speaker, ASK, tools=[WEATHER], tool_choice="none")
+    assert "tool_calls" not in answer
+    assert "<tool_call>" not in answer["content"]
+
+
+ADD: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "strict": True,
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+            "required": ["a", "b"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def test_another_tool_than_the_one_it_would_take_can_be_named(speaker: Server) -> None:
+    named = {"type": "function", "function": {"name": "add"}}
+    answer, reason = message(speaker, ASK, tools=[WEATHER, ADD], tool_choice=named, max_tokens=120)
+    (call,) = answer["tool_calls"]
+    assert call["function"]["name"] == "add"
+    if reason == "tool_calls":
+        assert json.loads(call["function"]["arguments"]).keys() == {"a", "b"}
+
+
+def test_a_strict_tool_leaves_the_answer_free_until_it_is_called(speaker: Server) -> None:
+    free, _ = message(speaker, "Hello", tools=[ADD | {}, WEATHER])
+    plain, _ = message(speaker, "Hello", tools=[{**ADD, "function": ADD["function"] | {"strict": False}}, WEATHER])
+    assert free.keys() == plain.keys()
+    answer, reason = message(speaker, ASK, tools=[WEATHER, ADD])
+    assert reason == "tool_calls"
+    assert answer["tool_calls"][0]["function"]["name"] in {"add", "get_weather"}
 
 
 def test_what_a_tool_gave_goes_back(speaker: Server) -> None:

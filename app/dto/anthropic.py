@@ -12,6 +12,7 @@ import app.services.generation as gen
 from app.dto import parameters
 from app.dto.base import Body, Limits, RequestBody, one_system_message
 from app.dto.response_format import ResponseFormat
+from app.dto.tool_choice import tool_choice
 from app.services.errors import InvalidRequest, UnsupportedParameter
 
 _MEDIA = {"image": "images", "document": "documents", "container_upload": "files"}
@@ -123,8 +124,6 @@ class AnthropicTool(Body):
         """Spell it as chat templates read it. Raises UnsupportedParameter."""
         if self.type != "custom":
             raise UnsupportedParameter(f"tools.{place}.type", f"of '{self.type[:64]}' is no tool of this server")
-        if self.strict:
-            raise UnsupportedParameter(f"tools.{place}.strict", "cannot be enforced yet")
         function: dict[str, Any] = {"name": self.name}
         if self.description:
             function["description"] = self.description
@@ -135,7 +134,7 @@ class ToolChoice(Body):
     """How the model should use its tools."""
 
     type: Literal["auto", "any", "tool", "none"]
-    name: str | None = None
+    name: str | None = Field(default=None, description="of type tool: the one to call")
     disable_parallel_tool_use: bool = False
 
 
@@ -209,7 +208,7 @@ class MessagesRequest(RequestBody):
             stop=tuple(self.stop_sequences),
             constraint=self._constraint(),
             thinking_budget=self._thinking_budget(),
-            parse_tool_calls=self._parses_calls(),
+            tool_choice=self._tool_choice(),
         )
 
     def _given(self) -> dict[str, Any]:
@@ -247,8 +246,6 @@ class MessagesRequest(RequestBody):
         constraint = asked.to_constraint() if asked else None
         if constraint is None:
             return None
-        if self.tools and self._parses_calls():
-            raise InvalidRequest(f"{name} and tools exclude each other", param=name)
         return replace(constraint, param=name)
 
     def _continues(self, messages: tuple[gen.Message, ...]) -> bool:
@@ -259,12 +256,12 @@ class MessagesRequest(RequestBody):
             raise InvalidRequest("the last message calls tools; their results are missing", param="messages")
         return roles[-1] == "assistant"
 
-    def _parses_calls(self) -> bool:
-        choice = self.tool_choice
-        if choice is None:
-            return True
-        if choice.type not in ("auto", "none"):
-            raise UnsupportedParameter("tool_choice", f"of type {choice.type} cannot be enforced yet")
-        if choice.disable_parallel_tool_use:
-            raise UnsupportedParameter("tool_choice.disable_parallel_tool_use", "cannot be enforced yet")
-        return choice.type == "auto"
+    def _tool_choice(self) -> gen.ToolChoice:
+        names = [tool.name for tool in self.tools]
+        strict = {tool.name: f"tools.{place}.strict" for place, tool in enumerate(self.tools) if tool.strict}
+        choice = self.tool_choice or ToolChoice(type="auto")
+        parallel = not choice.disable_parallel_tool_use
+        if choice.type == "tool":
+            return tool_choice("required", names, names=[choice.name or ""], strict=strict, parallel=False)
+        mode = "required" if choice.type == "any" else choice.type
+        return tool_choice(mode, names, strict=strict, parallel=parallel)

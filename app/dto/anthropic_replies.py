@@ -153,7 +153,8 @@ class MessageStream(Dialect):
         self._request_id = request_id
         self._hide_thinking = hide_thinking
         self._started = False
-        self._open: TextBlock | ThinkingBlock | None = None
+        self._open: Block | None = None
+        self._arguments = ""  # of the open call
 
     def feed(self, event: gen.Event) -> Iterator[Reply]:
         """Give the events of an event, in order."""
@@ -171,6 +172,9 @@ class MessageStream(Dialect):
             case gen.ToolCall():
                 yield from self._start(0)
                 yield from self._call(event)
+            case gen.ToolArguments():
+                self._arguments += event.text
+                yield self._delta(InputJsonDelta(partial_json=event.text))
             case gen.Finished():
                 yield from self._start(event.timings.cached_tokens)
                 yield from self._close()
@@ -212,11 +216,12 @@ class MessageStream(Dialect):
 
     def _call(self, call: gen.ToolCall) -> Iterator[Reply]:
         yield from self._close()
-        block = ToolUseBlock(id=call.id, name=call.name, input={})
-        yield self._begin(block)
-        block.input = _input(call.arguments)
-        yield self._delta(InputJsonDelta(partial_json=json.dumps(block.input, ensure_ascii=False)))
-        yield BlockStop(index=self._index)
+        self._open = ToolUseBlock(id=call.id, name=call.name, input={})
+        yield self._begin(self._open)
+        self._arguments = ""
+        if call.arguments:
+            self._arguments = call.arguments if call.values is not None else json.dumps(_input(call.arguments))
+            yield self._delta(InputJsonDelta(partial_json=self._arguments))
 
     def _close(self) -> Iterator[Reply]:
         if self._open is None:
@@ -224,6 +229,8 @@ class MessageStream(Dialect):
         if isinstance(self._open, ThinkingBlock):
             self._open.signature = _SIGNATURE
             yield self._delta(SignatureDelta(signature=_SIGNATURE))
+        elif isinstance(self._open, ToolUseBlock):
+            self._open.input = _input(self._arguments)
         self._open = None
         yield BlockStop(index=self._index)
 
@@ -263,8 +270,5 @@ def _stop_reason(event: gen.Finished) -> StopReason:
 
 def _input(arguments: str) -> dict[str, Any]:
     """Anthropic's arguments are an object; what a model wrote that is none is handed over whole."""
-    try:
-        value = json.loads(arguments)
-    except ValueError:
-        value = None
-    return value if isinstance(value, dict) else {"arguments": arguments}
+    values = gen.ToolCall(0, "", "", arguments).values
+    return {"arguments": arguments} if values is None else values

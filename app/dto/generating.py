@@ -139,7 +139,6 @@ class Generating(RequestBody):
             ignore_eos=self.ignore_eos,
             lora=self.adapters(),
             constraint=self.constraint(),
-            parse_tool_calls=False,
             split_reasoning=False,
         )
 

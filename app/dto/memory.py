@@ -36,7 +36,6 @@ def to_memory(chat: ChatRequest, limits: Limits) -> MemoryRequest:
             asked,
             messages=(),
             max_tokens=asked.max_tokens if limited else DEFAULT_MAX_TOKENS,
-            parse_tool_calls=False,  # the client reads the model's own tags
             split_reasoning=False,
         ),
     )

@@ -11,7 +11,8 @@ from app.dto.base import Limits
 from app.dto.chat_message import ChatMessage, Tool
 from app.dto.generating import Generating, StreamOptions
 from app.dto.response_format import ResponseFormat
-from app.services.errors import InvalidRequest, UnsupportedParameter
+from app.dto.tool_choice import DESCRIPTION, Asked, openai_choice
+from app.services.errors import InvalidRequest
 
 # Arguments of the call that renders the template, not of the template.
 _NOT_FOR_TEMPLATES = {
@@ -32,7 +33,8 @@ class ChatRequest(Generating):
     messages: list[ChatMessage] = Field(min_length=1)
     stream_options: StreamOptions | None = None
     tools: list[Tool] = Field(default_factory=list)
-    tool_choice: str | dict[str, Any] = Field(default="auto", description="auto or none")
+    tool_choice: Asked = Field(default="auto", description=DESCRIPTION)
+    parallel_tool_calls: bool = True
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict, examples=[{"enable_thinking": True}])
     reasoning_format: Literal["auto", "none", "deepseek", "deepseek-legacy"] = "auto"
     continue_final_message: bool = False
@@ -65,7 +67,6 @@ class ChatRequest(Generating):
         """Say it in the common vocabulary. Raises InvalidRequest for what cannot be done."""
         self.check(limits)
         limits.check_messages(self.messages, "messages")
-        self._check_tools()
         return gen.GenerationRequest(
             model=self.model,
             messages=tuple(message.to_message(place) for place, message in enumerate(self.messages)),
@@ -82,7 +83,7 @@ class ChatRequest(Generating):
             constraint=self._constraint(),
             logprobs=self._logprobs(),
             thinking_budget=self._thinking_budget(),
-            parse_tool_calls=self._parses_calls(),
+            tool_choice=self._tool_choice(),
             split_reasoning=self.reasoning_format != "none",
         )
 
@@ -93,11 +94,6 @@ class ChatRequest(Generating):
             return gen.Completion()
         message = last.to_message(len(self.messages) - 1)
         return gen.Completion(text=message.content, reasoning=message.reasoning or "")
-
-    def _check_tools(self) -> None:
-        for place, tool in enumerate(self.tools):
-            if tool.function.strict:
-                raise UnsupportedParameter(f"tools.{place}.function.strict", "cannot be enforced yet")
 
     def _continues(self) -> bool:
         roles = [message.role for message in self.messages]
@@ -116,7 +112,7 @@ class ChatRequest(Generating):
 
     def _constraint(self) -> gen.Constraint | None:
         constraint = self.constraint()
-        if constraint and self.tools and self.tool_choice != "none":
+        if constraint and self.tools and self.tool_choice != "none" and constraint.kind != "json_schema":
             raise InvalidRequest(f"{constraint.param} and tools exclude each other", param=constraint.param)
         return constraint
 
@@ -140,7 +136,11 @@ class ChatRequest(Generating):
             return None if self.thinking_budget_tokens == -1 else self.thinking_budget_tokens
         return None if self.reasoning_effort is None else EFFORTS[self.reasoning_effort]
 
-    def _parses_calls(self) -> bool:
-        if self.tool_choice in ("auto", "none"):
-            return self.tool_choice == "auto"
-        raise UnsupportedParameter("tool_choice", "other than auto and none is not supported yet")
+    def _tool_choice(self) -> gen.ToolChoice:
+        names = [tool.function.name for tool in self.tools]
+        strict = {
+            tool.function.name: f"tools.{place}.function.strict"
+            for place, tool in enumerate(self.tools)
+            if tool.function.strict
+        }
+        return openai_choice(self.tool_choice, names, strict=strict, parallel=self.parallel_tool_calls)

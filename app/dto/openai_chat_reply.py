@@ -31,10 +31,20 @@ class ReplyToolCall(Reply, kw_only=True):
     function: Function
 
 
-class DeltaToolCall(ReplyToolCall, kw_only=True):
-    """A call in a stream."""
+class DeltaFunction(Reply, kw_only=True):
+    """What the model calls, or more of its arguments."""
+
+    name: str | UnsetType = UNSET
+    arguments: str
+
+
+class DeltaToolCall(Reply, kw_only=True):
+    """A call in a stream: its first piece says which, the others bring more arguments."""
 
     index: int
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+    function: DeltaFunction
 
 
 class ReplyMessage(Reply, kw_only=True):
@@ -184,7 +194,7 @@ class ChatStream(Dialect):
             case gen.Reasoning():
                 yield from self._first(event)
                 yield self._piece(event, Delta(reasoning_content=event.text))
-            case gen.ToolCall():
+            case gen.ToolCall() | gen.ToolArguments():
                 yield from self._first(event)
                 yield self._chunk(event, Delta(tool_calls=[_delta_call(event)]))
             case gen.Finished():
@@ -242,8 +252,11 @@ class ChatStream(Dialect):
         return ChatCompletionChunk(id=self.id, created=self._created, model=self._model, choices=choices)
 
 
-def _delta_call(call: gen.ToolCall) -> DeltaToolCall:
-    return DeltaToolCall(index=call.index, id=call.id, function=Function(name=call.name, arguments=call.arguments))
+def _delta_call(call: gen.ToolCall | gen.ToolArguments) -> DeltaToolCall:
+    if isinstance(call, gen.ToolArguments):
+        return DeltaToolCall(index=call.index, function=DeltaFunction(arguments=call.text))
+    function = DeltaFunction(name=call.name, arguments=call.arguments)
+    return DeltaToolCall(index=call.index, id=call.id, type="function", function=function)
 
 
 def new_id() -> str:

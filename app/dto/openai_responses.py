@@ -12,6 +12,7 @@ from app.dto.base import Body, Limits, RequestBody, one_system_message
 from app.dto.openai_chat import EFFORTS
 from app.dto.openai_responses_items import InputItem, to_messages
 from app.dto.response_format import ResponseFormat
+from app.dto.tool_choice import DESCRIPTION, Asked, openai_choice
 from app.services.errors import InvalidRequest, UnsupportedParameter
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -34,8 +35,6 @@ class ResponsesTool(Body):
             raise UnsupportedParameter(f"tools.{place}.type", f"of '{self.type[:64]}' is no tool of this server")
         if self.name is None:
             raise InvalidRequest("a function needs 'name'", param=f"tools.{place}.name")
-        if self.strict:
-            raise UnsupportedParameter(f"tools.{place}.strict", "cannot be enforced yet")
         return {"type": "function", "function": self.model_dump(include={"name", "description", "parameters"})}
 
 
@@ -68,7 +67,8 @@ class ResponsesRequest(RequestBody):
     top_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
     tools: list[ResponsesTool] = Field(default_factory=list)
-    tool_choice: str | dict[str, Any] = Field(default="auto", description="auto or none")
+    tool_choice: Asked = Field(default="auto", description=DESCRIPTION)
+    parallel_tool_calls: bool = True
     reasoning: Reasoning = Field(default_factory=Reasoning)
     text: TextConfig = Field(default_factory=TextConfig, examples=[{"format": {"type": "text"}}])
     metadata: dict[str, str] = Field(default_factory=dict)
@@ -103,7 +103,7 @@ class ResponsesRequest(RequestBody):
             max_tokens=None if self.max_output_tokens == -1 else self.max_output_tokens,
             constraint=self._constraint(),
             thinking_budget=EFFORTS.get(self.reasoning.effort or ""),
-            parse_tool_calls=self._parses_calls(),
+            tool_choice=self._tool_choice(),
         )
 
     def _given(self) -> dict[str, Any]:
@@ -134,11 +134,9 @@ class ResponsesRequest(RequestBody):
         constraint = self.text.format.to_constraint() if self.text.format else None
         if constraint is None:
             return None
-        if self.tools and self._parses_calls():
-            raise InvalidRequest("text.format and tools exclude each other", param="text.format")
         return replace(constraint, param="text.format")
 
-    def _parses_calls(self) -> bool:
-        if self.tool_choice in ("auto", "none"):
-            return self.tool_choice == "auto"
-        raise UnsupportedParameter("tool_choice", "other than auto and none is not supported yet")
+    def _tool_choice(self) -> gen.ToolChoice:
+        names = [tool.name or "" for tool in self.tools]
+        strict = {tool.name or "": f"tools.{place}.strict" for place, tool in enumerate(self.tools) if tool.strict}
+        return openai_choice(self.tool_choice, names, strict=strict, parallel=self.parallel_tool_calls)

@@ -74,7 +74,7 @@ class ResponseReply(Reply, kw_only=True):
     store: bool
     temperature: float | None
     text: dict[str, Any]
-    tool_choice: str
+    tool_choice: str | dict[str, Any]
     tools: list[dict[str, Any]]
     top_logprobs: int = 0
     top_p: float | None

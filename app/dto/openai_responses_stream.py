@@ -60,7 +60,7 @@ class ResponseStream(Dialect):
         self.response = _begun(request, store)
         self._summarizes = request.summarizes
         self._number = 0
-        self._open: MessageItem | ReasoningItem | None = None
+        self._open: OutputItem | None = None
         self._tokens = 0  # of the answer, as of the last event
         self._reasoning_tokens = 0
 
@@ -100,6 +100,8 @@ class ResponseStream(Dialect):
                 yield from self._think(event.text)
             case gen.ToolCall():
                 yield from self._call(event)
+            case gen.ToolArguments():
+                yield from self._argue(event.text)
             case gen.Finished():
                 yield from self._finish(event)
             case gen.Progress():
@@ -148,15 +150,18 @@ class ResponseStream(Dialect):
 
     def _call(self, call: gen.ToolCall) -> Iterator[ResponseEvent]:
         yield from self._close("completed")
-        item = FunctionCallItem(
+        self._open = FunctionCallItem(
             id=new_item_id("function_call"), call_id=call.id, name=call.name, arguments="", status="in_progress"
         )
-        yield self._added(item)
-        index = self._index
-        item.arguments, item.status = call.arguments, "completed"
-        yield ArgumentsDelta(item_id=item.id, output_index=index, delta=call.arguments)
-        yield ArgumentsDone(item_id=item.id, output_index=index, arguments=call.arguments, name=call.name)
-        yield ItemDone(output_index=index, item=item)
+        yield self._added(self._open)
+        if call.arguments:
+            yield from self._argue(call.arguments)
+
+    def _argue(self, arguments: str) -> Iterator[ResponseEvent]:
+        item = self._open
+        assert isinstance(item, FunctionCallItem)
+        item.arguments += arguments
+        yield ArgumentsDelta(item_id=item.id, output_index=self._index, delta=arguments)
 
     def _added(self, item: OutputItem) -> ItemAdded:
         self.response.output.append(item)
@@ -169,7 +174,9 @@ class ResponseStream(Dialect):
             return
         self._open = None
         item.status = status
-        if isinstance(item, MessageItem):
+        if isinstance(item, FunctionCallItem):
+            yield from self._called(item, index)
+        elif isinstance(item, MessageItem):
             said = item.content[0]
             yield OutputTextDone(item_id=item.id, output_index=index, content_index=0, text=said.text)
             yield PartDone(item_id=item.id, output_index=index, content_index=0, part=said)
@@ -182,6 +189,13 @@ class ResponseStream(Dialect):
             yield ReasoningTextDone(item_id=item.id, output_index=index, content_index=0, text=thought.text)
             yield PartDone(item_id=item.id, output_index=index, content_index=0, part=thought)
         yield ItemDone(output_index=index, item=item)
+
+    def _called(self, item: FunctionCallItem, index: int) -> Iterator[ResponseEvent]:
+        """A call whose arguments break off is incomplete, and they are never said to be done."""
+        whole = gen.ToolCall(0, item.call_id, item.name, item.arguments).values is not None
+        item.status = "completed" if whole else "incomplete"
+        if whole:
+            yield ArgumentsDone(item_id=item.id, output_index=index, arguments=item.arguments, name=item.name)
 
     def _finish(self, event: gen.Finished) -> Iterator[ResponseEvent]:
         response, cut = self.response, event.reason == "length"
@@ -215,7 +229,8 @@ def _begun(request: ResponsesRequest, store: bool) -> ResponseReply:
         store=store,
         temperature=request.temperature,
         text={"format": {"type": "text"}} | request.text.model_dump(mode="json", by_alias=True, exclude_unset=True),
-        tool_choice=str(request.tool_choice),
+        tool_choice=request.tool_choice,
+        parallel_tool_calls=request.parallel_tool_calls,
         tools=[tool.model_dump(mode="json") for tool in request.tools],
         top_p=request.top_p,
         metadata=dict(request.metadata),

@@ -3,12 +3,13 @@
 Every dialect translates its words into these and back; the engine knows no others.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 FinishReason = Literal["stop", "length", "tool_calls"]
-FinishCause = Literal["end_token", "stop_string", "max_tokens", "context", "repetition"]
+FinishCause = Literal["end_token", "stop_string", "tool_call", "max_tokens", "context", "repetition"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +21,43 @@ class OfChoice:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall(OfChoice):
-    """A call the model made, or one that a client gives back. `arguments` is JSON text, as on the wire."""
+    """A call the model made, or one that a client gives back. `arguments` is JSON text, as on the wire.
+
+    Of a call that is being made, ToolArguments bring more of them.
+    """
 
     index: int
     id: str
     name: str
     arguments: str
+
+    @property
+    def values(self) -> dict[str, Any] | None:
+        """The arguments as an object. None where they are none: cut off, or no JSON."""
+        try:
+            values = json.loads(self.arguments)
+        except (ValueError, RecursionError):
+            return None
+        return values if isinstance(values, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolArguments(OfChoice):
+    """More of the arguments of the call with this index; nothing else is said between its pieces."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Whether and how the model calls its tools. All but the plain `auto` is enforced."""
+
+    mode: Literal["auto", "none", "required"] = "auto"
+    names: tuple[str, ...] = ()  # of the tools that may be called; none named are all
+    strict: frozenset[str] = frozenset()  # tools whose arguments have to match their schema, also where mode is auto
+    parallel: bool = True  # more than one call in an answer
+    param: str = "tool_choice"  # what asks for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +125,7 @@ class GenerationRequest:
     logprobs: int | None = None  # None is none; else how many alternatives each token comes with
     thinking_budget: int | None = None  # tokens of reasoning, after which it is closed; None is no bound
     stop_repetition: bool = True  # end an answer that only repeats itself
-    parse_tool_calls: bool = True  # False leaves the calls in the text
+    tool_choice: ToolChoice = ToolChoice()
     split_reasoning: bool = True  # False leaves the reasoning and its tags in the text
 
 
@@ -218,7 +250,7 @@ class Embedded(OfChoice):
     vectors: Any  # numpy, float32 (inputs, dimensions), as they are pooled
 
 
-Event = Started | Progress | Text | Reasoning | ToolCall | Finished | Embedded
+Event = Started | Progress | Text | Reasoning | ToolCall | ToolArguments | Finished | Embedded
 Last = Finished | Embedded  # nothing follows it
 
 
@@ -270,6 +302,9 @@ class Completion:
                 self.reasoning += event.text
             case ToolCall():
                 self.tool_calls.append(event)
+            case ToolArguments():
+                call = self.tool_calls[event.index]
+                self.tool_calls[event.index] = replace(call, arguments=call.arguments + event.text)
             case Finished():
                 self.finished = event
                 self.logprobs.extend(event.logprobs)

@@ -44,7 +44,7 @@ def test_an_answer_has_1024_tokens_unless_the_client_says_otherwise(more: dict[s
 
 def test_the_models_own_tags_stay_in_the_text() -> None:
     generation = asked(temperature=0.5, stop=["</reply>"]).generation
-    assert (generation.split_reasoning, generation.parse_tool_calls) == (False, False)
+    assert not generation.split_reasoning
     assert (generation.messages, generation.sampling.temperature, generation.stop) == ((), 0.5, ("</reply>",))
 
 

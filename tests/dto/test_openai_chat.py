@@ -9,7 +9,7 @@ from app.dto.base import Limits
 from app.dto.logprobs import logprobs
 from app.dto.openai_chat import ChatRequest
 from app.dto.openai_chat_reply import ChatCompletion, ChatStream
-from app.services.errors import InvalidRequest, UnprocessableBody, UnsupportedParameter
+from app.services.errors import InvalidRequest, UnprocessableBody
 from app.services.generation import (
     Completion,
     Event,
@@ -136,22 +136,6 @@ def test_tools_reach_the_template_as_they_came() -> None:
     tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "x-own": [1]}}}
     asked = generation(tools=[tool, {"function": {"name": "bare"}}])
     assert asked.tools == (tool, {"type": "function", "function": {"name": "bare"}})
-    assert asked.parse_tool_calls
-    assert not generation(tools=[tool], tool_choice="none").parse_tool_calls
-
-
-@pytest.mark.parametrize("choice", ["required", "nonsense", {"type": "function", "function": {"name": "add"}}])
-def test_a_choice_of_tools_that_cannot_be_enforced_is_refused(choice: Any) -> None:
-    with pytest.raises(UnsupportedParameter) as refusal:
-        generation(tool_choice=choice)
-    assert refusal.value.param == "tool_choice"
-
-
-def test_strict_tools_are_refused_until_they_can_be_enforced() -> None:
-    with pytest.raises(UnsupportedParameter) as refusal:
-        generation(tools=[{"type": "function", "function": {"name": "add", "strict": True}}])
-    assert refusal.value.param == "tools.0.function.strict"
-    assert generation(tools=[{"type": "function", "function": {"name": "add", "strict": False}}])
 
 
 def test_a_last_message_of_the_assistant_is_continued() -> None:

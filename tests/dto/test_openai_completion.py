@@ -48,7 +48,7 @@ def score(data: bytes) -> TokenLogprob:
 
 def test_a_bare_request_leaves_everything_to_the_model() -> None:
     (asked,) = request().to_generations(Limits())
-    assert asked == GenerationRequest(prompt=("Hi",), parse_tool_calls=False, split_reasoning=False)
+    assert asked == GenerationRequest(prompt=("Hi",), split_reasoning=False)
 
 
 def test_every_prompt_is_a_request_with_the_same_wishes() -> None:

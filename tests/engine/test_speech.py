@@ -1,8 +1,5 @@
 """Text to events: whatever the pieces a text comes in, what is said of it is the same."""
 
-import importlib
-import itertools
-import json
 from typing import Any
 
 import pytest
@@ -10,77 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.services.engine.speech import Markup, Said, Speech
-from app.services.generation import ToolCall
+from tests.engine.speaking import ADDED, CALL, JSON, TOOLS, markup, speak, split
 
-TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": "add",
-            "parameters": {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}},
-        },
-    }
-]
-PLAIN = Markup(None, None, None, None, (), {}, None, None)
-
-
-def markup(parser: str | None = None, think: tuple[str, str] | None = ("<think>", "</think>"), **more: Any) -> Markup:
-    module = importlib.import_module(f"mlx_lm.tool_parsers.{parser}") if parser else None
-    facts = {
-        "think_start": think[0] if think else None,
-        "think_end": think[1] if think else None,
-        "tool_start": module.tool_call_start if module else None,
-        "tool_end": module.tool_call_end if module else None,
-        "structural": (),
-        "transitions": {},
-        "initial": None,
-        "parse_call": module.parse_tool_call if module else None,
-    }
-    return Markup(**(facts | more))
-
-
-JSON = markup("json_tools")
-CALL = '<tool_call>\n{"name": "add", "arguments": {"a": "x", "b": 2}}\n</tool_call>'
-# One well-formed call in each format that mlx-lm can parse.
-CALLS = {
-    "json_tools": CALL,
-    "mistral": '[TOOL_CALLS]add[ARGS]{"a": "x", "b": 2}',
-    "qwen3_coder": "<tool_call>\n<function=add>\n<parameter=a>\nx\n</parameter>\n<parameter=b>\n2\n</parameter>\n"
-    "</function>\n</tool_call>",
-    "glm47": "<tool_call>add<arg_key>a</arg_key><arg_value>x</arg_value><arg_key>b</arg_key><arg_value>2</arg_value>"
-    "</tool_call>",
-    "kimi_k2": "<|tool_calls_section_begin|><|tool_call_begin|>functions.add:0<|tool_call_argument_begin|>"
-    '{"a": "x", "b": 2}<|tool_call_end|><|tool_calls_section_end|>',
-    "longcat": "<longcat_tool_call>add\n<longcat_arg_key>a</longcat_arg_key>\n"
-    "<longcat_arg_value>x</longcat_arg_value>\n<longcat_arg_key>b</longcat_arg_key>\n<longcat_arg_value>2</longcat_arg_value>\n</longcat_tool_call>",
-    "pythonic": '<|tool_call_start|>[add(a="x", b=2)]<|tool_call_end|>',
-}
-
-
-def merged(events: list[Said | ToolCall]) -> list[Any]:
-    """Events without the seams between pieces and without the random ids of calls."""
-    whole: list[Any] = []
-    for event in events:
-        if isinstance(event, ToolCall):
-            whole.append((event.index, event.name, json.loads(event.arguments)))
-        elif whole and isinstance(whole[-1], list) and whole[-1][1] == event.reasoning:
-            whole[-1][0] += event.text
-        else:
-            whole.append([event.text, event.reasoning])
-    return whole
-
-
-def speak(pieces: list[str], facts: Markup, **options: Any) -> tuple[list[Any], str | None]:
-    speech = Speech(facts, **options)
-    events = [event for piece in pieces for event in speech.feed(piece)] + speech.finish()
-    return merged(events), speech.stopped
-
-
-def split(text: str, cuts: list[int]) -> list[str]:
-    places = sorted({min(cut, len(text)) for cut in cuts} | {0, len(text)})
-    return [text[begin:end] for begin, end in itertools.pairwise(places)]
-
-
+PLAIN = Markup()
 CUTS = st.lists(st.integers(0, 200), max_size=12)
 # Texts of whole and broken marks, of calls, and of plain pieces that look a little like marks.
 PIECES = st.sampled_from(
@@ -111,58 +40,9 @@ def test_any_split_of_a_text_says_the_same(
     assert speak(list(text), JSON, **options) == whole
 
 
-@pytest.mark.parametrize("parser", CALLS)
-def test_every_format_of_calls_is_parsed_whatever_the_split(parser: str) -> None:
-    text = f"Well. {CALLS[parser]}"
-    expected = ([["Well. ", False], (0, "add", {"a": "x", "b": 2})], None)
-    for size in (1, 2, 3, 7, 1000):
-        pieces = [text[place : place + size] for place in range(0, len(text), size)]
-        assert speak(pieces, markup(parser), tools=TOOLS) == expected
-
-
-@pytest.mark.parametrize("parser", CALLS)
-def test_without_tools_a_call_stays_text(parser: str) -> None:
-    text = f"Well. {CALLS[parser]}"
-    assert speak(list(text), markup(parser)) == ([[text, False]], None)
-
-
-@pytest.mark.parametrize("parser", [parser for parser in CALLS if parser != "mistral"])
-def test_a_call_that_is_never_closed_becomes_text(parser: str) -> None:
-    facts = markup(parser)
-    text = CALLS[parser].removesuffix(facts.tool_end or "")
-    assert speak(list(f"Well. {text}"), facts, tools=TOOLS) == ([[f"Well. {text}", False]], None)
-
-
-def test_a_call_that_does_not_parse_becomes_text_and_the_answer_goes_on() -> None:
-    text = "One <tool_call>{broken</tool_call> two"
-    assert speak(list(text), JSON, tools=TOOLS) == ([[text, False]], None)
-
-
-@pytest.mark.parametrize("call", ["{}", "[]", "3", '{"name": ""}', '{"name": 3}', '{"arguments": {}}', "null", '["a"]'])
-def test_json_that_is_no_call_becomes_text(call: str) -> None:
-    text = f"<tool_call>{call}</tool_call>"
-    said, _ = speak(list(text), JSON, tools=TOOLS)
-    assert said == [[text, False]]
-
-
-def test_calls_are_numbered_and_their_arguments_are_json_text() -> None:
-    speech = Speech(JSON, tools=TOOLS)
-    events = [event for event in speech.feed(CALL + CALL) if isinstance(event, ToolCall)]
-    assert [event.index for event in events] == [0, 1]
-    assert [json.loads(event.arguments) for event in events] == [{"a": "x", "b": 2}] * 2
-    assert events[0].id != events[1].id
-
-
-def test_a_call_that_fails_beside_a_good_one_takes_no_number() -> None:
-    facts = markup("json_tools")
-    broken = '<tool_call>[{"name": "add"}, {"name": 3}]</tool_call>'
-    said, _ = speak([broken + CALL], facts, tools=TOOLS)
-    assert said == [[broken, False], (0, "add", {"a": "x", "b": 2})]
-
-
 def test_a_call_in_the_middle_of_reasoning_is_a_call() -> None:
     said, _ = speak(list(f"<think>I add.{CALL} Done"), JSON, tools=TOOLS)
-    assert said == [["I add.", True], (0, "add", {"a": "x", "b": 2}), ["Done", False]]
+    assert said == [["I add.", True], ADDED, ["Done", False]]
 
 
 @pytest.mark.parametrize("think", [("<think>", "</think>"), ("<|channel>thought", "<channel|>")])
@@ -234,7 +114,7 @@ def test_a_stop_string_that_looks_like_a_mark_wins_over_it() -> None:
 
 def test_a_call_stays_whole_when_it_holds_a_stop_string() -> None:
     said, stopped = speak(list(f"{CALL} end"), JSON, stop=['"b"', "end"], tools=TOOLS)
-    assert said == [(0, "add", {"a": "x", "b": 2})]
+    assert said == [ADDED]
     assert stopped == "end"
 
 

@@ -2,20 +2,21 @@
 
 import threading
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import llguidance.hf
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 
+from app.services.engine.call_formats import CallFormat
+from app.services.engine.call_grammar import WRITTEN, WantedTool, call_grammar, enforced, json_rule
 from app.services.errors import InvalidRequest
-from app.services.generation import Constraint
+from app.services.generation import Constraint, GenerationRequest
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
-# One blank at most between JSON tokens: a hot model could fill its whole budget with white space.
-_JSON: "JsonCompileOptions" = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_JSON = cast("JsonCompileOptions", WRITTEN)
 
 Mask = Any  # numpy bool (vocabulary,)
 
@@ -37,6 +38,38 @@ class Grammars:
                 backend = self._tokenizer._tokenizer
                 ends = sorted(self._end_tokens)
                 self._tables = llguidance.hf.from_tokenizer(backend, n_vocab=self._vocabulary, eos_token=ends)
+
+    def matcher(self, request: GenerationRequest, form: CallFormat | None) -> LLMatcher | None:
+        """Make the matcher of a request, None if its answer is free. Raises InvalidRequest that says what is wrong."""
+        if not (tools := enforced(request, form)):
+            return self.compile(request.constraint) if request.constraint else None
+        assert form is not None
+        constraint = call_grammar(tools, form, request, self._special())
+        try:
+            return self.compile(constraint)
+        except InvalidRequest as error:
+            raise self._blamed(tools, constraint) or error from None
+
+    def _blamed(self, tools: Iterable[WantedTool], constraint: Constraint) -> InvalidRequest | None:
+        """Find the tool whose schema does not go, and say so."""
+        for tool in tools:
+            rule = f"%llguidance {{}}\nstart: {json_rule(tool.schema)}"
+            try:
+                self.compile(Constraint("lark", rule, f"the schema of '{tool.name[:64]}'"))
+            except InvalidRequest as error:
+                return InvalidRequest(error.message, param=constraint.param)
+        return None
+
+    def _special(self) -> dict[str, int]:
+        """Give the tokens that no text can spell, by what they say."""
+        self.warm_up()
+        assert self._tables is not None
+        added = self._tokenizer.added_tokens_decoder.items()
+        return {
+            entry.content: int(token)
+            for token, entry in added
+            if int(token) < self._vocabulary and self._tables.is_special_token(int(token))
+        }
 
     def compile(self, constraint: Constraint) -> LLMatcher:
         """Make the matcher of a constraint. Raises InvalidRequest that says what the grammar does wrong."""

@@ -32,6 +32,7 @@ from app.services.generation import EmbeddingRequest, GenerationRequest, Message
 
 log = structlog.get_logger()
 
+_NEVER = -1e9  # a logit that is never drawn
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: spreads small numbers over all bits
 
 
@@ -71,6 +72,8 @@ class LoadedModel:
         self._think_start = prompts.tokenize(markup.think_start or "")
         self._think_end = prompts.tokenize(markup.think_end or "")
         self._close_thought = prompts.tokenize(f"\n{markup.think_end}\n\n") if markup.think_end else []
+        start = prompts.tokenize(markup.calls.start) if markup.calls else []
+        self._call_token = start[0] if len(start) == 1 else None
         self._blank = [tokens[0] for text in ("\n", "\n\n") if len(tokens := prompts.tokenize(text)) == 1]
         self._spared = facts.end_tokens | frozenset(prompts.tokenize("\n"))
 
@@ -86,7 +89,7 @@ class LoadedModel:
         if request.answers > self.facts.max_rows:
             raise InvalidRequest(f"no more than {self.facts.max_rows} answers fit into the batch", param="n")
         self.adapters.scales(request.lora)
-        matcher = self.grammars.compile(request.constraint) if request.constraint else None
+        matcher = self.grammars.matcher(request, self._markup.calls.format if self._markup.calls else None)
         machine = make_machine(self._markup, request.stop, bool(_tools(request)), request.split_reasoning)
         return replace(self.prompts.build(request), matcher=matcher, machine=machine)
 
@@ -138,13 +141,13 @@ class LoadedModel:
         """Make the row of one answer to a prepared request; `place` counts the answers to it."""
         room = self.facts.context_length - len(prompt.tokens)
         max_tokens = room if request.max_tokens is None else min(request.max_tokens, room)
-        free = request.ignore_eos and request.constraint is None  # a grammar ends with the end token
+        free = request.ignore_eos and prompt.matcher is None  # a grammar ends with the end token
         return Row(
             generation=generation,
             prompt=prompt.tokens,
             max_tokens=max_tokens,
             room=room,
-            choice=choice(request.sampling, self.facts.defaults, place, self._spared),
+            choice=choice(self._sampling(request), self.facts.defaults, place, self._spared),
             speech=self._speech(prompt, request),
             detokenizer=self._detokenizer(),
             end_tokens=frozenset() if free else self.facts.end_tokens,
@@ -168,11 +171,19 @@ class LoadedModel:
     def _fingerprint(self) -> str:
         return fingerprint(self.facts.path, "", f"{self.facts.precision} {back_end()}")
 
+    def _sampling(self, request: GenerationRequest) -> Sampling:
+        """What was asked; where no tool may be called, the token that begins a call is never drawn."""
+        if not request.tools or request.tool_choice.mode != "none" or self._call_token is None:
+            return request.sampling
+        bias = {**request.sampling.logit_bias, self._call_token: _NEVER}
+        return replace(request.sampling, logit_bias=bias)
+
     def _speech(self, prompt: Prompt, request: GenerationRequest) -> Speech:
         return Speech(
             self._markup,
             stop=request.stop,
             tools=_tools(request),
+            one_call=not request.tool_choice.parallel,
             split_reasoning=request.split_reasoning,
             thinking=prompt.thinking,
             continued=request.continue_final_message,
@@ -209,10 +220,10 @@ class LoadedModel:
 
 def assemble(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, outbox: Outbox) -> LoadedModel:
     """Put a model and a tokenizer of mlx-lm together. On the engine thread."""
-    facts = _facts(folder, model, tokenizer, limits)
     adapters = Adapters(limits.adapters)
     adapters.lay_over(model)
     markup = Markup.of(tokenizer)
+    facts = _facts(folder, model, tokenizer, limits, markup)
     runner = Runner(
         model,
         facts.vocabulary,
@@ -267,7 +278,7 @@ def choice(asked: Sampling, default: Sampling, place: int = 0, spared: frozenset
 
 def _tools(request: GenerationRequest) -> Sequence[Mapping[str, Any]]:
     """The tools whose calls are looked for."""
-    return request.tools if request.parse_tool_calls else ()
+    return request.tools if request.tool_choice.mode != "none" else ()
 
 
 def _thinking_budget(request: GenerationRequest, max_tokens: int) -> int | None:
@@ -281,7 +292,7 @@ def _first(*values: float | None) -> float:
     return next(value for value in values if value is not None)
 
 
-def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits) -> ModelFacts:
+def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, markup: Markup) -> ModelFacts:
     context = min(folder.context_length, limits.context_length or folder.context_length)
     vocabulary, hidden = _logits_shape(model, tokenizer)
     return ModelFacts(
@@ -303,7 +314,7 @@ def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits) -> M
         defaults=read_defaults(folder.path),
         pooling=read_pooling(folder.path),
         thinks=bool(tokenizer.has_thinking),
-        calls_tools=bool(tokenizer.has_tool_calling),
+        calls_tools=markup.calls is not None,
         max_rows=limits.max_rows,
     )
 

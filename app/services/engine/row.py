@@ -11,7 +11,7 @@ from app.services.engine.prefixes import Layers
 from app.services.engine.running import RunningGeneration
 from app.services.engine.sampling import Choice
 from app.services.engine.scores import Score, spelled
-from app.services.engine.speech import Said, Speech
+from app.services.engine.speech import Part, Said, Speech
 from app.services.engine.text import Detokenizer
 from app.services.generation import (
     CacheUse,
@@ -24,7 +24,6 @@ from app.services.generation import (
     Text,
     Timings,
     TokenLogprob,
-    ToolCall,
 )
 
 _COPIES, _SHORTEST_LOOP = 12, 256
@@ -102,7 +101,6 @@ class Row:
         self._speech = speech
         self._detokenizer = detokenizer
         self._end_tokens = end_tokens
-        self._called = False
 
     @property
     def left(self) -> int:
@@ -191,8 +189,8 @@ class Row:
 
     def _end(self) -> FinishCause | None:
         """Say why the answer is over, None while it is not."""
-        if self._speech.stopped is not None:
-            return "stop_string"
+        if self._speech.over:
+            return "stop_string" if self._speech.stopped is not None else "tool_call"
         if len(self.answer) >= self.max_tokens:
             return "context" if self.max_tokens == self._room else "max_tokens"
         if self._stop_repetition and repeats(self.answer):
@@ -204,7 +202,7 @@ class Row:
         rest = self._speech.feed(self._detokenizer.finish()) + self._speech.finish()
         events = list(self._events(rest))
         reason: FinishReason = "length" if cause in ("max_tokens", "context", "repetition") else "stop"
-        self.finished = "tool_calls" if self._called and reason == "stop" else reason
+        self.finished = "tool_calls" if self._speech.called and reason == "stop" else reason
         told = () if cause == "stop_string" else tuple(self._unsaid)
         return [*events, Finished(self.finished, self._speech.stopped, self.timings(), cause, self.cache_use, told)]
 
@@ -222,10 +220,9 @@ class Row:
             total_ms=((clock.last_token or now) - clock.accepted) * 1000,
         )
 
-    def _events(self, said: list[Said | ToolCall]) -> Iterator[Event]:
+    def _events(self, said: list[Part]) -> Iterator[Event]:
         for piece in said:
-            if isinstance(piece, ToolCall):
-                self._called = True
+            if not isinstance(piece, Said):
                 yield piece
             elif piece.reasoning:
                 yield Reasoning(piece.text, self.timings())

@@ -1,14 +1,13 @@
 """Text to events: reasoning, tool calls and stop strings, whatever the chunks it comes in."""
 
-import json
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_lm.generate import TextStateMachine
 
-from app.services.generation import ToolCall
+from app.services.engine.calls import CallMarkup, CallReader, Heard
+from app.services.generation import ToolArguments, ToolCall
 
 _NORMAL, _REASONING, _TOOL = "normal", "reasoning", "tool"
 _STOP = "stop:"  # states that end the answer, each named by its stop string
@@ -22,18 +21,19 @@ class Said:
     reasoning: bool = False
 
 
+Part = Said | ToolCall | ToolArguments
+
+
 @dataclass(frozen=True, slots=True)
 class Markup:
     """How a model marks its reasoning and its calls. Source: what mlx-lm's TokenizerWrapper infers."""
 
-    think_start: str | None
-    think_end: str | None
-    tool_start: str | None
-    tool_end: str | None
-    structural: tuple[str, ...]
-    transitions: Mapping[str, Sequence[tuple[str, str]]]
-    initial: str | None
-    parse_call: Any
+    think_start: str | None = None
+    think_end: str | None = None
+    structural: tuple[str, ...] = ()
+    transitions: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    initial: str | None = None
+    calls: CallMarkup | None = None
 
     @classmethod
     def of(cls, tokenizer: Any) -> "Markup":
@@ -41,24 +41,25 @@ class Markup:
         return cls(
             think_start=tokenizer.think_start,
             think_end=tokenizer.think_end,
-            tool_start=tokenizer.tool_call_start,
-            tool_end=tokenizer.tool_call_end,
             structural=tuple(tokenizer.structural_markers or ()),
             transitions=tokenizer.response_transitions,
             initial=tokenizer.response_initial_state,
-            parse_call=tokenizer.tool_parser,
+            calls=CallMarkup.of(tokenizer),
         )
 
     def markers(self) -> Iterator[str]:
         """Every text that must reach the speech even if it is a control token."""
-        fixed = (self.think_start, self.think_end, self.tool_start, self.tool_end, *self.structural)
-        yield from (marker for marker in fixed if marker)
+        calls = (self.calls.start, self.calls.end, *self.calls.inner) if self.calls else ()
+        yield from (marker for marker in (self.think_start, self.think_end, *self.structural, *calls) if marker)
         for edges in self.transitions.values():
             yield from (marker for marker, _ in edges)
 
 
 class Speech:
-    """Turns the text of one answer into Said and ToolCall; `stopped` names the stop string that ended it."""
+    """Turns the text of one answer into what is said and called.
+
+    `stopped` names the stop string that ended it; `called` counts the calls that are whole.
+    """
 
     def __init__(
         self,
@@ -69,20 +70,23 @@ class Speech:
         split_reasoning: bool = True,
         thinking: bool = False,
         continued: bool = False,  # goes on with text that is there, so that white space at its beginning counts
+        one_call: bool = False,  # the answer is over once a call is whole
         machine: TextStateMachine | None = None,  # made before, from the same arguments
     ) -> None:
         self.stopped: str | None = None
+        self.called = 0
         self._markup = markup
-        self._tools = list(tools)
-        self._calls = 0
-        self._call = ""  # text of the call being written
+        self._tools = tools
+        self._one_call = one_call
+        self._calls: CallReader | None = None  # of the region of calls that the model is in
+        self._begun = 0  # calls
         self._blank: set[str] = set()  # states whose leading white space is dropped
         if thinking and not continued:
             self._blank.add(_REASONING)
         self._stop = tuple(stop)
-        machine = machine or make_machine(markup, self._stop, bool(tools), split_reasoning)
+        self._machine = machine or make_machine(markup, self._stop, bool(tools), split_reasoning)
         initial = _REASONING if thinking and split_reasoning else markup.initial if split_reasoning else None
-        self._state = machine.make_state(initial or _NORMAL)
+        self._state = self._machine.make_state(initial or _NORMAL)
 
     @property
     def thinking(self) -> bool:
@@ -94,87 +98,92 @@ class Speech:
         """Whether the model is in its answer now: not in its reasoning, not in a call, not in the blank after them."""
         return bool(self._state[0] == _NORMAL) and _NORMAL not in self._blank
 
-    def feed(self, text: str) -> list[Said | ToolCall]:
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be said: a stop string came, or the one call that may be made is whole."""
+        return self.stopped is not None or (self._one_call and self.called > 0)
+
+    def feed(self, text: str) -> list[Part]:
         """Take in text and give what is certain now. What follows a stop string is dropped."""
-        if self.stopped is not None or not text:
+        said: list[Part] = []
+        while text and not self.over:
+            if self._calls:
+                more, text = self._call(self._calls, text)
+            else:
+                more, text = self._speak(text)
+            said += more
+        return said
+
+    def finish(self) -> list[Part]:
+        """Give what was held back. A call that cannot be told from what there is of it becomes text."""
+        if self.over:
             return []
+        self._state, rest, state = TextStateMachine.flush(self._state)
+        said = self._piece(state, rest)
+        return said + self._told(self._calls, self._calls.finish()) if self._calls else said
+
+    def _speak(self, text: str) -> tuple[list[Part], str]:
+        """Say text up to where a call begins; what follows is returned."""
         before = self._state[0]
         self._state, segments = TextStateMachine.split(self._state, text)
-        said: list[Said | ToolCall] = []
+        said: list[Part] = []
         for place, (state, piece) in enumerate(segments):
             if place:
-                said += self._crossed(before, state)
+                self._cross(before, state)
                 before = state
-            if self.stopped is not None:
-                break
+            if state == _TOOL:  # the last one: nothing but a call leads out of it
+                return said, piece
             if state.startswith(_STOP):
                 self.stopped = state.removeprefix(_STOP)
                 break
             said += self._piece(state, piece)
-        return said
+        return said, ""
 
-    def finish(self) -> list[Said | ToolCall]:
-        """Give what was held back. A call that was never closed becomes text, where its format has a closing mark."""
-        if self.stopped is not None:
-            return []
-        self._state, rest, state = TextStateMachine.flush(self._state)
-        said = self._piece(state, rest)
-        if state == _TOOL:
-            said += self._close_call() if not self._markup.tool_end else self._as_text(closed=False)
-        return said
-
-    def _piece(self, state: str, text: str) -> list[Said | ToolCall]:
-        if state == _TOOL:
-            self._call += text
-            return []
+    def _piece(self, state: str, text: str) -> list[Part]:
         if state in self._blank:
             text = text.lstrip()
-        if not text:
+        if not text or state not in (_NORMAL, _REASONING):  # other states are headers, between what is said
             return []
         self._blank.discard(state)
         return [Said(text, reasoning=state == _REASONING)]
 
-    def _crossed(self, before: str, after: str) -> list[Said | ToolCall]:
+    def _cross(self, before: str, after: str) -> None:
         if after == _REASONING:
             self._blank = {_REASONING}
         elif before == _REASONING:
             self._blank = {_NORMAL}
-        if before != _TOOL:
-            return []
-        said = self._close_call()
-        if any(isinstance(piece, ToolCall) for piece in said):
+        if after == _TOOL:
+            assert self._markup.calls is not None
+            self._calls = CallReader(self._markup.calls, self._tools, self._begun, one_call=self._one_call)
+
+    def _call(self, reader: CallReader, text: str) -> tuple[list[Part], str]:
+        """Read the text of calls; what follows them is returned."""
+        said = self._told(reader, reader.feed(text))
+        if not reader.over:
+            return said, ""
+        if reader.index > self._begun:
             self._blank = {_NORMAL}  # the empty line between two calls is nothing to say
-        return said
+        self._begun = reader.index
+        self._calls = None
+        self._state = self._machine.make_state(_NORMAL)
+        return said, reader.rest
 
-    def _close_call(self) -> list[Said | ToolCall]:
-        try:
-            parsed = self._markup.parse_call(self._call, self._tools)
-            several = parsed if isinstance(parsed, list) else [parsed]
-            calls = [self._tool_call(call, self._calls + place) for place, call in enumerate(several)]
-        except Exception:  # whatever a parser raises over a model's words, they are handed over as text
-            calls = []
-        if not calls:
-            return self._as_text(closed=True)
-        self._call = ""
-        self._calls += len(calls)
-        return list(calls)
+    def _told(self, reader: CallReader, heard: Iterable[Heard]) -> list[Part]:
+        told: list[Part] = []
+        for part in heard:
+            if isinstance(part, str):
+                told += self._as_text(part)
+            else:
+                told.append(part)
+        self.called += reader.take_whole()
+        return told
 
-    def _tool_call(self, call: Mapping[str, Any], index: int) -> ToolCall:
-        name, arguments = call["name"], call.get("arguments", {})
-        if not isinstance(name, str) or not name:
-            raise ValueError("a call without a name")
-        if not isinstance(arguments, str):
-            arguments = json.dumps(arguments, ensure_ascii=False)
-        return ToolCall(index, str(call.get("id") or f"call_{secrets.token_hex(12)}"), name, arguments)
-
-    def _as_text(self, *, closed: bool) -> list[Said | ToolCall]:
-        end = self._markup.tool_end or "" if closed else ""
-        text, self._call = f"{self._markup.tool_start or ''}{self._call}{end}", ""
+    def _as_text(self, text: str) -> list[Part]:
         found = [(text.index(stop) + len(stop), text.index(stop), stop) for stop in self._stop if stop in text]
         if found:
             _, begin, self.stopped = min(found)
             text = text[:begin]
-        return [Said(text)] if text else []
+        return self._piece(_NORMAL, text)
 
 
 def make_machine(markup: Markup, stop: Sequence[str], tools: bool, split_reasoning: bool) -> TextStateMachine:
@@ -192,12 +201,12 @@ def _table(markup: Markup, stop: Sequence[str], tools: bool, split_reasoning: bo
         if markup.think_start and markup.think_end:
             table[_NORMAL].append((markup.think_start, _REASONING))
             table.setdefault(_REASONING, []).append((markup.think_end, _NORMAL))
-    if tools and markup.tool_start:
+    if tools and markup.calls:
         if not any(to == _TOOL for edges in table.values() for _, to in edges):
-            table[_NORMAL].append((markup.tool_start, _TOOL))
-            if split_reasoning and markup.think_start and markup.think_end:  # some call before they close the thought
-                table[_REASONING].append((markup.tool_start, _TOOL))
-        table[_TOOL] = [(markup.tool_end, _NORMAL)] if markup.tool_end else []
+            table[_NORMAL].append((markup.calls.start, _TOOL))
+            if _REASONING in table and markup.calls.parse:  # some call before they close the thought
+                table[_REASONING].append((markup.calls.start, _TOOL))
+        table[_TOOL] = []  # calls know by themselves where they end
     for state in table:
         if state != _TOOL:
             table[state] += [(text, _STOP + text) for text in stop]

@@ -1,0 +1,72 @@
+"""Whether and how tools are to be called, as OpenAI's dialects say it."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import app.services.generation as gen
+from app.services.errors import InvalidRequest
+
+Asked = str | dict[str, Any]
+
+DESCRIPTION = "auto, none, required, a function by name, or allowed_tools with a mode and a list of functions"
+
+
+def openai_choice(
+    asked: Asked, tools: Collection[str], *, strict: Mapping[str, str], parallel: bool = True
+) -> gen.ToolChoice:
+    """Say it in the common vocabulary. `strict` names the parameter that makes a tool strict. Raises InvalidRequest."""
+    if isinstance(asked, str):
+        return tool_choice(asked, tools, strict=strict, parallel=parallel)
+    match asked.get("type"):
+        case "function":
+            return tool_choice("required", tools, names=[_name(asked)], strict=strict, parallel=False)
+        case "allowed_tools":
+            allowed = asked.get("allowed_tools", asked)
+            if isinstance(allowed, dict) and isinstance(allowed.get("tools"), list):
+                names = [_name(tool) for tool in allowed["tools"]]
+                mode = allowed.get("mode", "auto")
+                return tool_choice(str(mode), tools, names=names, strict=strict, parallel=parallel)
+    raise _no_choice(str(asked.get("type")))
+
+
+def tool_choice(
+    mode: str,
+    tools: Collection[str],
+    *,
+    names: Collection[str] = (),
+    strict: Mapping[str, str] | None = None,
+    parallel: bool = True,
+) -> gen.ToolChoice:
+    """Check a choice against the tools that there are. Raises InvalidRequest."""
+    if mode not in ("auto", "none", "required"):
+        raise _no_choice(mode)
+    if mode == "required" and not tools:
+        raise InvalidRequest("tool_choice asks for a call, but there are no tools", param="tool_choice")
+    for name in names:
+        if name not in tools:
+            raise InvalidRequest(f"tool_choice names '{name[:64]}', which is none of the tools", param="tool_choice")
+    held = dict(strict or {})
+    by_choice = mode == "required" or names or not held
+    return gen.ToolChoice(
+        mode=mode,  # type: ignore[arg-type]
+        names=tuple(names),
+        strict=frozenset(held),
+        parallel=parallel,
+        param="tool_choice" if by_choice else next(iter(held.values())),
+    )
+
+
+def _name(asked: Any) -> str:
+    """Read a function's name, which chat completions and Responses have in different places."""
+    if isinstance(asked, dict):
+        function = asked.get("function", asked)
+        name = function.get("name") if isinstance(function, dict) else None
+        if isinstance(name, str) and name:
+            return name
+    raise InvalidRequest("tool_choice does not name a function", param="tool_choice")
+
+
+def _no_choice(asked: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"tool_choice '{asked[:64]}' is none that this server knows: {DESCRIPTION}", param="tool_choice"
+    )

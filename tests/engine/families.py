@@ -1,0 +1,228 @@
+"""Streams of calls, of every family that mlx-lm can parse and of Llama 3, as the parsers want them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx_lm.tokenizer_utils
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+A: dict[str, Any] = {"a": 'x <b> {é} "q" 🙂', "b": 2}
+PLAIN: dict[str, Any] = {"a": "x y", "b": 2}  # for formats that have no way to write quotes
+TWO: dict[str, Any] = {"a": "y", "b": -3}
+
+
+class Family:
+    """A way to write calls: a template by which mlx-lm tells it, its calls, and which of its marks may be tokens."""
+
+    def __init__(
+        self,
+        parser: str | None,
+        template: str,
+        *calls: str,
+        arguments: dict[str, Any] = A,
+        marks: tuple[str, ...] = (),
+        streams: bool = False,
+        after: str = "Done.",
+    ) -> None:
+        self.parser = parser
+        self.template = template
+        self.calls = calls
+        self.arguments = arguments
+        self.marks = marks
+        self.streams = streams
+        self.before = "Well. "
+        self.after = after
+
+    @property
+    def text(self) -> str:
+        return self.before + "".join(self.calls) + self.after
+
+
+def written(arguments: Any) -> str:
+    return json.dumps(arguments, ensure_ascii=False)
+
+
+def hermes(arguments: Any) -> str:
+    return f'<tool_call>\n{{"name": "add", "arguments": {written(arguments)}}}\n</tool_call>\n'
+
+
+def llama(arguments: Any) -> str:
+    return f'{{"name": "add", "parameters": {written(arguments)}}}'
+
+
+def kimi(number: int, arguments: Any) -> str:
+    return f"<|tool_call_begin|>functions.add:{number}<|tool_call_argument_begin|>{written(arguments)}<|tool_call_end|>"
+
+
+def xtml(number: int, arguments: dict[str, Any]) -> str:
+    kinds = {key: "string" if isinstance(value, str) else "integer" for key, value in arguments.items()}
+    pairs = "".join(
+        f'<|open|>argument key="{key}" type="{kinds[key]}"<|sep|>{value}<|close|>argument<|sep|>'
+        for key, value in arguments.items()
+    )
+    return f'<|open|>call tool="add" index="{number}"<|sep|>{pairs}<|close|>call<|sep|>'
+
+
+def arg_key(mark: str, arguments: dict[str, Any]) -> str:
+    pairs = "".join(
+        f"<{mark}arg_key>{key}</{mark}arg_key>\n<{mark}arg_value>{value}</{mark}arg_value>\n"
+        for key, value in arguments.items()
+    )
+    return f"<{mark}tool_call>add\n{pairs}</{mark}tool_call>"
+
+
+def tagged(before: str, opens: str, closes: str, after: str, arguments: dict[str, Any]) -> str:
+    pairs = (f"{opens.format(key)}{value}{closes}" for key, value in arguments.items())
+    return before + "".join(pairs) + after
+
+
+def qwen_coder(arguments: dict[str, Any]) -> str:
+    before, after = "<tool_call>\n<function=add>\n", "</function>\n</tool_call>\n"
+    return tagged(before, "<parameter={}>\n", "\n</parameter>\n", after, arguments)
+
+
+def minicpm(arguments: dict[str, Any]) -> str:
+    return tagged('<function name="add">', '<param name="{}">', "</param>", "</function>", arguments)
+
+
+def minimax(arguments: dict[str, Any]) -> str:
+    return tagged('<invoke name="add">\n', '<parameter name="{}">', "</parameter>\n", "</invoke>\n", arguments)
+
+
+def muse(arguments: dict[str, Any]) -> str:
+    before, after = '<atem:invoke name="add">\n', "</atem:invoke>\n"
+    return tagged(before, '<atem:parameter name="{}">', "</atem:parameter>\n", after, arguments)
+
+
+LLAMA = 'Respond in the format {"name": function name, "parameters": dictionary of argument name and its value}.'
+FAMILIES = {
+    "json_tools": Family(
+        "json_tools",
+        "<tool_call> tool_call.name",
+        hermes(A),
+        hermes(TWO),
+        marks=("<tool_call>", "</tool_call>"),
+        streams=True,
+    ),
+    "llama": Family(None, LLAMA, llama(A), llama(TWO), streams=True),
+    "mistral list": Family(
+        "mistral",
+        "[TOOL_CALLS]",
+        f'[TOOL_CALLS] [{{"name": "add", "arguments": {written(A)}, "id": "abcdefghi"}}, '
+        f'{{"name": "add", "arguments": {written(TWO)}}}]',
+        marks=("[TOOL_CALLS]",),
+        streams=True,
+        after="",
+    ),
+    "mistral heads": Family(
+        "mistral",
+        "[TOOL_CALLS] [ARGS]",
+        f"[TOOL_CALLS]add[ARGS]{written(A)}",
+        f"[TOOL_CALLS]add[ARGS]{written(TWO)}",
+        marks=("[TOOL_CALLS]", "[ARGS]"),
+        streams=True,
+        after="",
+    ),
+    "mistral ids": Family(
+        "mistral",
+        "[TOOL_CALLS] [CALL_ID] [ARGS]",
+        f"[TOOL_CALLS]add[CALL_ID]abcdefgh1[ARGS]{written(A)}",
+        f"[TOOL_CALLS]add[CALL_ID]abcdefgh2[ARGS]{written(TWO)}",
+        marks=("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"),
+        streams=True,
+        after="",
+    ),
+    "kimi_k2": Family(
+        "kimi_k2",
+        "<|tool_calls_section_begin|>",
+        f"<|tool_calls_section_begin|>{kimi(0, A)}{kimi(1, TWO)}<|tool_calls_section_end|>",
+        marks=(
+            *("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_begin|>"),
+            *("<|tool_call_argument_begin|>", "<|tool_call_end|>"),
+        ),
+        streams=True,
+    ),
+    "kimi_k3": Family(
+        "kimi_k3",
+        "",
+        f"<|open|>tools<|sep|>{xtml(1, A)}{xtml(2, TWO)}<|close|>tools<|sep|>",
+        marks=("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"),
+    ),
+    "qwen3_coder": Family(
+        "qwen3_coder",
+        "<tool_call>\n<function=",
+        qwen_coder(A),
+        qwen_coder(TWO),
+        marks=("<tool_call>", "</tool_call>"),
+    ),
+    "glm47": Family(
+        "glm47",
+        "<arg_key>",
+        arg_key("", A),
+        arg_key("", TWO),
+        marks=("<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
+    ),
+    "laguna": Family("laguna", "", arg_key("", A), arg_key("", TWO)),
+    "longcat": Family(
+        "longcat",
+        "<longcat_tool_call>",
+        arg_key("longcat_", A),
+        arg_key("longcat_", TWO),
+        marks=(
+            *("<longcat_tool_call>", "</longcat_tool_call>", "<longcat_arg_key>", "</longcat_arg_key>"),
+            *("<longcat_arg_value>", "</longcat_arg_value>"),
+        ),
+    ),
+    "minicpm5": Family("minicpm5", '<function name="x"><param name="y">', minicpm(A), minicpm(TWO)),
+    "minimax_m2": Family(
+        "minimax_m2",
+        "<minimax:tool_call>",
+        f"<minimax:tool_call>\n{minimax(A)}{minimax(TWO)}</minimax:tool_call>",
+        marks=("<minimax:tool_call>", "</minimax:tool_call>"),
+    ),
+    "muse_spark": Family(
+        "muse_spark",
+        "<atem:function_calls>",
+        f"<atem:function_calls>\n{muse(A)}{muse(TWO)}</atem:function_calls>",
+    ),
+    "pythonic": Family(
+        "pythonic",
+        "<|tool_call_start|>",
+        '<|tool_call_start|>[add(a="x y", b=2), add(a="y", b=-3)]<|tool_call_end|>',
+        arguments=PLAIN,
+        marks=("<|tool_call_start|>", "<|tool_call_end|>"),
+    ),
+    "function_gemma": Family(
+        "function_gemma",
+        "<start_function_call>",
+        "<start_function_call>call:add{a:<escape>x y<escape>,b:2}<end_function_call>",
+        "<start_function_call>call:add{a:<escape>y<escape>,b:-3}<end_function_call>",
+        arguments=PLAIN,
+        marks=("<start_function_call>", "<end_function_call>", "<escape>"),
+    ),
+    "gemma4": Family(
+        "gemma4",
+        "<|tool_call><tool_call|>",
+        '<|tool_call>call:add{a:<|"|>x y<|"|>,b:2}<tool_call|>',
+        '<|tool_call>call:add{a:<|"|>y<|"|>,b:-3}<tool_call|>',
+        arguments=PLAIN,
+        marks=("<|tool_call>", "<tool_call|>", '<|"|>'),
+    ),
+}
+
+
+def byte_tokenizer(folder: Path, family: Family, marks: tuple[str, ...]) -> Any:
+    """A tokenizer of single bytes and of some marks, which are control tokens, as mlx-lm loads it."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: place for place, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in ("<|end|>", *marks)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>"}
+    if family.parser == "laguna":  # its template is that of another family
+        settings["tool_parser_type"] = "laguna"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "chat_template.jinja").write_text(family.template)
+    return mlx_lm.tokenizer_utils.load(folder)

@@ -1,0 +1,182 @@
+"""Tools over HTTP on a model of random weights, which calls nothing unless a grammar has it do so."""
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+
+from tests.conftest import Server, events
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 8}, "days": {"type": "integer", "minimum": 0, "maximum": 9}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+NAMES = ("get_weather", "get_time")
+ASK = [{"role": "user", "content": "Hi"}]
+HOT: dict[str, Any] = {"temperature": 1.5, "top_p": 1}
+SILENT: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": False}}
+CHAT_TOOLS = [{"type": "function", "function": {"name": name, "parameters": SCHEMA}} for name in NAMES]
+RESPONSES_TOOLS = [{"type": "function", "name": name, "parameters": SCHEMA} for name in NAMES]
+MESSAGES_TOOLS = [{"name": name, "input_schema": SCHEMA} for name in NAMES]
+
+
+def chat(server: Server, **more: Any) -> dict[str, Any]:
+    body = {"messages": ASK, "tools": CHAT_TOOLS, "max_tokens": 400} | SILENT | HOT | more
+    answer = server.client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    choice: dict[str, Any] = answer.json()["choices"][0]
+    return choice
+
+
+def calls(choice: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    assert choice["message"]["content"] == ""
+    return [
+        (call["function"]["name"], json.loads(call["function"]["arguments"]))
+        for call in choice["message"]["tool_calls"]
+    ]
+
+
+def pieced(chunks: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The calls of a stream, put together as clients do."""
+    whole: list[tuple[str, str]] = []
+    for chunk in chunks:
+        for delta in [choice["delta"] for choice in chunk["choices"]]:
+            for call in delta.get("tool_calls", []):
+                if "id" in call:
+                    assert call["type"] == "function"
+                    whole.append((call["function"]["name"], ""))
+                assert call["index"] == len(whole) - 1
+                name, arguments = whole[-1]
+                whole[-1] = (name, arguments + call["function"]["arguments"])
+    return whole
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+def test_required_calls_come_whole_and_streamed_alike(server: Server, thinking: bool) -> None:
+    more: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": thinking}, "thinking_budget_tokens": 5}
+    for seed in (1, 2):
+        choice = chat(server, tool_choice="required", seed=seed, parallel_tool_calls=False, **more)
+        assert choice["finish_reason"] == "tool_calls"
+        assert ("reasoning_content" in choice["message"]) == thinking
+        ((name, arguments),) = calls(choice)
+        assert name in NAMES
+        jsonschema.validate(arguments, SCHEMA)
+        body = {"messages": ASK, "tools": CHAT_TOOLS, "max_tokens": 400, "stream": True} | HOT | more
+        body |= {"tool_choice": "required", "seed": seed, "parallel_tool_calls": False}
+        chunks = events(server.client.post("/v1/chat/completions", json=body).text)
+        assert pieced(chunks) == [(name, choice["message"]["tool_calls"][0]["function"]["arguments"])]
+        assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_a_named_tool_is_called_and_no_other(server: Server) -> None:
+    named = {"type": "function", "function": {"name": "get_time"}}
+    for seed in (3, 4, 5):
+        ((name, arguments),) = calls(chat(server, tool_choice=named, seed=seed))
+        assert name == "get_time"
+        jsonschema.validate(arguments, SCHEMA)
+
+
+def test_one_call_ends_the_answer_and_says_so(server: Server) -> None:
+    body = {"messages": ASK, "tools": CHAT_TOOLS, "max_tokens": 400, "tool_choice": "required", "seed": 1}
+    body |= SILENT | HOT
+    whole = server.client.post("/v1/chat/completions", json=body | {"parallel_tool_calls": False}).json()
+    assert whole["tiles"]["finish"] == "tool_call"
+    assert len(whole["choices"][0]["message"]["tool_calls"]) == 1
+
+
+def test_a_cut_call_is_told_as_far_as_it_came(server: Server) -> None:
+    body = {"messages": ASK, "tools": CHAT_TOOLS, "tool_choice": "required", "seed": 1, "parallel_tool_calls": False}
+    body |= SILENT | HOT
+    whole = server.client.post("/v1/chat/completions", json=body).json()
+    body["max_tokens"] = whole["usage"]["completion_tokens"] - 1
+    (choice,) = server.client.post("/v1/chat/completions", json=body).json()["choices"]
+    assert choice["finish_reason"] == "length"
+    arguments = choice["message"]["tool_calls"][0]["function"]["arguments"]
+    assert whole["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"].startswith(arguments)
+    with pytest.raises(ValueError):
+        json.loads(arguments)
+
+
+def test_several_answers_call_side_by_side(server: Server) -> None:
+    body = (
+        {"messages": ASK, "tools": CHAT_TOOLS, "max_tokens": 400, "tool_choice": "required", "n": 3, "seed": 1}
+        | SILENT
+        | HOT
+    )
+    answer = server.client.post("/v1/chat/completions", json=body | {"parallel_tool_calls": False}).json()
+    said = [calls(choice)[0] for choice in answer["choices"]]
+    assert len({json.dumps(one) for one in said}) > 1
+    for _, arguments in said:
+        jsonschema.validate(arguments, SCHEMA)
+
+
+def test_an_answer_of_a_schema_goes_with_tools(server: Server) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"schema": {"enum": ["yes", "no"]}}}
+    seen = set()
+    for seed in range(8):
+        tools = [{"type": "function", "function": CHAT_TOOLS[0]["function"] | {"strict": True}}]
+        choice = chat(server, tools=tools, response_format=wanted, seed=seed, parallel_tool_calls=False)
+        if "tool_calls" in choice["message"]:
+            jsonschema.validate(calls(choice)[0][1], SCHEMA)
+        else:
+            assert choice["message"]["content"] in ('"yes"', '"no"')
+        seen.add("tool_calls" in choice["message"])
+    assert False in seen
+
+
+def test_responses_call_what_is_required(server: Server) -> None:
+    body = {"input": "Hi", "tools": RESPONSES_TOOLS, "max_output_tokens": 400, "store": False, "seed": 2} | HOT
+    body["reasoning"] = {"effort": "none"}
+    named = {"type": "function", "name": "get_time"}
+    whole = server.client.post("/v1/responses", json=body | {"tool_choice": named}).json()
+    (call,) = whole["output"]
+    assert (call["type"], call["name"], call["status"]) == ("function_call", "get_time", "completed")
+    jsonschema.validate(json.loads(call["arguments"]), SCHEMA)
+    assert (whole["tool_choice"], whole["parallel_tool_calls"]) == (named, True)
+    text = server.client.post("/v1/responses", json=body | {"tool_choice": named, "stream": True}).text
+    said = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
+    deltas = [event["delta"] for event in said if event["type"] == "response.function_call_arguments.delta"]
+    assert len(deltas) > 2
+    assert "".join(deltas) == call["arguments"]
+
+
+def test_messages_call_what_is_required(server: Server) -> None:
+    body = {"messages": ASK, "tools": MESSAGES_TOOLS, "max_tokens": 400, "seed": 2} | HOT
+    body["thinking"] = {"type": "disabled"}
+    for choice, names in (({"type": "any"}, NAMES), ({"type": "tool", "name": "get_time"}, ("get_time",))):
+        asked = body | {"tool_choice": choice | {"disable_parallel_tool_use": True}}
+        whole = server.client.post("/v1/messages", json=asked).json()
+        (use,) = whole["content"]
+        assert (use["type"], whole["stop_reason"]) == ("tool_use", "tool_use")
+        assert use["name"] in names
+        jsonschema.validate(use["input"], SCHEMA)
+        text = server.client.post("/v1/messages", json=asked | {"stream": True}).text
+        said = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
+        deltas = [event["delta"]["partial_json"] for event in said if "partial_json" in event.get("delta", {})]
+        assert len(deltas) > 2
+        assert json.loads("".join(deltas)) == use["input"]
+
+
+def test_a_schema_that_cannot_be_enforced_is_a_400_that_names_the_tool(server: Server) -> None:
+    odd = {"type": "function", "function": {"name": "odd", "strict": True, "parameters": {"not": {"type": "string"}}}}
+    for stream in (False, True):
+        body = {"messages": ASK, "tools": [*CHAT_TOOLS, odd], "stream": stream}
+        answer = server.client.post("/v1/chat/completions", json=body)
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert error["param"] == "tools.2.function.strict"
+        assert "odd" in error["message"]
+
+
+def test_what_was_called_and_what_came_of_it_goes_back_in_any_order(server: Server) -> None:
+    made = [{"id": f"call_{n}", "type": "function", "function": {"name": NAMES[n], "arguments": "{}"}} for n in (0, 1)]
+    results = [{"role": "tool", "tool_call_id": f"call_{n}", "content": f"result {n}"} for n in (1, 0)]
+    turn = {"role": "assistant", "content": None, "tool_calls": made, "reasoning_content": "Hm."}
+    body = {"messages": [*ASK, turn, *results], "tools": CHAT_TOOLS, "max_tokens": 4}
+    assert server.client.post("/v1/chat/completions", json=body).status_code == 200
+    prompt = server.client.post("/apply-template", json=body).json()["prompt"]
+    assert prompt.index("result 1") < prompt.index("result 0")
+    assert prompt.count("<tool_call>\n") == 2
