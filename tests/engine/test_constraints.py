@@ -44,7 +44,9 @@ def loaded(tiny: Any, model_and_tokenizer: tuple[Any, Any]) -> LoadedModel:
     from app.services import catalog
 
     folder: ModelFolder = catalog.inspect(tiny)
-    limits = Limits(max_rows=32, cache_bytes=2**28, context_length=None, store_folder=None, store_bytes=0)
+    limits = Limits(
+        max_rows=32, cache_bytes=2**28, context_length=None, store_folder=None, store_bytes=0, most_models=1
+    )
     return assemble(folder, *model_and_tokenizer, limits, Outbox())
 
 
