@@ -37,7 +37,7 @@ def json_schema(scale: Scale) -> Workload:
 
 def logprobs(scale: Scale) -> Workload:
     """Answers whose tokens come with their five likeliest alternatives."""
-    models = {names.DEMO: SERVERS, names.LARGER: SERVERS}
+    models = {names.DEMO: SERVERS, names.LARGER: OURS_ALONE}
     return _compared(scale, "logprobs", "logprobs with 5 alternatives, on and off", "logprobs", LOGPROBS, models)
 
 

@@ -12,7 +12,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.measure import Measure
 from benchmarks.prompts import fresh, log_book, user
 from benchmarks.target import Target
-from benchmarks.workload import OURS_ALONE, Scale, Values, Workload, server_of
+from benchmarks.workload import OURS_ALONE, SERVERS, Scale, Values, Workload, server_of
 
 BEFORE_P50 = Measure("p50_before", "inter-token p50 before", "ms", False)
 BEFORE_P95 = Measure("p95_before", "inter-token p95 before", "ms", False)
@@ -51,7 +51,7 @@ def long_prompt(scale: Scale) -> Workload:
         return {**values, FIRST.name: 1000 * reply.time_to_first_token}
 
     title = f"a prompt of {scale.long_prompt:,} tokens beside {_STREAMS} streams"
-    models = {names.DEMO: (names.OURS, names.PEER, names.PEER_WITH_BLAS), names.LARGER: OURS_ALONE}
+    models = {names.DEMO: SERVERS, names.LARGER: OURS_ALONE}
     return Workload("long-prompt", title, MEASURES, models, run)
 
 

@@ -37,8 +37,13 @@ class Plan:
         for model in self.models:
             for workload in catalogue(self.scale):
                 if model in workload.targets and (not self.only or workload.name in self.only):
-                    targets = [name for name in workload.targets[model] if name not in self.without]
+                    targets = self._targets(workload.targets[model])
                     yield Job(workload, targets, Result(workload.name, workload.title, model))
+
+    def _targets(self, wanted: tuple[str, ...]) -> list[str]:
+        """Those that take part; where there is no BLAS to preload, the peer as it comes is the same."""
+        same = {names.PEER_WITH_BLAS: names.PEER} if names.PEER_WITH_BLAS in self.without else {}
+        return [name for name in dict.fromkeys(same.get(name, name) for name in wanted) if name not in self.without]
 
 
 @dataclass

@@ -45,7 +45,7 @@ def short(scale: Scale) -> Workload:
     """Many answers of a token each."""
 
     async def run(target: Target) -> Values:
-        count = scale.short if target.model.name == names.DEMO else scale.short // 2
+        count = scale.short if target.model.name == names.DEMO else scale.short // 6 or 1
         replies = await target.chats([fresh(f"{number}?") for number in range(count)], 1, _AT_ONCE)
         require_length(replies, 1)
         return {REQUESTS.name: len(replies) / wall(replies)}

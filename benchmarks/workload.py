@@ -13,6 +13,7 @@ Values = dict[str, float]
 EVERYBODY = (names.OURS, names.PEER, names.PEER_WITH_BLAS, names.IN_PROCESS)
 AS_THEY_COME = (names.OURS, names.PEER, names.IN_PROCESS)
 SERVERS = (names.OURS, names.PEER)
+WITH_BLAS = (names.OURS, names.PEER_WITH_BLAS, names.IN_PROCESS)  # where the peer alone would take half a minute
 OURS_ALONE = (names.OURS,)
 
 
@@ -33,12 +34,12 @@ class Scale:
 
     tokens: int = 128  # of an answer that is alone
     stream_tokens: int = 64  # of one that is not
-    short: int = 96  # answers of one token
+    short: int = 96  # answers of one token; a sixth with a larger model
     history: int = 1080  # tokens of a system message
     turns: int = 5
     steps: int = 6  # of an agent
     long_prompt: int = 4000  # tokens
-    idle_seconds: float = 10.0
+    idle_seconds: float = 8.0
     connections: int = 500
 
 

@@ -135,6 +135,11 @@ def test_a_plan_holds_what_was_asked_for() -> None:
     assert (one.workload.name, one.targets) == ("short", [names.OURS, names.PEER, names.IN_PROCESS])
 
 
+def test_without_a_blas_to_preload_the_peer_as_it_comes_stands_in() -> None:
+    plan = Plan(Path(), only=("chat",), without=frozenset({names.PEER_WITH_BLAS}))
+    assert [job.targets for job in plan.jobs()] == [[names.OURS, names.PEER, names.IN_PROCESS]] * 2
+
+
 def test_of_a_group_of_errors_the_first_is_told() -> None:
     group = ExceptionGroup("several", [ExceptionGroup("more", [ValueError("this")]), OSError("that")])
     assert said(group) == "ValueError: this"
