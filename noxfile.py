@@ -1,6 +1,7 @@
 """Every check this project has, by name: `nox -l` lists them, `nox` runs the everyday ones."""
 
 import os
+import shutil
 from pathlib import Path
 
 import nox
@@ -24,7 +25,7 @@ def install(session: nox.Session, *groups: str, app: bool = True) -> None:
 def tests(session: nox.Session) -> None:
     """Run the everyday tests. Arguments go to pytest: nox -s tests -- -k chat."""
     install(session, "tests")
-    session.run("pytest", "-m", "not slow", *session.posargs)
+    session.run("pytest", "-m", "not slow and not clients", *session.posargs)
 
 
 @nox.session
@@ -32,6 +33,33 @@ def slow(session: nox.Session) -> None:
     """Run the tests that take longer."""
     install(session, "tests")
     session.run("pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def clients(session: nox.Session) -> None:
+    """Let the clients that people use talk to the demo model: Python's, those from npm, and Pi."""
+    install(session, "clients")
+    folder = npm_clients(session)
+    where = {"TILES_TEST_NODE": str(folder), "TILES_TEST_PI": str(folder)} if folder else {}
+    session.run("pytest", "tests/clients", "tests/test_pi.py", *session.posargs, env=where)
+
+
+def npm_clients(session: nox.Session) -> Path | None:
+    """Install what tests/clients/package.json names, unless that is done; None where there is no npm."""
+    if shutil.which("npm") is None:
+        session.warn("there is no npm: its clients are skipped")
+        return None
+    wanted = Path(__file__).with_name("tests") / "clients" / "package.json"
+    folder = session.cache_dir.resolve() / "npm-clients"
+    installed = folder / "installed.json"
+    if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        shutil.copy(wanted, folder / "package.json")
+        quiet = ("--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error")
+        session.run("npm", "install", *quiet, "--prefix", str(folder), external=True)
+        shutil.copy(wanted, installed)
+    return folder
 
 
 @nox.session

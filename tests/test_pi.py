@@ -24,7 +24,7 @@ from app.services.generation import ToolCall
 from tests.conftest import Server, wait_for
 from tests.scripted import Scripted, answer, serving, thought
 
-FOLDER = Path(os.environ.get("TILES_TEST_PI") or "/nowhere")
+FOLDER = Path(os.environ.get("TILES_TEST_PI") or "/nowhere").absolute()
 CLI = FOLDER / "node_modules" / "@earendil-works" / "pi-coding-agent" / "dist" / "cli.js"
 SECONDS = 60
 
@@ -187,4 +187,4 @@ class Empty(Scripted):
         super().__init__([])
 
     async def generate(self, request: Any) -> Any:
-        return self.require()
+        return self.find()

@@ -1,0 +1,35 @@
+"""One server with the demo model for all clients. They run in `nox -s clients`, not every day."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import Server, running
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.clients)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the demo model, which greets and remembers names."""
+    with running(tmp_path_factory.mktemp("demo"), "--demo") as server:
+        yield server
+        assert server.errors() == []
+
+
+@pytest.fixture(scope="session")
+def forced(demo: Server) -> Server:
+    """The same server, where it can make the model call a tool."""
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+    answer: httpx.Response = demo.chat("Hello", tools=[tool], tool_choice="required", max_tokens=40)
+    if answer.status_code != 200:
+        pytest.skip(f"no tool can be required: {answer.json()['error']['message']}")
+    return demo
