@@ -9,7 +9,8 @@ from pathlib import Path
 from parity_differences import DIFFERENCES
 
 from app import settings
-from app.dto import parameters
+from app.dto import fields, parameters
+from app.dto.fields import Field as InnerField
 from app.dto.parameters import Parameter
 from app.services import errors
 from app.services.errors import AppError
@@ -68,6 +69,15 @@ def difference_table() -> str:
     return table(("what", "recorded as"), ((reason, ", ".join(cases)) for reason, cases in DIFFERENCES.items()))
 
 
+def field_table(registry: Iterable[InnerField]) -> str:
+    """What becomes of the fields inside of parameters; those with the same fate and note share a row."""
+    fates: dict[tuple[str, str], list[str]] = {}
+    for field in registry:
+        fates.setdefault((field.treatment, field.note), []).append(f"`{field.name}`")
+    rows = ((", ".join(names), treatment, note) for (treatment, note), names in fates.items())
+    return table(("field", "", "what that means"), rows)
+
+
 def error_table() -> str:
     """Every error: status, type, code, meaning."""
     rows = [
@@ -89,6 +99,10 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
         for route, registry in parameters.REGISTRIES.items()
     },
     "parity": ("docs/compatibility.md", difference_table),
+    **{
+        f"fields of {route}": ("docs/compatibility.md", partial(field_table, registry))
+        for route, registry in fields.REGISTRIES.items()
+    },
     "errors": ("docs/errors.md", error_table),
 }
 

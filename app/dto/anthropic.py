@@ -27,6 +27,7 @@ class ContentBlock(Body):
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None
+    data: str | None = Field(default=None, description="of a redacted_thinking, which nobody here can read")
     id: str | None = Field(default=None, description="of a tool_use")
     name: str | None = Field(default=None, description="of a tool_use: the tool")
     input: dict[str, Any] | None = Field(default=None, description="of a tool_use: its arguments")
@@ -149,7 +150,6 @@ class Thinking(Body):
 class OutputConfig(Body):
     """What the answer has to be."""
 
-    effort: str | None = None
     format: ResponseFormat | None = Field(default=None, examples=[{"type": "json_schema", "schema": {}}])
 
 
@@ -210,16 +210,6 @@ class MessagesRequest(RequestBody):
             thinking_budget=self._thinking_budget(),
             tool_choice=self._tool_choice(),
         )
-
-    def _given(self) -> dict[str, Any]:
-        """What was given, and by its dotted name what has no effect inside of it."""
-        unknown = {
-            f"thinking.{name}": value for name, value in ((self.thinking and self.thinking.model_extra) or {}).items()
-        }
-        config = {f"output_config.{name}": value for name, value in (self.output_config.model_extra or {}).items()}
-        if self.output_config.effort is not None:
-            config["output_config.effort"] = self.output_config.effort
-        return super()._given() | unknown | config
 
     def _conversation(self) -> tuple[gen.Message, ...]:
         system = [self.system] if isinstance(self.system, str) else self._system_texts(self.system)

@@ -31,7 +31,7 @@ class RequestBody(Body):
     @property
     def ignored(self) -> str:
         """What was given and has no effect, for the header."""
-        return parameters.ignored(self.registry, self._given())
+        return parameters.ignored(self.registry, self._given(), _unknown(self))
 
     def refuse(self) -> None:
         """Raise UnsupportedParameter for what was given and is not honoured."""
@@ -41,6 +41,16 @@ class RequestBody(Body):
         """What the client wrote, unknown fields too."""
         given = {name: getattr(self, name) for name in self.model_fields_set if name in type(self).model_fields}
         return given | (self.model_extra or {})
+
+
+def _unknown(body: BaseModel, path: str = "") -> Iterator[str]:
+    """Name the fields inside of parameters that no dialect knows: `messages.content.cache_control`."""
+    for name in body.model_fields_set - (body.model_extra or {}).keys():
+        value = getattr(body, name)
+        for child in value if isinstance(value, list) else (value,):
+            if isinstance(child, BaseModel):
+                yield from (f"{path}{name}.{unknown}" for unknown in child.model_extra or ())
+                yield from _unknown(child, f"{path}{name}.")
 
 
 class Reply(msgspec.Struct):

@@ -50,7 +50,6 @@ class TextConfig(Body):
     """What the answer has to be."""
 
     format: ResponseFormat | None = None
-    verbosity: str | None = None
 
 
 class ResponsesRequest(RequestBody):
@@ -105,14 +104,6 @@ class ResponsesRequest(RequestBody):
             thinking_budget=EFFORTS.get(self.reasoning.effort or ""),
             tool_choice=self._tool_choice(),
         )
-
-    def _given(self) -> dict[str, Any]:
-        """What was given, and by its dotted name what has no effect inside of it."""
-        unknown = {f"reasoning.{name}": value for name, value in (self.reasoning.model_extra or {}).items()}
-        text = {f"text.{name}": value for name, value in (self.text.model_extra or {}).items()}
-        if self.text.verbosity is not None:
-            text["text.verbosity"] = self.text.verbosity
-        return super()._given() | unknown | text
 
     def _conversation(self, earlier: Sequence[InputItem]) -> tuple[gen.Message, ...]:
         messages = (*to_messages(earlier), *to_messages(self.items))

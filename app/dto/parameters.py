@@ -4,7 +4,7 @@ Validation, the X-Tiles-Ignored header and the table in docs/compatibility.md co
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,12 +14,15 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MOST_NAMES = 32
 
 
+Treatment = Literal["honoured", "ignored", "refused"]
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One parameter of a dialect. A refused one may still have values that change nothing, `harmless`."""
 
     name: str
-    treatment: Literal["honoured", "ignored", "refused"]
+    treatment: Treatment
     note: str
     harmless: tuple[Any, ...] = ()
 
@@ -321,14 +324,15 @@ def check(parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> None:
             raise UnsupportedParameter(parameter.name, parameter.note)
 
 
-def ignored(parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> str:
-    """Name what was given and has no effect, for the header: ignored parameters and unknown ones."""
-    return ", ".join(sorted(_without_effect(parameters, given))[:_MOST_NAMES])
+def ignored(parameters: tuple[Parameter, ...], given: Mapping[str, Any], inner: Iterable[str] = ()) -> str:
+    """Name what was given and has no effect, for the header: ignored parameters, unknown ones, and unknown fields."""
+    names = {*_without_effect(parameters, given), *inner}
+    return ", ".join(sorted(name for name in names if _NAME.fullmatch(name))[:_MOST_NAMES])
 
 
 def _without_effect(parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> Iterator[str]:
     known = {parameter.name: parameter for parameter in parameters}
     for name in given:
         parameter = known.get(name)
-        if (parameter is None or parameter.treatment == "ignored") and _NAME.fullmatch(name):
+        if parameter is None or parameter.treatment == "ignored":
             yield name
