@@ -129,17 +129,18 @@ class ChatController(Controller):
         A stream with the header X-Conversation-Id goes on when its reader hangs up; GET /v1/stream reads it again.
         """
         remembers = is_memory(data)
-        conversation = conversation_of(request)
+        conversation = conversation_of(request) if data.stream and not remembers else ""
         if remembers:
             generation = await memory.begin(data, request, memory_agent, limits)
         else:
-            generation = await model_service.generate(data.to_generation(limits))
+            beginning = model_service.generate(data.to_generation(limits))
+            generation = await conversation_streams.unless_stopped(conversation, beginning)
         if data.stream:
             ping = data.ping_seconds(settings.sse_ping_interval)
             dialect = MemoryStream(data) if remembers else ChatStream(data)
             ongoing.add(dialect.id, generation)
             events = spoken(generation, request, dialect, ping_seconds=ping)
-            if conversation and not remembers:
+            if conversation:
                 events = conversation_streams.begin(conversation, events, generation.cancel).read()
             return sse(events, data.ignored)
         said = await fold(generation, request, [data.begun() for _ in range(generation.choices)])

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from app.services.errors import InvalidRequest
+from app.services.generation import Generation
 
 MOST_BYTES = 4 * 2**20  # of an answer, its last ones
 KEPT_SECONDS = 300.0  # after its end
@@ -75,6 +77,25 @@ class ConversationStreams:
         self._clock = clock
         self._streams: dict[str, ConversationStream] = {}
         self._stops: dict[ConversationStream, Callable[[], None]] = {}  # of those that are under way
+        self._beginnings: dict[str, asyncio.Future[Generation]] = {}  # of answers that are not accepted yet
+
+    async def unless_stopped(self, conversation: str, beginning: Coroutine[Any, Any, Generation]) -> Generation:
+        """Let an answer be accepted. Raises InvalidRequest if its conversation, if it has one, is stopped meanwhile."""
+        if not conversation:
+            return await beginning
+        self._stop_beginning(conversation)
+        task = self._beginnings[conversation] = asyncio.ensure_future(beginning)
+        try:
+            await asyncio.wait({task})
+            if self._beginnings.get(conversation) is task:
+                return task.result()
+            if not task.cancelled() and task.exception() is None:
+                task.result().cancel()
+            raise InvalidRequest("The answer was stopped before it began", code="stopped")
+        finally:
+            task.cancel()
+            if self._beginnings.get(conversation) is task:
+                del self._beginnings[conversation]
 
     def begin(self, conversation: str, events: AsyncIterator[bytes], cancel: Callable[[], None]) -> ConversationStream:
         """Keep what an answer sends, read or not. `cancel` stops the answer; an earlier one is stopped by now."""
@@ -105,6 +126,7 @@ class ConversationStreams:
 
     def stop(self, conversation: str) -> None:
         """Stop the answer of a conversation and forget it; whoever reads it comes to the end of what was sent."""
+        self._stop_beginning(conversation)
         stream = self._streams.pop(conversation, None)
         if stream is not None and (stop := self._stops.get(stream)):
             stop()
@@ -117,6 +139,10 @@ class ConversationStreams:
         finally:
             for conversation in list(self._streams):
                 self.stop(conversation)
+
+    def _stop_beginning(self, conversation: str) -> None:
+        if (beginning := self._beginnings.pop(conversation, None)) is not None:
+            beginning.cancel()
 
     def _ended(self, stream: ConversationStream) -> None:
         stream.end()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.services.conversation_streams import KEPT_SECONDS, MOST_BYTES, ConversationStream, ConversationStreams
+from app.services.engine.running import RunningGeneration
 from app.services.errors import InvalidRequest
 
 
@@ -233,5 +234,79 @@ def test_an_answer_is_found_with_and_without_its_model() -> None:
         assert found("both::m1") == ["both::m1"]
         assert found("bot", "other::", "x") == ["other"]
         streams.stop("both::m3")
+
+    run(work())
+
+
+class Waits:
+    """An answer that is accepted when the test says so."""
+
+    def __init__(self) -> None:
+        self.accepted = asyncio.Event()
+        self.generation = RunningGeneration(lambda _: setattr(self, "cancelled", True))
+        self.cancelled = False
+
+    async def begin(self) -> RunningGeneration:
+        await self.accepted.wait()
+        return self.generation
+
+
+def test_what_is_stopped_before_it_began_never_begins() -> None:
+    async def work() -> None:
+        streams, first = ConversationStreams(), Waits()
+        begun = asyncio.create_task(streams.unless_stopped("a", first.begin()))
+        await settled()
+        streams.stop("b")
+        streams.stop("a")
+        with pytest.raises(InvalidRequest) as refusal:
+            await begun
+        assert refusal.value.code == "stopped"
+        assert not first.generation.over.done(), "there was nothing to cancel"
+
+    run(work())
+
+
+def test_a_stop_in_the_moment_of_its_beginning_cancels_it() -> None:
+    async def work() -> None:
+        streams, late = ConversationStreams(), Waits()
+        begun = asyncio.create_task(streams.unless_stopped("a", late.begin()))
+        await settled()
+        late.accepted.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # it is accepted, and nobody was told yet
+        streams.stop("a")
+        with pytest.raises(InvalidRequest):
+            await begun
+        assert late.cancelled
+
+    run(work())
+
+
+def test_the_next_beginning_of_a_conversation_stops_the_last() -> None:
+    async def work() -> None:
+        streams, first, second = ConversationStreams(), Waits(), Waits()
+        stopped = asyncio.create_task(streams.unless_stopped("a", first.begin()))
+        await settled()
+        begun = asyncio.create_task(streams.unless_stopped("a", second.begin()))
+        await settled()
+        second.accepted.set()
+        assert await begun is second.generation
+        with pytest.raises(InvalidRequest):
+            await stopped
+        assert not second.cancelled
+        unnamed = Waits()
+        unnamed.accepted.set()
+        assert await streams.unless_stopped("", unnamed.begin()) is unnamed.generation
+
+    run(work())
+
+
+def test_what_refuses_an_answer_is_passed_on() -> None:
+    async def refuse() -> RunningGeneration:
+        raise InvalidRequest("too long")
+
+    async def work() -> None:
+        with pytest.raises(InvalidRequest, match="too long"):
+            await ConversationStreams().unless_stopped("a", refuse())
 
     run(work())
