@@ -14,6 +14,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from app.access import Access
 from app.dto.errors import error_reply, is_anthropics
+from app.services.caller import Caller, caller
 from app.services.errors import AppError
 
 log = structlog.get_logger()
@@ -94,6 +95,12 @@ def _headers(scope: HTTPScope) -> dict[str, str]:
     return headers
 
 
+def _caller(scope: HTTPScope, headers: dict[str, str]) -> Caller:
+    host, port = scope["client"] or ("", 0)
+    key = headers.get("authorization") or headers.get("x-api-key", "")
+    return Caller((key, host, headers.get("user-agent", "")), port, "x-conversation-id" in headers)
+
+
 _METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
 
 
@@ -110,6 +117,7 @@ class _Exchange:
         self.status = 0
         origin = headers.get("origin")
         allowed = origin is not None and access.allows_origin(origin, headers.get("host", ""))
+        caller.set(_caller(scope, headers))
         self._extra = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Origin")]
         if is_anthropics(self._path):
             self._extra.append((b"request-id", self.request_id.encode()))

@@ -117,10 +117,14 @@ class Settings:
     lora: tuple[str, ...] = _setting(
         (), _list, "LoRA adapter of mlx-lm to lay over the model; with :0.5 at half its strength", metavar="DIR[:SCALE]"
     )
+    max_memory: int | None = _setting(
+        None, _bytes, "Memory for models, prompts and answers together; what is free when absent", metavar="SIZE"
+    )
     cache_ram: int | None = _setting(
         None, _bytes, "Memory for prompts kept between requests; a quarter of what is free when absent", metavar="SIZE"
     )
     cache_disk: int = _setting(4 * 2**30, _bytes, "Disk for prompts kept over a restart; 0 keeps none", metavar="SIZE")
+    stop_repetition: str = _setting("on", _one_of("on", "off"), "End answers that only repeat themselves")
     sse_ping_interval: float = _setting(
         15.0, _seconds, "Seconds of silence after which a stream gets a comment line", metavar="SECONDS"
     )

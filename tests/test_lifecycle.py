@@ -294,6 +294,9 @@ def test_what_does_not_fit_into_the_queue_is_told_when_to_come_again(tiny: Path,
             refused = server.chat()
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "busy")
             assert int(refused.headers["retry-after"]) >= 1
+            server.client.headers["user-agent"] = "another program"
+            with server.client.stream("POST", "/v1/chat/completions", json=body | {"max_tokens": 3}) as other:
+                assert other.status_code == 200, "who asks for nothing else has a place in the queue"
         assert wait_for(lambda: answer if (answer := server.chat()).status_code == 200 else None)
         assert '"level": "error"' not in server.log
 

@@ -216,6 +216,7 @@ def note(event: Event, facts: Facts) -> None:
             ttft_ms=round(timings.first_token_ms, 1),
             tokens_per_second=round(speed, 1),
             finish=event.reason,
+            cause=event.cause,
         )
 
 

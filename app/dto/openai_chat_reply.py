@@ -69,7 +69,7 @@ class CacheReply(Reply, kw_only=True):
     """How much of the prompt was known from earlier requests, and why not more."""
 
     cached_tokens: int
-    reason: Literal["whole", "first_diff", "evicted", "not_stored"]
+    reason: Literal["whole", "first_diff", "evicted", "not_stored", "other_model"]
     first_diff: Annotated[int | None, Meta(description="index of the first token that differs from what is known")]
 
 

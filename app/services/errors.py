@@ -4,7 +4,8 @@ AppError
 ├── InvalidRequest          400  what was asked cannot be done
 │   ├── UnsupportedParameter 400  a known parameter that is not honoured
 │   ├── NothingLoaded       400  no model is there to answer
-│   └── PromptTooLong       400  more tokens than the context holds
+│   ├── PromptTooLong       400  more tokens than the context holds
+│   └── NoMemory            400  a prompt whose cache has no room beside the model
 ├── UnprocessableBody       422  the body does not validate
 ├── Unauthorized            401  no key, or a wrong one
 ├── Forbidden               403  a host, an origin or a browser page that may not
@@ -80,6 +81,12 @@ class PromptTooLong(InvalidRequest):
     def details(self) -> dict[str, Any]:
         """The two numbers the Web UI shows in its dialog."""
         return {"n_prompt_tokens": self.prompt_tokens, "n_ctx": self.context_length}
+
+
+class NoMemory(InvalidRequest):
+    """The prompt's cache needs more memory than there is beside the model."""
+
+    code = "memory_exceeded"
 
 
 class UnprocessableBody(AppError):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 FinishReason = Literal["stop", "length", "tool_calls"]
-FinishCause = Literal["end_token", "stop_string", "tool_call", "max_tokens", "context", "repetition"]
+FinishCause = Literal["end_token", "stop_string", "tool_call", "max_tokens", "context", "repetition", "memory"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,6 @@ class GenerationRequest:
     constraint: Constraint | None = None  # binds the answer, not the reasoning before it
     logprobs: int | None = None  # None is none; else how many alternatives each token comes with
     thinking_budget: int | None = None  # tokens of reasoning, after which it is closed; None is no bound
-    stop_repetition: bool = True  # end an answer that only repeats itself
     tool_choice: ToolChoice = ToolChoice()
     split_reasoning: bool = True  # False leaves the reasoning and its tags in the text
 
@@ -177,7 +176,7 @@ class CacheUse:
     from the nearest prompt that is known."""
 
     cached_tokens: int
-    reason: Literal["whole", "first_diff", "evicted", "not_stored"]
+    reason: Literal["whole", "first_diff", "evicted", "not_stored", "other_model"]
     first_diff: int | None = None
 
 

@@ -44,6 +44,8 @@ class ModelService:
             max_rows=settings.max_batch,
             cache_bytes=settings.cache_ram,
             context_length=settings.context_length,
+            stop_repetition=settings.stop_repetition == "on",
+            max_memory=settings.max_memory,
             store_folder=settings.data_dir / "prefixes",
             store_bytes=settings.cache_disk,
             adapters=settings.adapters,

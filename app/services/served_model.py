@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.services.answers import Answers
+from app.services.caller import caller
 from app.services.engine.engine import Engine
 from app.services.engine.running import RunningGeneration
 from app.services.errors import InvalidRequest, PromptTooLong, Unavailable
@@ -129,8 +130,10 @@ class ServedModel:
         self._running.discard(generation)
 
     def _require_place(self) -> None:
+        """Refuse what would wait too long; who asks for nothing else may come in although others fill the queue."""
         waiting = len(self._running) + self._preparing - self._settings.max_batch
-        if waiting >= self._settings.max_queue:
+        alone = all(generation.caller.who != caller.get().who for generation in self._running)
+        if waiting >= self._settings.max_queue * (2 if alone else 1):
             oldest = max((generation.age() for generation in self._running), default=1.0)
             raise Unavailable(
                 f"Too many requests are waiting ({waiting}); try again soon",

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.models.cache import make_prompt_cache
 
-from app.services.catalog import ModelFolder
+from app.services import catalog
+from app.services.engine.beginnings import Beginnings
 from app.services.engine.loaded import Limits, LoadedModel, assemble
 from app.services.engine.prompt import Prompt
 from app.services.engine.row import Row, repeats
@@ -40,14 +42,20 @@ SCHEMA = {
 
 
 @pytest.fixture(scope="module")
-def loaded(tiny: Any, model_and_tokenizer: tuple[Any, Any]) -> LoadedModel:
-    from app.services import catalog
+def make_loaded(tiny: Any, model_and_tokenizer: tuple[Any, Any]) -> Callable[..., LoadedModel]:
+    """Puts the tiny model together anew, under another name if need be; conversations are remembered by all."""
+    beginnings = Beginnings()
 
-    folder: ModelFolder = catalog.inspect(tiny)
-    limits = Limits(
-        max_rows=32, cache_bytes=2**28, context_length=None, store_folder=None, store_bytes=0, most_models=1
-    )
-    return assemble(folder, *model_and_tokenizer, limits, Outbox())
+    def make(named: str = "tiny", *, stop_repetition: bool = True, max_memory: int | None = None) -> LoadedModel:
+        limits = Limits(32, 2**28, 1, None, stop_repetition, max_memory, store_folder=None, store_bytes=0)
+        return assemble(catalog.inspect(tiny, named), *model_and_tokenizer, limits, Outbox(), beginnings)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def loaded(make_loaded: Callable[..., LoadedModel]) -> LoadedModel:
+    return make_loaded()
 
 
 class Answer:
@@ -237,6 +245,41 @@ def test_a_runaway_loop_ends_with_its_cause(loaded: LoadedModel) -> None:
     assert isinstance(ended, Finished)
     assert (ended.reason, ended.cause) == ("length", "repetition")
     assert ended.timings.completion_tokens <= 256 + 16
-    for free in ({"stop_repetition": False}, {"ignore_eos": True}):
-        request = GenerationRequest(HELLO, sampling=forced, max_tokens=400, **free)  # type: ignore[arg-type]
-        assert answer(loaded, request)[0].row.drawn == 400
+    free = GenerationRequest(HELLO, sampling=forced, max_tokens=400, ignore_eos=True)
+    assert answer(loaded, free)[0].row.drawn == 400
+
+
+def test_a_setting_lets_loops_go_on(make_loaded: Callable[..., LoadedModel]) -> None:
+    request = GenerationRequest(HELLO, sampling=Sampling(temperature=0.0, logit_bias={50: 100.0}), max_tokens=400)
+    assert answer(make_loaded(stop_repetition=False), request)[0].row.drawn == 400
+
+
+def test_a_prompt_that_has_no_memory_is_refused_before_it_is_queued(make_loaded: Callable[..., LoadedModel]) -> None:
+    mx.clear_cache()
+    loaded = make_loaded(max_memory=mx.get_active_memory() + 2**20)
+    loaded.runner.admission.settle()
+    loaded.prepare(GenerationRequest(HELLO, max_tokens=400))
+    with pytest.raises(InvalidRequest, match=r"tokens and needs .* MiB .*--max-memory") as refused:
+        loaded.prepare(GenerationRequest((Message("user", "river " * 2000),), max_tokens=1))
+    assert refused.value.code == "memory_exceeded"
+
+
+def test_a_conversation_that_another_model_answered_last_says_so(make_loaded: Callable[..., LoadedModel]) -> None:
+    here, there = make_loaded(), make_loaded(named="another")
+    turn = (*HELLO, Message("assistant", "Hi"), Message("user", "Go on"))
+    other = GenerationRequest((Message("user", "Nobody has asked this"),), max_tokens=2)
+
+    def reason(loaded: LoadedModel, messages: tuple[Message, ...]) -> str:
+        request = GenerationRequest(messages, max_tokens=2)
+        rows = loaded.rows(loaded.prepare(request), request, [None])
+        loaded.runner.submit(rows)
+        while loaded.runner.busy:
+            loaded.runner.step()
+        return rows.cache_use.reason
+
+    assert reason(here, HELLO) == "not_stored"
+    assert reason(there, turn) == "other_model"
+    assert reason(there, turn) == "whole"
+    assert reason(here, turn) == "other_model"
+    assert reason(here, turn) == "whole"
+    assert reason(here, other.messages) != "other_model"

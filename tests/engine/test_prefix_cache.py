@@ -42,8 +42,8 @@ def test_the_longest_beginning_is_found_and_cut_to_what_is_shared(cache: PrefixC
     wanted = [*TOKENS[:shared], 700, 701, 702]
     found = cache.take(wanted)
     assert found is not None
-    layers, length = found
-    assert length == shared
+    layers = found.layers
+    assert len(found.tokens) == shared
     assert all(layer.offset == shared for layer in layers)
     expected = next_logits(model, computed(model, wanted[:shared]), wanted[shared:])
     np.testing.assert_allclose(next_logits(model, layers, wanted[shared:]), expected, rtol=1e-4, atol=1e-4)
@@ -60,13 +60,13 @@ def test_the_nearest_of_several_is_taken(cache: PrefixCache, model: Any) -> None
     ]:
         found = cache.take([token % 768 for token in wanted])
         assert found is not None
-        assert found[1] == length
+        assert len(found.tokens) == length
 
 
 def test_one_token_always_stays_to_be_computed(cache: PrefixCache) -> None:
     found = cache.take(TOKENS)
     assert found is not None
-    assert found[1] == len(TOKENS) - 1
+    assert len(found.tokens) == len(TOKENS) - 1
 
 
 @pytest.mark.parametrize("wanted", [[], [20], [700, 20, 21], [21, 22]])
@@ -78,13 +78,13 @@ def test_what_is_taken_may_be_written_without_harm_to_the_entry(cache: PrefixCac
     wanted = [*TOKENS[:30], 5, 6, 7]
     first = cache.take(wanted)
     assert first is not None
-    expected = next_logits(model, first[0], wanted[30:])
+    expected = next_logits(model, first.layers, wanted[30:])
     for _ in range(3):
         again = cache.take(wanted)
         assert again is not None
-        assert again[1] == 30
-        np.testing.assert_array_equal(next_logits(model, again[0], wanted[30:]), expected)
-        next_logits(model, again[0], [9] * 300)  # beyond the block that mlx-lm allocates
+        assert len(again.tokens) == 30
+        np.testing.assert_array_equal(next_logits(model, again.layers, wanted[30:]), expected)
+        next_logits(model, again.layers, [9] * 300)  # beyond the block that mlx-lm allocates
 
 
 def test_what_is_covered_is_not_kept_twice(cache: PrefixCache, model: Any) -> None:
@@ -100,7 +100,7 @@ def test_what_covers_an_entry_takes_its_place(cache: PrefixCache, model: Any) ->
     assert len(cache) == 1
     found = cache.take([*longer, 4])
     assert found is not None
-    assert found[1] == len(longer)
+    assert len(found.tokens) == len(longer)
 
 
 def test_the_least_recently_used_goes_first(model: Any) -> None:
@@ -159,3 +159,19 @@ def test_a_miss_has_a_reason(model: Any) -> None:
     other = list(range(100, 130))
     cache.put(other, computed(model, other))
     assert cache.explain([*range(30, 60), 7], 0) == CacheUse(0, "evicted", 30)
+
+
+def test_an_entry_that_covers_several_takes_the_place_of_those_alone(model: Any) -> None:
+    cache = PrefixCache(MANY)
+    for tokens in ([300, 301, 302], TOKENS[:10], [*TOKENS[:9], 400, 401], TOKENS):
+        cache.put(tokens, computed(model, tokens))
+    assert len(cache) == 3
+
+
+def test_what_nobody_came_back_to_goes_before_a_conversation(model: Any) -> None:
+    talk, aside, other = ([number, *TOKENS[1:]] for number in range(3))
+    cache = PrefixCache(2 * size_of(model, TOKENS))
+    cache.put(talk, computed(model, talk), proven=True)
+    for tokens in (aside, other):
+        cache.put(tokens, computed(model, tokens))
+    assert [cache.take([*tokens, 5]) is not None for tokens in (talk, aside, other)] == [True, False, True]

@@ -59,8 +59,8 @@ def test_a_prefix_is_back_after_a_restart_and_stands_for_its_tokens(opened: Open
     assert file.stat().st_mode & 0o777 == 0o600
     found = opened().take([*TOKENS[:100], 3, 4])
     assert found is not None
-    layers, length = found
-    assert length == 100
+    layers = found.layers
+    assert len(found.tokens) == 100
     expected = model(mx.array([[3]]), cache=layers_of(model, TOKENS[:100]))
     assert mx.allclose(model(mx.array([[3]]), cache=layers), expected, atol=1e-5)
 

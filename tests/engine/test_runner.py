@@ -1,27 +1,20 @@
 """Rows in a batch get what they would get alone, whoever joins and leaves, in both ways of reading tokens."""
 
-import importlib
-import random
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import pytest
-from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
-from mlx_lm.utils import load_tokenizer
+from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine import batches
 from app.services.engine.batch import Batch
-from app.services.engine.batches import Batches
-from app.services.engine.prefix_cache import PrefixCache
-from app.services.engine.row import Row, kept_tokens
-from app.services.engine.runner import Runner
+from app.services.engine.row import kept_tokens
 from app.services.engine.running import Outbox
 from app.services.engine.sampling import Choice
-from app.services.engine.speech import Markup, Speech
-from app.services.engine.text import detokenizers
 from app.services.errors import ServerError
+from tests.engine.workshop import ARCHITECTURES, Workshop, finish, prompts
 
 CHOICES = [
     Choice(),
@@ -33,90 +26,9 @@ CHOICES = [
 ]
 
 
-SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 768, "tie_word_embeddings": True}
-ATTENTION = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "rms_norm_eps": 1e-6}
-ROPE = {"intermediate_size": 128, "rope_theta": 10000.0, "max_position_embeddings": 4096}
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "llama": SHAPE | ATTENTION | ROPE,
-    "gemma3_text": SHAPE  # a sliding window: half of its caches cannot be trimmed
-    | ATTENTION
-    | ROPE
-    | {"sliding_window": 16, "sliding_window_pattern": 2, "query_pre_attn_scalar": 32},
-    "mamba2": SHAPE  # recurrent: no cache of it can be trimmed
-    | {"num_heads": 4, "head_dim": 32, "intermediate_size": 128, "state_size": 16, "layer_norm_epsilon": 1e-5}
-    | {
-        "conv_kernel": 4,
-        "n_groups": 1,
-        "use_bias": False,
-        "use_conv_bias": True,
-        "time_step_rank": 4,
-        "time_step_limit": [0.0, 100.0],
-    },
-}
-
-
-def random_model(architecture: str) -> Any:
-    """A model of mlx-lm with random weights."""
-    module = importlib.import_module(f"mlx_lm.models.{architecture}")
-    mx.random.seed(1)
-    model = module.Model(module.ModelArgs.from_dict({"model_type": architecture} | ARCHITECTURES[architecture]))
-    mx.eval(model.parameters())
-    return model
-
-
-class Workshop:
-    """A model and what makes rows for it."""
-
-    def __init__(self, architecture: str, folder: Path) -> None:
-        self.model = random_model(architecture)
-        self.trimmable = can_trim_prompt_cache(make_prompt_cache(self.model)) and architecture != "gemma3_text"
-        self.tokenizer = load_tokenizer(folder)
-        self.markup = Markup.of(self.tokenizer)
-        self.vocabulary = 768
-        self.detokenizer = detokenizers(self.tokenizer, self.markup.markers(), self.vocabulary)
-
-    def runner(self, *, overlap: bool = False, max_rows: int = 32, cache_bytes: int = 0) -> Runner:
-        return Runner(
-            self.model,
-            self.vocabulary,
-            max_rows=max_rows,
-            prefixes=PrefixCache(cache_bytes),
-            overlap=overlap,
-            outbox=Outbox(),
-        )
-
-    def row(self, prompt: list[int], choice: Choice, max_tokens: int = 24, end: frozenset[int] = frozenset()) -> Row:
-        return Row(
-            generation=None,
-            prompt=list(prompt),
-            max_tokens=max_tokens,
-            choice=choice,
-            speech=Speech(self.markup),
-            detokenizer=self.detokenizer(),
-            end_tokens=end,
-        )
-
-    def alone(self, prompt: list[int], choice: Choice, max_tokens: int = 24) -> list[int]:
-        row = self.row(prompt, choice, max_tokens)
-        finish(self.runner(), [row])
-        return row.answer
-
-
-def finish(runner: Runner, rows: list[Row]) -> None:
-    for row in rows:
-        runner.submit(row)
-    while runner.busy:
-        runner.step()
-
-
 @pytest.fixture(scope="module", params=list(ARCHITECTURES))
 def workshop(request: Any, tiny: Path) -> Workshop:
     return Workshop(request.param, tiny)
-
-
-def prompts(count: int, longest: int = 90) -> list[list[int]]:
-    draw = random.Random(3)
-    return [[draw.randrange(20, 700) for _ in range(draw.randrange(1, longest))] for _ in range(count)]
 
 
 @pytest.mark.parametrize("overlap", [False, True])
@@ -143,8 +55,8 @@ def test_what_a_row_leaves_behind_is_the_cache_of_its_tokens(workshop: Workshop,
         assert tokens[: len(row.prompt)] == row.prompt
         found = runner._prefixes.take([*tokens, 1])
         assert found is not None
-        layers, length = found
-        assert length == len(tokens)
+        layers = found.layers
+        assert len(found.tokens) == len(tokens)
         fresh = make_prompt_cache(workshop.model)
         workshop.model(mx.array([tokens]), cache=fresh)
         after, expected = (workshop.model(mx.array([[9]]), cache=cache) for cache in (layers, fresh))
@@ -197,7 +109,7 @@ class Failing:
     def __call__(self, *arguments: Any, **more: Any) -> Any:
         self._left -= 1
         if self._left == 0:
-            raise MemoryError("injected")
+            raise RuntimeError("injected")
         return self._model(*arguments, **more)
 
     def __getattr__(self, name: str) -> Any:
@@ -221,12 +133,12 @@ def test_wherever_the_model_fails_every_reader_is_told(workshop: Workshop, fails
     runner._outbox = told = Collected()
     failing = Failing(workshop.model, fails_at)
     runner._model, runner._make_batch = failing, partial(Batch, failing, workshop.vocabulary, overlap=False)
-    runner._batch = Batches(runner._make_batch, **runner._sizes)
+    runner._batch = runner._batches()
     long, *short = (workshop.row(prompt, Choice(), 30) for prompt in ([9] * 300, *prompts(3, 30)))
     short[0].siblings = [workshop.row(short[0].prompt, Choice(), 30)]
     for row in (long, *short):
         runner.submit(row)
-    with pytest.raises(MemoryError):
+    with pytest.raises(RuntimeError):
         while runner.busy:
             runner.step()
     runner.fail(ServerError())
@@ -243,7 +155,7 @@ def test_rows_of_very_different_length_are_apart_and_get_what_they_would_get_alo
     monkeypatch.setattr(batches, "_CALL_BYTES", 0)
     monkeypatch.setattr(batches, "_LOOK_EVERY", 4)
     runner = workshop.runner(overlap=overlap)
-    runner._batch._call_bytes = 64 * runner._sizes["token_bytes"]  # of one row: lengths matter soon
+    runner._batch._call_bytes = 64 * runner.admission.footprint.token  # of one row: lengths matter soon
     short = [(prompt, CHOICES[i % 6], 60) for i, prompt in enumerate(prompts(5, 20))]
     long = [(prompt * 9, CHOICES[i + 1], 40) for i, prompt in enumerate(prompts(2, 60))]
     rows = [workshop.row(*one) for one in (*short, *long)]
@@ -254,7 +166,7 @@ def test_rows_of_very_different_length_are_apart_and_get_what_they_would_get_alo
         runner.step()
         most = max(most, len(runner._batch._batches))
     assert [row.answer for row in rows] == [workshop.alone(*one) for one in (*short, *long)]
-    assert most > 1 or not runner._sizes["token_bytes"]
+    assert most > 1 or not runner.admission.footprint.token
 
 
 @pytest.mark.parametrize("overlap", [False, True])

@@ -5,9 +5,10 @@ from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
+from mlx_lm.models.cache import ArraysCache
 
 from app.services.engine.adapters import Adapters
-from app.services.engine.prefixes import Layers
+from app.services.engine.prefixes import Layers, leaves
 from app.services.engine.row import Row
 from app.services.engine.sampling import Sampler
 from app.services.engine.scores import Score, Scores
@@ -42,7 +43,7 @@ class Batch:
 
     def join(self, rows: Sequence[Row], merged: Layers | None = None) -> None:
         """Take in rows, with a batch cache of theirs if they have one already; else theirs are copied into one."""
-        last = mx.array([row.prompt[-1] for row in rows], dtype=mx.uint32)
+        last = mx.array([row.given[-1] for row in rows], dtype=mx.uint32)
         if merged is None and len(rows) == 1 and not self.rows:
             self._layers, self._merged = rows[0].give_layers(), False
         else:
@@ -100,7 +101,7 @@ class Batch:
     def _drawn(self, logits: mx.array, fed: mx.array) -> mx.array:
         if self._sampler is None:
             choices = [row.choice for row in self.rows]
-            answers = [row.answer[: row.fed] for row in self.rows]  # what is fed now comes in through `counted`
+            answers = [row.answer[: row.said] for row in self.rows]  # what is fed now comes in through `counted`
             self._sampler = Sampler(choices, answers, [row.drawn for row in self.rows], self._vocabulary)
         drawn = self._sampler(self._bound(logits, fed), self._counted(fed)).astype(mx.uint32)
         for place, row in enumerate(self.rows):
@@ -138,8 +139,7 @@ class Batch:
         """Put the tokens that a row must say in the place of what it drew."""
         if not any(row.forced for row in self.rows):
             return drawn
-        said = [row.forced.popleft() if row.forced else -1 for row in self.rows]
-        forced = mx.array(said)
+        forced = mx.array([row.forced.get(row.drawn - 1, -1) for row in self.rows])
         return mx.where(forced >= 0, forced, drawn).astype(mx.uint32)
 
     def _counted(self, fed: mx.array) -> mx.array:
@@ -170,6 +170,9 @@ class Batch:
         if not self._merged:
             return self._layers
         layers = [layer.extract(place) for layer in self._layers]
+        for layer in leaves(layers):
+            if isinstance(layer, ArraysCache):  # a view, which would keep the whole batch alive
+                layer.cache = [array if array is None else mx.contiguous(array) for array in layer.cache]
         mx.eval([layer.state for layer in layers])  # lazily, they would keep the whole batch alive
         return layers
 

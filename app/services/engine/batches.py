@@ -1,9 +1,11 @@
 """Rows of very different length, kept apart: in one batch every row costs as much as the longest."""
 
+import sys
 from collections.abc import Callable, Collection, Sequence
 
 from app.services.engine.batch import Batch, Drawn
 from app.services.engine.prefixes import Layers
+from app.services.engine.room import out_of_memory
 from app.services.engine.row import Row
 
 _LOOK_EVERY = 32  # steps
@@ -19,8 +21,16 @@ class Batches:
     its own.
     """
 
-    def __init__(self, make: Callable[[], Batch], *, weight_bytes: int, token_bytes: int) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Batch],
+        *,
+        weight_bytes: int,
+        token_bytes: int,
+        free: Callable[[], int] = lambda: sys.maxsize,
+    ) -> None:
         self._make = make
+        self._free = free  # bytes
         self._call_bytes = weight_bytes + _CALL_BYTES
         self._token_bytes = token_bytes  # of KV cache, a token of a row
         self._batches: list[Batch] = []
@@ -36,24 +46,29 @@ class Batches:
 
     def join(self, rows: Sequence[Row], merged: Layers | None = None) -> None:
         """Take in rows of about one length, into the batch where they cost least or into one of their own."""
-        longest = max(row.length for row in rows)
-        best, least = None, self._cost(len(rows), longest)
-        for batch in self._batches:
-            together = self._cost(len(batch) + len(rows), max(longest, _longest(batch.rows)))
-            if (added := together - self._cost(len(batch), _longest(batch.rows))) < least:
-                best, least = batch, added
+        best = None if any(row.failures for row in rows) else self._cheapest(rows)
         if best is None:
             best = self._make()
             self._batches.append(best)
         best.join(rows, merged)
 
-    def step(self) -> list[Drawn]:
-        """Give every row its next token."""
+    def step(self) -> tuple[list[Drawn], list[Row]]:
+        """Give every row its next token. Returns them, and the rows that are lost because memory ran out."""
+        drawn: list[Drawn] = []
+        lost: list[Row] = []
+        for batch in list(self._batches):
+            try:
+                drawn += batch.step()
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                lost += batch.rows
+                self._batches.remove(batch)
         self._steps += 1
-        if self._steps % _LOOK_EVERY == 0:
+        if self._steps % _LOOK_EVERY == 0:  # now, while every row has had a step
             for batch in list(self._batches):
                 self._split(batch)
-        return [drawn for batch in self._batches for drawn in batch.step()]
+        return drawn, lost
 
     def leave(self, rows: Collection[Row]) -> None:
         """Let rows go, handing each its cache back."""
@@ -61,6 +76,23 @@ class Batches:
             if gone := [row for row in batch.rows if row in rows]:
                 batch.leave(gone)
         self._batches = [batch for batch in self._batches if len(batch)]
+
+    def _cheapest(self, rows: Sequence[Row]) -> Batch | None:
+        longest = max(row.length for row in rows)
+        best, least = None, self._cost(len(rows), longest)
+        for batch in self._batches:
+            theirs = _longest(batch.rows)
+            together = self._cost(len(batch) + len(rows), max(longest, theirs))
+            added = together - self._cost(len(batch), theirs)
+            if added < least and not any(row.failures for row in batch.rows) and self._pads(batch, rows):
+                best, least = batch, added
+        return best
+
+    def _pads(self, batch: Batch, rows: Sequence[Row]) -> bool:
+        """Whether there is memory for the padding that rows and a batch would need together."""
+        mine, theirs = max(row.length for row in rows), _longest(batch.rows)
+        padding = abs(mine - theirs) * (len(batch) if mine > theirs else len(rows))
+        return padding * self._token_bytes < self._free()
 
     def _split(self, batch: Batch) -> None:
         """Move the longest rows out where that is worth it; answers grow at different pace."""

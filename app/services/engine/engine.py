@@ -14,6 +14,7 @@ import structlog
 
 from app.services.catalog import ModelFolder
 from app.services.engine import blas
+from app.services.engine.beginnings import Beginnings
 from app.services.engine.meter import Meter
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.engine.turns import Turns
@@ -42,6 +43,8 @@ class Engine:
         max_rows: int,
         cache_bytes: int | None,
         context_length: int | None,
+        stop_repetition: bool = True,
+        max_memory: int | None = None,
         store_folder: Path | None = None,
         store_bytes: int = 0,
         most_models: int = 1,
@@ -49,12 +52,13 @@ class Engine:
     ) -> None:
         self.back_end = "unknown"
         self.meter = Meter()
-        self._limits = (max_rows, cache_bytes, most_models, context_length)
+        self._limits = (max_rows, cache_bytes, most_models, context_length, stop_repetition, max_memory)
         self._store = (store_folder if store_bytes else None, store_bytes)
         self._adapters = adapters
         self._claim: IO[bytes] | None = None  # of the store's folder, held while this process lives
         self._commands: SimpleQueue[Command] = SimpleQueue()
         self._outbox = Outbox()
+        self._beginnings = Beginnings()
         self._runners: list[Runner] = []
         self._turns = Turns()
         self._loads: list[Iterator[None]] = []
@@ -253,10 +257,11 @@ class Engine:
                     release()
                     return
             limits = Limits(*self._limits, *self._store, self._adapters)
-            loaded = assemble(folder, model, tokenizer, limits, self._outbox)
+            loaded = assemble(folder, model, tokenizer, limits, self._outbox, self._beginnings)
             loaded.warm_up()
             loaded.runner.meter = self.meter
             release()
+            loaded.runner.admission.settle()
             self._runners.append(loaded.runner)
             threading.Thread(target=loaded.grammars.warm_up, name="grammar", daemon=True).start()
             progress(1.0)

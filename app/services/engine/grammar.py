@@ -116,6 +116,7 @@ class Bound:
         self._tail: list[int] = []
         self._blank = list(blank)
         self._blanks_left = 0
+        self._accepted = 0  # tokens
         self._thought = np.ones(vocabulary, dtype=bool)  # what may come within the reasoning
         self._thought[[token for token in end_tokens if token < vocabulary]] = False
 
@@ -131,8 +132,14 @@ class Bound:
             allowed[self._blank] = True
         return allowed
 
+    def catch_up(self, answer: Sequence[int]) -> None:
+        """Note the tokens of an answer that were drawn and not noted yet."""
+        for token in answer[self._accepted :]:
+            self.accept(token)
+
     def accept(self, token: int) -> None:
         """Note the token that was drawn."""
+        self._accepted += 1
         if not self._armed:
             self._tail = [*self._tail, token][-len(self._think_end) :]
             self._armed = self._tail == self._think_end

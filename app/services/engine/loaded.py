@@ -12,6 +12,7 @@ import structlog
 from app.services.catalog import ModelFolder
 from app.services.engine import slot_file
 from app.services.engine.adapters import Adapters
+from app.services.engine.beginnings import Beginnings
 from app.services.engine.defaults import read_defaults, read_pooling
 from app.services.engine.embedding import Embedding
 from app.services.engine.grammar import Bound, Grammars
@@ -20,6 +21,7 @@ from app.services.engine.prefix_cache import PrefixCache
 from app.services.engine.prefix_store import PrefixStore, fingerprint
 from app.services.engine.prefixes import Layers
 from app.services.engine.prompt import Prompt, PromptBuilder
+from app.services.engine.room import Room
 from app.services.engine.row import Row
 from app.services.engine.runner import Runner
 from app.services.engine.running import Outbox, RunningGeneration
@@ -44,6 +46,8 @@ class Limits:
     cache_bytes: int | None  # of all prefix caches together; None is a quarter of what is free
     most_models: int  # that share them
     context_length: int | None  # cap in tokens; None is the model's own
+    stop_repetition: bool  # end an answer that only repeats itself
+    max_memory: int | None  # bytes for everything; None is what the machine has
     store_folder: Path | None  # of the prefix cache on disk; None is none
     store_bytes: int
     adapters: Sequence[tuple[Path, float]] = ()  # folders, and how much they count where a request says nothing
@@ -61,12 +65,17 @@ class LoadedModel:
         detokenizer: Callable[[], Detokenizer],
         grammars: Grammars,
         adapters: Adapters,
+        beginnings: Beginnings,
+        *,
+        stop_repetition: bool,
     ) -> None:
         self.facts = facts
         self.prompts = prompts
         self.runner = runner
         self.grammars = grammars
         self.adapters = adapters
+        self._beginnings = beginnings
+        self._stop_repetition = stop_repetition
         self._markup = markup
         self._detokenizer = detokenizer
         self._think_start = prompts.tokenize(markup.think_start or "")
@@ -91,7 +100,9 @@ class LoadedModel:
         self.adapters.scales(request.lora)
         matcher = self.grammars.matcher(request, self._markup.calls.format if self._markup.calls else None)
         machine = make_machine(self._markup, request.stop, bool(_tools(request)), request.split_reasoning)
-        return replace(self.prompts.build(request), matcher=matcher, machine=machine)
+        prompt = self.prompts.build(request)
+        self.runner.admission.check(len(prompt.tokens), request.answers)
+        return replace(prompt, matcher=matcher, machine=machine)
 
     def embedding(self, request: EmbeddingRequest, generation: RunningGeneration) -> Embedding:
         """Check and tokenize texts that become vectors. Raises InvalidRequest or PromptTooLong."""
@@ -129,10 +140,11 @@ class LoadedModel:
                     f"{param}: {token} is no token of this model, which has {self.facts.vocabulary}", param=param
                 )
 
-    def rows(self, prompt: Prompt, request: GenerationRequest, generations: Sequence[RunningGeneration]) -> Row:
+    def rows(self, prompt: Prompt, request: GenerationRequest, generations: Sequence[RunningGeneration | None]) -> Row:
         """Make the row of the first answer, with those of the others as its siblings."""
         first, *rest = (self.row(prompt, request, one, place) for place, one in enumerate(generations))
         first.siblings = rest
+        first.known_elsewhere = self._beginnings.elsewhere(prompt.beginning, self.facts.id)
         return first
 
     def row(
@@ -157,7 +169,7 @@ class LoadedModel:
             think_end=self._close_thought,
             scales=self.adapters.scales(request.lora),
             slot=request.slot,
-            stop_repetition=request.stop_repetition and not free and not request.constraint and max_tokens > 256,
+            stop_repetition=self._stop_repetition and not free and not request.constraint and max_tokens > 256,
         )
 
     def write_slot(self, path: Path, tokens: Any, layers: Layers) -> int:
@@ -218,7 +230,9 @@ class LoadedModel:
         self.runner.forget()
 
 
-def assemble(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, outbox: Outbox) -> LoadedModel:
+def assemble(
+    folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, outbox: Outbox, beginnings: Beginnings
+) -> LoadedModel:
     """Put a model and a tokenizer of mlx-lm together. On the engine thread."""
     adapters = Adapters(limits.adapters)
     adapters.lay_over(model)
@@ -232,11 +246,28 @@ def assemble(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, ou
         overlap=back_end() != "cpu",
         outbox=outbox,
         adapters=adapters,
+        room=Room(limits.max_memory),
+        controls=_controls(tokenizer),
     )
     prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length, longest_token(tokenizer))
     grammars = Grammars(tokenizer, facts.vocabulary, facts.end_tokens)
     detokenizer = detokenizers(tokenizer, markup.markers(), facts.vocabulary)
-    return LoadedModel(facts, prompts, runner, markup, detokenizer, grammars, adapters)
+    return LoadedModel(
+        facts,
+        prompts,
+        runner,
+        markup,
+        detokenizer,
+        grammars,
+        adapters,
+        beginnings,
+        stop_repetition=limits.stop_repetition,
+    )
+
+
+def _controls(tokenizer: Any) -> frozenset[int]:
+    """The control tokens, of which templates put some around each message."""
+    return frozenset(int(token) for token, added in tokenizer.added_tokens_decoder.items() if added.special)
 
 
 def _prefixes(facts: ModelFacts, limits: Limits) -> PrefixCache:

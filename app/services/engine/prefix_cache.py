@@ -3,7 +3,7 @@
 import copy
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,27 +12,61 @@ import numpy as np
 from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
 
 from app.services.engine.prefix_store import PrefixStore
-from app.services.engine.prefixes import Layers, covers, longest_shared, nearest, related
+from app.services.engine.prefixes import (
+    Known,
+    Layers,
+    Marks,
+    at_mark,
+    covers,
+    longest_shared,
+    mark,
+    nbytes,
+    nearest,
+    related,
+    shared,
+    usable,
+)
 from app.services.generation import CacheUse
 
 _MOST_ENTRIES = 256  # the search looks at every one
+_MOST_MARKS = 8  # of an entry: its first and its last ones
 _EVICTED_REMEMBERED = 64
 _WORTH_READING = 64  # tokens that the disk must know more than the memory
+_UNPROVEN = 600.0  # seconds that what nobody has come back to counts as older than it is
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Entry:
     tokens: Any  # int32 (length,)
     layers: Layers
-    nbytes: int
     trimmable: bool
+    marks: Marks
     used: float = field(default_factory=time.monotonic)
+
+    @property
+    def lengths(self) -> Collection[int]:
+        return self.marks
+
+    @property
+    def nbytes(self) -> int:
+        return nbytes(self.layers) + sum(nbytes(marked) for marked in self.marks.values())
+
+    def cut(self, length: int) -> Layers:
+        """Give a copy of the layers for the first tokens; copy on write: nothing is copied here."""
+        surplus = len(self.tokens) - length
+        if surplus and not self.trimmable:
+            return at_mark(self.layers, self.marks[length], surplus)
+        layers = copy.deepcopy(self.layers)
+        if surplus:
+            trim_prompt_cache(layers, surplus)
+        return layers
 
 
 class PrefixCache:
     """In memory up to `max_bytes`, least recently used goes first; behind it a store on disk, if there is one.
 
-    Lives on the engine thread.
+    What nobody has come back to goes before conversations: a title or another aside does not cost the conversation
+    that it is about. Lives on the engine thread.
     """
 
     def __init__(self, max_bytes: int, store: PrefixStore | None = None) -> None:
@@ -49,44 +83,66 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def take(self, tokens: Sequence[int]) -> tuple[Layers, int] | None:
-        """Give a copy of the layers for the longest known beginning, and its length. One token always stays over."""
+    def take(self, tokens: Sequence[int]) -> Known | None:
+        """Give a copy of the layers for the longest known beginning. One token always stays over."""
         wanted = np.asarray(tokens[:-1], dtype=np.int32)
         if not len(wanted):
             return None
-        self._read(wanted)
         length, entry = nearest(self._entries, wanted)
-        if entry is None:
+        if (read := self._read(wanted, length)) is not None:
+            length, entry = usable(read, shared(read.tokens, wanted)), read
+        if entry is None or not length:
             return None
         entry.used = time.monotonic()
-        layers = copy.deepcopy(entry.layers)  # copy on write: nothing is copied here
-        if length < len(entry.tokens):
-            trim_prompt_cache(layers, len(entry.tokens) - length)
-        return layers, length
+        marks = {place: marked for place, marked in entry.marks.items() if place <= length}
+        return Known(wanted[:length], entry.cut(length), marks)
 
-    def explain(self, tokens: Sequence[int], cached: int) -> CacheUse:
-        """Say why no more than so many of the tokens are known."""
-        if cached >= len(tokens) - 1:
+    def explain(self, tokens: Sequence[int], cached: int, *, known_elsewhere: bool = False) -> CacheUse:
+        """Say why no more than so many of the tokens are known; `known_elsewhere` is to another model."""
+        if len(tokens) and cached >= len(tokens) - 1:
             return CacheUse(cached, "whole")
         wanted = np.asarray(tokens, dtype=np.int32)
         gone = longest_shared(self._evicted, wanted)
         known = longest_shared((entry.tokens for entry in self._entries), wanted)
         if gone > max(known, cached):
             return CacheUse(cached, "evicted", gone)
+        if known_elsewhere:
+            return CacheUse(cached, "other_model")
         return CacheUse(cached, "first_diff", known) if known else CacheUse(cached, "not_stored")
 
-    def put(self, tokens: Sequence[int], layers: Layers) -> None:
-        """Keep the layers of these tokens; what they cover or what covers them is not kept twice."""
+    def put(self, tokens: Sequence[int], layers: Layers, marks: Marks | None = None, *, proven: bool = False) -> None:
+        """Keep the layers of these tokens, and the marks within; what they cover or what covers them is kept once.
+
+        `proven` is what will be asked for again as far as can be told: it goes later.
+        """
         kept = np.asarray(tokens, dtype=np.int32)
-        if not len(kept) or (self._add(kept, layers) is None):
+        if not len(kept):
             return
+        mx.eval([layer.state for layer in layers])  # a lazy copy would keep the whole batch alive
+        entry = _Entry(kept, layers, can_trim_prompt_cache(layers), dict(marks or {}))
+        if not proven:
+            entry.used -= _UNPROVEN
+        if self._covered(entry):
+            return
+        self._add(entry)
         if self._store is not None:
-            self._store.note(kept, layers, trimmable=can_trim_prompt_cache(layers))
+            self._store.note(kept, layers, entry.marks, trimmable=entry.trimmable)
+
+    def evict(self, wanted_bytes: int, keep: Sequence[int] = ()) -> int:
+        """Let go of entries for so many bytes, the one last that stands for the tokens to keep. Returns the bytes."""
+        _, spared = nearest(self._entries, np.asarray(keep, dtype=np.int32))
+        freed = 0
+        for entry in sorted(self._entries, key=lambda entry: (entry is spared, entry.used)):
+            if freed >= wanted_bytes:
+                break
+            freed += entry.nbytes
+            self._drop(entry)
+        return freed
 
     def whole(self, tokens: Sequence[int]) -> tuple[Any, Layers] | None:
         """Give copies of these tokens, as far as they are known, and of their layers."""
         found = self.take([*tokens, 0])  # which leaves the last one out
-        return found and (np.asarray(tokens[: found[1]], dtype=np.int32), found[0])
+        return None if found is None else (found.tokens, found.layers)
 
     def forget(self, tokens: Sequence[int]) -> None:
         """Forget a conversation, what came before these tokens of it and what came after; on disk too."""
@@ -105,38 +161,58 @@ class PrefixCache:
         if self._store is not None:
             self._store.close()
 
-    def _read(self, wanted: Any) -> None:
+    def _read(self, wanted: Any, known: int) -> _Entry | None:
         """Bring a prefix back from the disk, if the memory knows much less of it."""
-        if self._store is None or not len(self._store):
-            return
-        if self._store.longest(wanted) >= nearest(self._entries, wanted)[0] + _WORTH_READING:
-            found = self._store.load(wanted)
-            if found is not None:
-                self._add(*found)
-
-    def _add(self, tokens: Any, layers: Layers) -> _Entry | None:
-        nbytes = sum(layer.nbytes for layer in layers)
-        trimmable = can_trim_prompt_cache(layers)
-        if nbytes > self._max_bytes or (trimmable and self._covered(tokens)):
+        if self._store is None or self._store.longest(wanted) < known + _WORTH_READING:
             return None
-        mx.eval([layer.state for layer in layers])  # a lazy copy would keep the whole batch alive
-        entry = _Entry(tokens, layers, nbytes, trimmable)
-        self._entries = [one for one in self._entries if not (trimmable and covers(tokens, one.tokens))]
-        self._entries.append(entry)
-        self._evict()
+        found = self._store.load(wanted)
+        if found is None:
+            return None
+        entry = _Entry(found.tokens, found.layers, can_trim_prompt_cache(found.layers), dict(found.marks))
+        self._add(entry)
         return entry
 
-    def _covered(self, tokens: Any) -> bool:
-        for entry in self._entries:
-            if covers(entry.tokens, tokens):
-                entry.used = time.monotonic()
-                return True
-        return False
+    def _add(self, entry: _Entry) -> None:
+        self._absorb(entry)
+        if entry.nbytes > self._max_bytes:
+            return
+        self._entries.append(entry)
+        self._fit()
 
-    def _evict(self) -> None:
+    def _absorb(self, entry: _Entry) -> None:
+        """Put an entry in the place of those that it covers, with their marks."""
+        for old in [old for old in self._entries if covers(entry.tokens, old.tokens)]:
+            entry.used = max(entry.used, old.used, time.monotonic() if len(old.tokens) < len(entry.tokens) else 0.0)
+            if not entry.trimmable:
+                entry.marks = {len(old.tokens): mark(old.layers)} | old.marks | entry.marks
+            self._entries.remove(old)
+        entry.marks = _fewest(entry)
+
+    def _covered(self, entry: _Entry) -> bool:
+        """Whether what there is stands for all of an entry; what it did not stand for, it takes over."""
+        old = next((old for old in self._entries if covers(old.tokens, entry.tokens)), None)
+        if old is None:
+            return False
+        old.used = time.monotonic()
+        if not old.trimmable:
+            old.marks = {len(entry.tokens): mark(entry.layers)} | entry.marks | old.marks
+            old.marks = _fewest(old)
+            self._fit()
+        return True
+
+    def _fit(self) -> None:
         held = self.nbytes
         self._entries.sort(key=lambda entry: entry.used)
         while self._entries and (held > self._max_bytes or len(self._entries) > _MOST_ENTRIES):
-            oldest = self._entries.pop(0)
-            self._evicted.append(oldest.tokens)
-            held -= oldest.nbytes
+            held -= self._entries[0].nbytes
+            self._drop(self._entries[0])
+
+    def _drop(self, entry: _Entry) -> None:
+        self._entries = [one for one in self._entries if one is not entry]
+        self._evicted.append(entry.tokens)
+
+
+def _fewest(entry: _Entry) -> Marks:
+    """Leave of the marks the first and the last ones; the whole length needs none."""
+    places = sorted(place for place in entry.marks if place < len(entry.tokens))
+    return {place: entry.marks[place] for place in {*places[:1], *places[1 - _MOST_MARKS :]}}

@@ -9,7 +9,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,11 +19,11 @@ import numpy as np
 import structlog
 from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
-from app.services.engine.prefixes import Layers, covers, nearest, related
+from app.services.engine.prefixes import Known, Layers, Marks, covers, cuts, nearest, related, usable
 
 log = structlog.get_logger()
 
-_VERSION = "1"
+_VERSION = "2"
 _SETTLE_SECONDS = 2.0  # a prompt that has grown by then is written once, not twice
 _FEWEST_TOKENS = 64  # fewer are computed faster than they are read
 _LARGEST_HEADER = 100_000_000  # bytes
@@ -33,6 +33,7 @@ _LARGEST_HEADER = 100_000_000  # bytes
 class _Stored:
     tokens: Any  # int32 (length,)
     trimmable: bool
+    lengths: Collection[int]  # of the marks
     path: Path
 
 
@@ -41,7 +42,12 @@ class _Pending:
     tokens: Any
     trimmable: bool
     layers: Layers
+    marks: Marks
     since: float
+
+    @property
+    def lengths(self) -> Collection[int]:
+        return self.marks
 
 
 class PrefixStore:
@@ -71,8 +77,8 @@ class PrefixStore:
         """How many of the wanted tokens (length,) a file stands for."""
         return nearest(self._stored, wanted)[0]
 
-    def load(self, wanted: Any) -> tuple[Any, Layers] | None:
-        """Read the nearest prefix: its tokens and its layers. None if its file turns out torn."""
+    def load(self, wanted: Any) -> Known | None:
+        """Read the nearest prefix. None if its file turns out torn."""
         _, stored = nearest(self._stored, wanted)
         if stored is None:
             return None
@@ -80,22 +86,21 @@ class PrefixStore:
             content = stored.path.read_bytes()
             if _checksum(content) != stored.path.stem:
                 raise ValueError("the checksum is wrong")
-            layers = load_prompt_cache(str(stored.path))
-            mx.eval([layer.state for layer in layers])
+            layers, marks = _unpacked(load_prompt_cache(str(stored.path)), sorted(stored.lengths))
             os.utime(stored.path)
         except Exception as error:  # whatever is wrong with it, the prompt can be computed
             log.warning("prefix file thrown away", reason=str(error)[:200])
             self._forget(stored)
             return None
-        return stored.tokens, layers
+        return Known(stored.tokens, layers, marks)
 
-    def note(self, tokens: Any, layers: Layers, *, trimmable: bool) -> None:
+    def note(self, tokens: Any, layers: Layers, marks: Marks, *, trimmable: bool) -> None:
         """Have the layers of these tokens written, once nothing longer has come for a moment."""
         if len(tokens) < _FEWEST_TOKENS:
             return
         with self._wake:
-            self._pending = [one for one in self._pending if not (trimmable and covers(tokens, one.tokens))]
-            self._pending.append(_Pending(tokens, trimmable, layers, time.monotonic()))
+            pending = _Pending(tokens, trimmable, layers, dict(marks), time.monotonic())
+            self._pending = [*(one for one in self._pending if not _stands_for(pending, one.tokens)), pending]
             self._wake.notify()
 
     def forget(self, tokens: Any) -> None:
@@ -117,7 +122,8 @@ class PrefixStore:
             try:
                 metadata = _metadata(path)
                 tokens = np.frombuffer(base64.b64decode(metadata["0.tokens"]), dtype=np.int32)
-                yield _Stored(tokens, metadata["0.trimmable"] == "yes", path)
+                lengths = [int(length) for length in metadata["0.marks"].split()]
+                yield _Stored(tokens, metadata["0.trimmable"] == "yes", lengths, path)
             except (OSError, ValueError, KeyError, struct.error) as error:
                 log.warning("prefix file thrown away", reason=str(error)[:200])
                 _remove(path)
@@ -144,24 +150,25 @@ class PrefixStore:
                 self._wake.wait(left)
 
     def _write(self, pending: _Pending) -> None:
-        if any(covers(stored.tokens, pending.tokens) for stored in self._stored if stored.trimmable):
+        if any(_stands_for(stored, pending.tokens) for stored in self._stored):
             return
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         unfinished = self._folder / f".{os.getpid()}.safetensors"
         facts = {
             "tokens": base64.b64encode(pending.tokens.tobytes()).decode(),
             "trimmable": "yes" if pending.trimmable else "no",
+            "marks": " ".join(str(length) for length in sorted(pending.marks)),
         }
         try:
-            save_prompt_cache(str(unfinished), pending.layers, facts)
+            save_prompt_cache(str(unfinished), _packed(pending.layers, pending.marks), facts)
             unfinished.chmod(0o600)
             path = self._folder / f"{_synced_checksum(unfinished)}.safetensors"
             unfinished.rename(path)
         finally:
             _remove(unfinished)
         with self._wake:
-            superseded = [one for one in self._stored if pending.trimmable and covers(pending.tokens, one.tokens)]
-            self._stored = [*self._stored, _Stored(pending.tokens, pending.trimmable, path)]
+            superseded = [one for one in self._stored if _stands_for(pending, one.tokens)]
+            self._stored = [*self._stored, _Stored(pending.tokens, pending.trimmable, list(pending.marks), path)]
         for one in superseded:
             self._forget(one)
         self._evict()
@@ -181,6 +188,25 @@ class PrefixStore:
         with self._wake:
             self._stored = [one for one in self._stored if one is not stored]
         _remove(stored.path)
+
+
+def _stands_for(prefix: _Stored | _Pending, tokens: Any) -> bool:
+    """Whether a prefix can be cut to these tokens."""
+    return covers(prefix.tokens, tokens) and usable(prefix, len(tokens)) == len(tokens)
+
+
+def _packed(layers: Layers, marks: Marks) -> Layers:
+    """Put the layers of the marks behind those of the whole, the shortest first."""
+    return [*layers, *(layer for length in sorted(marks) for layer in marks[length])]
+
+
+def _unpacked(packed: Layers, lengths: Sequence[int]) -> tuple[Layers, Marks]:
+    """Undo that."""
+    mx.eval([layer.state for layer in packed])
+    each = sum(not cuts(layer) for layer in packed) // (len(lengths) + 1)
+    depth = len(packed) - each * len(lengths)
+    layers, rest = packed[:depth], iter(packed[depth:])
+    return layers, {length: [next(rest) for _ in range(each)] for length in lengths}
 
 
 def fingerprint(folder: Path, template: str, precision: str) -> str:

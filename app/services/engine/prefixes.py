@@ -1,16 +1,40 @@
 """Common beginnings of token sequences, and which of many is the nearest."""
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models.cache import CacheList, RotatingKVCache
+
 Layers = list[Any]  # one mlx-lm cache a layer, of a single row
+Marks = dict[int, Layers]  # number of tokens to what the layers held then that cannot be cut to it later
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Tokens, int32 (length,), and the layers that hold them, with the marks within."""
+
+    tokens: Any
+    layers: Layers
+    marks: Marks
+
+
+_APART = 32  # tokens between two marks: fewer are soon computed
+_LAST = 3  # marks of a prompt, besides its first
 
 
 class Prefix(Protocol):
-    """Tokens, int32 (length,), whose caches are kept, and whether these can be cut to fewer tokens."""
+    """Tokens, int32 (length,), whose caches are kept; whether these can be cut to any length, or else to which ones."""
 
     tokens: Any
     trimmable: bool
+
+    @property
+    def lengths(self) -> Collection[int]:
+        """Lengths to which a cache can be cut that is not trimmable."""
 
 
 P = TypeVar("P", bound=Prefix)
@@ -41,8 +65,14 @@ def nearest(prefixes: Iterable[P], wanted: Any) -> tuple[int, P | None]:
 
 
 def _usable(prefix: Prefix, wanted: Any) -> int:
-    length = shared(prefix.tokens, wanted)
-    return length if prefix.trimmable or length == len(prefix.tokens) else 0
+    return usable(prefix, shared(prefix.tokens, wanted))
+
+
+def usable(prefix: Prefix, length: int) -> int:
+    """How many of the first `length` tokens the prefix's cache can stand for."""
+    if prefix.trimmable or length == len(prefix.tokens):
+        return length
+    return max((mark for mark in prefix.lengths if mark <= length), default=0)
 
 
 def related(one: Any, other: Any) -> bool:
@@ -54,3 +84,62 @@ def related(one: Any, other: Any) -> bool:
 def longest_shared(sequences: Iterable[Any], wanted: Any) -> int:
     """Length of the longest beginning that any of the sequences has in common with the wanted one."""
     return max((shared(tokens, wanted) for tokens in sequences), default=0)
+
+
+def leaves(layers: Iterable[Any]) -> Iterator[Any]:
+    """Give the caches of layers, those of compound layers one by one."""
+    for layer in layers:
+        if isinstance(layer, CacheList):
+            yield from leaves(layer.caches)
+        else:
+            yield layer
+
+
+def cuts(layer: Any) -> bool:
+    """Whether a layer's cache can be cut to fewer tokens however many it holds: a sliding window forgets."""
+    return bool(layer.is_trimmable()) and not any(isinstance(leaf, RotatingKVCache) for leaf in leaves([layer]))
+
+
+def mark(layers: Layers) -> Layers:
+    """Copy what could not be cut back to this length later; arrays are copied when somebody writes to them."""
+    return [_compact(copy.deepcopy(layer)) for layer in layers if not cuts(layer)]
+
+
+def at_mark(layers: Layers, marked: Layers, surplus: int) -> Layers:
+    """Give layers as they were `surplus` tokens before, with the help of what was marked then."""
+    left = iter(copy.deepcopy(marked))
+    then = [copy.deepcopy(layer) if cuts(layer) else next(left) for layer in layers]
+    for layer in then:
+        if cuts(layer):
+            layer.trim(surplus)
+    return then
+
+
+def nbytes(layers: Iterable[Any]) -> int:
+    """Bytes of some layers."""
+    return sum(layer.nbytes for layer in layers)
+
+
+def boundaries(tokens: list[int], done: int, controls: frozenset[int]) -> list[int]:
+    """Where the messages of a prompt end, the first time and the last few times, in ascending order.
+
+    Chat templates put control tokens around each message. A conversation that goes on, or whose last message is
+    written anew, shares all up to one of them.
+    """
+    found: list[int] = []
+    places = np.flatnonzero(np.isin(tokens, list(controls)))
+    for place in (int(one) for one in places[::-1]):
+        if place - done >= _APART and (not found or found[-1] - place >= _APART):
+            found.append(place)
+    return sorted({*found[:_LAST], *found[-1:]})
+
+
+def _compact(layer: Any) -> Any:
+    """Drop what a sliding window holds beyond its size after a long slice."""
+    for leaf in leaves([layer]):
+        if isinstance(leaf, RotatingKVCache) and leaf.keys is not None:
+            keys, values, offset, keep, size, index = leaf.state
+            if not keep and index == keys.shape[2] > size:
+                keys, values = (mx.contiguous(array[..., -size:, :]) for array in (keys, values))
+                leaf.state = (keys, values, offset, keep, size, size)
+    return layer

@@ -33,6 +33,7 @@ class Prompt:
     text: str
     tokens: list[int]
     thinking: bool
+    beginning: int = 0  # the same for prompts of one conversation
     matcher: Any = None  # llguidance's LLMatcher
     machine: Any = None  # mlx-lm's TextStateMachine
 
@@ -66,7 +67,7 @@ class PromptBuilder:
             raise InvalidRequest("The chat template made an empty prompt of these messages", param="messages")
         texts = [part for part in parts if isinstance(part, str)]
         text = "".join(texts) if len(texts) == len(parts) else self.detokenize(tokens)
-        return Prompt(text, tokens, thinking=self._ends_thinking(text, request))
+        return Prompt(text, tokens, thinking=self._ends_thinking(text, request), beginning=_beginning(request))
 
     def count(self, request: GenerationRequest) -> int:
         """Count the tokens of a prompt, whether or not it fits."""
@@ -158,6 +159,14 @@ class PromptBuilder:
             last = request.messages[-1]
             return bool(last.reasoning) and not last.content
         return text.rstrip().endswith(self._think_start)
+
+
+def _beginning(request: GenerationRequest) -> int:
+    """Number a conversation by its system prompt and first question, a raw prompt by its first words."""
+    if request.prompt is not None:
+        return hash(tuple(part if isinstance(part, int) else part[:256] for part in request.prompt[:64]))
+    asked = next((place for place, message in enumerate(request.messages) if message.role == "user"), 0)
+    return hash(tuple((message.role, message.content) for message in request.messages[: asked + 1]))
 
 
 def _infill_marks(added: Iterable[Any]) -> tuple[str, str, str] | None:

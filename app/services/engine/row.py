@@ -1,13 +1,12 @@
 """One answer in the making."""
 
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from app.services.engine.adapters import Scales
 from app.services.engine.grammar import Bound
-from app.services.engine.prefixes import Layers
+from app.services.engine.prefixes import Layers, Marks
 from app.services.engine.running import RunningGeneration
 from app.services.engine.sampling import Choice
 from app.services.engine.scores import Score, spelled
@@ -76,6 +75,7 @@ class Row:
         self.generation = generation
         self.prompt = prompt
         self.slot = slot  # the place of the batch that it would like
+        self.given = prompt  # what is computed before the first draw: the prompt, and an answer that was interrupted
         self.max_tokens = max_tokens
         self.choice = choice
         self.scales = scales  # of adapters
@@ -83,15 +83,21 @@ class Row:
         self.layers: Layers | None = None
         self.cached = 0  # tokens of the prompt that came from the prefix cache
         self.cache_use = CacheUse(0, "not_stored")
-        self.done = 0  # tokens of the prompt that are in the layers
+        self.marks: Marks = {}  # of what is given
+        self.boundaries: list[int] = []  # where the next marks are made, in ascending order
+        self.done = 0  # tokens of what is given that are in the layers
         self.answer: list[int] = []  # tokens drawn and read, the end token too
         self.drawn = 0  # tokens of the answer that are drawn
-        self.fed = 0  # tokens of the answer that are in the layers
+        self.fed = 0  # tokens of the answer that are in the layers beyond what is given
+        self.reserved = 0  # tokens that memory is set aside for
+        self.passed = 0  # times that others were let in before
+        self.failures = 0  # steps that found no memory
         self.finished: FinishReason | None = None
         self.siblings: list[Row] = []  # other answers to the same prompt, which share its computation
         self.bound = bound
         self.logprobs = logprobs  # how many alternatives are told with each token; None is no log-probabilities
-        self.forced: deque[int] = deque()  # tokens that are said next, whatever is drawn
+        self.forced: dict[int, int] = {}  # tokens that are said whatever is drawn, by their place in the answer
+        self.known_elsewhere = False  # to another model, which answered this conversation last
         self._room = room  # tokens that the context has left for the answer
         self._unsaid: list[TokenLogprob] = []  # of tokens whose text is held back
         self._thinking_budget = thinking_budget
@@ -104,8 +110,13 @@ class Row:
 
     @property
     def left(self) -> int:
-        """Tokens of the prompt that are still to be computed."""
-        return len(self.prompt) - self.done
+        """Tokens of what is given that are still to be computed."""
+        return len(self.given) - self.done
+
+    @property
+    def said(self) -> int:
+        """Tokens of the answer that are in the layers, or are given."""
+        return len(self.given) - len(self.prompt) + self.fed
 
     @property
     def length(self) -> int:
@@ -118,10 +129,20 @@ class Row:
         assert layers is not None
         return layers
 
+    def interrupt(self) -> None:
+        """Lose the cache, in whatever state it is; the answer goes on once all of it has been computed again."""
+        if self.bound is not None:
+            self.bound.catch_up(self.answer)
+        self.given = self.prompt + self.answer
+        self.layers, self.marks, self.boundaries = None, {}, []
+        self.done = self.fed = 0
+        self.drawn = len(self.answer)
+
     def share(self) -> list["Row"]:
         """Bring the siblings to where this row's prompt is. Returns all of them, this one first."""
         for sibling in self.siblings:
             sibling.done = sibling.cached = self.done
+            sibling.marks, sibling.reserved = dict(self.marks), self.reserved
             sibling.cache_use = CacheUse(sibling.cached, "whole")
             sibling.clock.prefill_began = self.clock.prefill_began
         return [self, *self.siblings]
@@ -139,6 +160,7 @@ class Row:
                 self.cached,
                 self.cache_use,
             )
+            first.marks, first.boundaries, first.reserved = self.marks, self.boundaries, self.reserved
             first.clock.prefill_began = self.clock.prefill_began
         first.siblings = rest
         return first
@@ -149,7 +171,7 @@ class Row:
         return Progress(self.done, len(self.prompt), self.cached, elapsed)
 
     def note_step(self, *, fresh: bool) -> None:
-        """Note that a token was fed, the last of the prompt if `fresh`, and the next one drawn."""
+        """Note that a token was fed, the last that was given if `fresh`, and the next one drawn."""
         if fresh:
             self.done += 1
         else:
@@ -177,8 +199,8 @@ class Row:
 
     def close_reasoning(self) -> None:
         """Have the model end its reasoning now."""
-        if self._speech.thinking and not self.forced:
-            self.forced.extend(self._think_end)
+        if self._speech.thinking and max(self.forced, default=-1) < len(self.answer):
+            self.forced |= {self.drawn + place: token for place, token in enumerate(self._think_end)}
 
     def _mind_reasoning(self) -> None:
         if not self._speech.thinking:
@@ -201,7 +223,7 @@ class Row:
         """End the answer: what was held back, then the end itself."""
         rest = self._speech.feed(self._detokenizer.finish()) + self._speech.finish()
         events = list(self._events(rest))
-        reason: FinishReason = "length" if cause in ("max_tokens", "context", "repetition") else "stop"
+        reason: FinishReason = "length" if cause in ("max_tokens", "context", "repetition", "memory") else "stop"
         self.finished = "tool_calls" if self._speech.called and reason == "stop" else reason
         told = () if cause == "stop_string" else tuple(self._unsaid)
         return [*events, Finished(self.finished, self._speech.stopped, self.timings(), cause, self.cache_use, told)]
@@ -247,4 +269,4 @@ def repeats(answer: Sequence[int]) -> bool:
 
 def kept_tokens(row: Row) -> list[int]:
     """Give the tokens that the row's layers hold."""
-    return row.prompt[: row.done] + row.answer[: row.fed]
+    return row.given[: row.done] + row.answer[row.said - row.fed : row.said]

@@ -1,29 +1,37 @@
 """One loaded model at work: rows wait, have their prompt computed, are decoded together, and end."""
 
+import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import mlx.core as mx
+import structlog
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.adapters import Adapters
+from app.services.engine.admission import Admission
 from app.services.engine.batch import Batch, merge
 from app.services.engine.batches import Batches
 from app.services.engine.embedding import Body, Embedding, body_of
+from app.services.engine.footprint import measure
 from app.services.engine.loading import memory, weights
 from app.services.engine.meter import Meter
 from app.services.engine.pace import Pace
 from app.services.engine.prefix_cache import PrefixCache
-from app.services.engine.prefixes import Layers
+from app.services.engine.prefixes import Layers, boundaries, cuts, mark
+from app.services.engine.room import Room, out_of_memory
 from app.services.engine.row import Row, kept_tokens
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.engine.slots import Slots
-from app.services.errors import AppError, InvalidRequest
+from app.services.engine.waiting import Waiting
+from app.services.errors import AppError, InvalidRequest, Unavailable
 from app.services.facts import SlotFacts
 from app.services.generation import Event
+
+log = structlog.get_logger()
 
 _SLICE_BESIDE_DECODING = 0.12  # seconds of prompt between two tokens of the others
 _SLICE_ALONE = 0.5  # seconds after which a hang-up is noticed and progress told
@@ -43,6 +51,8 @@ class Runner:
         overlap: bool,
         outbox: Outbox,
         adapters: Adapters | None = None,
+        room: Room | None = None,
+        controls: frozenset[int] = frozenset(),
     ) -> None:
         self.retired = False  # takes no more requests; goes when its rows are done
         self.alone = True  # no other model is at work
@@ -56,11 +66,14 @@ class Runner:
         self._pace = Pace()
         self._prefixes = prefixes
         self._slots = Slots(max_rows)
-        self._sizes = {"weight_bytes": weight_bytes(model), "token_bytes": token_bytes(model)}
+        self.admission = Admission(measure(model), room, prefixes)
+        self._controls = controls  # tokens that templates put around messages
+        self._marks = not all(cuts(layer) for layer in make_prompt_cache(model))
+        self._weight_bytes = weight_bytes(model)
         self._make_batch = partial(Batch, model, vocabulary, overlap=overlap, adapters=self._adapters)
-        self._batch = Batches(self._make_batch, **self._sizes)
+        self._batch = self._batches()
         self._live: set[Row] = set()  # every row whose reader still waits for its end
-        self._waiting: deque[Row] = deque()
+        self._waiting = Waiting()
         self._prompts: deque[Row] = deque()  # whose prompts are being computed, a slice each in turn
         self._embeddings: deque[Embedding] = deque()
         self._body: Body | None = None  # known once something was embedded
@@ -83,7 +96,7 @@ class Runner:
     def submit(self, row: Row) -> None:
         """Queue a request."""
         self._live |= {row, *row.siblings}
-        self._waiting.append(row)
+        self._waiting.put(row)
 
     def embed(self, embedding: Embedding) -> None:
         """Queue texts that become vectors."""
@@ -92,11 +105,9 @@ class Runner:
     def cancel(self, generation: RunningGeneration) -> None:
         """Drop the row of a reader that has gone; what was computed is kept for the next request."""
         self._embeddings = deque(one for one in self._embeddings if one.generation is not generation)
-        for queue in (self._waiting, self._prompts):
-            for place, row in enumerate(queue):
-                if generation in (one.generation for one in (row, *row.siblings)):
-                    self._drop(queue, place, generation)
-                    break
+        for row in [*self._waiting, *self._prompts]:
+            if generation in (one.generation for one in (row, *row.siblings)):
+                self._drop(row, generation)
         gone = [row for row in self._batch.rows if row.generation is generation]
         for row in gone:
             self.meter.answer(row.timings())
@@ -148,14 +159,18 @@ class Runner:
         self._prefixes.close()
         self._model = self._body = None
         self._make_batch = partial(Batch, None, self._vocabulary, overlap=False)
-        self._batch = Batches(self._make_batch, **self._sizes)
+        self._batch = self._batches()
 
-    def _drop(self, queue: deque[Row], place: int, generation: RunningGeneration) -> None:
-        row = queue[place]
-        if left := row.without(generation):
-            queue[place] = left
+    def _drop(self, row: Row, generation: RunningGeneration) -> None:
+        left = row.without(generation)
+        if row in self._waiting:
+            self._waiting.replace(row, left)
+            return
+        place = self._prompts.index(row)
+        del self._prompts[place]
+        if left:
+            self._prompts.insert(place, left)
         else:
-            del queue[place]
             self._keep(row)
 
     def fail(self, error: AppError) -> None:
@@ -165,15 +180,15 @@ class Runner:
         self._waiting.clear()
         self._prompts.clear()
         self._embeddings.clear()
-        self._batch = Batches(self._make_batch, **self._sizes)
+        self._batch = self._batches()
         for generation in readers:
             self._outbox.put(generation, [error])
 
     def step(self) -> None:
         """One token for every row that is decoding, then a slice of prompts and one of what is embedded."""
         self._decode()
-        while self._waiting and self._places() > len(self._waiting[0].siblings):
-            self._admit(self._waiting.popleft())
+        if self._waiting and self._places() > 0:
+            self._let_in()
         if self._prompts:
             self._compute_prompts()
         if self._embeddings:
@@ -186,18 +201,48 @@ class Runner:
     def _running(self) -> list[Row]:
         return [*self._batch.rows, *(one for row in self._prompts for one in (row, *row.siblings))]
 
+    def _batches(self) -> Batches:
+        admission = self.admission
+        sizes = {"weight_bytes": self._weight_bytes, "token_bytes": admission.footprint.token}
+        return Batches(self._make_batch, **sizes, free=admission.free)
+
     def _decode(self) -> None:
+        drawn, lost = self._batch.step()
         ended, following = [], 0
-        drawn = self._batch.step()
         for row, token, score in drawn:
             following += bool(row.answer)
             self._tell(row, row.take(token, score))
             if len(row.answer) == 1:
                 self.meter.prompt(row.timings())
+            if not row.finished and row.length >= row.reserved and not self.admission.grow(row, self._running()):
+                self._tell(row, row.finish("memory"))
             if row.finished:
                 ended.append(row)
         self._count_step(len(drawn), following)
         self._end(ended)
+        if lost:
+            self._again(lost)
+
+    def _again(self, rows: Sequence[Row]) -> None:
+        """Have rows for which memory ran out computed once more, each by itself; for whom it does again, that ends it.
+
+        What they held is in an unknown state, so it is computed from their tokens.
+        """
+        log.warning("memory ran out", rows=len(rows), tokens=sum(row.length for row in rows))
+        for row in rows:
+            row.failures += 1
+            row.interrupt()
+        self._prefixes.evict(sys.maxsize)
+        mx.clear_cache()
+        self._waiting.put_back(row for row in rows if row.failures == 1)
+        for row in rows:
+            if row.failures > 1:
+                self._fail(row, Unavailable("There was not enough memory for this answer", code="out_of_memory"))
+
+    def _fail(self, row: Row, error: AppError) -> None:
+        for one in (row, *row.siblings):
+            self._live.discard(one)
+            self._outbox.put(one.generation, [error])
 
     def _count_step(self, rows: int, following: int) -> None:
         now = time.perf_counter()
@@ -218,17 +263,33 @@ class Runner:
             for row in rows:
                 self._keep(row)
 
+    def _let_in(self) -> None:
+        """Give places to those who wait, as far as there are any and memory for them."""
+        while row := self._waiting.take(running := self._running(), partial(self._fits, running)):
+            self._admit(row)
+        if self._waiting and not running:  # nothing will end that could make room
+            first = next(iter(self._waiting))
+            self._waiting.replace(first, None)
+            self._fail(first, self.admission.refusal(first))
+
+    def _fits(self, running: Sequence[Row], row: Row) -> bool:
+        return self._places() > len(row.siblings) and self.admission.lets_in(row, running)
+
     def _admit(self, row: Row) -> None:
-        known_as = self._adapters.keys(row.prompt, row.scales) or []
-        if found := self._prefixes.take(known_as):
-            row.layers, row.done = found
-            row.cached = row.done
+        known_as = self._adapters.keys(row.given, row.scales) or []
+        known = self._prefixes.take(known_as)
+        if known:
+            row.layers, row.done, row.marks = known.layers, len(known.tokens), known.marks
         else:
             row.layers = make_prompt_cache(self._model)
-        row.cache_use = self._prefixes.explain(known_as, row.cached)
-        self.meter.looked_up(row.cache_use)
-        row.clock.begin_prefill()
-        self._tell(row, [row.progress()])
+        if self._marks:
+            row.boundaries = boundaries(row.given, row.done, self._controls)
+        if not row.answer:
+            row.cached = row.done
+            row.cache_use = self._prefixes.explain(known_as, row.done, known_elsewhere=row.known_elsewhere)
+            self.meter.looked_up(row.cache_use)
+            row.clock.begin_prefill()
+            self._tell(row, [row.progress()])
         self._prompts.append(row)
         self._slots.seat(self._running())
 
@@ -236,10 +297,13 @@ class Runner:
         """Give the prompts slices in turn until the time for it is over; those that are done join the batch."""
         budget = self._budget()
         while self._prompts and budget > 0:
-            if together := self._short_prompts(budget):
-                budget -= self._compute_together(together)
-            else:
-                budget -= self._compute_slice(self._prompts.popleft(), budget)
+            rows = self._short_prompts(budget) or [self._prompts.popleft()]
+            try:
+                budget -= self._compute_together(rows) if len(rows) > 1 else self._compute_slice(rows[0], budget)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                self._again(rows)
 
     def _budget(self) -> int:
         """Tokens of a slice; prompts and embeddings share the time."""
@@ -274,6 +338,8 @@ class Runner:
                 longest > _SHORT
                 or row.max_tokens == 0
                 or row.siblings
+                or row.boundaries
+                or row.failures
                 or longest * (len(together) + 1) > max(budget, _SHORT)
             ):
                 break
@@ -291,7 +357,7 @@ class Runner:
         layers = merge([row.give_layers() for row in rows])
         if longest:
             padding = [longest - length for length in lengths]
-            tokens = [row.prompt[row.done : -1] + [0] * pad for row, pad in zip(rows, padding, strict=True)]
+            tokens = [row.given[row.done : -1] + [0] * pad for row, pad in zip(rows, padding, strict=True)]
             self._adapters.use([row.scales for row in rows])
             with self._pace.measured(longest * len(rows)):
                 forward_padded(self._model, layers, tokens, lengths, padding)
@@ -303,13 +369,15 @@ class Runner:
     def _compute_slice(self, row: Row, budget: int) -> int:
         """Compute a part of one prompt. Returns the tokens that this took."""
         last = 0 if row.max_tokens == 0 else 1  # the token that joins the batch, to draw the first of the answer
-        size = min(row.left - last, budget)
+        size = min(row.left - last, budget, *(place - row.done for place in row.boundaries[:1]))
         if size:
             self._adapters.use([row.scales])
             with self._pace.measured(size):
-                forward(self._model, row.layers or [], row.prompt[row.done : row.done + size])
+                forward(self._model, row.layers or [], row.given[row.done : row.done + size])
             row.done += size
-            self._tell(row, [row.progress()])
+            self._mark(row)
+            if not row.answer:
+                self._tell(row, [row.progress()])
         if row.left > last:
             self._prompts.append(row)
         elif last:
@@ -321,6 +389,12 @@ class Runner:
             self._keep(row)
         return size + 1
 
+    def _mark(self, row: Row) -> None:
+        """Keep what a later prompt could not get back from the whole, where a message ends."""
+        if row.boundaries and row.done == row.boundaries[0] and row.layers is not None:
+            row.marks[row.boundaries.pop(0)] = marked = mark(row.layers)
+            mx.eval([layer.state for layer in marked])
+
     def _join(self, row: Row) -> None:
         rows = row.share()
         merged = merge([row.give_layers()] * len(rows)) if len(rows) > 1 else None
@@ -329,21 +403,14 @@ class Runner:
     def _keep(self, row: Row) -> None:
         known_as = self._adapters.keys(kept_tokens(row), row.scales)
         if row.layers is not None and row.done and known_as:
-            self._prefixes.put(known_as, row.give_layers())
+            known = row.cached >= _SHORT or (row.generation is not None and row.generation.caller.conversing)
+            self._prefixes.put(known_as, row.give_layers(), row.marks, proven=known)
             self.meter.cache_bytes = self._prefixes.nbytes
 
 
 def weight_bytes(model: Any) -> int:
     """Bytes of a model's weights."""
     return sum(array.nbytes for array in weights(model).values())
-
-
-def token_bytes(model: Any) -> int:
-    """Bytes that a token of a row takes in its cache; a state that does not grow counts for nothing."""
-    layers = make_prompt_cache(model)
-    forward(model, layers, [0])
-    kept = [layer for layer in layers if getattr(layer, "keys", None) is not None]
-    return sum(layer.nbytes // layer.keys.shape[2] for layer in kept)
 
 
 def forward(model: Any, layers: Layers, tokens: list[int]) -> None:

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
+from app.services.caller import caller
 from app.services.errors import AppError
 from app.services.generation import Event, Last
 
@@ -38,6 +39,7 @@ class RunningGeneration:
         cancel: Callable[["RunningGeneration"], None],
         close_reasoning: Callable[["RunningGeneration"], None] = lambda _: None,
     ) -> None:
+        self.caller = caller.get()
         self._cancel = cancel
         self._close_reasoning = close_reasoning
         self._loop = asyncio.get_running_loop()

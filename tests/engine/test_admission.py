@@ -1,0 +1,216 @@
+"""Memory: what a row takes, who is let in, who waits, who is refused, and what happens when an allocation fails."""
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from mlx_lm.models.cache import make_prompt_cache
+
+from app.services.engine.footprint import measure
+from app.services.engine.prefix_cache import PrefixCache
+from app.services.engine.prefixes import nbytes
+from app.services.engine.room import Room, out_of_memory
+from app.services.engine.row import Row
+from app.services.engine.runner import Runner, forward
+from app.services.engine.sampling import Choice
+from app.services.errors import AppError, InvalidRequest, Unavailable
+from tests.engine.workshop import EVERY, Workshop, finish, prompts, random_model
+
+
+@pytest.fixture(scope="module")
+def workshop(tiny: Path) -> Workshop:
+    return Workshop("llama", tiny)
+
+
+class Small(Room):
+    """So many bytes for a runner, of which it uses what its rows and its kept prompts hold."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+        self.runner: Runner | None = None
+
+    def free(self) -> int:
+        if self.runner is None:
+            return self.size
+        batches = [nbytes(batch._layers) for batch in self.runner._batch._batches]
+        prompts = [nbytes(row.layers or []) for row in self.runner._prompts]
+        return self.size - sum(batches) - sum(prompts) - self.runner._prefixes.nbytes
+
+
+def small(workshop: Workshop, size: int, **more: Any) -> Runner:
+    room = Small(size)
+    runner = workshop.runner(room=room, **more)
+    room.runner = runner
+    runner.admission.settle()
+    return runner
+
+
+def told(runner: Runner) -> dict[Row, list[AppError]]:
+    """The errors that rows are told from now on."""
+    errors: dict[Row, list[AppError]] = {}
+    fail = runner._fail
+
+    def note(row: Row, error: AppError) -> None:
+        for one in (row, *row.siblings):
+            errors.setdefault(one, []).append(error)
+        fail(row, error)
+
+    runner._fail = note  # type: ignore[method-assign]
+    return errors
+
+
+@pytest.mark.parametrize("architecture", list(EVERY))
+def test_the_footprint_is_what_rows_take(architecture: str) -> None:
+    model = random_model(architecture)
+    footprint = measure(model)
+    for tokens in (1, 15, 16, 17, 255, 256, 257, 700):
+        layers = make_prompt_cache(model)
+        forward(model, layers, [5] * tokens)
+        forward(model, layers, [6])  # a step of decoding: windows shrink to their size
+        slack = 2 * 256 * footprint.token
+        assert nbytes(layers) <= footprint.bytes(tokens + 1) <= nbytes(layers) + slack
+
+
+def test_rows_wait_until_there_is_memory_and_all_are_answered(workshop: Workshop) -> None:
+    given = [(prompt, Choice(), 8) for prompt in prompts(7)]
+    one = measure(workshop.model).bytes(100)
+    runner = small(workshop, 6 * one)
+    rows = [workshop.row(*asked) for asked in given]
+    errors, most = told(runner), 0
+    for row in rows:
+        runner.submit(row)
+    while runner.busy:
+        runner.step()
+        most = max(most, len(runner._running()))
+    assert not errors
+    assert 1 < most < 7
+    assert [row.answer for row in rows] == [workshop.alone(*asked) for asked in given]
+
+
+def test_kept_prompts_make_room_before_anybody_waits(workshop: Workshop) -> None:
+    one = measure(workshop.model).bytes(100)
+    runner = small(workshop, 3 * one, cache_bytes=2**30)
+    for prompt in prompts(6):
+        finish(runner, [workshop.row(prompt, Choice(), 4)])
+    assert runner._prefixes.nbytes > 0
+    before = len(runner._prefixes)
+    wide = workshop.row([9] * 400, Choice(), 4)
+    assert runner.admission.footprint.bytes(404) > runner.admission.free()
+    finish(runner, [wide])
+    assert len(wide.answer) == 4
+    assert len(runner._prefixes) < before
+
+
+def test_what_never_fits_is_refused_with_the_numbers(workshop: Workshop) -> None:
+    runner = small(workshop, measure(workshop.model).bytes(500))
+    runner.admission.check(400, 1)
+    for tokens, answers in ((600, 1), (400, 3)):
+        with pytest.raises(InvalidRequest, match=rf"{tokens} tokens .* [KM]iB .* [KM]iB") as refused:
+            runner.admission.check(tokens, answers)
+        assert refused.value.code == "memory_exceeded"
+
+
+def test_what_does_not_fit_although_nothing_runs_is_told_so(workshop: Workshop) -> None:
+    runner = small(workshop, measure(workshop.model).bytes(500))
+    errors = told(runner)
+    row, after = workshop.row([7] * 900, Choice(), 4), workshop.row([7] * 9, Choice(), 4)
+    finish(runner, [row, after])
+    ((error,),) = errors.values()
+    assert isinstance(error, Unavailable)
+    assert "900 tokens" in error.message
+    assert len(after.answer) == 4
+
+
+def test_an_answer_that_outgrows_the_memory_ends_with_what_there_is(workshop: Workshop) -> None:
+    size = measure(workshop.model).bytes
+    runner = small(workshop, size(1500))
+    long = workshop.row([7] * 20, Choice(), 5000)
+    finish(runner, [long])
+    assert (long.finished, len(long.answer) < 1600, len(long.answer) >= 1024) == ("length", True, True)
+
+
+class Greedy:
+    """A model that finds no memory while a token is among what it is given."""
+
+    def __init__(self, model: Any, token: int, times: int = 10**9) -> None:
+        self._model, self._token, self._left = model, token, times
+
+    def __call__(self, tokens: mx.array, **more: Any) -> Any:
+        if self._left and (tokens == self._token).any().item():
+            self._left -= 1
+            raise RuntimeError("[malloc] Unable to allocate 123 bytes.")
+        return self._model(tokens, **more)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
+BAD = 719  # no prompt of `prompts` has it
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("place", ["first", "last", "said"])
+def test_an_allocation_that_fails_for_a_row_fails_that_row_alone(workshop: Workshop, overlap: bool, place: str) -> None:
+    given = [(prompt, Choice(temperature=1.0, seed=seed), 20) for seed, prompt in enumerate(prompts(5, 100))]
+    expected = [workshop.alone(*asked) for asked in given]
+    runner = workshop.runner(overlap=overlap, cache_bytes=2**30, model=Greedy(workshop.model, BAD))
+    errors = told(runner)
+    prompt = {"first": [BAD, *given[0][0]], "last": [*given[0][0], BAD], "said": given[0][0]}[place]
+    forcing = Choice(logit_bias={BAD: 100.0}) if place == "said" else Choice()
+    bad = workshop.row(prompt, forcing, 20)
+    bad.siblings = [workshop.row(prompt, forcing, 20)] if place == "first" else []
+    rows = [workshop.row(*asked) for asked in given]
+    for row in rows[:3]:
+        runner.submit(row)
+    for _ in range(4):
+        runner.step()
+    finish(runner, [bad, *rows[3:]])
+    assert set(errors) == {bad, *bad.siblings}
+    assert all(error.code == "out_of_memory" for (error,) in errors.values())
+    assert [row.answer for row in rows] == expected
+    again = workshop.row(*given[0])
+    finish(runner, [again])
+    assert again.answer == expected[0]
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_what_is_short_once_costs_nobody_the_answer(workshop: Workshop, overlap: bool) -> None:
+    choices = [Choice(), Choice(temperature=1.0, seed=3, frequency_penalty=0.7), Choice(repetition_penalty=1.4)]
+    given = [(prompt, choice, 30) for prompt, choice in zip(prompts(3), choices, strict=True)]
+    expected = [workshop.alone(*asked) for asked in given]
+    runner = workshop.runner(overlap=overlap, model=Greedy(workshop.model, expected[1][12], 1))
+    errors = told(runner)
+    rows = [workshop.row(*asked) for asked in given]
+    finish(runner, rows)
+    assert not errors
+    assert [row.answer for row in rows] == expected
+    assert any(row.failures for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("[malloc] Unable to allocate 8 bytes."), True),
+        (RuntimeError("[metal::malloc] Attempting to allocate 9 bytes which is greater than the maximum"), True),
+        (RuntimeError("[METAL] Command buffer execution failed: Insufficient Memory"), True),
+        (RuntimeError("cudaMallocAsync failed: out of memory"), True),
+        (RuntimeError("shapes do not match"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_a_failed_allocation_is_known_by_its_words(error: Exception, short: bool) -> None:
+    assert out_of_memory(error) == short
+
+
+def test_the_room_of_this_machine_shrinks_by_what_is_taken() -> None:
+    mx.clear_cache()
+    room = Room(mx.get_active_memory() + 2**24)
+    before = room.free()
+    taken = mx.zeros((1024, 1024))
+    mx.eval(taken)
+    assert before - room.free() == taken.nbytes
+    assert 0 < Room().free() < 2**50
+    assert PrefixCache(0).evict(5) == 0

@@ -1,0 +1,119 @@
+"""Small random models of several architectures, and what makes rows for them."""
+
+import importlib
+import random
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
+from mlx_lm.utils import load_tokenizer
+
+from app.services.engine.prefix_cache import PrefixCache
+from app.services.engine.room import Room
+from app.services.engine.row import Row
+from app.services.engine.runner import Runner
+from app.services.engine.running import Outbox
+from app.services.engine.sampling import Choice
+from app.services.engine.speech import Markup, Speech
+from app.services.engine.text import detokenizers
+
+SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 768, "tie_word_embeddings": True}
+ATTENTION = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "rms_norm_eps": 1e-6}
+ROPE = {"intermediate_size": 128, "rope_theta": 10000.0, "max_position_embeddings": 4096}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "llama": SHAPE | ATTENTION | ROPE,
+    "gemma3_text": SHAPE  # a sliding window: half of its caches cannot be trimmed
+    | ATTENTION
+    | ROPE
+    | {"sliding_window": 16, "sliding_window_pattern": 2, "query_pre_attn_scalar": 32},
+    "mamba2": SHAPE  # recurrent: no cache of it can be trimmed
+    | {"num_heads": 4, "head_dim": 32, "intermediate_size": 128, "state_size": 16, "layer_norm_epsilon": 1e-5}
+    | {
+        "conv_kernel": 4,
+        "n_groups": 1,
+        "use_bias": False,
+        "use_conv_bias": True,
+        "time_step_rank": 4,
+        "time_step_limit": [0.0, 100.0],
+    },
+}
+
+HYBRID = "falcon_h1"  # attention and state space side by side in each layer
+EVERY = ARCHITECTURES | {
+    HYBRID: SHAPE
+    | ATTENTION
+    | {"intermediate_size": 128, "rope_theta": 10000.0, "mamba_d_head": 16, "mamba_d_ssm": 64, "mamba_d_state": 16}
+    | {"mamba_n_heads": 4, "mamba_n_groups": 1, "mamba_chunk_size": 16, "mamba_expand": 1}
+}
+
+
+def random_model(architecture: str) -> Any:
+    """A model of mlx-lm with random weights."""
+    module = importlib.import_module(f"mlx_lm.models.{architecture}")
+    mx.random.seed(1)
+    model = module.Model(module.ModelArgs.from_dict({"model_type": architecture} | EVERY[architecture]))
+    mx.eval(model.parameters())
+    return model
+
+
+class Workshop:
+    """A model and what makes rows for it."""
+
+    def __init__(self, architecture: str, folder: Path) -> None:
+        self.model = random_model(architecture)
+        self.trimmable = can_trim_prompt_cache(make_prompt_cache(self.model)) and architecture != "gemma3_text"
+        self.tokenizer = load_tokenizer(folder)
+        self.markup = Markup.of(self.tokenizer)
+        self.vocabulary = 768
+        self.detokenizer = detokenizers(self.tokenizer, self.markup.markers(), self.vocabulary)
+
+    def runner(
+        self,
+        *,
+        overlap: bool = False,
+        max_rows: int = 32,
+        cache_bytes: int = 0,
+        prefixes: PrefixCache | None = None,
+        room: Room | None = None,
+        controls: frozenset[int] = frozenset(),
+        model: Any = None,
+    ) -> Runner:
+        return Runner(
+            model or self.model,
+            self.vocabulary,
+            max_rows=max_rows,
+            prefixes=PrefixCache(cache_bytes) if prefixes is None else prefixes,
+            overlap=overlap,
+            outbox=Outbox(),
+            room=room,
+            controls=controls,
+        )
+
+    def row(self, prompt: list[int], choice: Choice, max_tokens: int = 24, end: frozenset[int] = frozenset()) -> Row:
+        return Row(
+            generation=None,
+            prompt=list(prompt),
+            max_tokens=max_tokens,
+            choice=choice,
+            speech=Speech(self.markup),
+            detokenizer=self.detokenizer(),
+            end_tokens=end,
+        )
+
+    def alone(self, prompt: list[int], choice: Choice, max_tokens: int = 24) -> list[int]:
+        row = self.row(prompt, choice, max_tokens)
+        finish(self.runner(), [row])
+        return row.answer
+
+
+def finish(runner: Runner, rows: list[Row]) -> None:
+    for row in rows:
+        runner.submit(row)
+    while runner.busy:
+        runner.step()
+
+
+def prompts(count: int, longest: int = 90) -> list[list[int]]:
+    draw = random.Random(3)
+    return [[draw.randrange(20, 700) for _ in range(draw.randrange(1, longest))] for _ in range(count)]
