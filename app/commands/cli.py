@@ -9,6 +9,7 @@ from app import __version__
 
 _COMMANDS = {
     "serve": "Serve a model (the default).",
+    "chat": "Talk to a server in the terminal.",
     "models": "List the models on this machine.",
     "pull": "Download a model.",
     "webui": "Get the llama.cpp Web UI.",
