@@ -13,7 +13,7 @@ DIFFERENCES: dict[str, tuple[str, ...]] = {
     "Without `top_logprobs` there are no alternatives, as OpenAI has it": ("chat_logprobs_default_top",),
     "Log-probabilities are told of the answer, not of the reasoning before it": ("chat_logprobs_think",),
     "`logprobs` goes with tools in a stream": ("tools_logprobs_stream",),
-    "What cannot be enforced is refused": ("tools_parallel_off", "tools_required_off_topic", "tools_named_other"),
+    "`parallel_tool_calls: false` gives one call": ("tools_parallel_off",),
     "A `suffix` is filled in, where the model can": ("cmpl_suffix",),
     "An empty prompt is refused where the model has no token to begin with": ("cmpl_empty_prompt",),
     "There is no reranking and no transcription: a 404, as for any unknown route": (
