@@ -103,6 +103,13 @@ class Settings:
 
     model: str | None = _setting(None, str, "Model to serve: a folder or a repo id in a cache", metavar="ID_OR_PATH")
     demo: bool = _setting(False, _flag, "Serve the small demo model that comes with the server")
+    models_dir: Path | None = _setting(
+        None, _path, "Serve every model in this folder, each when it is asked for: router mode", metavar="DIR"
+    )
+    max_models: int = _setting(4, _whole(1, 64), "Models of --models-dir in memory at the same time", metavar="N")
+    sleep_idle_seconds: float = _setting(
+        0.0, _seconds, "Unload a model of --models-dir that nobody has used for so long; 0 is never", metavar="SECONDS"
+    )
     host: str = _setting("127.0.0.1", str, "Address to listen on; beyond loopback needs --api-key or --insecure")
     port: int = _setting(6969, _whole(0, 65535), "Port to listen on; 0 takes a free one")
     api_key: tuple[str, ...] = _setting((), _list, "Key that requests must carry; several with commas", metavar="KEY")

@@ -16,6 +16,7 @@ import uvicorn
 
 from app import log, settings
 from app.access import is_loopback
+from app.services.models_folder import is_model
 from app.services.ui.folder import is_built
 from app.settings import Settings
 
@@ -58,10 +59,25 @@ def _check(told: Settings) -> None:
             raise settings.SettingError(f"--lora: {folder} is no folder, or {scale} is no scale")
     if told.webui_dir and not is_built(told.webui_dir):
         raise settings.SettingError(f"--webui: {told.webui_dir} is no built Web UI: it has no index.html")
+    _check_router(told)
     if not is_loopback(told.host) and not told.api_key and not told.insecure:
         raise settings.SettingError(
             f"listening on {told.host} lets other machines in: give --api-key, or --insecure to say that you mean it"
         )
+
+
+def _check_router(told: Settings) -> None:
+    folder, usual = told.models_dir, Settings()
+    if folder is None and told.max_models != usual.max_models:
+        raise settings.SettingError("--max-models is for several models: give --models-dir too")
+    if folder is None and told.sleep_idle_seconds:
+        raise settings.SettingError("--sleep-idle-seconds is for several models: give --models-dir too")
+    if folder is not None and told.adapters:
+        raise settings.SettingError("--lora is for one model: give --model instead of --models-dir")
+    if folder is not None and not folder.is_dir():
+        raise settings.SettingError(f"--models-dir: {folder} is no folder")
+    if folder is not None and is_model(folder):
+        raise settings.SettingError(f"--models-dir: {folder} is a model itself; --model serves it")
 
 
 def _listen(told: Settings) -> socket.socket:

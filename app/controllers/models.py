@@ -7,7 +7,7 @@ from litestar.params import FromPath
 from app.controllers.openapi import operation, refusals
 from app.dto.errors import ErrorReply
 from app.dto.models import ModelList, ModelRow
-from app.services.errors import NotFound, Unavailable
+from app.services.errors import NotFound, NotSupported, Unavailable
 from app.services.model_service import ModelService
 
 _ROW = {
@@ -33,7 +33,9 @@ _ROW = {
 }
 _LOADING = Unavailable("Loading model", code="loading")
 _UNKNOWN = NotFound("There is no model 'x' here; there is 'tiles-nano'", param="model", code="model_not_found")
-_DOWNLOADS = NotFound("This server downloads and deletes no models; `tiles-server pull` does", code="feature_disabled")
+_PULL = "This server downloads and deletes no models; `tiles-server pull` does"
+_DOWNLOADS = NotFound(_PULL, code="feature_disabled")
+_DOWNLOADS_NOT = NotSupported(_PULL, code="feature_disabled")
 
 
 class ModelsController(Controller):
@@ -47,25 +49,30 @@ class ModelsController(Controller):
         responses=refusals(_LOADING),
     )
     async def list_models(self, model_service: NamedDependency[ModelService]) -> ModelList:
-        """List what is served; nothing while nothing is loaded."""
+        """List what is served; nothing while nothing is loaded. With --models-dir: all that can be, and its status."""
+        if model_service.router is not None:
+            return ModelList.of_several(await model_service.router.states())
         model_service.require_no_load()
         return ModelList.of(model_service.facts)
 
-    @post("/models", status_code=404, operation_class=operation(None), responses=refusals(_DOWNLOADS))
-    async def download_model(self) -> ErrorReply:
+    @post("/models", status_code=501, operation_class=operation(None), responses=refusals(_DOWNLOADS, _DOWNLOADS_NOT))
+    async def download_model(self, model_service: NamedDependency[ModelService]) -> ErrorReply:
         """Say that models are not downloaded through HTTP."""
-        raise _DOWNLOADS
+        raise _DOWNLOADS if model_service.router is None else _DOWNLOADS_NOT
 
-    @delete("/models", status_code=404, operation_class=operation(None), responses=refusals(_DOWNLOADS))
-    async def delete_model(self) -> ErrorReply:
+    @delete("/models", status_code=501, operation_class=operation(None), responses=refusals(_DOWNLOADS, _DOWNLOADS_NOT))
+    async def delete_model(self, model_service: NamedDependency[ModelService]) -> ErrorReply:
         """Say that models are not deleted through HTTP."""
-        raise _DOWNLOADS
+        raise _DOWNLOADS if model_service.router is None else _DOWNLOADS_NOT
 
     @get("/v1/models/{model_id:path}", operation_class=operation(_ROW), responses=refusals(_LOADING, _UNKNOWN))
     async def read_model(self, model_id: FromPath[str], model_service: NamedDependency[ModelService]) -> ModelRow:
         """Describe one model."""
+        wanted = model_id.removeprefix("/")
+        if model_service.router is not None:
+            return ModelRow.of_several(await model_service.router.state(wanted))
         model_service.require_no_load()
-        wanted, facts = model_id.removeprefix("/"), model_service.facts
+        facts = model_service.facts
         if facts is None or facts.id != wanted:
             there = f"there is '{facts.id}'" if facts else "nothing is loaded"
             raise NotFound(f"There is no model '{wanted[:200]}' here; {there}", param="model", code="model_not_found")

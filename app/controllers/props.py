@@ -3,14 +3,17 @@
 import msgspec
 from litestar import Controller, get
 from litestar.di import NamedDependency
+from litestar.params import FromQuery
 
 from app.controllers.openapi import operation, refusals
-from app.dto.models import Props
-from app.services.errors import Unavailable
+from app.dto.models import Props, RouterProps
+from app.services.errors import InvalidRequest, NotFound, Unavailable
 from app.services.model_service import ModelService
 from app.settings import Settings
 
 _LOADING = Unavailable("Loading model", code="loading")
+_NOT_LOADED = InvalidRequest("model is not loaded", param="model", code="model_not_loaded")
+_UNKNOWN = NotFound("model 'x' not found; those that are here: 'y'", param="model", code="model_not_found")
 _EXAMPLE = msgspec.to_builtins(Props.of(None, 32))
 
 
@@ -19,10 +22,24 @@ class PropsController(Controller):
 
     tags = ["Models"]
 
-    @get("/props", operation_class=operation(_EXAMPLE), responses=refusals(_LOADING))
+    @get("/props", operation_class=operation(_EXAMPLE), responses=refusals(_LOADING, _NOT_LOADED, _UNKNOWN))
     async def read_props(
-        self, model_service: NamedDependency[ModelService], settings: NamedDependency[Settings]
-    ) -> Props:
-        """Tell the context, the sampling that is used by default, and the chat template."""
-        model_service.require_no_load()
-        return Props.of(model_service.facts, settings.max_batch, settings.ui_settings)
+        self,
+        model_service: NamedDependency[ModelService],
+        settings: NamedDependency[Settings],
+        model: FromQuery[str | None] = None,
+        autoload: FromQuery[bool] = True,
+    ) -> Props | RouterProps:
+        """Tell the context, the sampling that is used by default, and the chat template.
+
+        With --models-dir those of the named model, which is loaded for that unless `autoload` is false, and without a
+        name what kind of server this is. One model has its own, by whatever name.
+        """
+        if model_service.router is None:
+            model_service.require_no_load()
+            return Props.of(model_service.facts, settings.max_batch, settings.ui_settings)
+        if not model:
+            admins = settings.ui_settings or {}
+            return RouterProps(max_instances=settings.max_models, ui_settings=admins, webui_settings=admins)
+        async with model_service.using(model, autoload=autoload) as served:
+            return Props.of(served.facts, settings.max_batch, settings.ui_settings)

@@ -1,42 +1,94 @@
 """Loading and unloading a model by name."""
 
-from typing import Annotated
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
 
-from litestar import Controller, post
+from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body
+from litestar.response import Stream
 
-from app.controllers.openapi import body_refusals, operation
+from app.controllers.answer import HEADERS, PING, sent_event
+from app.controllers.openapi import body_refusals, event_stream, operation, refusals
+from app.dto.model_events import ModelEvent
 from app.dto.tiles import LoadRequest, Success, UnloadRequest
-from app.services.errors import AppError
+from app.services.errors import AppError, InvalidRequest, NotFound
+from app.services.feed import Change
 from app.services.model_service import ModelService
+from app.settings import Settings
 
 _REQUEST = [Example(value={"model": "mlx-community/Qwen3-4B-4bit"})]
+_UNKNOWN = NotFound("model 'x' not found; those that are here: 'y'", param="model", code="model_not_found")
+_RUNNING = InvalidRequest("model is already running", param="model", code="model_already_running")
+_NOT_RUNNING = InvalidRequest("model is not running", param="model", code="model_not_loaded")
+_ONE_MODEL = NotFound("This server serves one model; --models-dir serves several", code="feature_disabled")
+_EVENTS = (
+    'data: {"model":"qwen3-4b","event":"status_change","data":{"status":"loading","progress":'
+    '{"stages":["text_model"],"current":"text_model","value":0.42}}}\n\n'
+)
 
 
 class RouterController(Controller):
-    """The served model."""
+    """The served model, or several."""
 
     path = "/models"
     tags = ["Models"]
 
-    @post("/load", status_code=200, operation_class=operation({"success": True}), responses=body_refusals())
+    @post(
+        "/load",
+        status_code=200,
+        operation_class=operation({"success": True}),
+        responses=body_refusals(_RUNNING, _UNKNOWN),
+    )
     async def load_model(
         self, data: Annotated[LoadRequest, Body(examples=_REQUEST)], model_service: NamedDependency[ModelService]
     ) -> Success:
-        """Load a model from the folder that TILES_MODEL_CACHE_PATH names; what went wrong stands in `error`."""
+        """Load a model from the folder that TILES_MODEL_CACHE_PATH names; what went wrong stands in `error`.
+
+        With --models-dir the load only begins; /models/sse and /models tell how it goes on.
+        """
+        if model_service.router is not None:
+            await model_service.router.load(data.model)
+            return Success(success=True)
         try:
             await model_service.load_configured(data.model)
         except AppError as error:
             return Success(success=False, error=error.message)
         return Success(success=True)
 
-    @post("/unload", status_code=200, operation_class=operation({"success": True}), responses=body_refusals())
+    @post(
+        "/unload",
+        status_code=200,
+        operation_class=operation({"success": True}),
+        responses=body_refusals(_NOT_RUNNING, _UNKNOWN),
+    )
     async def unload_model(
         self, data: Annotated[UnloadRequest, Body(examples=_REQUEST)], model_service: NamedDependency[ModelService]
     ) -> Success:
-        """Take the model out of memory; answers under way are finished first."""
+        """Take the model out of memory; answers under way are finished first. A load under way is given up."""
+        if model_service.router is not None:
+            model_service.router.unload(data.model)
+            return Success(success=True)
         if await model_service.unload(data.model):
             return Success(success=True)
         return Success(success=False, error=f"The model '{data.model[:200]}' is not loaded")
+
+    @get("/sse", operation_class=event_stream(_EVENTS), responses=refusals(_ONE_MODEL))
+    async def follow_models(
+        self, model_service: NamedDependency[ModelService], settings: NamedDependency[Settings]
+    ) -> Response[ModelEvent]:
+        """Tell from now on what happens to the models, as server-sent events. Only with --models-dir."""
+        if model_service.router is None:
+            raise _ONE_MODEL
+        changes = model_service.router.feed.listen(settings.sse_ping_interval)
+        return _stream(_spoken(changes))
+
+
+def _stream(said: AsyncIterator[bytes]) -> Response[Any]:
+    return Stream(said, media_type="text/event-stream", headers=HEADERS)
+
+
+async def _spoken(changes: AsyncIterator[Change | None]) -> AsyncIterator[bytes]:
+    async for change in changes:
+        yield PING if change is None else sent_event(ModelEvent.of(change))

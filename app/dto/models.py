@@ -1,6 +1,7 @@
 """The models that can answer, and the properties of the one that does."""
 
 import time
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType, field
@@ -9,6 +10,7 @@ from app import __version__
 from app.dto.base import Reply
 from app.services.facts import ModelFacts
 from app.services.generation import Sampling
+from app.services.model_state import ModelState, Status
 
 EMPTY_CONTEXT = 8192  # what /props says while nothing is loaded
 
@@ -16,7 +18,34 @@ EMPTY_CONTEXT = 8192  # what /props says while nothing is loaded
 class ModelStatus(Reply, kw_only=True):
     """Whether a model is in memory."""
 
-    value: Literal["loaded", "loading", "unloaded"]
+    value: Status
+    args: list[str] | UnsetType = UNSET  # llama-server's command line; there is none here
+    preset: str | UnsetType = UNSET
+    progress: float | UnsetType = UNSET  # of a load under way, 0 to 1
+    failed: Literal[True] | UnsetType = UNSET
+    exit_code: int | UnsetType = UNSET
+    error: str | UnsetType = UNSET  # why the last load failed
+
+    @classmethod
+    def of(cls, state: ModelState) -> "ModelStatus":
+        """Say how one of several models stands."""
+        failed = state.status == "failed"
+        return cls(
+            value=state.status,
+            args=[],
+            preset="",
+            progress=round(state.progress, 3) if state.status == "loading" else UNSET,
+            failed=True if failed else UNSET,
+            exit_code=1 if failed else UNSET,
+            error=state.error if failed and state.error else UNSET,
+        )
+
+
+class ModelArchitecture(Reply, kw_only=True):
+    """What goes in and what comes out."""
+
+    input_modalities: list[str] = field(default_factory=lambda: ["text"])
+    output_modalities: list[str] = field(default_factory=lambda: ["text"])
 
 
 class ModelMeta(Reply, kw_only=True):
@@ -31,6 +60,19 @@ class ModelMeta(Reply, kw_only=True):
     size: int
     ftype: str
 
+    @classmethod
+    def of(cls, facts: ModelFacts) -> "ModelMeta":
+        """Count a loaded model."""
+        return cls(
+            n_vocab=facts.vocabulary,
+            n_ctx=facts.context_length,
+            n_ctx_train=facts.trained_context_length,
+            n_embd=facts.hidden_size,
+            n_params=facts.parameters,
+            size=facts.weight_bytes,
+            ftype=facts.precision,
+        )
+
 
 class ModelRow(Reply, kw_only=True):
     """A model."""
@@ -44,7 +86,10 @@ class ModelRow(Reply, kw_only=True):
     status: ModelStatus
     aliases: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
-    meta: ModelMeta
+    architecture: ModelArchitecture | UnsetType = UNSET
+    source: str | UnsetType = UNSET
+    can_remove: bool | UnsetType = UNSET
+    meta: ModelMeta | UnsetType = UNSET
 
     @classmethod
     def of(cls, facts: ModelFacts) -> "ModelRow":
@@ -54,15 +99,21 @@ class ModelRow(Reply, kw_only=True):
             created=facts.created,
             path=str(facts.path),
             status=ModelStatus(value="loaded"),
-            meta=ModelMeta(
-                n_vocab=facts.vocabulary,
-                n_ctx=facts.context_length,
-                n_ctx_train=facts.trained_context_length,
-                n_embd=facts.hidden_size,
-                n_params=facts.parameters,
-                size=facts.weight_bytes,
-                ftype=facts.precision,
-            ),
+            meta=ModelMeta.of(facts),
+        )
+
+    @classmethod
+    def of_several(cls, state: ModelState) -> "ModelRow":
+        """Describe one of several models; its numbers are known while it is loaded."""
+        return cls(
+            id=state.id,
+            created=state.created,
+            path=str(state.path),
+            status=ModelStatus.of(state),
+            architecture=ModelArchitecture(),
+            source="models_dir",
+            can_remove=False,
+            meta=ModelMeta.of(state.facts) if state.facts else UNSET,
         )
 
 
@@ -114,12 +165,17 @@ class ModelList(Reply, kw_only=True):
 
     object: Literal["list"] = "list"
     data: list[ModelRow]
-    models: list[NamedModel]
+    models: list[NamedModel] | UnsetType = UNSET  # not where there are several: it would be paired by position
 
     @classmethod
     def of(cls, facts: ModelFacts | None) -> "ModelList":
         """List what is served."""
         return cls(data=[ModelRow.of(facts)] if facts else [], models=[NamedModel.of(facts)] if facts else [])
+
+    @classmethod
+    def of_several(cls, states: Iterable[ModelState]) -> "ModelList":
+        """List all that can be served."""
+        return cls(data=[ModelRow.of_several(state) for state in states])
 
 
 class Modalities(Reply, kw_only=True):
@@ -209,6 +265,28 @@ class Props(Reply, kw_only=True):
             bos_token=facts.bos_token,
             eos_token=facts.eos_token,
         )
+
+
+class NoDefaults(Reply, kw_only=True):
+    """Where a model would have its settings."""
+
+    n_ctx: int = 0
+    params: None = None
+
+
+class RouterProps(Reply, kw_only=True):
+    """Properties of a server with several models; /props?model= has those of one."""
+
+    role: Literal["router"] = "router"
+    max_instances: int
+    models_autoload: bool = True
+    model_alias: str = "tiles-server"
+    model_path: str = "none"
+    default_generation_settings: NoDefaults = field(default_factory=NoDefaults)
+    ui_settings: dict[str, Any]
+    webui_settings: dict[str, Any]
+    build_info: str = f"tiles-server {__version__}"
+    cors_proxy_enabled: bool = False
 
 
 def _capabilities(facts: ModelFacts) -> TemplateCapabilities:

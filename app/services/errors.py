@@ -11,6 +11,7 @@ AppError
 ├── Forbidden               403  a host, an origin or a browser page that may not
 ├── NotFound                404  an unknown route or model
 ├── BodyTooLarge            413
+├── NotSupported            501  what llama-server does and this server does not
 ├── Unavailable             503  loading, busy or going down; says when to come again
 └── ServerError             500  ours; the log says why
     └── LoadFailed          500  a model that does not load; the message is fit for users
@@ -131,6 +132,13 @@ class BodyTooLarge(AppError):
     status = 413
     kind = "invalid_request_error"
     code = "body_too_large"
+
+
+class NotSupported(AppError):
+    """What llama-server does and this server does not."""
+
+    status = 501
+    kind = "not_supported_error"
 
 
 class Unavailable(AppError):

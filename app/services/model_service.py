@@ -1,15 +1,15 @@
 """What is loaded: it loads and unloads models, keeps the session, and lets the loaded model answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
-import psutil
 import structlog
 
-from app.services import bootstrap, catalog, memory_path, session
+from app.services import bootstrap, catalog, free_memory, memory_path, session
 from app.services.answers import Answers
 from app.services.catalog import ModelFolder
 from app.services.engine.engine import Engine
@@ -17,8 +17,10 @@ from app.services.engine.meter import Meter
 from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, Unavailable
 from app.services.facts import AdapterFacts, ModelFacts
 from app.services.generation import EmbeddingRequest, Generation, GenerationRequest, Message
+from app.services.late import Late
 from app.services.loading import Loading
 from app.services.memory import store
+from app.services.models_router import ModelsRouter
 from app.services.served_model import ServedModel
 from app.services.session import Session
 from app.settings import Settings
@@ -49,20 +51,27 @@ class ModelService:
             store_folder=settings.data_dir / "prefixes",
             store_bytes=settings.cache_disk,
             adapters=settings.adapters,
+            most_models=settings.max_models if settings.models_dir else 1,
         )
+        self._answers = Answers()
+        self.router = self._routing(settings)  # None when one model is served
         self._served: ServedModel | None = None
         self._session: Session | None = None
         self._loading: Loading | None = None
         self._one_at_a_time = asyncio.Lock()
-        self._answers = Answers()
         self._draining = False
+
+    def _routing(self, settings: Settings) -> ModelsRouter | None:
+        if settings.models_dir is None:
+            return None
+        return ModelsRouter(settings.models_dir, settings, self._engine, self._answers, self._on_progress)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the engine; the first model loads while the server already listens."""
         self._engine.start()
         candidates = bootstrap.candidates(self._settings)
-        if candidates:
+        if candidates and self.router is None:
             self._loading = Loading(candidates[0].session.model)
         tasks = [asyncio.create_task(self._load_first(candidates)), asyncio.create_task(self._watch())]
         try:
@@ -70,6 +79,7 @@ class ModelService:
         finally:
             for task in tasks:
                 task.cancel()
+            self._close_router()
             await asyncio.to_thread(self._engine.stop)
 
     @property
@@ -79,8 +89,9 @@ class ModelService:
 
     @property
     def facts(self) -> ModelFacts | None:
-        """Facts of the model that answers."""
-        return self._served.facts if self._served else None
+        """Facts of the model that answers; of several, of the session's or of the one that was used last."""
+        served = self.router.recent() if self.router else self._served
+        return served.facts if served else None
 
     @property
     def session(self) -> Session | None:
@@ -92,19 +103,41 @@ class ModelService:
         """The load under way while no model can answer."""
         return self._loading if self._served is None else None
 
-    def find(self, model: str | None = None) -> ServedModel:
-        """Give the model for a request that names one, or none: the one that is served, by whatever name.
+    def expect(self, model: str | None = None) -> None:
+        """Raise AppError unless a request that names this model, or none, can be answered, if need be after a load."""
+        self._require_work()
+        if self.router is not None:
+            self.router.find(model)
+        elif self._served is None:
+            self.require_no_load()
+            raise NothingLoaded
 
-        Raises Unavailable while it cannot answer, NothingLoaded without one.
+    def find(self, model: str | None = None) -> ServedModel:
+        """Give the model for a request that names one, or none, without loading it. Raises AppError."""
+        self.expect(model)
+        if self.router is None:
+            assert self._served is not None
+            return self._served
+        return self.router.find(model).require()
+
+    @asynccontextmanager
+    async def using(self, model: str | None, *, autoload: bool = True) -> AsyncIterator[ServedModel]:
+        """Hold the model for a request that names one, or none, for as long as this lasts. Raises AppError.
+
+        One model is served under every name. Of several it is the one that is named; it is loaded first, if need be.
         """
+        if self.router is None:
+            yield self.find()
+            return
+        self._require_work()
+        async with self.router.using(model, autoload=autoload) as served:
+            yield served
+
+    def _require_work(self) -> None:
         if self._draining:
             raise Unavailable("The server is shutting down", retry_after=5, code="shutting_down")
         if self.stuck is not None:
             raise Unavailable(self.stuck, retry_after=5, code="engine_stuck")
-        if self._served is not None:
-            return self._served
-        self.require_no_load()
-        raise NothingLoaded
 
     def require_no_load(self) -> None:
         """Raise Unavailable while the first model loads."""
@@ -120,17 +153,17 @@ class ModelService:
 
     async def generate_all(self, requests: Sequence[GenerationRequest]) -> Generation:
         """Begin the answers to several requests side by side: all of them or, with an AppError, none."""
-        model = self.find(requests[0].model)
-        return await model.generate_all([self._with_system_prompt(request) for request in requests])
+        answers = sum(request.answers for request in requests)
+        return await self._begin(requests[0].model, self._generate(requests), answers)
 
     async def embed(self, request: EmbeddingRequest) -> Generation:
         """Begin to turn texts into vectors. Returns once that is accepted; raises AppError for what is refused."""
-        return await self.find(request.model).embed(request)
+        return await self._begin(request.model, self._embed(request), 1)
 
     def adapters(self, model: str | None = None) -> list[AdapterFacts]:
         """Give the adapters of the model that answers, none without one. Raises Unavailable while it loads."""
         self.require_no_load()
-        return self.find(model).loaded.adapters.facts() if self._served else []
+        return self.find(model).loaded.adapters.facts() if self._served or self.router else []
 
     def set_adapters(self, scales: dict[int, float], model: str | None = None) -> None:
         """Say how much each adapter counts where a request says nothing. Raises InvalidRequest, and as `find` does."""
@@ -138,25 +171,30 @@ class ModelService:
 
     async def render(self, request: GenerationRequest) -> str:
         """Give the prompt that a conversation becomes. Raises AppError."""
-        return await self.find(request.model).render(self._with_system_prompt(request))
+        async with self.using(request.model) as model:
+            return await model.render(self._with_system_prompt(request, model))
 
     async def count(self, request: GenerationRequest) -> int:
         """Count the tokens of the prompt that a request becomes, whether or not it fits. Raises AppError."""
-        return await self.find(request.model).count(self._with_system_prompt(request))
+        async with self.using(request.model) as model:
+            return await model.count(self._with_system_prompt(request, model))
 
     async def tokenize(
         self, content: tuple[str | int, ...], *, special: bool, model: str | None = None
     ) -> list[tuple[int, bytes]]:
         """Give the token ids of text and ids, each with its bytes. Raises AppError."""
-        return await self.find(model).tokenize(content, special=special)
+        async with self.using(model) as served:
+            return await served.tokenize(content, special=special)
 
     async def detokenize(self, tokens: list[int], *, model: str | None = None) -> str:
         """Give the text of token ids. Raises AppError."""
-        return await self.find(model).detokenize(tokens)
+        async with self.using(model) as served:
+            return await served.detokenize(tokens)
 
     async def measure(self, request: GenerationRequest) -> tuple[int, int]:
         """Give the tokens of a request's prompt, and those that the context holds. Raises AppError."""
-        return await self.find(request.model).measure(self._with_system_prompt(request))
+        async with self.using(request.model) as model:
+            return await model.measure(self._with_system_prompt(request, model))
 
     async def start(self, wanted: Session) -> None:
         """Load the model of a session and save the session. The memory agent's conversation begins anew.
@@ -196,8 +234,26 @@ class ModelService:
     async def drain(self, seconds: float) -> None:
         """Refuse new requests and wait for the running answers; those that take longer get an error."""
         self._draining = True
+        self._close_router()
         await self._answers.over(seconds)
         self._answers.fail_all(Unavailable("The server is shutting down", code="shutting_down"))
+
+    async def _begin(self, model: str | None, beginning: Coroutine[Any, Any, Generation], answers: int) -> Generation:
+        if self.router is None or self.router.ready(model) is not None:
+            return await beginning
+        return await Late.begin(beginning, answers)
+
+    async def _generate(self, requests: Sequence[GenerationRequest]) -> Generation:
+        async with self.using(requests[0].model) as model:
+            return await model.generate_all([self._with_system_prompt(request, model) for request in requests])
+
+    async def _embed(self, request: EmbeddingRequest) -> Generation:
+        async with self.using(request.model) as model:
+            return await model.embed(request)
+
+    def _close_router(self) -> None:
+        if self.router is not None:
+            self.router.close(Unavailable("The server is shutting down", code="shutting_down"))
 
     async def _watch(self) -> None:
         """Notice a step that does not return, or does so at last; sleeps while there is nothing to watch."""
@@ -229,7 +285,10 @@ class ModelService:
 
     async def _load(self, wanted: Session, locate: Callable[[], ModelFolder]) -> None:
         try:
-            if self._served is not None and self._session is not None and _same_model(self._session, wanted):
+            if self.router is not None:
+                await self.router.start(await asyncio.to_thread(locate))
+                self._session = wanted
+            elif self._served is not None and self._session is not None and _same_model(self._session, wanted):
                 self._session = wanted
             else:
                 await self._replace(await asyncio.to_thread(locate), wanted)
@@ -240,7 +299,7 @@ class ModelService:
 
     async def _replace(self, folder: ModelFolder, wanted: Session) -> None:
         old, old_session = self._served, self._session
-        if old is not None and not self._fits(folder):
+        if old is not None and not free_memory.fits(folder, self._engine.back_end):
             self._served = None
             await self._engine.unload(old.loaded, now=True)
         self._loading = Loading(folder.id)
@@ -269,13 +328,6 @@ class ModelService:
         except LoadFailed as error:
             log.error("the previous model could not be brought back", model=facts.id, error=error.message)
 
-    def _fits(self, folder: ModelFolder) -> bool:
-        """Whether this model has room beside what is loaded."""
-        in_memory = (
-            folder.weight_bytes if self._engine.back_end != "cpu" else max(folder.weight_bytes, folder.parameters * 4)
-        )
-        return bool(in_memory * 1.2 + 2**28 < psutil.virtual_memory().available)
-
     def _note_progress(self, progress: float) -> None:
         if (loading := self._loading) is not None:
             self._loading = replace(loading, progress=progress)
@@ -286,8 +338,11 @@ class ModelService:
             await asyncio.to_thread(store.forget, store.beside(self._settings.session_file))
             await asyncio.to_thread(session.write, self._settings.session_file, saved)
 
-    def _with_system_prompt(self, request: GenerationRequest) -> GenerationRequest:
-        prompt = self._session.system_prompt if self._session else ""
+    def _with_system_prompt(self, request: GenerationRequest, model: ServedModel) -> GenerationRequest:
+        """Put the session's system prompt first, if the session is this model's and the request has none of its own."""
+        if self._session is None or (self.router is not None and model.facts.id != self.router.default):
+            return request
+        prompt = self._session.system_prompt
         if not prompt or request.prompt is not None or any(message.role == "system" for message in request.messages):
             return request
         return replace(request, messages=(Message("system", prompt), *request.messages))

@@ -1,7 +1,11 @@
 """A loaded model that answers."""
 
 import asyncio
+<<<<<<< HEAD
 from collections.abc import Iterator, Sequence
+=======
+from collections.abc import Callable, Iterator, Sequence
+>>>>>>> 97861a8 (Serve every model of a folder, each when it is asked for)
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,8 +33,11 @@ class ServedModel:
         self._engine = engine
         self._settings = settings
         self._answers = answers  # of all models
+        self.on_rest: Callable[[], None] = lambda: None  # called when nothing is under way any more
         self._running: set[RunningGeneration] = set()
         self._preparing = 0  # requests whose prompts are being rendered and tokenized
+        self._held = 0  # requests that need it to stay
+        self._at_rest = asyncio.Event()
 
     @property
     def facts(self) -> ModelFacts:
@@ -39,8 +46,23 @@ class ServedModel:
 
     @property
     def busy(self) -> bool:
-        """Whether answers are under way."""
-        return bool(self._running or self._preparing)
+        """Whether anybody needs it."""
+        return bool(self._running or self._held)
+
+    def hold(self) -> None:
+        """Keep it from being unloaded until `release`."""
+        self._held += 1
+        self._at_rest.clear()
+
+    def release(self) -> None:
+        """End a `hold`."""
+        self._held -= 1
+        self._look()
+
+    async def at_rest(self) -> None:
+        """Wait until nobody needs it."""
+        while self.busy:
+            await self._at_rest.wait()
 
     async def generate_all(self, requests: Sequence[GenerationRequest]) -> Generation:
         """Begin the answers to several requests side by side: all of them or, with an AppError, none."""
@@ -121,6 +143,7 @@ class ServedModel:
             self._preparing -= requests
 
     def _note(self, generations: Sequence[RunningGeneration]) -> None:
+        self._at_rest.clear()
         self._answers.add(generations)
         for generation in generations:
             self._running.add(generation)
@@ -128,6 +151,12 @@ class ServedModel:
 
     def _forget(self, generation: RunningGeneration, _: object) -> None:
         self._running.discard(generation)
+        self._look()
+
+    def _look(self) -> None:
+        if not self.busy:
+            self._at_rest.set()
+            self.on_rest()
 
     def _require_place(self) -> None:
         """Refuse what would wait too long; who asks for nothing else may come in although others fill the queue."""

@@ -52,7 +52,7 @@ class MemoryAgent:
 
     async def answer(self, asked: MemoryRequest) -> Generation:
         """Begin an answer; another request waits until it is over. Raises AppError for what is refused."""
-        self._models.find()
+        self._models.expect()
         await self._one_at_a_time.acquire()
         try:
             return await self._begin(asked)

@@ -1,0 +1,298 @@
+"""Several models behind one address: each is loaded when it is asked for, and goes when another needs its place."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from app.services import catalog, free_memory, models_folder
+from app.services.answers import Answers
+from app.services.catalog import ModelFolder
+from app.services.engine.engine import Engine
+from app.services.errors import AppError, InvalidRequest, LoadFailed, NotFound, Unavailable
+from app.services.feed import Change, Feed, Kind
+from app.services.model_state import ModelState
+from app.services.routed_model import RoutedModel
+from app.services.served_model import ServedModel
+from app.settings import Settings
+
+log = structlog.get_logger()
+
+_MOST_NAMED = 20  # in the message about a model that is not there
+
+
+class ModelsRouter:
+    """Owns the models of a folder and those that sessions bring along. Its methods are for the event loop.
+
+    Models load one after the other, in the order in which they were asked for. Before one loads, the least recently
+    used of the others go until there is room. One that answers is never interrupted: when all do, the first that comes
+    to rest goes, and so that one does, the least recently used takes no more requests meanwhile.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        engine: Engine,
+        answers: Answers,
+        on_progress: Callable[[str, float], None],
+    ) -> None:
+        self.feed = Feed()
+        self.default: str | None = None  # the model of the session, which answers where none is named
+        self._folder = folder
+        self._settings = settings
+        self._engine = engine
+        self._answers = answers
+        self._on_progress = on_progress
+        self._models: dict[str, RoutedModel] = {}
+        self._one_load_at_a_time = asyncio.Lock()
+        self._closed = False
+
+    async def states(self) -> list[ModelState]:
+        """Look into the folder again, and say how every model stands, by id."""
+        await self.refresh()
+        return [model.state() for _, model in sorted(self._models.items())]
+
+    async def state(self, name: str) -> ModelState:
+        """Say how one model stands. Raises NotFound."""
+        return (await self._find_anew(name)).state()
+
+    def find(self, name: str | None) -> RoutedModel:
+        """Give a model by its id; without one, that of the session. Raises NotFound, or InvalidRequest for no name."""
+        name = name or self.default
+        if not name:
+            raise InvalidRequest("model name is missing from the request", param="model", code="model_missing")
+        if (model := self._models.get(name)) is not None:
+            return model
+        there = ", ".join(f"'{identity}'" for identity in sorted(self._models)[:_MOST_NAMED]) or "none"
+        raise NotFound(
+            f"model '{name[:200]}' not found; those that are here: {there}", param="model", code="model_not_found"
+        )
+
+    def ready(self, name: str | None) -> ServedModel | None:
+        """Give a model that takes requests at once."""
+        model = self._models.get(name or self.default or "")
+        return model.ready if model else None
+
+    def recent(self) -> ServedModel | None:
+        """Give the session's model, else the one that was used last, if it is loaded."""
+        loaded = [model for model in self._models.values() if model.served]
+        last = max(loaded, key=lambda model: (model.id == self.default, model.used), default=None)
+        return last.served if last else None
+
+    @asynccontextmanager
+    async def using(self, name: str | None, *, autoload: bool = True) -> AsyncIterator[ServedModel]:
+        """Hold a model for as long as this lasts; it is loaded first, if need be and allowed. Raises AppError."""
+        served = await self._take(name, autoload=autoload)
+        try:
+            yield served
+        finally:
+            served.release()
+
+    async def load(self, name: str) -> None:
+        """Begin to load a model. Raises NotFound, and InvalidRequest for one that is loaded or loading."""
+        model = await self._find_anew(name)
+        if model.load is not None or model.ready is not None:
+            raise InvalidRequest("model is already running", param="model", code="model_already_running")
+        model.asked = True
+        self._see_to(model)
+
+    def unload(self, name: str) -> None:
+        """Have a model go once its answers are over, or give up its load. Raises NotFound or InvalidRequest."""
+        model = self.find(name)
+        if model.load is not None:
+            model.load.cancel()
+        elif model.served is not None:
+            self._leave(model)
+        else:
+            raise InvalidRequest("model is not running", param="model", code="model_not_loaded")
+
+    async def start(self, folder: ModelFolder) -> None:
+        """Load a model that a session brings along, and make it the default. Raises LoadFailed."""
+        model = await self._adopt(folder)
+        (model.take() or await self._wait(model)).release()
+        self.default = model.id
+
+    async def refresh(self) -> None:
+        """Look which models are in the folder now."""
+        found = await asyncio.to_thread(models_folder.scan, self._folder)
+        for identity, model in list(self._models.items()):
+            if not (identity in found or model.adopted or model.served or model.load):
+                del self._models[identity]
+                self._tell(model, "removed")
+        new = [RoutedModel(identity, path) for identity, path in found.items() if identity not in self._models]
+        self._models |= {model.id: model for model in new}
+        if new:
+            self._tell(new[0], "listed")
+
+    def close(self, error: AppError) -> None:
+        """Load nothing any more; those who wait get the error, those who listen hear no more."""
+        self._closed = True
+        for model in self._models.values():
+            model.stop_alarm()
+            model.refuse(error)
+            if model.load is not None:
+                model.load.cancel()
+        self.feed.close()
+
+    async def _take(self, name: str | None, *, autoload: bool) -> ServedModel:
+        model = await self._find_anew(name)
+        if (served := model.take()) is not None:
+            return served
+        if not autoload:
+            model.require()
+        return await self._wait(model)
+
+    async def _find_anew(self, name: str | None) -> RoutedModel:
+        """Find a model that may have come into the folder just now."""
+        if name and name not in self._models:
+            await self.refresh()
+        return self.find(name)
+
+    async def _adopt(self, folder: ModelFolder) -> RoutedModel:
+        """Give the row of a folder; another folder under the same id makes way."""
+        await self.refresh()
+        model = self._models.get(folder.id)
+        if model is not None and folder.path.is_relative_to(model.path):
+            return model
+        if model is not None and model.load is not None:
+            model.load.cancel()
+            await asyncio.wait({model.load})
+        if model is not None and model.served is not None:
+            await self._leave(model)
+        self._models[folder.id] = model = RoutedModel(folder.id, folder.path, adopted=True)
+        self._tell(model, "listed")
+        return model
+
+    async def _wait(self, model: RoutedModel) -> ServedModel:
+        if self._closed:
+            raise Unavailable("The server is shutting down", code="shutting_down")
+        place = model.queue()
+        self._see_to(model)
+        try:
+            return await model.wait(place)
+        finally:
+            if model.load is not None and not model.begun and not model.wanted:
+                model.load.cancel()  # nobody waits any more, and it has cost nothing yet
+
+    def _see_to(self, model: RoutedModel) -> None:
+        """Begin to load a model that is wanted."""
+        if model.wanted and model.load is None and model.served is None and not self._closed:
+            model.begun, model.progress, model.error = False, 0.0, None
+            model.load = asyncio.create_task(self._load(model))
+            self._tell(model, "begun")
+
+    async def _load(self, model: RoutedModel) -> None:
+        error: AppError
+        try:
+            folder = await asyncio.to_thread(catalog.inspect, model.path, model.id)
+            async with self._one_load_at_a_time:
+                await self._make_room(folder)
+                model.begun = True
+                model.served = await self._read(model, folder)
+        except asyncio.CancelledError:
+            error = InvalidRequest("The load of the model was cancelled", param="model", code="load_cancelled")
+        except LoadFailed as failure:
+            error, model.error = failure, failure.message
+            log.warning("load failed", model=model.id, error=failure.message)
+        except Exception:
+            log.exception("load failed", model=model.id)
+            error = LoadFailed(f"{model.id}: the model could not be loaded; the log says more")
+            model.error = error.message
+        else:
+            self._loaded(model)
+            return
+        model.load, model.asked = None, False
+        self._on_progress(model.id, 1.0)
+        model.refuse(error)
+        self._tell(model, "status")
+
+    def _loaded(self, model: RoutedModel) -> None:
+        assert model.served is not None
+        model.load, model.asked = None, False
+        log.info("model loaded", model=model.id, type=model.served.facts.model_type)
+        model.served.on_rest = partial(self._rest, model)
+        model.hand_out()
+        if not model.served.busy:
+            self._rest(model)
+        self._tell(model, "status")
+
+    async def _read(self, model: RoutedModel, folder: ModelFolder) -> ServedModel:
+        loop = asyncio.get_running_loop()
+
+        def progress(done: float) -> None:
+            loop.call_soon_threadsafe(self._progress, model, done)
+
+        self._progress(model, 0.0)
+        loaded = await self._engine.load(folder, progress)
+        return ServedModel(self._engine, loaded, self._settings, self._answers)
+
+    def _progress(self, model: RoutedModel, done: float) -> None:
+        if model.load is not None and model.served is None:
+            model.progress = done
+            self._on_progress(model.id, done)
+            self._tell(model, "status")
+
+    async def _make_room(self, folder: ModelFolder) -> None:
+        """Let others go until there is a place and memory for a model."""
+        while others := [model for model in self._models.values() if model.served is not None]:
+            if len(others) < self._settings.max_models and free_memory.fits(folder, self._engine.back_end):
+                return
+            await self._make_one_go(others)
+
+    async def _make_one_go(self, others: list[RoutedModel]) -> None:
+        """Wait until one has gone, or until another than the one that was to go is at rest."""
+        model = min(others, key=_claim)
+        goes_anyway = model.leave is not None
+        leave = self._leave(model)
+        rests = [asyncio.ensure_future(other.served.at_rest()) for other in others if other.served and other != model]
+        try:
+            await asyncio.wait({leave, *rests}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for rest in rests:
+                rest.cancel()
+            if not goes_anyway and model.served is not None and model.served.busy:
+                leave.cancel()  # its place is not needed any more: it stays
+        if not goes_anyway:
+            await asyncio.wait({leave})
+
+    def _leave(self, model: RoutedModel) -> "asyncio.Task[None]":
+        """Have a model go: it takes no more requests, and its answers are finished."""
+        if model.leave is None:
+            model.leave = asyncio.create_task(self._let_go(model))
+        return model.leave
+
+    async def _let_go(self, model: RoutedModel) -> None:
+        assert model.served is not None
+        try:
+            await model.served.at_rest()
+        except asyncio.CancelledError:
+            model.leave = None
+            model.hand_out()
+            raise
+        model.stop_alarm()
+        await self._engine.unload(model.served.loaded)
+        model.served = model.leave = None
+        log.info("model unloaded", model=model.id)
+        self._tell(model, "status")
+        self._see_to(model)  # for those who came meanwhile
+
+    def _rest(self, model: RoutedModel) -> None:
+        model.rest(self._settings.sleep_idle_seconds, partial(self._fall_asleep, model))
+
+    def _fall_asleep(self, model: RoutedModel) -> None:
+        if model.served is not None and not model.served.busy:
+            log.info("model idle", model=model.id, seconds=self._settings.sleep_idle_seconds)
+            self._leave(model)
+
+    def _tell(self, model: RoutedModel, kind: Kind) -> None:
+        self.feed.tell(Change(kind, model.state()))
+
+
+def _claim(model: RoutedModel) -> tuple[bool, bool, float]:
+    """How much a model should stay: not at rest, then not if it is to go already, then as it was used recently."""
+    assert model.served is not None
+    return model.served.busy, model.leave is None, model.used
