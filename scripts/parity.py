@@ -7,6 +7,7 @@ parity_differences.py, and a reason of a case that is equal.
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ SUITES: dict[str, tuple[str, ...]] = {  # the flags that a suite's server has be
     "apikey": ("--api-key", KEY),
     "slotsave": (),
     "embeddings": (),
+    "router": (),
 }
 _FLAGS = ("--context-length", "512", "--max-batch", "4")
 _START_SECONDS = 300.0
@@ -75,7 +77,7 @@ def _faults(suite: str, cases: list[dict[str, Any]]) -> Iterator[str]:
 @contextmanager
 def _server(folder: Path, suite: str, home: Path) -> Iterator[str]:
     port = _free_port()
-    flags = ["--model", str(folder / "models" / "chat"), *_FLAGS, *SUITES[suite], "--port", str(port)]
+    flags = [*_served(folder / "models" / "chat", suite, home), *_FLAGS, *SUITES[suite], "--port", str(port)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TILES_")}
     with (home / "log").open("w") as log:
         command = [sys.executable, "-m", "app", "serve", *flags, "--data-dir", str(home / "data")]
@@ -86,6 +88,15 @@ def _server(folder: Path, suite: str, home: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(60)
+
+
+def _served(model: Path, suite: str, home: Path) -> tuple[str, str]:
+    """Say what is served: the model or, to the router's suite, a folder with two of it."""
+    if suite != "router":
+        return "--model", str(model)
+    for name in ("chat-a", "chat-b"):
+        shutil.copytree(model, home / "models" / name)
+    return "--models-dir", str(home / "models")
 
 
 def _wait(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:

@@ -7,10 +7,9 @@ from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body
-from litestar.response import Stream
 
-from app.controllers.answer import HEADERS, PING, sent_event
-from app.controllers.openapi import body_refusals, event_stream, operation, refusals
+from app.controllers.answer import PING, sent_event, sse
+from app.controllers.openapi import body_refusals, operation, refusals
 from app.dto.model_events import ModelEvent
 from app.dto.tiles import LoadRequest, Success, UnloadRequest
 from app.services.errors import AppError, InvalidRequest, NotFound
@@ -74,19 +73,19 @@ class RouterController(Controller):
             return Success(success=True)
         return Success(success=False, error=f"The model '{data.model[:200]}' is not loaded")
 
-    @get("/sse", operation_class=event_stream(_EVENTS), responses=refusals(_ONE_MODEL))
+    @get(
+        "/sse",
+        media_type="text/event-stream",
+        operation_class=operation(_EVENTS),
+        responses=refusals(_ONE_MODEL),
+    )
     async def follow_models(
         self, model_service: NamedDependency[ModelService], settings: NamedDependency[Settings]
-    ) -> Response[ModelEvent]:
+    ) -> Response[Any]:
         """Tell from now on what happens to the models, as server-sent events. Only with --models-dir."""
         if model_service.router is None:
             raise _ONE_MODEL
-        changes = model_service.router.feed.listen(settings.sse_ping_interval)
-        return _stream(_spoken(changes))
-
-
-def _stream(said: AsyncIterator[bytes]) -> Response[Any]:
-    return Stream(said, media_type="text/event-stream", headers=HEADERS)
+        return sse(_spoken(model_service.router.feed.listen(settings.sse_ping_interval)))
 
 
 async def _spoken(changes: AsyncIterator[Change | None]) -> AsyncIterator[bytes]:

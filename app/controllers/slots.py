@@ -44,10 +44,10 @@ class SlotsController(Controller):
         With `fail_on_no_slot` it is a 503 when all of them are at work.
         """
         model_service.require_no_load()
-        if model_service.facts is None:
+        if model_service.router is None and model_service.facts is None:
             return [Slot.of(SlotFacts(number), EMPTY_CONTEXT) for number in range(settings.max_batch)]
-        served = model_service.find(model)
-        slots = await served.slots()
+        async with model_service.using(model, autoload=False) as served:
+            slots = await served.slots()
         if fail_on_no_slot and all(slot.processing for slot in slots):
             raise _ALL_BUSY
         return [Slot.of(slot, served.facts.context_length) for slot in slots]
@@ -68,12 +68,12 @@ class SlotsController(Controller):
     ) -> SlotDone:
         """Save what the last answer of an idle slot left to a file, bring that back, or forget it."""
         slot, name = _number(id_slot), data.filename if data else ""
-        served = model_service.find(model)
-        if action == "erase":
-            return SlotDone(id_slot=slot, n_erased=await served.erase_slot(slot))
-        if not name:
-            raise _NO_NAME
-        return await (_save if action == "save" else _restore)(served, slot, name)
+        async with model_service.using(model, autoload=False) as served:
+            if action == "erase":
+                return SlotDone(id_slot=slot, n_erased=await served.erase_slot(slot))
+            if not name:
+                raise _NO_NAME
+            return await (_save if action == "save" else _restore)(served, slot, name)
 
 
 async def _save(served: ServedModel, slot: int, name: str) -> SlotDone:

@@ -1,11 +1,7 @@
 """A loaded model that answers."""
 
 import asyncio
-<<<<<<< HEAD
-from collections.abc import Iterator, Sequence
-=======
 from collections.abc import Callable, Iterator, Sequence
->>>>>>> 97861a8 (Serve every model of a folder, each when it is asked for)
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
