@@ -8,6 +8,7 @@ from litestar.routes import HTTPRoute
 from app.access import Access
 from app.controllers import openapi
 from app.controllers.adapters import AdaptersController
+from app.controllers.autoload import heeding
 from app.controllers.body import json_request
 from app.controllers.chat import ChatController
 from app.controllers.completions import CompletionController, NativeController
@@ -90,6 +91,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             "limits": Provide(lambda: limits, sync_to_thread=False),
         },
         plugins=[PydanticPlugin(validate_strict=True)],  # without it "5" and true would be numbers
+        before_request=heeding(models),
         exception_handlers=HANDLERS,
         lifespan=[lambda _: models.running(), lambda _: agent.running(), lambda _: streams.running()],
         openapi_config=openapi.config(),

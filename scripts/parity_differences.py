@@ -27,6 +27,12 @@ DIFFERENCES: dict[str, tuple[str, ...]] = {
     "There are more metrics than the comparison reads": ("metrics",),
     "There is a page at `/`": ("nokey /",),
     "`bearer` is taken in any case, as HTTP has it": ("key_lowercase_bearer",),
+    "Metrics are those of the server, whatever models it has": ("metrics_no_model",),
+    "A field that is missing is a 422 that names it": ("load_no_model",),
+    "Models are neither downloaded nor deleted, whatever they are called": (
+        *("post_models_empty", "delete_models_none"),
+    ),
+    "Every model that can gives embeddings, unasked": ("embeddings",),
     "A slot that does not exist is refused": ("id_range",),
 }
 

@@ -203,6 +203,18 @@ def test_props_of_a_model_load_it_unless_that_is_not_wanted(router: Server) -> N
     assert loaded(router) == {"alpha"}
 
 
+@with_nothing_loaded
+def test_a_request_may_say_that_it_loads_nothing(router: Server) -> None:
+    for route, body in (("/v1/chat/completions", {"messages": []}), ("/tokenize", {"content": "Hi"})):
+        url = f"{route}?autoload=false"
+        refused(router.client.post(url, json=body | {"model": "alpha"}), 400, "model_not_loaded")
+        refused(router.client.post(url, json=body | {"model": "nope"}), 404, "model_not_found")
+    assert loaded(router) == set()
+    load(router, "alpha")
+    assert router.client.post("/tokenize?autoload=false", json={"model": "alpha", "content": "Hi"}).status_code == 200
+    assert router.client.post("/tokenize?autoload=false", json={"model": 1, "content": "Hi"}).status_code == 422
+
+
 # Loading and unloading.
 
 
