@@ -123,6 +123,8 @@ def operation(answer: Any, *, events: str | None = None, pieces: int = 1) -> typ
                 del responses["400"]
             if isinstance(response := responses.get("200"), OpenAPIResponse) and response.content:
                 _document(response, answer, events, pieces)
+            if isinstance(empty := responses.get("204"), OpenAPIResponse):
+                empty.content = None
 
     return Documented
 
