@@ -74,7 +74,6 @@ class ResponsesRequest(RequestBody):
     store: bool = True
     previous_response_id: str | None = None
     include: list[str] = Field(default_factory=list)
-    # What OpenAI checks although this server refuses it.
     top_logprobs: int = Field(default=0, ge=0, le=20)
 
     @property
@@ -90,8 +89,6 @@ class ResponsesRequest(RequestBody):
     def to_generation(self, limits: Limits, earlier: Sequence[InputItem] = ()) -> gen.GenerationRequest:
         """Say it in the common vocabulary, after what was said earlier. Raises InvalidRequest for what cannot be."""
         self.refuse()
-        if _LOGPROBS in self.include:
-            raise UnsupportedParameter("include", f"of {_LOGPROBS} is not supported yet")
         limits.check_messages([*earlier, *self.items], "input")
         return gen.GenerationRequest(
             model=self.model,
@@ -101,6 +98,7 @@ class ResponsesRequest(RequestBody):
             sampling=gen.Sampling(temperature=self.temperature, top_p=self.top_p, seed=self.seed),
             max_tokens=None if self.max_output_tokens == -1 else self.max_output_tokens,
             constraint=self._constraint(),
+            logprobs=self._logprobs(),
             thinking_budget=EFFORTS.get(self.reasoning.effort or ""),
             tool_choice=self._tool_choice(),
         )
@@ -126,6 +124,13 @@ class ResponsesRequest(RequestBody):
         if constraint is None:
             return None
         return replace(constraint, param="text.format")
+
+    def _logprobs(self) -> int | None:
+        if _LOGPROBS in self.include:
+            return self.top_logprobs
+        if self.top_logprobs:
+            raise InvalidRequest(f"top_logprobs needs {_LOGPROBS} in include", param="top_logprobs")
+        return None
 
     def _tool_choice(self) -> gen.ToolChoice:
         names = [tool.name or "" for tool in self.tools]

@@ -6,6 +6,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from app.dto.base import Reply
 from app.dto.counts import TimingsReply
+from app.dto.logprobs import ContentLogprob
 from app.dto.openai_responses_items import OutputItem, OutputText, ReasoningText, SummaryText
 
 
@@ -188,7 +189,7 @@ class OutputTextDelta(ResponseEvent, tag_field="type", tag="response.output_text
     output_index: int
     content_index: int
     delta: str
-    logprobs: list[str] = []
+    logprobs: list[ContentLogprob] = []
 
 
 class OutputTextDone(ResponseEvent, tag_field="type", tag="response.output_text.done", kw_only=True):
@@ -198,7 +199,7 @@ class OutputTextDone(ResponseEvent, tag_field="type", tag="response.output_text.
     output_index: int
     content_index: int
     text: str
-    logprobs: list[str] = []
+    logprobs: list[ContentLogprob] = []
 
 
 class ReasoningTextDelta(ResponseEvent, tag_field="type", tag="response.reasoning_text.delta", kw_only=True):

@@ -9,6 +9,7 @@ from pydantic import Field
 
 import app.services.generation as gen
 from app.dto.base import Body, Reply
+from app.dto.logprobs import ContentLogprob
 from app.services.errors import InvalidRequest, UnsupportedParameter
 
 _MEDIA = {"input_image": "images", "input_file": "files", "input_audio": "audio", "computer_screenshot": "screenshots"}
@@ -144,7 +145,7 @@ class OutputText(Reply, tag_field="type", tag="output_text", kw_only=True):
     """What the model says."""
 
     annotations: list[str] = []
-    logprobs: list[str] = []
+    logprobs: list[ContentLogprob] = []
     text: str
 
 

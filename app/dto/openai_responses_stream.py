@@ -9,6 +9,7 @@ from msgspec.structs import replace
 import app.services.generation as gen
 from app.dto.base import Dialect, Reply
 from app.dto.counts import TimingsReply
+from app.dto.logprobs import ContentLogprob
 from app.dto.openai_responses import ResponsesRequest
 from app.dto.openai_responses_events import (
     ArgumentsDelta,
@@ -94,7 +95,7 @@ class ResponseStream(Dialect):
                 yield ResponseInProgress(response=self._snapshot())
             case gen.Text():
                 self._count(event.timings, thinks=False)
-                yield from self._say(event.text)
+                yield from self._say(event.text, [ContentLogprob.of(score) for score in event.logprobs])
             case gen.Reasoning():
                 self._count(event.timings, thinks=True)
                 yield from self._think(event.text)
@@ -115,15 +116,18 @@ class ResponseStream(Dialect):
             self._reasoning_tokens += timings.completion_tokens - self._tokens
         self._tokens = timings.completion_tokens
 
-    def _say(self, text: str) -> Iterator[ResponseEvent]:
+    def _say(self, text: str, logprobs: list[ContentLogprob]) -> Iterator[ResponseEvent]:
         if not isinstance(self._open, MessageItem):
             yield from self._close("completed")
             item = self._open = MessageItem(id=new_item_id("message"), status="in_progress", content=[])
             yield self._added(item)
             item.content.append(OutputText(text=""))
             yield PartAdded(item_id=item.id, output_index=self._index, content_index=0, part=OutputText(text=""))
-        self._open.content[0].text += text
-        yield OutputTextDelta(item_id=self._open.id, output_index=self._index, content_index=0, delta=text)
+        said = self._open.content[0]
+        said.text += text
+        said.logprobs += logprobs
+        where = {"output_index": self._index, "content_index": 0}
+        yield OutputTextDelta(item_id=self._open.id, delta=text, logprobs=logprobs, **where)
 
     def _think(self, text: str) -> Iterator[ResponseEvent]:
         if not isinstance(self._open, ReasoningItem):
@@ -178,7 +182,9 @@ class ResponseStream(Dialect):
             yield from self._called(item, index)
         elif isinstance(item, MessageItem):
             said = item.content[0]
-            yield OutputTextDone(item_id=item.id, output_index=index, content_index=0, text=said.text)
+            yield OutputTextDone(
+                item_id=item.id, output_index=index, content_index=0, text=said.text, logprobs=said.logprobs
+            )
             yield PartDone(item_id=item.id, output_index=index, content_index=0, part=said)
         elif item.summary:
             summary = item.summary[0]
@@ -232,6 +238,7 @@ def _begun(request: ResponsesRequest, store: bool) -> ResponseReply:
         tool_choice=request.tool_choice,
         parallel_tool_calls=request.parallel_tool_calls,
         tools=[tool.model_dump(mode="json") for tool in request.tools],
+        top_logprobs=request.top_logprobs,
         top_p=request.top_p,
         metadata=dict(request.metadata),
     )

@@ -12,8 +12,17 @@ from app.dto.openai_responses_items import InputItem
 from app.dto.openai_responses_stored import StoredResponse
 from app.dto.openai_responses_stream import ResponseStream
 from app.services.errors import InvalidRequest, ServerError, Unavailable, UnprocessableBody, UnsupportedParameter
-from app.services.generation import Constraint, Event, GenerationRequest, Message, Sampling, ToolCall
-from tests.scripted import answer, thought
+from app.services.generation import (
+    Constraint,
+    Event,
+    GenerationRequest,
+    Message,
+    Sampling,
+    Text,
+    TokenLogprob,
+    ToolCall,
+)
+from tests.scripted import answer, thought, timings
 
 TOOL = {"type": "function", "name": "add", "description": "Adds", "parameters": {"type": "object"}}
 CALL = ToolCall(0, "call_1", "add", '{"a": 1}')
@@ -133,12 +142,10 @@ def test_tools_become_functions() -> None:
     ("more", "param"),
     [
         ({"tools": [TOOL, {"type": "web_search"}]}, "tools.1.type"),
-        ({"include": ["message.output_text.logprobs"]}, "include"),
         ({"asked": [{"type": "item_reference", "id": "msg_1"}]}, "input.0"),
         ({"asked": [said("user", "a"), {"type": "computer_call"}]}, "input.1"),
         ({"truncation": "auto"}, "truncation"),
         ({"background": True}, "background"),
-        ({"top_logprobs": 3}, "top_logprobs"),
     ],
 )
 def test_what_is_not_supported_is_refused(more: dict[str, Any], param: str) -> None:
@@ -428,3 +435,28 @@ def test_input_items_have_ids_and_come_in_pages() -> None:
 )
 def test_what_is_torn_or_of_another_version_is_not_read(content: bytes) -> None:
     assert StoredResponse.read(content) is None
+
+
+def test_logprobs_stand_with_the_text_that_they_are_of() -> None:
+    asked = {"include": ["message.output_text.logprobs"], "top_logprobs": 1}
+    assert generation(**asked).logprobs == 1
+    assert generation(include=["reasoning.encrypted_content"]).logprobs is None
+    with pytest.raises(InvalidRequest) as refusal:
+        generation(top_logprobs=1)
+    assert refusal.value.param == "top_logprobs"
+    scores = [
+        TokenLogprob(n, word.encode(), -0.5, (TokenLogprob(9, b"x", -0.25),)) for n, word in enumerate(("Hel", "lo"))
+    ]
+    events = answer(*(Text(score.data.decode(), timings(n), (score,)) for n, score in enumerate(scores, 1)))
+    told = [
+        {"id": n, "token": word, "bytes": list(word.encode()), "logprob": -0.5, "top_logprobs": [top]}
+        for n, word in enumerate(("Hel", "lo"))
+        for top in ({"id": 9, "token": "x", "bytes": [120], "logprob": -0.25},)
+    ]
+    pieces = feed(events, **asked)
+    deltas = [event["logprobs"] for event in pieces if event["type"].endswith("output_text.delta")]
+    assert deltas == [[told[0]], [told[1]]]
+    (done,) = [event["logprobs"] for event in pieces if event["type"].endswith("output_text.done")]
+    body = whole(events, **asked)
+    assert done == body["output"][0]["content"][0]["logprobs"] == told
+    assert body["top_logprobs"] == 1
