@@ -17,7 +17,6 @@ from rich.console import Console
 from benchmarks import machine, names, suite, tables
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Figures
-from benchmarks.measure import Result
 from benchmarks.server import peer_with_blas
 from benchmarks.workload import FULL, QUICK
 from benchmarks.workloads import WORKLOADS
@@ -63,9 +62,10 @@ def main(
         without=frozenset() if blas_peer and peer_with_blas() else frozenset({names.PEER_WITH_BLAS}),
         profiles=RESULTS / f"{moment}-profile" if profile else None,
     )
-    if not any(plan.jobs()):
+    jobs = list(plan.jobs())
+    if not jobs:
         raise click.UsageError("no workload runs on that model")
-    _measure(plan, json_path or RESULTS / f"{moment}.json")
+    _measure(plan, jobs, json_path or RESULTS / f"{moment}.json")
 
 
 @main.command()
@@ -81,39 +81,39 @@ def render(file: Path) -> None:
         raise click.ClickException(str(error)) from None
 
 
-def _measure(plan: suite.Plan, written: Path) -> None:
+def _measure(plan: suite.Plan, jobs: list[suite.Job], written: Path) -> None:
     began, where = time.monotonic(), machine.facts()
     console = Console() if sys.stdout.isatty() else Console(width=180)
-    results = _results(plan)
-    figures = Figures(where, results, time.monotonic() - began)
+    whole = _run(plan, jobs)
+    figures = Figures(where, [job.result for job in jobs], time.monotonic() - began)
     written.parent.mkdir(parents=True, exist_ok=True)
     written.write_text(figures.to_json(), encoding="utf-8")
     tables.show(console, figures)
     console.print(f"{figures.seconds:.0f} s; figures in {written}", soft_wrap=True)
     if plan.profiles is not None:
         console.print(f"profiles in {plan.profiles}", soft_wrap=True)
-    if any(names.OURS in result.failures for result in results):
+    if not whole:
+        sys.exit(143)
+    if any(names.OURS in result.failures for result in figures.results):
         sys.exit(1)
 
 
-def _results(plan: suite.Plan) -> list[Result]:
-    """Run the plan on a fast event loop. What stops all of it is one clear message and exit code 1."""
+def _run(plan: suite.Plan, jobs: list[suite.Job]) -> bool:
+    """Run on a fast event loop. Returns False where a signal ended it before its time."""
     say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_ended_cleanly(suite.run(plan, lambda what: say(f"{datetime.now():%H:%M:%S} {what}"))))
-    except asyncio.CancelledError:
-        sys.exit(143)
-    except BenchmarkError as error:
-        click.echo(f"benchmarks: {error}", err=True)
-        sys.exit(1)
+            runner.run(_ended_cleanly(suite.run(plan, jobs, lambda what: say(f"{datetime.now():%H:%M:%S} {what}"))))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        return False
+    return True
 
 
-async def _ended_cleanly(work: Coroutine[Any, Any, list[Result]]) -> list[Result]:
+async def _ended_cleanly(work: Coroutine[Any, Any, None]) -> None:
     """Cancel on SIGTERM as on Ctrl-C, so that no server is left behind."""
     task = asyncio.ensure_future(work)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await task
+    await task
 
 
 if __name__ == "__main__":

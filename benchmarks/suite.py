@@ -127,9 +127,7 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-async def run(plan: Plan, say: Say) -> list[Result]:
-    """Measure everything in the plan; `say` is told what is being done."""
-    jobs = list(plan.jobs())
+async def run(plan: Plan, jobs: list[Job], say: Say) -> None:
+    """Measure the plan's jobs, which hold what came of it even if this is cancelled; `say` hears what is being done."""
     async with Lineup(plan.cache, profiles=plan.profiles) as lineup:
         await Run(plan, say, lineup).go(jobs)
-    return [job.result for job in jobs]
