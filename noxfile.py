@@ -63,6 +63,13 @@ def npm_clients(session: nox.Session) -> Path | None:
 
 
 @nox.session
+def e2e(session: nox.Session) -> None:
+    """Drive the real Web UI in a real browser, the slow way a person does; pictures of it go to build/e2e."""
+    install(session, "e2e")
+    session.run("pytest", "tests/e2e", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Look for style and mistakes; `nox -s lint -- --fix` mends what can be mended."""
     install(session, "lint", app=False)
@@ -106,6 +113,12 @@ def serve(session: nox.Session) -> None:
     """Run the server: nox -s serve -- --demo."""
     install(session)
     session.run("tiles-server", *(session.posargs or ["--demo"]))
+
+
+@nox.session(venv_backend="none")
+def webui(session: nox.Session) -> None:
+    """Run the development server of the llama.cpp Web UI against TILES_BACKEND: nox -s webui -- --port 5180."""
+    session.run("scripts/llamacpp_webui.sh", *session.posargs, external=True)
 
 
 @nox.session
