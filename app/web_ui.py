@@ -18,7 +18,8 @@ self.addEventListener("activate", (event) => event.waitUntil(retire()));
 async function retire() {
   for (const name of await caches.keys()) await caches.delete(name);
   await self.registration.unregister();
-  for (const page of await self.clients.matchAll({ type: "window" })) page.navigate(page.url);
+  // The UI's pages differ behind the #, and going to where one is already would load nothing.
+  for (const page of await self.clients.matchAll({ type: "window" })) page.navigate(page.url.split("#")[0]);
 }
 """
 

@@ -27,7 +27,7 @@ from app.services.session import Session
 from app.settings import Settings
 from tests import tiny_model
 
-COMMANDS = ("models", "pull", "doctor")
+COMMANDS = ("models", "pull", "webui", "doctor")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,62 @@
+"""Thinking aloud, and not any longer."""
+
+import json
+import re
+
+from playwright.sync_api import expect
+
+from tests.conftest import Server
+from tests.e2e.conftest import Visit
+from tests.e2e.person import Person
+
+
+def chooses_effort(person: Person, effort: str) -> None:
+    person.presses("Add files, prompts, tools or MCP Servers")
+    person.page.get_by_role("menuitem", name="Reasoning").hover()
+    person.page.get_by_role("menuitem", name=re.compile(f"^{effort}")).click()
+
+
+def test_reasoning_has_a_block_of_its_own(demo: Server, visit: Visit) -> None:
+    person = visit(demo)
+    person.opens()
+    chooses_effort(person, "Low")
+    person.asks("Hello")
+    sent = person.wire.chat
+    assert sent.body["chat_template_kwargs"] == {"enable_thinking": True}
+    assert (sent.body["thinking_budget_tokens"], sent.body["reasoning_control"]) == (512, True)
+    thought = sent.said("reasoning_content").strip()
+    assert thought
+    assert "<think>" not in sent.said()
+    person.answer.get_by_role("button", name=re.compile("^Reasoning")).click()
+    expect(person.answer).to_contain_text(thought)
+    assert person.text.inner_text().strip() == sent.said().strip()
+    person.asks("Hello")
+    earlier = person.wire.chat.body["messages"][1]
+    assert earlier["reasoning_content"].strip() == thought
+
+
+def test_reasoning_can_be_turned_off(demo: Server, visit: Visit) -> None:
+    person = visit(demo)
+    person.opens()
+    chooses_effort(person, "Off")
+    person.asks("Hello")
+    assert person.wire.chat.body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert person.wire.chat.said("reasoning_content") == ""
+
+
+def test_reasoning_that_takes_too_long_is_skipped(demo: Server, visit: Visit) -> None:
+    end = demo.client.post("/tokenize", json={"content": "</think>"}).json()["tokens"]
+    assert len(end) == 1
+    endless = {"logit_bias": [[end[0], False]], "ignore_eos": True}  # it thinks until somebody ends that
+    person = visit(demo, customJson=json.dumps(endless), max_tokens=1000)
+    person.opens()
+    chooses_effort(person, "Max")
+    person.writes("Hello")
+    person.presses("Skip reasoning")
+    answer = person.reads()
+    control = person.wire.last("/v1/chat/completions/control")
+    assert (control.status, json.loads(control.answer)["success"]) == (200, True)
+    assert control.body["action"] == "reasoning_end"
+    assert control.body["id"] == person.wire.chat.events[0]["id"]
+    assert person.wire.chat.said("reasoning_content")
+    assert answer == person.wire.chat.said().strip() != ""

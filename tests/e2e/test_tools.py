@@ -1,0 +1,49 @@
+"""Tools that run in the browser; the server has none that it would run."""
+
+import json
+
+from playwright.sync_api import expect
+
+from tests.conftest import Server
+from tests.e2e.conftest import Visit
+
+
+def test_a_tool_of_the_browser_is_called_and_its_result_is_read(demo: Server, visit: Visit) -> None:
+    person = visit(demo)
+    person.opens()
+    person.writes("What time is it?")
+    person.presses("Allow once")
+    expect(person.page.get_by_role("button", name="Allow once")).to_have_count(0)
+    answer = person.reads()
+    first, second = person.wire.chats
+    names = {tool["function"]["name"] for tool in first.body["tools"]}
+    assert names == {"get_datetime", "get_info"}
+    asked, result = second.body["messages"][-2:]
+    (call,) = asked["tool_calls"]
+    assert call["function"]["name"] in names
+    assert (result["role"], result["tool_call_id"]) == ("tool", call["id"])
+    assert json.loads(result["content"])
+    assert answer == second.said().strip() != ""
+    assert first.events[-1]["choices"][0]["finish_reason"] == "tool_calls"
+    assert first.headers["x-conversation-id"] == second.headers["x-conversation-id"]
+
+
+def test_a_tool_that_is_denied_is_not_run(demo: Server, visit: Visit) -> None:
+    person = visit(demo)
+    person.opens()
+    person.writes("What time is it?")
+    person.presses("Deny")
+    person.reads()
+    result = person.wire.chat.body["messages"][-1]
+    assert result["role"] == "tool"
+    assert "denied" in result["content"].lower()
+
+
+def test_the_server_says_once_that_it_runs_no_tools(demo: Server, visit: Visit) -> None:
+    person = visit(demo)
+    person.opens()
+    person.asks("Hello")
+    person.asks("Hello")
+    (asked,) = person.wire.calls("/tools", "GET")
+    assert asked.status == 403
+    assert "not found" in json.loads(asked.answer)["error"]["message"]
