@@ -1,5 +1,7 @@
 """Where the parts meet; nothing else knows all of them."""
 
+import asyncio
+
 from litestar import Litestar
 from litestar.di import Provide
 from litestar.plugins.pydantic import PydanticPlugin
@@ -56,6 +58,10 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
     )
     ongoing = Ongoing()
     streams = ConversationStreams()
+
+    async def tidy() -> None:
+        await asyncio.to_thread(responses.tidy)
+
     app = Litestar(
         route_handlers=[
             AdaptersController,
@@ -93,6 +99,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         plugins=[PydanticPlugin(validate_strict=True)],  # without it "5" and true would be numbers
         before_request=heeding(models),
         exception_handlers=HANDLERS,
+        on_startup=[tidy],
         lifespan=[lambda _: models.running(), lambda _: agent.running(), lambda _: streams.running()],
         openapi_config=openapi.config(),
         request_class=json_request(settings),

@@ -629,6 +629,14 @@ def test_a_late_failure_in_a_stream_is_an_error_event_without_end_mark(log_lines
         assert "secret" not in answer.text
 
 
+@pytest.mark.parametrize(("path", "choices"), [("/v1/completions", {"choices": []}), ("/completion", {})])
+def test_a_late_failure_has_the_words_of_its_dialect(path: str, choices: dict[str, Any], log_lines: list[Any]) -> None:
+    answer = ask(Broken(Unavailable("Going down", code="x"), late=True), "POST", path, {"prompt": "a", "stream": True})
+    last = events(answer.text, ended=False)[-1]
+    assert last.pop("error")["message"] == "Going down"
+    assert last == choices
+
+
 def test_a_late_failure_of_a_whole_answer_has_its_status(log_lines: list[Any]) -> None:
     answer = ask(Broken(Unavailable("Going down", code="x"), late=True), "POST", CHAT, {"messages": [USER]})
     error = error_of(answer, 503)

@@ -180,6 +180,25 @@ def test_a_response_is_kept_and_gone_on_with(server: Server) -> None:
     assert post(server, previous_response_id=second["id"]).status_code == 200
 
 
+def test_items_that_were_kept_can_be_referred_to(server: Server) -> None:
+    first = post(server, "My name is Ada.", store=True, **SAMPLED).json()
+    listed = server.client.get(f"{ROUTE}/{first['id']}/input_items").json()["data"]
+    asked = {"role": "user", "content": "What is it?"}
+    references = [{"type": "item_reference", "id": item["id"]} for item in first["output"]]
+    begun = {"role": "user", "content": "My name is Ada."}
+    by_reference = post(server, [begun, *references, asked], **SAMPLED).json()
+    assert nameless(by_reference["output"]) == nameless(
+        post(server, [begun, *first["output"], asked], **SAMPLED).json()["output"]
+    )
+    counted = post(server, [begun, *references, asked], route=COUNT).json()["input_tokens"]
+    assert counted == by_reference["usage"]["input_tokens"]
+    earlier = [{"type": "item_reference", "id": listed[0]["id"]}, asked]
+    assert post(server, earlier, previous_response_id=first["id"], **SAMPLED).status_code == 200
+    server.client.delete(f"{ROUTE}/{first['id']}")
+    error = error_of(post(server, [begun, *references, asked]), 400)
+    assert (error["param"], error["code"]) == ("input.1", "item_not_found")
+
+
 def test_kept_files_are_for_their_owner_alone_and_say_nothing_in_the_log(server: Server) -> None:
     kept = post(server, "xylophone-secret", store=True).json()
     folder = server.home / ".tiles" / "server" / "responses"

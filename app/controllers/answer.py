@@ -198,7 +198,7 @@ def error_event(error: AppError, dialect: Dialect) -> bytes:
     """Say a late error; the stream ends after it, without the end mark unless the dialect has words for errors."""
     if (reply := dialect.failure(error)) is not None:
         return sent_event(reply) + dialect.end
-    return b"data: " + msgspec.json.encode({"error": ErrorReply.of(error).error, "choices": []}) + b"\n\n"
+    return b"data: " + msgspec.json.encode({"error": ErrorReply.of(error).error} | dialect.beside_error) + b"\n\n"
 
 
 def note(event: Event, facts: Facts) -> None:

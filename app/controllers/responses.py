@@ -37,7 +37,7 @@ from app.dto.openai_responses_events import (
     SummaryTextDelta,
     SummaryTextDone,
 )
-from app.dto.openai_responses_items import InputItem
+from app.dto.openai_responses_items import InputItem, response_of
 from app.dto.openai_responses_stored import StoredResponse
 from app.dto.openai_responses_stream import ResponseStream
 from app.services.errors import (
@@ -106,6 +106,7 @@ class ResponsesController(Controller):
     ) -> Response[ResponseReply | Events]:
         """Answer a conversation, whole or as server-sent events; it is kept on this machine unless `store` is false."""
         earlier = await _earlier(stored_responses, data.previous_response_id)
+        data = await _resolved(stored_responses, data, earlier)
         generation = await model_service.generate(data.to_generation(limits, earlier))
         said = ResponseStream(data, store=data.store and stored_responses.enabled)
 
@@ -136,6 +137,7 @@ class ResponsesController(Controller):
     ) -> Response[InputTokenCount]:
         """Count the tokens of a conversation, as the model would read it."""
         earlier = await _earlier(stored_responses, data.previous_response_id)
+        data = await _resolved(stored_responses, data, earlier)
         count = await model_service.count(data.to_generation(limits, earlier))
         return Response(InputTokenCount(input_tokens=count), headers=header(data.ignored))
 
@@ -207,6 +209,20 @@ async def _earlier(responses: StoredResponses, identity: str | None) -> list[Inp
             code="previous_response_not_found",
         )
     return stored.conversation()
+
+
+async def _resolved(responses: StoredResponses, data: ResponsesRequest, earlier: list[InputItem]) -> ResponsesRequest:
+    """Put kept items in the place of references to them; one that is not kept stays a reference, which is refused."""
+    referred = {item.id for item in data.items if item.type == "item_reference" and item.id}
+    if not referred:
+        return data
+    known = {item.id: item for item in earlier if item.id in referred}
+    for identity in {response_of(one) for one in referred - known.keys()} - {None}:
+        content = await asyncio.to_thread(responses.read, identity or "")
+        stored = StoredResponse.read(content) if content else None
+        known |= {item.id: item for item in (stored.conversation() if stored else ()) if item.id in referred}
+    items = [known.get(item.id or "", item) if item.type == "item_reference" else item for item in data.items]
+    return data.model_copy(update={"input": items})
 
 
 async def _stored(responses: StoredResponses, identity: str) -> StoredResponse:

@@ -61,6 +61,7 @@ class Dialect:
     """How a stream says events, silence and a late failure. A tagged reply is an event of that name."""
 
     end: ClassVar[bytes] = b""  # what follows the last event
+    beside_error: ClassVar[dict[str, Any]] = {"choices": []}  # in the event of a late failure
 
     def feed(self, event: Event) -> Iterator[Reply | dict[str, Any]]:
         """Give the replies of an event, in order."""

@@ -116,7 +116,7 @@ RESPONSES = (
     _item("message", "honoured", "roles user, assistant, system, developer", role="assistant", content="Hi"),
     Field("input[] of type function_call, function_call_output", "honoured", "", {"input": [_USER, _MADE, _CAME]}),
     _item("reasoning", "honoured", "goes to the chat template", summary=[{"type": "summary_text", "text": "Hm"}]),
-    _item("item_reference", "refused", "send the item, or previous_response_id", id="msg_1"),
+    _item("item_reference", "refused", "unless it is to an item of a response that is kept", id="msg_1"),
     *(
         _item(kind, "refused", _ELSEWHERE, id="x")
         for kind in (

@@ -106,6 +106,7 @@ class NativeStream(Dialect):
     """Says events as llama.cpp does; nothing follows the last answer."""
 
     end: ClassVar[bytes] = b""
+    beside_error: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, request: NativeGenerating, choices: int) -> None:
         self._request = request

@@ -1,5 +1,6 @@
 """OpenAI's Responses: the items of a conversation, as they come in and as they go out."""
 
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from app.services.errors import InvalidRequest, UnsupportedParameter
 
 _MEDIA = {"input_image": "images", "input_file": "files", "input_audio": "audio", "computer_screenshot": "screenshots"}
 _TEXTS = {"input_text", "output_text", "text", "summary_text", "reasoning_text"}
+_OUTPUT_ID = re.compile(r"(?:msg|fc|rs)_([0-9a-f]{32})[0-9a-f]{2,4}")
 _PREFIX = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
 
 Status = Literal["in_progress", "completed", "incomplete"]
@@ -33,7 +35,9 @@ class ItemPart(Body):
 class InputItem(Body):
     """An item of the conversation. What it carries depends on its type."""
 
-    type: str = Field(default="message", description="message, function_call, function_call_output or reasoning")
+    type: str = Field(
+        default="message", description="message, function_call, function_call_output, reasoning or item_reference"
+    )
     id: str | None = None
     role: Literal["user", "assistant", "system", "developer"] | None = Field(default=None, description="of a message")
     content: str | list[ItemPart] | None = Field(default=None, description="of a message", examples=["Hello!"])
@@ -101,7 +105,7 @@ def to_messages(items: Sequence[InputItem]) -> Iterator[gen.Message]:
 
 def _check(item: InputItem, where: str) -> None:
     if item.type == "item_reference":
-        raise UnsupportedParameter(where, "refers to an item; send the item itself, or previous_response_id")
+        raise InvalidRequest(f"Item with id '{(item.id or '')[:64]}' not found", param=where, code="item_not_found")
     if item.type not in _PREFIX:
         raise UnsupportedParameter(where, f"of type '{item.type[:64]}' is not supported")
     needed: dict[str, dict[str, object]] = {
@@ -134,8 +138,19 @@ def _goes_on(turn: gen.Message, item: InputItem, where: str) -> gen.Message:
 
 
 def new_item_id(kind: str) -> str:
-    """Make the id of an item."""
+    """Make the id of an item that came in."""
     return f"{_PREFIX.get(kind, 'item')}_{secrets.token_hex(16)}"
+
+
+def output_item_id(kind: str, response_id: str, place: int) -> str:
+    """Make the id of an item that goes out; the response can be told from it."""
+    return f"{_PREFIX[kind]}_{response_id.removeprefix('resp_')}{place:02x}"
+
+
+def response_of(item_id: str) -> str | None:
+    """Give the id of the response that an item went out with, None if the id does not tell."""
+    found = _OUTPUT_ID.fullmatch(item_id)
+    return f"resp_{found[1]}" if found else None
 
 
 # What goes out.

@@ -49,7 +49,7 @@ from app.dto.openai_responses_items import (
     ReasoningText,
     Status,
     SummaryText,
-    new_item_id,
+    output_item_id,
 )
 from app.services.errors import AppError
 
@@ -119,7 +119,7 @@ class ResponseStream(Dialect):
     def _say(self, text: str, logprobs: list[ContentLogprob]) -> Iterator[ResponseEvent]:
         if not isinstance(self._open, MessageItem):
             yield from self._close("completed")
-            item = self._open = MessageItem(id=new_item_id("message"), status="in_progress", content=[])
+            item = self._open = MessageItem(id=self._new_id("message"), status="in_progress", content=[])
             yield self._added(item)
             item.content.append(OutputText(text=""))
             yield PartAdded(item_id=item.id, output_index=self._index, content_index=0, part=OutputText(text=""))
@@ -132,7 +132,7 @@ class ResponseStream(Dialect):
     def _think(self, text: str) -> Iterator[ResponseEvent]:
         if not isinstance(self._open, ReasoningItem):
             yield from self._close("completed")
-            self._open = ReasoningItem(id=new_item_id("reasoning"), status="in_progress", summary=[], content=[])
+            self._open = ReasoningItem(id=self._new_id("reasoning"), status="in_progress", summary=[], content=[])
             yield self._added(self._open)
             yield self._thought_begun(self._open)
         item, index = self._open, self._index
@@ -155,7 +155,7 @@ class ResponseStream(Dialect):
     def _call(self, call: gen.ToolCall) -> Iterator[ResponseEvent]:
         yield from self._close("completed")
         self._open = FunctionCallItem(
-            id=new_item_id("function_call"), call_id=call.id, name=call.name, arguments="", status="in_progress"
+            id=self._new_id("function_call"), call_id=call.id, name=call.name, arguments="", status="in_progress"
         )
         yield self._added(self._open)
         if call.arguments:
@@ -166,6 +166,9 @@ class ResponseStream(Dialect):
         assert isinstance(item, FunctionCallItem)
         item.arguments += arguments
         yield ArgumentsDelta(item_id=item.id, output_index=self._index, delta=arguments)
+
+    def _new_id(self, kind: str) -> str:
+        return output_item_id(kind, self.response.id, len(self.response.output))
 
     def _added(self, item: OutputItem) -> ItemAdded:
         self.response.output.append(item)

@@ -37,6 +37,11 @@ class StoredResponses:
         self._kept: dict[str, _Kept] | None = None  # oldest first; None until somebody looks
         self._lock = Lock()
 
+    def tidy(self) -> None:
+        """Remove what is too old, and the oldest of what is too much."""
+        with self._lock:
+            self._make_room(self._look())
+
     def save(self, identity: str, content: bytes) -> bool:
         """Keep a response: the whole of it or, with a warning and False, nothing."""
         if not self.enabled:

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { Output, embed, generateText, streamText, tool } from "ai";
+import { Output, embed, generateText, stepCountIs, streamText, tool } from "ai";
 import { z } from "zod";
 
 const [url, part] = process.argv.slice(2);
@@ -52,6 +52,18 @@ async function tools(model) {
   assert.equal(whole.toolCalls[0].toolName, "get_weather");
   assert.equal(whole.toolResults[0].output, "sunny");
   assert.equal(typeof asked[0], "string");
+
+  const steps = await generateText({
+    ...greedy,
+    model,
+    prompt: "Hello!",
+    tools: { get_weather },
+    stopWhen: stepCountIs(2),
+    prepareStep: ({ stepNumber }) => ({ toolChoice: stepNumber ? "none" : "required" }),
+  });
+  assert.equal(steps.steps.length, 2);
+  assert.equal(steps.steps[0].toolResults[0].output, "sunny");
+  assert.ok(steps.text);
 
   const stream = streamText({ ...greedy, model, prompt: "Hello!", tools: { get_weather }, toolChoice: "required" });
   for await (const _ of stream.fullStream);

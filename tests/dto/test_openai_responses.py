@@ -142,7 +142,6 @@ def test_tools_become_functions() -> None:
     ("more", "param"),
     [
         ({"tools": [TOOL, {"type": "web_search"}]}, "tools.1.type"),
-        ({"asked": [{"type": "item_reference", "id": "msg_1"}]}, "input.0"),
         ({"asked": [said("user", "a"), {"type": "computer_call"}]}, "input.1"),
         ({"truncation": "auto"}, "truncation"),
         ({"background": True}, "background"),
@@ -165,6 +164,7 @@ def test_what_is_not_supported_is_refused(more: dict[str, Any], param: str) -> N
         ({"type": "function_call", "call_id": "a", "arguments": "{}"}, "input.0.name"),
         ({"type": "function_call_output", "output": "4"}, "input.0.call_id"),
         ({"type": "function_call_output", "call_id": "a"}, "input.0.output"),
+        ({"type": "item_reference", "id": "msg_1"}, "input.0"),
         (CALL_ITEM, "input"),
     ],
 )

@@ -76,6 +76,15 @@ def test_what_is_too_old_is_not_read_and_goes_with_the_next(tmp_path: Path) -> N
     assert names(tmp_path) == [identity(2)]
 
 
+def test_what_is_too_old_goes_when_the_server_starts(tmp_path: Path) -> None:
+    for number in (1, 2):
+        store(tmp_path).save(identity(number), b"x")
+    long_ago = time.time() - 31 * 86_400
+    os.utime(tmp_path / "responses" / f"{identity(1)}.json", (long_ago, long_ago))
+    store(tmp_path, enabled=False).tidy()  # whether or not this server keeps any
+    assert names(tmp_path) == [identity(2)]
+
+
 def test_turned_off_it_neither_keeps_nor_gives(tmp_path: Path) -> None:
     store(tmp_path).save(identity(1), b"one")
     off = store(tmp_path, enabled=False)
