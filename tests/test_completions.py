@@ -326,7 +326,10 @@ def test_a_bias_may_be_a_list_of_pairs(server: Server, vocabulary: Tokenizer) ->
     how = {"max_tokens": 3, "temperature": 0}
     assert texts(complete(server, "Say", logit_bias=[[a, 90], [b, 95.5]], **how)) == ["bbb"]
     assert texts(complete(server, "Say", logit_bias=[[a, 90], [b, False]], **how)) == ["aaa"]
-    for wrong in ([[a]], [[a, True]], [["a", 1]], [[a, 101]], [[a, 1, 2]], [a], [[-1, 1]]):
+    assert texts(complete(server, "Say", logit_bias=[["a", 90], ["b", 95.5]], **how)) == ["bbb"]
+    assert texts(complete(server, "Say", logit_bias=[["a", 90], ["b", False]], **how)) == ["aaa"]
+    assert set(texts(complete(server, "Say", logit_bias=[["ab", 100]], **how))[0]) <= {"a", "b"}
+    for wrong in ([[a]], [[a, True]], [["", 1]], [[a, "1"]], [[a, 101]], [[a, 1, 2]], [a], [[-1, 1]], [[True, 1]]):
         assert refused(server, {"prompt": "Say", "logit_bias": wrong}, 422)["param"].startswith("logit_bias")
     assert refused(server, {"prompt": "Say", "logit_bias": [[768_000, 1]]}, 400)["param"] == "logit_bias"
 

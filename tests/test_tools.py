@@ -171,6 +171,14 @@ def test_a_schema_that_cannot_be_enforced_is_a_400_that_names_the_tool(server: S
         assert "odd" in error["message"]
 
 
+def test_where_no_call_is_wanted_none_is_begun(server: Server) -> None:
+    opened = server.client.post("/tokenize", json={"content": "<tool_call>"}).json()["tokens"]
+    assert len(opened) == 1
+    forced = {"logit_bias": {str(opened[0]): 100}, "max_tokens": 4, "temperature": 0}
+    assert "<tool_call>" in chat(server, tools=[], **forced)["message"]["content"]
+    assert "<tool_call>" not in chat(server, tool_choice="none", **forced)["message"]["content"]
+
+
 def test_what_was_called_and_what_came_of_it_goes_back_in_any_order(server: Server) -> None:
     made = [{"id": f"call_{n}", "type": "function", "function": {"name": NAMES[n], "arguments": "{}"}} for n in (0, 1)]
     results = [{"role": "tool", "tool_call_id": f"call_{n}", "content": f"result {n}"} for n in (1, 0)]

@@ -1,6 +1,7 @@
 """What every request that generates text may say: how tokens are chosen, when it ends, and how it is streamed."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from app.dto.adapters import AdapterScale, scales
 from app.dto.base import Body, Limits, RequestBody
 from app.services.errors import InvalidRequest
 
+_TOKEN = re.compile("[0-9]{1,9}")
 _BANNED = -1e9  # a logit that is never drawn; an infinity would be no number where every token is banned
 
 
@@ -48,8 +50,10 @@ class Generating(RequestBody):
     repetition_penalty: float | None = Field(default=None, gt=0, le=100)
     repeat_penalty: float | None = Field(default=None, gt=0, le=100)
     repeat_last_n: int | None = Field(default=None, ge=-1, lt=2**31)
-    logit_bias: dict[str, float] | list[list[int | float | bool]] = Field(
-        default_factory=dict, description="by token id, or llama.cpp's pairs; false bans", examples=[{"42": -100}]
+    logit_bias: dict[str, float] | list[list[int | float | bool | str]] = Field(
+        default_factory=dict,
+        description="by token id, or llama.cpp's pairs of a token id or a text and a bias; false bans",
+        examples=[{"42": -100}],
     )
     ignore_eos: bool = False
     json_schema: dict[str, Any] = Field(default_factory=dict, description="the answer is JSON of this schema")
@@ -71,14 +75,16 @@ class Generating(RequestBody):
 
     @field_validator("logit_bias")
     @classmethod
-    def _token_ids(cls, bias: dict[str, float] | list[list[int | float | bool]]) -> dict[str, float] | list[Any]:
-        if isinstance(bias, list) and any(len(pair) != 2 or pair[1] is True for pair in bias):
-            raise ValueError("an entry is a token id and its bias, or false")
-        for token, value in bias.items() if isinstance(bias, dict) else ((str(pair[0]), pair[1]) for pair in bias):
-            if not token.isdecimal() or not token.isascii() or len(token) > 9:
-                raise ValueError(f"'{token[:32]}' is no token id")
+    def _token_ids(cls, bias: dict[str, float] | list[list[Any]]) -> dict[str, float] | list[list[Any]]:
+        pairs = list(bias.items()) if isinstance(bias, dict) else bias
+        if any(len(pair) != 2 or pair[1] is True or isinstance(pair[1], str) for pair in pairs):
+            raise ValueError("an entry is a token id or a text, and its bias or false")
+        for token, value in pairs:
+            is_text = isinstance(token, str) and isinstance(bias, list)
+            if not token if is_text else not _TOKEN.fullmatch(str(token)):
+                raise ValueError(f"'{str(token)[:32]}' is no token id")
             if not -100 <= value <= 100:
-                raise ValueError(f"the bias of token {token} is not between -100 and 100")
+                raise ValueError(f"the bias of token {str(token)[:32]} is not between -100 and 100")
         return bias
 
     @property
@@ -164,7 +170,10 @@ class Generating(RequestBody):
         if self.choice:
             yield gen.Constraint("choice", json.dumps(self.choice), "choice")
 
-    def _biases(self) -> dict[int, float]:
+    def _biases(self) -> dict[int | str, float]:
         if isinstance(self.logit_bias, dict):
             return {int(token): value for token, value in self.logit_bias.items()}
-        return {int(token): _BANNED if value is False else float(value) for token, value in self.logit_bias}
+        return {
+            token if isinstance(token, str) else int(token): _BANNED if value is False else float(value)
+            for token, value in self.logit_bias
+        }

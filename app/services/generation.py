@@ -91,7 +91,7 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     penalty_window: int | None = None  # tokens of the answer that count; None is all of it
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logit_bias: Mapping[int | str, float] = field(default_factory=dict)  # of a text: of all tokens that it is made of
 
 
 @dataclass(frozen=True, slots=True)

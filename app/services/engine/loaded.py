@@ -89,20 +89,15 @@ class LoadedModel:
     def prepare(self, request: GenerationRequest) -> Prompt:
         """Check what depends on the model and build the prompt. Raises InvalidRequest or PromptTooLong."""
         self._check_tokens([part for part in request.prompt or () if isinstance(part, int)], "prompt")
-        for token in request.sampling.logit_bias:
-            if not 0 <= token < self.facts.vocabulary:
-                raise InvalidRequest(
-                    f"logit_bias: {token} is no token of this model, which has {self.facts.vocabulary}",
-                    param="logit_bias",
-                )
         if request.answers > self.facts.max_rows:
             raise InvalidRequest(f"no more than {self.facts.max_rows} answers fit into the batch", param="n")
         self.adapters.scales(request.lora)
+        bias = self._logit_bias(request)
         matcher = self.grammars.matcher(request, self._markup.calls.format if self._markup.calls else None)
         machine = make_machine(self._markup, request.stop, bool(_tools(request)), request.split_reasoning)
         prompt = self.prompts.build(request)
         self.runner.admission.check(len(prompt.tokens), request.answers)
-        return replace(prompt, matcher=matcher, machine=machine)
+        return replace(prompt, matcher=matcher, machine=machine, logit_bias=bias)
 
     def embedding(self, request: EmbeddingRequest, generation: RunningGeneration) -> Embedding:
         """Check and tokenize texts that become vectors. Raises InvalidRequest or PromptTooLong."""
@@ -159,7 +154,7 @@ class LoadedModel:
             prompt=prompt.tokens,
             max_tokens=max_tokens,
             room=room,
-            choice=choice(self._sampling(request), self.facts.defaults, place, self._spared),
+            choice=choice(request.sampling, self.facts.defaults, prompt.logit_bias, place, self._spared),
             speech=self._speech(prompt, request),
             detokenizer=self._detokenizer(),
             end_tokens=frozenset() if free else self.facts.end_tokens,
@@ -183,12 +178,17 @@ class LoadedModel:
     def _fingerprint(self) -> str:
         return fingerprint(self.facts.path, "", f"{self.facts.precision} {back_end()}")
 
-    def _sampling(self, request: GenerationRequest) -> Sampling:
-        """What was asked; where no tool may be called, the token that begins a call is never drawn."""
-        if not request.tools or request.tool_choice.mode != "none" or self._call_token is None:
-            return request.sampling
-        bias = {**request.sampling.logit_bias, self._call_token: _NEVER}
-        return replace(request.sampling, logit_bias=bias)
+    def _logit_bias(self, request: GenerationRequest) -> dict[int, float]:
+        """What was asked, by token; where no tool may be called, the token that begins a call is never drawn."""
+        bias = {
+            token: value
+            for asked, value in request.sampling.logit_bias.items()
+            for token in (self.prompts.tokenize(asked) if isinstance(asked, str) else (asked,))
+        }
+        self._check_tokens(list(bias), "logit_bias")
+        if request.tools and request.tool_choice.mode == "none" and self._call_token is not None:
+            bias[self._call_token] = _NEVER
+        return bias
 
     def _speech(self, prompt: Prompt, request: GenerationRequest) -> Speech:
         return Speech(
@@ -283,7 +283,13 @@ def _prefixes(facts: ModelFacts, limits: Limits) -> PrefixCache:
         return PrefixCache(cache_bytes)
 
 
-def choice(asked: Sampling, default: Sampling, place: int = 0, spared: frozenset[int] = frozenset()) -> Choice:
+def choice(
+    asked: Sampling,
+    default: Sampling,
+    logit_bias: Mapping[int, float],
+    place: int = 0,
+    spared: frozenset[int] = frozenset(),
+) -> Choice:
     """Decide every value: what was asked, else the model's own; a seed that was not asked for is drawn.
 
     `spared` are tokens that XTC never leaves out: without them no answer would end, and no line.
@@ -303,7 +309,7 @@ def choice(asked: Sampling, default: Sampling, place: int = 0, spared: frozenset
         presence_penalty=asked.presence_penalty,
         frequency_penalty=asked.frequency_penalty,
         penalty_window=asked.penalty_window,
-        logit_bias=dict(asked.logit_bias) or None,
+        logit_bias=dict(logit_bias) or None,
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import TemplateError
@@ -36,6 +36,7 @@ class Prompt:
     beginning: int = 0  # the same for prompts of one conversation
     matcher: Any = None  # llguidance's LLMatcher
     machine: Any = None  # mlx-lm's TextStateMachine
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
 
 
 class PromptBuilder:
