@@ -22,6 +22,7 @@ from app.commands.checks import Check, Patient
 from app.commands.doctor import CHECKS, doctor
 from app.commands.models import models
 from app.commands.pull import pull
+from app.commands.serve import serve
 from app.services import catalog, session
 from app.services.session import Session
 from app.settings import Settings
@@ -404,3 +405,24 @@ def test_a_tokenizer_that_loses_text_is_a_warning(built: Path, tmp_path: Path) -
     assert lossy is not None
     assert broken is not None
     assert (lossy.state, broken.state) == ("warning", "failed")
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--max-models", "2"), "--models-dir"),
+        (("--sleep-idle-seconds", "5"), "--models-dir"),
+        (("--models-dir", "nowhere"), "is no folder"),
+        (("--models-dir", "one"), "--model serves it"),
+        (("--models-dir", ".", "--lora", "one"), "--lora is for one model"),
+    ],
+)
+def test_flags_of_several_models_that_make_no_sense_are_told(
+    tmp_path: Path, flags: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    ended = run(serve, *flags)
+    assert (ended.exit_code, ended.output.count("\n")) == (2, 1)
+    assert told in ended.output

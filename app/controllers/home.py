@@ -40,6 +40,9 @@ class HomeController(Controller):
 
 
 def _state(models: ModelService) -> str:
+    if models.router is not None:
+        last = f" {models.facts.id} is loaded." if models.facts else ""
+        return f"There are several models; each is loaded when a request names it.{last}"
     if models.facts is not None:
         return f"{models.facts.id} is loaded and answers."
     if models.loading is not None:

@@ -1,0 +1,172 @@
+"""Requests that wait for a model: what they hear meanwhile, and what becomes of the load. On a real engine."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from app.services import free_memory
+from app.services.engine import loading
+from app.services.errors import InvalidRequest, Unavailable
+from app.services.generation import Finished, Generation, GenerationRequest, Message, Started
+from app.services.late import Late
+from app.services.model_service import ModelService
+from app.settings import Settings
+from tests import tiny_model
+from tests.conftest import wait_for
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models."""
+    folder = tmp_path_factory.mktemp("two")
+    tiny_model.build(folder / "alpha", layers=1, seed=1)
+    tiny_model.build(folder / "beta", layers=1, seed=2)
+    return folder
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Loads read their weights, and go on when this is set."""
+    let_go, load = threading.Event(), loading.load
+
+    def hold(*arguments: Any, **more: Any) -> Iterator[float]:
+        steps = load(*arguments, **more)
+        yield next(steps)
+        while not let_go.wait(0.01):
+            yield 0.5
+        return (yield from steps)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(loading, "load", hold)
+    return let_go
+
+
+def live(folder: Path, home: Path, work: Callable[[ModelService], Awaitable[None]], **told: Any) -> None:
+    """Run a router until the work is done."""
+
+    async def run() -> None:
+        models = ModelService(Settings(models_dir=folder, data_dir=home, skip_session_persist=True, **told))
+        async with models.running():
+            await work(models)
+
+    asyncio.run(run())
+
+
+def asking(model: str | None) -> GenerationRequest:
+    return GenerationRequest(messages=(Message("user", "Hello"),), model=model, max_tokens=2)
+
+
+async def events(generation: Generation) -> list[Any]:
+    heard: list[Any] = []
+    while not heard or not isinstance(heard[-1], Finished):
+        heard += await generation.ready()
+    return heard
+
+
+async def statuses(models: ModelService) -> dict[str, str]:
+    assert models.router is not None
+    return {state.id: state.status for state in await models.router.states()}
+
+
+async def until(models: ModelService, **wanted: str) -> None:
+    loop = asyncio.get_running_loop()
+
+    def reached() -> bool:
+        return asyncio.run_coroutine_threadsafe(statuses(models), loop).result(60).items() >= wanted.items()
+
+    await asyncio.to_thread(wait_for, reached, what=str(wanted))
+
+
+def test_a_reader_can_be_woken_while_its_model_loads_and_then_gets_its_answer(
+    folder: Path, tmp_path: Path, held: threading.Event
+) -> None:
+    async def work(models: ModelService) -> None:
+        generation = await models.generate(asking("alpha"))
+        assert isinstance(generation, Late)
+        assert (generation.choices, generation.end_reasoning()) == (1, False)
+        asyncio.get_running_loop().call_later(0.05, generation.wake)
+        assert await generation.ready() == ()
+        assert await statuses(models) == {"alpha": "loading", "beta": "unloaded"}
+        held.set()
+        heard = await events(generation)
+        assert isinstance(heard[0], Started)
+        assert heard[0].model == "alpha"
+        assert not isinstance(await models.generate(asking("alpha")), Late)
+
+    live(folder, tmp_path, work)
+
+
+def test_a_reader_that_leaves_leaves_no_trace(folder: Path, tmp_path: Path, held: threading.Event) -> None:
+    async def work(models: ModelService) -> None:
+        reading, queued = await asyncio.gather(models.generate(asking("alpha")), models.generate(asking("beta")))
+        queued.cancel()
+        await until(models, alpha="loading", beta="unloaded")  # its turn had not come: it is not loaded at all
+        reading.cancel()
+        held.set()
+        await until(models, alpha="loaded")  # most of the work was done
+        assert models.router is not None
+        served = models.router.recent()
+        assert served is not None
+        assert not served.busy
+
+    live(folder, tmp_path, work)
+
+
+def test_a_load_that_is_given_up_tells_those_who_wait_and_can_be_begun_anew(
+    folder: Path, tmp_path: Path, held: threading.Event
+) -> None:
+    async def work(models: ModelService) -> None:
+        assert models.router is not None
+        generation = await models.generate(asking("alpha"))
+        models.router.unload("alpha")
+        with pytest.raises(InvalidRequest, match="cancelled"):
+            await events(generation)
+        assert (await statuses(models))["alpha"] == "unloaded"
+        held.set()
+        assert (await events(await models.generate(asking("alpha"))))[0].model == "alpha"
+        assert len(models._engine._runners) == 1
+
+    live(folder, tmp_path, work)
+
+
+def test_at_the_end_those_who_wait_are_told(folder: Path, tmp_path: Path, held: threading.Event) -> None:
+    async def work(models: ModelService) -> None:
+        generation = await models.generate(asking("alpha"))
+        await models.drain(1.0)
+        with pytest.raises(Unavailable, match="shutting down"):
+            await events(generation)
+        with pytest.raises(Unavailable, match="shutting down"):
+            await models.generate(asking("alpha"))
+
+    live(folder, tmp_path, work)
+
+
+def test_a_model_that_does_not_fit_beside_the_others_takes_their_place(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(models: ModelService) -> None:
+        def measured() -> Any:
+            return SimpleNamespace(available=2**30 if not models.facts else 2**27)  # room for one
+
+        await events(await models.generate(asking("alpha")))
+        monkeypatch.setattr(free_memory, "psutil", SimpleNamespace(virtual_memory=measured))
+        await events(await models.generate(asking("beta")))
+        assert await statuses(models) == {"alpha": "unloaded", "beta": "loaded"}
+        monkeypatch.undo()
+        await events(await models.generate(asking("alpha")))
+        assert await statuses(models) == {"alpha": "loaded", "beta": "loaded"}
+
+    live(folder, tmp_path, work)
+
+
+def test_what_the_start_brings_is_the_default(folder: Path, tiny: Path, tmp_path: Path) -> None:
+    async def work(models: ModelService) -> None:
+        await until(models, tiny="loaded")
+        assert (await events(await models.generate(asking(None))))[0].model == "tiny"
+        assert await statuses(models) == {"alpha": "unloaded", "beta": "unloaded", "tiny": "loaded"}
+
+    live(folder, tmp_path, work, model=str(tiny))
