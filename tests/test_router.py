@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,10 @@ def listening(server: Server) -> Iterator[list[dict[str, Any]]]:
         done.result(60)
 
 
+def has_failed(heard: list[dict[str, Any]]) -> bool:
+    return bool(heard) and heard[-1]["data"]["status"] == "failed"
+
+
 # What there is.
 
 
@@ -244,7 +249,7 @@ def test_everybody_who_listens_hears_how_a_load_goes_on(router: Server) -> None:
         unload_all(router)
         router.client.post("/models/load", json={"model": "torn"})
         for one in (heard, also_heard):
-            wait_for(lambda one=one: one and one[-1]["data"]["status"] == "failed", what="the failure")
+            wait_for(partial(has_failed, one), what="the failure")
     assert heard == also_heard
     assert {event["model"] for event in heard} == {"alpha", "torn"}
     of_alpha = [event for event in heard if event["model"] == "alpha"]
@@ -433,6 +438,14 @@ def test_a_session_brings_its_model_along_and_is_the_default(router: Server, tin
     assert prompted > chat(router, "alpha").json()["usage"]["prompt_tokens"]
     unload_all(router)
     assert chat(router, None).json()["model"] == "tiny"  # it is loaded again when it is asked
+
+
+def test_memory_mode_is_answered_by_the_sessions_model(router: Server, tiny: Path, tmp_path: Path) -> None:
+    turn = {"input": "Hi", "chat_start": True, "python_code": "", "stream": True, "max_tokens": 4}
+    body = {"model": "tiny", "model_cache_path": str(tiny), "memory_path": str(tmp_path / "notes"), "system_prompt": ""}
+    assert router.client.post("/start", json=body, timeout=120).status_code == 200
+    answer = chat(router, "alpha", **turn)
+    assert {chunk["model"] for chunk in events(answer.text)} == {"tiny"}
 
 
 # Other servers.

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,12 +34,12 @@ def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Loads read their weights, and go on when this is set."""
     let_go, load = threading.Event(), loading.load
 
-    def hold(*arguments: Any, **more: Any) -> Iterator[float]:
+    def hold(*arguments: Any, **more: Any) -> loading.Step:
         steps = load(*arguments, **more)
         yield next(steps)
         while not let_go.wait(0.01):
             yield 0.5
-        return (yield from steps)  # type: ignore[no-any-return]
+        return (yield from steps)
 
     monkeypatch.setattr(loading, "load", hold)
     return let_go
