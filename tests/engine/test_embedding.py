@@ -15,7 +15,7 @@ from app.services.engine.embedding import Embedding, NoEmbeddings, body_of
 from app.services.engine.running import RunningGeneration
 from app.services.engine.sampling import Choice
 from app.services.generation import Pooling
-from tests.engine.test_runner import ARCHITECTURES, Workshop, random_model
+from tests.engine.workshop import ARCHITECTURES, Workshop, random_model
 
 LENGTHS = [1, 3, 40, 7, 2, 90, 41, 7]
 

@@ -43,14 +43,17 @@ P = TypeVar("P", bound=Prefix)
 def shared(one: Any, other: Any) -> int:
     """Length of the common beginning."""
     length = min(len(one), len(other))
+    if not length:
+        return 0
     different = one[:length] != other[:length]
-    return int(different.argmax()) if different.any() else length
+    first = int(different.argmax())
+    return first if different[first] else length
 
 
 def covers(long: Any, short: Any) -> bool:
     """Whether one sequence begins with the other."""
     length = len(short)
-    return len(long) >= length and bool(long[length - 1] == short[-1]) and shared(long, short) == length
+    return len(long) >= length and bool(long[length - 1] == short[-1]) and long[:length].tobytes() == short.tobytes()
 
 
 def nearest(prefixes: Iterable[P], wanted: Any) -> tuple[int, P | None]:
@@ -83,7 +86,11 @@ def related(one: Any, other: Any) -> bool:
 
 def longest_shared(sequences: Iterable[Any], wanted: Any) -> int:
     """Length of the longest beginning that any of the sequences has in common with the wanted one."""
-    return max((shared(tokens, wanted) for tokens in sequences), default=0)
+    best = 0
+    for tokens in sequences:
+        if len(tokens) > best < len(wanted) and tokens[best] == wanted[best]:  # else it cannot share more
+            best = max(best, shared(tokens, wanted))
+    return best
 
 
 def leaves(layers: Iterable[Any]) -> Iterator[Any]:
