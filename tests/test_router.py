@@ -451,6 +451,7 @@ def test_memory_mode_is_answered_by_the_sessions_model(router: Server, tiny: Pat
 # Other servers.
 
 
+@pytest.mark.slow  # a server of its own
 def test_an_idle_model_is_unloaded(folder: Path, home: Path) -> None:
     flags = ("--models-dir", str(folder), "--sleep-idle-seconds", "0.3")
     with running(home, *flags) as server:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -161,6 +162,18 @@ def test_a_model_that_does_not_fit_beside_the_others_takes_their_place(
         assert await statuses(models) == {"alpha": "loaded", "beta": "loaded"}
 
     live(folder, tmp_path, work)
+
+
+def test_a_model_that_nobody_uses_is_unloaded_and_one_that_answers_is_not(folder: Path, tmp_path: Path) -> None:
+    async def work(models: ModelService) -> None:
+        long = replace(asking("alpha"), max_tokens=None, ignore_eos=True)
+        answering = await models.generate(long)
+        await events(await models.generate(asking("beta")))
+        await until(models, alpha="loaded", beta="unloaded")
+        answering.cancel()
+        await until(models, alpha="unloaded")
+
+    live(folder, tmp_path, work, sleep_idle_seconds=0.2)
 
 
 def test_what_the_start_brings_is_the_default(folder: Path, tiny: Path, tmp_path: Path) -> None:
