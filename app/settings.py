@@ -131,6 +131,12 @@ class Settings:
         None, _bytes, "Memory for prompts kept between requests; a quarter of what is free when absent", metavar="SIZE"
     )
     cache_disk: int = _setting(4 * 2**30, _bytes, "Disk for prompts kept over a restart; 0 keeps none", metavar="SIZE")
+    prompt_lookup: int = _setting(
+        0,
+        _whole(0, 64),
+        "Tokens that a lone answer may copy from its prompt at a time; 0 guesses none",
+        metavar="TOKENS",
+    )
     stop_repetition: str = _setting("on", _one_of("on", "off"), "End answers that only repeat themselves")
     sse_ping_interval: float = _setting(
         15.0, _seconds, "Seconds of silence after which a stream gets a comment line", metavar="SECONDS"

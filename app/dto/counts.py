@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 import app.services.generation as gen
 from app import __version__
@@ -49,6 +49,8 @@ class TimingsReply(Reply, kw_only=True):
     predicted_ms: float
     predicted_per_token_ms: float
     predicted_per_second: float
+    draft_n: Annotated[int | UnsetType, Meta(description="tokens that were guessed, where any were")] = UNSET
+    draft_n_accepted: int | UnsetType = UNSET
 
     @classmethod
     def of(cls, timings: gen.Timings) -> "TimingsReply":
@@ -64,6 +66,8 @@ class TimingsReply(Reply, kw_only=True):
             predicted_ms=round(timings.completion_ms, 3),
             predicted_per_token_ms=_ratio(timings.completion_ms, following),
             predicted_per_second=_ratio(following * 1000, timings.completion_ms),
+            draft_n=timings.guessed_tokens or UNSET,
+            draft_n_accepted=timings.right_tokens if timings.guessed_tokens else UNSET,
         )
 
 

@@ -48,6 +48,7 @@ class ModelService:
             context_length=settings.context_length,
             stop_repetition=settings.stop_repetition == "on",
             max_memory=settings.max_memory,
+            most_guessed=settings.prompt_lookup,
             store_folder=settings.data_dir / "prefixes",
             store_bytes=settings.cache_disk,
             adapters=settings.adapters,

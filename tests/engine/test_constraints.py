@@ -47,7 +47,7 @@ def make_loaded(tiny: Any, model_and_tokenizer: tuple[Any, Any]) -> Callable[...
     beginnings = Beginnings()
 
     def make(named: str = "tiny", *, stop_repetition: bool = True, max_memory: int | None = None) -> LoadedModel:
-        limits = Limits(32, 2**28, 1, None, stop_repetition, max_memory, store_folder=None, store_bytes=0)
+        limits = Limits(32, 2**28, 1, None, stop_repetition, max_memory, 0, store_folder=None, store_bytes=0)
         return assemble(catalog.inspect(tiny, named), *model_and_tokenizer, limits, Outbox(), beginnings)
 
     return make

@@ -9,6 +9,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 from mlx_lm.utils import load_tokenizer
 
+from app.services.engine.lookup import Lookup
 from app.services.engine.prefix_cache import PrefixCache
 from app.services.engine.room import Room
 from app.services.engine.row import Row
@@ -90,7 +91,14 @@ class Workshop:
             controls=controls,
         )
 
-    def row(self, prompt: list[int], choice: Choice, max_tokens: int = 24, end: frozenset[int] = frozenset()) -> Row:
+    def row(
+        self,
+        prompt: list[int],
+        choice: Choice,
+        max_tokens: int = 24,
+        end: frozenset[int] = frozenset(),
+        lookup: Lookup | None = None,
+    ) -> Row:
         return Row(
             generation=None,
             prompt=list(prompt),
@@ -99,6 +107,7 @@ class Workshop:
             speech=Speech(self.markup),
             detokenizer=self.detokenizer(),
             end_tokens=end,
+            lookup=lookup,
         )
 
     def alone(self, prompt: list[int], choice: Choice, max_tokens: int = 24) -> list[int]:

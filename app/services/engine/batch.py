@@ -8,7 +8,7 @@ import numpy as np
 from mlx_lm.models.cache import ArraysCache
 
 from app.services.engine.adapters import Adapters
-from app.services.engine.prefixes import Layers, leaves
+from app.services.engine.prefixes import Layers, cuts, leaves
 from app.services.engine.row import Row
 from app.services.engine.sampling import Sampler
 from app.services.engine.scores import Score, Scores
@@ -53,10 +53,15 @@ class Batch:
         self.rows.extend(rows)
         self._sampler = None
 
-    def step(self) -> list[Drawn]:
-        """Feed a token of every row, draw the next, and give the tokens that can be read now."""
+    def step(self, *, may_guess: bool = False) -> list[Drawn]:
+        """Feed a token of every row, draw the next, and give the tokens that can be read now.
+
+        A row that is alone may have several, where what it says next can be guessed.
+        """
         if self._next is None:
             return []
+        if may_guess and not self._merged and (guess := self._guess(self.rows[0])):
+            return self._verify(self.rows[0], guess)
         fed, fresh, scores = self._next, self._fresh, self._scores
         self._adapters.use([row.scales for row in self.rows])
         logits = self._model(fed[:, None], cache=self._layers)[:, -1, :]
@@ -97,6 +102,60 @@ class Batch:
         caches = [row.give_layers() for row in rows]
         other._layers, other._merged = (merge(caches), True) if len(rows) > 1 else (caches[0], False)
         return other
+
+    def _guess(self, row: Row) -> list[int]:
+        """Guess what a row says next, where a guess can be taken back and nothing depends on each single step."""
+        if row.lookup is None or row.bound or row.logprobs is not None or row.forced:
+            return []
+        if not all(cuts(layer) for layer in self._layers):
+            return []
+        guess = row.lookup.guess(row.given + row.answer[row.base :], row.max_tokens - row.drawn)
+        if not self._overlap or self._fresh or not guess:
+            return guess
+        assert self._next is not None  # drawn, but not read yet: it is what is guessed first
+        if cast("int", self._next.item()) == guess[0]:
+            return guess[1:]
+        row.lookup.learn(len(guess), 0)
+        return []
+
+    def _verify(self, row: Row, guess: list[int]) -> list[Drawn]:
+        """Feed a row's next token and a guess of what follows it; what is drawn is what single steps would draw.
+
+        The draw at each place is made as if the guess were right until there, so it counts as far as it was.
+        """
+        assert self._next is not None and row.lookup is not None
+        first = cast("int", self._next.item())
+        self._adapters.use([row.scales])
+        logits = self._model(mx.array([[first, *guess]]), cache=self._layers)[0]
+        drawn = self._drawn_each(row, logits, first, guess)
+        right = next((place for place, token in enumerate(guess) if token != drawn[place]), len(guess))
+        for layer in self._layers:
+            layer.trim(len(guess) - right)
+        read = drawn[:right] if self._overlap else drawn[: right + 1]
+        if self._overlap and not self._fresh:
+            read = [first, *read]
+        row.lookup.learn(len(guess), right)
+        row.note_guess(len(guess), right, fresh=bool(self._fresh))
+        self._next, self._fresh, self._sampler, self._scores = (
+            mx.array(drawn[right : right + 1], mx.uint32),
+            0,
+            None,
+            None,
+        )
+        return [(row, token, None) for token in read]
+
+    def _drawn_each(self, row: Row, logits: mx.array, first: int, guess: list[int]) -> list[int]:
+        """Draw after each of the tokens that were fed, with the penalties and the noise of its place."""
+        fed = [first, *guess]
+        before = row.answer[: row.said]
+        if self._fresh:
+            counted = [before] + [[*before, *guess[:place]] for place in range(len(guess))]
+        else:
+            counted = [[*before, *fed[:place]] for place in range(len(fed))]
+        places = [row.drawn + place for place in range(len(fed))]
+        sampler = Sampler([row.choice] * len(fed), counted, places, self._vocabulary)
+        none = [self._vocabulary, *guess] if self._fresh else fed
+        return cast("list[int]", sampler(logits, mx.array(none, dtype=mx.uint32)).tolist())
 
     def _drawn(self, logits: mx.array, fed: mx.array) -> mx.array:
         if self._sampler is None:

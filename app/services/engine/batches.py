@@ -58,7 +58,7 @@ class Batches:
         lost: list[Row] = []
         for batch in list(self._batches):
             try:
-                drawn += batch.step()
+                drawn += batch.step(may_guess=len(self) == 1)
             except Exception as error:
                 if not out_of_memory(error):
                     raise

@@ -45,6 +45,7 @@ class Engine:
         context_length: int | None,
         stop_repetition: bool = True,
         max_memory: int | None = None,
+        most_guessed: int = 0,
         store_folder: Path | None = None,
         store_bytes: int = 0,
         most_models: int = 1,
@@ -52,7 +53,7 @@ class Engine:
     ) -> None:
         self.back_end = "unknown"
         self.meter = Meter()
-        self._limits = (max_rows, cache_bytes, most_models, context_length, stop_repetition, max_memory)
+        self._limits = (max_rows, cache_bytes, most_models, context_length, stop_repetition, max_memory, most_guessed)
         self._store = (store_folder if store_bytes else None, store_bytes)
         self._adapters = adapters
         self._claim: IO[bytes] | None = None  # of the store's folder, held while this process lives

@@ -17,6 +17,7 @@ from app.services.engine.defaults import read_defaults, read_pooling
 from app.services.engine.embedding import Embedding
 from app.services.engine.grammar import Bound, Grammars
 from app.services.engine.loading import back_end, weights
+from app.services.engine.lookup import Lookup
 from app.services.engine.prefix_cache import PrefixCache
 from app.services.engine.prefix_store import PrefixStore, fingerprint
 from app.services.engine.prefixes import Layers
@@ -48,6 +49,7 @@ class Limits:
     context_length: int | None  # cap in tokens; None is the model's own
     stop_repetition: bool  # end an answer that only repeats itself
     max_memory: int | None  # bytes for everything; None is what the machine has
+    most_guessed: int  # tokens of an answer that are guessed from its prompt at once; 0 is none
     store_folder: Path | None  # of the prefix cache on disk; None is none
     store_bytes: int
     adapters: Sequence[tuple[Path, float]] = ()  # folders, and how much they count where a request says nothing
@@ -68,6 +70,7 @@ class LoadedModel:
         beginnings: Beginnings,
         *,
         stop_repetition: bool,
+        most_guessed: int = 0,
     ) -> None:
         self.facts = facts
         self.prompts = prompts
@@ -76,6 +79,7 @@ class LoadedModel:
         self.adapters = adapters
         self._beginnings = beginnings
         self._stop_repetition = stop_repetition
+        self._most_guessed = most_guessed
         self._markup = markup
         self._detokenizer = detokenizer
         self._think_start = prompts.tokenize(markup.think_start or "")
@@ -164,6 +168,7 @@ class LoadedModel:
             think_end=self._close_thought,
             scales=self.adapters.scales(request.lora),
             slot=request.slot,
+            lookup=Lookup(self._most_guessed) if self._most_guessed else None,
             stop_repetition=self._stop_repetition and not free and not request.constraint and max_tokens > 256,
         )
 
@@ -262,6 +267,7 @@ def assemble(
         adapters,
         beginnings,
         stop_repetition=limits.stop_repetition,
+        most_guessed=limits.most_guessed,
     )
 
 

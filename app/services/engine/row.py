@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from app.services.engine.adapters import Scales
 from app.services.engine.grammar import Bound
+from app.services.engine.lookup import Lookup
 from app.services.engine.prefixes import Layers, Marks
 from app.services.engine.running import RunningGeneration
 from app.services.engine.sampling import Choice
@@ -69,6 +70,7 @@ class Row:
         thinking_budget: int | None = None,
         think_end: Sequence[int] = (),
         stop_repetition: bool = False,
+        lookup: Lookup | None = None,
         scales: Scales = (),
         slot: int | None = None,
     ) -> None:
@@ -91,10 +93,12 @@ class Row:
         self.fed = 0  # tokens of the answer that are in the layers beyond what is given
         self.reserved = 0  # tokens that memory is set aside for
         self.passed = 0  # times that others were let in before
+        self.guessed = self.guessed_right = 0  # tokens of the answer
         self.failures = 0  # steps that found no memory
         self.finished: FinishReason | None = None
         self.siblings: list[Row] = []  # other answers to the same prompt, which share its computation
         self.bound = bound
+        self.lookup = lookup if thinking_budget is None else None  # a budget has to be seen token by token
         self.logprobs = logprobs  # how many alternatives are told with each token; None is no log-probabilities
         self.forced: dict[int, int] = {}  # tokens that are said whatever is drawn, by their place in the answer
         self.known_elsewhere = False  # to another model, which answered this conversation last
@@ -116,7 +120,7 @@ class Row:
     @property
     def said(self) -> int:
         """Tokens of the answer that are in the layers, or are given."""
-        return len(self.given) - len(self.prompt) + self.fed
+        return self.base + self.fed
 
     @property
     def length(self) -> int:
@@ -128,6 +132,19 @@ class Row:
         layers, self.layers = self.layers, None
         assert layers is not None
         return layers
+
+    @property
+    def base(self) -> int:
+        """Tokens of the answer that are given."""
+        return len(self.given) - len(self.prompt)
+
+    def note_guess(self, guessed: int, right: int, *, fresh: bool) -> None:
+        """Note a step that fed a guess as well, of which so many tokens were right."""
+        self.note_step(fresh=fresh)
+        self.fed += right
+        self.drawn += right
+        self.guessed += guessed
+        self.guessed_right += right
 
     def interrupt(self) -> None:
         """Lose the cache, in whatever state it is; the answer goes on once all of it has been computed again."""
@@ -240,6 +257,8 @@ class Row:
             completion_ms=((clock.last_token or first) - first) * 1000,
             first_token_ms=(first - clock.accepted) * 1000,
             total_ms=((clock.last_token or now) - clock.accepted) * 1000,
+            guessed_tokens=self.guessed,
+            right_tokens=self.guessed_right,
         )
 
     def _events(self, said: list[Part]) -> Iterator[Event]:

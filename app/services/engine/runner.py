@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 import structlog
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
 from app.services.engine.adapters import Adapters
 from app.services.engine.admission import Admission
@@ -208,8 +208,11 @@ class Runner:
 
     def _decode(self) -> None:
         drawn, lost = self._batch.step()
-        ended, following = [], 0
+        ended: list[Row] = []
+        following = 0
         for row, token, score in drawn:
+            if row.finished:
+                continue  # it ended within what was guessed
             following += bool(row.answer)
             self._tell(row, row.take(token, score))
             if len(row.answer) == 1:
@@ -218,7 +221,7 @@ class Runner:
                 self._tell(row, row.finish("memory"))
             if row.finished:
                 ended.append(row)
-        self._count_step(len(drawn), following)
+        self._count_step(len({row for row, _, _ in drawn}), following)
         self._end(ended)
         if lost:
             self._again(lost)
@@ -401,6 +404,9 @@ class Runner:
         self._batch.join(rows, merged)
 
     def _keep(self, row: Row) -> None:
+        if row.layers is not None and (surplus := row.said - len(row.answer)) > 0:  # it ended within a guess
+            trim_prompt_cache(row.layers, surplus)
+            row.fed -= surplus
         known_as = self._adapters.keys(kept_tokens(row), row.scales)
         if row.layers is not None and row.done and known_as:
             known = row.cached >= _SHORT or (row.generation is not None and row.generation.caller.conversing)
