@@ -27,7 +27,7 @@ CHAT: Mixture = {
     topics_chat.persona: 2.0,
     topics_chat.tongue: 1.5,
     with_system(topics_facts.fact): 5.0,
-    with_system(topics_sums.sums): 4.0,
+    with_system(topics_sums.sums): 5.0,
     topics_sums.counting: 0.5,
     with_system(topics_chat.echo): 1.5,
 }
@@ -40,9 +40,9 @@ RECALL: Mixture = {
 DRILL: Mixture = {topics_recall.drill: 1.0}
 TOOLS: Mixture = {
     topics_tools.single: 13.0,
-    topics_tools.double: 8.0,
-    topics_tools.plain: 2.0,
-    topics_tools.none_fits: 2.0,
+    topics_tools.double: 5.0,
+    topics_tools.plain: 3.0,
+    topics_tools.none_fits: 3.0,
 }
 MEMORY: Mixture = {topics_memory.memory: 10.0}
 SHORT_AGENT: Mixture = {topics_agent.short_agent: 1.0}
@@ -58,9 +58,9 @@ def scaled(parts: dict[str, float]) -> Mixture:
     return mixture
 
 
-EARLY = scaled({"DRILL": 30, "RECALL": 30, "CHAT": 20, "TOOLS": 15, "MEMORY": 5})
-MIDDLE = scaled({"DRILL": 2, "RECALL": 16, "CHAT": 38, "TOOLS": 28, "MEMORY": 15, "SHORT_AGENT": 1.5})
-LATE = scaled({"DRILL": 1, "RECALL": 15, "CHAT": 36, "TOOLS": 29, "MEMORY": 15, "SHORT_AGENT": 2, "LONG": 1.2})
+EARLY = scaled({"DRILL": 20, "RECALL": 25, "CHAT": 15, "TOOLS": 35, "MEMORY": 5})
+MIDDLE = scaled({"DRILL": 2, "RECALL": 13, "CHAT": 27, "TOOLS": 41, "MEMORY": 10, "SHORT_AGENT": 4})
+LATE = scaled({"DRILL": 1, "RECALL": 11, "CHAT": 28, "TOOLS": 38, "MEMORY": 11, "SHORT_AGENT": 5, "LONG": 3})
 THINKING_SHARE = 0.14
 
 

@@ -20,7 +20,7 @@ class Shape:
     num_key_value_heads: int = 2
     head_dim: int = 32
     rms_norm_eps: float = 1e-6
-    rope_theta: float = 50_000.0
+    rope_theta: float = 10_000_000.0
     max_position_embeddings: int = 8192
 
     def as_config(self) -> dict[str, object]:

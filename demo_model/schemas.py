@@ -7,8 +7,11 @@ from typing import Any
 
 from demo_model.conversation import Call, Tool
 from demo_model.source import Source
+from demo_model.table import choices
 
 Value = Any
+LINKS = choices("""equal to|equals|worth|like|taken as|must be|will be|at|near|named|reading|saying|would be
+meaning|marked|marked as|over|into|onto|from|holds|now|goes in|stands in|belongs in|makes|fills|gives""")
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,24 @@ def invented_skill(source: Source) -> Skill:
 
 def _wording(source: Source, start: str, names: list[str]) -> str:
     clauses = [
-        source.say("given").format(p=n.replace("_", " ") if source.chance(0.7) else n, v="{" + n + "}") for n in names
+        _given(source).format(p=n.replace("_", " ") if source.chance(0.7) else n, v="{" + n + "}") for n in names
     ]
-    joint = source.say("join")
+    joint = (
+        source.say("join") if source.held_out or source.chance(0.85) else source.any((" ", ", ")) + source.some(2) + " "
+    )
     return start + joint + (", ".join(clauses[:-1]) + " and " if len(clauses) > 1 else "") + clauses[-1]
+
+
+def _given(source: Source) -> str:
+    """A way to name a parameter and its value, sometimes with words that mean nothing in between."""
+    if source.held_out or source.chance(0.7):
+        return source.say("given")
+    return source.any(("{{p}} {w} {{v}}", "the {{p}} {w} {{v}}", "{{v}} {w} the {{p}}", "{{v}} {w} {{p}}")).format(
+        w=source.any(LINKS)
+    )
+
+
+def _joint(source: Source) -> str:
+    if source.held_out or source.chance(0.85):
+        return source.say("join")
+    return f"{source.any((' ', ', '))}{source.some(2)} "

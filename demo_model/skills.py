@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from demo_model.schemas import Parameter, Skill, one_word, some_words, string
+from demo_model.schemas import Parameter, Skill, one_word, some_words, string, styled
 from demo_model.source import Source
 from demo_model.table import rows
 
@@ -217,6 +217,8 @@ def _parameter(source: Source, text: str) -> tuple[str, Parameter]:
     slot, _, rest = text.partition("=")
     kind, _, names = rest.partition(":")
     name, required, kind = source.any(names.split("|")), not kind.endswith("?"), kind.rstrip("?")
+    if not source.held_out and source.chance(0.12):
+        name = styled(source, name, source.plain())
     if kind in ENUMS:
         return slot, Parameter(name, {"type": "string", "enum": ENUMS[kind]}, MAKES[kind], required)
     if kind in ("number", "minutes", "percent"):
@@ -229,8 +231,30 @@ def _parameter(source: Source, text: str) -> tuple[str, Parameter]:
 def _skill(source: Source, cells: list[str]) -> Skill:
     names, descriptions, parameters, wordings = cells
     slots = [_parameter(source, "=".join(p.split("=", 1))) for p in _slots(parameters)]
-    renamed = tuple(_renamed(w, dict(slots)) for w in wordings.split("|"))
-    return Skill(source.any(names.split("|")), source.any(descriptions.split("|")), tuple(p for _, p in slots), renamed)
+    name, description = source.any(names.split("|")), source.any(descriptions.split("|"))
+    renamed = [_renamed(w, dict(slots)) for w in wordings.split("|")]
+    if not source.held_out:
+        name = _other_name(source) if source.chance(0.3) else name
+        renamed = [_from_description(source, description, slots)] if source.chance(0.3) else renamed
+    return Skill(name, description, tuple(p for _, p in slots), tuple(renamed))
+
+
+def _other_name(source: Source) -> str:
+    """A name that tells nothing: the description has to be read, and the name copied."""
+    return styled(source, *(source.plain() for _ in range(source.any((1, 2, 2)))))
+
+
+def _from_description(source: Source, description: str, slots: list[tuple[str, Parameter]]) -> str:
+    """A request in the words of the description, the values in order behind any small words."""
+    said = description.split(". ")[0].rstrip(".")
+    said = " ".join(w for w in said.split() if w not in ("a", "an", "the", "of") or source.chance(0.6))
+    used = [p for _, p in slots if p.required or source.chance(0.5)]
+    return (said[0].lower() + said[1:]) + "".join(f" {_small(source)} {{{p.name}}}" for p in used)
+
+
+def _small(source: Source) -> str:
+    words = ("for", "from", "to", "in", "of", "on", "at", "with", "by", "called", "named", "as", "and", "is")
+    return source.any(words) if source.chance(0.75) else source.some(2)
 
 
 def _slots(text: str) -> list[str]:

@@ -96,12 +96,12 @@ class Source:
         return f"{self.any(('New', 'San', 'Port', 'Saint', 'Upper'))} {place}" if kind > 0.92 else place
 
     def noun(self) -> str:
-        """A noun for a thing, invented in a quarter of the cases."""
-        return self.invented() if self.chance(0.25) else self.word("NOUNS")
+        """A noun for a thing, often invented, so that no list of things is learnt by heart."""
+        return self.invented() if self.chance(0.35) else self.word("NOUNS")
 
     def verb(self) -> str:
-        """A verb for an action."""
-        return self.word("VERBS")
+        """A verb for an action, sometimes invented."""
+        return self.invented() if self.chance(0.25) else self.word("VERBS")
 
     def plain(self) -> str:
         """A word of no particular kind."""
@@ -123,6 +123,10 @@ class Source:
         shape = self.any(("LD-DDD", "LLDDDD", "DDDDDD", "LLL-DD", "xxxxxx", "LL-DD-LL", "DDDD-DDDD", "xxxxxxxx"))
         pick = {"L": letters, "D": digits, "x": "0123456789abcdef"}
         return self.fresh(lambda: "".join(self.any(pick[c]) if c in pick else c for c in shape))
+
+    def some(self, most: int) -> str:
+        """One to `most` words of any kind: what stands where any wording could."""
+        return self.phrase(1, most)
 
     def phrase(self, least: int = 2, most: int = 5) -> str:
         """A few words in a row."""

@@ -36,8 +36,16 @@ def asked(source: Source, one: Skill) -> tuple[str, Call]:
     if said.split()[0] in ("what", "how", "is", "where", "which", "who", "what's"):
         said = said + "?" if source.chance(0.6) else said
     elif not said.startswith("I "):
-        said = source.say("please").format(do=said) if "{" not in said and source.chance(0.8) else said
+        said = _politely(source, said) if "{" not in said and source.chance(0.8) else said
     return (said[0].upper() + said[1:] if source.chance(0.6) else said), call
+
+
+def _politely(source: Source, said: str) -> str:
+    """The request with what people put around it, sometimes words that mean nothing, so that none are relied on."""
+    if source.held_out or source.chance(0.7):
+        return source.say("please").format(do=said)
+    before = source.some(5) + source.any((" ", " ", ", ", ": "))
+    return f"{before}{said}{source.any(('', '', '.', ', ' + source.some(2)))}"
 
 
 def call_turn(talk: Conversation, said: str, calls: list[Call]) -> Conversation:
@@ -134,9 +142,9 @@ def start(source: Source, kind: str, count: int) -> tuple[Conversation, list[Ski
 
 
 def single(source: Source) -> Conversation:
-    """One to three requests in a row, each with its result."""
+    """One to four requests in a row, each with its result."""
     talk, have = start(source, "tool", source.any((1, 2, 2, 3, 3, 4, 5)))
-    for _ in range(source.any((1, 2, 2, 3))):
+    for _ in range(source.any((1, 2, 3, 4))):
         call_turn(talk, *_one(source, source.any(have)))
         result_turn(source, talk)
         if source.chance(0.15):
@@ -154,9 +162,15 @@ def double(source: Source) -> Conversation:
     talk, have = start(source, "tool2", source.any((2, 2, 3, 4)))
     chosen = [source.any(have)] * 2 if source.chance(0.3) else source.rng.sample(have, 2)
     first, second = chosen[0].request(source), chosen[1].request(source)
-    said = source.say("both").replace("{a}", first[0]).replace("{b}", second[0])
+    said = _both(source).replace("{a}", first[0]).replace("{b}", second[0])
     call_turn(talk, said[0].upper() + said[1:] if source.chance(0.6) else said, [first[1], second[1]])
     return result_turn(source, talk, 2)
+
+
+def _both(source: Source) -> str:
+    if source.held_out or source.chance(0.65):
+        return source.say("both")
+    return source.any(("", "", source.some(3) + ": ")) + "{a}" + source.any((", ", ". ")) + source.some(3) + " {b}"
 
 
 def plain(source: Source) -> Conversation:

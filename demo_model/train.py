@@ -40,7 +40,7 @@ class Training:
         self.test = self._test_examples()
 
     def _test_examples(self) -> list[Example]:
-        source = Source("watch", held_out=True)
+        source = Source("watch")
         made = [self.encoder.example(draw(source, LATE)) for _ in range(220)]
         return [e for e in made if len(e.ids) < 1800]
 

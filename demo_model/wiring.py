@@ -1,8 +1,9 @@
 """The weights to start from: random but for a copying circuit, which training would need millions of tokens to find.
 
-A head of the first layer looks one token back and notes a code of what it sees. Heads of the second and third layer
-look for places whose note is the code of the present token, and copy what stands there: what followed the last time
-follows again.
+Heads of the first layer look one and two tokens back and note codes of what they see. Heads of the second and third
+layer look for places whose notes are the codes of the present token and of the one before it, and copy what stands
+there: what followed the last time follows again. Two tokens, since one alone, such as the `_` of a tool's name, stands
+in many places.
 """
 
 import torch
@@ -11,7 +12,10 @@ from torch import Tensor
 from demo_model.network import Attention, Network
 
 CONSTANT = 0  # the dimension that is alike in all embeddings: a head that reads it alone sees positions only
-SCRATCH = 32  # the last dimensions, in which the note on the previous token is written
+NOTE = 32  # the size of a note on an earlier token
+SCRATCH = 2 * NOTE  # the last dimensions: the note on the previous token, then the note on the one before
+SLOW = 8  # pairs of a head's dimensions that positions hardly turn
+NEAR = 4.0  # how much more the present token weighs than its note on the previous one, whose values are larger
 SHARP = 3.0  # gain of queries and keys that look at a distance
 MATCH = 2.2  # gain of queries and keys that look for a code
 
@@ -38,37 +42,44 @@ def _phases(attention: Attention, network: Network, distance: int) -> Tensor:
 
 
 def _look_back(network: Network, code: Tensor) -> None:
-    """Make the first layer's heads look one, two, three places back; the first of them notes what it sees."""
+    """Make the first layer's heads look one, two, three places back; two of them note what they see."""
     attention, size = network.attention(0), network.shape.head_dim
     attention.q_proj.weight.zero_()
     attention.k_proj.weight.zero_()
-    for head, distance in enumerate((1, 1, 2, 2, 3, 4)):
+    for head, distance in enumerate((1, 2, 3, 1, 2, 4)):
         attention.q_proj.weight[head * size : (head + 1) * size, CONSTANT] = _phases(attention, network, distance)
     for head in range(attention.kv_heads):
         attention.k_proj.weight[head * size : (head + 1) * size, CONSTANT] = _phases(attention, network, 0)
     attention.v_proj.weight[:size] = code
-    attention.o_proj.weight[-SCRATCH:, :size] = torch.eye(SCRATCH, size) * 0.35
+    for head, first in enumerate((-SCRATCH, -NOTE)):
+        notes = range(network.shape.hidden_size + first, network.shape.hidden_size + first + NOTE)
+        attention.o_proj.weight[notes, head * size : (head + 1) * size] = torch.eye(NOTE, size) * 0.35
     attention.q_norm.weight.fill_(SHARP)
     attention.k_norm.weight.fill_(SHARP)
 
 
 def _look_up(network: Network, layer: int, code: Tensor) -> None:
-    """Make a head of each group look for the code of the present token and copy what stands there."""
+    """Make a head of each group look for the present two tokens and copy what stands behind them."""
     attention, size, width = network.attention(layer), network.shape.head_dim, network.shape.hidden_size
     half, group = size // 2, attention.heads // attention.kv_heads
-    slow = list(range(half - 7, half)) + list(range(size - 7, size))  # dimensions that positions hardly turn
+    slow = list(range(half - SLOW, half)) + list(range(size - SLOW, size))
+    near, far = slow[::2], slow[1::2]
     for kv in range(attention.kv_heads):
-        first, notes = kv * size, range(14 * kv, 14 * kv + 14)
-        rows = [kv * group * size + d for d in slow]
-        attention.q_proj.weight[kv * group * size : (kv * group + 1) * size] = 0
-        attention.q_proj.weight[rows] = code[notes]
+        head, first = kv * group * size, kv * size
+        notes = [(SLOW * (2 * kv + layer) + d) % NOTE for d in range(SLOW)]
+        previous, before = ([width + start + note for note in notes] for start in (-SCRATCH, -NOTE))
+        attention.q_proj.weight[head : head + size] = 0
         attention.k_proj.weight[first : first + size] = 0
-        for d, note in zip(slow, notes, strict=True):
-            attention.k_proj.weight[first + d, width - SCRATCH + note] = 1
+        attention.q_proj.weight[[head + d for d in near]] = code[notes] * NEAR
+        for d, here, there in zip(far, previous, before, strict=True):
+            attention.q_proj.weight[head + d, here] = 1
+            attention.k_proj.weight[first + d, there] = 1
+        for d, there in zip(near, previous, strict=True):
+            attention.k_proj.weight[first + d, there] = 1
         seen = torch.zeros(size, width)
         seen[:, 1 : width - SCRATCH] = _directions(size, width - SCRATCH - 1)
         attention.v_proj.weight[first : first + size] = seen
-        attention.o_proj.weight[:, kv * group * size : (kv * group + 1) * size] = seen.T * 0.4
+        attention.o_proj.weight[:, head : head + size] = seen.T * 0.4
     attention.q_norm.weight.fill_(MATCH)
     attention.k_norm.weight.fill_(MATCH)
 
