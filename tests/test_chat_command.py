@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -25,6 +26,12 @@ _STEERING = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]|\r")
 PROMPT = "\x1b[?2004h"  # what is written whenever a line is asked for: pasting is told apart from typing
 
 
+def _take_terminal() -> None:
+    """In the child: make the pseudo-terminal its own, and hear of Ctrl-C even where whoever runs the tests does not."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A program in a terminal of its own."""
 
@@ -40,7 +47,7 @@ class Terminal:
             stderr=inner,
             env=env,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,
+            preexec_fn=_take_terminal,
         )
         os.close(inner)
         self.seen = ""

@@ -85,8 +85,8 @@ def test_errors_are_of_its_classes(client: openai.OpenAI) -> None:
         client.chat.completions.create(model="m", messages=[])
     assert invalid.value.param == "messages"
     with pytest.raises(openai.BadRequestError) as refused:
-        client.chat.completions.create(model="m", messages=HELLO, parallel_tool_calls=False)
-    assert (refused.value.param, refused.value.code) == ("parallel_tool_calls", "unsupported_parameter")
+        client.chat.completions.create(model="m", messages=HELLO, modalities=["audio"])
+    assert (refused.value.param, refused.value.code) == ("modalities", "unsupported_parameter")
     with pytest.raises(openai.BadRequestError) as long:
         client.chat.completions.create(model="m", messages=[{"role": "user", "content": "the river " * 9000}])
     assert long.value.code == "context_length_exceeded"
