@@ -8,7 +8,6 @@ DIFFERENCES: dict[str, tuple[str, ...]] = {
         *("chat_format_schema_not_object", "template_kwargs_not_object", "err_messages_empty"),
         *("err_max_tokens_float", "tokenize_missing", "detokenize_empty"),
     ),
-    "A bias belongs to a token id; `/tokenize` gives those of a text": ("chat_logit_bias_array",),
     "`POST /models/load` is the Tiles contract's, which answers with `success`": ("models_load_single",),
     "Without `top_logprobs` there are no alternatives, as OpenAI has it": ("chat_logprobs_default_top",),
     "Log-probabilities are told of the answer, not of the reasoning before it": ("chat_logprobs_think",),
