@@ -183,7 +183,15 @@ class ModelsRouter:
         if model.wanted and model.load is None and model.served is None and not self._closed:
             model.begun, model.progress, model.error = False, 0.0, None
             model.load = asyncio.create_task(self._load(model))
+            model.load.add_done_callback(partial(self._never_began, model))
             self._tell(model, "begun")
+
+    def _never_began(self, model: RoutedModel, load: "asyncio.Task[None]") -> None:
+        """Clean up after a load that was cancelled before its first step, which it cannot do itself."""
+        if model.load is load:
+            model.load, model.asked = None, False
+            model.refuse(InvalidRequest("The load of the model was cancelled", param="model", code="load_cancelled"))
+            self._tell(model, "status")
 
     async def _load(self, model: RoutedModel) -> None:
         error: AppError

@@ -45,7 +45,9 @@ class Admission:
         others = sum(self.footprint.bytes(other.length) for other in running)
         needed = self._needed(tokens, 1 + len(row.siblings), others) + self._promised(running)
         if not self._make_room(needed, row.given):
-            return False
+            tokens = len(row.given) + 1  # alone it may begin; its answer then ends where memory does
+            if running or not self._make_room(self._needed(tokens, 1 + len(row.siblings), 0), row.given):
+                return False
         for one in (row, *row.siblings):
             one.reserved = tokens
         return True

@@ -96,7 +96,12 @@ class Engine:
         loop = asyncio.get_running_loop()
         loaded: asyncio.Future[LoadedModel] = loop.create_future()
         self._commands.put(partial(self._on_load, folder, progress, _Promise(loop, loaded, self._unwanted)))
-        return await loaded
+        try:
+            return await loaded
+        except asyncio.CancelledError:
+            if loaded.done() and not loaded.cancelled() and loaded.exception() is None:
+                self._unwanted(loaded.result())  # it came just as nobody wanted it any more
+            raise
 
     def _unwanted(self, model: "LoadedModel") -> None:
         self._commands.put(partial(self._on_unload, model.runner, True, None))

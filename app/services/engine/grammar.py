@@ -119,6 +119,7 @@ class Bound:
         self._accepted = 0  # tokens
         self._thought = np.ones(vocabulary, dtype=bool)  # what may come within the reasoning
         self._thought[[token for token in end_tokens if token < vocabulary]] = False
+        self._first = (matcher.deep_copy(), self._armed, self._may_think)  # to begin anew from
 
     def mask(self) -> Mask:
         """Say which tokens may come next, (vocabulary,) bool."""
@@ -133,9 +134,15 @@ class Bound:
         return allowed
 
     def catch_up(self, answer: Sequence[int]) -> None:
-        """Note the tokens of an answer that were drawn and not noted yet."""
+        """Note the tokens of an answer that were drawn and not noted yet; forget one that was noted and then lost."""
+        if self._accepted > len(answer):
+            self._begin_anew()
         for token in answer[self._accepted :]:
             self.accept(token)
+
+    def _begin_anew(self) -> None:
+        matcher, self._armed, self._may_think = self._first
+        self._matcher, self._tail, self._blanks_left, self._accepted = matcher.deep_copy(), [], 0, 0
 
     def accept(self, token: int) -> None:
         """Note the token that was drawn."""

@@ -181,6 +181,9 @@ class Runner:
         self._prompts.clear()
         self._embeddings.clear()
         self._batch = self._batches()
+        for row in rows:
+            row.layers, row.marks = None, {}
+        self._slots.seat([])
         for generation in readers:
             self._outbox.put(generation, [error])
 
@@ -268,9 +271,12 @@ class Runner:
 
     def _let_in(self) -> None:
         """Give places to those who wait, as far as there are any and memory for them."""
+        self._slots.seat(self._running())  # what ended holds no memory
         while row := self._waiting.take(running := self._running(), partial(self._fits, running)):
             self._admit(row)
-        if self._waiting and not running:  # nothing will end that could make room
+        if (
+            self._waiting and not running and self.alone and not self._embeddings
+        ):  # nothing will end that could make room
             first = next(iter(self._waiting))
             self._waiting.replace(first, None)
             self._fail(first, self.admission.refusal(first))
@@ -315,21 +321,33 @@ class Runner:
 
     def _compute_embedding(self) -> None:
         """Give the first of them a slice; then it is another's turn."""
-        embedding, budget = self._embeddings[0], self._budget()
+        embedding = self._embeddings[0]
         try:
-            self._body = self._body or body_of(self._model, self._vocabulary)
-        except AppError as error:
-            self._outbox.put(embedding.generation, [error])
-            self._embeddings.popleft()
+            self._embed(embedding, self._budget())
+        except Exception as error:
+            if not isinstance(error, AppError) and not out_of_memory(error):
+                raise
+            self._give_up(embedding, error)
             return
-        self._adapters.use([self._adapters.defaults])
-        while budget > 0 and not embedding.finished:
-            budget -= embedding.compute(self._body, partial(make_prompt_cache, self._model), budget)
         self._embeddings.rotate(-1)
         if embedding.finished:
             self._outbox.put(embedding.generation, [embedding.result()])
             self.meter.embedded(embedding.tokens)
             self._embeddings.pop()
+
+    def _embed(self, embedding: Embedding, budget: int) -> None:
+        self._adapters.use([self._adapters.defaults])
+        self._body = self._body or body_of(self._model, self._vocabulary)
+        while budget > 0 and not embedding.finished:
+            budget -= embedding.compute(self._body, partial(make_prompt_cache, self._model), budget)
+
+    def _give_up(self, embedding: Embedding, error: Exception) -> None:
+        self._embeddings.popleft()
+        if not isinstance(error, AppError):
+            self._prefixes.evict(sys.maxsize)
+            mx.clear_cache()
+            error = Unavailable("There was not enough memory for these texts", code="out_of_memory")
+        self._outbox.put(embedding.generation, [error])
 
     def _short_prompts(self, budget: int) -> list[Row]:
         """Take the prompts at the front that can be computed in one go, if there are several."""
@@ -400,6 +418,7 @@ class Runner:
 
     def _join(self, row: Row) -> None:
         rows = row.share()
+        row.siblings = []  # each is a row of its own from now on
         merged = merge([row.give_layers()] * len(rows)) if len(rows) > 1 else None
         self._batch.join(rows, merged)
 
