@@ -23,7 +23,10 @@ from app.commands.talk import Talk
 @click.option("--max-tokens", type=click.IntRange(1), help="The most tokens of an answer; as many as fit if absent.")
 def chat(url: str | None, api_key: str | None, model: str | None, system: str, max_tokens: int | None) -> None:
     """Talk to a server in the terminal; /help says what else it does. Without a terminal every line is asked."""
-    known = settings.read()
+    try:
+        known = settings.read()
+    except settings.SettingError as error:
+        raise click.ClickException(str(error)) from None
     key = api_key or next(iter(known.api_key), None)
     try:
         talk = Talk(

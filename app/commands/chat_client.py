@@ -54,8 +54,11 @@ class ChatClient:
     def models(self) -> list[str]:
         """Name the models that can be asked."""
         with closing(self._open()) as connection:
-            listed = json.loads(self._ask(connection, "GET", "/v1/models").read())
-        return [str(model["id"]) for model in listed.get("data", [])]
+            answer = self._ask(connection, "GET", "/v1/models").read()
+        try:
+            return [str(model["id"]) for model in json.loads(answer)["data"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise Refused(f"{self.url} does not list its models") from error
 
     def answer(self, messages: Sequence[dict[str, str]], **more: Any) -> Generator[Said | Figures, None, None]:
         """Answer a conversation, piece by piece. An iterator that is closed early ends the answer."""

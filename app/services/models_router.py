@@ -106,6 +106,7 @@ class ModelsRouter:
         if model.load is not None:
             model.load.cancel()
         elif model.served is not None:
+            model.told = True
             self._leave(model)
         else:
             raise InvalidRequest("model is not running", param="model", code="model_not_loaded")
@@ -162,6 +163,7 @@ class ModelsRouter:
             model.load.cancel()
             await asyncio.wait({model.load})
         if model is not None and model.served is not None:
+            model.told = model.replaced = True
             await self._leave(model)
         self._models[folder.id] = model = RoutedModel(folder.id, folder.path, adopted=True)
         self._tell(model, "listed")
@@ -180,7 +182,9 @@ class ModelsRouter:
 
     def _see_to(self, model: RoutedModel) -> None:
         """Begin to load a model that is wanted."""
-        if model.wanted and model.load is None and model.served is None and not self._closed:
+        if model.replaced:
+            model.refuse(Unavailable("Another model takes its place", retry_after=1, code="loading"))
+        elif model.wanted and model.load is None and model.served is None and not self._closed:
             model.begun, model.progress, model.error = False, 0.0, None
             model.load = asyncio.create_task(self._load(model))
             model.load.add_done_callback(partial(self._never_began, model))
@@ -262,9 +266,11 @@ class ModelsRouter:
         finally:
             for rest in rests:
                 rest.cancel()
-            if not goes_anyway and model.served is not None and model.served.busy:
-                leave.cancel()  # its place is not needed any more: it stays
-        if not goes_anyway:
+            busy = model.served is not None and model.served.busy
+            stays = busy and not goes_anyway and not model.told
+            if stays:
+                leave.cancel()  # its place is not needed any more
+        if stays or not busy:
             await asyncio.wait({leave})
 
     def _leave(self, model: RoutedModel) -> "asyncio.Task[None]":
@@ -278,12 +284,13 @@ class ModelsRouter:
         try:
             await model.served.at_rest()
         except asyncio.CancelledError:
-            model.leave = None
+            model.leave, model.asked = None, False
             model.hand_out()
             raise
         model.stop_alarm()
         await self._engine.unload(model.served.loaded)
         model.served = model.leave = None
+        model.told = False
         log.info("model unloaded", model=model.id)
         self._tell(model, "status")
         self._see_to(model)  # for those who came meanwhile

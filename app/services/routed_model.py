@@ -20,6 +20,8 @@ class RoutedModel:
         self.served: ServedModel | None = None
         self.load: asyncio.Task[None] | None = None
         self.leave: asyncio.Task[None] | None = None
+        self.told = False  # to go, by somebody: it does
+        self.replaced = False  # by another folder under its id
         self.asked = False  # somebody wants it loaded who does not wait for it
         self.begun = False  # its weights are being read
         self.progress = 0.0  # of the load, 0 to 1

@@ -10,7 +10,7 @@ from tests.e2e.test_chat import SONG
 
 
 def test_a_reload_in_the_middle_of_an_answer_loses_nothing(demo: Server, visit: Visit) -> None:
-    person = visit(demo, customJson=SONG, max_tokens=300)
+    person = visit(demo, customJson=SONG, max_tokens=3000)
     person.opens()
     person.writes("Hello")
     expect(person.text).to_have_text(re.compile("(tra la la, ){3}"))
@@ -23,7 +23,7 @@ def test_a_reload_in_the_middle_of_an_answer_loses_nothing(demo: Server, visit: 
     resumed = person.wire.last("/v1/stream", "GET")
     assert (resumed.status, resumed.query) == (200, f"conv_id={conversation}&from=0")
     assert resumed.said().strip() == answer
-    assert resumed.events[-1]["timings"]["predicted_n"] == 300
+    assert resumed.events[-1]["timings"]["predicted_n"] == 3000
 
 
 def test_stop_ends_the_stream_on_the_server_too(demo: Server, visit: Visit) -> None:

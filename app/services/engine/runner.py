@@ -274,9 +274,8 @@ class Runner:
         self._slots.seat(self._running())  # what ended holds no memory
         while row := self._waiting.take(running := self._running(), partial(self._fits, running)):
             self._admit(row)
-        if (
-            self._waiting and not running and self.alone and not self._embeddings
-        ):  # nothing will end that could make room
+        at_rest = self.alone and not running and not self._embeddings
+        if self._waiting and at_rest:  # nothing will end that could make room
             first = next(iter(self._waiting))
             self._waiting.replace(first, None)
             self._fail(first, self.admission.refusal(first))

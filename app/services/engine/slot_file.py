@@ -2,6 +2,7 @@
 
 import base64
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def write(path: Path, fingerprint: str, tokens: Any, layers: Layers) -> int:
         "model": fingerprint,
         "tokens": base64.b64encode(tokens.astype(np.int32).tobytes()).decode(),
     }
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.safetensors")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.safetensors")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         save_prompt_cache(str(unfinished), layers, facts)

@@ -3,9 +3,11 @@
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from lzma import LZMAError
 from pathlib import Path
 from typing import IO
 
@@ -35,7 +37,7 @@ def unpack(archive: Path, folder: Path) -> Path:
             _check(chosen)
             for member in chosen:
                 _write(member, folder / member.name)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, OSError, RuntimeError) as error:
         raise NoUi(f"{archive} cannot be unpacked: {error}") from error
     return folder / root
 
@@ -47,7 +49,14 @@ def _opened(archive: Path) -> Iterator[Iterable[_Member]]:
             yield (_of_zip(zipped, info) for info in zipped.infolist() if not info.is_dir())
     else:
         with tarfile.open(archive) as tar:
-            yield (_of_tar(tar, info) for info in tar if not info.isdir())
+            yield _of_all(tar)
+
+
+def _of_all(tar: tarfile.TarFile) -> Iterator[_Member]:
+    yield from (_of_tar(tar, info) for info in tar if not info.isdir())
+    assert tar.fileobj is not None
+    while tar.fileobj.read(2**20):  # gzip compares its checksum only at its very end
+        pass
 
 
 def _of_zip(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
