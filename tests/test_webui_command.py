@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -146,6 +147,19 @@ def test_an_archive_that_leads_out_is_refused_whole(
     assert contents(place) == {"index.html": b"first"}
     assert left_behind(place) == set()
     assert not [path for path in tmp_path.rglob("*evil*") if path.name != "evil"]
+
+
+@pytest.mark.parametrize("pack", [tar, zipped])
+def test_an_archive_that_was_damaged_on_its_way_is_refused(
+    tmp_path: Path, place: Path, pack: Callable[[Path, dict[str, bytes]], Path]
+) -> None:
+    noise = random.Random(1).randbytes(20_000)
+    archive = pack(tmp_path / "ui.archive", BUILT | {"noise.bin": noise})
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    archive.write_bytes(content)
+    assert "cannot be unpacked" in fails(archive)
+    assert not place.exists()
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])

@@ -189,6 +189,20 @@ def test_what_is_short_once_costs_nobody_the_answer(workshop: Workshop, overlap:
     assert any(row.failures for row in rows)
 
 
+@pytest.mark.parametrize("overlap", [False, True])
+def test_what_is_short_while_several_answers_run_costs_none_of_them(workshop: Workshop, overlap: bool) -> None:
+    prompt = prompts(1, 80)[0]
+    choices = [Choice(temperature=1.0, seed=seed) for seed in range(3)]
+    expected = [workshop.alone(prompt, choice, 30) for choice in choices]
+    runner = workshop.runner(overlap=overlap, model=Greedy(workshop.model, expected[1][12], 1))
+    errors = told(runner)
+    rows = [workshop.row(prompt, choice, 30) for choice in choices]
+    rows[0].siblings = rows[1:]
+    finish(runner, rows[:1])
+    assert not errors
+    assert [row.answer for row in rows] == expected
+
+
 @pytest.mark.parametrize(
     ("error", "short"),
     [
