@@ -175,3 +175,13 @@ def test_what_nobody_came_back_to_goes_before_a_conversation(model: Any) -> None
     for tokens in (aside, other):
         cache.put(tokens, computed(model, tokens))
     assert [cache.take([*tokens, 5]) is not None for tokens in (talk, aside, other)] == [True, False, True]
+
+
+def test_a_new_conversation_finds_a_place_among_proven_ones(model: Any) -> None:
+    talks = [list(range(place, place + 40)) for place in (1, 101, 201, 301)]
+    cache = PrefixCache(3 * size_of(model, talks[0]))
+    for talk in talks[:3]:
+        cache.put(talk, computed(model, talk), proven=True)
+    cache.put(talks[3], computed(model, talks[3]))
+    assert (found := cache.take([*talks[3], 5])) is not None
+    assert len(found.tokens) == 40

@@ -177,7 +177,7 @@ class PrefixCache:
         if entry.nbytes > self._max_bytes:
             return
         self._entries.append(entry)
-        self._fit()
+        self._fit(entry)
 
     def _absorb(self, entry: _Entry) -> None:
         """Put an entry in the place of those that it covers, with their marks."""
@@ -197,15 +197,23 @@ class PrefixCache:
         if not old.trimmable:
             old.marks = {len(entry.tokens): mark(entry.layers)} | entry.marks | old.marks
             old.marks = _fewest(old)
-            self._fit()
+            self._fit(old)
         return True
 
-    def _fit(self) -> None:
+    def _fit(self, latest: _Entry) -> None:
+        """Let go of what was used longest ago, but of the latest only for the sake of what was used just before.
+
+        The latest may be the beginning of a conversation, or a mere aside of the one before.
+        """
         held = self.nbytes
-        self._entries.sort(key=lambda entry: entry.used)
-        while self._entries and (held > self._max_bytes or len(self._entries) > _MOST_ENTRIES):
-            held -= self._entries[0].nbytes
-            self._drop(self._entries[0])
+        before = max(
+            (entry for entry in self._entries if entry is not latest), key=lambda entry: entry.used, default=None
+        )
+        for entry in sorted(self._entries, key=lambda entry: (entry is latest or entry is before, entry.used)):
+            if held <= self._max_bytes and len(self._entries) <= _MOST_ENTRIES:
+                break
+            held -= entry.nbytes
+            self._drop(entry)
 
     def _drop(self, entry: _Entry) -> None:
         self._entries = [one for one in self._entries if one is not entry]
