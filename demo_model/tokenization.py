@@ -8,7 +8,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 from demo_model import words
 from demo_model.mixture import LATE, draw
-from demo_model.source import Source
+from demo_model.source import Source, is_held_out
 from demo_model.table import choices
 from demo_model.template import Template
 
@@ -99,7 +99,8 @@ def corpus(template: Template, conversations: int) -> Iterator[str]:
         yield " ".join(
             source.any((source.invented, source.name, source.place, source.path, source.code))() for _ in range(12)
         )
-    pools = [word for name in vars(words) if name.isupper() for word in getattr(words, name)]
+    # a held-out word that is one token would be a token that training never sees
+    pools = [w for name in vars(words) if name.isupper() for w in getattr(words, name) if not is_held_out(w)]
     yield from pools * 20
 
 
