@@ -271,3 +271,12 @@ def test_what_does_not_fit_says_both_numbers_before_the_first_byte(guarded: Serv
 
 def test_custom_fields_never_hurt(server: Server) -> None:
     assert server.chat(**{"0": "of an array", "seed": 3, "stop": ["zz"], "anything": {"a": [1]}}).status_code == 200
+
+
+def test_an_answer_without_an_end_goes_on_as_long_as_its_grammar_lets_it(server: Server) -> None:
+    body = {"messages": PARTIAL[:1], "regex": "(la )+", "ignore_eos": True, "max_tokens": 40}
+    body |= {"chat_template_kwargs": {"enable_thinking": False}}
+    endless = server.client.post("/v1/chat/completions", json=body).json()
+    assert endless["choices"][0]["finish_reason"] == "length"
+    ended = server.client.post("/v1/chat/completions", json=body | {"regex": "(la ){3}"}).json()
+    assert (ended["choices"][0]["message"]["content"], ended["choices"][0]["finish_reason"]) == ("la la la ", "stop")

@@ -106,8 +106,11 @@ class Bound:
         end_tokens: Iterable[int],
         thinking: bool,
         may_think: bool,
+        endless: bool = False,
     ) -> None:
         self._matcher = matcher
+        self._ends = [token for token in end_tokens if token < vocabulary]
+        self._endless = endless  # it ends only where nothing else may come
         self._vocabulary = vocabulary
         self._think_start = list(think_start)
         self._think_end = list(think_end)
@@ -118,7 +121,7 @@ class Bound:
         self._blanks_left = 0
         self._accepted = 0  # tokens
         self._thought = np.ones(vocabulary, dtype=bool)  # what may come within the reasoning
-        self._thought[[token for token in end_tokens if token < vocabulary]] = False
+        self._thought[self._ends] = False
         self._first = (matcher.deep_copy(), self._armed, self._may_think)  # to begin anew from
 
     def mask(self) -> Mask:
@@ -131,6 +134,8 @@ class Bound:
             allowed[self._think_start[0]] = True
         if self._blanks_left:
             allowed[self._blank] = True
+        if self._endless and allowed.sum() > allowed[self._ends].sum():
+            allowed[self._ends] = False
         return allowed
 
     def catch_up(self, answer: Sequence[int]) -> None:

@@ -219,6 +219,7 @@ class LoadedModel:
             end_tokens=self.facts.end_tokens,
             thinking=prompt.thinking,
             may_think=request.prompt is None and request.template_kwargs.get("enable_thinking") is not False,
+            endless=request.ignore_eos,
         )
 
     def warm_up(self) -> None:
