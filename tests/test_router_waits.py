@@ -103,13 +103,16 @@ def test_a_reader_can_be_woken_while_its_model_loads_and_then_gets_its_answer(
 
 def test_a_reader_that_leaves_leaves_no_trace(folder: Path, tmp_path: Path, held: threading.Event) -> None:
     async def work(models: ModelService) -> None:
-        reading, queued = await asyncio.gather(models.generate(asking("alpha")), models.generate(asking("beta")))
+        reading = await models.generate(asking("alpha"))
+        assert models.router is not None
+        alpha = models.router.find("alpha")
+        await asyncio.to_thread(wait_for, lambda: alpha.begun, what="the load of alpha")
+        queued = await models.generate(asking("beta"))
         queued.cancel()
         await until(models, alpha="loading", beta="unloaded")  # its turn had not come: it is not loaded at all
         reading.cancel()
         held.set()
         await until(models, alpha="loaded")  # most of the work was done
-        assert models.router is not None
         served = models.router.recent()
         assert served is not None
         assert not served.busy

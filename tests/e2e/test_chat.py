@@ -109,7 +109,7 @@ def test_edit_asks_anew(demo: Server, visit: Visit) -> None:
 
 
 def test_continue_goes_on_where_it_ended_and_says_nothing_twice(demo: Server, visit: Visit) -> None:
-    person = visit(demo, customJson=SONG, enableContinueGeneration=True)
+    person = visit(demo, customJson=SONG, max_tokens=60, enableContinueGeneration=True)
     person.opens()
     first = person.asks("Hello")
     assert first == person.wire.chat.said().strip()
