@@ -47,7 +47,7 @@ def test_reasoning_can_be_turned_off(demo: Server, visit: Visit) -> None:
 def test_reasoning_that_takes_too_long_is_skipped(demo: Server, visit: Visit) -> None:
     end = demo.client.post("/tokenize", json={"content": "</think>"}).json()["tokens"]
     assert len(end) == 1
-    endless = {"logit_bias": [[end[0], False]], "ignore_eos": True}  # it thinks until somebody ends that
+    endless = {"logit_bias": [[end[0], False]], "ignore_eos": True, "tools": None}  # it thinks until somebody ends that
     person = visit(demo, customJson=json.dumps(endless), max_tokens=1000)
     person.opens()
     chooses_effort(person, "Max")
