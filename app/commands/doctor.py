@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from app.commands import checks, model_checks
+from app.commands.bad_use import BadUse
 from app.commands.checks import Check, Patient
 from app.services import bootstrap
 from app.services.errors import LoadFailed
@@ -44,7 +45,7 @@ def doctor(model: str | None, port: str | None, as_json: bool) -> None:
     try:
         settings = read({"model": model, "port": port})
     except SettingError as error:
-        raise _BadUse(str(error)) from error
+        raise BadUse(str(error)) from error
     patient = _patient(settings)
     results = [result for look in CHECKS if (result := look(patient))]
     if as_json:
@@ -53,10 +54,6 @@ def doctor(model: str | None, port: str | None, as_json: bool) -> None:
         _print(results)
     if any(result.state == "failed" for result in results):
         raise SystemExit(1)
-
-
-class _BadUse(click.ClickException):
-    exit_code = 2
 
 
 def _print(results: list[Check]) -> None:

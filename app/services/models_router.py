@@ -193,9 +193,7 @@ class ModelsRouter:
     def _never_began(self, model: RoutedModel, load: "asyncio.Task[None]") -> None:
         """Clean up after a load that was cancelled before its first step, which it cannot do itself."""
         if model.load is load:
-            model.load, model.asked = None, False
-            model.refuse(InvalidRequest("The load of the model was cancelled", param="model", code="load_cancelled"))
-            self._tell(model, "status")
+            self._give_up(model, _cancelled())
 
     async def _load(self, model: RoutedModel) -> None:
         error: AppError
@@ -206,7 +204,7 @@ class ModelsRouter:
                 model.begun = True
                 model.served = await self._read(model, folder)
         except asyncio.CancelledError:
-            error = InvalidRequest("The load of the model was cancelled", param="model", code="load_cancelled")
+            error = _cancelled()
         except LoadFailed as failure:
             error, model.error = failure, failure.message
             log.warning("load failed", model=model.id, error=failure.message)
@@ -217,6 +215,10 @@ class ModelsRouter:
         else:
             self._loaded(model)
             return
+        self._give_up(model, error)
+
+    def _give_up(self, model: RoutedModel, error: AppError) -> None:
+        """End a load that came to nothing."""
         model.load, model.asked = None, False
         self._on_progress(model.id, 1.0)
         model.refuse(error)
@@ -305,6 +307,10 @@ class ModelsRouter:
 
     def _tell(self, model: RoutedModel, kind: Kind) -> None:
         self.feed.tell(Change(kind, model.state()))
+
+
+def _cancelled() -> InvalidRequest:
+    return InvalidRequest("The load of the model was cancelled", param="model", code="load_cancelled")
 
 
 def _claim(model: RoutedModel) -> tuple[bool, bool, float]:

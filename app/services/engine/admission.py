@@ -46,7 +46,7 @@ class Admission:
         needed = self._needed(tokens, 1 + len(row.siblings), others) + self._promised(running)
         if not self._make_room(needed, row.given):
             tokens = len(row.given) + 1  # alone it may begin; its answer then ends where memory does
-            if running or not self._make_room(self._needed(tokens, 1 + len(row.siblings), 0), row.given):
+            if running or not self._make_room(self._least(row), row.given):
                 return False
         for one in (row, *row.siblings):
             one.reserved = tokens
@@ -62,13 +62,17 @@ class Admission:
 
     def refusal(self, row: Row) -> Unavailable:
         """Say why a row cannot come in although nothing else runs."""
-        needed = self._needed(len(row.given) + 1, 1 + len(row.siblings), others=0)
+        needed = self._least(row)
         return Unavailable(
             f"This prompt has {len(row.given)} tokens and needs {_size(needed)} of memory for its cache; "
             f"{_size(max(0, self.free()))} are free. Something else on this machine uses the rest.",
             retry_after=10,
             code="memory_exceeded",
         )
+
+    def _least(self, row: Row) -> int:
+        """Bytes without which a row cannot begin even alone."""
+        return self._needed(len(row.given) + 1, 1 + len(row.siblings), others=0)
 
     def _needed(self, tokens: int, answers: int, others: int) -> int:
         """Bytes for a row and its siblings; who joins others is copied, and so are they."""

@@ -108,7 +108,7 @@ class Bound:
         may_think: bool,
         endless: bool = False,
     ) -> None:
-        self._matcher = matcher
+        self._matcher = matcher.deep_copy()
         self._ends = [token for token in end_tokens if token < vocabulary]
         self._endless = endless  # it ends only where nothing else may come
         self._vocabulary = vocabulary
@@ -122,7 +122,7 @@ class Bound:
         self._accepted = 0  # tokens
         self._thought = np.ones(vocabulary, dtype=bool)  # what may come within the reasoning
         self._thought[self._ends] = False
-        self._first = (matcher.deep_copy(), self._armed, self._may_think)  # to begin anew from
+        self._first = (matcher, self._armed, self._may_think)  # to begin anew from
 
     def mask(self) -> Mask:
         """Say which tokens may come next, (vocabulary,) bool."""

@@ -211,7 +211,7 @@ class LoadedModel:
         if prompt.matcher is None:
             return None
         return Bound(
-            prompt.matcher.deep_copy(),
+            prompt.matcher,
             self.facts.vocabulary,
             think_start=self._think_start,
             think_end=self._think_end,

@@ -206,6 +206,8 @@ class PrefixCache:
         The latest may be the beginning of a conversation, or a mere aside of the one before.
         """
         held = self.nbytes
+        if held <= self._max_bytes and len(self._entries) <= _MOST_ENTRIES:
+            return
         before = max(
             (entry for entry in self._entries if entry is not latest), key=lambda entry: entry.used, default=None
         )

@@ -238,12 +238,16 @@ class Runner:
         for row in rows:
             row.failures += 1
             row.interrupt()
-        self._prefixes.evict(sys.maxsize)
-        mx.clear_cache()
+        self._free_memory()
         self._waiting.put_back(row for row in rows if row.failures == 1)
         for row in rows:
             if row.failures > 1:
                 self._fail(row, Unavailable("There was not enough memory for this answer", code="out_of_memory"))
+
+    def _free_memory(self) -> None:
+        """Let go of all that is only kept."""
+        self._prefixes.evict(sys.maxsize)
+        mx.clear_cache()
 
     def _fail(self, row: Row, error: AppError) -> None:
         for one in (row, *row.siblings):
@@ -343,8 +347,7 @@ class Runner:
     def _give_up(self, embedding: Embedding, error: Exception) -> None:
         self._embeddings.popleft()
         if not isinstance(error, AppError):
-            self._prefixes.evict(sys.maxsize)
-            mx.clear_cache()
+            self._free_memory()
             error = Unavailable("There was not enough memory for these texts", code="out_of_memory")
         self._outbox.put(embedding.generation, [error])
 
