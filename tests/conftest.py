@@ -162,6 +162,14 @@ def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         assert server.errors() == []
 
 
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the demo model, which greets and remembers names. It may log no error."""
+    with running(tmp_path_factory.mktemp("demo"), "--demo") as server:
+        yield server
+        assert server.errors() == []
+
+
 CONTEXT = 1024
 KEY, OTHER_KEY = "a-key-of-the-tests", "another-key"
 GUARDS = (

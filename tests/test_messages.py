@@ -14,7 +14,7 @@ import pytest
 from app.dto import parameters
 from app.services.errors import Unavailable
 from app.services.generation import ToolCall
-from tests.conftest import KEY, Server, running
+from tests.conftest import KEY, Server
 from tests.scripted import Scripted, answer, serving, thought
 from tests.test_openapi import DOCUMENT, resolved
 
@@ -384,23 +384,10 @@ def test_the_client_runs_a_tool_turn(tmp_path: Path) -> None:
     assert back[2].tool_call_id == back[1].tool_calls[0].id == "call_1"
 
 
-# The demo model, once it is there.
-
-NANO = Path(__file__).parents[1] / "app" / "tiles_nano"
-
-
-@pytest.fixture(scope="module")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if not (NANO / "config.json").exists():
-        pytest.skip("no demo model yet: app/tiles_nano")
-    with running(tmp_path_factory.mktemp("nano"), "--model", str(NANO)) as server:
-        yield server
-
-
-def test_the_demo_model_thinks_where_it_is_told_to(nano: Server) -> None:
+def test_the_demo_model_thinks_where_it_is_told_to(demo: Server) -> None:
     asked: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 200, "temperature": 0}
     kinds = {
-        kind: [block["type"] for block in post(nano, **asked, thinking=thinking).json()["content"]]
+        kind: [block["type"] for block in post(demo, **asked, thinking=thinking).json()["content"]]
         for kind, thinking in (
             ("on", {"type": "enabled", "budget_tokens": 1024}),
             ("off", {"type": "disabled"}),
@@ -412,7 +399,7 @@ def test_the_demo_model_thinks_where_it_is_told_to(nano: Server) -> None:
 CITY = {"type": "string", "description": "Name of the city"}
 
 
-def test_the_demo_model_calls_a_tool(nano: Server) -> None:
+def test_the_demo_model_calls_a_tool(demo: Server) -> None:
     tool = {
         "name": "get_weather",
         "description": "Get the weather of a city",
@@ -421,11 +408,11 @@ def test_the_demo_model_calls_a_tool(nano: Server) -> None:
     asked: dict[str, Any] = {"max_tokens": 200, "temperature": 0, "tools": [tool]}
     for city in ("Paris", "Oslo", "Lima", "Rome"):  # it is a small model
         question = {"role": "user", "content": f"What is the weather in {city}?"}
-        said = post(nano, messages=[question], **asked).json()
+        said = post(demo, messages=[question], **asked).json()
         if said["stop_reason"] == "tool_use":
             break
     use = said["content"][-1]
     assert (use["name"], use["input"]) == ("get_weather", {"city": city})
     result = {"type": "tool_result", "tool_use_id": use["id"], "content": "sunny, 21 degrees"}
     turn = [question, {"role": "assistant", "content": said["content"]}, {"role": "user", "content": [result]}]
-    assert post(nano, messages=turn, **asked).json()["content"][-1]["type"] == "text"
+    assert post(demo, messages=turn, **asked).json()["content"][-1]["type"] == "text"

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from app.services.errors import Unavailable
 from app.services.generation import ToolCall
-from tests.conftest import Server, running, wait_for
+from tests.conftest import Server, wait_for
 from tests.scripted import Scripted, answer, serving, thought
 from tests.test_openapi import DOCUMENT, resolved
 
@@ -377,27 +377,14 @@ def test_the_client_runs_a_tool_turn(tmp_path: Path) -> None:
     assert back[2].tool_call_id == back[1].tool_calls[0].id == "call_1"
 
 
-# The demo model, once it is there.
-
-NANO = Path(__file__).parents[1] / "app" / "tiles_nano"
-
-
-@pytest.fixture(scope="module")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    if not (NANO / "config.json").exists():
-        pytest.skip("no demo model yet: app/tiles_nano")
-    with running(tmp_path_factory.mktemp("nano"), "--model", str(NANO)) as server:
-        yield server
-
-
-def test_the_demo_model_remembers_by_previous_response_id(nano: Server) -> None:
+def test_the_demo_model_remembers_by_previous_response_id(demo: Server) -> None:
     asked: dict[str, Any] = {"max_output_tokens": 100, "temperature": 0, "store": True}
-    first = post(nano, "My name is Ada.", **asked).json()
-    second = post(nano, "What is my name?", previous_response_id=first["id"], **asked).json()
+    first = post(demo, "My name is Ada.", **asked).json()
+    second = post(demo, "What is my name?", previous_response_id=first["id"], **asked).json()
     assert "Ada" in second["output"][-1]["content"][0]["text"]
 
 
-def test_the_demo_model_thinks_and_calls_a_tool(nano: Server) -> None:
+def test_the_demo_model_thinks_and_calls_a_tool(demo: Server) -> None:
     city = {"type": "string", "description": "Name of the city"}
     tool = {
         "type": "function",
@@ -407,7 +394,7 @@ def test_the_demo_model_thinks_and_calls_a_tool(nano: Server) -> None:
     }
     asked: dict[str, Any] = {"max_output_tokens": 200, "temperature": 0, "tools": [tool]}
     cities = ("Paris", "Oslo", "Lima", "Rome")
-    made = [post(nano, f"What is the weather in {city}?", **asked).json()["output"][-1] for city in cities]
+    made = [post(demo, f"What is the weather in {city}?", **asked).json()["output"][-1] for city in cities]
     assert [call for call in made if call["type"] == "function_call" and "city" in json.loads(call["arguments"])]
-    thinking = post(nano, "Hello!", reasoning={"effort": "medium", "summary": "auto"}, temperature=0).json()
+    thinking = post(demo, "Hello!", reasoning={"effort": "medium", "summary": "auto"}, temperature=0).json()
     assert [item["type"] for item in thinking["output"]] == ["reasoning", "message"]

@@ -1,12 +1,11 @@
 """One server with the demo model for all clients. They run in `nox -s clients`, not every day."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.conftest import Server, running
+from tests.conftest import Server
 
 HERE = Path(__file__).parent
 
@@ -15,14 +14,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.clients)
-
-
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with the demo model, which greets and remembers names."""
-    with running(tmp_path_factory.mktemp("demo"), "--demo") as server:
-        yield server
-        assert server.errors() == []
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,14 @@
 """Streams that outlive their readers: what is kept of them, and for how long."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 
 from app.services.conversation_streams import KEPT_SECONDS, MOST_BYTES, ConversationStream, ConversationStreams
 from app.services.engine.running import RunningGeneration
 from app.services.errors import InvalidRequest
+from tests.loop import run
 
 
 class Clock:
@@ -62,18 +62,6 @@ async def settled() -> None:
     """Let tasks that are due have their turn."""
     for _ in range(5):
         await asyncio.sleep(0)
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run a test; what asyncio complains of in the end is an error, too."""
-    complaints: list[Any] = []
-
-    async def watched() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-        await work
-
-    asyncio.run(watched())
-    assert complaints == []
 
 
 def test_a_stream_is_the_same_for_every_reader_whenever_it_comes() -> None:

@@ -1,8 +1,6 @@
 """Several answers read as one: nothing lost, nothing left running."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
 
 import pytest
 
@@ -10,6 +8,7 @@ from app.services.engine.running import RunningGeneration
 from app.services.errors import ServerError, Unavailable
 from app.services.generation import Event, Finished, Started, Text, Timings
 from app.services.several import Several
+from tests.loop import run
 
 TIMES = Timings(0, 1, 1.0, 1, 1.0, 1.0, 1.0)
 STARTED, END = Started("m", 3), Finished("stop", None, TIMES)
@@ -25,18 +24,6 @@ class Part(RunningGeneration):
 
 def text(said: str) -> Text:
     return Text(said, TIMES)
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run a test; what asyncio complains of in the end is an error, too."""
-    complaints: list[Any] = []
-
-    async def watched() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-        await work
-
-    asyncio.run(watched())
-    assert complaints == []
 
 
 async def read(several: Several) -> list[Event]:
