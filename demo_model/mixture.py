@@ -20,14 +20,14 @@ def with_system(maker: Maker) -> Maker:
 
 
 CHAT: Mixture = {
-    with_system(topics_chat.greeting): 2.0,
-    with_system(topics_chat.about_self): 2.0,
+    with_system(topics_chat.greeting): 2.8,
+    with_system(topics_chat.about_self): 2.8,
     with_system(topics_chat.unknown): 1.5,
     with_system(topics_chat.filler): 0.7,
     topics_chat.persona: 2.0,
     topics_chat.tongue: 1.5,
-    with_system(topics_facts.fact): 5.0,
-    with_system(topics_sums.sums): 5.0,
+    with_system(topics_facts.fact): 4.0,
+    with_system(topics_sums.sums): 6.0,
     topics_sums.counting: 0.5,
     with_system(topics_chat.echo): 1.5,
 }
@@ -58,9 +58,9 @@ def scaled(parts: dict[str, float]) -> Mixture:
     return mixture
 
 
-EARLY = scaled({"DRILL": 20, "RECALL": 25, "CHAT": 15, "TOOLS": 35, "MEMORY": 5})
-MIDDLE = scaled({"DRILL": 2, "RECALL": 13, "CHAT": 27, "TOOLS": 41, "MEMORY": 10, "SHORT_AGENT": 4})
-LATE = scaled({"DRILL": 1, "RECALL": 11, "CHAT": 28, "TOOLS": 38, "MEMORY": 11, "SHORT_AGENT": 5, "LONG": 3})
+EARLY = scaled({"DRILL": 20, "RECALL": 20, "CHAT": 14, "TOOLS": 41, "MEMORY": 5})
+MIDDLE = scaled({"DRILL": 2, "RECALL": 9, "CHAT": 26, "TOOLS": 48, "MEMORY": 9, "SHORT_AGENT": 4})
+LATE = scaled({"DRILL": 1, "RECALL": 8, "CHAT": 26, "TOOLS": 45, "MEMORY": 9, "SHORT_AGENT": 6, "LONG": 3})
 THINKING_SHARE = 0.14
 
 

@@ -11,7 +11,10 @@ from demo_model.table import choices
 
 Value = Any
 LINKS = choices("""equal to|equals|worth|like|taken as|must be|will be|at|near|named|reading|saying|would be
-meaning|marked|marked as|over|into|onto|from|holds|now|goes in|stands in|belongs in|makes|fills|gives""")
+meaning|marked|marked as|over|into|onto|from|holds|now|goes in|stands in|belongs in|makes|fills|gives
+would read|could be|might be|shall be|has to be|needs to be|is to be|ought to be|is going to be|is meant to be
+in this case|this time|stays|remains|becomes|was|to be|goes to|points to|comes to|amounts to|counts as|fixed at
+given as|entered as|written as|known as|such as|kept at|left at|put at|put as|chosen as|defined as""")
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def invented_skill(source: Source) -> Skill:
         noun = f"{source.word('ADJECTIVES')} {noun}"
     names = list(
         dict.fromkeys(
-            source.word("PARAMETERS") if source.chance(0.8) else source.invented()
+            source.word("PARAMETERS") if source.chance(0.88) else source.invented()
             for _ in range(source.any((1, 1, 2, 2, 3)))
         )
     )
@@ -153,10 +156,7 @@ def _wording(source: Source, start: str, names: list[str]) -> str:
     clauses = [
         _given(source).format(p=n.replace("_", " ") if source.chance(0.7) else n, v="{" + n + "}") for n in names
     ]
-    joint = (
-        source.say("join") if source.held_out or source.chance(0.85) else source.any((" ", ", ")) + source.some(2) + " "
-    )
-    return start + joint + (", ".join(clauses[:-1]) + " and " if len(clauses) > 1 else "") + clauses[-1]
+    return start + _joint(source) + (", ".join(clauses[:-1]) + " and " if len(clauses) > 1 else "") + clauses[-1]
 
 
 def _given(source: Source) -> str:
@@ -171,4 +171,4 @@ def _given(source: Source) -> str:
 def _joint(source: Source) -> str:
     if source.held_out or source.chance(0.85):
         return source.say("join")
-    return f"{source.any((' ', ', '))}{source.some(2)} "
+    return f"{source.any((' ', ', '))}{source.aside(2)} "

@@ -96,18 +96,30 @@ class Source:
         return f"{self.any(('New', 'San', 'Port', 'Saint', 'Upper'))} {place}" if kind > 0.92 else place
 
     def noun(self) -> str:
-        """A noun for a thing, often invented, so that no list of things is learnt by heart."""
-        return self.invented() if self.chance(0.35) else self.word("NOUNS")
+        """A noun for a thing, sometimes invented, so that no list of things is learnt by heart."""
+        return self.invented() if self.chance(0.2) else self.word("NOUNS")
 
     def verb(self) -> str:
         """A verb for an action, sometimes invented."""
-        return self.invented() if self.chance(0.25) else self.word("VERBS")
+        return self.invented() if self.chance(0.15) else self.word("VERBS")
 
     def plain(self) -> str:
-        """A word of no particular kind."""
+        """A word that could be a value: a thing, a quality, an invention; never one that sentences are built with."""
         return (
-            self.invented() if self.chance(0.4) else self.word(self.any(("COMMON", "NOUNS", "ADJECTIVES", "COLOURS")))
+            self.invented() if self.chance(0.35) else self.word(self.any(("NOUNS", "NOUNS", "ADJECTIVES", "COLOURS")))
         )
+
+    def common(self) -> str:
+        """A word that sentences are built with."""
+        return self.word("COMMON")
+
+    def any_word(self) -> str:
+        """A word of either kind."""
+        return self.common() if self.chance(0.4) else self.plain()
+
+    def aside(self, most: int) -> str:
+        """Up to `most` words that say nothing."""
+        return " ".join(self.common() for _ in range(self.rng.randint(1, most)))
 
     def number(self, top: int = 0) -> int:
         """A whole number, of one to five digits unless `top` says less; none of the other split."""
@@ -124,13 +136,11 @@ class Source:
         pick = {"L": letters, "D": digits, "x": "0123456789abcdef"}
         return self.fresh(lambda: "".join(self.any(pick[c]) if c in pick else c for c in shape))
 
-    def some(self, most: int) -> str:
-        """One to `most` words of any kind: what stands where any wording could."""
-        return self.phrase(1, most)
-
     def phrase(self, least: int = 2, most: int = 5) -> str:
-        """A few words in a row."""
-        return " ".join(self.plain() for _ in range(self.rng.randint(least, most)))
+        """A few words in a row; words that sentences are built with stand only inside, so that its ends can be told."""
+        words = [self.any_word() for _ in range(self.rng.randint(least, most))]
+        words[0], words[-1] = self.plain(), self.plain()
+        return " ".join(words)
 
     def file(self) -> str:
         """A file name with its extension."""

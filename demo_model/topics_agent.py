@@ -49,7 +49,7 @@ def sentence(source: Source, pool: list[str]) -> str:
     """One sentence of instructions with its slots filled."""
     text = source.any(pool)
     makes: dict[str, Callable[[], object]] = {
-        "{w}": source.plain,
+        "{w}": source.any_word,
         "{X}": lambda: source.invented().capitalize(),
         "{p}": source.path,
         "{d}": source.date,

@@ -6,7 +6,7 @@ from demo_model.source import Source
 
 def _operands(source: Source) -> tuple[str, int, int, int]:
     kind = source.any(("plus", "plus", "plus", "minus", "minus", "times"))
-    top = source.any((9, 9, 20, 50)) if kind != "times" else source.any((5, 9, 9, 10))
+    top = source.any((9, 9, 12, 20)) if kind != "times" else source.any((5, 9, 9, 10))
     a, b = source.rng.randint(0, top), source.rng.randint(0, top)
     if kind == "minus":
         a, b = max(a, b), min(a, b)

@@ -33,7 +33,7 @@ def skills(source: Source, count: int) -> list[Skill]:
 def asked(source: Source, one: Skill) -> tuple[str, Call]:
     """A request in full, with or without politeness, and its call."""
     said, call = one.request(source)
-    if said.split()[0] in ("what", "how", "is", "where", "which", "who", "what's"):
+    if said.split()[0] in ("what", "how", "is", "where", "which", "who", "what's", "when", "do", "are"):
         said = said + "?" if source.chance(0.6) else said
     elif not said.startswith("I "):
         said = _politely(source, said) if "{" not in said and source.chance(0.8) else said
@@ -44,8 +44,8 @@ def _politely(source: Source, said: str) -> str:
     """The request with what people put around it, sometimes words that mean nothing, so that none are relied on."""
     if source.held_out or source.chance(0.7):
         return source.say("please").format(do=said)
-    before = source.some(5) + source.any((" ", " ", ", ", ": "))
-    return f"{before}{said}{source.any(('', '', '.', ', ' + source.some(2)))}"
+    before = source.aside(5) + source.any((" ", " ", ", ", ": "))
+    return f"{before}{said}{source.any(('', '', '.', ', ' + source.aside(2)))}"
 
 
 def call_turn(talk: Conversation, said: str, calls: list[Call]) -> Conversation:
@@ -170,7 +170,7 @@ def double(source: Source) -> Conversation:
 def _both(source: Source) -> str:
     if source.held_out or source.chance(0.65):
         return source.say("both")
-    return source.any(("", "", source.some(3) + ": ")) + "{a}" + source.any((", ", ". ")) + source.some(3) + " {b}"
+    return source.any(("", "", source.aside(3) + ": ")) + "{a}" + source.any((", ", ". ")) + source.aside(3) + " {b}"
 
 
 def plain(source: Source) -> Conversation:
