@@ -364,6 +364,13 @@ def test_the_end_token_ends_an_answer(server: Server, vocabulary: Tokenizer) -> 
     assert content(on) == ""  # control tokens are not shown
 
 
+def test_an_answer_that_ignores_its_end_never_draws_it(server: Server) -> None:
+    asked = SAMPLED | {"temperature": 2.0, "max_tokens": 800}
+    entries = server.chat(logprobs=True, **asked).json()["choices"][0]["logprobs"]["content"]
+    assert (len(entries), "<|im_end|>" in {entry["token"] for entry in entries}) == (800, False)
+    assert len(content(server.chat(**asked | {"ignore_eos": False}))) < len("".join(one["token"] for one in entries))
+
+
 # Sampling.
 
 

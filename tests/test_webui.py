@@ -273,6 +273,15 @@ def test_custom_fields_never_hurt(server: Server) -> None:
     assert server.chat(**{"0": "of an array", "seed": 3, "stop": ["zz"], "anything": {"a": [1]}}).status_code == 200
 
 
+def test_an_answer_that_is_gone_on_with_does_not_begin_to_think_again(server: Server) -> None:
+    (think,) = server.client.post("/tokenize", json={"content": "<think>"}).json()["tokens"]
+    bound = {"regex": "(la )+", "logit_bias": [[think, 100]]}
+    message = prefilled(server, **bound, **GOES_ON)["choices"][0]["message"]
+    assert (message["content"][:14], "reasoning_content" in message) == ("Hello, Ila la ", False)
+    anew = prefilled(server, **bound, messages=PARTIAL[:1])["choices"][0]["message"]
+    assert anew["reasoning_content"]
+
+
 def test_an_answer_without_an_end_goes_on_as_long_as_its_grammar_lets_it(server: Server) -> None:
     body = {"messages": PARTIAL[:1], "regex": "(la )+", "ignore_eos": True, "max_tokens": 40}
     body |= {"chat_template_kwargs": {"enable_thinking": False}}

@@ -60,7 +60,7 @@ _SAMPLED = _honoured(
     repeat_penalty="llama.cpp's name of repetition_penalty",
     repeat_last_n="how many tokens of the answer the penalties count; -1 is all, 0 turns them off",
     logit_bias="token id to bias, -100 to 100, or llama.cpp's list of pairs, of a token id or a text; false bans",
-    ignore_eos="go on past the end token; not under a grammar, which ends with it",
+    ignore_eos="never draw the end token, but where a grammar lets nothing else come",
 )
 _BOUND = _honoured(
     json_schema="the answer is JSON of this schema; it always parses, max_tokens permitting",

@@ -106,11 +106,9 @@ class Bound:
         end_tokens: Iterable[int],
         thinking: bool,
         may_think: bool,
-        endless: bool = False,
     ) -> None:
         self._matcher = matcher.deep_copy()
         self._ends = [token for token in end_tokens if token < vocabulary]
-        self._endless = endless  # it ends only where nothing else may come
         self._vocabulary = vocabulary
         self._think_start = list(think_start)
         self._think_end = list(think_end)
@@ -134,8 +132,6 @@ class Bound:
             allowed[self._think_start[0]] = True
         if self._blanks_left:
             allowed[self._blank] = True
-        if self._endless and allowed.sum() > allowed[self._ends].sum():
-            allowed[self._ends] = False
         return allowed
 
     def catch_up(self, answer: Sequence[int]) -> None:

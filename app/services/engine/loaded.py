@@ -152,7 +152,7 @@ class LoadedModel:
         """Make the row of one answer to a prepared request; `place` counts the answers to it."""
         room = self.facts.context_length - len(prompt.tokens)
         max_tokens = room if request.max_tokens is None else min(request.max_tokens, room)
-        free = request.ignore_eos and prompt.matcher is None  # a grammar ends with the end token
+        free = request.ignore_eos and prompt.matcher is None  # a grammar ends where nothing else may come
         return Row(
             generation=generation,
             prompt=prompt.tokens,
@@ -184,8 +184,10 @@ class LoadedModel:
         return fingerprint(self.facts.path, "", f"{self.facts.precision} {back_end()}")
 
     def _logit_bias(self, request: GenerationRequest) -> dict[int, float]:
-        """What was asked, by token; where no tool may be called, the token that begins a call is never drawn."""
-        bias = {
+        """What was asked, by token; an answer without an end draws no end token, and one without calls begins none."""
+        endless = request.ignore_eos
+        bias = {token: _NEVER for token in self.facts.end_tokens if endless and token < self.facts.vocabulary}
+        bias |= {
             token: value
             for asked, value in request.sampling.logit_bias.items()
             for token in (self.prompts.tokenize(asked) if isinstance(asked, str) else (asked,))
@@ -218,8 +220,7 @@ class LoadedModel:
             blank=self._blank,
             end_tokens=self.facts.end_tokens,
             thinking=prompt.thinking,
-            may_think=request.prompt is None and request.template_kwargs.get("enable_thinking") is not False,
-            endless=request.ignore_eos,
+            may_think=_may_think(request),
         )
 
     def warm_up(self) -> None:
@@ -318,6 +319,12 @@ def choice(
         penalty_window=asked.penalty_window,
         logit_bias=dict(logit_bias) or None,
     )
+
+
+def _may_think(request: GenerationRequest) -> bool:
+    """Whether an answer may begin with a thought by itself; one that is gone on with has begun already."""
+    asked = request.template_kwargs.get("enable_thinking") is not False
+    return asked and request.prompt is None and not request.continue_final_message
 
 
 def _tools(request: GenerationRequest) -> Sequence[Mapping[str, Any]]:
