@@ -2,7 +2,6 @@
 
 import re
 
-import pytest
 from playwright.sync_api import expect
 
 from tests.conftest import Server
@@ -109,7 +108,6 @@ def test_edit_asks_anew(demo: Server, visit: Visit) -> None:
     assert answer == person.wire.chat.said().strip() != ""
 
 
-@pytest.mark.skip(reason="the new weights of the demo model think and call where this wants an endless answer")
 def test_continue_goes_on_where_it_ended_and_says_nothing_twice(demo: Server, visit: Visit) -> None:
     person = visit(demo, customJson=SONG, max_tokens=60, enableContinueGeneration=True)
     person.opens()
