@@ -7,6 +7,7 @@ import { z } from "zod";
 const [url, part] = process.argv.slice(2);
 const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "tiles", maxRetries: 0 });
 const greedy = { model: "m", temperature: 0 };
+const one = { parallel_tool_calls: false };
 const hello = [{ role: "user", content: "Hello!" }];
 const Person = z.object({ name: z.string().max(12), age: z.int().min(0).max(150), likes_tea: z.boolean() });
 const weather = {
@@ -67,7 +68,7 @@ async function words() {
 }
 
 async function tools() {
-  const asked = { ...greedy, messages: hello, tools: [{ type: "function", function: weather }] };
+  const asked = { ...greedy, ...one, messages: hello, tools: [{ type: "function", function: weather }] };
   const whole = await client.chat.completions.create({ ...asked, tool_choice: "required" });
   const [call] = whole.choices[0].message.tool_calls;
   assert.deepEqual(Object.keys(JSON.parse(call.function.arguments)), ["city"]);
@@ -79,6 +80,7 @@ async function tools() {
 
   const runner = client.chat.completions.runTools({
     ...greedy,
+    ...one,
     messages: [{ role: "user", content: "Hello!" }],
     tools: [{ type: "function", function: { ...weather, parse: JSON.parse, function: () => "sunny" } }],
     tool_choice: { type: "function", function: { name: "get_weather" } },
