@@ -60,8 +60,8 @@ class CompletionLogprobs(Reply, kw_only=True):
     content: list[ContentLogprob]
 
     @classmethod
-    def of(cls, scores: Sequence[gen.TokenLogprob], offset: int) -> "CompletionLogprobs":
-        """Spell the scores of tokens whose text begins at `offset`."""
+    def of(cls, scores: Sequence[gen.TokenLogprob], offsets: "TextOffsets") -> "CompletionLogprobs":
+        """Spell the scores of the next tokens of an answer."""
         content = [ContentLogprob.of(score) for score in scores]
         return cls(
             tokens=[token.token for token in content],
@@ -69,16 +69,23 @@ class CompletionLogprobs(Reply, kw_only=True):
             top_logprobs=[{top.token: top.logprob for top in token.top_logprobs} for token in content]
             if any(token.top_logprobs for token in content)
             else None,
-            text_offset=list(_offsets(scores, offset)),
+            text_offset=[offsets.pass_over(score.data) for score in scores],
             content=content,
         )
 
 
-def _offsets(scores: Sequence[gen.TokenLogprob], offset: int) -> Iterator[int]:
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for score in scores:
-        yield offset
-        offset += len(decoder.decode(score.data))
+class TextOffsets:
+    """Where in the text of an answer its tokens begin, in characters."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._reached = 0
+
+    def pass_over(self, token: bytes) -> int:
+        """Give where the next token begins."""
+        begin = self._reached
+        self._reached += len(self._decoder.decode(token))
+        return begin
 
 
 class CompletionChoice(Reply, kw_only=True):
@@ -124,7 +131,7 @@ class TextCompletionChunk(TextCompletion, kw_only=True):
 def _choice(place: int, answer: gen.Completion, request: CompletionRequest) -> CompletionChoice:
     assert answer.started is not None and answer.finished is not None
     text = answer.started.prompt + answer.text if request.echo else answer.text
-    logprobs = None if request.logprobs is None else CompletionLogprobs.of(answer.logprobs, 0)
+    logprobs = None if request.logprobs is None else CompletionLogprobs.of(answer.logprobs, TextOffsets())
     return CompletionChoice(text=text, index=place, logprobs=logprobs, finish_reason=_reason(answer.finished))
 
 
@@ -143,7 +150,8 @@ class CompletionStream(Dialect):
         self._model = ""
         self._request = request
         self._timings: list[gen.Timings | None] = [None] * choices
-        self._said = [0] * choices  # characters
+        # By the tokens: a text may be held back for a stop string that begins in it, and its tokens are not.
+        self._offsets = [TextOffsets() for _ in range(choices)]
 
     def feed(self, event: gen.Event) -> Iterator[TextCompletionChunk]:
         """Give the chunks of an event, in order."""
@@ -162,8 +170,7 @@ class CompletionStream(Dialect):
                 if self._request.timings_per_token:
                     chunk.timings = TimingsReply.of(event.timings)
                 if event.logprobs:
-                    chunk.choices[0].logprobs = CompletionLogprobs.of(event.logprobs, self._said[event.choice])
-                self._said[event.choice] += len(event.text)
+                    chunk.choices[0].logprobs = CompletionLogprobs.of(event.logprobs, self._offsets[event.choice])
                 yield chunk
             case gen.Finished():
                 yield from self._finish(event)
@@ -172,7 +179,7 @@ class CompletionStream(Dialect):
         self._timings[event.choice] = event.timings
         chunk = self._chunk(event, "", _reason(event))
         if event.logprobs:
-            chunk.choices[0].logprobs = CompletionLogprobs.of(event.logprobs, self._said[event.choice])
+            chunk.choices[0].logprobs = CompletionLogprobs.of(event.logprobs, self._offsets[event.choice])
         finished = [timings for timings in self._timings if timings is not None]
         if len(finished) < len(self._timings):
             yield chunk

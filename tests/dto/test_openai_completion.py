@@ -124,3 +124,15 @@ def test_offsets_count_characters_across_chunks() -> None:
     )
     streamed = [offset for chunk in chunks for offset in chunk["choices"][0]["logprobs"]["text_offset"]]
     assert streamed == told["text_offset"]
+
+
+def test_offsets_are_those_of_the_tokens_where_text_is_held_back() -> None:
+    told = feed(
+        request(logprobs=2, stop="th"),
+        1,
+        Started("m", 3),
+        Text("ba", times(3, 1), (score(b"bat"),)),  # the t may begin a stop string
+        Text("the", times(3, 2), (score(b"he"),)),
+        Finished("stop", "th", times(3, 3), logprobs=(score(b"th"),)),
+    )
+    assert [chunk["choices"][0]["logprobs"]["text_offset"] for chunk in told] == [[0], [3], [5]]
