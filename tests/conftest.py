@@ -15,7 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests import tiny_model
+from app.services.engine import blas
+from tests import lora, tiny_model
 
 START_SECONDS = 60.0
 
@@ -166,6 +167,25 @@ def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the demo model, which greets and remembers names. It may log no error."""
     with running(tmp_path_factory.mktemp("demo"), "--demo") as server:
+        yield server
+        assert server.errors() == []
+
+
+@pytest.fixture(scope="session")
+def adapters(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two adapters over the tiny model; the second changes its embedding too."""
+    blas.preload()
+    folder = tmp_path_factory.mktemp("adapters")
+    first = lora.write(tiny, folder / "first", seed=1)
+    keys = ["self_attn.q_proj", "mlp.down_proj", "model.embed_tokens"]
+    return [first, lora.write(tiny, folder / "second", seed=2, keys=keys, layers=2)]
+
+
+@pytest.fixture(scope="session")
+def adapted(tiny: Path, adapters: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with both adapters, of which the first counts unless a request says otherwise. It may log no error."""
+    home = tmp_path_factory.mktemp("adapted")
+    with running(home, "--model", str(tiny), "--lora", str(adapters[0]), "--lora", f"{adapters[1]}:0") as server:
         yield server
         assert server.errors() == []
 

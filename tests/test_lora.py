@@ -1,6 +1,5 @@
 """Answers with adapters are those of mlx-lm with the same adapters, whoever else is in the batch."""
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -8,30 +7,11 @@ from typing import Any
 import openai
 import pytest
 
-from app.services.engine import blas
 from tests import lora
-from tests.conftest import Server, running
+from tests.conftest import Server
 
 PROMPT = "The river"
 LENGTH = 24
-
-
-@pytest.fixture(scope="module")
-def adapters(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two adapters over the tiny model; the second changes its embedding too."""
-    blas.preload()
-    folder = tmp_path_factory.mktemp("adapters")
-    first = lora.write(tiny, folder / "first", seed=1)
-    keys = ["self_attn.q_proj", "mlp.down_proj", "model.embed_tokens"]
-    return [first, lora.write(tiny, folder / "second", seed=2, keys=keys, layers=2)]
-
-
-@pytest.fixture(scope="module")
-def adapted(tiny: Path, adapters: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    home = tmp_path_factory.mktemp("adapted")
-    with running(home, "--model", str(tiny), "--lora", str(adapters[0]), "--lora", f"{adapters[1]}:0") as server:
-        yield server
-        assert server.errors() == []
 
 
 @pytest.fixture(scope="module")

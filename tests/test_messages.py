@@ -79,14 +79,25 @@ def blocks(said: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if event["type"] == "content_block_start":
             assert event["index"] == len(content)
             content.append(event["content_block"])
+            written = ""
         elif event["type"] == "content_block_delta":
             assert event["index"] == len(content) - 1
             kind = event["delta"]["type"].removesuffix("_delta")
             if kind == "input_json":
-                content[-1]["input"] = json.loads(event["delta"]["partial_json"])
+                written += event["delta"]["partial_json"]
             else:
                 content[-1][kind] += event["delta"][kind]
+        elif event["type"] == "content_block_stop" and content[-1]["type"] == "tool_use":
+            content[-1]["input"] = parsed(written or "{}")
     return content
+
+
+def parsed(arguments: str) -> dict[str, Any]:
+    """The input of a call; one that the answer's end has cut short comes as text."""
+    try:
+        return dict(json.loads(arguments))
+    except ValueError:
+        return {"arguments": arguments}
 
 
 def test_what_was_cached_is_counted_apart(server: Server) -> None:
