@@ -20,6 +20,7 @@ from app.services.engine.footprint import measure
 from app.services.engine.loading import memory, weights
 from app.services.engine.meter import Meter
 from app.services.engine.pace import Pace
+from app.services.engine.prefill import SHORT, forward, forward_padded
 from app.services.engine.prefix_cache import PrefixCache
 from app.services.engine.prefixes import Layers, boundaries, cuts, mark
 from app.services.engine.room import Room, out_of_memory
@@ -35,7 +36,6 @@ log = structlog.get_logger()
 
 _SLICE_BESIDE_DECODING = 0.12  # seconds of prompt between two tokens of the others
 _SLICE_ALONE = 0.5  # seconds after which a hang-up is noticed and progress told
-_SHORT = 64  # tokens up to which prompts are computed together: more fill the machine by themselves
 
 
 class Runner:
@@ -358,12 +358,12 @@ class Runner:
         for row in self._prompts:
             longest = max(longest, row.left - 1)
             if (
-                longest > _SHORT
+                longest > SHORT
                 or row.max_tokens == 0
                 or row.siblings
                 or row.boundaries
                 or row.failures
-                or longest * (len(together) + 1) > max(budget, _SHORT)
+                or longest * (len(together) + 1) > max(budget, SHORT)
             ):
                 break
             together.append(row)
@@ -430,7 +430,7 @@ class Runner:
             row.fed -= surplus
         known_as = self._adapters.keys(kept_tokens(row), row.scales)
         if row.layers is not None and row.done and known_as:
-            known = row.cached >= _SHORT or (row.generation is not None and row.generation.caller.conversing)
+            known = row.cached >= SHORT or (row.generation is not None and row.generation.caller.conversing)
             self._prefixes.put(known_as, row.give_layers(), row.marks, proven=known)
             self.meter.cache_bytes = self._prefixes.nbytes
 
@@ -438,23 +438,3 @@ class Runner:
 def weight_bytes(model: Any) -> int:
     """Bytes of a model's weights."""
     return sum(array.nbytes for array in weights(model).values())
-
-
-def forward(model: Any, layers: Layers, tokens: list[int]) -> None:
-    """Put tokens of one row into its cache."""
-    model(mx.array([tokens]), cache=layers)
-    mx.eval([layer.state for layer in layers])
-    if len(tokens) > _SHORT:
-        mx.clear_cache()  # the buffers of a long slice fit nothing that follows
-
-
-def forward_padded(model: Any, layers: Layers, tokens: list[list[int]], lengths: list[int], padding: list[int]) -> None:
-    """Put tokens of several rows, padded on the right to one length, into their batch cache."""
-    if any(padding):
-        for layer in layers:
-            layer.prepare(lengths=lengths, right_padding=padding)
-    model(mx.array(tokens), cache=layers)
-    if any(padding):
-        for layer in layers:
-            layer.finalize()
-    mx.eval([layer.state for layer in layers])
