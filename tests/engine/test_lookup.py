@@ -36,7 +36,7 @@ def test_an_answer_is_the_same_with_guesses_and_without(
 ) -> None:
     expected = workshop.alone(prompt * 3, choice, 40)
     runner = workshop.runner(overlap=overlap, cache_bytes=2**28)
-    row = workshop.row(prompt * 3, choice, 40, lookup=Lookup(most))
+    row = workshop.row(prompt * 3, choice, 40, guesser=Lookup(most))
     finish(runner, [row])
     assert row.answer == expected
     assert row.guessed >= row.guessed_right
@@ -49,7 +49,7 @@ def test_an_answer_is_the_same_with_guesses_and_without(
 def test_a_copying_answer_takes_fewer_steps_and_may_end_within_a_guess(workshop: Workshop, overlap: bool) -> None:
     prompt, seven = prompts(1)[0], Choice(logit_bias={7: 100.0})
     runner = workshop.runner(overlap=overlap)
-    row = workshop.row([*prompt, *[7] * 20], seven, 101, lookup=Lookup(8))
+    row = workshop.row([*prompt, *[7] * 20], seven, 101, guesser=Lookup(8))
     runner.submit(row)
     steps = 0
     while runner.busy:
@@ -82,7 +82,7 @@ def test_a_guess_that_runs_past_the_end_token_leaves_no_trace(workshop: Workshop
 def test_others_may_come_and_go_while_one_guesses(workshop: Workshop, overlap: bool) -> None:
     asked: list[tuple[Any, ...]] = [(prompt * 3, Choice(), 40) for prompt in prompts(3, 30)]
     runner = workshop.runner(overlap=overlap)
-    rows = [workshop.row(*one, lookup=Lookup(8)) for one in asked]
+    rows = [workshop.row(*one, guesser=Lookup(8)) for one in asked]
     for row in rows:
         runner.submit(row)
         for _ in range(9):
@@ -93,7 +93,7 @@ def test_others_may_come_and_go_while_one_guesses(workshop: Workshop, overlap: b
 
 def test_models_whose_caches_cannot_be_cut_guess_nothing(tiny: Path) -> None:
     workshop = Workshop("mamba2", tiny)
-    row = workshop.row([7] * 40, Choice(), 20, lookup=Lookup(8))
+    row = workshop.row([7] * 40, Choice(), 20, guesser=Lookup(8))
     finish(workshop.runner(), [row])
     assert (row.guessed, row.answer) == (0, workshop.alone([7] * 40, Choice(), 20))
 

@@ -9,7 +9,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 from mlx_lm.utils import load_tokenizer
 
-from app.services.engine.lookup import Lookup
+from app.services.engine.guesser import Guesser
 from app.services.engine.prefix_cache import PrefixCache
 from app.services.engine.room import Room
 from app.services.engine.row import Row
@@ -97,7 +97,7 @@ class Workshop:
         choice: Choice,
         max_tokens: int = 24,
         end: frozenset[int] = frozenset(),
-        lookup: Lookup | None = None,
+        guesser: Guesser | None = None,
     ) -> Row:
         return Row(
             generation=None,
@@ -107,7 +107,7 @@ class Workshop:
             speech=Speech(self.markup),
             detokenizer=self.detokenizer(),
             end_tokens=end,
-            lookup=lookup,
+            guesser=guesser,
         )
 
     def alone(self, prompt: list[int], choice: Choice, max_tokens: int = 24) -> list[int]:

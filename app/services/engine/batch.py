@@ -105,17 +105,20 @@ class Batch:
 
     def _guess(self, row: Row) -> list[int]:
         """Guess what a row says next, where a guess can be taken back and nothing depends on each single step."""
-        if row.lookup is None or row.bound or row.logprobs is not None or row.forced:
+        if row.guesser is None or row.bound or row.logprobs is not None or row.forced:
             return []
         if not all(cuts(layer) for layer in self._layers):
             return []
-        guess = row.lookup.guess(row.given + row.answer[row.base :], row.max_tokens - row.drawn)
-        if not self._overlap or self._fresh or not guess:
-            return guess
-        assert self._next is not None  # drawn, but not read yet: it is what is guessed first
-        if cast("int", self._next.item()) == guess[0]:
+        assert self._next is not None
+        tokens, room = row.given + row.answer[row.base :], row.max_tokens - row.drawn
+        if not self._overlap or self._fresh:
+            return row.guesser.guess(tokens, room)
+        if row.guesser.wants_all:
+            return row.guesser.guess([*tokens, cast("int", self._next.item())], room)
+        guess = row.guesser.guess(tokens, room)  # the next is drawn, but not read yet: it is what is guessed first
+        if not guess or cast("int", self._next.item()) == guess[0]:
             return guess[1:]
-        row.lookup.learn(len(guess), 0)
+        row.guesser.learn(len(guess), 0)
         return []
 
     def _verify(self, row: Row, guess: list[int]) -> list[Drawn]:
@@ -123,7 +126,7 @@ class Batch:
 
         The draw at each place is made as if the guess were right until there, so it counts as far as it was.
         """
-        assert self._next is not None and row.lookup is not None
+        assert self._next is not None and row.guesser is not None
         first = cast("int", self._next.item())
         self._adapters.use([row.scales])
         logits = self._model(mx.array([[first, *guess]]), cache=self._layers)[0]
@@ -134,7 +137,7 @@ class Batch:
         read = drawn[:right] if self._overlap else drawn[: right + 1]
         if self._overlap and not self._fresh:
             read = [first, *read]
-        row.lookup.learn(len(guess), right)
+        row.guesser.learn(len(guess), right)
         row.note_guess(len(guess), right, fresh=bool(self._fresh))
         self._next, self._fresh, self._sampler, self._scores = (
             mx.array(drawn[right : right + 1], mx.uint32),

@@ -168,7 +168,7 @@ class LoadedModel:
             think_end=self._close_thought,
             scales=self.adapters.scales(request.lora),
             slot=request.slot,
-            lookup=Lookup(self._most_guessed) if self._most_guessed else None,
+            guesser=Lookup(self._most_guessed) if self._most_guessed else None,
             stop_repetition=self._stop_repetition and not free and not request.constraint and max_tokens > 256,
         )
 

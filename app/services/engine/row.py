@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from app.services.engine.adapters import Scales
 from app.services.engine.grammar import Bound
-from app.services.engine.lookup import Lookup
+from app.services.engine.guesser import Guesser
 from app.services.engine.prefixes import Layers, Marks
 from app.services.engine.running import RunningGeneration
 from app.services.engine.sampling import Choice
@@ -70,7 +70,7 @@ class Row:
         thinking_budget: int | None = None,
         think_end: Sequence[int] = (),
         stop_repetition: bool = False,
-        lookup: Lookup | None = None,
+        guesser: Guesser | None = None,
         scales: Scales = (),
         slot: int | None = None,
     ) -> None:
@@ -98,7 +98,7 @@ class Row:
         self.finished: FinishReason | None = None
         self.siblings: list[Row] = []  # other answers to the same prompt, which share its computation
         self.bound = bound
-        self.lookup = lookup if thinking_budget is None else None  # a budget has to be seen token by token
+        self.guesser = guesser if thinking_budget is None else None  # a budget has to be seen token by token
         self.logprobs = logprobs  # how many alternatives are told with each token; None is no log-probabilities
         self.forced: dict[int, int] = {}  # tokens that are said whatever is drawn, by their place in the answer
         self.known_elsewhere = False  # to another model, which answered this conversation last
