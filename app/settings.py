@@ -137,6 +137,10 @@ class Settings:
         "Tokens that a lone answer may copy from its prompt at a time; 0 guesses none",
         metavar="TOKENS",
     )
+    draft_model: str | None = _setting(
+        None, str, "Small model of the same vocabulary that guesses for a lone answer", metavar="ID_OR_PATH"
+    )
+    draft_tokens: int = _setting(4, _whole(1, 64), "Tokens that --draft-model guesses at a time", metavar="TOKENS")
     stop_repetition: str = _setting("on", _one_of("on", "off"), "End answers that only repeat themselves")
     sse_ping_interval: float = _setting(
         15.0, _seconds, "Seconds of silence after which a stream gets a comment line", metavar="SECONDS"

@@ -374,6 +374,8 @@ def test_sigint_without_answers_exits_at_once_with_0_and_the_session_is_whole(ti
         (["--host", "0.0.0.0"], "--api-key"),
         (["--model", "x", "--demo"], "--demo"),
         (["--no-such-flag"], "--no-such-flag"),
+        (["--draft-tokens", "8"], "--draft-model"),
+        (["--draft-model", "x", "--draft-tokens", "0"], "--draft-tokens"),
         (["--webui", "/nowhere"], "/nowhere is no built Web UI"),
     ],
 )

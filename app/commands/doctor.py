@@ -31,6 +31,7 @@ CHECKS: tuple[Callable[[Patient], Check | None], ...] = (
     checks.data_folder,
     checks.session_file,
     model_checks.model_folder,
+    model_checks.draft_model,
     model_checks.chat_template,
     model_checks.tokenizer,
 )

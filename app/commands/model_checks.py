@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from app.commands.checks import Check, Patient
+from app.services import catalog
+from app.services.errors import LoadFailed
 
 SAMPLE = "Zoë says 你好 🙂"
 
@@ -19,6 +21,17 @@ def model_folder(patient: Patient) -> Check:
         return Check("Model", "warning", "none is named", "Give --model or --demo; `tiles-server pull ID` gets one.")
     detail = f"{model.id}: {model.model_type}, {model.precision}, context {model.context_length:,}, {model.path}"
     return Check("Model", "ok", detail)
+
+
+def draft_model(patient: Patient) -> Check | None:
+    """Look whether the files of the model that guesses for it are whole."""
+    if (name := patient.settings.draft_model) is None:
+        return None
+    try:
+        draft = catalog.resolve(name)
+    except LoadFailed as error:
+        return Check("Draft model", "failed", error.message, "`tiles-server models` lists what can be loaded.")
+    return Check("Draft model", "ok", f"{draft.id}: {draft.model_type}, {draft.precision}, {draft.path}")
 
 
 def chat_template(patient: Patient) -> Check | None:

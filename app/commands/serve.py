@@ -59,6 +59,8 @@ def _check(told: Settings) -> None:
             raise settings.SettingError(f"--lora: {folder} is no folder, or {scale} is no scale")
     if told.webui_dir and not is_built(told.webui_dir):
         raise settings.SettingError(f"--webui: {told.webui_dir} is no built Web UI: it has no index.html")
+    if told.draft_model is None and told.draft_tokens != Settings().draft_tokens:
+        raise settings.SettingError("--draft-tokens is for a draft model: give --draft-model too")
     _check_router(told)
     if not is_loopback(told.host) and not told.api_key and not told.insecure:
         raise settings.SettingError(

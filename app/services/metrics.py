@@ -83,6 +83,11 @@ class Metrics(Collector):
         for known, value in meter.cache_uses.items():
             lookups.add_metric([known], value)
         yield lookups
+        for name, help_text, value in (
+            ("draft_tokens", "Tokens that were guessed in answers that are over", meter.guessed_tokens),
+            ("draft_tokens_accepted", "Guessed tokens that were right", meter.right_tokens),
+        ):
+            yield CounterMetricFamily(f"tiles_{name}", help_text, value)
         yield GaugeMetricFamily("tiles_prefix_cache_bytes", "Memory that the prefix cache holds", meter.cache_bytes)
         memory = GaugeMetricFamily("tiles_memory_bytes", "Memory of the server", labels=("kind",))
         kinds = ("mlx_active", "mlx_cache", "mlx_peak", "resident")

@@ -12,6 +12,7 @@ import structlog
 from app.services import bootstrap, catalog, free_memory, memory_path, session
 from app.services.answers import Answers
 from app.services.catalog import ModelFolder
+from app.services.engine.drafting import Drafting
 from app.services.engine.engine import Engine
 from app.services.engine.meter import Meter
 from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, Unavailable
@@ -53,6 +54,7 @@ class ModelService:
             store_bytes=settings.cache_disk,
             adapters=settings.adapters,
             most_models=settings.max_models if settings.models_dir else 1,
+            drafting=_drafting(settings),
         )
         self._answers = Answers()
         self.router = self._routing(settings)  # None when one model is served
@@ -350,6 +352,13 @@ class ModelService:
 
     def _asked_for(self) -> str:
         return self._session.model if self._session else ""
+
+
+def _drafting(settings: Settings) -> Drafting | None:
+    """Who guesses for the models; one that is served alone was meant to have its guesses."""
+    if settings.draft_model is None:
+        return None
+    return Drafting(settings.draft_model, settings.draft_tokens, strict=settings.models_dir is None)
 
 
 def _same_model(one: Session, other: Session) -> bool:

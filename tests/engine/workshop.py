@@ -9,6 +9,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 from mlx_lm.utils import load_tokenizer
 
+from app.services.engine.drafter import DraftModel
 from app.services.engine.guesser import Guesser
 from app.services.engine.prefix_cache import PrefixCache
 from app.services.engine.room import Room
@@ -49,11 +50,11 @@ EVERY = ARCHITECTURES | {
 }
 
 
-def random_model(architecture: str) -> Any:
+def random_model(architecture: str, seed: int = 1, **shape: Any) -> Any:
     """A model of mlx-lm with random weights."""
     module = importlib.import_module(f"mlx_lm.models.{architecture}")
-    mx.random.seed(1)
-    model = module.Model(module.ModelArgs.from_dict({"model_type": architecture} | EVERY[architecture]))
+    mx.random.seed(seed)
+    model = module.Model(module.ModelArgs.from_dict({"model_type": architecture} | EVERY[architecture] | shape))
     mx.eval(model.parameters())
     return model
 
@@ -61,8 +62,8 @@ def random_model(architecture: str) -> Any:
 class Workshop:
     """A model and what makes rows for it."""
 
-    def __init__(self, architecture: str, folder: Path) -> None:
-        self.model = random_model(architecture)
+    def __init__(self, architecture: str, folder: Path, **shape: Any) -> None:
+        self.model = random_model(architecture, **shape)
         self.trimmable = can_trim_prompt_cache(make_prompt_cache(self.model)) and architecture != "gemma3_text"
         self.tokenizer = load_tokenizer(folder)
         self.markup = Markup.of(self.tokenizer)
@@ -79,6 +80,7 @@ class Workshop:
         room: Room | None = None,
         controls: frozenset[int] = frozenset(),
         model: Any = None,
+        draft: DraftModel | None = None,
     ) -> Runner:
         return Runner(
             model or self.model,
@@ -89,6 +91,7 @@ class Workshop:
             outbox=Outbox(),
             room=room,
             controls=controls,
+            draft=draft,
         )
 
     def row(

@@ -15,6 +15,7 @@ import structlog
 from app.services.catalog import ModelFolder
 from app.services.engine import blas
 from app.services.engine.beginnings import Beginnings
+from app.services.engine.drafting import Drafting
 from app.services.engine.meter import Meter
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.engine.turns import Turns
@@ -50,12 +51,14 @@ class Engine:
         store_bytes: int = 0,
         most_models: int = 1,
         adapters: Sequence[tuple[Path, float]] = (),
+        drafting: Drafting | None = None,
     ) -> None:
         self.back_end = "unknown"
         self.meter = Meter()
         self._limits = (max_rows, cache_bytes, most_models, context_length, stop_repetition, max_memory, most_guessed)
         self._store = (store_folder if store_bytes else None, store_bytes)
         self._adapters = adapters
+        self._drafting = drafting
         self._claim: IO[bytes] | None = None  # of the store's folder, held while this process lives
         self._commands: SimpleQueue[Command] = SimpleQueue()
         self._outbox = Outbox()
@@ -246,16 +249,17 @@ class Engine:
             self._loads.append(self._loading(folder, progress, promise))
 
     def _loading(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> Iterator[None]:
+        from app.services.engine.draft_loading import load
         from app.services.engine.loaded import Limits, assemble
-        from app.services.engine.loading import load, release
+        from app.services.engine.loading import release
 
         try:
-            steps = load(folder.path)
+            steps = load(folder.path, self._drafting)
             while True:
                 try:
                     progress(next(steps))
                 except StopIteration as end:
-                    model, tokenizer = end.value
+                    model, tokenizer, draft = end.value
                     break
                 yield
                 if not promise.wanted:
@@ -263,7 +267,7 @@ class Engine:
                     release()
                     return
             limits = Limits(*self._limits, *self._store, self._adapters)
-            loaded = assemble(folder, model, tokenizer, limits, self._outbox, self._beginnings)
+            loaded = assemble(folder, model, tokenizer, limits, self._outbox, self._beginnings, draft)
             loaded.warm_up()
             loaded.runner.meter = self.meter
             release()

@@ -25,6 +25,9 @@ class Footprint:
         """Bytes that a token takes while nothing has reached its window."""
         return sum(self.growing.values())
 
+    def __add__(self, other: "Footprint") -> "Footprint":
+        return Footprint(self.fixed + other.fixed, Counter(self.growing) + Counter(other.growing))
+
     def bytes(self, tokens: int) -> int:
         """Bytes of a row of so many tokens, with what mlx-lm allocates ahead."""
         return self.fixed + sum(each * (min(tokens, window or tokens) + _STEP) for window, each in self.growing.items())

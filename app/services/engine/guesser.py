@@ -21,6 +21,31 @@ class Guesser(Protocol):
         """Note how many of the guessed tokens were right."""
 
 
+class InTurn:
+    """Several guessers for one row: the first that has a guess."""
+
+    def __init__(self, guessers: Sequence[Guesser]) -> None:
+        self._guessers = guessers
+        self._last = guessers[0]  # the one that guessed
+
+    @property
+    def wants_all(self) -> bool:
+        """Whether any of them wants to see what is not read yet."""
+        return any(guesser.wants_all for guesser in self._guessers)
+
+    def guess(self, tokens: Sequence[int], room: int) -> list[int]:
+        """Give the guess of the first that has one."""
+        for guesser in self._guessers:
+            if guess := guesser.guess(tokens, room):
+                self._last = guesser
+                return guess
+        return []
+
+    def learn(self, guessed: int, right: int) -> None:
+        """Tell the one that guessed."""
+        self._last.learn(guessed, right)
+
+
 class Boldness:
     """How many tokens to guess: more while they are right, none for some steps when none was."""
 

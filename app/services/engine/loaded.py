@@ -14,8 +14,10 @@ from app.services.engine import slot_file
 from app.services.engine.adapters import Adapters
 from app.services.engine.beginnings import Beginnings
 from app.services.engine.defaults import read_defaults, read_pooling
+from app.services.engine.drafter import Drafter, DraftModel
 from app.services.engine.embedding import Embedding
 from app.services.engine.grammar import Bound, Grammars
+from app.services.engine.guesser import Guesser, InTurn
 from app.services.engine.loading import back_end, weights
 from app.services.engine.lookup import Lookup
 from app.services.engine.prefix_cache import PrefixCache
@@ -71,6 +73,7 @@ class LoadedModel:
         *,
         stop_repetition: bool,
         most_guessed: int = 0,
+        draft: DraftModel | None = None,
     ) -> None:
         self.facts = facts
         self.prompts = prompts
@@ -80,6 +83,7 @@ class LoadedModel:
         self._beginnings = beginnings
         self._stop_repetition = stop_repetition
         self._most_guessed = most_guessed
+        self._draft = draft
         self._markup = markup
         self._detokenizer = detokenizer
         self._think_start = prompts.tokenize(markup.think_start or "")
@@ -153,24 +157,33 @@ class LoadedModel:
         room = self.facts.context_length - len(prompt.tokens)
         max_tokens = room if request.max_tokens is None else min(request.max_tokens, room)
         free = request.ignore_eos and prompt.matcher is None  # a grammar ends where nothing else may come
+        end_tokens = frozenset() if free else self.facts.end_tokens
+        chosen = choice(request.sampling, self.facts.defaults, prompt.logit_bias, place, self._spared)
         return Row(
             generation=generation,
             prompt=prompt.tokens,
             max_tokens=max_tokens,
             room=room,
-            choice=choice(request.sampling, self.facts.defaults, prompt.logit_bias, place, self._spared),
+            choice=chosen,
             speech=self._speech(prompt, request),
             detokenizer=self._detokenizer(),
-            end_tokens=frozenset() if free else self.facts.end_tokens,
+            end_tokens=end_tokens,
             bound=self._bound(prompt, request),
             logprobs=request.logprobs,
             thinking_budget=_thinking_budget(request, max_tokens),
             think_end=self._close_thought,
             scales=self.adapters.scales(request.lora),
             slot=request.slot,
-            guesser=Lookup(self._most_guessed) if self._most_guessed else None,
+            guesser=self._guesser(chosen, len(prompt.tokens), end_tokens),
             stop_repetition=self._stop_repetition and not free and not request.constraint and max_tokens > 256,
         )
+
+    def _guesser(self, chosen: Choice, prompt: int, end_tokens: frozenset[int]) -> Guesser | None:
+        """Who guesses for a row: what stood in its prompt costs nothing to look up, so that comes first."""
+        guessers: list[Guesser] = [Lookup(self._most_guessed)] if self._most_guessed else []
+        if self._draft is not None:
+            guessers.append(Drafter(self._draft, chosen, prompt, end_tokens))
+        return InTurn(guessers) if guessers else None
 
     def write_slot(self, path: Path, tokens: Any, layers: Layers) -> int:
         """Write the layers of tokens (length,) to a file. Returns the bytes. Raises ServerError."""
@@ -238,7 +251,13 @@ class LoadedModel:
 
 
 def assemble(
-    folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, outbox: Outbox, beginnings: Beginnings
+    folder: ModelFolder,
+    model: Any,
+    tokenizer: Any,
+    limits: Limits,
+    outbox: Outbox,
+    beginnings: Beginnings,
+    draft: DraftModel | None = None,
 ) -> LoadedModel:
     """Put a model and a tokenizer of mlx-lm together. On the engine thread."""
     adapters = Adapters(limits.adapters)
@@ -255,6 +274,7 @@ def assemble(
         adapters=adapters,
         room=Room(limits.max_memory),
         controls=_controls(tokenizer),
+        draft=draft,
     )
     prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length, longest_token(tokenizer))
     grammars = Grammars(tokenizer, facts.vocabulary, facts.end_tokens)
@@ -270,6 +290,7 @@ def assemble(
         beginnings,
         stop_repetition=limits.stop_repetition,
         most_guessed=limits.most_guessed,
+        draft=draft,
     )
 
 

@@ -15,6 +15,7 @@ from app.services.engine.adapters import Adapters
 from app.services.engine.admission import Admission
 from app.services.engine.batch import Batch, merge
 from app.services.engine.batches import Batches
+from app.services.engine.drafter import DraftModel
 from app.services.engine.embedding import Body, Embedding, body_of
 from app.services.engine.footprint import measure
 from app.services.engine.loading import memory, weights
@@ -53,6 +54,7 @@ class Runner:
         adapters: Adapters | None = None,
         room: Room | None = None,
         controls: frozenset[int] = frozenset(),
+        draft: DraftModel | None = None,
     ) -> None:
         self.retired = False  # takes no more requests; goes when its rows are done
         self.alone = True  # no other model is at work
@@ -66,7 +68,10 @@ class Runner:
         self._pace = Pace()
         self._prefixes = prefixes
         self._slots = Slots(max_rows)
-        self.admission = Admission(measure(model), room, prefixes)
+        self._draft = draft
+        own = measure(model)
+        self._token_bytes = own.token
+        self.admission = Admission(own + draft.footprint if draft else own, room, prefixes)
         self._controls = controls  # tokens that templates put around messages
         self._marks = not all(cuts(layer) for layer in make_prompt_cache(model))
         self._weight_bytes = weight_bytes(model)
@@ -157,6 +162,8 @@ class Runner:
     def free(self) -> None:
         """Let go of the model and of everything computed with it."""
         self._prefixes.close()
+        if self._draft is not None:
+            self._draft.free()
         self._model = self._body = None
         self._make_batch = partial(Batch, None, self._vocabulary, overlap=False)
         self._batch = self._batches()
@@ -205,9 +212,8 @@ class Runner:
         return [*self._batch.rows, *(one for row in self._prompts for one in (row, *row.siblings))]
 
     def _batches(self) -> Batches:
-        admission = self.admission
-        sizes = {"weight_bytes": self._weight_bytes, "token_bytes": admission.footprint.token}
-        return Batches(self._make_batch, **sizes, free=admission.free)
+        sizes = {"weight_bytes": self._weight_bytes, "token_bytes": self._token_bytes}
+        return Batches(self._make_batch, **sizes, free=self.admission.free)
 
     def _decode(self) -> None:
         drawn, lost = self._batch.step()
@@ -247,6 +253,8 @@ class Runner:
     def _free_memory(self) -> None:
         """Let go of all that is only kept."""
         self._prefixes.evict(sys.maxsize)
+        if self._draft is not None:
+            self._draft.forget()
         mx.clear_cache()
 
     def _fail(self, row: Row, error: AppError) -> None:
