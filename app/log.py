@@ -6,6 +6,8 @@ from typing import Any, Literal, TextIO, cast
 
 import structlog
 
+from app.standard_error import StandardError
+
 Format = Literal["console", "json"]
 
 
@@ -23,26 +25,17 @@ def set_up(form: str | None = None, *, level: int = logging.INFO) -> None:
         if form == "console"
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
+    place = cast("TextIO", StandardError())
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
+        logger_factory=structlog.WriteLoggerFactory(place),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(place)
     chain = [_drop_record, *renderer]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=chain, foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-
-
-class _Stderr:
-    """Whatever standard error is now: a progress bar puts itself before it, so that lines appear above the bar."""
-
-    def write(self, text: str) -> int:
-        return sys.stderr.write(text)
-
-    def flush(self) -> None:
-        sys.stderr.flush()
 
 
 def _drop_record(logger: Any, name: str, event: Any) -> Any:

@@ -1,6 +1,7 @@
 """What the log shows, and what it never shows."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -35,3 +36,53 @@ def test_a_failure_is_logged_with_its_traceback_and_without_what_was_said(form: 
     assert "k3y" not in log.replace('"k3y"', "")  # the source line itself may stand there
     if form == "json":
         assert json.loads(log.splitlines()[0])["event"] == "request failed"
+
+
+TALKATIVE = """
+import structlog
+from app import log
+
+log.set_up("json")
+said = structlog.get_logger()
+for number in range(4000):
+    said.info("line", number=number)
+print("all said", flush=True)
+input()
+said.info("one more")
+said.info("the last")
+"""
+
+
+def talkative() -> "subprocess.Popen[str]":
+    """A program whose log nobody reads."""
+    return subprocess.Popen(
+        [sys.executable, "-c", TALKATIVE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_log_that_nobody_reads_holds_up_nothing_and_says_later_how_much_is_lost() -> None:
+    with talkative() as program:
+        assert program.stdout is not None and program.stderr is not None
+        assert program.stdout.readline() == "all said\n"
+        early = os.read(program.stderr.fileno(), 2**20).decode()
+        _, late = program.communicate("\n", timeout=60)
+    assert program.returncode == 0
+    *numbered, lost, more, last = [json.loads(line) for line in (early + late).splitlines()]
+    assert [line["number"] for line in numbered] == list(range(len(numbered)))
+    assert (lost["event"], lost["lines"]) == ("log lines were lost", 4000 - len(numbered))
+    assert 0 < len(numbered) < 4000
+    assert (more["event"], last["event"]) == ("one more", "the last")
+
+
+def test_a_log_whose_reader_is_gone_holds_up_nothing() -> None:
+    with talkative() as program:
+        assert program.stdout is not None and program.stderr is not None
+        program.stderr.close()
+        assert program.stdout.readline() == "all said\n"
+        program.stderr = None  # closed: communicate would read it
+        program.communicate("\n", timeout=60)
+    assert program.returncode == 0
