@@ -81,7 +81,14 @@ CATEGORIES = [
     Category("says what it was not told", topics_recall.unanswerable, 50),
     Category("repeats words", topics_chat.echo, 50),
 ]
-THOUGHT = ("greetings and self-description", "slot recall", "tool calls, one", "facts about the server", "small sums")
+THOUGHT = (
+    "greetings and self-description",
+    "slot recall",
+    "tool calls, one",
+    "tool calls behind a long agent prompt",
+    "facts about the server",
+    "small sums",
+)
 
 
 def of(category: Category) -> Iterator[Item]:

@@ -59,9 +59,10 @@ def scaled(parts: dict[str, float]) -> Mixture:
 
 
 EARLY = scaled({"DRILL": 20, "RECALL": 20, "CHAT": 14, "TOOLS": 41, "MEMORY": 5})
-MIDDLE = scaled({"DRILL": 2, "RECALL": 9, "CHAT": 26, "TOOLS": 48, "MEMORY": 9, "SHORT_AGENT": 4})
-LATE = scaled({"DRILL": 1, "RECALL": 8, "CHAT": 26, "TOOLS": 45, "MEMORY": 9, "SHORT_AGENT": 6, "LONG": 3})
+MIDDLE = scaled({"DRILL": 2, "RECALL": 9, "CHAT": 26, "TOOLS": 46, "MEMORY": 9, "SHORT_AGENT": 6})
+LATE = scaled({"DRILL": 1, "RECALL": 8, "CHAT": 26, "TOOLS": 43, "MEMORY": 9, "SHORT_AGENT": 10, "LONG": 4})
 THINKING_SHARE = 0.14
+AGENT_THINKING_SHARE = 0.35  # most agents have their models think
 
 
 def stage(progress: float) -> Mixture:
@@ -77,7 +78,8 @@ def repeated_share(progress: float) -> float:
 def draw(source: Source, mixture: Mixture) -> Conversation:
     """One conversation of the mixture; some end with an answer that thinks aloud."""
     talk = source.rng.choices(list(mixture), list(mixture.values()))[0](source)
-    if talk.kind not in ("memory", "drill", "agent") and source.chance(THINKING_SHARE):
+    share = {"memory": 0.0, "drill": 0.0, "agent": AGENT_THINKING_SHARE}.get(talk.kind, THINKING_SHARE)
+    if source.chance(share):
         _cut(source, talk)
         talk.thinking = True
     return talk

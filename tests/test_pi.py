@@ -27,6 +27,7 @@ from tests.scripted import Scripted, answer, serving, thought
 FOLDER = Path(os.environ.get("TILES_TEST_PI") or "/nowhere").absolute()
 CLI = FOLDER / "node_modules" / "@earendil-works" / "pi-coding-agent" / "dist" / "cli.js"
 SECONDS = 60
+MODEL = "tiles-nano"
 
 pytestmark = pytest.mark.skipif(not CLI.exists(), reason="no Pi: TILES_TEST_PI names no folder where npm installed it")
 
@@ -65,8 +66,8 @@ class Pi:
 
 
 @contextmanager
-def pi(url: str, model: str, home: Path) -> Iterator[Pi]:
-    """Run Pi as the Tiles CLI does, in a folder of its own."""
+def pi(url: str, model: str, home: Path, work: Path | None = None) -> Iterator[Pi]:
+    """Run Pi as the Tiles CLI does, at home in a folder of its own, at work there or in another."""
     settings = home / "agent"
     settings.mkdir(parents=True)
     row = {"id": model, "reasoning": True, "contextWindow": 8192, "maxTokens": 64}
@@ -86,7 +87,7 @@ def pi(url: str, model: str, home: Path) -> Iterator[Pi]:
             stdout=subprocess.PIPE,
             stderr=log,
             encoding="utf-8",
-            cwd=home,
+            cwd=work or home,
             env=os.environ | more,
         )
     try:
@@ -96,25 +97,25 @@ def pi(url: str, model: str, home: Path) -> Iterator[Pi]:
         process.communicate()
 
 
-def test_it_starts_and_knows_its_model(server: Server, tmp_path: Path) -> None:
-    with pi(server.url, "tiny", tmp_path) as agent:
+def test_it_starts_and_knows_its_model(demo: Server, tmp_path: Path) -> None:
+    with pi(demo.url, MODEL, tmp_path) as agent:
         agent.send(type="get_state")
         state = agent.until("response")[-1]
         assert state["success"] is True
-        assert state["data"]["model"]["id"] == "tiny"
+        assert state["data"]["model"]["id"] == MODEL
         assert state["data"]["model"]["api"] == "openai-responses"
         assert state["data"]["isStreaming"] is False
 
 
-def test_it_is_answered(server: Server, tmp_path: Path) -> None:
-    before = len(server.logged("request"))
-    with pi(server.url, "tiny", tmp_path) as agent:
+def test_it_is_answered(demo: Server, tmp_path: Path) -> None:
+    before = len(demo.logged("request"))
+    with pi(demo.url, MODEL, tmp_path) as agent:
         for text in ("hello", "and again"):
             message = agent.ask(text)[-1]
             assert message["role"] == "assistant"
             assert message.get("errorMessage") is None
             assert message["stopReason"] in {"stop", "length"}
-    lines = [line for line in server.logged("request")[before:] if line["route"] == "/v1/responses"]
+    lines = [line for line in demo.logged("request")[before:] if line["route"] == "/v1/responses"]
     assert [line["status"] for line in lines] == [200, 200]
     assert all(line["prompt_tokens"] > 1000 for line in lines)
 
@@ -160,6 +161,22 @@ def test_it_calls_a_tool_and_is_told_what_came_of_it(tmp_path: Path) -> None:
         ("call_1", "read", {"path": "note.txt"})
     ]
     assert (back[1].tool_call_id, back[1].content.strip()) == ("call_1", "the answer is 42")
+
+
+def test_the_demo_model_reads_a_file_for_it(demo: Server, tmp_path: Path) -> None:
+    notes = {"river.txt": "the boat leaves at nine\n", "garden.md": "water the roses\n", "lamp.txt": "blue\n"}
+    for name, text in notes.items():
+        (tmp_path / name).write_text(text)
+    for name, text in notes.items():  # it is a small model: one of three will do
+        with pi(demo.url, MODEL, tmp_path / f"pi of {name}", tmp_path) as agent:
+            said = [message for message in agent.ask(f"Read the file {name}") if message["role"] != "system"]
+        if [message["role"] for message in said[:3]] == ["user", "assistant", "toolResult"]:
+            break
+    assert said[1]["stopReason"] == "toolUse"
+    (call,) = [part for part in said[1]["content"] if part["type"] == "toolCall"]
+    assert (call["name"], call["arguments"]["path"]) == ("read", name)
+    assert text.strip() in said[2]["content"][0]["text"]
+    assert text.split()[0] in said[3]["content"][-1]["text"]
 
 
 def test_its_abort_ends_the_answer_here_too(tmp_path: Path) -> None:
