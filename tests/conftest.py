@@ -1,5 +1,6 @@
 """Real servers on a small real model. The suite shares two: a plain one, and one with a key and allow-lists."""
 
+import gc
 import json
 import os
 import socket
@@ -61,6 +62,12 @@ class Server:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait(10)
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now is there to stay: no collection of garbage has to look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def events(text: str, *, ended: bool = True) -> list[dict[str, Any]]:
