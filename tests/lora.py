@@ -7,7 +7,7 @@ from typing import Any
 PARAMETERS = {"rank": 4, "scale": 12.0, "dropout": 0.0}
 
 
-def write(model_folder: Path, folder: Path, *, seed: int, keys: list[str] | None = None, layers: int = 4) -> Path:
+def write(model_folder: Path, folder: Path, *, seed: int, keys: list[str] | None = None, layers: int = 2) -> Path:
     """Write an adapter with random weights that change what the model says. mlx-lm has to be importable."""
     import mlx.core as mx
     from mlx.utils import tree_flatten, tree_map

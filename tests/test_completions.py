@@ -107,7 +107,8 @@ def test_the_official_client_reads_both(server: Server) -> None:
         scores = whole.choices[0].logprobs
         assert scores is not None
         assert scores.tokens is not None
-        assert "".join(scores.tokens) == whole.choices[0].text
+        # Of a character that is not whole the text has a mark, and its token nothing.
+        assert "".join(scores.tokens) == whole.choices[0].text.replace("\ufffd", "")
         assert scores.text_offset is not None
         assert scores.text_offset[0] == 0
         streamed = [""] * 6
@@ -324,9 +325,9 @@ def test_a_grammar_binds_the_answer(server: Server, route: str) -> None:
 def test_a_bias_may_be_a_list_of_pairs(server: Server, vocabulary: Tokenizer) -> None:
     a, b = vocabulary.token_to_id("a"), vocabulary.token_to_id("b")
     how = {"max_tokens": 3, "temperature": 0}
-    assert texts(complete(server, "Say", logit_bias=[[a, 90], [b, 95.5]], **how)) == ["bbb"]
+    assert texts(complete(server, "Say", logit_bias=[[a, 80], [b, 99.5]], **how)) == ["bbb"]
     assert texts(complete(server, "Say", logit_bias=[[a, 90], [b, False]], **how)) == ["aaa"]
-    assert texts(complete(server, "Say", logit_bias=[["a", 90], ["b", 95.5]], **how)) == ["bbb"]
+    assert texts(complete(server, "Say", logit_bias=[["a", 80], ["b", 99.5]], **how)) == ["bbb"]
     assert texts(complete(server, "Say", logit_bias=[["a", 90], ["b", False]], **how)) == ["aaa"]
     assert set(texts(complete(server, "Say", logit_bias=[["ab", 100]], **how))[0]) <= {"a", "b"}
     for wrong in ([[a]], [[a, True]], [["", 1]], [[a, "1"]], [[a, 101]], [[a, 1, 2]], [a], [[-1, 1]], [[True, 1]]):

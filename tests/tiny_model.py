@@ -19,7 +19,7 @@ def build(
     folder: Path,
     *,
     vocab_size: int = 768,
-    layers: int = 4,
+    layers: int = 2,
     hidden: int = 64,
     context: int = 8192,
     model_type: str = "llama",

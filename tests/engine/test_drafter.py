@@ -61,7 +61,7 @@ def guess(draft: DraftModel, tokens: list[int], count: int) -> list[int]:
     return draft.guess(tokens, count, Sampler([LIKELIEST], [[]], [0], draft.vocabulary))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.integers(20, 700), min_size=1, max_size=60),
     CHOICES,
@@ -247,7 +247,7 @@ def sliding(tiny: Path, tmp_path: Path) -> Path:
     """The tiny model with a window in half of its layers."""
     folder = shutil.copytree(tiny, tmp_path / "sliding")
     config = json.loads((folder / "config.json").read_text())
-    kinds = ["sliding_attention", "full_attention"] * 2
+    kinds = ["sliding_attention", "full_attention"] * (config["num_hidden_layers"] // 2)
     (folder / "config.json").write_text(json.dumps(config | {"layer_types": kinds, "sliding_window": 16}))
     return folder
 
