@@ -33,7 +33,7 @@ def workshop(request: Any, tiny: Path) -> Workshop:
 
 @pytest.mark.parametrize("overlap", [False, True])
 def test_an_answer_is_the_same_alone_and_among_rows_that_come_and_go(workshop: Workshop, overlap: bool) -> None:
-    given = [(prompt, CHOICES[i % len(CHOICES)], 5 + 7 * (i % 5)) for i, prompt in enumerate(prompts(18))]
+    given = [(prompt, CHOICES[i % len(CHOICES)], 5 + 7 * (i % 5)) for i, prompt in enumerate(prompts(12))]
     rows = [workshop.row(*one) for one in given]
     runner = workshop.runner(overlap=overlap)
     for place, row in enumerate(rows):
@@ -156,8 +156,8 @@ def test_rows_of_very_different_length_are_apart_and_get_what_they_would_get_alo
     monkeypatch.setattr(batches, "_LOOK_EVERY", 4)
     runner = workshop.runner(overlap=overlap)
     runner._batch._call_bytes = 64 * runner.admission.footprint.token  # of one row: lengths matter soon
-    short = [(prompt, CHOICES[i % 6], 60) for i, prompt in enumerate(prompts(5, 20))]
-    long = [(prompt * 9, CHOICES[i + 1], 40) for i, prompt in enumerate(prompts(2, 60))]
+    short = [(prompt, CHOICES[i % 6], 40) for i, prompt in enumerate(prompts(5, 20))]
+    long = [(prompt * 9, CHOICES[i + 1], 25) for i, prompt in enumerate(prompts(2, 60))]
     rows = [workshop.row(*one) for one in (*short, *long)]
     for row in rows:
         runner.submit(row)

@@ -69,6 +69,7 @@ class Workshop:
         self.markup = Markup.of(self.tokenizer)
         self.vocabulary = 768
         self.detokenizer = detokenizers(self.tokenizer, self.markup.markers(), self.vocabulary)
+        self._alone: dict[tuple[tuple[int, ...], str, int], list[int]] = {}
 
     def runner(
         self,
@@ -114,9 +115,13 @@ class Workshop:
         )
 
     def alone(self, prompt: list[int], choice: Choice, max_tokens: int = 24) -> list[int]:
-        row = self.row(prompt, choice, max_tokens)
-        finish(self.runner(), [row])
-        return row.answer
+        """What a row says that has a runner to itself; it is computed once."""
+        asked = (tuple(prompt), repr(choice), max_tokens)
+        if asked not in self._alone:
+            row = self.row(prompt, choice, max_tokens)
+            finish(self.runner(), [row])
+            self._alone[asked] = row.answer
+        return self._alone[asked]
 
 
 def finish(runner: Runner, rows: list[Row]) -> None:
