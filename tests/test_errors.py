@@ -5,12 +5,14 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import structlog
+from litestar import Litestar
 
 from app.application import create_app
 from app.dto import parameters
@@ -486,36 +488,48 @@ CONTROLS = {"/v1/chat/completions/control", "/chat/completions/control", "/v1/st
 NEEDING = [route for route in POSTS if route not in {"/start", "/models/load", "/models/unload"} | CONTROLS]
 
 
+@pytest.fixture(scope="module")
+def empty() -> ModelService:
+    """Nothing is loaded."""
+    return ModelService(Settings())
+
+
+@pytest.fixture(scope="module")
+def starting() -> ModelService:
+    """The first model loads."""
+    service = ModelService(Settings())
+    service._loading = Loading("tiny")
+    return service
+
+
 @pytest.mark.parametrize("route", NEEDING)
-def test_without_a_model_nothing_is_answered(route: str, log_lines: list[Any]) -> None:
+def test_without_a_model_nothing_is_answered(empty: ModelService, route: str, log_lines: list[Any]) -> None:
     for stream in (False, True) if route in STREAMS else (False,):
-        error = error_of(ask(ModelService(Settings()), "POST", route, minimal(route) | {"stream": stream}), 400)
+        error = error_of(ask(empty, "POST", route, minimal(route) | {"stream": stream}), 400)
         assert "POST /start" in error["message"]
         assert error["code"] == "model_not_loaded"
 
 
 @pytest.mark.parametrize("route", NEEDING)
-def test_while_the_first_model_loads_everything_has_to_wait(route: str, log_lines: list[Any]) -> None:
-    service = ModelService(Settings())
-    service._loading = Loading("tiny")
-    answer = ask(service, "POST", route, minimal(route))
+def test_while_the_first_model_loads_everything_has_to_wait(
+    starting: ModelService, route: str, log_lines: list[Any]
+) -> None:
+    answer = ask(starting, "POST", route, minimal(route))
     error = error_of(answer, 503)
     assert (error["message"], error["code"]) == ("Loading model", "loading")
     assert int(answer.headers["retry-after"]) >= 1
 
 
 @pytest.mark.parametrize("path", ["/props", "/props?model=x", "/slots", "/v1/models", "/models", "/v1/models/x"])
-def test_while_the_first_model_loads_the_web_ui_waits(path: str, log_lines: list[Any]) -> None:
-    service = ModelService(Settings())
-    service._loading = Loading("tiny")
-    answer = ask(service, "GET", path)
+def test_while_the_first_model_loads_the_web_ui_waits(starting: ModelService, path: str, log_lines: list[Any]) -> None:
+    answer = ask(starting, "GET", path)
     assert error_of(answer, 503)["message"] == "Loading model"
     assert int(answer.headers["retry-after"]) >= 1
 
 
-def test_nothing_loaded_is_no_error_where_nothing_is_generated(log_lines: list[Any]) -> None:
+def test_nothing_loaded_is_no_error_where_nothing_is_generated(empty: ModelService, log_lines: list[Any]) -> None:
     def read(path: str) -> Any:
-        answer = ask(ModelService(Settings()), "GET", path)
+        answer = ask(empty, "GET", path)
         assert answer.status_code == 200
         return answer.json()
 
@@ -523,7 +537,7 @@ def test_nothing_loaded_is_no_error_where_nothing_is_generated(log_lines: list[A
     assert read("/v1/models")["data"] == []
     assert [slot["is_processing"] for slot in read("/slots")] == [False] * 32
     assert read("/props")["default_generation_settings"]["n_ctx"] == 8192
-    unknown = ask(ModelService(Settings()), "GET", "/v1/models/tiny")
+    unknown = ask(empty, "GET", "/v1/models/tiny")
     assert error_of(unknown, 404)["code"] == "model_not_found"
 
 
@@ -534,7 +548,7 @@ class Broken(ModelService):
     """A service in which something goes wrong: at once, or in the middle of an answer."""
 
     def __init__(self, error: Exception, *, late: bool) -> None:
-        super().__init__(Settings())
+        super().__init__(Settings(model_cache_path="somewhere"))
         self._error = error
         self._late = late
 
@@ -570,10 +584,20 @@ class BrokenGeneration(RunningGeneration):
         raise self.error
 
 
+@cache
+def broken(error: Exception) -> Broken:
+    """One for each error: an app takes a while to make."""
+    return Broken(error, late=False)
+
+
+@cache
+def app_of(service: ModelService) -> Litestar:
+    return create_app(Settings(), service)
+
+
 def ask(service: ModelService, method: str, path: str, body: Any = None) -> httpx.Response:
     async def go() -> httpx.Response:
-        app = create_app(Settings(), service)
-        transport = httpx.ASGITransport(app=app)
+        transport = httpx.ASGITransport(app=app_of(service))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, json=body)
 
@@ -607,10 +631,7 @@ SECRET = RuntimeError("the secret is /home/ada/key at 0xdeadbeef")
 def test_a_failure_of_ours_is_a_500_that_says_nothing(
     method: str, path: str, body: Any, error: Exception, log_lines: list[Any]
 ) -> None:
-    service = Broken(error, late=False)
-    if path == "/models/load":
-        service._settings = Settings(model_cache_path="somewhere")
-    answer = ask(service, method, path, body)
+    answer = ask(broken(error), method, path, body)
     assert error_of(answer, 500)["message"] == "internal error"
     assert "secret" not in answer.text
     assert [line["exc_info"] for line in log_lines if line["log_level"] == "error"] == [error]
