@@ -150,7 +150,8 @@ def test_head_is_get_without_a_body(guarded: Server, path: str) -> None:
     assert head.status_code == get.status_code
     assert head.content == b""
     assert head.headers.get("content-type") == get.headers.get("content-type")
-    assert head.headers.get("content-length") == get.headers.get("content-length")
+    if path != "/metrics":  # its numbers are others each time
+        assert head.headers.get("content-length") == get.headers.get("content-length")
 
 
 # Keys, hosts, origins and pages, one by one.
