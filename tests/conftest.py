@@ -1,4 +1,4 @@
-"""Real servers on a small real model. The suite shares two: a plain one, and one with a key and allow-lists."""
+"""Real servers on small real models, which the suite shares. The plain one and the guarded one are asked most."""
 
 import gc
 import json

@@ -172,8 +172,8 @@ def test_every_event_leaves_in_one_write(server: Server) -> None:
     ],
 )
 def test_the_streamed_text_is_that_of_the_whole_answer(server: Server, text: str, more: dict[str, Any]) -> None:
-    whole = server.chat(text, max_tokens=120, **more).json()
-    chunks = server.stream(text, max_tokens=120, **more)
+    whole = server.chat(text, max_tokens=60, **more).json()
+    chunks = server.stream(text, max_tokens=60, **more)
     assert said(chunks) == whole["choices"][0]["message"]["content"]
     assert chunks[-1]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
     assert chunks[-1]["timings"]["predicted_n"] == whole["usage"]["completion_tokens"]

@@ -10,6 +10,7 @@ from tests.conftest import Server, running, wait_for
 from tests.test_commands import looked
 from tests.test_metrics import read, value
 
+pytestmark = pytest.mark.slow
 TEXTS = ("Hello", "What is the weather in Paris? " * 40)
 
 

@@ -170,6 +170,7 @@ def test_models_load_takes_the_configured_folder_and_saves_the_session(tiny: Pat
     assert (saved["model"], saved["model_cache_path"]) == ("any-name", str(tiny))
 
 
+@pytest.mark.slow
 def test_kill_and_restart_bring_the_model_back(tiny: Path, tmp_path: Path) -> None:
     env = {"TILES_SESSION_FILE": str(tmp_path / "session.json")}
     with running(tmp_path, env=env) as server:
@@ -256,6 +257,7 @@ def test_two_servers_on_one_session_file_leave_the_last_success(tiny: Path, othe
         assert one.chat().json()["model"] == "tiny"
 
 
+@pytest.mark.slow
 def test_ping_and_health_answer_while_the_first_model_loads(tiny: Path, tmp_path: Path) -> None:
     with running(tmp_path, "--model", str(tiny), ready=False) as server:
         seen = []

@@ -395,6 +395,7 @@ def test_the_client_runs_a_tool_turn(tmp_path: Path) -> None:
     assert back[2].tool_call_id == back[1].tool_calls[0].id == "call_1"
 
 
+@pytest.mark.slow
 def test_the_demo_model_thinks_where_it_is_told_to(demo: Server) -> None:
     asked: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 200, "temperature": 0}
     kinds = {
@@ -410,6 +411,7 @@ def test_the_demo_model_thinks_where_it_is_told_to(demo: Server) -> None:
 CITY = {"type": "string", "description": "Name of the city"}
 
 
+@pytest.mark.slow
 def test_the_demo_model_calls_a_tool(demo: Server) -> None:
     tool = {
         "name": "get_weather",

@@ -52,14 +52,15 @@ def value(found: Samples, name: str, **labels: str) -> float:
     return found.get((name, tuple(sorted(labels.items()))), 0.0)
 
 
-def test_llama_cpps_names_are_there_with_their_types(counted: Server) -> None:
-    text = counted.client.get("/metrics").text
+def test_llama_cpps_names_are_there_with_their_types(server: Server) -> None:
+    text = server.client.get("/metrics").text
     for name, kind in LLAMA_CPPS.items():
         assert f"# TYPE llamacpp:{name} {kind}\n" in text
         assert f"# HELP llamacpp:{name} " in text
     assert "_created" not in text
 
 
+@pytest.mark.slow
 def test_tokens_and_steps_are_those_of_the_answers(counted: Server) -> None:
     before = read(counted)
     usages = [counted.chat(f"Number {place}", max_tokens=8, seed=place).json() for place in range(3)]
@@ -78,6 +79,7 @@ def test_tokens_and_steps_are_those_of_the_answers(counted: Server) -> None:
     assert value(read(counted), "llamacpp:predicted_tokens_seconds") == 0
 
 
+@pytest.mark.slow
 def test_an_answer_is_in_every_latency(counted: Server) -> None:
     before = read(counted)
     said = counted.chat("Hello", max_tokens=6, ignore_eos=True).json()
@@ -94,15 +96,15 @@ def test_an_answer_is_in_every_latency(counted: Server) -> None:
     assert grown("answer_seconds_sum") == pytest.approx(said["metrics"]["total_latency_s"], abs=0.01)
 
 
-def test_requests_are_counted_by_dialect_and_status(counted: Server) -> None:
-    before = read(counted)
-    counted.chat(max_tokens=1)
-    counted.chat(temperature=-1)
-    counted.client.post("/tokenize", json={"content": "a"})
-    counted.client.post("/v1/messages", json={"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1})
-    counted.client.get("/a-path/that-nobody-knows?secret=yes")
-    counted.client.get("/v1/models", headers={"Host": "evil.example"})
-    after = read(counted)
+def test_requests_are_counted_by_dialect_and_status(server: Server) -> None:
+    before = read(server)
+    server.chat(max_tokens=1)
+    server.chat(temperature=-1)
+    server.client.post("/tokenize", json={"content": "a"})
+    server.client.post("/v1/messages", json={"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1})
+    server.client.get("/a-path/that-nobody-knows?secret=yes")
+    server.client.get("/v1/models", headers={"Host": "evil.example"})
+    after = read(server)
 
     def grown(dialect: str, status: str) -> float:
         labels = {"dialect": dialect, "status": status}
@@ -112,19 +114,19 @@ def test_requests_are_counted_by_dialect_and_status(counted: Server) -> None:
     assert [grown("Anthropic", "200"), grown("none", "404"), grown("none", "403")] == [1, 1, 1]
 
 
-def test_nothing_that_was_said_is_in_it(counted: Server) -> None:
-    counted.chat("a-very-secret-word", max_tokens=2, user="somebody-secret", model="secret-model")
-    text = counted.client.get("/metrics").text
+def test_nothing_that_was_said_is_in_it(server: Server) -> None:
+    server.chat("a-very-secret-word", max_tokens=2, user="somebody-secret", model="secret-model")
+    text = server.client.get("/metrics").text
     assert "secret" not in text
     labels = {name for _, pairs in samples(text) for name, _ in pairs}
     assert labels == {"dialect", "status", "known", "kind", "le"}
 
 
-def test_the_cache_and_the_memory_are_told(counted: Server) -> None:
-    before = read(counted)
+def test_the_cache_and_the_memory_are_told(server: Server) -> None:
+    before = read(server)
     for _ in range(2):
-        counted.chat("The same words again", max_tokens=4, temperature=0)
-    after = read(counted)
+        server.chat("The same words again", max_tokens=4, temperature=0)
+    after = read(server)
     whole = value(after, "tiles_prefix_cache_lookups_total", known="whole")
     assert whole > value(before, "tiles_prefix_cache_lookups_total", known="whole")
     assert value(after, "tiles_prefix_cache_bytes") > 0
@@ -134,13 +136,14 @@ def test_the_cache_and_the_memory_are_told(counted: Server) -> None:
     )
 
 
-def test_embedded_texts_count_as_prompts(counted: Server) -> None:
-    before = read(counted)
-    used = counted.client.post("/v1/embeddings", json={"input": ["Hello", "you there"]}).json()["usage"]
-    grown = value(read(counted), "llamacpp:prompt_tokens_total") - value(before, "llamacpp:prompt_tokens_total")
+def test_embedded_texts_count_as_prompts(server: Server) -> None:
+    before = read(server)
+    used = server.client.post("/v1/embeddings", json={"input": ["Hello", "you there"]}).json()["usage"]
+    grown = value(read(server), "llamacpp:prompt_tokens_total") - value(before, "llamacpp:prompt_tokens_total")
     assert grown == used["prompt_tokens"]
 
 
+@pytest.mark.slow
 def test_what_runs_and_what_waits_is_told(counted: Server) -> None:
     body = {"prompt": ["Hello"] * 6, "max_tokens": 4000, "ignore_eos": True, "stream": True, "stop_repetition": False}
     with counted.client.stream("POST", "/v1/completions", json=body) as stream:

@@ -377,6 +377,7 @@ def test_the_client_runs_a_tool_turn(tmp_path: Path) -> None:
     assert back[2].tool_call_id == back[1].tool_calls[0].id == "call_1"
 
 
+@pytest.mark.slow
 def test_the_demo_model_remembers_by_previous_response_id(demo: Server) -> None:
     asked: dict[str, Any] = {"max_output_tokens": 100, "temperature": 0, "store": True}
     first = post(demo, "My name is Ada.", **asked).json()
@@ -384,6 +385,7 @@ def test_the_demo_model_remembers_by_previous_response_id(demo: Server) -> None:
     assert "Ada" in second["output"][-1]["content"][0]["text"]
 
 
+@pytest.mark.slow
 def test_the_demo_model_thinks_and_calls_a_tool(demo: Server) -> None:
     city = {"type": "string", "description": "Name of the city"}
     tool = {

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import Server, running, wait_for
 
+pytestmark = pytest.mark.slow
 ROWS = 4
 LONG = {"max_tokens": 8000, "ignore_eos": True, "temperature": 0, "stream": True}
 

@@ -15,6 +15,7 @@ from benchmarks.figures import Figures
 from benchmarks.measure import Result, Series
 from tests.benchmarks.conftest import made_up
 
+pytestmark = pytest.mark.slow
 README = f"# Us\n\n{render.START}\nold\n{render.END}\n\nThe rest.\n"
 
 

@@ -59,6 +59,7 @@ def test_every_word_pool_has_words_for_the_training() -> None:
         assert sum(not is_held_out(word) for word in getattr(words, pool)) > 20
 
 
+@pytest.mark.slow
 def test_no_evaluation_item_occurs_in_the_training_data(training: list[Conversation]) -> None:
     template = Template()
     seen = {

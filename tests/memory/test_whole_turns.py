@@ -10,7 +10,10 @@ from tests.conftest import running
 from tests.test_memory_mode import Cli, Remembering
 
 MODEL = Path(app.__file__).with_name("tiles_nano")
-pytestmark = pytest.mark.skipif(not (MODEL / "config.json").exists(), reason="the demo model is not in this checkout")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (MODEL / "config.json").exists(), reason="the demo model is not in this checkout"),
+]
 
 PROMPT = (
     "You are an agent with a memory of files. Answer with <think>…</think>, <python>…</python> and <reply>…</reply>."
