@@ -167,7 +167,7 @@ def test_the_demo_model_reads_a_file_for_it(demo: Server, tmp_path: Path) -> Non
     notes = {"river.txt": "the boat leaves at nine\n", "garden.md": "water the roses\n", "lamp.txt": "blue\n"}
     for name, text in notes.items():
         (tmp_path / name).write_text(text)
-    for name, text in notes.items():  # it is a small model: one of three will do
+    for name in notes:  # it is a small model: one of three will do
         with pi(demo.url, MODEL, tmp_path / f"pi of {name}", tmp_path) as agent:
             said = [message for message in agent.ask(f"Read the file {name}") if message["role"] != "system"]
         if [message["role"] for message in said[:3]] == ["user", "assistant", "toolResult"]:
