@@ -60,7 +60,7 @@ def scaled(parts: dict[str, float]) -> Mixture:
 
 EARLY = scaled({"DRILL": 20, "RECALL": 20, "CHAT": 14, "TOOLS": 41, "MEMORY": 5})
 MIDDLE = scaled({"DRILL": 2, "RECALL": 9, "CHAT": 26, "TOOLS": 46, "MEMORY": 9, "SHORT_AGENT": 6})
-LATE = scaled({"DRILL": 1, "RECALL": 8, "CHAT": 26, "TOOLS": 43, "MEMORY": 9, "SHORT_AGENT": 10, "LONG": 4})
+LATE = scaled({"DRILL": 1, "RECALL": 8, "CHAT": 26, "TOOLS": 41, "MEMORY": 11, "SHORT_AGENT": 10, "LONG": 4})
 THINKING_SHARE = 0.14
 AGENT_THINKING_SHARE = 0.35  # most agents have their models think
 
