@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import httpx
 import pytest
 
 from tests import tiny_model
-from tests.conftest import Server, environment, free_port, running, wait_for
+from tests.conftest import Server, environment, events, free_port, running, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -319,6 +320,22 @@ def test_a_step_that_hangs_fails_its_requests_and_the_server_begins_anew(tiny: P
         answer = wait_for(lambda: answered(server))
         assert answer["usage"]["completion_tokens"] > 0
         assert server.process.poll() is None, "it is the same process, with a new program"
+
+
+@pytest.mark.slow
+def test_a_process_that_was_suspended_is_not_called_stuck(tiny: Path, tmp_path: Path) -> None:
+    body = {"messages": [{"role": "user", "content": "Go"}], "ignore_eos": True, "max_tokens": 400, "stream": True}
+    with running(tmp_path, "--model", str(tiny), "--watchdog-seconds", "0.5") as server:
+        with server.client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            first = next(lines)
+            server.process.send_signal(signal.SIGSTOP)
+            time.sleep(2)  # longer than the watchdog waits
+            server.process.send_signal(signal.SIGCONT)
+            chunks = events("\n".join([first, *lines]) + "\n")
+        assert chunks[-1]["timings"]["predicted_n"] == 400
+        assert server.client.get("/health").status_code == 200
+        assert server.errors() == []
 
 
 def answered(server: Server) -> dict[str, Any] | None:

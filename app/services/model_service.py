@@ -1,6 +1,7 @@
 """What is loaded: it loads and unloads models, keeps the session, and lets the loaded model answer."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -260,12 +261,15 @@ class ModelService:
 
     async def _watch(self) -> None:
         """Notice a step that does not return, or does so at last; sleeps while there is nothing to watch."""
-        limit = self._settings.watchdog_seconds
+        limit, asleep = self._settings.watchdog_seconds, 0.0
         while limit > 0:
             if self.stuck is None:
                 await self._answers.at_work.wait()
-            await asyncio.sleep(min(5.0, limit / 10))
-            if (seconds := self._engine.stuck_for()) <= limit:
+            asleep += await _overslept(min(5.0, limit / 10))
+            seconds = self._engine.stuck_for()
+            if not seconds:
+                asleep = 0.0
+            if (seconds := seconds - asleep) <= limit:
                 self.stuck = None
             elif self.stuck is None:
                 self.stuck = f"The engine has not come back from a step for {seconds:.0f} s"
@@ -352,6 +356,13 @@ class ModelService:
 
     def _asked_for(self) -> str:
         return self._session.model if self._session else ""
+
+
+async def _overslept(seconds: float) -> float:
+    """Sleep, and say how much longer that was: while the whole process is suspended, no step is stuck."""
+    began = time.monotonic()
+    await asyncio.sleep(seconds)
+    return time.monotonic() - began - seconds
 
 
 def _drafting(settings: Settings) -> Drafting | None:
