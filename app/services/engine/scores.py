@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import copy
-from typing import cast
+from typing import Any, cast
 
 import mlx.core as mx
 
@@ -27,6 +27,7 @@ class Scores:
         self._places = {place: index for index, place in enumerate(places)}
         self._drawn = mx.take_along_axis(logprobs, drawn[rows][:, None].astype(mx.int32), axis=-1)[:, 0]
         self._ids, self._values = _best(logprobs, width)
+        self._lists: tuple[list[float], list[list[int]], list[list[float]]] | None = None  # once they are read
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -42,8 +43,14 @@ class Scores:
     def of(self, place: int) -> Score:
         """Give a row's log-probability of its token, and the most likely tokens with theirs."""
         index = self._places[place]
-        ids, values = cast("list[int]", self._ids[index].tolist()), cast("list[float]", self._values[index].tolist())
-        return cast("float", self._drawn[index].item()), list(zip(ids, values, strict=True))
+        drawn, ids, values = self._read()
+        return drawn[index], list(zip(ids[index], values[index], strict=True))
+
+    def _read(self) -> tuple[list[float], list[list[int]], list[list[float]]]:
+        """Read all rows in one go: each array that is looked into by itself costs a call of its own."""
+        if self._lists is None:
+            self._lists = cast("Any", (self._drawn.tolist(), self._ids.tolist(), self._values.tolist()))
+        return self._lists
 
 
 def _best(logprobs: mx.array, width: int) -> tuple[mx.array, mx.array]:
