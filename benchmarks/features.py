@@ -59,7 +59,7 @@ def _compared(
         f"{word}_rate_8": f"{_MANY} streams, on",
     }
     measures = tuple(Measure(key, told, "tok/s", True) for key, told in titles.items())
-    return Workload(name, title, measures, targets, run)
+    return Workload(name, title, measures, targets, run, repeats=3)
 
 
 async def _rate(target: Target, count: int, tokens: int, more: More) -> float:

@@ -108,12 +108,12 @@ class Run:
 
     async def _values(self, job: Job, target: Target, number: int) -> Values:
         with target.awake():
-            await target.chat(fresh("wake up"), 2)
+            await target.chat(fresh("wake up"), self.plan.scale.stream_tokens)  # its memory is cold after the others
             if self.plan.profiles is None or target.name != names.OURS or number:
-                return await job.workload.run(target)
+                return await job.workload.measured(target)
             path = self.plan.profiles / f"{job.result.model}-{job.workload.name}"
             async with profiled(self.lineup.process(target), path):
-                return await job.workload.run(target)
+                return await job.workload.measured(target)
 
     def _failed(self, result: Result, name: str, error: Exception) -> None:
         result.failures[name] = said(error)

@@ -13,6 +13,7 @@ ENGINE = Measure("engine_tokens_per_second", "counted in the engine", "tok/s", T
 REQUESTS = Measure("requests_per_second", "requests/s", "req/s", True)
 
 _AT_ONCE = 16  # short requests
+_REPEATS = 3
 
 
 def one_stream(scale: Scale) -> Workload:
@@ -24,7 +25,7 @@ def one_stream(scale: Scale) -> Workload:
         return {RATE.name: reply.tokens_per_second, DECODE.name: reply.decode_tokens_per_second}
 
     models = {names.DEMO: EVERYBODY, names.LARGER: EVERYBODY}
-    return Workload("one-stream", f"one stream of {scale.tokens} tokens", (RATE, DECODE), models, run)
+    return Workload("one-stream", f"one stream of {scale.tokens} tokens", (RATE, DECODE), models, run, _REPEATS)
 
 
 def streams(scale: Scale, count: int, targets: dict[str, tuple[str, ...]]) -> Workload:
@@ -51,7 +52,7 @@ def short(scale: Scale) -> Workload:
         return {REQUESTS.name: len(replies) / wall(replies)}
 
     models = {names.DEMO: EVERYBODY, names.LARGER: AS_THEY_COME}
-    return Workload("short", f"answers of 1 token, {_AT_ONCE} at once", (REQUESTS,), models, run)
+    return Workload("short", f"answers of 1 token, {_AT_ONCE} at once", (REQUESTS,), models, run, _REPEATS)
 
 
 def _in_engine(replies: list[Reply], tokens: int) -> Values:

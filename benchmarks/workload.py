@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from statistics import median
 
 from benchmarks import names
 from benchmarks.measure import Measure
@@ -19,13 +20,22 @@ OURS_ALONE = (names.OURS,)
 
 @dataclass(frozen=True)
 class Workload:
-    """Drives a target once and gives a value for each measure; `targets` says by model whom it is measured on."""
+    """Drives a target once and gives a value for each measure; `targets` says by model whom it is measured on.
+
+    What takes less than a second is done `repeats` times in a round, and the median counts.
+    """
 
     name: str
     title: str
     measures: tuple[Measure, ...]
     targets: Mapping[str, tuple[str, ...]]
     run: Callable[[Target], Awaitable[Values]]
+    repeats: int = 1
+
+    async def measured(self, target: Target) -> Values:
+        """Give what a round counts of a target."""
+        runs = [await self.run(target) for _ in range(self.repeats)]
+        return {name: median(run[name] for run in runs) for name in runs[0]}
 
 
 @dataclass(frozen=True)
