@@ -22,6 +22,8 @@ from app.services.errors import Unavailable
 from tests.conftest import START_SECONDS, Server, environment, free_port
 from tests.scripted import Scripted, answer, serving, thought
 
+pytestmark = pytest.mark.slow
+
 _STEERING = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]|\r")
 PROMPT = "\x1b[?2004h"  # what is written whenever a line is asked for: pasting is told apart from typing
 

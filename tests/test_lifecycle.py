@@ -18,6 +18,8 @@ import pytest
 from tests import tiny_model
 from tests.conftest import Server, environment, events, free_port, running, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -160,7 +162,6 @@ def test_loading_without_a_configured_folder_names_the_variable(empty: Server) -
     assert (empty_id.status_code, empty_id.json()["success"]) == (200, False)
 
 
-@pytest.mark.slow
 def test_models_load_takes_the_configured_folder_and_saves_the_session(tiny: Path, tmp_path: Path) -> None:
     session = tmp_path / "session.json"
     env = {"TILES_SESSION_FILE": str(session), "TILES_MODEL_CACHE_PATH": str(tiny)}
@@ -171,7 +172,6 @@ def test_models_load_takes_the_configured_folder_and_saves_the_session(tiny: Pat
     assert (saved["model"], saved["model_cache_path"]) == ("any-name", str(tiny))
 
 
-@pytest.mark.slow
 def test_kill_and_restart_bring_the_model_back(tiny: Path, tmp_path: Path) -> None:
     env = {"TILES_SESSION_FILE": str(tmp_path / "session.json")}
     with running(tmp_path, env=env) as server:
@@ -182,7 +182,6 @@ def test_kill_and_restart_bring_the_model_back(tiny: Path, tmp_path: Path) -> No
         assert server.chat().status_code == 200
 
 
-@pytest.mark.slow
 def test_a_prompt_is_still_known_after_a_restart_and_a_second_server_keeps_none(tiny: Path, tmp_path: Path) -> None:
     question = " ".join(f"Item {number} costs {number * 37 % 91}." for number in range(60))
     with running(tmp_path, "--model", str(tiny)) as server:
@@ -196,7 +195,6 @@ def test_a_prompt_is_still_known_after_a_restart_and_a_second_server_keeps_none(
     assert again["choices"] == first["choices"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("content", ['{"model": "x"'])
 def test_a_torn_session_is_ignored_and_bootstrap_takes_over(tiny: Path, tmp_path: Path, content: str) -> None:
     session = tmp_path / "session.json"
@@ -218,7 +216,6 @@ def test_a_torn_session_is_ignored_and_bootstrap_takes_over(tiny: Path, tmp_path
     }
 
 
-@pytest.mark.slow
 def test_a_session_that_does_not_load_gives_way_to_bootstrap_and_both_failing_leave_an_empty_server(
     tiny: Path, broken: Path, tmp_path: Path
 ) -> None:
@@ -234,7 +231,6 @@ def test_a_session_that_does_not_load_gives_way_to_bootstrap_and_both_failing_le
         assert server.client.get("/health").json()["model_loaded"] is True
 
 
-@pytest.mark.slow
 def test_nothing_is_persisted_when_told_so_and_an_unwritable_session_only_warns(tiny: Path, tmp_path: Path) -> None:
     session = tmp_path / "file" / "session.json"
     (tmp_path / "file").write_text("in the way")
@@ -247,7 +243,6 @@ def test_nothing_is_persisted_when_told_so_and_an_unwritable_session_only_warns(
     assert not session.exists()
 
 
-@pytest.mark.slow
 def test_two_servers_on_one_session_file_leave_the_last_success(tiny: Path, other: Path, tmp_path: Path) -> None:
     env = {"TILES_SESSION_FILE": str(tmp_path / "session.json")}
     with running(tmp_path, env=env) as one, running(tmp_path, env=env) as two:
@@ -258,7 +253,6 @@ def test_two_servers_on_one_session_file_leave_the_last_success(tiny: Path, othe
         assert one.chat().json()["model"] == "tiny"
 
 
-@pytest.mark.slow
 def test_ping_and_health_answer_while_the_first_model_loads(tiny: Path, tmp_path: Path) -> None:
     with running(tmp_path, "--model", str(tiny), ready=False) as server:
         seen = []
@@ -286,7 +280,6 @@ def loading_answers(server: Server) -> dict[str, httpx.Response]:
     )
 
 
-@pytest.mark.slow
 def test_what_does_not_fit_into_the_queue_is_told_when_to_come_again(tiny: Path, tmp_path: Path) -> None:
     with running(tmp_path, "--model", str(tiny), "--max-batch", "1", "--max-queue", "2") as server:
         body = {"messages": [{"role": "user", "content": "Go on"}], "ignore_eos": True, "stream": True}
@@ -304,7 +297,6 @@ def test_what_does_not_fit_into_the_queue_is_told_when_to_come_again(tiny: Path,
         assert '"level": "error"' not in server.log
 
 
-@pytest.mark.slow
 def test_a_step_that_hangs_fails_its_requests_and_the_server_begins_anew(tiny: Path, tmp_path: Path) -> None:
     hang = tmp_path / "hang"
     program = (str(Path(__file__).with_name("hanging.py")), str(hang))
@@ -322,7 +314,6 @@ def test_a_step_that_hangs_fails_its_requests_and_the_server_begins_anew(tiny: P
         assert server.process.poll() is None, "it is the same process, with a new program"
 
 
-@pytest.mark.slow
 def test_a_process_that_was_suspended_is_not_called_stuck(tiny: Path, tmp_path: Path) -> None:
     body = {"messages": [{"role": "user", "content": "Go"}], "ignore_eos": True, "max_tokens": 400, "stream": True}
     with running(tmp_path, "--model", str(tiny), "--watchdog-seconds", "0.5") as server:
@@ -346,7 +337,6 @@ def answered(server: Server) -> dict[str, Any] | None:
     return None
 
 
-@pytest.mark.slow
 def test_sigterm_lets_answers_end_refuses_new_ones_and_exits_with_0(tiny: Path, tmp_path: Path) -> None:
     with running(tmp_path, "--model", str(tiny), env={"TILES_SHUTDOWN_SECONDS": "1"}) as server:
         told = threading.Event()
@@ -371,7 +361,6 @@ def read_stream(server: Server, told: threading.Event, ends: list[str]) -> None:
             ends.extend([line] if line else [])
 
 
-@pytest.mark.slow
 def test_sigint_without_answers_exits_at_once_with_0_and_the_session_is_whole(tiny: Path, tmp_path: Path) -> None:
     env = {"TILES_SESSION_FILE": str(tmp_path / "session.json")}
     with running(tmp_path, env=env) as server:
@@ -432,7 +421,6 @@ def run_app(home: Path, *flags: str, **env: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, env=environment(home, **settings), capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.slow
 def test_logs_say_what_happened_and_never_what_was_said(tiny: Path, tmp_path: Path) -> None:
     secret = "xyzzy-secret-words"
     with running(tmp_path, "--model", str(tiny), "--api-key", "key-of-gold", ready=False) as server:

@@ -20,6 +20,8 @@ from app.settings import Settings
 from tests import tiny_model
 from tests.conftest import wait_for
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,6 +14,8 @@ import pytest
 
 from tests.memory.conftest import SECRET, Place, Runner
 
+pytestmark = pytest.mark.slow
+
 # {out} is the absolute path of the folder outside.
 UPWARDS = [
     "create_file('../outside/secret.md', 'owned')",
