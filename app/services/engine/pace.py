@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_SMALLEST, _LARGEST = 8, 2048  # tokens
+_SMALLEST, _LARGEST = 16, 2048  # tokens
 
 
 class Pace:
@@ -22,6 +22,6 @@ class Pace:
         """Learn from computing so many tokens."""
         began = time.perf_counter()
         yield
-        seconds = max(time.perf_counter() - began, 1e-6)
-        weight = min(0.5, max(tokens / 256, seconds / 0.3))  # what is short in both is mostly overhead and says little
-        self._per_second += weight * (tokens / seconds - self._per_second)
+        rate = tokens / max(time.perf_counter() - began, 1e-6)
+        weight = min(0.5, tokens / 256)  # short slices are mostly overhead and say little
+        self._per_second += weight * (rate - self._per_second)
