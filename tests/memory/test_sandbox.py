@@ -11,6 +11,8 @@ from app.services.memory.notes import FUNCTIONS
 from app.services.memory.sandbox import Sandbox
 from tests.memory.conftest import Place, Runner
 
+pytestmark = pytest.mark.slow
+
 
 def ran(runner: Runner, place: Place, code: str) -> str:
     notes = place.notes()
