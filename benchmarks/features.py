@@ -9,7 +9,7 @@ from benchmarks.prompts import fresh
 from benchmarks.reply import require_length, wall
 from benchmarks.server import NOTHING
 from benchmarks.target import More, Target
-from benchmarks.workload import OURS_ALONE, SERVERS, Scale, Values, Workload
+from benchmarks.workload import OURS_ALONE, REPEATS, SERVERS, Scale, Values, Workload
 
 _MANY = 8
 # An answer to it does not end before it has to.
@@ -59,7 +59,7 @@ def _compared(
         f"{word}_rate_8": f"{_MANY} streams, on",
     }
     measures = tuple(Measure(key, told, "tok/s", True) for key, told in titles.items())
-    return Workload(name, title, measures, targets, run, repeats=3)
+    return Workload(name, title, measures, targets, run, REPEATS)
 
 
 async def _rate(target: Target, count: int, tokens: int, more: More) -> float:

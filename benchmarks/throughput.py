@@ -5,7 +5,7 @@ from benchmarks.measure import Measure
 from benchmarks.prompts import fresh
 from benchmarks.reply import Reply, require_length, wall
 from benchmarks.target import Target
-from benchmarks.workload import AS_THEY_COME, EVERYBODY, Scale, Values, Workload
+from benchmarks.workload import AS_THEY_COME, EVERYBODY, REPEATS, Scale, Values, Workload
 
 RATE = Measure("tokens_per_second", "tokens/s", "tok/s", True)
 DECODE = Measure("decode_tokens_per_second", "after the first token", "tok/s", True)
@@ -13,7 +13,6 @@ ENGINE = Measure("engine_tokens_per_second", "counted in the engine", "tok/s", T
 REQUESTS = Measure("requests_per_second", "requests/s", "req/s", True)
 
 _AT_ONCE = 16  # short requests
-_REPEATS = 3
 
 
 def one_stream(scale: Scale) -> Workload:
@@ -25,7 +24,7 @@ def one_stream(scale: Scale) -> Workload:
         return {RATE.name: reply.tokens_per_second, DECODE.name: reply.decode_tokens_per_second}
 
     models = {names.DEMO: EVERYBODY, names.LARGER: EVERYBODY}
-    return Workload("one-stream", f"one stream of {scale.tokens} tokens", (RATE, DECODE), models, run, _REPEATS)
+    return Workload("one-stream", f"one stream of {scale.tokens} tokens", (RATE, DECODE), models, run, REPEATS)
 
 
 def streams(scale: Scale, count: int, targets: dict[str, tuple[str, ...]]) -> Workload:
@@ -52,7 +51,7 @@ def short(scale: Scale) -> Workload:
         return {REQUESTS.name: len(replies) / wall(replies)}
 
     models = {names.DEMO: EVERYBODY, names.LARGER: AS_THEY_COME}
-    return Workload("short", f"answers of 1 token, {_AT_ONCE} at once", (REQUESTS,), models, run, _REPEATS)
+    return Workload("short", f"answers of 1 token, {_AT_ONCE} at once", (REQUESTS,), models, run, REPEATS)
 
 
 def _in_engine(replies: list[Reply], tokens: int) -> Values:

@@ -17,12 +17,14 @@ SERVERS = (names.OURS, names.PEER)
 WITH_BLAS = (names.OURS, names.PEER_WITH_BLAS, names.IN_PROCESS)  # where the peer alone would take half a minute
 OURS_ALONE = (names.OURS,)
 
+REPEATS = 3  # in a round, of what takes less than a second
+
 
 @dataclass(frozen=True)
 class Workload:
     """Drives a target once and gives a value for each measure; `targets` says by model whom it is measured on.
 
-    What takes less than a second is done `repeats` times in a round, and the median counts.
+    It is run `repeats` times in a round, and the median counts.
     """
 
     name: str

@@ -62,7 +62,7 @@ EARLY = scaled({"DRILL": 20, "RECALL": 20, "CHAT": 14, "TOOLS": 41, "MEMORY": 5}
 MIDDLE = scaled({"DRILL": 2, "RECALL": 9, "CHAT": 26, "TOOLS": 46, "MEMORY": 9, "SHORT_AGENT": 6})
 LATE = scaled({"DRILL": 1, "RECALL": 8, "CHAT": 26, "TOOLS": 41, "MEMORY": 11, "SHORT_AGENT": 10, "LONG": 4})
 THINKING_SHARE = 0.14
-AGENT_THINKING_SHARE = 0.35  # most agents have their models think
+THINKING_SHARES = {"memory": 0.0, "drill": 0.0, "agent": 0.35}  # of these kinds; most agents have their models think
 
 
 def stage(progress: float) -> Mixture:
@@ -78,8 +78,7 @@ def repeated_share(progress: float) -> float:
 def draw(source: Source, mixture: Mixture) -> Conversation:
     """One conversation of the mixture; some end with an answer that thinks aloud."""
     talk = source.rng.choices(list(mixture), list(mixture.values()))[0](source)
-    share = {"memory": 0.0, "drill": 0.0, "agent": AGENT_THINKING_SHARE}.get(talk.kind, THINKING_SHARE)
-    if source.chance(share):
+    if source.chance(THINKING_SHARES.get(talk.kind, THINKING_SHARE)):
         _cut(source, talk)
         talk.thinking = True
     return talk

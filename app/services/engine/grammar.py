@@ -108,7 +108,6 @@ class Bound:
         may_think: bool,
     ) -> None:
         self._matcher = matcher.deep_copy()
-        self._ends = [token for token in end_tokens if token < vocabulary]
         self._vocabulary = vocabulary
         self._think_start = list(think_start)
         self._think_end = list(think_end)
@@ -119,7 +118,7 @@ class Bound:
         self._blanks_left = 0
         self._accepted = 0  # tokens
         self._thought = np.ones(vocabulary, dtype=bool)  # what may come within the reasoning
-        self._thought[self._ends] = False
+        self._thought[[token for token in end_tokens if token < vocabulary]] = False
         self._first = (matcher, self._armed, self._may_think)  # to begin anew from
 
     def mask(self) -> Mask:

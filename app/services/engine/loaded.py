@@ -198,8 +198,8 @@ class LoadedModel:
 
     def _logit_bias(self, request: GenerationRequest) -> dict[int, float]:
         """What was asked, by token; an answer without an end draws no end token, and one without calls begins none."""
-        endless = request.ignore_eos
-        bias = {token: _NEVER for token in self.facts.end_tokens if endless and token < self.facts.vocabulary}
+        ends = self.facts.end_tokens if request.ignore_eos else ()
+        bias = {token: _NEVER for token in ends if token < self.facts.vocabulary}
         bias |= {
             token: value
             for asked, value in request.sampling.logit_bias.items()
