@@ -1,6 +1,7 @@
 """Tools that run in the browser; the server has none that it would run."""
 
 import json
+import re
 from urllib.parse import urlsplit
 
 from playwright.sync_api import expect
@@ -34,6 +35,7 @@ def test_a_tool_of_the_browser_is_called_and_its_result_is_read(demo: Server, vi
     assert (result["role"], result["tool_call_id"]) == ("tool", call["id"])
     assert json.loads(result["content"])
     assert second.events[-1]["choices"][0]["finish_reason"] in {"stop", "tool_calls", "length"}
+    expect(person.answer).to_contain_text(re.search(r"\w+( \w+)*", second.said())[0])
     assert first.events[-1]["choices"][0]["finish_reason"] == "tool_calls"
     assert first.headers["x-conversation-id"] == second.headers["x-conversation-id"]
 

@@ -17,12 +17,11 @@ from app.services.engine.drafter import Drafter, DraftModel
 from app.services.engine.drafting import Drafting
 from app.services.engine.guesser import Boldness, InTurn
 from app.services.engine.lookup import Lookup
-from app.services.engine.row import kept_tokens
 from app.services.engine.sampling import Choice, Sampler
 from app.services.errors import LoadFailed
 from tests import tiny_model
 from tests.engine.test_lookup import CHOICES
-from tests.engine.workshop import Workshop, finish, prompts, random_model
+from tests.engine.workshop import Workshop, check_guessed, finish, prompts, random_model
 
 TALKATIVE = {"tie_word_embeddings": False}  # its answers do not circle at once
 ALL, SOME, NONE = "the same weights", "nearly the same", "others"
@@ -79,12 +78,7 @@ def test_an_answer_is_the_same_with_a_draft_and_without(
     guesser = InTurn([Lookup(most), drafter]) if both else drafter
     runner = workshop.runner(overlap=overlap, cache_bytes=2**28, draft=draft)
     row = workshop.row(prompt, choice, 40, guesser=guesser)
-    finish(runner, [row])
-    assert row.answer == expected
-    assert row.guessed >= row.guessed_right
-    kept = runner._prefixes.take([*kept_tokens(row), 1])
-    assert kept is not None
-    assert list(kept.tokens) == kept_tokens(row)
+    check_guessed(runner, row, expected)
 
 
 @pytest.mark.parametrize("choice", [LIKELIEST, Choice(temperature=1.0, seed=7, top_k=20, frequency_penalty=0.2)])
@@ -95,11 +89,7 @@ def test_a_draft_that_is_right_saves_steps(workshop: Workshop, make: Make, overl
     for kind in (ALL, SOME, NONE):
         runner = workshop.runner(overlap=overlap)
         row = workshop.row(prompt, choice, 100, guesser=drafted(make(kind), prompt, choice))
-        runner.submit(row)
-        steps[kind] = 0
-        while runner.busy:
-            runner.step()
-            steps[kind] += 1
+        steps[kind] = finish(runner, [row])
         right[kind] = row.guessed_right / row.guessed
     assert right[ALL] == 1 > right[SOME] > right[NONE]
     assert steps[ALL] < 30 < steps[SOME] < steps[NONE]

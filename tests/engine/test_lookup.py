@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from app.services.engine.lookup import Lookup
 from app.services.engine.row import kept_tokens
 from app.services.engine.sampling import Choice
-from tests.engine.workshop import Workshop, finish, prompts
+from tests.engine.workshop import Workshop, check_guessed, finish, prompts
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +37,7 @@ def test_an_answer_is_the_same_with_guesses_and_without(
     expected = workshop.alone(prompt * 3, choice, 40)
     runner = workshop.runner(overlap=overlap, cache_bytes=2**28)
     row = workshop.row(prompt * 3, choice, 40, guesser=Lookup(most))
-    finish(runner, [row])
-    assert row.answer == expected
-    assert row.guessed >= row.guessed_right
-    kept = runner._prefixes.take([*kept_tokens(row), 1])
-    assert kept is not None
-    assert list(kept.tokens) == kept_tokens(row)
+    check_guessed(runner, row, expected)
 
 
 @pytest.mark.parametrize("overlap", [False, True])
@@ -50,11 +45,7 @@ def test_a_copying_answer_takes_fewer_steps_and_may_end_within_a_guess(workshop:
     prompt, seven = prompts(1)[0], Choice(logit_bias={7: 100.0})
     runner = workshop.runner(overlap=overlap)
     row = workshop.row([*prompt, *[7] * 20], seven, 101, guesser=Lookup(8))
-    runner.submit(row)
-    steps = 0
-    while runner.busy:
-        runner.step()
-        steps += 1
+    steps = finish(runner, [row])
     assert row.answer == [7] * 101
     assert (row.finished, row.guessed_right > 80, steps < 30) == ("length", True, True)
     timings = row.timings()

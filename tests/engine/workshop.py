@@ -13,7 +13,7 @@ from app.services.engine.drafter import DraftModel
 from app.services.engine.guesser import Guesser
 from app.services.engine.prefix_cache import PrefixCache
 from app.services.engine.room import Room
-from app.services.engine.row import Row
+from app.services.engine.row import Row, kept_tokens
 from app.services.engine.runner import Runner
 from app.services.engine.running import Outbox
 from app.services.engine.sampling import Choice
@@ -124,11 +124,25 @@ class Workshop:
         return self._alone[asked]
 
 
-def finish(runner: Runner, rows: list[Row]) -> None:
+def finish(runner: Runner, rows: list[Row]) -> int:
+    """Have rows answered. Returns the steps that it took."""
     for row in rows:
         runner.submit(row)
+    steps = 0
     while runner.busy:
         runner.step()
+        steps += 1
+    return steps
+
+
+def check_guessed(runner: Runner, row: Row, expected: list[int]) -> None:
+    """A row for which something guesses says what it says without, and leaves nothing of what was taken back."""
+    finish(runner, [row])
+    assert row.answer == expected
+    assert row.guessed >= row.guessed_right
+    kept = runner._prefixes.take([*kept_tokens(row), 1])
+    assert kept is not None
+    assert list(kept.tokens) == kept_tokens(row)
 
 
 def prompts(count: int, longest: int = 90) -> list[list[int]]:
