@@ -151,12 +151,11 @@ class Greedy:
 BAD = 719  # no prompt of `prompts` has it
 
 
-@pytest.mark.parametrize("overlap", [False, True])
 @pytest.mark.parametrize("place", ["first", "last", "said"])
-def test_an_allocation_that_fails_for_a_row_fails_that_row_alone(workshop: Workshop, overlap: bool, place: str) -> None:
+def test_an_allocation_that_fails_for_a_row_fails_that_row_alone(workshop: Workshop, place: str) -> None:
     given = [(prompt, Choice(temperature=1.0, seed=seed), 20) for seed, prompt in enumerate(prompts(5, 100))]
     expected = [workshop.alone(*asked) for asked in given]
-    runner = workshop.runner(overlap=overlap, cache_bytes=2**30, model=Greedy(workshop.model, BAD))
+    runner = workshop.runner(cache_bytes=2**30, model=Greedy(workshop.model, BAD))
     errors = told(runner)
     prompt = {"first": [BAD, *given[0][0]], "last": [*given[0][0], BAD], "said": given[0][0]}[place]
     forcing = Choice(logit_bias={BAD: 100.0}) if place == "said" else Choice()
@@ -176,12 +175,11 @@ def test_an_allocation_that_fails_for_a_row_fails_that_row_alone(workshop: Works
     assert again.answer == expected[0]
 
 
-@pytest.mark.parametrize("overlap", [False, True])
-def test_what_is_short_once_costs_nobody_the_answer(workshop: Workshop, overlap: bool) -> None:
+def test_what_is_short_once_costs_nobody_the_answer(workshop: Workshop) -> None:
     choices = [Choice(), Choice(temperature=1.0, seed=3, frequency_penalty=0.7), Choice(repetition_penalty=1.4)]
     given = [(prompt, choice, 30) for prompt, choice in zip(prompts(3), choices, strict=True)]
     expected = [workshop.alone(*asked) for asked in given]
-    runner = workshop.runner(overlap=overlap, model=Greedy(workshop.model, expected[1][12], 1))
+    runner = workshop.runner(model=Greedy(workshop.model, expected[1][12], 1))
     errors = told(runner)
     rows = [workshop.row(*asked) for asked in given]
     finish(runner, rows)
@@ -190,12 +188,11 @@ def test_what_is_short_once_costs_nobody_the_answer(workshop: Workshop, overlap:
     assert any(row.failures for row in rows)
 
 
-@pytest.mark.parametrize("overlap", [False, True])
-def test_what_is_short_while_several_answers_run_costs_none_of_them(workshop: Workshop, overlap: bool) -> None:
+def test_what_is_short_while_several_answers_run_costs_none_of_them(workshop: Workshop) -> None:
     prompt = prompts(1, 80)[0]
     choices = [Choice(temperature=1.0, seed=seed) for seed in range(3)]
     expected = [workshop.alone(prompt, choice, 30) for choice in choices]
-    runner = workshop.runner(overlap=overlap, model=Greedy(workshop.model, expected[1][12], 1))
+    runner = workshop.runner(model=Greedy(workshop.model, expected[1][12], 1))
     errors = told(runner)
     rows = [workshop.row(prompt, choice, 30) for choice in choices]
     rows[0].siblings = rows[1:]

@@ -64,30 +64,28 @@ def guess(draft: DraftModel, tokens: list[int], count: int) -> list[int]:
 @given(
     st.lists(st.integers(20, 700), min_size=1, max_size=60),
     CHOICES,
-    st.booleans(),
     st.integers(1, 12),
     st.sampled_from([ALL, SOME, NONE]),
     st.booleans(),
 )
 def test_an_answer_is_the_same_with_a_draft_and_without(
-    workshop: Workshop, make: Make, prompt: list[int], choice: Choice, overlap: bool, most: int, kind: str, both: bool
+    workshop: Workshop, make: Make, prompt: list[int], choice: Choice, most: int, kind: str, both: bool
 ) -> None:
     expected = workshop.alone(prompt, choice, 40)
     draft = make(kind, most)
     drafter = drafted(draft, prompt, choice)
     guesser = InTurn([Lookup(most), drafter]) if both else drafter
-    runner = workshop.runner(overlap=overlap, cache_bytes=2**28, draft=draft)
+    runner = workshop.runner(cache_bytes=2**28, draft=draft)
     row = workshop.row(prompt, choice, 40, guesser=guesser)
     check_guessed(runner, row, expected)
 
 
 @pytest.mark.parametrize("choice", [LIKELIEST, Choice(temperature=1.0, seed=7, top_k=20, frequency_penalty=0.2)])
-@pytest.mark.parametrize("overlap", [False, True])
-def test_a_draft_that_is_right_saves_steps(workshop: Workshop, make: Make, overlap: bool, choice: Choice) -> None:
+def test_a_draft_that_is_right_saves_steps(workshop: Workshop, make: Make, choice: Choice) -> None:
     right, steps = {}, {}
     prompt = prompts(1)[0]
     for kind in (ALL, SOME, NONE):
-        runner = workshop.runner(overlap=overlap)
+        runner = workshop.runner()
         row = workshop.row(prompt, choice, 100, guesser=drafted(make(kind), prompt, choice))
         steps[kind] = finish(runner, [row])
         right[kind] = row.guessed_right / row.guessed
@@ -95,16 +93,13 @@ def test_a_draft_that_is_right_saves_steps(workshop: Workshop, make: Make, overl
     assert steps[ALL] < 30 < steps[SOME] < steps[NONE]
 
 
-@pytest.mark.parametrize("overlap", [False, True])
-def test_nothing_is_guessed_behind_an_end_token_nor_beyond_the_last_token(
-    workshop: Workshop, make: Make, overlap: bool
-) -> None:
+def test_nothing_is_guessed_behind_an_end_token_nor_beyond_the_last_token(workshop: Workshop, make: Make) -> None:
     prompt = prompts(1)[0][:12]
     expected = workshop.alone(prompt, Choice(), 60)
     assert expected[11] not in expected[:11]
     end = frozenset({expected[11]})
     row = workshop.row(prompt, Choice(), 60, end, drafted(make(most=12), prompt, end=end))
-    finish(workshop.runner(overlap=overlap), [row])
+    finish(workshop.runner(), [row])
     assert (row.finished, row.answer) == ("stop", expected[:12])
     told = Drafter(make(most=12), LIKELIEST, len(prompt), end)
     assert told.guess(prompt, 3) == expected[:3]
@@ -113,11 +108,10 @@ def test_nothing_is_guessed_behind_an_end_token_nor_beyond_the_last_token(
     assert told.guess(prompt, 0) == []
 
 
-@pytest.mark.parametrize("overlap", [False, True])
-def test_others_may_come_and_go_while_one_is_drafted(workshop: Workshop, make: Make, overlap: bool) -> None:
+def test_others_may_come_and_go_while_one_is_drafted(workshop: Workshop, make: Make) -> None:
     asked: list[tuple[Any, ...]] = [(prompt, Choice(), 40) for prompt in prompts(3, 30)]
     draft = make(SOME)
-    runner = workshop.runner(overlap=overlap, draft=draft)
+    runner = workshop.runner(draft=draft)
     rows = [workshop.row(*one, guesser=drafted(draft, one[0])) for one in asked]
     for row in rows:
         runner.submit(row)

@@ -67,7 +67,8 @@ def test_rows_get_their_tokens_between_the_slices(tiny: Path) -> None:
         runner.step()
     embedding = Embedding(None, "m", [[1] * 700] * 8, "mean")
     runner.submit(beside)
-    runner.step()
+    while not beside.answer:
+        runner.step()
     runner.embed(embedding)
     steps = 0
     while not embedding.finished:

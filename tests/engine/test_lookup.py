@@ -30,20 +30,19 @@ CHOICES = st.builds(
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.lists(st.integers(20, 40), min_size=1, max_size=60), CHOICES, st.booleans(), st.integers(1, 12))
+@given(st.lists(st.integers(20, 40), min_size=1, max_size=60), CHOICES, st.integers(1, 12))
 def test_an_answer_is_the_same_with_guesses_and_without(
-    workshop: Workshop, prompt: list[int], choice: Choice, overlap: bool, most: int
+    workshop: Workshop, prompt: list[int], choice: Choice, most: int
 ) -> None:
     expected = workshop.alone(prompt * 3, choice, 40)
-    runner = workshop.runner(overlap=overlap, cache_bytes=2**28)
+    runner = workshop.runner(cache_bytes=2**28)
     row = workshop.row(prompt * 3, choice, 40, guesser=Lookup(most))
     check_guessed(runner, row, expected)
 
 
-@pytest.mark.parametrize("overlap", [False, True])
-def test_a_copying_answer_takes_fewer_steps_and_may_end_within_a_guess(workshop: Workshop, overlap: bool) -> None:
+def test_a_copying_answer_takes_fewer_steps_and_may_end_within_a_guess(workshop: Workshop) -> None:
     prompt, seven = prompts(1)[0], Choice(logit_bias={7: 100.0})
-    runner = workshop.runner(overlap=overlap)
+    runner = workshop.runner()
     row = workshop.row([*prompt, *[7] * 20], seven, 101, guesser=Lookup(8))
     steps = finish(runner, [row])
     assert row.answer == [7] * 101
@@ -53,14 +52,13 @@ def test_a_copying_answer_takes_fewer_steps_and_may_end_within_a_guess(workshop:
     assert len(kept_tokens(row)) <= len(row.prompt) + 101
 
 
-@pytest.mark.parametrize("overlap", [False, True])
-def test_a_guess_that_runs_past_the_end_token_leaves_no_trace(workshop: Workshop, overlap: bool) -> None:
+def test_a_guess_that_runs_past_the_end_token_leaves_no_trace(workshop: Workshop) -> None:
     prompt = prompts(1)[0] * 2
     expected = workshop.alone(prompt, Choice(), 60)
     end = frozenset({expected[30]})
     rows = [workshop.row(prompt, Choice(), 60, end, lookup) for lookup in (None, Lookup(16))]
     for row in rows:
-        runner = workshop.runner(overlap=overlap, cache_bytes=2**28)
+        runner = workshop.runner(cache_bytes=2**28)
         finish(runner, [row])
         turn = [*prompt, *row.answer, 5, 6]
         after = workshop.row(turn, Choice(), 8)
@@ -69,10 +67,9 @@ def test_a_guess_that_runs_past_the_end_token_leaves_no_trace(workshop: Workshop
     assert rows[0].answer == rows[1].answer
 
 
-@pytest.mark.parametrize("overlap", [False, True])
-def test_others_may_come_and_go_while_one_guesses(workshop: Workshop, overlap: bool) -> None:
+def test_others_may_come_and_go_while_one_guesses(workshop: Workshop) -> None:
     asked: list[tuple[Any, ...]] = [(prompt * 3, Choice(), 40) for prompt in prompts(3, 30)]
-    runner = workshop.runner(overlap=overlap)
+    runner = workshop.runner()
     rows = [workshop.row(*one, guesser=Lookup(8)) for one in asked]
     for row in rows:
         runner.submit(row)

@@ -31,11 +31,10 @@ def workshop(request: Any, tiny: Path) -> Workshop:
     return Workshop(request.param, tiny)
 
 
-@pytest.mark.parametrize("overlap", [False, True])
-def test_an_answer_is_the_same_alone_and_among_rows_that_come_and_go(workshop: Workshop, overlap: bool) -> None:
+def test_an_answer_is_the_same_alone_and_among_rows_that_come_and_go(workshop: Workshop) -> None:
     given = [(prompt, CHOICES[i % len(CHOICES)], 5 + 7 * (i % 5)) for i, prompt in enumerate(prompts(12))]
     rows = [workshop.row(*one) for one in given]
-    runner = workshop.runner(overlap=overlap)
+    runner = workshop.runner()
     for place, row in enumerate(rows):
         runner.submit(row)
         for _ in range(place % 4):
@@ -45,10 +44,9 @@ def test_an_answer_is_the_same_alone_and_among_rows_that_come_and_go(workshop: W
     assert [row.answer for row in rows] == [workshop.alone(*one) for one in given]
 
 
-@pytest.mark.parametrize("overlap", [False, True])
-def test_what_a_row_leaves_behind_is_the_cache_of_its_tokens(workshop: Workshop, overlap: bool) -> None:
+def test_what_a_row_leaves_behind_is_the_cache_of_its_tokens(workshop: Workshop) -> None:
     rows = [workshop.row(prompt, Choice(), 9) for prompt in prompts(5, 40)]
-    runner = workshop.runner(overlap=overlap, cache_bytes=2**30)
+    runner = workshop.runner(cache_bytes=2**30)
     finish(runner, rows)
     for row in rows:
         tokens = kept_tokens(row)
@@ -132,7 +130,7 @@ def test_wherever_the_model_fails_every_reader_is_told(workshop: Workshop, fails
     runner = workshop.runner()
     runner._outbox = told = Collected()
     failing = Failing(workshop.model, fails_at)
-    runner._model, runner._make_batch = failing, partial(Batch, failing, workshop.vocabulary, overlap=False)
+    runner._model, runner._make_batch = failing, partial(Batch, failing, workshop.vocabulary)
     runner._batch = runner._batches()
     long, *short = (workshop.row(prompt, Choice(), 30) for prompt in ([9] * 300, *prompts(3, 30)))
     short[0].siblings = [workshop.row(short[0].prompt, Choice(), 30)]
@@ -148,13 +146,12 @@ def test_wherever_the_model_fails_every_reader_is_told(workshop: Workshop, fails
     assert after.answer == workshop.alone([5, 6, 7], Choice(), 6)
 
 
-@pytest.mark.parametrize("overlap", [False, True])
 def test_rows_of_very_different_length_are_apart_and_get_what_they_would_get_alone(
-    workshop: Workshop, overlap: bool, monkeypatch: pytest.MonkeyPatch
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "_CALL_BYTES", 0)
     monkeypatch.setattr(batches, "_LOOK_EVERY", 4)
-    runner = workshop.runner(overlap=overlap)
+    runner = workshop.runner()
     runner._batch._call_bytes = 64 * runner.admission.footprint.token  # of one row: lengths matter soon
     short = [(prompt, CHOICES[i % 6], 40) for i, prompt in enumerate(prompts(5, 20))]
     long = [(prompt * 9, CHOICES[i + 1], 25) for i, prompt in enumerate(prompts(2, 60))]
@@ -169,11 +166,10 @@ def test_rows_of_very_different_length_are_apart_and_get_what_they_would_get_alo
     assert most > 1 or not runner.admission.footprint.token
 
 
-@pytest.mark.parametrize("overlap", [False, True])
-def test_a_batch_splits_when_its_rows_have_grown_apart(workshop: Workshop, overlap: bool) -> None:
+def test_a_batch_splits_when_its_rows_have_grown_apart(workshop: Workshop) -> None:
     given = [(prompt, CHOICES[i], 12) for i, prompt in enumerate(prompts(6, 60))]
     rows = [workshop.row(*one) for one in given]
-    runner = workshop.runner(overlap=overlap)
+    runner = workshop.runner()
     for row in rows:
         runner.submit(row)
     while len(runner._batch) < len(rows):
@@ -185,14 +181,13 @@ def test_a_batch_splits_when_its_rows_have_grown_apart(workshop: Workshop, overl
     assert [row.answer for row in rows] == [workshop.alone(*one) for one in given]
 
 
-@pytest.mark.parametrize("overlap", [False, True])
-def test_several_answers_share_the_prompt_and_are_what_each_would_be_alone(workshop: Workshop, overlap: bool) -> None:
+def test_several_answers_share_the_prompt_and_are_what_each_would_be_alone(workshop: Workshop) -> None:
     prompt = prompts(1, 80)[0] * 3
     rows = [workshop.row(prompt, choice, 10) for choice in CHOICES[:4]]
     first = rows[0]
     first.siblings = rows[1:]
     neighbour = workshop.row(prompts(2)[1], CHOICES[5], 30)
-    runner = workshop.runner(overlap=overlap)
+    runner = workshop.runner()
     finish(runner, [neighbour, first])
     assert [row.answer for row in rows] == [workshop.alone(prompt, choice, 10) for choice in CHOICES[:4]]
     assert [row.cached for row in rows] == [0, *[len(prompt) - 1] * 3]
@@ -217,7 +212,8 @@ def test_a_long_prompt_comes_in_slices_between_the_tokens_of_others(workshop: Wo
     talking = workshop.row(prompts(1)[0], Choice(), 400)
     runner = workshop.runner()
     runner.submit(talking)
-    runner.step()
+    while not talking.answer:
+        runner.step()
     runner._pace._per_second = 500.0  # a slow machine: 60 tokens fit into a slice
     long = workshop.row([7] * 1500, Choice(), 2)
     runner.submit(long)
@@ -227,5 +223,5 @@ def test_a_long_prompt_comes_in_slices_between_the_tokens_of_others(workshop: Wo
         runner.step()
         seen.append((long.done - before, len(talking.answer) - spoken))
     assert len(seen) > 3
-    assert all(said == 1 for _, said in seen), "every step gives the other row a token"
+    assert all(said >= 1 for _, said in seen), "every step gives the other row a token"
     assert max(done for done, _ in seen) <= 2048

@@ -74,7 +74,6 @@ class Workshop:
     def runner(
         self,
         *,
-        overlap: bool = False,
         max_rows: int = 32,
         cache_bytes: int = 0,
         prefixes: PrefixCache | None = None,
@@ -88,7 +87,6 @@ class Workshop:
             self.vocabulary,
             max_rows=max_rows,
             prefixes=PrefixCache(cache_bytes) if prefixes is None else prefixes,
-            overlap=overlap,
             outbox=Outbox(),
             room=room,
             controls=controls,

@@ -20,23 +20,23 @@ class Batch:
     """Continuous batching over mlx-lm's batch caches: rows join and leave between steps.
 
     A row joins with all of its prompt but the last token in its cache; every step feeds one token a row and draws the
-    next. With `overlap` a step is launched before the tokens of the one before are read, so that a GPU never waits for
-    Python; a CPU computes while it launches, and its tokens are read at once. A row that is alone runs on its own
-    cache, without the padding mask of a batch.
+    next. A step is launched before the tokens of the one before are read, so that the device never waits for Python;
+    where how a row goes on depends on what is drawn, as at its end, all is read at once. A row that is
+    alone runs on its own cache, without the padding mask of a batch.
     """
 
-    def __init__(self, model: Any, vocabulary: int, *, overlap: bool, adapters: Adapters | None = None) -> None:
+    def __init__(self, model: Any, vocabulary: int, *, adapters: Adapters | None = None) -> None:
         self.rows: list[Row] = []
         self._model = model
         self._vocabulary = vocabulary
         self._adapters = adapters or Adapters()
-        self._overlap = overlap
         self._layers: Layers = []
         self._merged = False
         self._sampler: Sampler | None = None
         self._next: mx.array | None = None  # (rows,) tokens to feed
         self._scores: Scores | None = None  # of the tokens in `_next`
         self._fresh = 0  # rows at the end whose next token is still the prompt's
+        self._told = True  # whether the tokens in `_next` are read; those of prompts need not be
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,14 +62,15 @@ class Batch:
             return []
         if may_guess and not self._merged and (guess := self._guess(self.rows[0])):
             return self._verify(self.rows[0], guess)
-        fed, fresh, scores = self._next, self._fresh, self._scores
+        fed, scores, unread = self._next, self._scores, 0 if self._told else len(self.rows) - self._fresh
         self._adapters.use([row.scales for row in self.rows])
         logits = self._model(fed[:, None], cache=self._layers)[:, -1, :]
         self._next, self._fresh = self._drawn(logits, fed), 0
         self._scores = self._scored(logits, self._next)
         mx.async_eval(self._next, *(self._scores.arrays if self._scores else ()))
-        ready = fed[: len(self.rows) - fresh] if self._overlap else self._next
-        return self._read(ready, scores if self._overlap else self._scores)
+        told = self._read(fed[:unread], scores) if unread else []
+        self._told = any(row.pivotal for row in self.rows)
+        return told + self._read(self._next, self._scores) if self._told else told
 
     def leave(self, rows: Collection[Row]) -> None:
         """Let rows go, handing each its cache back: it holds the prompt and `fed` tokens of the answer."""
@@ -94,8 +95,8 @@ class Batch:
         """Move rows out into a batch of their own, between two steps."""
         assert self._next is not None
         places = [self.rows.index(row) for row in rows]
-        other = Batch(self._model, self._vocabulary, overlap=self._overlap, adapters=self._adapters)
-        other._next = self._next[mx.array(places)]
+        other = Batch(self._model, self._vocabulary, adapters=self._adapters)
+        other._next, other._told = self._next[mx.array(places)], self._told
         other._scores = self._scores.keep(places) if self._scores else None
         self.leave(rows)
         other.rows = list(rows)
@@ -111,7 +112,7 @@ class Batch:
             return []
         assert self._next is not None
         tokens, room = row.given + row.answer[row.base :], row.max_tokens - row.drawn
-        if not self._overlap or self._fresh:
+        if self._told or self._fresh:
             return row.guesser.guess(tokens, room)
         if row.guesser.wants_all:
             return row.guesser.guess([*tokens, cast("int", self._next.item())], room)
@@ -134,17 +135,11 @@ class Batch:
         right = next((place for place, token in enumerate(guess) if token != drawn[place]), len(guess))
         for layer in self._layers:
             layer.trim(len(guess) - right)
-        read = drawn[:right] if self._overlap else drawn[: right + 1]
-        if self._overlap and not self._fresh:
-            read = [first, *read]
+        read = drawn[: right + 1] if self._told or self._fresh else [first, *drawn[: right + 1]]
         row.guesser.learn(len(guess), right)
         row.note_guess(len(guess), right, fresh=bool(self._fresh))
-        self._next, self._fresh, self._sampler, self._scores = (
-            mx.array(drawn[right : right + 1], mx.uint32),
-            0,
-            None,
-            None,
-        )
+        self._next, self._fresh, self._told = mx.array(drawn[right : right + 1], mx.uint32), 0, True
+        self._sampler = self._scores = None
         return [(row, token, None) for token in read]
 
     def _drawn_each(self, row: Row, logits: mx.array, first: int, guess: list[int]) -> list[int]:

@@ -269,7 +269,6 @@ def assemble(
         facts.vocabulary,
         max_rows=limits.max_rows,
         prefixes=_prefixes(facts, limits),
-        overlap=back_end() != "cpu",
         outbox=outbox,
         adapters=adapters,
         room=Room(limits.max_memory),

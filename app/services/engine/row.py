@@ -127,6 +127,15 @@ class Row:
         """Tokens in its cache."""
         return self.done + self.fed
 
+    @property
+    def pivotal(self) -> bool:
+        """Whether nothing more can be drawn before this is read: it is the last, or the last that may be thought."""
+        if self.drawn >= self.max_tokens:
+            return True
+        if self._thinking_budget is None or not self._speech.thinking:
+            return False
+        return self._thought + self.drawn - len(self.answer) >= self._thinking_budget
+
     def give_layers(self) -> Layers:
         """Hand the cache over; the row has none then."""
         layers, self.layers = self.layers, None

@@ -49,7 +49,6 @@ class Runner:
         *,
         max_rows: int,
         prefixes: PrefixCache,
-        overlap: bool,
         outbox: Outbox,
         adapters: Adapters | None = None,
         room: Room | None = None,
@@ -75,7 +74,7 @@ class Runner:
         self._controls = controls  # tokens that templates put around messages
         self._marks = not all(cuts(layer) for layer in make_prompt_cache(model))
         self._weight_bytes = weight_bytes(model)
-        self._make_batch = partial(Batch, model, vocabulary, overlap=overlap, adapters=self._adapters)
+        self._make_batch = partial(Batch, model, vocabulary, adapters=self._adapters)
         self._batch = self._batches()
         self._live: set[Row] = set()  # every row whose reader still waits for its end
         self._waiting = Waiting()
@@ -165,7 +164,7 @@ class Runner:
         if self._draft is not None:
             self._draft.free()
         self._model = self._body = None
-        self._make_batch = partial(Batch, None, self._vocabulary, overlap=False)
+        self._make_batch = partial(Batch, None, self._vocabulary)
         self._batch = self._batches()
 
     def _drop(self, row: Row, generation: RunningGeneration) -> None:
