@@ -12,7 +12,7 @@ import pytest
 
 from app.services import free_memory
 from app.services.engine import loading
-from app.services.errors import InvalidRequest, Unavailable
+from app.services.errors import Busy, InvalidRequest, Unavailable
 from app.services.generation import Finished, Generation, GenerationRequest, Message, Started
 from app.services.late import Late
 from app.services.model_service import ModelService
@@ -120,6 +120,21 @@ def test_a_reader_that_leaves_leaves_no_trace(folder: Path, tmp_path: Path, held
         assert not served.busy
 
     live(folder, tmp_path, work)
+
+
+def test_no_more_requests_wait_for_models_than_may_wait_at_all(
+    folder: Path, tmp_path: Path, held: threading.Event
+) -> None:
+    async def work(models: ModelService) -> None:
+        waiting = [await models.generate(asking(name)) for name in ("alpha", "beta")]
+        for name in ("alpha", "beta"):
+            with pytest.raises(Busy, match=r"waiting \(2\)"):
+                await models.generate(asking(name))
+        held.set()
+        for generation in waiting:
+            await events(generation)
+
+    live(folder, tmp_path, work, max_queue=2)
 
 
 def test_a_load_that_is_given_up_tells_those_who_wait_and_can_be_begun_anew(

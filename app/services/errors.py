@@ -152,6 +152,15 @@ class Unavailable(AppError):
         self.retry_after = retry_after  # seconds
 
 
+class Busy(Unavailable):
+    """More requests wait than may (`--max-queue`); `Retry-After` says for how long a running one has been at it."""
+
+    def __init__(self, waiting: int, *, retry_after: int = 1) -> None:
+        super().__init__(
+            f"Too many requests are waiting ({waiting}); try again soon", retry_after=retry_after, code="busy"
+        )
+
+
 class ServerError(AppError):
     """Ours; the log says why."""
 

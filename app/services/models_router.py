@@ -12,7 +12,7 @@ from app.services import catalog, free_memory, models_folder
 from app.services.answers import Answers
 from app.services.catalog import ModelFolder
 from app.services.engine.engine import Engine
-from app.services.errors import AppError, InvalidRequest, LoadFailed, NotFound, Unavailable
+from app.services.errors import AppError, Busy, InvalidRequest, LoadFailed, NotFound, Unavailable
 from app.services.feed import Change, Feed, Kind
 from app.services.model_state import ModelState
 from app.services.routed_model import RoutedModel
@@ -172,6 +172,9 @@ class ModelsRouter:
     async def _wait(self, model: RoutedModel) -> ServedModel:
         if self._closed:
             raise Unavailable("The server is shutting down", code="shutting_down")
+        waiting = sum(other.waiting for other in self._models.values())
+        if waiting >= self._settings.max_queue:
+            raise Busy(waiting)
         place = model.queue()
         self._see_to(model)
         try:

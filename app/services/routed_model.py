@@ -41,6 +41,11 @@ class RoutedModel:
         return self.asked or bool(self._waiters)
 
     @property
+    def waiting(self) -> int:
+        """Requests that wait until it is loaded."""
+        return len(self._waiters)
+
+    @property
     def status(self) -> Status:
         """How it stands, in a word."""
         if self.served is not None:

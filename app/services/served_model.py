@@ -11,7 +11,7 @@ from app.services.answers import Answers
 from app.services.caller import caller
 from app.services.engine.engine import Engine
 from app.services.engine.running import RunningGeneration
-from app.services.errors import InvalidRequest, PromptTooLong, Unavailable
+from app.services.errors import Busy, InvalidRequest, PromptTooLong
 from app.services.facts import ModelFacts, SlotFacts
 from app.services.generation import EmbeddingRequest, Generation, GenerationRequest
 from app.services.several import Several
@@ -160,8 +160,4 @@ class ServedModel:
         alone = all(generation.caller.who != caller.get().who for generation in self._running)
         if waiting >= self._settings.max_queue * (2 if alone else 1):
             oldest = max((generation.age() for generation in self._running), default=1.0)
-            raise Unavailable(
-                f"Too many requests are waiting ({waiting}); try again soon",
-                retry_after=max(1, min(60, round(oldest))),  # a running answer has taken that long so far
-                code="busy",
-            )
+            raise Busy(waiting, retry_after=max(1, min(60, round(oldest))))
