@@ -1,6 +1,7 @@
 """The thread that owns MLX: it loads, generates and frees, and sleeps when there is nothing to do."""
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -189,6 +190,7 @@ class Engine:
 
         self._claim_store()
         loading.prepare()
+        gc.freeze()  # what is imported stays: no collection need look at it again
         self.back_end = loading.back_end()
         log.info("engine ready", back_end=self.back_end, blas=library, seconds=round(time.perf_counter() - began, 2))
 
