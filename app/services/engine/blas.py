@@ -2,9 +2,34 @@
 
 import ctypes
 import sys
+from collections.abc import Callable
 
 # The wheels bring the reference BLAS; the symbols of whatever is loaded before them win.
 _LIBRARIES = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.2", "libmkl_rt.so")
+
+
+class _Threads:
+    """Those that the BLAS computes with, if it is one whose number can be changed: OpenBLAS."""
+
+    def __init__(self) -> None:
+        self._set: Callable[[int], None] | None = None
+        self._all = self._now = 1
+
+    def of(self, library: ctypes.CDLL) -> None:
+        """Take charge of a library's threads, as many as it has chosen or was told to have."""
+        if hasattr(library, "openblas_set_num_threads"):
+            self._set = library.openblas_set_num_threads
+            self._all = self._now = library.openblas_get_num_threads()
+
+    def spare(self, cores: int) -> None:
+        """Leave so many cores to others from now on."""
+        wanted = max(1, self._all - cores)
+        if self._set is not None and wanted != self._now:
+            self._set(wanted)
+            self._now = wanted
+
+
+threads = _Threads()
 
 
 def preload() -> str | None:
@@ -13,7 +38,7 @@ def preload() -> str | None:
         return None
     for name in _LIBRARIES:
         try:
-            ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
+            threads.of(ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL))
         except OSError:
             continue
         return name

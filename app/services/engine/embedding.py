@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
+from app.services.engine.blas import threads
 from app.services.engine.prefixes import Layers
 from app.services.engine.running import RunningGeneration
 from app.services.errors import InvalidRequest
@@ -52,6 +53,7 @@ class Embedding:
 
     def compute(self, body: Body, make_layers: Callable[[], Layers], budget: int) -> int:
         """Compute about so many tokens. Returns how many it was, padding too."""
+        threads.spare(0)
         group = self._groups[0]
         spent = group.compute(body, make_layers, budget)
         if group.finished:

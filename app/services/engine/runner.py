@@ -15,6 +15,7 @@ from app.services.engine.adapters import Adapters
 from app.services.engine.admission import Admission
 from app.services.engine.batch import Batch, merge
 from app.services.engine.batches import Batches
+from app.services.engine.blas import threads
 from app.services.engine.drafter import DraftModel
 from app.services.engine.embedding import Body, Embedding, body_of
 from app.services.engine.footprint import measure
@@ -36,6 +37,7 @@ from app.services.generation import Event
 log = structlog.get_logger()
 
 _SLICE_BESIDE_DECODING = 0.12  # seconds of prompt between two tokens of the others
+_SMALL = 64 * 2**20  # bytes of weights whose layers are over before several threads of a BLAS have met
 _SLICE_ALONE = 0.5  # seconds after which a hang-up is noticed and progress told
 
 
@@ -74,6 +76,7 @@ class Runner:
         self._controls = controls  # tokens that templates put around messages
         self._marks = not all(cuts(layer) for layer in make_prompt_cache(model))
         self._weight_bytes = weight_bytes(model)
+        self._spared = 1 if self._weight_bytes < _SMALL else 0  # cores, while tokens come
         self._make_batch = partial(Batch, model, vocabulary, adapters=self._adapters)
         self._batch = self._batches()
         self._live: set[Row] = set()  # every row whose reader still waits for its end
@@ -215,6 +218,7 @@ class Runner:
         return Batches(self._make_batch, **sizes, free=self.admission.free)
 
     def _decode(self) -> None:
+        threads.spare(self._spared)
         drawn, lost = self._batch.step()
         ended: list[Row] = []
         following = 0

@@ -1,0 +1,31 @@
+"""How many threads the BLAS computes with."""
+
+import ctypes
+from ctypes.util import find_library
+
+import pytest
+
+from app.services.engine.blas import preload, threads
+
+
+@pytest.fixture
+def openblas() -> ctypes.CDLL:
+    name = preload()
+    library = ctypes.CDLL(name) if name else None
+    if library is None or not hasattr(library, "openblas_get_num_threads"):
+        pytest.skip("there is no OpenBLAS")
+    return library
+
+
+def test_cores_are_spared_and_taken_back_but_one_always_computes(openblas: ctypes.CDLL) -> None:
+    every = openblas.openblas_get_num_threads()
+    for spared in (1, 0, 1, every, every + 5, 0):
+        threads.spare(spared)
+        assert openblas.openblas_get_num_threads() == max(1, every - spared)
+    assert every == openblas.openblas_get_num_threads()
+
+
+def test_without_such_a_library_nothing_happens() -> None:
+    others = type(threads)()
+    others.of(ctypes.CDLL(find_library("c")))
+    others.spare(1)
