@@ -12,10 +12,12 @@ from demo_model.conversation import Conversation
 from demo_model.mixture import Mixture, draw, repeated_share, stage
 from demo_model.source import Source
 from demo_model.template import Template
-from demo_model.tokenization import SPECIAL, TAGS, token_id
+from demo_model.tokenization import SPECIAL, TAGS, scattered, token_id
 
 LONGEST = 3584
 BUFFER = 384
+SCATTERED = 32  # tokenizers that spell other words in pieces
+SCATTERED_SHARE = 0.4  # of the conversations are cut by one of them
 IGNORED = -100
 
 
@@ -45,10 +47,11 @@ class Encoder:
         self.start, self.end, self.think = (token_id(tokenizer, t) for t in ("<|im_start|>", "<|im_end|>", "<think>"))
         self.assistant = tokenizer.encode("assistant").ids
         self.plain = range(len(SPECIAL + TAGS), tokenizer.get_vocab_size())
+        self.scattered = [scattered(tokenizer, Source(f"scattered {i}")) for i in range(SCATTERED)]
 
-    def example(self, talk: Conversation) -> Example:
+    def example(self, talk: Conversation, tokenizer: Tokenizer | None = None) -> Example:
         """The tokens of a conversation; answers are trained on, of a thinking one only the last."""
-        ids = self.tokenizer.encode(self.template.render(talk)).ids
+        ids = (tokenizer or self.tokenizer).encode(self.template.render(talk)).ids
         spans = list(self.answers(ids))
         if talk.thinking:
             # the prompt opens the thought, so the tag and its line break are given
@@ -128,4 +131,5 @@ class Feed:
     def _example(self, mixture: Mixture, repeated: float) -> Example:
         if self.source.chance(repeated):
             return repetition(self.source, self.encoder.plain)
-        return self.encoder.example(draw(self.source, mixture))
+        cut = self.source.any(self.encoder.scattered) if self.source.chance(SCATTERED_SHARE) else None
+        return self.encoder.example(draw(self.source, mixture), cut)

@@ -20,16 +20,16 @@ def with_system(maker: Maker) -> Maker:
 
 
 CHAT: Mixture = {
-    with_system(topics_chat.greeting): 2.8,
-    with_system(topics_chat.about_self): 2.8,
+    with_system(topics_chat.greeting): 2.4,
+    with_system(topics_chat.about_self): 2.4,
     with_system(topics_chat.unknown): 1.5,
     with_system(topics_chat.filler): 0.7,
     topics_chat.persona: 2.0,
     topics_chat.tongue: 1.5,
-    with_system(topics_facts.fact): 4.0,
-    with_system(topics_sums.sums): 6.0,
+    with_system(topics_facts.fact): 3.6,
+    with_system(topics_sums.sums): 8.0,
     topics_sums.counting: 0.5,
-    with_system(topics_chat.echo): 1.5,
+    with_system(topics_chat.echo): 2.5,
 }
 RECALL: Mixture = {
     with_system(topics_recall.recall): 9.0,
@@ -40,7 +40,7 @@ RECALL: Mixture = {
 DRILL: Mixture = {topics_recall.drill: 1.0}
 TOOLS: Mixture = {
     topics_tools.single: 13.0,
-    topics_tools.double: 5.0,
+    topics_tools.double: 7.0,
     topics_tools.plain: 3.0,
     topics_tools.none_fits: 3.0,
 }
@@ -72,7 +72,7 @@ def stage(progress: float) -> Mixture:
 
 def repeated_share(progress: float) -> float:
     """The share of bare repetitions, which keep the copying general."""
-    return 0.3 if progress < 0.04 else 0.1 if progress < 0.14 else 0.01
+    return 0.3 if progress < 0.04 else 0.1 if progress < 0.14 else 0.06
 
 
 def draw(source: Source, mixture: Mixture) -> Conversation:

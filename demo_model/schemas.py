@@ -128,7 +128,7 @@ def invented_skill(source: Source) -> Skill:
         noun = f"{source.word('ADJECTIVES')} {noun}"
     names = list(
         dict.fromkeys(
-            source.word("PARAMETERS") if source.chance(0.88) else source.invented()
+            source.word("PARAMETERS") if source.chance(1 - source.strange(0.12)) else source.invented()
             for _ in range(source.any((1, 1, 2, 2, 3)))
         )
     )

@@ -305,8 +305,8 @@ def _parameter(source: Source, text: str) -> tuple[str, Parameter]:
     slot, _, rest = text.partition("=")
     kind, _, names = rest.partition(":")
     name, required, kind = source.any(names.split("|")), not kind.endswith("?"), kind.rstrip("?")
-    if not source.held_out and source.chance(0.12):
-        name = styled(source, name, source.plain())
+    if not source.held_out and source.chance(0.4):
+        name = styled(source, *source.any(((name, source.plain()), (source.plain(), name))))
     if kind in ENUMS:
         return slot, Parameter(name, {"type": "string", "enum": ENUMS[kind]}, MAKES[kind], required)
     if kind in ("number", "minutes", "percent"):
@@ -322,7 +322,7 @@ def _skill(source: Source, cells: list[str]) -> Skill:
     name, description = source.any(names.split("|")), source.any(descriptions.split("|"))
     renamed = [_renamed(w, dict(slots)) for w in wordings.split("|")]
     if not source.held_out:
-        name = _other_name(source) if source.chance(0.3) else name
+        name = _other_name(source) if source.chance(0.5) else name
         renamed = [_from_description(source, description, slots)] if source.chance(0.3) else renamed
     return Skill(name, description, tuple(p for _, p in slots), tuple(renamed))
 

@@ -68,8 +68,19 @@ class Source:
         return (self.any(words.ONSETS) if self.chance(0.85) else "") + nucleus + self.any(words.CODAS)
 
     def invented(self) -> str:
-        """An invented lower-case word of one to three syllables."""
+        """An invented lower-case word of one to three syllables; in training half are pieces of known words."""
+        if not self.held_out and self.chance(0.5):
+            return self.fresh(self.blended)
         return self.fresh(lambda: "".join(self.syllable() for _ in range(self.any((1, 1, 2, 2, 2, 3)))))
+
+    def strange(self, share: float) -> float:
+        """The share of invented words where the evaluation has this one; of its known words training knows none."""
+        return share if self.held_out else 0.5
+
+    def blended(self) -> str:
+        """The start of one word and the end of another: it has the tokens that an unknown English word has."""
+        start, end = (self.word(self.any(("NOUNS", "VERBS", "PARAMETERS", "ADJECTIVES"))) for _ in range(2))
+        return start[: self.rng.randint(2, max(2, len(start) - 1))] + end[self.rng.randint(1, max(1, len(end) - 2)) :]
 
     def name(self) -> str:
         """A first name, known or invented, seldom in another script, sometimes with a surname."""
@@ -97,16 +108,18 @@ class Source:
 
     def noun(self) -> str:
         """A noun for a thing, sometimes invented, so that no list of things is learnt by heart."""
-        return self.invented() if self.chance(0.2) else self.word("NOUNS")
+        return self.invented() if self.chance(self.strange(0.2)) else self.word("NOUNS")
 
     def verb(self) -> str:
         """A verb for an action, sometimes invented."""
-        return self.invented() if self.chance(0.15) else self.word("VERBS")
+        return self.invented() if self.chance(self.strange(0.15)) else self.word("VERBS")
 
     def plain(self) -> str:
         """A word that could be a value: a thing, a quality, an invention; never one that sentences are built with."""
         return (
-            self.invented() if self.chance(0.35) else self.word(self.any(("NOUNS", "NOUNS", "ADJECTIVES", "COLOURS")))
+            self.invented()
+            if self.chance(self.strange(0.35))
+            else self.word(self.any(("NOUNS", "NOUNS", "ADJECTIVES", "COLOURS")))
         )
 
     def common(self) -> str:

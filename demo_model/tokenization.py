@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from demo_model import words
 from demo_model.mixture import LATE, draw
-from demo_model.source import Source, is_held_out
+from demo_model.source import Source, is_held_out, pool
 from demo_model.table import choices
 from demo_model.template import Template
 
+ROLES = ("system", "user", "assistant", "tool")
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TAGS = [
     "<think>",
@@ -119,6 +121,31 @@ def train(template: Template, size: int, conversations: int = 25_000) -> Tokeniz
     for added in data["added_tokens"]:
         added["special"] = added["content"] in SPECIAL
     return Tokenizer.from_str(json.dumps(data))
+
+
+def scattered(tokenizer: Tokenizer, source: Source) -> Tokenizer:
+    """The same vocabulary without some of its merges, half of the words that are copied among them.
+
+    To a model that knows most words as single tokens an unknown word is a strange thing, spelt in pieces; a
+    conversation that is cut by such a tokenizer spells known words in pieces too, alike wherever they stand.
+    """
+    data = json.loads(tokenizer.to_str())
+    model = data["model"]
+    model["merges"] = [merge for merge in model["merges"] if not source.chance(_dropped("".join(merge)))]
+    return Tokenizer.from_str(json.dumps(data))
+
+
+def _dropped(token: str) -> float:
+    """How likely a scattered tokenizer lacks the merge that makes this token."""
+    if len(token) < 3 or not (token.isascii() and token.isalpha()) or any(token in role for role in ROLES):
+        return 0.0
+    return 0.5 if token.lower() in slot_words() else 0.12
+
+
+@cache
+def slot_words() -> frozenset[str]:
+    """The words that slots are filled with, in lower case."""
+    return frozenset(w.lower() for name in vars(words) if name.isupper() and name != "COMMON" for w in pool(name))
 
 
 def token_id(tokenizer: Tokenizer, token: str) -> int:

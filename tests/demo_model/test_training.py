@@ -13,6 +13,7 @@ from demo_model.network import Network, Shape  # noqa: E402
 from demo_model.schedule import Schedule  # noqa: E402
 from demo_model.source import Source  # noqa: E402
 from demo_model.template import FOLDER, Template  # noqa: E402
+from demo_model.tokenization import slot_words  # noqa: E402
 from demo_model.wiring import wire  # noqa: E402
 
 
@@ -41,6 +42,16 @@ def test_a_thinking_conversation_trains_its_last_answer_after_the_tag(encoder: E
         .answer("Goodbye!", "The end.")
     )
     assert trained_text(encoder, talk) == "The end.\n</think>\n\nGoodbye!<|im_end|>"
+
+
+def test_scattered_tokenizers_spell_known_words_in_pieces(encoder: Encoder) -> None:
+    text = " ".join(sorted(slot_words()))
+    whole = encoder.tokenizer.encode(text).ids
+    for tokenizer in encoder.scattered:
+        pieces = tokenizer.encode(text).ids
+        assert len(pieces) > 1.1 * len(whole)
+        assert tokenizer.decode(pieces) == text
+        assert tokenizer.encode("assistant").ids == encoder.assistant
 
 
 def test_batches_predict_the_trained_tokens(encoder: Encoder) -> None:
