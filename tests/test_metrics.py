@@ -70,7 +70,8 @@ def test_tokens_and_steps_are_those_of_the_answers(counted: Server) -> None:
     grown = {name: value(after, f"llamacpp:{name}") - value(before, f"llamacpp:{name}") for name in LLAMA_CPPS}
     assert grown["tokens_predicted_total"] >= sum(completion) + 1
     assert grown["tokens_predicted_total"] <= sum(completion) + 5
-    assert grown["n_decode_total"] == grown["tokens_predicted_total"]
+    # an answer that ends by itself is seen to once the next step is under way
+    assert 0 <= grown["n_decode_total"] - grown["tokens_predicted_total"] <= 4
     assert grown["prompt_tokens_total"] >= sum(answer["timings"]["prompt_n"] for answer in usages)
     assert grown["prompt_tokens_cached_total"] > 0
     assert value(after, "llamacpp:n_busy_slots_per_decode") == 1

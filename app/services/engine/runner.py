@@ -219,6 +219,7 @@ class Runner:
 
     def _decode(self) -> None:
         threads.spare(self._spared)
+        rows = len(self._batch)
         drawn, lost = self._batch.step()
         ended: list[Row] = []
         following = 0
@@ -233,7 +234,7 @@ class Runner:
                 self._tell(row, row.finish("memory"))
             if row.finished:
                 ended.append(row)
-        self._count_step(len({row for row, _, _ in drawn}), following)
+        self._count_step(rows, following)
         self._end(ended)
         if lost:
             self._again(lost)
