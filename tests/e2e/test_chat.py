@@ -125,7 +125,7 @@ def test_continue_goes_on_where_it_ended_and_says_nothing_twice(demo: Server, vi
 
 
 def test_processing_is_told_from_nothing_on(demo: Server, visit: Visit) -> None:
-    person = visit(demo)
+    person = visit(demo, customJson=SONG, max_tokens=20)
     person.opens()
     person.writes(" ".join(f"The number {number} is here." for number in range(200)))
     expect(person.answer.get_by_text(re.compile(r"Processing.*\d+%"))).to_be_visible()
