@@ -30,7 +30,7 @@ CACHE = Path(tempfile.gettempdir()) / "tiles-server-benchmarks"
 @click.option("--only", type=click.Choice(list(WORKLOADS)), multiple=True, help="Only this workload; may be repeated.")
 @click.option("--model", "models", type=click.Choice([names.DEMO, names.LARGER]), multiple=True, help="Only this one.")
 @click.option("--rounds", type=click.IntRange(1, 50), help="How often everything is measured. [default: 5]")
-@click.option("--minutes", type=click.FloatRange(0.1), default=25.0, show_default=True, help="Begin nothing after.")
+@click.option("--minutes", type=click.FloatRange(0.1), default=45.0, show_default=True, help="Begin nothing after.")
 @click.option("--blas-peer/--no-blas-peer", default=True, help="Also measure mlx_lm.server with OpenBLAS preloaded.")
 @click.option("--profile", is_flag=True, help="Also write where our server's CPU time goes, in the first round.")
 @click.option("--cache", type=click.Path(path_type=Path), default=CACHE, show_default=True, help="Where models are.")
