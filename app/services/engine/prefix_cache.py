@@ -42,14 +42,19 @@ class _Entry:
     trimmable: bool
     marks: Marks
     used: float = field(default_factory=time.monotonic)
+    nbytes: int = field(init=False)  # asked for far more often than it changes
+
+    def __post_init__(self) -> None:
+        self.keep(self.marks)
 
     @property
     def lengths(self) -> Collection[int]:
         return self.marks
 
-    @property
-    def nbytes(self) -> int:
-        return nbytes(self.layers) + sum(nbytes(marked) for marked in self.marks.values())
+    def keep(self, marks: Marks) -> None:
+        """Have these marks."""
+        self.marks = marks
+        self.nbytes = nbytes(self.layers) + sum(nbytes(marked) for marked in marks.values())
 
     def cut(self, length: int) -> Layers:
         """Give a copy of the layers for the first tokens; copy on write: nothing is copied here."""
@@ -186,7 +191,7 @@ class PrefixCache:
             if not entry.trimmable:
                 entry.marks = {len(old.tokens): mark(old.layers)} | old.marks | entry.marks
             self._entries.remove(old)
-        entry.marks = _fewest(entry)
+        entry.keep(_fewest(entry))
 
     def _covered(self, entry: _Entry) -> bool:
         """Whether what there is stands for all of an entry; what it did not stand for, it takes over."""
@@ -196,7 +201,7 @@ class PrefixCache:
         old.used = time.monotonic()
         if not old.trimmable:
             old.marks = {len(entry.tokens): mark(entry.layers)} | entry.marks | old.marks
-            old.marks = _fewest(old)
+            old.keep(_fewest(old))
             self._fit(old)
         return True
 
