@@ -182,6 +182,7 @@ class Batch:
         """Leave of the logits what the grammars allow."""
         if not any(row.bound for row in self.rows):
             return logits
+        mx.async_eval(logits)  # computed while the masks are made
         tokens = cast("list[int]", fed.tolist())
         allowed = np.ones(logits.shape, dtype=bool)
         for place, row in enumerate(self.rows):
