@@ -22,7 +22,7 @@ from tests import tiny_model
 
 DEMO_FOLDER = Path(__file__).parents[1] / "app" / "tiles_nano"
 VOCABULARY, LAYERS, HIDDEN = 4096, 8, 512  # of the larger one: 27 million parameters
-_VERSION = 4  # of what is built here
+_VERSION = 5  # of what is built here
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from demo_model import topics_agent, topics_chat, topics_facts, topics_memory, topics_recall, topics_sums, topics_tools
 from demo_model.conversation import Conversation, Message, Tool
+from demo_model.skills import coding_skills
 from demo_model.source import Source
 
 SEED = "evaluation"
@@ -62,12 +63,18 @@ def _agent(source: Source) -> Conversation:
     return topics_agent.agent(source, source.rng.randint(3800, 6000), source.rng.randint(4, 6), 2)
 
 
+def _coding(source: Source) -> Conversation:
+    tools = coding_skills(source, source.rng.randint(3, 5))
+    return topics_agent.behind(source, source.rng.randint(3800, 6000), tools, 2)
+
+
 CATEGORIES = [
     Category("greetings and self-description", _greetings, 120, 0.95),
     Category("slot recall", _recall, 150, 0.90, asks),
     Category("tool calls, one", topics_tools.single, 120, 0.90, calls),
     Category("tool calls, two at once", topics_tools.double, 60, 0.90, calls),
     Category("tool calls behind a long agent prompt", _agent, 60, 0.80, calls),
+    Category("calls of file tools it knows, behind a long agent prompt", _coding, 60, None, calls),
     Category("memory-agent turns", topics_memory.memory, 150, 0.90),
     Category("answers behind a long agent prompt", _agent, 40, None, talks),
     Category("tool results said back", topics_tools.single, 60, None, talks),

@@ -2,7 +2,16 @@
 
 from collections.abc import Callable
 
-from demo_model import topics_agent, topics_chat, topics_facts, topics_memory, topics_recall, topics_sums, topics_tools
+from demo_model import (
+    topics_agent,
+    topics_chat,
+    topics_drills,
+    topics_facts,
+    topics_memory,
+    topics_recall,
+    topics_sums,
+    topics_tools,
+)
 from demo_model.conversation import Conversation
 from demo_model.source import Source
 
@@ -38,6 +47,8 @@ RECALL: Mixture = {
     topics_recall.unanswerable: 1.5,
 }
 DRILL: Mixture = {topics_recall.drill: 1.0}
+LOOKUP: Mixture = {topics_drills.lookup: 3.0, topics_drills.binding: 1.0}
+CHOICE: Mixture = {topics_drills.lookup: 1.0, topics_drills.choice: 3.0, topics_drills.binding: 2.0}
 TOOLS: Mixture = {
     topics_tools.single: 13.0,
     topics_tools.double: 7.0,
@@ -59,15 +70,20 @@ def scaled(parts: dict[str, float]) -> Mixture:
 
 
 EARLY = scaled({"DRILL": 20, "RECALL": 20, "CHAT": 14, "TOOLS": 41, "MEMORY": 5})
-MIDDLE = scaled({"DRILL": 2, "RECALL": 9, "CHAT": 26, "TOOLS": 46, "MEMORY": 9, "SHORT_AGENT": 6})
-LATE = scaled({"DRILL": 1, "RECALL": 8, "CHAT": 26, "TOOLS": 41, "MEMORY": 11, "SHORT_AGENT": 10, "LONG": 4})
+FOCUS = scaled({"RECALL": 6, "CHAT": 6, "LOOKUP": 64, "TOOLS": 20, "MEMORY": 4})
+MIDDLE = scaled({"DRILL": 2, "RECALL": 7, "CHAT": 20, "CHOICE": 18, "TOOLS": 38, "MEMORY": 8, "SHORT_AGENT": 7})
+LATE = scaled(
+    {"DRILL": 1, "RECALL": 6, "CHAT": 20, "CHOICE": 14, "TOOLS": 33, "MEMORY": 10, "SHORT_AGENT": 12, "LONG": 4}
+)
+STAGES = ((EARLY, 0.08), (FOCUS, 0.25), (MIDDLE, 0.6), (LATE, 2.0))  # each until that share of the training
 THINKING_SHARE = 0.14
-THINKING_SHARES = {"memory": 0.0, "drill": 0.0, "agent": 0.35}  # of these kinds; most agents have their models think
+# of these kinds instead; most agents have their models think
+THINKING_SHARES = {"memory": 0.0, "drill": 0.0, "lookup": 0.0, "choice": 0.08, "binding": 0.0, "agent": 0.35}
 
 
 def stage(progress: float) -> Mixture:
     """The mixture at that share of the training."""
-    return EARLY if progress < 0.1 else MIDDLE if progress < 0.55 else LATE
+    return next(mixture for mixture, end in STAGES if progress < end)
 
 
 def repeated_share(progress: float) -> float:

@@ -17,7 +17,7 @@ class Shape:
     num_hidden_layers: int = 6
     intermediate_size: int = 512
     num_attention_heads: int = 6
-    num_key_value_heads: int = 2
+    num_key_value_heads: int = 6
     head_dim: int = 32
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10_000_000.0

@@ -10,7 +10,7 @@ class Schedule:
     tokens: int
     minutes: float
     warm_up: float = 0.01
-    decay: float = 0.45
+    decay: float = 0.92
 
     def progress(self, tokens: int, minutes: float) -> float:
         """The share of the training that is done."""

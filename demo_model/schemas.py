@@ -99,7 +99,8 @@ def string(
     return Parameter(name, schema, make, required)
 
 
-def _typed(source: Source, name: str) -> Parameter:
+def typed(source: Source, name: str) -> Parameter:
+    """A parameter of that name, of any type."""
     kind = source.rng.random()
     if kind < 0.58:
         return string(
@@ -134,7 +135,7 @@ def invented_skill(source: Source) -> Skill:
     )
     if source.chance(0.2):
         names = [styled(source, n, source.any(("name", "id", "value", "key"))) for n in names]
-    parameters = tuple(_typed(source, n) for n in names)
+    parameters = tuple(typed(source, n) for n in names)
     description = source.any(
         (
             "{V} a {n}.",
@@ -153,22 +154,20 @@ def invented_skill(source: Source) -> Skill:
 
 
 def _wording(source: Source, start: str, names: list[str]) -> str:
-    clauses = [
-        _given(source).format(p=n.replace("_", " ") if source.chance(0.7) else n, v="{" + n + "}") for n in names
-    ]
+    clauses = [given(source).format(p=n.replace("_", " ") if source.chance(0.7) else n, v="{" + n + "}") for n in names]
     return start + _joint(source) + (", ".join(clauses[:-1]) + " and " if len(clauses) > 1 else "") + clauses[-1]
 
 
-def _given(source: Source) -> str:
+def given(source: Source) -> str:
     """A way to name a parameter and its value, sometimes with words that mean nothing in between."""
-    if source.held_out or source.chance(0.7):
+    if source.held_out or source.chance(0.5):
         return source.say("given")
     return source.any(("{{p}} {w} {{v}}", "the {{p}} {w} {{v}}", "{{v}} {w} the {{p}}", "{{v}} {w} {{p}}")).format(
-        w=source.any(LINKS)
+        w=source.any(LINKS) if source.chance(0.4) else source.aside(2)
     )
 
 
 def _joint(source: Source) -> str:
-    if source.held_out or source.chance(0.85):
+    if source.held_out or source.chance(0.65):
         return source.say("join")
-    return f"{source.any((' ', ', '))}{source.aside(2)} "
+    return f"{source.any((' ', ', '))}{source.aside(3)} "

@@ -33,6 +33,7 @@ MAKES: dict[str, Made] = {
     "line": lambda s: line(s),
     "bool": lambda s: s.chance(0.5),
 }
+CODING = ("read", "bash", "write", "edit", "list_dir", "grep", "fetch_url")
 ENUMS = {"switch": ["on", "off"], "priority": ["low", "medium", "high"], "unit": ["celsius", "fahrenheit"]}
 
 
@@ -322,12 +323,12 @@ def _skill(source: Source, cells: list[str]) -> Skill:
     name, description = source.any(names.split("|")), source.any(descriptions.split("|"))
     renamed = [_renamed(w, dict(slots)) for w in wordings.split("|")]
     if not source.held_out:
-        name = _other_name(source) if source.chance(0.5) else name
+        name = other_name(source) if source.chance(0.5) else name
         renamed = [_from_description(source, description, slots)] if source.chance(0.3) else renamed
     return Skill(name, description, tuple(p for _, p in slots), tuple(renamed))
 
 
-def _other_name(source: Source) -> str:
+def other_name(source: Source) -> str:
     """A name that tells nothing: the description has to be read, and the name copied."""
     return styled(source, *(source.plain() for _ in range(source.any((1, 2, 2)))))
 
@@ -337,10 +338,11 @@ def _from_description(source: Source, description: str, slots: list[tuple[str, P
     said = description.split(". ")[0].rstrip(".")
     said = " ".join(w for w in said.split() if w not in ("a", "an", "the", "of") or source.chance(0.6))
     used = [p for _, p in slots if p.required or source.chance(0.5)]
-    return (said[0].lower() + said[1:]) + "".join(f" {_small(source)} {{{p.name}}}" for p in used)
+    return (said[0].lower() + said[1:]) + "".join(f" {small_word(source)} {{{p.name}}}" for p in used)
 
 
-def _small(source: Source) -> str:
+def small_word(source: Source) -> str:
+    """A word or two that stand before a value."""
     words = ("for", "from", "to", "in", "of", "on", "at", "with", "by", "called", "named", "as", "and", "is")
     return source.any(words) if source.chance(0.75) else source.aside(2)
 
@@ -359,3 +361,10 @@ def _renamed(wording: str, slots: dict[str, Parameter]) -> str:
 def everyday_skill(source: Source) -> Skill:
     """A tool of an everyday kind; of other kinds in the evaluation."""
     return _skill(source, source.any(rows(HELD_OUT if source.held_out else TRAINING)))
+
+
+def coding_skills(source: Source, count: int) -> list[Skill]:
+    """Up to `count` of the tools that coding agents have, all of them about files, so that "file" tells nothing."""
+    kinds = [cells for cells in rows(TRAINING) if cells[0].split("|")[0] in CODING]
+    made = [_skill(source, cells) for cells in source.rng.sample(kinds, min(count, len(kinds)))]
+    return list({one.name: one for one in made}.values())

@@ -33,25 +33,31 @@ TAGS = [
     "</result>",
 ]
 
-# words that may swallow the space before them: they are seldom copied, and prompts get a third shorter
+# words that may swallow the space before them: they are not copied, and prompts get a third shorter
 JOINED = choices("""a|an|the|is|are|was|were|be|been|am|of|to|in|into|on|at|or|and|for|from|with|without|by|as|if|it|its
 this|that|these|those|you|your|yours|I|my|me|we|our|us|he|she|his|her|they|them|their|what|which|who
 where|when|why|how|do|does|did|can|could|would|will|should|may|must|not|no|yes|have|has|had|about|also
-please|tell|know|called|name|use|used|using|please|all|any|each|more|than|then|there|here|so|but|only
-one|two|up|out|over|under|before|after|again|now|me|file|user|tool|first|last|new|get|set|add|make|like
-want|need|model|server|command|option|answer|question|say|said|load|start|run|list|note|notes|read
-write|files|text""")
+please|tell|know|called|used|using|all|any|each|more|than|then|there|here|so|but|only
+one|two|up|out|over|under|before|after|again|now|want|need|said""")
 
 CLUSTERS = [
+    '{"name": "',
+    '", "arguments": {}',
+    '", "arguments": {"',
     '": {"',
     '": {}',
+    '": ["',
     '": "',
     "': '",
     '", "',
     "', '",
+    '"]}}',
+    '"]',
     '"}}',
+    "}}",
     '": ',
     "': ",
+    ', "',
     '{"',
     "{'",
     '"}',

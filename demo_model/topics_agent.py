@@ -1,9 +1,10 @@
 """Conversations behind the long instructions that agents send."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from demo_model.conversation import Conversation
-from demo_model.schemas import Skill, string
+from demo_model.schemas import Parameter, Skill, string
 from demo_model.skills import MAKES
 from demo_model.source import Source
 from demo_model.table import choices
@@ -41,6 +42,15 @@ The {w} must match exactly, including whitespace.|Results are sorted by {w}.
 Optionally set a {w} in seconds.|Creates parent folders.|Images are sent as attachments.|See {p} for details.
 May be called several times.""")
 
+# of the training only, so that the evaluation has descriptions of another make
+EXPLAINED = EXTRA + choices("""Takes {w} and {w} ({w}, {w}, {w}).|Give a {w} only when the {w} asks for it.
+For large {w} use {w} and {w}.|When the {w} is {w}, go on with {w} until all is {w}.|Writes over what is there.
+If two {w} touch the same {w}, make one {w} of them.|Every {w} has to stand in the original {w} exactly once.
+The timeout is {n} seconds (optional).|More than {n} lines are saved to a file.|Works in the current directory.
+Do not include {w} {w} just to {v} a {w}.|Line to begin with (from 1)
+At most that many {w} or {n}KB, whichever comes first
+Path of the {w} (relative or absolute)|{w} to {v}, with its {w}|The exact {w} of the {w} to {v}.|Also takes {w}.""")
+
 
 ROLES = ["an expert coding assistant", "a coding agent", "an assistant", "a helpful agent", "an AI agent"]
 
@@ -77,22 +87,37 @@ def instructions(source: Source, length: int) -> str:
     return source.any(("\n\n", "\n")).join(parts)
 
 
+def _explanations(source: Source) -> list[str]:
+    return EXTRA if source.held_out else EXPLAINED
+
+
 def _wordy(source: Source, one: Skill) -> Skill:
-    description = " ".join(
-        [one.description.rstrip(".") + "."] + [sentence(source, EXTRA) for _ in range(source.rng.randint(0, 4))]
-    )
+    more = [sentence(source, _explanations(source)) for _ in range(source.rng.randint(0, 4))]
+    description = " ".join([one.description.rstrip(".") + ".", *more])
     parameters = one.parameters
     if source.chance(0.3):
         name = source.word("PARAMETERS")
         if all(p.name != name for p in parameters):
-            parameters += (string(source, name, MAKES["word"], False, sentence(source, EXTRA)),)
-    return Skill(one.name, description, parameters, one.wordings)
+            parameters += (string(source, name, MAKES["word"], False, sentence(source, _explanations(source))),)
+    return Skill(one.name, description, tuple(_explained(source, p) for p in parameters), one.wordings)
 
 
-def agent(source: Source, length: int, tools: int, turns: int, kind: str = "agent") -> Conversation:
+def _explained(source: Source, one: Parameter) -> Parameter:
+    """In the training many parameters are described at length too, which a call has to leap over."""
+    if source.held_out or source.chance(0.6):
+        return one
+    return replace(one, schema=one.schema | {"description": sentence(source, EXPLAINED)})
+
+
+def agent(source: Source, length: int, tools: int, turns: int) -> Conversation:
     """A conversation of some turns behind instructions of about `length` characters and several wordy tools."""
-    have = [_wordy(source, one) for one in skills(source, tools)]
-    talk = Conversation(kind, tools=[one.as_tool() for one in have]).system(instructions(source, length))
+    return behind(source, length, skills(source, tools, coding=0.5), turns)
+
+
+def behind(source: Source, length: int, tools: list[Skill], turns: int) -> Conversation:
+    """The same with these tools."""
+    have = [_wordy(source, one) for one in tools]
+    talk = Conversation("agent", tools=[one.as_tool() for one in have]).system(instructions(source, length))
     for _ in range(turns):
         _turn(source, talk, have)
     return talk

@@ -6,7 +6,7 @@ from typing import Any
 
 from demo_model.conversation import Call, Conversation
 from demo_model.schemas import Skill, invented_skill
-from demo_model.skills import everyday_skill
+from demo_model.skills import coding_skills, everyday_skill
 from demo_model.source import Source
 from demo_model.topics_chat import about_self, greeting, helpful
 from demo_model.topics_facts import fact
@@ -20,8 +20,10 @@ def skill(source: Source) -> Skill:
     return (everyday_skill if source.chance(0.5) else invented_skill)(source)
 
 
-def skills(source: Source, count: int) -> list[Skill]:
-    """That many tools of different names and purposes."""
+def skills(source: Source, count: int, coding: float = 0.2) -> list[Skill]:
+    """That many tools of different names and purposes; in a share of the training, those of coding agents."""
+    if not source.held_out and source.chance(coding):
+        return coding_skills(source, count)
     found: dict[str, Skill] = {}
     while len(found) < count:
         one = skill(source)
@@ -162,9 +164,14 @@ def double(source: Source) -> Conversation:
     talk, have = start(source, "tool2", source.any((2, 2, 3, 4)))
     chosen = [source.any(have)] * 2 if source.chance(0.3) else source.rng.sample(have, 2)
     first, second = chosen[0].request(source), chosen[1].request(source)
-    said = _both(source).replace("{a}", first[0]).replace("{b}", second[0])
+    said = joined(source, first[0], second[0])
     call_turn(talk, said[0].upper() + said[1:] if source.chance(0.6) else said, [first[1], second[1]])
     return result_turn(source, talk, 2)
+
+
+def joined(source: Source, first: str, second: str) -> str:
+    """Two requests in one."""
+    return _both(source).replace("{a}", first).replace("{b}", second)
 
 
 def _both(source: Source) -> str:

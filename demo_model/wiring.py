@@ -15,6 +15,7 @@ CONSTANT = 0  # the dimension that is alike in all embeddings: a head that reads
 NOTE = 32  # the size of a note on an earlier token
 SCRATCH = 2 * NOTE  # the last dimensions: the note on the previous token, then the note on the one before
 SLOW = 8  # pairs of a head's dimensions that positions hardly turn
+LOOKING = 2  # heads of a layer that look for the present two tokens; the others start at random
 NEAR = 4.0  # how much more the present token weighs than its note on the previous one, whose values are larger
 SHARP = 3.0  # gain of queries and keys that look at a distance
 MATCH = 2.2  # gain of queries and keys that look for a code
@@ -50,8 +51,9 @@ def _look_back(network: Network, code: Tensor) -> None:
         attention.q_proj.weight[head * size : (head + 1) * size, CONSTANT] = _phases(attention, network, distance)
     for head in range(attention.kv_heads):
         attention.k_proj.weight[head * size : (head + 1) * size, CONSTANT] = _phases(attention, network, 0)
-    attention.v_proj.weight[:size] = code
     for head, first in enumerate((-SCRATCH, -NOTE)):
+        seen = head * attention.kv_heads // attention.heads * size
+        attention.v_proj.weight[seen : seen + size] = code
         notes = range(network.shape.hidden_size + first, network.shape.hidden_size + first + NOTE)
         attention.o_proj.weight[notes, head * size : (head + 1) * size] = torch.eye(NOTE, size) * 0.35
     attention.q_norm.weight.fill_(SHARP)
@@ -59,14 +61,15 @@ def _look_back(network: Network, code: Tensor) -> None:
 
 
 def _look_up(network: Network, layer: int, code: Tensor) -> None:
-    """Make a head of each group look for the present two tokens and copy what stands behind them."""
+    """Make two heads look for the present two tokens and copy what stands behind them."""
     attention, size, width = network.attention(layer), network.shape.head_dim, network.shape.hidden_size
     half, group = size // 2, attention.heads // attention.kv_heads
     slow = list(range(half - SLOW, half)) + list(range(size - SLOW, size))
     near, far = slow[::2], slow[1::2]
-    for kv in range(attention.kv_heads):
+    for nth in range(LOOKING):
+        kv = nth * attention.kv_heads // LOOKING
         head, first = kv * group * size, kv * size
-        notes = [(SLOW * (2 * kv + layer) + d) % NOTE for d in range(SLOW)]
+        notes = [(SLOW * (LOOKING * nth + layer) + d) % NOTE for d in range(SLOW)]
         previous, before = ([width + start + note for note in notes] for start in (-SCRATCH, -NOTE))
         attention.q_proj.weight[head : head + size] = 0
         attention.k_proj.weight[first : first + size] = 0

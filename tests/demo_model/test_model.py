@@ -19,7 +19,7 @@ TOOL = {
     "type": "function",
     "function": {
         "name": "read",
-        "description": "Read a file.",
+        "description": "Read a file. It has to be text.\nNot more than 9.",
         "parameters": {
             "type": "object",
             "properties": {
@@ -148,8 +148,9 @@ def test_tools_and_parts_render(tokenizer: Any) -> None:
         messages, tools=[TOOL], tokenize=False, add_generation_prompt=True, enable_thinking=False
     )
     assert text == (
-        "<|im_start|>system\nBe brief.\n<tools>\n<tool>read: Read a file.\n- path* string\n"
-        "- edits list of {old: string, mode: a|b}\n</tools><|im_end|>\n"
+        "<|im_start|>system\nBe brief.\n<tools>\n<tool>It has to be text.\nNot more than 9.\nRead a file\n"
+        '{"name": "read", "arguments": {"path": "string*", "edits": [{"old": "string", "mode": "a|b"}]}}\n'
+        "</tools><|im_end|>\n"
         "<|im_start|>user\nRead a and b<|im_end|>\n<|im_start|>assistant\n"
         '<tool_call>\n{"name": "read", "arguments": {"path": "a"}}\n</tool_call>\n'
         '<tool_call>\n{"name": "read", "arguments": {"path": "b"}}\n</tool_call><|im_end|>\n'
@@ -170,7 +171,7 @@ def test_a_tool_without_parameters_renders() -> None:
         {"name": "ping", "parameters": {"type": "object"}},
     ]
     text = Template().prompt([{"role": "user", "content": "x"}], tools)
-    assert "<tool>now: \n<tool>ping: \n</tools>" in text
+    assert text.count('", "arguments": {}}\n') == 2
 
 
 def test_the_folder_is_small_and_says_what_it_is() -> None:
