@@ -366,5 +366,10 @@ def everyday_skill(source: Source) -> Skill:
 def coding_skills(source: Source, count: int) -> list[Skill]:
     """Up to `count` of the tools that coding agents have, all of them about files, so that "file" tells nothing."""
     kinds = [cells for cells in rows(TRAINING) if cells[0].split("|")[0] in CODING]
-    made = [_skill(source, cells) for cells in source.rng.sample(kinds, min(count, len(kinds)))]
-    return list({one.name: one for one in made}.values())
+    found: dict[str, Skill] = {}
+    for cells in source.rng.sample(kinds, min(count, len(kinds))):
+        one = _skill(source, cells)
+        while one.name in found:
+            one = _skill(source, cells)
+        found[one.name] = one
+    return list(found.values())

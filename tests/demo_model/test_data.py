@@ -11,7 +11,7 @@ from demo_model import phrases, skills, topics_facts, words
 from demo_model.conversation import Conversation
 from demo_model.items import CATEGORIES, all_items
 from demo_model.judge import TURN, memory_turn, right
-from demo_model.mixture import EARLY, FOCUS, LATE, MIDDLE, draw
+from demo_model.mixture import LATE, STAGES, draw
 from demo_model.source import Source, is_held_out
 from demo_model.table import choices, rows
 from demo_model.template import Template
@@ -24,7 +24,7 @@ SAMPLE = 4000
 def training() -> list[Conversation]:
     """A sample of the training data."""
     source = Source("test")
-    return [draw(source, mixture) for mixture in (EARLY, FOCUS, MIDDLE, LATE) for _ in range(SAMPLE // 4)]
+    return [draw(source, mixture) for mixture, _ in STAGES for _ in range(SAMPLE // len(STAGES))]
 
 
 def test_phrasings_of_the_evaluation_are_no_phrasings_of_the_training() -> None:
@@ -170,3 +170,8 @@ def test_every_category_has_its_items() -> None:
     items = all_items()
     for category in CATEGORIES:
         assert sum(i.category == category.name and not i.thinking for i in items) == category.count
+
+
+def test_tools_of_coding_agents_never_share_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(skills, "other_name", lambda source: "same")
+    assert all(len(skills.coding_skills(Source(seed), 7)) == 7 for seed in range(20))
