@@ -12,8 +12,7 @@ from demo_model.topics_tools import call_turn, joined
 
 def binding(source: Source) -> Conversation:
     """One tool whose parameters mean nothing, called again and again; what is said tells which value goes where."""
-    names = list(dict.fromkeys(source.plain() for _ in range(source.rng.randint(2, 4))))
-    one = Skill(other_name(source), source.phrase(1, 3), tuple(_unknown_parameter(source, n) for n in names), ())
+    one = Skill(other_name(source), source.phrase(1, 3), _unknown_parameters(source, 2, 4), ())
     talk = Conversation("binding", tools=[one.as_tool()])
     for _ in range(source.rng.randint(3, 6)):
         values = _values(source, one)
@@ -55,8 +54,12 @@ def _unknown_skill(source: Source, most: int) -> Skill:
     """A tool that means nothing, with up to `most` parameters; its name is seldom made of its description."""
     purpose = source.phrase(2, 4)
     name = styled(source, purpose) if source.chance(0.3) else other_name(source)
-    names = dict.fromkeys(source.plain() for _ in range(source.rng.randint(min(1, most), most)))
-    return Skill(name, purpose, tuple(_unknown_parameter(source, n) for n in names), ())
+    return Skill(name, purpose, _unknown_parameters(source, min(1, most), most), ())
+
+
+def _unknown_parameters(source: Source, fewest: int, most: int) -> tuple[Parameter, ...]:
+    names = dict.fromkeys(source.plain() for _ in range(source.rng.randint(fewest, most)))
+    return tuple(_unknown_parameter(source, name) for name in names)
 
 
 def _unknown_parameter(source: Source, name: str) -> Parameter:
