@@ -171,7 +171,8 @@ def test_a_tool_without_parameters_renders() -> None:
         {"name": "ping", "parameters": {"type": "object"}},
     ]
     text = Template().prompt([{"role": "user", "content": "x"}], tools)
-    assert text.count('", "arguments": {}}\n') == 2
+    called = '<tool>\n{{"name": "{}", "arguments": {{}}}}\n'.format
+    assert f"<tools>\n{called('now')}{called('ping')}</tools>" in text
 
 
 def test_the_folder_is_small_and_says_what_it_is() -> None:

@@ -1,4 +1,4 @@
-"""The training: what is trained on, the schedule, and the copying circuit that the weights start from."""
+"""The training: what is trained on, and the copying circuit that the weights start from."""
 
 import pytest
 
@@ -10,7 +10,6 @@ from demo_model.batches import IGNORED, Encoder, collate, grouped, repetition  #
 from demo_model.conversation import Conversation  # noqa: E402
 from demo_model.mixture import LATE, draw  # noqa: E402
 from demo_model.network import Network, Shape  # noqa: E402
-from demo_model.schedule import Schedule  # noqa: E402
 from demo_model.source import Source  # noqa: E402
 from demo_model.template import FOLDER, Template  # noqa: E402
 from demo_model.tokenization import slot_words  # noqa: E402
@@ -77,10 +76,3 @@ def copied(network: Network, batch: object) -> float:
     with torch.no_grad():
         right = network.predictions(batch.ids, batch.places).argmax(-1) == batch.targets  # type: ignore[attr-defined]
     return float(right[batch.targets != IGNORED].float().mean())  # type: ignore[attr-defined]
-
-
-def test_the_schedule_ends_by_tokens_or_by_minutes() -> None:
-    schedule = Schedule(tokens=1000, minutes=10)
-    assert schedule.progress(500, 1) == 0.5 and schedule.progress(100, 9) == 0.9
-    assert schedule.rate(0.05) == 1 and schedule.rate(1) == 0 and schedule.rate(0) < 0.1
-    assert schedule.rate(0.9) < schedule.rate(0.5) < 1
