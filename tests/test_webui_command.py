@@ -183,10 +183,11 @@ def test_what_is_no_ui_is_refused_and_the_old_one_stays(tmp_path: Path, place: P
     run(folder(tmp_path / "first"))
     torn = tar(tmp_path / "torn.tgz", BUILT | {"big": os.urandom(100_000)})
     torn.write_bytes(torn.read_bytes()[:50_000])
+    words = folder(tmp_path / "words", {"words.txt": b"not an archive"}) / "words.txt"
     refused = {
         tmp_path / "nothing": "There is no",
         folder(tmp_path / "empty", {"a.txt": b""}): "neither a built Web UI",
-        folder(tmp_path / "words", {"words.txt": b"not an archive"}) / "words.txt": "cannot be unpacked",
+        words: "is no archive: a zip or a tar file is needed\n",
         tar(tmp_path / "other.tgz", {"a/b.txt": b"x"}): "no Web UI in it",
         torn: "cannot be unpacked",
     }
@@ -252,6 +253,34 @@ def test_a_checkout_is_built_and_left_as_it_was(tmp_path: Path, place: Path, whe
     assert left_behind(place) == set()
     assert "npm ci" in result.stdout
     assert "npm run build" in result.stdout
+
+
+BUILD_NUMBER = b"""require("fs").mkdirSync("dist");
+require("fs").writeFileSync("dist/index.html", process.env.LLAMA_BUILD_NUMBER ?? "none");
+"""
+
+
+@pytest.mark.slow
+@needs_npm
+@pytest.mark.parametrize(
+    ("name", "number"), [("llama.cpp-b7310", b"7310"), ("b11434", b"11434"), ("llama.cpp", b"none")]
+)
+def test_the_page_is_told_which_build_of_llama_cpp_it_belongs_to(
+    tmp_path: Path, place: Path, name: str, number: bytes
+) -> None:
+    assert run(checkout(tmp_path / name, **{"build.js": BUILD_NUMBER})).exit_code == 0
+    assert contents(place) == {"index.html": number}
+
+
+@pytest.mark.slow
+@needs_npm
+def test_the_build_of_a_checkout_is_that_of_its_last_tag(tmp_path: Path, place: Path) -> None:
+    source = checkout(tmp_path / "llama.cpp", **{"build.js": BUILD_NUMBER})
+    author = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-qm", "One"], ["tag", "b8765"]):
+        subprocess.run(["git", "-C", source, *command], check=True)
+    assert run(source).exit_code == 0
+    assert contents(place) == {"index.html": b"8765"}
 
 
 @pytest.mark.slow

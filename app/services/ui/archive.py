@@ -48,7 +48,11 @@ def _opened(archive: Path) -> Iterator[Iterable[_Member]]:
         with zipfile.ZipFile(archive) as zipped:
             yield (_of_zip(zipped, info) for info in zipped.infolist() if not info.is_dir())
     else:
-        with tarfile.open(archive) as tar:
+        try:
+            tar = tarfile.open(archive)  # noqa: SIM115
+        except tarfile.ReadError as error:  # whose text is a line for each way of reading that was tried
+            raise NoUi(f"{archive} is no archive: a zip or a tar file is needed") from error
+        with tar:
             yield _of_all(tar)
 
 
