@@ -14,6 +14,7 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>Tiles Server</title>
+<link rel="icon" href="{icon}">
 <style>
 body {{ font: 1rem/1.6 system-ui, sans-serif; max-width: 40rem; margin: 4rem auto; padding: 0 1rem }}
 code {{ font-family: ui-monospace, monospace }}
@@ -30,13 +31,20 @@ code {{ font-family: ui-monospace, monospace }}
 """
 
 
+# Four tiles. In the page itself, so that a browser asks for no /favicon.ico.
+_ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16' fill='%23777'%3E"
+    "%3Cpath d='M1 1h6v6H1zM9 1h6v6H9zM1 9h6v6H1zM9 9h6v6H9z'/%3E%3C/svg%3E"
+)
+
+
 class HomeController(Controller):
     """The front door."""
 
     @get("/", media_type=MediaType.HTML, include_in_schema=False)
     async def read_home(self, model_service: NamedDependency[ModelService]) -> str:
         """Say what this is and what is loaded."""
-        return _PAGE.format(version=escape(__version__), state=escape(_state(model_service)))
+        return _PAGE.format(icon=_ICON, version=escape(__version__), state=escape(_state(model_service)))
 
 
 def _state(models: ModelService) -> str:

@@ -20,6 +20,7 @@ _ROW = {
     "status": {"value": "loaded"},
     "aliases": [],
     "tags": [],
+    "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
     "meta": {
         "vocab_type": 2,
         "n_vocab": 768,

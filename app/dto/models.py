@@ -86,7 +86,7 @@ class ModelRow(Reply, kw_only=True):
     status: ModelStatus
     aliases: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
-    architecture: ModelArchitecture | UnsetType = UNSET
+    architecture: ModelArchitecture
     source: str | UnsetType = UNSET
     can_remove: bool | UnsetType = UNSET
     meta: ModelMeta | UnsetType = UNSET
@@ -99,6 +99,7 @@ class ModelRow(Reply, kw_only=True):
             created=facts.created,
             path=str(facts.path),
             status=ModelStatus(value="loaded"),
+            architecture=ModelArchitecture(),
             meta=ModelMeta.of(facts),
         )
 
