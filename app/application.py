@@ -96,7 +96,10 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             "metrics": Provide(lambda: metrics, sync_to_thread=False),
             "limits": Provide(lambda: limits, sync_to_thread=False),
         },
-        plugins=[PydanticPlugin(validate_strict=True)],  # without it "5" and true would be numbers
+        plugins=[
+            PydanticPlugin(validate_strict=True),
+            openapi.BodySchemas(),
+        ],  # without it "5" and true would be numbers
         before_request=heeding(models),
         exception_handlers=HANDLERS,
         on_startup=[tidy],
@@ -122,9 +125,20 @@ def _resolve_in_turn(app: Litestar) -> None:
                 asked.dependency_batches = [{one} for batch in asked.dependency_batches for one in batch]
 
 
+def _methods(app: Litestar) -> dict[str, str]:
+    """Give the methods of each path. Litestar makes a route for each handler, whose OPTIONS tells of that one alone."""
+    methods: dict[str, set[str]] = {}
+    for route in app.routes:
+        if isinstance(route, HTTPRoute):
+            methods.setdefault(route.path_format, set()).update(
+                route.methods, {"HEAD"} if "GET" in route.methods else ()
+            )
+    return {path: ", ".join(sorted(names)) for path, names in methods.items()}
+
+
 def _surround(app: Litestar, settings: Settings, metrics: Metrics) -> None:
     """Put the Web UI and the gate around the routes, unknown ones included. A file never stands for a route."""
     taken = {route.path.split("/")[1] for route in app.routes} - {""}
     ui = UiFolder(settings.ui_folder, reserved=taken)
     access = Access(settings, is_ui_file=lambda path: ui.find(path) is not None)
-    app.asgi_handler = Gate(WebUi(app.asgi_handler, ui), access, metrics.count)
+    app.asgi_handler = Gate(WebUi(app.asgi_handler, ui), access, metrics.count, _methods(app))

@@ -3,7 +3,7 @@
 import secrets
 import string
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 import msgspec
@@ -41,8 +41,15 @@ def request_id_of(scope: Scope) -> str | None:
 class Gate:
     """An ASGI layer; Litestar's own middleware would not see unknown routes."""
 
-    def __init__(self, app: ASGIApp, access: Access, count: Callable[[str, int], None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        count: Callable[[str, int], None],
+        methods: Mapping[str, str],
+    ) -> None:
         self._app = app
+        self._methods = methods  # of each route, for the Allow header, by its path's template
         self._count = count  # is told the dialect and the status of every answer
         self._access = access
 
@@ -68,8 +75,11 @@ class Gate:
                 self._count(exchange.dialect, exchange.status)
 
     async def _pass(self, scope: HTTPScope, receive: Receive, exchange: "_Exchange") -> None:
-        if scope["method"] == "OPTIONS":
+        if exchange.is_preflight:
             await exchange.answer(200, b"", [(b"allow", _METHODS)])
+            return
+        if scope["method"] == "OPTIONS":
+            await self._app(scope, receive, self._tell_methods(scope, exchange))
             return
         if scope["method"] == "HEAD":
             scope = {**scope, "method": HttpMethod.GET}  # a copy: the server still has to know; the body is dropped
@@ -77,6 +87,15 @@ class Gate:
             await self._app(scope, receive, exchange.send)
         finally:
             exchange.dialect = _dialect(scope)
+
+    def _tell_methods(self, scope: HTTPScope, exchange: "_Exchange") -> Send:
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start" and (methods := self._methods.get(scope["path_template"])):
+                others = [(name, value) for name, value in message["headers"] if name != b"allow"]
+                message["headers"] = [*others, (b"allow", methods.encode())]
+            await exchange.send(message)
+
+        return send
 
 
 def _dialect(scope: HTTPScope) -> str:
@@ -101,6 +120,7 @@ def _caller(scope: HTTPScope, headers: dict[str, str]) -> Caller:
     return Caller((key, host, headers.get("user-agent", "")), port, "x-conversation-id" in headers)
 
 
+# Of a preflight, whose answer a browser keeps for all of a path; a plain OPTIONS is answered by the route itself.
 _METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
 
 
@@ -117,6 +137,7 @@ class _Exchange:
         self.status = 0
         origin = headers.get("origin")
         allowed = origin is not None and access.allows_origin(origin, headers.get("host", ""))
+        self.is_preflight = self._method == "OPTIONS" and "access-control-request-method" in headers
         caller.set(_caller(scope, headers))
         self._extra = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Origin")]
         if is_anthropics(self._path):

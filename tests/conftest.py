@@ -64,6 +64,12 @@ class Server:
         self.process.wait(10)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Making the cases of the whole document takes seconds, which the everyday tests need not wait for."""
+    left_out = "not slow" in config.option.markexpr and collection_path.name == "test_schema_fuzzing.py"
+    return True if left_out else None
+
+
 def pytest_collection_finish() -> None:
     """What is there by now is there to stay: no collection of garbage has to look at it again."""
     gc.collect()

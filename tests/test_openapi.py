@@ -60,7 +60,10 @@ def test_operations_are_named_once_and_tagged() -> None:
     known = {tag["name"] for tag in DOCUMENT["tags"]}
     assert all(len(operation["tags"]) == 1 and set(operation["tags"]) <= known for operation in operations)
     assert {tag for operation in operations for tag in operation["tags"]} == known
-    assert all(operation["summary"] and operation["description"] for operation in operations)
+    assert all(re.fullmatch(r"[A-Z][a-z]+( [a-z]+)+", operation["summary"]) for operation in operations)
+    assert all(operation["description"] for operation in operations)
+    answers = [answer for operation in operations for answer in operation["responses"].values()]
+    assert not any(answer["description"].startswith("Request fulfilled") for answer in answers)
     assert all(tag["description"] for tag in DOCUMENT["tags"])
 
 
@@ -213,5 +216,7 @@ def test_the_front_door_says_what_is_loaded(server: Server) -> None:
     page = server.client.get("/")
     assert page.status_code == 200
     assert "tiny is loaded" in page.text
-    for reference in re.findall(r'href="([^"]+)"', page.text):
+    icon, *references = re.findall(r'href="([^"]+)"', page.text)
+    assert icon.startswith("data:image/svg+xml,")  # or a browser asks for /favicon.ico, and logs that there is none
+    for reference in references:
         assert server.client.get(reference).status_code == 200

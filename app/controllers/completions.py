@@ -112,6 +112,9 @@ _INFILL_REQUEST = [
 ]
 
 
+Picked = dict[str, Any]  # an answer's fields that `response_fields` names
+
+
 class CompletionController(Controller):
     """Text completions."""
 
@@ -159,7 +162,7 @@ class NativeController(Controller):
         model_service: NamedDependency[ModelService],
         settings: NamedDependency[Settings],
         limits: NamedDependency[Limits],
-    ) -> Response[NativeCompletion | list[NativeCompletion] | NativeChunk]:
+    ) -> Response[NativeCompletion | Picked | list[NativeCompletion | Picked] | NativeChunk]:
         """Continue one prompt or several as llama.cpp does; several are answered by a list."""
         return await _answer(data, request, model_service, settings, limits)
 
@@ -169,14 +172,14 @@ class NativeController(Controller):
         operation_class=operation(_NATIVE_ANSWER, events=_NATIVE_EVENTS),
         responses=body_refusals(*_LATER, _NO_INFILL),
     )
-    async def fill_in(
+    async def fill_in_the_middle(
         self,
         data: Annotated[InfillRequest, Body(examples=_INFILL_REQUEST)],
         request: Request[Any, Any, Any],
         model_service: NamedDependency[ModelService],
         settings: NamedDependency[Settings],
         limits: NamedDependency[Limits],
-    ) -> Response[NativeCompletion | NativeChunk]:
+    ) -> Response[NativeCompletion | Picked | NativeChunk]:
         """Write what stands between two pieces of code, where the model has fill-in-the-middle tokens."""
         return await _answer(data, request, model_service, settings, limits)
 

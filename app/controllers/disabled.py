@@ -27,11 +27,11 @@ class DisabledController(Controller):
         raise _TOOLS
 
     @get("/cors-proxy", status_code=403, operation_class=operation(None), responses=refusals())
-    async def fetch(self) -> ErrorReply:
+    async def fetch_through_proxy(self) -> ErrorReply:
         """Say that the server is nobody's proxy."""
         raise _PROXY
 
     @post("/cors-proxy", status_code=403, operation_class=operation(None), responses=refusals())
-    async def send(self) -> ErrorReply:
+    async def send_through_proxy(self) -> ErrorReply:
         """Say that the server is nobody's proxy."""
         raise _PROXY

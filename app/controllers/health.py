@@ -20,7 +20,7 @@ class HealthController(Controller):
     tags = ["Health"]
 
     @get("/ping", operation_class=operation({"message": "pong"}), responses=refusals())
-    async def ping(self) -> Pong:
+    async def ping_server(self) -> Pong:
         """Answer at once, also while a model loads."""
         return Pong()
 

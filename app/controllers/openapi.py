@@ -1,5 +1,6 @@
 """What the generated OpenAPI document says beyond types: event streams, errors, examples, and the page to read it."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,21 @@ from litestar.openapi.spec import (
     OpenAPIResponse,
     OpenAPIType,
     Operation,
+    Reference,
     RequestBody,
     Schema,
     SecurityScheme,
     Tag,
 )
 from litestar.openapi.spec.base import BaseSchemaObject
+from litestar.plugins import OpenAPISchemaPlugin
+from litestar.plugins.pydantic import PydanticSchemaPlugin
 from litestar.router import Router
 from litestar.static_files import create_static_files_router
+from litestar.typing import FieldDefinition
 
 from app import __version__
+from app.dto.base import Body
 from app.dto.errors import AnthropicErrorReply, ErrorReply
 from app.services.errors import AppError, BodyTooLarge, Forbidden, ServerError, Unauthorized, UnprocessableBody
 
@@ -73,6 +79,31 @@ def page_files() -> Router:
     return create_static_files_router(path=_STATIC, directories=[folder], include_in_schema=False)
 
 
+class BodySchemas(OpenAPISchemaPlugin):
+    """Says of every field of a body that may be left out that it may be null too, which means the same."""
+
+    @staticmethod
+    def is_plugin_supported_type(value: Any) -> bool:
+        """Whether this is a body, or a part of one."""
+        return isinstance(value, type) and issubclass(value, Body)
+
+    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:
+        """Describe a body."""
+        schema = PydanticSchemaPlugin.for_pydantic_model(field_definition, schema_creator)
+        required = schema.required or ()
+        properties = (schema.properties or {}).items()
+        schema.properties = {name: part if name in required else _or_null(part) for name, part in properties}
+        return schema
+
+
+def _or_null(schema: Schema | Reference) -> Schema:
+    branches = schema.one_of if isinstance(schema, Schema) and schema.one_of else [schema]
+    if any(isinstance(branch, Schema) and branch.type == OpenAPIType.NULL for branch in branches):
+        assert isinstance(schema, Schema)
+        return schema
+    return Schema(one_of=[*branches, Schema(type=OpenAPIType.NULL)])
+
+
 class Verbatim(BaseSchemaObject):
     """A value that stands in the document as it is; Litestar would leave out every null."""
 
@@ -102,6 +133,11 @@ def body_refusals(*errors: AppError, spelling: Spelling = ErrorReply) -> dict[in
     return refusals(*errors, invalid, BodyTooLarge("The body is larger than this server takes"), spelling=spelling)
 
 
+def query_refusals(*errors: AppError, spelling: Spelling = ErrorReply) -> dict[int, ResponseSpec]:
+    """Describe the errors of an operation that takes parameters in its address."""
+    return refusals(*errors, UnprocessableBody("limit: Expected `int`, got `str`", param="limit"), spelling=spelling)
+
+
 def _refusal(errors: list[AppError], spelling: Spelling) -> ResponseSpec:
     examples = [
         Example(summary=error.message[:60], value=Verbatim(msgspec.to_builtins(spelling.of(error)))) for error in errors
@@ -118,15 +154,21 @@ def operation(answer: Any, *, events: str | None = None, pieces: int = 1) -> typ
         def __post_init__(self) -> None:
             if isinstance(self.request_body, RequestBody):
                 _say_whether_required(self.request_body)
+            self.summary = _in_words(self.summary or "")
             responses: dict[str, Any] = self.responses or {}
             if _is_litestars(responses.get("400")):
                 del responses["400"]
             if isinstance(response := responses.get("200"), OpenAPIResponse) and response.content:
                 _document(response, answer, events, pieces)
             if isinstance(empty := responses.get("204"), OpenAPIResponse):
-                empty.content = None
+                empty.content, empty.description = None, "Done; there is nothing to say"
 
     return Documented
+
+
+def _in_words(name: str) -> str:
+    """Give a handler's name as a title: `CreateChatCompletion` is `Create chat completion`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
 
 
 def _say_whether_required(body: RequestBody) -> None:
@@ -146,12 +188,13 @@ def _is_litestars(response: Any) -> bool:
 
 def _document(response: OpenAPIResponse, answer: Any, events: str | None, pieces: int) -> None:
     assert response.content is not None
+    response.description = "The answer" if events is None else "The answer, whole; with `stream`, as events"
     media = next(iter(response.content.values()))
     media.examples = {"answer": Example(value=Verbatim(answer))}
     if events is None or not isinstance(media.schema, Schema) or not media.schema.one_of:
         return
     whole, parts = media.schema.one_of[:-pieces], media.schema.one_of[-pieces:]
-    media.schema = whole[0] if len(whole) == 1 else Schema(one_of=whole)
+    media.schema = whole[0] if len(whole) == 1 else Schema(any_of=whole)
     response.content["text/event-stream"] = OpenAPIMediaType(
         schema=parts[0] if len(parts) == 1 else Schema(one_of=parts),
         examples={"events": Example(summary="every event has a line of data", value=events)},

@@ -5,7 +5,7 @@ from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.params import FromQuery
 
-from app.controllers.openapi import operation, refusals
+from app.controllers.openapi import operation, query_refusals
 from app.dto.models import Props, RouterProps
 from app.services.errors import InvalidRequest, NotFound, Unavailable
 from app.services.model_service import ModelService
@@ -22,7 +22,7 @@ class PropsController(Controller):
 
     tags = ["Models"]
 
-    @get("/props", operation_class=operation(_EXAMPLE), responses=refusals(_LOADING, _NOT_LOADED, _UNKNOWN))
+    @get("/props", operation_class=operation(_EXAMPLE), responses=query_refusals(_LOADING, _NOT_LOADED, _UNKNOWN))
     async def read_props(
         self,
         model_service: NamedDependency[ModelService],

@@ -9,7 +9,7 @@ from litestar.params import Body, FromPath, FromQuery, QueryParameter
 
 from app.controllers import responses_examples as examples
 from app.controllers.answer import fold, header, stream
-from app.controllers.openapi import body_refusals, operation, refusals
+from app.controllers.openapi import body_refusals, operation, query_refusals, refusals
 from app.dto.base import Limits
 from app.dto.openai_responses import ResponsesRequest
 from app.dto.openai_responses_events import (
@@ -53,6 +53,7 @@ from app.services.stored_responses import StoredResponses
 from app.settings import Settings
 
 _UNKNOWN = NotFound("Response with id 'resp_0c5f' not found.", param="response_id", code="response_not_found")
+_NOT_A_STREAM = UnsupportedParameter("stream", "is for responses in the background, which are not supported")
 _NOT_IN_BACKGROUND = InvalidRequest("Only a response in the background can be cancelled; hang up to end any other")
 _REFUSALS = body_refusals(
     NothingLoaded(),
@@ -141,7 +142,11 @@ class ResponsesController(Controller):
         count = await model_service.count(data.to_generation(limits, earlier))
         return Response(InputTokenCount(input_tokens=count), headers=header(data.ignored))
 
-    @get("/{response_id:str}", operation_class=operation(examples.ANSWER), responses=refusals(_UNKNOWN))
+    @get(
+        "/{response_id:str}",
+        operation_class=operation(examples.ANSWER),
+        responses=query_refusals(_UNKNOWN, _NOT_A_STREAM),
+    )
     async def read_response(
         self,
         response_id: FromPath[str],
@@ -150,7 +155,7 @@ class ResponsesController(Controller):
     ) -> Response[ResponseReply]:
         """Give a response that was kept."""
         if stream:
-            raise UnsupportedParameter("stream", "is for responses in the background, which are not supported")
+            raise _NOT_A_STREAM
         stored = await _stored(stored_responses, response_id)
         return Response(bytes(stored.response), media_type=MediaType.JSON)  # type: ignore[arg-type]
 
@@ -168,7 +173,11 @@ class ResponsesController(Controller):
             raise _unknown(response_id)
         return DeletedResponse(id=response_id)
 
-    @get("/{response_id:str}/input_items", operation_class=operation(examples.ITEMS), responses=refusals(_UNKNOWN))
+    @get(
+        "/{response_id:str}/input_items",
+        operation_class=operation(examples.ITEMS),
+        responses=query_refusals(_UNKNOWN),
+    )
     async def list_input_items(
         self,
         response_id: FromPath[str],

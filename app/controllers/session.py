@@ -9,7 +9,7 @@ from litestar.params import Body
 
 from app.controllers.openapi import body_refusals, operation
 from app.dto.tiles import StartReply, StartRequest
-from app.services.errors import LoadFailed
+from app.services.errors import InvalidRequest, LoadFailed
 from app.services.model_service import ModelService
 
 _REQUEST = Example(
@@ -20,6 +20,7 @@ _REQUEST = Example(
         "model_cache_path": "~/models/Qwen3-4B-4bit",
     }
 )
+_NO_FOLDER = InvalidRequest("memory_path is not a folder: /home/ada/notes.md", param="memory_path")
 _FAILED = LoadFailed("model.safetensors is cut short: 1024 bytes are missing")
 
 
@@ -32,7 +33,7 @@ class SessionController(Controller):
         "/start",
         status_code=200,
         operation_class=operation({"message": "Model loaded"}),
-        responses=body_refusals(_FAILED),
+        responses=body_refusals(_FAILED, _NO_FOLDER),
     )
     async def start_session(
         self, data: Annotated[StartRequest, Body(examples=[_REQUEST])], model_service: NamedDependency[ModelService]

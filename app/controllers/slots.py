@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body, FromPath, FromQuery
 
-from app.controllers.openapi import body_refusals, operation, refusals
+from app.controllers.openapi import body_refusals, operation, query_refusals
 from app.dto.models import EMPTY_CONTEXT
 from app.dto.slots import Slot, SlotDone, SlotFile, SlotTimings
 from app.services.errors import InvalidRequest, NothingLoaded, Unavailable, UnprocessableBody
@@ -31,7 +31,7 @@ class SlotsController(Controller):
 
     tags = ["llama.cpp"]
 
-    @get("/slots", operation_class=operation(_SLOTS), responses=refusals(_LOADING, _ALL_BUSY))
+    @get("/slots", operation_class=operation(_SLOTS), responses=query_refusals(_LOADING, _ALL_BUSY))
     async def list_slots(
         self,
         model_service: NamedDependency[ModelService],

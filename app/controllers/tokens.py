@@ -36,7 +36,7 @@ class TokensController(Controller):
     tags = ["llama.cpp"]
 
     @post("/tokenize", status_code=200, operation_class=operation({"tokens": [1528, 223, 1022]}), responses=_REFUSALS)
-    async def tokenize(
+    async def tokenize_text(
         self,
         data: Annotated[TokenizeRequest, Body(examples=_TOKENIZE)],
         model_service: NamedDependency[ModelService],
@@ -46,7 +46,7 @@ class TokensController(Controller):
         return Response(Tokens.of(tokens, data), headers=header(data.ignored))
 
     @post("/detokenize", status_code=200, operation_class=operation({"content": "Hello world"}), responses=_REFUSALS)
-    async def detokenize(
+    async def detokenize_tokens(
         self,
         data: Annotated[DetokenizeRequest, Body(examples=[Example(value={"tokens": [1528, 223, 1022]})])],
         model_service: NamedDependency[ModelService],

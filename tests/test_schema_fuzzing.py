@@ -1,0 +1,58 @@
+"""Whatever the document allows or forbids is asked of a real server: each answer is one that the document tells of."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import CHECKS, load_all_checks
+
+from app.application import create_app
+from app.settings import Settings
+from tests.conftest import Server, running
+
+pytestmark = pytest.mark.slow
+load_all_checks()
+
+EXAMPLES = 12  # drawn for each operation, besides some hundred that go through its schema's borders
+EXPECTED_FAILURES = {"model_load_failed", "feature_disabled"}  # 500 and 501, and meant
+# Rules that no schema can say (a prompt that fits, an id that is there) refuse what a schema allows.
+CHECKED = (
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "unsupported_method",
+    "allow_header_conformance",
+)
+# Second addresses of operations that are asked by their first.
+ALIASES = ("/chat/completions", "/completions", "/embedding", "/v1/health", "/models", "/chat/completions/input_tokens")
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("fuzzed")
+    with running(home, "--model", str(tiny), "--context-length", "64") as server:
+        yield server
+        assert server.errors() == []
+
+
+# Its cases are made while tests are collected: tests/conftest.py leaves this file alone where slow tests are left out.
+document = schemathesis.openapi.from_dict(create_app(Settings()).openapi_schema.to_schema())
+
+
+@document.exclude(path=list(ALIASES)).parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
+)
+def test_every_answer_is_one_that_the_document_tells_of(case: schemathesis.Case, fuzzed: Server) -> None:
+    answer = case.call(base_url=fuzzed.url, timeout=60)
+    if answer.headers.get("content-type", [""])[0].startswith("text/event-stream"):
+        return  # its schema is that of an event's data; tests/test_openapi.py holds those against it
+    assert answer.status_code < 500 or answer.json()["error"]["code"] in EXPECTED_FAILURES
+    case.validate_response(answer, checks=[CHECKS.get_one(name) for name in CHECKED])
