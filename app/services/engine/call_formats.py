@@ -1,5 +1,6 @@
 """How families of models write their calls: those of which the arguments are JSON, and the marks of the others."""
 
+import hashlib
 import json
 import re
 import secrets
@@ -8,6 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import regex
+
+from app.services.engine.template_messages import arguments
+from app.services.generation import ToolCall
 
 Piece = str | re.Pattern[str]
 
@@ -67,6 +71,43 @@ def call_format(parser: str | None, template: str) -> CallFormat | None:
     if parser == "mistral":
         return _mistral_heads("[CALL_ID]" in template) if "[ARGS]" in template else _mistral_list()
     return {"json_tools": _hermes, "kimi_k2": _kimi}.get(parser, lambda: None)()
+
+
+def call_text(calls: Sequence[ToolCall], parser: str | None, form: CallFormat | None) -> str:
+    """Spell calls as the model's family writes them, as Hermes does where that is not known."""
+    if parser == "pythonic":
+        return f"<|tool_call_start|>[{', '.join(_pythonic(call) for call in calls)}]<|tool_call_end|>"
+    form = form or _hermes()
+    written = [_written(call, form) for call in calls]
+    if form.between is None:  # a region for each
+        return (form.gap or "\n").join(f"{form.start}{form.opens}{one}{form.closes}{form.end}" for one in written)
+    return f"{form.start}{form.opens}{form.between.join(written)}{form.closes}{form.end}"
+
+
+def _written(call: ToolCall, form: CallFormat) -> str:
+    values = json.dumps(arguments(call.arguments), ensure_ascii=False)
+    return "".join(
+        _identity(piece, call) if isinstance(piece, re.Pattern) else piece
+        for piece in (*form.before(call.name), values, *form.after)
+    )
+
+
+def _identity(pattern: re.Pattern[str], call: ToolCall) -> str:
+    ways = (call.id, str(call.index), nine_characters(call.id))
+    return next((text for text in ways if pattern.fullmatch(text)), call.id)
+
+
+def _pythonic(call: ToolCall) -> str:
+    values = arguments(call.arguments).items()
+    pairs = (f"{k}={json.dumps(v, ensure_ascii=False) if isinstance(v, str) else repr(v)}" for k, v in values)
+    return f"{call.name}({', '.join(pairs)})"
+
+
+def nine_characters(identity: str) -> str:
+    """Give the id of nine letters and digits that stands for another in templates that take no other, always one."""
+    if _ID.fullmatch(identity):
+        return identity
+    return hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:9]
 
 
 def parser_name(tokenizer: Any) -> str | None:

@@ -1,15 +1,13 @@
 """Messages to token ids, through the model's own chat template."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jinja2 import TemplateError
-
+from app.services.engine.chat_template import ChatTemplate
 from app.services.engine.text import pieces
 from app.services.errors import InvalidRequest, PromptTooLong
-from app.services.generation import GenerationRequest, Message, ToolCall
+from app.services.generation import GenerationRequest
 
 # Of the model families that can fill in: what stands before the text, before what follows, and before the answer.
 _INFILL_MARKS = (
@@ -21,9 +19,6 @@ _INFILL_MARKS = (
     ("▁<PRE>", "▁<SUF>", "▁<MID>"),
     ("<PRE>", "<SUF>", "<MID>"),
 )
-
-# What a template raises over a conversation that it was not written for.
-_REFUSALS = (TemplateError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +45,7 @@ class PromptBuilder:
         self._context_length = context_length
         self._longest_token = longest_token  # bytes, None where that cannot be told
         self._piece = pieces(tokenizer)
+        self._template = ChatTemplate(tokenizer)
         self._infill_marks = _infill_marks(tokenizer.added_tokens_decoder.values())
 
     def build(self, request: GenerationRequest) -> Prompt:
@@ -92,22 +88,8 @@ class PromptBuilder:
             raise PromptTooLong(least, self._context_length)
 
     def render(self, request: GenerationRequest) -> str:
-        """Give the prompt as text."""
-        if not self._tokenizer.has_chat_template:
-            raise InvalidRequest("This model has no chat template, so it cannot answer a conversation")
-        messages = [_templated(message) for message in request.messages]
-        try:
-            return self._apply(
-                messages,
-                tools=list(request.tools) or None,
-                add_generation_prompt=not request.continue_final_message,
-                continue_final_message=request.continue_final_message,
-                **request.template_kwargs,
-            )
-        except _REFUSALS as error:
-            raise InvalidRequest(
-                f"The model's chat template refuses this conversation: {_line(error)}", param="messages"
-            ) from error
+        """Give the prompt as text. Raises InvalidRequest for what the template refuses."""
+        return self._template.render(request)
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Give the ids of a text; `special` adds what the model wants before and after, unless it is there."""
@@ -147,12 +129,6 @@ class PromptBuilder:
         prefix, suffix, middle = self._infill_marks
         return f"{prefix}{''.join(texts)}{suffix}{after}{middle}"
 
-    def _apply(self, messages: list[dict[str, Any]], **options: Any) -> str:
-        # mlx-lm's wrapper would turn thinking on by itself; the default is to be the template's own.
-        wrapped = self._tokenizer._chat_template is not None
-        renderer = self._tokenizer if wrapped or "enable_thinking" in options else self._tokenizer._tokenizer
-        return str(renderer.apply_chat_template(messages, tokenize=False, **options))
-
     def _ends_thinking(self, text: str, request: GenerationRequest) -> bool:
         if self._think_start is None or request.prompt is not None:
             return False
@@ -173,34 +149,3 @@ def _beginning(request: GenerationRequest) -> int:
 def _infill_marks(added: Iterable[Any]) -> tuple[str, str, str] | None:
     known = {token.content for token in added}
     return next((marks for marks in _INFILL_MARKS if known.issuperset(marks)), None)
-
-
-def _templated(message: Message) -> dict[str, Any]:
-    """Spell a message as chat templates read it."""
-    spelled: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.reasoning:
-        spelled["reasoning_content"] = message.reasoning
-    if message.tool_calls:
-        spelled["tool_calls"] = [_templated_call(call) for call in message.tool_calls]
-    if message.tool_call_id:
-        spelled["tool_call_id"] = message.tool_call_id
-    if message.name:
-        spelled["name"] = message.name
-    return spelled
-
-
-def _templated_call(call: ToolCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _arguments(call.arguments)}}
-
-
-def _arguments(text: str) -> Mapping[str, Any] | str:
-    """Templates want an object; what is none stays as it was written."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
-    return value if isinstance(value, dict) else text
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,98 @@
+"""Messages and tools as chat templates read them."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from app.services.generation import Message, ToolCall
+
+_MOST_DIGITS = 4000  # of an integer; Python reads and writes no more than 4,300
+_DEEPEST = 64  # levels of arguments; templates recurse
+_MOST_OF_DEEP = 1000  # characters of what nests deeper, which nobody reads
+_BROKEN = "INVALID_JSON"  # as Anthropic tells clients to give back arguments that cannot be read
+
+
+def spell(message: Message, *, text_content: bool = True, argument_objects: bool = True) -> dict[str, Any]:
+    """Spell a message: its content as text or as a part of one, arguments of calls as an object or as JSON text."""
+    content = message.content if text_content else [{"type": "text", "text": message.content}]
+    spelled: dict[str, Any] = {"role": message.role, "content": content}
+    if message.reasoning:
+        spelled["reasoning_content"] = message.reasoning
+    if message.tool_calls:
+        spelled["tool_calls"] = [_call(call, argument_objects) for call in message.tool_calls]
+    if message.tool_call_id:
+        spelled["tool_call_id"] = message.tool_call_id
+    if message.name:
+        spelled["name"] = message.name
+    return spelled
+
+
+def _call(call: ToolCall, argument_objects: bool) -> dict[str, Any]:
+    values = arguments(call.arguments)
+    written = values if argument_objects else json.dumps(values, ensure_ascii=False)
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": written}}
+
+
+def arguments(text: str) -> dict[str, Any]:
+    """Read the arguments of a call, whatever a model or a client made of them.
+
+    None at all, and null, are an object without members. What is no object, or is cut off, stands in one as it came,
+    and of what nests so deep that no template could write it the beginning.
+    """
+    if not text.strip():
+        return {}
+    try:
+        value = json.loads(text, parse_int=_integer)
+        if isinstance(value, str):  # some clients write JSON as JSON once more
+            value = json.loads(value, parse_int=_integer)
+    except RecursionError:
+        return {_BROKEN: text[:_MOST_OF_DEEP]}
+    except ValueError:
+        return {_BROKEN: text}
+    if value is None:
+        return {}
+    if _too_deep(value):
+        return {_BROKEN: text[:_MOST_OF_DEEP]}
+    return value if isinstance(value, dict) else {_BROKEN: text}
+
+
+def _integer(digits: str) -> int | str:
+    return int(digits) if len(digits) <= _MOST_DIGITS else digits
+
+
+def _too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def with_parameters(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a tool the schema of its arguments where it has none, or one that is not whole."""
+    function = tool.get("function") or {}
+    parameters = function.get("parameters") or {}
+    known = {key: value for key, value in parameters.items() if value is not None}
+    if not isinstance(known.get("properties", {}), dict):
+        known["properties"] = {}
+    return {**tool, "function": {**function, "parameters": {"type": "object", "properties": {}} | known}}
+
+
+def with_descriptions(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a tool all that templates look for: of the function and of each argument, its kind and what it is for."""
+    whole = with_parameters(tool)
+    function: dict[str, Any] = {"description": ""} | whole["function"]
+    parameters: dict[str, Any] = function["parameters"]
+    properties = {name: _described(schema) for name, schema in parameters["properties"].items()}
+    function["parameters"] = {"required": []} | parameters | {"properties": properties}
+    return whole | {"function": function}
+
+
+def _described(schema: Any) -> dict[str, Any]:
+    written = schema if isinstance(schema, dict) else {}
+    return {"type": "string", "description": ""} | {key: value for key, value in written.items() if value is not None}
