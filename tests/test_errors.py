@@ -88,8 +88,7 @@ UNPROCESSABLE: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"content": "Hi"}]}, "messages.0.role"),
     ({"messages": [{"role": "wizard", "content": "Hi"}]}, "messages.0.role"),
     ({"messages": [{"role": 1, "content": "Hi"}]}, "messages.0.role"),
-    ({"messages": [USER, {"role": "tool", "content": "4"}]}, "messages.1"),
-    ({"messages": [USER, {"role": "tool", "content": "4", "tool_call_id": ""}]}, "messages.1"),
+    ({"messages": [USER, {"role": "tool", "tool_call_id": "a"}]}, "messages.1"),
     ({"messages": [{"role": "user"}]}, "messages.0"),
     ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
     ({"messages": [{"role": "user", "content": [{"text": "Hi"}]}]}, "messages.0.content"),
@@ -180,7 +179,6 @@ def test_a_body_that_does_not_validate_is_a_422_that_names_the_field(
 
 IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"logit_bias": {"768000": 1}}, "logit_bias"),
-    ({"messages": [USER, {"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]}, "messages"),
     ({"continue_final_message": True}, "continue_final_message"),
     (
         {

@@ -79,6 +79,8 @@ def test_the_sessions_system_prompt_comes_first_unless_the_client_brings_one(emp
     prompted = empty.chat("Hi").json()["usage"]["prompt_tokens"]
     own = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     assert empty.chat(messages=own).json()["usage"]["prompt_tokens"] == prompted
+    later = {"messages": [own[1], {"role": "system", "content": "Be kind."}]}
+    assert "Be brief." in empty.client.post("/apply-template", json=later).json()["prompt"]
     empty.client.post("/start", json=start_body(tiny, system_prompt=""))
     assert empty.chat("Hi").json()["usage"]["prompt_tokens"] < prompted
 

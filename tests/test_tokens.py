@@ -132,6 +132,14 @@ def test_the_rendered_prompt_ends_with_a_beginning_that_was_given(server: Server
     assert post(server, "/apply-template", {"messages": messages})["prompt"].endswith("The cap")
 
 
+def test_what_begins_an_answer_can_be_left_out(server: Server) -> None:
+    body = {"messages": [USER]}
+    whole = post(server, "/apply-template", body)["prompt"]
+    bare = post(server, "/apply-template", body | {"add_generation_prompt": False})["prompt"]
+    assert whole.startswith(bare)
+    assert whole.removeprefix(bare) == "<|im_start|>assistant\n"
+
+
 def test_the_arguments_of_the_template_reach_it(server: Server) -> None:
     def prompt(thinking: bool) -> str:
         kwargs = {"enable_thinking": thinking}

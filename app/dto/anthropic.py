@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 import app.services.generation as gen
 from app.dto import parameters
-from app.dto.base import Body, Limits, RequestBody, one_system_message
+from app.dto.base import Body, Limits, RequestBody
 from app.dto.response_format import ResponseFormat
 from app.dto.tool_choice import tool_choice
 from app.services.errors import InvalidRequest, UnsupportedParameter
@@ -212,10 +212,10 @@ class MessagesRequest(RequestBody):
         )
 
     def _conversation(self) -> tuple[gen.Message, ...]:
-        system = [self.system] if isinstance(self.system, str) else self._system_texts(self.system)
-        told = [gen.Message("system", text) for text in (_BILLING.sub("", text) for text in system) if text.strip()]
-        turns = (message for place, turn in enumerate(self.messages) for message in turn.to_messages(place))
-        return one_system_message((*told, *turns))
+        blocks = [self.system] if isinstance(self.system, str) else self._system_texts(self.system)
+        texts = [text for text in (_BILLING.sub("", text) for text in blocks) if text.strip()]
+        told = [gen.Message("system", "\n\n".join(texts))] if texts else []
+        return (*told, *(message for place, turn in enumerate(self.messages) for message in turn.to_messages(place)))
 
     def _system_texts(self, blocks: list[ContentBlock]) -> list[str]:
         return [_text(block, f"system.{place}") for place, block in enumerate(blocks)]
@@ -239,12 +239,9 @@ class MessagesRequest(RequestBody):
         return replace(constraint, param=name)
 
     def _continues(self, messages: tuple[gen.Message, ...]) -> bool:
-        roles = [message.role for message in messages]
-        if roles[-2:] == ["assistant", "assistant"]:
-            raise InvalidRequest("two messages of the assistant at the end cannot be answered", param="messages")
         if messages[-1].tool_calls:
             raise InvalidRequest("the last message calls tools; their results are missing", param="messages")
-        return roles[-1] == "assistant"
+        return messages[-1].role == "assistant"
 
     def _tool_choice(self) -> gen.ToolChoice:
         names = [tool.name for tool in self.tools]

@@ -1,7 +1,7 @@
 """What all dialects share: how bodies are read, how replies are written, and what a stream is."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import msgspec
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from app.dto import parameters
 from app.services.errors import AppError, UnprocessableBody
-from app.services.generation import Event, Message
+from app.services.generation import Event
 
 
 class Body(BaseModel):
@@ -101,14 +101,3 @@ class Limits:
             raise UnprocessableBody(f"more than {self.stop_strings} stop strings", param=param)
         if any(len(text.encode()) > self.stop_length for text in stop):
             raise UnprocessableBody(f"a stop string longer than {self.stop_length} bytes", param=param)
-
-
-def one_system_message(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """Join the system messages at the beginning: most chat templates know one."""
-    rest = list(messages)
-    joined: list[Message] = []
-    while rest and rest[0].role == "system":
-        joined.append(rest.pop(0))
-    if len(joined) < 2:
-        return (*joined, *rest)
-    return (replace(joined[0], content="\n\n".join(message.content for message in joined)), *rest)

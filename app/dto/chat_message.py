@@ -1,8 +1,9 @@
 """The messages and tools of a chat request."""
 
+import json
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 import app.services.generation as gen
 from app.dto.base import Body
@@ -25,6 +26,12 @@ class FunctionCall(Body):
     name: str
     arguments: str = Field(default="{}", description="JSON text")
 
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _as_text(cls, arguments: Any) -> Any:
+        """Take what some clients send instead of its text."""
+        return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+
 
 class AssistantToolCall(Body):
     """A call that the model made earlier."""
@@ -41,13 +48,11 @@ class ChatMessage(Body):
     content: str | list[ContentPart] | None = Field(default=None, examples=["Hello!"])
     reasoning_content: str | None = Field(default=None, description="the assistant's thoughts, given back")
     tool_calls: list[AssistantToolCall] = Field(default_factory=list)
-    tool_call_id: str | None = Field(default=None, description="of a tool message: the call it answers")
+    tool_call_id: str | None = Field(default=None, description="of a tool message: the call it answers, else the next")
     name: str | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> "ChatMessage":
-        if self.role == "tool" and not self.tool_call_id:
-            raise ValueError("a tool message needs 'tool_call_id'")
         if self.content is None and self.role != "assistant":
             raise ValueError(f"a {self.role} message needs 'content'")
         if self.content is None and not self.tool_calls and self.reasoning_content is None:

@@ -73,6 +73,7 @@ class ChatRequest(Generating):
             tools=tuple(tool.to_template() for tool in self.tools),
             template_kwargs=self._template_kwargs(),
             continue_final_message=self._continues(),
+            generation_prompt=self.add_generation_prompt,
             sampling=self.sampling(),
             lora=self.adapters(),
             answers=self.n,
@@ -96,19 +97,17 @@ class ChatRequest(Generating):
         return gen.Completion(text=message.content, reasoning=message.reasoning or "")
 
     def _continues(self) -> bool:
-        roles = [message.role for message in self.messages]
-        if roles[-2:] == ["assistant", "assistant"]:
-            raise InvalidRequest("two messages of the assistant at the end cannot be answered", param="messages")
+        last = self.messages[-1]
         asks_prompt = self.add_generation_prompt and "add_generation_prompt" in self.model_fields_set
         if self.continue_final_message and asks_prompt:
             raise InvalidRequest(
                 "continue_final_message and add_generation_prompt exclude each other", param="continue_final_message"
             )
-        if self.continue_final_message and roles[-1] != "assistant":
+        if self.continue_final_message and last.role != "assistant":
             raise InvalidRequest("the last message is not the assistant's", param="continue_final_message")
-        if roles[-1] == "assistant" and self.messages[-1].tool_calls:
+        if last.role == "assistant" and last.tool_calls:
             raise InvalidRequest("the last message calls tools; their results are missing", param="messages")
-        return roles[-1] == "assistant"
+        return last.role == "assistant"
 
     def _constraint(self) -> gen.Constraint | None:
         constraint = self.constraint()

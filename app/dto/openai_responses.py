@@ -8,7 +8,7 @@ from pydantic import Field
 
 import app.services.generation as gen
 from app.dto import parameters
-from app.dto.base import Body, Limits, RequestBody, one_system_message
+from app.dto.base import Body, Limits, RequestBody
 from app.dto.openai_chat import EFFORTS
 from app.dto.openai_responses_items import InputItem, to_messages
 from app.dto.response_format import ResponseFormat
@@ -109,7 +109,7 @@ class ResponsesRequest(RequestBody):
             call = messages[-1].tool_calls[-1]
             raise InvalidRequest(f"No tool output found for function call {call.id[:64]}", param="input")
         told = (gen.Message("system", self.instructions),) if self.instructions else ()
-        return one_system_message((*told, *messages))
+        return (*told, *messages)
 
     def _template_kwargs(self) -> dict[str, Any]:
         effort = self.reasoning.effort

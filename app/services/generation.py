@@ -115,6 +115,7 @@ class GenerationRequest:
     tools: tuple[Mapping[str, Any], ...] = ()  # OpenAI function tools, as the chat template takes them
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     continue_final_message: bool = False  # go on with the last assistant message instead of answering it
+    generation_prompt: bool = True  # end the prompt with what begins an answer, where no message is gone on with
     sampling: Sampling = field(default_factory=Sampling)
     lora: Mapping[int, float] | None = None  # adapters by number, with how much each counts; None is the usual ones
     answers: int = 1  # to the same prompt, which is computed once

@@ -346,11 +346,11 @@ class ModelService:
             await asyncio.to_thread(session.write, self._settings.session_file, saved)
 
     def _with_system_prompt(self, request: GenerationRequest, model: ServedModel) -> GenerationRequest:
-        """Put the session's system prompt first, if the session is this model's and the request has none of its own."""
+        """Put the session's system prompt first, if the session is this model's and the request begins with none."""
         if self._session is None or (self.router is not None and model.facts.id != self.router.default):
             return request
         prompt = self._session.system_prompt
-        if not prompt or request.prompt is not None or any(message.role == "system" for message in request.messages):
+        if not prompt or request.prompt is not None or [message.role for message in request.messages[:1]] == ["system"]:
             return request
         return replace(request, messages=(Message("system", prompt), *request.messages))
 

@@ -124,7 +124,9 @@ def test_a_conversation_arrives_with_all_it_carries() -> None:
 
 
 def test_a_last_message_of_the_assistant_is_continued() -> None:
-    assert generation(messages=[USER, {"role": "assistant", "content": "Hel"}]).continue_final_message
+    end = {"role": "assistant", "content": "Hel"}
+    assert generation(messages=[USER, end]).continue_final_message
+    assert generation(messages=[USER, end, end]).continue_final_message
     assert not generation().continue_final_message
 
 
@@ -182,7 +184,6 @@ def test_what_is_no_text_is_refused_with_its_place(content: list[dict[str, Any]]
 @pytest.mark.parametrize(
     "end",
     [
-        [{"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}],
         [{"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "add", "input": {}}]}],
         [{"role": "assistant", "content": [{"type": "tool_use", "id": "1", "input": {}}]}, USER],
     ],

@@ -110,7 +110,8 @@ def test_a_conversation_arrives_with_all_it_carries() -> None:
     )
     second = ToolCall(1, "call_2", "add", '{"a": 1}')
     assert conversation == (
-        Message("system", "First of all.\n\nBe brief."),
+        Message("system", "First of all."),
+        Message("system", "Be brief."),
         Message("user", "a\nb"),
         Message("assistant", "Let me see.", reasoning="hm", tool_calls=(CALL, second)),
         Message("tool", "4", tool_call_id="call_2"),
