@@ -38,7 +38,7 @@ _RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "42"}
 _FUNCTION = {"name": "look", "description": "Look around", "parameters": {"type": "object", "properties": {}}}
 
 CHAT = (
-    _chat("role", "honoured", "system, developer, user, assistant and tool", role="developer"),
+    _chat("role", "honoured", "system, developer, user, assistant and tool, in any order", role="developer"),
     _chat_part("honoured", "", "text", text="Hi"),
     _chat_part("honoured", "", "refusal", refusal="No"),
     _chat_part("refused", _TEXT_ONLY, "image_url", image_url={"url": "data:image/png;base64,AA=="}),

@@ -99,7 +99,9 @@ _WITHOUT_EFFECT = (
 _CHOSEN = "auto, none, required, a function by name, allowed_tools; see Tools"
 
 CHAT: tuple[Parameter, ...] = (
-    *_honoured(messages="roles system, developer, user, assistant, tool; text parts are joined by a newline"),
+    *_honoured(
+        messages="roles system, developer, user, assistant, tool, in any order; text parts are joined by a newline"
+    ),
     *_SERVED,
     *_honoured(stream_options="include_usage"),
     *_LENGTH,
@@ -119,7 +121,7 @@ CHAT: tuple[Parameter, ...] = (
         chat_template_kwargs="go to the chat template",
         reasoning_format="none leaves the reasoning in the content; auto and deepseek take it out",
         continue_final_message="go on with a last message of the assistant; a stream then says only what is new",
-        add_generation_prompt="false goes with continue_final_message",
+        add_generation_prompt="false leaves out what begins an answer; it goes with continue_final_message too",
     ),
     *_STREAMED,
     *_PLACED,
