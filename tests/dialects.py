@@ -147,7 +147,7 @@ def _chat_whole(body: Json, reply: Json) -> Any:
                 (call["function"]["name"], call["function"]["arguments"])
                 for call in choice["message"].get("tool_calls", [])
             ],
-            "logprobs": _spoken(choice.get("logprobs", {}).get("content", [])),
+            "logprobs": choice.get("logprobs", {}).get("content", []),
             "finish": choice["finish_reason"],
         }
         for choice in reply["choices"]
@@ -167,7 +167,7 @@ def _chat_choice(chunks: list[Json], begun: str) -> Json:
         "content": begun + said(chunks),
         "reasoning": said(chunks, "reasoning_content"),
         "calls": pieced(chunks),
-        "logprobs": _spoken(_scores(chunks)),
+        "logprobs": _scores(chunks),
         "finish": _finish(chunks),
     }
 
@@ -176,11 +176,6 @@ def _answers(chunks: list[Json]) -> list[list[Json]]:
     """The chunks of each answer, in their order."""
     places = sorted({choice["index"] for chunk in chunks for choice in chunk["choices"]})
     return [[chunk for chunk in chunks if [it["index"] for it in chunk["choices"]] == [place]] for place in places]
-
-
-def _spoken(scores: list[Json]) -> list[Json]:
-    """Those of tokens that have bytes: streams leave out the end token and what says as little just before it."""
-    return [score for score in scores if score["bytes"]]
 
 
 def _scores(chunks: list[Json]) -> list[Json]:

@@ -125,7 +125,7 @@ class NativeStream(Dialect):
             case gen.Text():
                 yield self._piece(event, event.text)
             case gen.Finished():
-                if event.logprobs:  # the end token, which has no text
+                if event.logprobs:  # of tokens without text
                     yield self._piece(event, "")
                 yield _spell(event.choice, said, self._request, whole=False)
 

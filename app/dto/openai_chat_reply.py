@@ -230,8 +230,8 @@ class ChatStream(Dialect):
         chunk = self._chunk(event, Delta(), event.reason)
         chunk.timings, chunk.metrics = TimingsReply.of(event.timings), Metrics.of(event.timings)
         chunk.tiles = TilesExtras.of(event)
-        if scores := [score for score in event.logprobs if score.data]:  # the end token is told in whole answers alone
-            chunk.choices[0].logprobs = spelled(scores)
+        if event.logprobs:
+            chunk.choices[0].logprobs = spelled(event.logprobs)
         yield chunk
         self._ended.append(event.timings)
         if self._request.include_usage and len(self._ended) == self._request.n:

@@ -242,7 +242,7 @@ class Finished(OfChoice):
     timings: Timings
     cause: FinishCause = "end_token"
     cache: CacheUse = CacheUse(0, "not_stored")
-    logprobs: tuple[TokenLogprob, ...] = ()  # of tokens without text, the end token above all
+    logprobs: tuple[TokenLogprob, ...] = ()  # of tokens without text, but not the end token
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,12 +104,17 @@ def test_nothing_is_said_that_a_stop_string_would_take_back(text: str, stops: li
 def test_no_part_of_the_answer_holds_a_stop_string(text: str, stops: list[str], thinking: bool) -> None:
     said, _ = speak(list(text), JSON, stop=stops, tools=TOOLS, thinking=thinking)
     for event in said:
-        if isinstance(event, list):
+        if isinstance(event, list) and not event[1]:
             assert not any(stop in event[0] for stop in stops)
 
 
-def test_a_stop_string_that_looks_like_a_mark_wins_over_it() -> None:
-    assert speak(list("a</think>b"), JSON, stop=["</think>"], thinking=True) == ([["a", True]], "</think>")
+@pytest.mark.parametrize("stop", ["a", "</think>", "think", "\n", "<", "n"])
+def test_stop_strings_count_in_the_answer_alone_and_never_cut_a_mark(stop: str) -> None:
+    for pieces in (["a\nn</think>\n\n12"], list("a\nn</think>\n\n12")):
+        assert speak(pieces, JSON, stop=[stop], thinking=True) == ([["a\nn", True], ["12", False]], None)
+    for pieces in ([f"\n<think>a\nn</think>\n\n12{CALL}"], list(f"\n<think>a\nn</think>\n\n12{CALL}")):
+        expected = [["a\nn", True], ["12", False], ADDED]
+        assert speak(pieces, JSON, stop=[stop], tools=TOOLS) == (expected, None)
 
 
 def test_a_call_stays_whole_when_it_holds_a_stop_string() -> None:

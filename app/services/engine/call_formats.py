@@ -16,8 +16,12 @@ from app.services.generation import ToolCall
 Piece = str | re.Pattern[str]
 
 _STRING = r'"(?:[^"\\\x00-\x1f]|\\.)*+"'
+# Where models put the arguments, whatever their template shows.
+_ARGUMENTS = '"(?:arguments|parameters|args|input|params)"'
+# The brace of the arguments: what follows it begins a member, or closes it.
+_BRACE = r"""\{(?=\s*+(?:["'}]|[A-Za-z_$][\w$-]*+\s*+:|/[/*]|\#))"""
 # What may stand behind the arguments of a call that is an object: more of its members, and whatever closes.
-_REST = rf"(?:\s*,\s*{_STRING}\s*:\s*(?:{_STRING}|[\w.+-]++))*+[\s\]}}]*+"
+_REST = rf"(?:\s*,\s*{_STRING}\s*:\s*(?:{_STRING}|[\w.+-]++))*+[\s,\]}}]*+"
 _TAIL = regex.compile(_REST)
 _ID = re.compile("[a-zA-Z0-9]{9}")
 _LLAMA = '{"name": function name, "parameters": dictionary of argument name and its value}'
@@ -46,14 +50,16 @@ class CallFormat:
     call is `before(name)`, the arguments, `after`. Regions have a `gap`. None: there is one of them only.
 
     `head` reads what the model wrote from the start of a region, or from the end of a call's arguments, to the brace
-    that opens the next arguments (`name`, maybe `id`), or to what ends the region (`end`). No optional text may stand
-    at its end: what is read may not depend on how much has come. `tail` is what says nothing behind arguments.
+    that opens the next arguments (`name`, maybe `id`), looking at what follows it, or to what ends the region (`end`).
+    No optional text may stand at its end: what is read may not depend on how much has come. `tail` is what says nothing
+    behind arguments.
     """
 
     start: str
     head: regex.Pattern[str]
     tail: regex.Pattern[str] = _TAIL
     end: str = ""
+    starts: tuple[str, ...] = ()  # marks that begin a call where the start of the region is missing; a part of it
     opens: str = ""
     before: Callable[[str], Sequence[Piece]]
     after: Sequence[Piece] = ()
@@ -120,11 +126,11 @@ def inner_marks(parser: str | None) -> tuple[str, ...]:
     return _INNER.get(parser or "", ())
 
 
-def _object(member: str) -> str:
+def _object() -> str:
     """Match a call that is an object, up to the brace of its arguments."""
     identity = rf'(?:"id"\s*:\s*(?P<id>{_STRING})\s*,\s*)?+'
     kind = r'(?:"type"\s*:\s*"function"\s*,\s*)?+'
-    return rf'\{{\s*{kind}{identity}"name"\s*:\s*(?P<name>{_STRING})\s*,\s*"{member}"\s*:\s*\{{'
+    return rf'\{{\s*{kind}{identity}"name"\s*:\s*(?P<name>{_STRING})\s*,\s*{_ARGUMENTS}\s*:\s*{_BRACE}'
 
 
 def _named(member: str) -> Callable[[str], Sequence[Piece]]:
@@ -135,7 +141,7 @@ def _hermes() -> CallFormat:
     return CallFormat(
         start="<tool_call>",
         end="</tool_call>",
-        head=regex.compile(rf"{_REST}(?:(?P<end></tool_call>)|[\s,\[]*+{_object('arguments')})", regex.DOTALL),
+        head=regex.compile(rf"{_REST}(?:(?P<end></tool_call>)|[\s,\[]*+{_object()})", regex.DOTALL),
         opens="\n",
         before=_named("arguments"),
         after=("}",),
@@ -147,7 +153,7 @@ def _hermes() -> CallFormat:
 def _llama() -> CallFormat:
     return CallFormat(
         start='{"name":',
-        head=regex.compile(rf"{_object('parameters')}|\s*(?P<end>\}})", regex.DOTALL),
+        head=regex.compile(rf"{_object()}|\s*(?P<end>\}})", regex.DOTALL),
         before=lambda name: (f' {json.dumps(name, ensure_ascii=False)}, "parameters": ',),
         after=("}",),
         starts_call=True,
@@ -157,7 +163,7 @@ def _llama() -> CallFormat:
 def _mistral_list() -> CallFormat:
     return CallFormat(
         start="[TOOL_CALLS]",
-        head=regex.compile(rf"{_REST}(?:\[TOOL_CALLS\])?+[\s,\[]*+{_object('arguments')}|{_mistral_head()}"),
+        head=regex.compile(rf"{_REST}(?:\[TOOL_CALLS\])?+[\s,\[]*+{_object()}|{_mistral_head()}"),
         opens="[",
         before=_named("arguments"),
         after=(', "id": "', _ID, '"}'),
@@ -170,7 +176,7 @@ def _mistral_list() -> CallFormat:
 def _mistral_heads(identified: bool) -> CallFormat:
     return CallFormat(
         start="[TOOL_CALLS]",
-        head=regex.compile(rf"{_mistral_head()}|{_REST}(?:\[TOOL_CALLS\])?+[\s,\[]*+{_object('arguments')}"),
+        head=regex.compile(rf"{_mistral_head()}|{_REST}(?:\[TOOL_CALLS\])?+[\s,\[]*+{_object()}"),
         before=lambda name: (name, "[CALL_ID]", _ID, "[ARGS]") if identified else (name, "[ARGS]"),
         gap="",
         new_id=_nine,
@@ -179,7 +185,7 @@ def _mistral_heads(identified: bool) -> CallFormat:
 
 def _mistral_head() -> str:
     identity = r"(?:\[CALL_ID\]\s*(?P<id>[\w-]+)\s*)?+"
-    return rf"\s*(?:\[TOOL_CALLS\]\s*)?+(?P<name>[\w-]+)\s*{identity}\[ARGS\]\s*\{{"
+    return rf"\s*(?:\[TOOL_CALLS\]\s*)?+(?P<name>[\w-]+)\s*{identity}\[ARGS\]\s*{_BRACE}"
 
 
 def _nine() -> str:
@@ -189,12 +195,12 @@ def _nine() -> str:
 
 def _kimi() -> CallFormat:
     tail = r"(?:\s|<\|tool_call_end\|>)*+"
-    head = (
-        r"<\|tool_call_begin\|>\s*(?P<id>(?:functions\.)?(?P<name>[^\s<]+?):\d+)\s*<\|tool_call_argument_begin\|>\s*\{"
-    )
+    name = r"(?:(?P<id>(?:functions\.)?(?P<name>[^\s<:]++):\d++)|(?:functions\.)?(?P<name>[^\s<:]++))"
+    head = rf"<\|tool_call_begin\|>\s*{name}\s*<\|tool_call_argument_begin\|>\s*{_BRACE}"
     return CallFormat(
         start="<|tool_calls_section_begin|>",
         end="<|tool_calls_section_end|>",
+        starts=("<|tool_call_begin|>",),
         head=regex.compile(rf"{tail}(?:(?P<end><\|tool_calls_section_end\|>)|{head})"),
         tail=regex.compile(tail),
         before=lambda name: (

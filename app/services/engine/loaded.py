@@ -29,7 +29,7 @@ from app.services.engine.row import Row
 from app.services.engine.runner import Runner
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.engine.sampling import Choice
-from app.services.engine.speech import Markup, Speech, make_machine
+from app.services.engine.speech import Markup, Speech, StopStrings
 from app.services.engine.text import Detokenizer, detokenizers, longest_token
 from app.services.errors import AppError, InvalidRequest, PromptTooLong
 from app.services.facts import ModelFacts
@@ -102,10 +102,10 @@ class LoadedModel:
         self.adapters.scales(request.lora)
         bias = self._logit_bias(request)
         matcher = self.grammars.matcher(request, self._markup.calls.format if self._markup.calls else None)
-        machine = make_machine(self._markup, request.stop, bool(_tools(request)), request.split_reasoning)
+        stops = StopStrings(request.stop) if request.stop else None
         prompt = self.prompts.build(request)
         self.runner.admission.check(len(prompt.tokens), request.answers)
-        return replace(prompt, matcher=matcher, machine=machine, logit_bias=bias)
+        return replace(prompt, matcher=matcher, machine=stops, logit_bias=bias)
 
     def embedding(self, request: EmbeddingRequest, generation: RunningGeneration) -> Embedding:
         """Check and tokenize texts that become vectors. Raises InvalidRequest or PromptTooLong."""
@@ -171,6 +171,7 @@ class LoadedModel:
             bound=self._bound(prompt, request),
             logprobs=request.logprobs,
             thinking_budget=_thinking_budget(request, max_tokens),
+            think_token=self._think_token(request),
             think_end=self._close_thought,
             scales=self.adapters.scales(request.lora),
             slot=request.slot,
@@ -219,8 +220,15 @@ class LoadedModel:
             split_reasoning=request.split_reasoning,
             thinking=prompt.thinking,
             continued=request.continue_final_message,
-            machine=prompt.machine,
+            may_think=prompt.matcher is None or self._think_token(request) is not None,
+            bound=prompt.matcher is not None,
+            plain=request.constraint is not None,
+            stops=prompt.machine,
         )
+
+    def _think_token(self, request: GenerationRequest) -> int | None:
+        """The token by which an answer that a grammar binds may begin with a thought."""
+        return self._think_start[0] if len(self._think_start) == 1 and _may_think(request) else None
 
     def _bound(self, prompt: Prompt, request: GenerationRequest) -> Bound | None:
         if prompt.matcher is None:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from app.services.engine.adapters import Scales
 from app.services.engine.grammar import Bound
@@ -68,6 +67,7 @@ class Row:
         bound: Bound | None = None,
         logprobs: int | None = None,
         thinking_budget: int | None = None,
+        think_token: int | None = None,
         think_end: Sequence[int] = (),
         stop_repetition: bool = False,
         guesser: Guesser | None = None,
@@ -105,6 +105,7 @@ class Row:
         self._room = room  # tokens that the context has left for the answer
         self._unsaid: list[TokenLogprob] = []  # of tokens whose text is held back
         self._thinking_budget = thinking_budget
+        self._think_token = think_token  # what begins a thought where a grammar binds the answer
         self._think_end = think_end
         self._thought = 0
         self._stop_repetition = stop_repetition
@@ -209,12 +210,12 @@ class Row:
         events: list[Event] = [] if self.answer else [self.progress()]
         self.answer.append(token)
         self.clock.token()
-        over = token in self._end_tokens
-        if score is not None:
-            told = spelled(token, score, self.logprobs or 0, self._detokenizer)
-            self._unsaid.append(replace(told, data=b"") if over else told)  # the end token is told, but says nothing
-        if over:
+        if token in self._end_tokens:
             return events + self.finish("end_token")
+        if score is not None:
+            self._unsaid.append(spelled(token, score, self.logprobs or 0, self._detokenizer))
+        if self.bound is not None and len(self.answer) == 1 and token != self._think_token:
+            self._speech.answer()
         text = self._detokenizer.feed(token)
         events += self._events(self._speech.feed(text))
         if text and not self._speech.speaking:
@@ -249,9 +250,11 @@ class Row:
         """End the answer: what was held back, then the end itself."""
         rest = self._speech.feed(self._detokenizer.finish()) + self._speech.finish()
         events = list(self._events(rest))
+        if self._speech.stopped is not None:  # in what was held back
+            cause = "stop_string"
+        told = () if cause == "stop_string" else tuple(self._unsaid)
         reason: FinishReason = "length" if cause in ("max_tokens", "context", "repetition", "memory") else "stop"
         self.finished = "tool_calls" if self._speech.called and reason == "stop" else reason
-        told = () if cause == "stop_string" else tuple(self._unsaid)
         return [*events, Finished(self.finished, self._speech.stopped, self.timings(), cause, self.cache_use, told)]
 
     def timings(self) -> Timings:
