@@ -3,9 +3,9 @@
 import json
 import secrets
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
-from msgspec import Meta
+from msgspec import Meta, Raw
 from msgspec.structs import replace
 
 import app.services.generation as gen
@@ -37,7 +37,7 @@ class ToolUseBlock(Reply, tag_field="type", tag="tool_use", kw_only=True):
 
     id: str
     name: str
-    input: dict[str, Any]
+    input: dict[str, Any]  # once it is whole, the JSON that the model wrote
 
 
 Block = TextBlock | ThinkingBlock | ToolUseBlock
@@ -220,7 +220,7 @@ class MessageStream(Dialect):
         yield self._begin(self._open)
         self._arguments = ""
         if call.arguments:
-            self._arguments = call.arguments if call.values is not None else json.dumps(_input(call.arguments))
+            self._arguments = _input(call.arguments)
             yield self._delta(InputJsonDelta(partial_json=self._arguments))
 
     def _close(self) -> Iterator[Reply]:
@@ -230,7 +230,7 @@ class MessageStream(Dialect):
             self._open.signature = _SIGNATURE
             yield self._delta(SignatureDelta(signature=_SIGNATURE))
         elif isinstance(self._open, ToolUseBlock):
-            self._open.input = _input(self._arguments)
+            self._open.input = cast("Any", Raw(_input(self._arguments).encode()))
         self._open = None
         yield BlockStop(index=self._index)
 
@@ -268,7 +268,7 @@ def _stop_reason(event: gen.Finished) -> StopReason:
             return "end_turn" if event.stop is None else "stop_sequence"
 
 
-def _input(arguments: str) -> dict[str, Any]:
-    """Anthropic's arguments are an object; what a model wrote that is none is handed over whole."""
+def _input(arguments: str) -> str:
+    """Anthropic's arguments are an object, and stay as they were written; what is none is handed over as a text."""
     values = gen.ToolCall(0, "", "", arguments).values
-    return {"arguments": arguments} if values is None else values
+    return json.dumps({"arguments": arguments}) if values is None else arguments

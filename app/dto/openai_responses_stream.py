@@ -201,7 +201,7 @@ class ResponseStream(Dialect):
 
     def _called(self, item: FunctionCallItem, index: int) -> Iterator[ResponseEvent]:
         """A call whose arguments break off is incomplete, and they are never said to be done."""
-        whole = gen.ToolCall(0, item.call_id, item.name, item.arguments).values is not None
+        whole = gen.ToolCall(0, item.call_id, item.name, item.arguments).is_whole
         item.status = "completed" if whole else "incomplete"
         if whole:
             yield ArgumentsDone(item_id=item.id, output_index=index, arguments=item.arguments, name=item.name)

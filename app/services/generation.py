@@ -4,6 +4,7 @@ Every dialect translates its words into these and back; the engine knows no othe
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -17,6 +18,10 @@ class OfChoice:
     """What is said of one answer: `choice` counts the answers of a request that has several, from 0."""
 
     choice: int = 0
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"JSON has no {constant}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +40,21 @@ class ToolCall(OfChoice):
     def values(self) -> dict[str, Any] | None:
         """The arguments as an object. None where they are none: cut off, or no JSON."""
         try:
-            values = json.loads(self.arguments)
+            values = json.loads(self.arguments, parse_constant=_refuse)
         except (ValueError, RecursionError):
             return None
         return values if isinstance(values, dict) else None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the arguments are an object to its last brace, also one that is too deep or too large to be read."""
+        try:
+            return isinstance(json.loads(self.arguments, parse_int=float, parse_constant=_refuse), dict)
+        except ValueError:
+            return False
+        except RecursionError:
+            brackets = re.sub(r'"(?:[^"\\]|\\.)*"|[^{}\[\]]', "", self.arguments, flags=re.DOTALL)
+            return 2 * sum(map(brackets.count, "{[")) == len(brackets)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Anthropic's words to the common vocabulary and back, without a server."""
 
+import json
 from typing import Any
 
 import msgspec
@@ -9,12 +10,13 @@ from app.dto.anthropic import MessagesRequest
 from app.dto.anthropic_replies import MessageStream
 from app.dto.base import Limits
 from app.services.errors import InvalidRequest, PromptTooLong, Unavailable, UnprocessableBody, UnsupportedParameter
-from app.services.generation import Constraint, Event, GenerationRequest, Message, Sampling, ToolCall
+from app.services.generation import Constraint, Event, GenerationRequest, Message, Sampling, ToolArguments, ToolCall
 from tests.scripted import answer, thought
 
 USER = {"role": "user", "content": "Hi"}
 TOOL = {"name": "add", "description": "Adds", "input_schema": {"type": "object"}}
 CALL = ToolCall(0, "call_1", "add", '{"a": 1}')
+NESTED = '{"a": ' + "[" * 5000 + "]" * 5000 + "}"
 
 
 def request(**more: Any) -> MessagesRequest:
@@ -225,7 +227,7 @@ def whole(events: list[Event], **more: Any) -> dict[str, Any]:
     stream = MessageStream("req_1", **more)
     for event in events:
         stream.add(event)
-    body: dict[str, Any] = msgspec.to_builtins(stream.message)
+    body: dict[str, Any] = json.loads(msgspec.json.encode(stream.message))
     return body
 
 
@@ -333,10 +335,31 @@ def test_thoughts_are_left_out_where_that_is_asked() -> None:
     assert deltas[:2] == ["signature_delta", "text_delta"]
 
 
-@pytest.mark.parametrize("arguments", ["[1]", "no json", "5"])
+@pytest.mark.parametrize(
+    "arguments", ["[1]", "no json", "5", '{"a": NaN}', '{"a": "cut', '{"a": %s}' % ("9" * 5000), NESTED]
+)
 def test_arguments_that_are_no_object_are_handed_over_whole(arguments: str) -> None:
     call = ToolCall(0, "call_1", "add", arguments)
     assert whole(answer(call))["content"][0]["input"] == {"arguments": arguments}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        r'{"a": "\ud83d", "\udc00": 1}',
+        '{"a": 123456789012345678901234567890, "b": 1e999, "c": -0.0}',
+        '{"a": ' + "[" * 200 + "]" * 200 + "}",
+        '{\n "a": "é\\n🙂"\n}',
+    ],
+)
+def test_arguments_stay_as_the_model_wrote_them(arguments: str) -> None:
+    for events in (
+        answer(ToolCall(0, "call_1", "add", arguments)),
+        answer(ToolCall(0, "call_1", "add", ""), ToolArguments(0, arguments)),
+    ):
+        assert whole(events)["content"][0]["input"] == json.loads(arguments)
+        deltas = [reply["delta"] for reply in feed(events) if reply["type"] == "content_block_delta"]
+        assert "".join(delta["partial_json"] for delta in deltas) == arguments
 
 
 def test_silence_and_failure_have_events() -> None:

@@ -337,6 +337,22 @@ def test_a_cut_answer_is_incomplete() -> None:
     assert kinds(feed(answer(reason="length"))) == ["created", "in_progress", "incomplete"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        ('{"a": ' + "[" * 5000 + '"]{"' + "]" * 5000 + "}", "completed"),
+        ('{"a": ' + "[" * 5000 + "]" * 4999 + "}", "incomplete"),
+        ('{"a": %s}' % ("9" * 5000), "completed"),
+        (r'{"a": "\ud83d"}', "completed"),
+        ('{"a": "b', "incomplete"),
+        ("[]", "incomplete"),
+    ],
+)
+def test_a_call_is_whole_however_large_its_arguments_are(arguments: str, status: str) -> None:
+    (item,) = whole(answer(ToolCall(0, "call_1", "add", arguments)))["output"]
+    assert (item["arguments"], item["status"]) == (arguments, status)
+
+
 def test_a_response_says_what_was_asked() -> None:
     asked = {
         "instructions": "Be brief.",

@@ -180,7 +180,7 @@ def test_a_cut_call_of_responses_is_incomplete_and_never_said_to_be_done() -> No
 
 def message(events: list[gen.Event]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     stream = MessageStream()
-    return told(stream, events), msgspec.to_builtins(stream.message)
+    return told(stream, events), json.loads(msgspec.json.encode(stream.message))
 
 
 def test_messages_tell_input_as_it_comes() -> None:

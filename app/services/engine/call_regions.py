@@ -254,13 +254,13 @@ class Written:
             return []
 
 
-def whole(parse: Callable[[str, list[Any]], Any], closer: str) -> Written:
+def whole(parse: Callable[[str, list[Any]], Any], closer: str, begin: str = "") -> Written:
     """A region of a family that only a parser of mlx-lm's can read."""
 
     def calls(text: str, tools: Tools) -> list[Call]:
         return _several(parse(text, list(tools)))
 
-    return Written(closer, regex.compile(""), re.compile(r"(?!)"), re.compile(r"(?!)"), calls)
+    return Written(closer, regex.compile(begin), re.compile(r"(?!)"), re.compile(r"(?!)"), calls)
 
 
 def _behind_blank(text: str, place: int) -> int:
@@ -482,4 +482,6 @@ def region_of(parser: str | None, parse: Callable[[str, list[Any]], Any] | None,
         return makers[parser]()
     if parser == "pythonic" and parse is not None:
         return _pythonic(parse)
-    return whole(parse, end) if parse is not None else None
+    if parse is None:
+        return None
+    return whole(parse, end, r"\s*+<\|tool_call_begin\|>" if parser == "kimi_k2" else "")

@@ -18,7 +18,7 @@ _NAME = re.compile(r"[\w$-]+")
 _ESCAPE = re.compile(r"\\(?:[\"\\/bfnrt]|u[0-9a-fA-F]{4})")
 _BEGUN_UNICODE = re.compile(r"\\u[0-9a-fA-F]{0,3}")
 _LITERALS = {"true": "true", "false": "false", "null": "null", "none": "null", "undefined": "null", "nil": "null"}
-_NOT_FINITE = {"nan", "inf", "infinity"}
+_LITERALS |= {f"{sign}{word}": "null" for sign in ("", "+", "-") for word in ("nan", "inf", "infinity")}
 
 # Whether a quote within a value can close it: by what follows. Runs of blanks, of closers and of letters are looked at
 # so far only; longer ones are taken for what they look like.
@@ -282,8 +282,6 @@ def _spelled(word: str) -> str:
         return word
     if literal := _LITERALS.get(word.lower()):
         return literal
-    if word.lstrip("+-").lower() in _NOT_FINITE:
-        return "null"
     number = _OTHER_NUMBER.fullmatch(word)
     if number and (number[2] or number[3] or word.lstrip("+-").startswith("0")):
         sign, whole, part, power = number.groups()

@@ -1,0 +1,295 @@
+"""Marks that are quoted, in prose, in thoughts and in values, beside those that mean something; in every family."""
+
+import json
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.services.engine.speech import Markup
+from tests.engine.families import FAMILIES, TWO, A, arg_key, hermes, minicpm, minimax, muse, qwen_coder
+from tests.engine.speaking import ADDED, CALL, JSON, TOOLS, markup, speak, split
+
+CUTS = st.lists(st.integers(0, 600), max_size=8)
+# What an answer is made of: prose, marks that are quoted, and calls.
+PIECES = st.lists(
+    st.sampled_from(["Well, ", "a < b\n", "`{start}` begins one. ", "{start} x ", "`{end}` ", "</think> ", "CALL"]),
+    max_size=6,
+)
+
+
+@cache
+def facts(name: str) -> Markup:
+    return markup(FAMILIES[name].parser, template=FAMILIES[name].template)
+
+
+def text_of(name: str, pieces: list[str]) -> tuple[str, str, int]:
+    """What the pieces say, what of it is no call, and how many calls there are."""
+    family, calls = FAMILIES[name], facts(name).calls
+    assert calls is not None
+    said = [piece.replace("{start}", calls.start).replace("{end}", calls.end) for piece in pieces]
+    whole = "".join(family.calls[0] if piece == "CALL" else piece for piece in said)
+    in_each = family.calls[0].count(family.before) or len(speak([family.calls[0]], facts(name), tools=TOOLS)[0])
+    return whole, "".join(piece for piece in said if piece != "CALL"), pieces.count("CALL") * in_each
+
+
+def blankless(text: str) -> str:
+    return "".join(text.split())
+
+
+def content(parts: list[Any]) -> str:
+    return "".join(part[0] for part in parts if isinstance(part, list) and not part[1])
+
+
+def reasoning(parts: list[Any]) -> str:
+    return "".join(part[0] for part in parts if isinstance(part, list) and part[1])
+
+
+def arguments(parts: list[Any]) -> list[Any]:
+    return [json.loads(part[2]) for part in parts if isinstance(part, tuple)]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=40, deadline=None)
+@given(PIECES, CUTS)
+def test_quoted_marks_are_text_and_what_follows_them_is_read(name: str, pieces: list[str], cuts: list[int]) -> None:
+    text, prose, count = text_of(name, ["Well. ", *pieces])
+    whole = speak([text], facts(name), tools=TOOLS)
+    assert speak(split(text, cuts), facts(name), tools=TOOLS) == whole
+    assert speak(list(text), facts(name), tools=TOOLS) == whole
+    parts, _ = whole
+    assert len(arguments(parts)) == count
+    assert blankless(content(parts)) == blankless(prose)
+    if not count:
+        assert parts == [[text, False]]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@settings(max_examples=40, deadline=None)
+@given(PIECES, PIECES, CUTS, st.booleans())
+def test_what_is_rehearsed_in_thoughts_is_thought(
+    name: str, thought: list[str], pieces: list[str], cuts: list[int], begun: bool
+) -> None:
+    thought = ["So: ", *(piece for piece in thought if piece != "</think> ")]
+    rehearsed, _, _ = text_of(name, thought)
+    text, prose, count = text_of(name, ["Well. ", *pieces])
+    text = f"{'' if begun else ' <think>'}{rehearsed}</think>{text}"
+    whole = speak([text], facts(name), tools=TOOLS, thinking=begun)
+    assert speak(split(text, cuts), facts(name), tools=TOOLS, thinking=begun) == whole
+    assert speak(list(text), facts(name), tools=TOOLS, thinking=begun) == whole
+    parts, _ = whole
+    assert reasoning(parts) == rehearsed
+    assert len(arguments(parts)) == count
+    assert blankless(content(parts)) == blankless(prose)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "llama"])
+@settings(max_examples=15, deadline=None)
+@given(CUTS)
+def test_a_call_in_a_thought_that_never_closes_is_made(name: str, cuts: list[int]) -> None:
+    calls = facts(name).calls
+    assert calls is not None
+    if not calls.end:  # where it ends cannot be told from the thought
+        return
+    text = f"I add, by {calls.start} that is. " + "".join(FAMILIES[name].calls)
+    parts, _ = speak(split(text, cuts), facts(name), tools=TOOLS, thinking=True)
+    assert parts[0] == [f"I add, by {calls.start} that is. ", True]
+    assert arguments(parts) == [FAMILIES[name].arguments, TWO]
+    assert speak(split(text, cuts), facts(name), tools=TOOLS, thinking=True, one_call=True)[0] == parts[:2]
+
+
+# Values.
+
+MARKED = st.lists(
+    st.sampled_from(
+        [
+            *("</tool_call>", "<tool_call>", "</parameter>", "<parameter=x>", "</function>", "<function=add>", "\n"),
+            *(
+                "a",
+                " ",
+                "<",
+                '"',
+                "'",
+                "}",
+                "</param>",
+                "</invoke>",
+                "</arg_value>",
+                "<arg_key>b</arg_key>",
+                "</think>",
+            ),
+        ]
+    ),
+    max_size=6,
+).map("".join)
+TAGGED = {
+    "qwen3_coder": (qwen_coder, ("</parameter>", "<parameter=x>")),
+    "minimax_m2": (lambda value: f"<minimax:tool_call>\n{minimax(value)}</minimax:tool_call>", ("</parameter>",)),
+    "minicpm5": (minicpm, ("</param>",)),
+    "muse_spark": (lambda value: f"<atem:function_calls>\n{muse(value)}</atem:function_calls>", ()),
+    "glm47": (lambda value: arg_key("", value), ("</arg_value>",)),
+    "longcat": (lambda value: arg_key("longcat_", value), ()),
+    "json_tools": (hermes, ()),
+}
+
+
+@pytest.mark.parametrize("name", TAGGED)
+@settings(max_examples=80, deadline=None)
+@given(MARKED, CUTS)
+def test_values_may_hold_marks(name: str, value: str, cuts: list[int]) -> None:
+    call, _ = TAGGED[name]
+    text = call({"a": value, "b": 2}) + call({"a": "z", "b": 3})
+    parts, _ = speak(split(text, cuts), facts(name), tools=TOOLS)
+    assert arguments(parts) == [{"a": value, "b": 2}, {"a": "z", "b": 3}]
+    assert content(parts) == ""
+
+
+WHOLE_CALL = qwen_coder({"a": "ls", "b": 1})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("null", "None", "1", "true", "", " ", "  x  ", "1\n2\n", "\n", "\n\n", '{"b": 1}', "é🙂", "\t"),
+        *(
+            "</parameter>",
+            "</function>",
+            "</tool_call>",
+            "<parameter=x>",
+            "<parameter=x>1</parameter>\n",
+            "<tool_call>",
+        ),
+        "</parameter>\n</function>\n</tool_call>",
+        "echo '</parameter></function></tool_call>'",
+        f"So:\n{WHOLE_CALL}and so on",
+        f"{WHOLE_CALL}\n{WHOLE_CALL}",
+    ],
+)
+def test_a_string_of_qwen_coder_stays_what_it_is(value: str) -> None:
+    text = qwen_coder({"a": value, "b": 2})
+    for pieces in ([text], list(text)):
+        assert arguments(speak(pieces, facts("qwen3_coder"), tools=TOOLS)[0]) == [{"a": value, "b": 2}]
+
+
+@pytest.mark.parametrize("end", ["\n</tool_call>", "", "\n</tool_call>\n<tool_call>", " "])
+def test_a_call_in_tags_may_lack_its_opening_mark(end: str) -> None:
+    call = "<function=add>\n<parameter=a>\nls\n</parameter>\n</function>"
+    for pieces in ([f"I look.\n{call}{end}"], list(f"I look.\n{call}{end}")):
+        parts, _ = speak(pieces, facts("qwen3_coder"), tools=TOOLS)
+        assert parts[:2] == [["I look.\n", False], (0, "add", '{"a": "ls"}')]
+    other = call.replace("add", "sub")
+    assert speak(list(other + end), facts("qwen3_coder"), tools=TOOLS)[0] == [[other + end, False]]
+
+
+def test_other_families_may_lack_it_too() -> None:
+    assert arguments(speak(list(minimax(A)), facts("minimax_m2"), tools=TOOLS)[0]) == [A]
+    kimi = '<|tool_call_begin|>functions.add:0<|tool_call_argument_begin|>{"a": "x"}<|tool_call_end|>'
+    assert arguments(speak(list(f"Well. {kimi}"), facts("kimi_k2"), tools=TOOLS)[0]) == [{"a": "x"}]
+
+
+# Thoughts.
+
+
+@pytest.mark.parametrize(
+    "text", ["BEGIN <think> END", "a `<think>b</think>` c", '{"a": "x <think> y"}', f"{CALL}<think>x"]
+)
+def test_a_thought_stands_at_the_beginning_or_not_at_all(text: str) -> None:
+    for pieces in ([text], list(text)):
+        parts, _ = speak(pieces, JSON)
+        assert parts == [[text, False]]
+        parts, _ = speak([" \n<think>T</think>", *pieces], JSON)
+        assert parts == [["T", True], [text, False]]
+
+
+@pytest.mark.parametrize("options", [{"may_think": False}, {"continued": True}, {"split_reasoning": False}])
+def test_a_mark_at_the_beginning_is_text_where_no_thought_may_come(options: dict[str, Any]) -> None:
+    text = "<think>T</think> A"
+    for pieces in ([text], list(text)):
+        assert speak(pieces, JSON, **options)[0] == [[text, False]]
+
+
+def test_where_a_grammar_holds_calls_stand_at_the_beginning_or_not_at_all() -> None:
+    bound: dict[str, Any] = {"tools": TOOLS, "bound": True, "plain": True}
+    for thought in ("", "<think>T</think>\n\n"):
+        before = [["T", True]] if thought else []
+        text = f'{{"a": "{CALL}"}}'
+        assert speak(list(thought + text), JSON, **bound)[0] == [*before, [text, False]]
+        assert speak(list(thought + CALL + CALL), JSON, **bound)[0] == [*before, ADDED, (1, *ADDED[1:])]
+
+
+# Other slips.
+
+
+@pytest.mark.parametrize("member", ["arguments", "parameters", "args", "input", "params"])
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ('{"a": "x"}', {"a": "x"}),
+        ('"{\\"a\\": \\"x\\"}"', {"a": "x"}),
+        ("null", {}),
+        ('""', {}),
+        ("[]", {}),
+        ("{}", {}),
+        ("3", None),
+        ("[1]", None),
+        ('"x"', None),
+        ("true", None),
+        ("{...}", None),
+    ],
+)
+def test_arguments_are_an_object_or_there_is_no_call(member: str, written: str, value: Any) -> None:
+    text = f'<tool_call>\n{{"name": " add ", "{member}": {written}}}\n</tool_call>'
+    for pieces in ([text], list(text)):
+        parts, _ = speak(pieces, JSON, tools=TOOLS)
+        assert arguments(parts) == ([] if value is None else [value])
+        assert parts[0] == ([text, False] if value is None else (0, "add", parts[0][2]))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        '{"type": "function", "function": {"name": "add", "arguments": {"a": "x"}}}',
+        '{"arguments": {"a": "x"}, "name": "add"}',
+        "{'name': 'add', 'arguments': {'a': 'x'}}",
+        '{"name": "add", "arguments": {"a": "x",},}',
+        '{name: "add", arguments: {a: "x"}} // done',
+        '[{"name": "add", "arguments": {"a": "x"}}]',
+        '{"id": "z", "name": "add", "arguments": {"a": "x"}, "more": 1}',
+    ],
+)
+def test_a_call_may_be_written_in_other_ways(call: str) -> None:
+    for pieces in ([f"<tool_call>{call}</tool_call>"], list(f"<tool_call>{call}</tool_call>")):
+        parts, _ = speak(pieces, JSON, tools=TOOLS)
+        assert parts[0] == (0, "add", '{"a": "x"}')
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "value"),
+    [
+        ({"type": "integer"}, "3", 3),
+        ({"type": "integer"}, "3.0", 3),
+        ({"type": "integer"}, "many", "many"),
+        ({"type": "integer"}, "9" * 5000, "9" * 5000),
+        ({"type": "number"}, "2.5", 2.5),
+        ({"type": "number"}, "1e999", "1e999"),
+        ({"type": "number"}, "NaN", "NaN"),
+        ({"type": "boolean"}, "True", True),
+        ({"type": "boolean"}, "no", False),
+        ({"type": ["string", "null"]}, "null", None),
+        ({"type": "string"}, "null", "null"),
+        ({"anyOf": [{"type": "integer"}, {"type": "string"}]}, "7", 7),
+        ({"enum": ["1", "2"]}, "1", "1"),
+        ({"enum": [1, 2]}, "1", 1),
+        ({"type": "array"}, "[1, 'x', None]", [1, "x", None]),
+        ({"type": "object"}, '{"a": "1\n2",}', {"a": "1\n2"}),
+        ({"type": "object"}, "not one", "not one"),
+        (True, "x", "x"),
+        ({}, '{"a": NaN}', {"a": None}),
+    ],
+)
+def test_values_in_tags_have_the_type_of_their_schema(kind: Any, written: str, value: Any) -> None:
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"properties": {"v": kind}}}}
+    text = f"<tool_call>\n<function=add>\n<parameter=v>\n{written}\n</parameter>\n</function>\n</tool_call>"
+    (part,) = speak(list(text), facts("qwen3_coder"), tools=[tool])[0]
+    assert json.loads(part[2]) == {"v": value}
