@@ -12,6 +12,7 @@ from app.services.engine.json_reader import ObjectReader
 from app.services.generation import ToolArguments, ToolCall
 
 _GUESSING = {"glm47", "laguna"}  # families in which words between the marks look like a call
+_MOST_LOOKS = 64  # for the end of a region, before they become rare: a value may be full of what may end it
 _LOOK_BEHIND = 64  # characters behind what may end a region, in which it shows whether it does
 
 Heard = ToolCall | ToolArguments | str  # a string is no call after all
@@ -93,6 +94,7 @@ class CallReader:
         self._held = self._start if markup.is_part_of_call(self._start) else ""
         self._raw = ""  # what has been taken out of it without being told
         self._looked = 0  # characters of a region that have been looked at
+        self._looks = self._look_at = 0  # how often, and how long it has to be for the next time
         self._closed = -1  # where the last of its closers ended
         self._step: Callable[[], list[Heard] | None] = self._head if markup.format else self._region_head
 
@@ -278,6 +280,10 @@ class CallReader:
             self._closed = place + len(closer)
         elif self._closed < 0 or len(self._held) - self._closed > _LOOK_BEHIND:
             return None
+        if self._looks > _MOST_LOOKS and len(self._held) < self._look_at:
+            return None
+        self._looks += 1
+        self._look_at = len(self._held) * 9 // 8
         return self._regioned(at_end=False)
 
     def _regioned(self, *, at_end: bool) -> list[Heard] | None:

@@ -418,6 +418,6 @@ def _table(markup: Markup, tools: bool, split_reasoning: bool) -> dict[str, list
     if tools and markup.calls and not any(to == _TOOL for edges in table.values() for _, to in edges):
         starts = [(start, _TOOL) for start in markup.calls.starts]
         table[_NORMAL] += starts
-        if close and markup.calls.end:  # some call before they close the thought
+        if close and not markup.calls.is_part_of_call(markup.calls.start):  # some call before they close the thought
             table[_REASONING] += starts
     return table | {_OPEN: [*table[_NORMAL], *thought], _PLAIN: [], _CLOSE: close}
