@@ -178,6 +178,14 @@ def test_a_muse_answer_has_headers_that_are_not_shown() -> None:
         assert parsed(parts) == [["Hm.", True], said("Well."), called(0, A), called(1, TWO)]
 
 
+def test_under_a_grammar_a_muse_answer_has_no_header() -> None:
+    from mlx_lm.chat_templates.muse_spark import RESPONSE_FORMAT
+
+    more = {"transitions": RESPONSE_FORMAT["transitions"], "initial": RESPONSE_FORMAT["initial_state"]}
+    spoken = markup("muse_spark", None, **more)
+    assert speak(list('{"a": "<|eom|>"}'), spoken, bound=True, plain=True)[0] == [said('{"a": "<|eom|>"}')]
+
+
 # What goes wrong.
 
 

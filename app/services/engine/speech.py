@@ -148,7 +148,8 @@ class Speech:
         self._may_think = may_think and split_reasoning and not continued
         if thinking and not continued:
             self._blank.add(_REASONING)
-        self._state = self._begin() if not split_reasoning or not markup.initial else markup.initial
+        headed = markup.initial if split_reasoning and not bound else None  # a grammar lets no header be written
+        self._state = headed or self._begin()
         if thinking and split_reasoning:
             self._state = _REASONING
 
@@ -233,7 +234,7 @@ class Speech:
         before, mark = text[:begin], text[begin:end]
         to = self._finders[_OPEN].edges.get(mark, _NORMAL)
         if to == _REASONING and not self._may_think:
-            before = mark
+            before = mark  # is text
         if before.strip():
             self._state = _PLAIN if self._plain else _NORMAL
             return [], text
@@ -418,6 +419,6 @@ def _table(markup: Markup, tools: bool, split_reasoning: bool) -> dict[str, list
     if tools and markup.calls and not any(to == _TOOL for edges in table.values() for _, to in edges):
         starts = [(start, _TOOL) for start in markup.calls.starts]
         table[_NORMAL] += starts
-        if close and not markup.calls.is_part_of_call(markup.calls.start):  # some call before they close the thought
+        if close and not (markup.calls.format and markup.calls.format.starts_call):  # some call before they close it
             table[_REASONING] += starts
     return table | {_OPEN: [*table[_NORMAL], *thought], _PLAIN: [], _CLOSE: close}
