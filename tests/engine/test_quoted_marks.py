@@ -180,6 +180,12 @@ def test_a_call_in_tags_may_lack_its_opening_mark(end: str) -> None:
     assert speak(list(other + end), facts("qwen3_coder"), tools=TOOLS)[0] == [[other + end, False]]
 
 
+def test_tags_of_qwen_coder_may_lack_their_brackets() -> None:
+    text = "<tool_call>\n<function=add\n<parameter=a\nls\n</parameter>\n</function>\n</tool_call>"
+    for pieces in ([text], list(text)):
+        assert speak(pieces, facts("qwen3_coder"), tools=TOOLS)[0] == [(0, "add", '{"a": "ls"}')]
+
+
 def test_other_families_may_lack_it_too() -> None:
     assert arguments(speak(list(minimax(A)), facts("minimax_m2"), tools=TOOLS)[0]) == [A]
     kimi = '<|tool_call_begin|>functions.add:0<|tool_call_argument_begin|>{"a": "x"}<|tool_call_end|>'
@@ -283,6 +289,7 @@ def test_a_call_may_be_written_in_other_ways(call: str) -> None:
         ({"type": "object"}, '{"a": "1\n2",}', {"a": "1\n2"}),
         ({"type": "object"}, "not one", "not one"),
         (True, "x", "x"),
+        ({"type": 5, "anyOf": {"a": 1}, "enum": "b"}, "x", "x"),
         ({}, '{"a": NaN}', {"a": None}),
     ],
 )

@@ -279,8 +279,8 @@ def _is_known(name: str, tools: Tools) -> bool:
 def _qwen_coder() -> Tags:
     return Tags(
         start="<tool_call>",
-        call=r"<function=\s*+(?P<name>[^\s<>]{1,200})\s*+>",
-        argument=r"<parameter=\s*+(?P<key>[^<>\n]{1,200})>",
+        call=r"<function=\s*+(?P<name>[^\s<>]{1,200}+)(?:\s*+>)?+",
+        argument=r"<parameter=\s*+(?P<key>[^<>\n]{1,200}+)(?:>|(?=\n))",
         argument_end="</parameter>",
         call_end="</function>",
         region_end="</tool_call>",

@@ -101,13 +101,17 @@ def _kinds(schema: Any) -> Iterator[str]:
     if not isinstance(schema, dict):
         return
     kind = schema.get("type")
-    yield from (kind,) if isinstance(kind, str) else (one for one in kind or () if isinstance(one, str))
+    yield from (one for one in ([kind] if isinstance(kind, str) else _list(kind)) if isinstance(one, str))
     if kind is None:
-        constants = [schema["const"]] if "const" in schema else schema.get("enum")
-        yield from (_kind(value) for value in (constants if isinstance(constants, list) else ()))
+        yield from map(_kind, [schema["const"]] if "const" in schema else _list(schema.get("enum")))
     for several in ("anyOf", "oneOf", "allOf"):
-        for one in schema.get(several) or ():
+        for one in _list(schema.get(several)):
             yield from _kinds(one)
+
+
+def _list(value: Any) -> list[Any]:
+    """What is no list is an empty one: clients write all sorts of schemas."""
+    return value if isinstance(value, list) else []
 
 
 def _kind(value: Any) -> str:
