@@ -143,6 +143,13 @@ def test_values_may_hold_marks(name: str, value: str, cuts: list[int]) -> None:
     assert content(parts) == ""
 
 
+def test_marks_that_are_quoted_in_one_call_do_not_hide_the_next() -> None:
+    values = [{"a": "<tool_call>", "b": 1}, {"a": "</tool_call>", "b": 2}]
+    for text in ("".join(map(qwen_coder, values)), "".join(map(qwen_coder, values[::-1])) + "Done."):
+        parts, _ = speak(list(text), facts("qwen3_coder"), tools=TOOLS)
+        assert sorted(arguments(parts), key=lambda value: value["b"]) == values
+
+
 WHOLE_CALL = qwen_coder({"a": "ls", "b": 1})
 
 

@@ -195,10 +195,13 @@ class _TagPatterns:
     def of(cls, tags: Tags) -> "_TagPatterns":
         last = tags.region_end or tags.call_end
         closes = rf"{tags.region_end}\Z|" if tags.region_end else ""
+        call = tags.call  # regions that follow each other may be read as one
+        if tags.region_end:
+            call = rf"(?:(?:{tags.region_end}\s*+)?{regex.escape(tags.start)}\s*+)?{tags.call}"
         inner = rf"(?:\s*+{tags.call_end})?" if tags.region_end else ""
         patterns = {
             "begin": rf"\s*+{tags.call}\s*+(?:{tags.argument}|{tags.call_end}|{last})",
-            "call": rf"(?:{regex.escape(tags.start)}\s*+)?{tags.call}" if tags.region_end else tags.call,
+            "call": call,
             "argument": tags.argument,
             "call_end": tags.call_end,
             "region_end": tags.region_end or r"(?!)",
@@ -209,7 +212,7 @@ class _TagPatterns:
             "closing": rf"{tags.argument_end}|{tags.call_end}|{last}",
             "either": rf"(?P<open>{tags.argument})|{tags.argument_end}",
             "follows": rf"\s*+(?:{tags.argument}|{closes}{tags.call_end}\s*+"
-            rf"(?:{closes}(?:{regex.escape(tags.start)}\s*+)?{tags.call}|\Z))",
+            rf"(?:{closes}{call}|\Z))",
         }
         return cls(**{name: regex.compile(pattern, regex.DOTALL) for name, pattern in patterns.items()})
 
