@@ -197,6 +197,8 @@ def test_other_families_may_lack_it_too() -> None:
     assert arguments(speak(list(minimax(A)), facts("minimax_m2"), tools=TOOLS)[0]) == [A]
     kimi = '<|tool_call_begin|>functions.add:0<|tool_call_argument_begin|>{"a": "x"}<|tool_call_end|>'
     assert arguments(speak(list(f"Well. {kimi}"), facts("kimi_k2"), tools=TOOLS)[0]) == [{"a": "x"}]
+    other = kimi.replace("add", "sub")
+    assert speak(list(other), facts("kimi_k2"), tools=TOOLS)[0] == [[other, False]]
 
 
 # Thoughts.

@@ -86,6 +86,7 @@ class CallReader:
         self._markup = markup
         self._tools = list(tools)
         self._start = start or markup.start
+        self._guesses = markup.guesses or self._start != markup.start  # only tools that there are make a call
         self._one_call = one_call
         self._well_formed = well_formed
         self._arguments: ObjectReader | None = None
@@ -185,7 +186,9 @@ class CallReader:
         return name.strip() if name.strip() and self._is_callable(name) else None
 
     def _is_callable(self, name: str) -> bool:
-        return not self._markup.guesses or any(tool["function"]["name"] == name.strip() for tool in self._tools)
+        if not self._guesses:
+            return True
+        return any(tool["function"]["name"] == name.strip() for tool in self._tools)
 
     def _other(self) -> list[Heard]:
         """What is no head may still be a call, in another order or notation."""
@@ -261,8 +264,7 @@ class CallReader:
         region = self._markup.region
         if region is None:
             return self._no_call(self._held)
-        known_only = self._markup.guesses or self._start != self._markup.start
-        begins = region.begins(self._held, self._tools, known_only=known_only)
+        begins = region.begins(self._held, self._tools, known_only=self._guesses)
         if begins is None:
             return None
         if begins:
