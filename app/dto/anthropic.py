@@ -209,6 +209,7 @@ class MessagesRequest(RequestBody):
             constraint=self._constraint(),
             thinking_budget=self._thinking_budget(),
             tool_choice=self._tool_choice(),
+            delivery=gen.Delivery(self.stream),
         )
 
     def _conversation(self) -> tuple[gen.Message, ...]:

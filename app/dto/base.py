@@ -31,11 +31,15 @@ class RequestBody(Body):
     @property
     def ignored(self) -> str:
         """What was given and has no effect, for the header."""
-        return parameters.ignored(self.registry, self._given(), _unknown(self))
+        return parameters.ignored(self.registry, self._given(), self._unknown())
 
     def refuse(self) -> None:
         """Raise UnsupportedParameter for what was given and is not honoured."""
         parameters.check(self.registry, self._given())
+
+    def _unknown(self) -> Iterator[str]:
+        """Name what stands inside of parameters and has no effect."""
+        return _unknown(self)
 
     def _given(self) -> dict[str, Any]:
         """What the client wrote, unknown fields too."""

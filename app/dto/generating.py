@@ -10,9 +10,11 @@ from pydantic import Field, field_validator
 import app.services.generation as gen
 from app.dto.adapters import AdapterScale, scales
 from app.dto.base import Body, Limits, RequestBody
+from app.dto.samplers import parse
 from app.services.errors import InvalidRequest
 
 _TOKEN = re.compile("[0-9]{1,9}")
+_BREAKERS, _DRY_BASE = gen.Sampling().dry_breakers, gen.Sampling().dry_base
 _BANNED = -1e9  # a logit that is never drawn; an infinity would be no number where every token is banned
 
 
@@ -43,6 +45,18 @@ class Generating(RequestBody):
     min_p: float | None = Field(default=None, ge=0, le=1)
     xtc_probability: float = Field(default=0.0, ge=0, le=1)
     xtc_threshold: float = Field(default=0.1, ge=0, le=1)
+    typical_p: float | None = Field(default=None, ge=0, description="1 is off")
+    typ_p: float | None = Field(default=None, ge=0, description="the Web UI's name of typical_p")
+    top_n_sigma: float = Field(default=-1.0, ge=-1000, le=1000, description="standard deviations; 0 or less is off")
+    dynatemp_range: float = Field(default=0.0, ge=0, le=100, description="0 is off")
+    dynatemp_exponent: float = Field(default=1.0, ge=0, le=100)
+    min_keep: int = Field(default=0, ge=0, lt=2**31)
+    samplers: str | list[str] | None = Field(
+        default=None,
+        max_length=256,
+        description="names in a list or with semicolons between them, or llama.cpp's letters",
+        examples=[["top_k", "min_p", "temperature"]],
+    )
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
     stop: str | list[str] | None = None
     presence_penalty: float = Field(default=0.0, ge=-100, le=100)
@@ -50,6 +64,13 @@ class Generating(RequestBody):
     repetition_penalty: float | None = Field(default=None, gt=0, le=100)
     repeat_penalty: float | None = Field(default=None, gt=0, le=100)
     repeat_last_n: int | None = Field(default=None, ge=-1, lt=2**31)
+    dry_multiplier: float = Field(default=0.0, ge=0, le=100, description="0 is off")
+    dry_base: float = Field(default=1.75, ge=0, le=100, description="below 1 it is 1.75")
+    dry_allowed_length: int = Field(default=2, ge=0, lt=2**31, description="tokens")
+    dry_penalty_last_n: int = Field(default=64, ge=-1, lt=2**31, description="tokens; 0 is off, -1 is all")
+    dry_sequence_breakers: list[str] = Field(
+        default=list(_BREAKERS), min_length=1, max_length=32, description="texts over which no repetition reaches"
+    )
     logit_bias: dict[str, float] | list[list[int | float | bool | str]] = Field(
         default_factory=dict,
         description="by token id, or llama.cpp's pairs of a token id or a text and a bias; false bans",
@@ -72,6 +93,13 @@ class Generating(RequestBody):
         if stop == "" or (isinstance(stop, list) and "" in stop):
             raise ValueError("a stop string may not be empty")
         return stop
+
+    @field_validator("dry_sequence_breakers")
+    @classmethod
+    def _no_empty_breaker(cls, breakers: list[str]) -> list[str]:
+        if "" in breakers:
+            raise ValueError("a text may not be empty")
+        return breakers
 
     @field_validator("logit_bias")
     @classmethod
@@ -96,6 +124,11 @@ class Generating(RequestBody):
     def slot(self) -> int | None:
         """The place of the batch that is asked for."""
         return None if self.id_slot == -1 else self.id_slot
+
+    @property
+    def delivery(self) -> gen.Delivery:
+        """How the answer is told."""
+        return gen.Delivery(self.stream, self.timings_per_token)
 
     def ping_seconds(self, default: float) -> float:
         """Seconds of silence after which a stream gets a comment line."""
@@ -124,6 +157,17 @@ class Generating(RequestBody):
             frequency_penalty=0.0 if off else self.frequency_penalty,
             penalty_window=window,
             logit_bias=self._biases(),
+            typical_p=next((value for value in (self.typical_p, self.typ_p) if value is not None), 1.0),
+            top_n_sigma=self.top_n_sigma,
+            dynatemp_range=self.dynatemp_range,
+            dynatemp_exponent=self.dynatemp_exponent,
+            min_keep=self.min_keep,
+            dry_multiplier=self.dry_multiplier,
+            dry_base=self.dry_base if self.dry_base >= 1 else _DRY_BASE,
+            dry_allowed_length=self.dry_allowed_length,
+            dry_window=None if self.dry_penalty_last_n == -1 else self.dry_penalty_last_n,
+            dry_breakers=tuple(self.dry_sequence_breakers),
+            samplers=gen.SAMPLERS if self.samplers in (None, "") else parse(self.samplers)[0],
         )
 
     def constraint(self) -> gen.Constraint | None:
@@ -146,6 +190,7 @@ class Generating(RequestBody):
             lora=self.adapters(),
             constraint=self.constraint(),
             split_reasoning=False,
+            delivery=self.delivery,
         )
 
     def adapters(self) -> dict[int, float] | None:
@@ -157,6 +202,10 @@ class Generating(RequestBody):
         given = (self.n_predict, self.max_completion_tokens, self.max_tokens)
         limit = next((value for value in given if value is not None), -1)
         return None if limit == -1 else limit
+
+    def _unknown(self) -> Iterator[str]:
+        yield from super()._unknown()
+        yield from (f"samplers.{name}" for name in parse(self.samplers or "")[1])
 
     def _constraints(self) -> Iterator[gen.Constraint]:
         if self.json_schema:

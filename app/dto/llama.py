@@ -14,7 +14,7 @@ from app.dto.base import Dialect, Limits, Reply
 from app.dto.counts import PromptProgress, TimingsReply
 from app.dto.generating import Generating
 from app.dto.logprobs import ContentLogprob
-from app.dto.models import generation_params
+from app.dto.models import generation_params, lora_params
 from app.dto.prompt import Prompt, prompts
 
 
@@ -206,21 +206,15 @@ def _settings(request: NativeGenerating, defaults: gen.Sampling) -> dict[str, An
         ),
     )
     limit = request.token_limit()
-    return generation_params(decided) | {
-        **({} if asked.seed is None else {"seed": asked.seed}),
-        "repeat_last_n": -1 if asked.penalty_window is None else asked.penalty_window,
-        "presence_penalty": asked.presence_penalty,
-        "frequency_penalty": asked.frequency_penalty,
+    return generation_params(decided, request.delivery) | {
         "max_tokens": -1 if limit is None else limit,
         "n_predict": -1 if limit is None else limit,
-        "lora": [{"id": number, "scale": scale} for number, scale in (request.adapters() or {}).items()],
+        "lora": lora_params(request.adapters() or {}),
         "ignore_eos": request.ignore_eos,
-        "stream": request.stream,
-        "timings_per_token": request.timings_per_token,
         "n_probs": request.n_probs,
         "stop": list(request.stop_strings),
         "logit_bias": [{"token": token, "bias": bias} for token, bias in asked.logit_bias.items()],
-        "dry_sequence_breakers": ["\n", ":", '"', "*"],
+        "dry_sequence_breakers": list(asked.dry_breakers),
         "grammar": request.grammar if isinstance(request.grammar, str) else request.grammar.grammar,
         "grammar_lazy": False,
         "grammar_triggers": [],

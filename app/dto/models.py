@@ -1,7 +1,7 @@
 """The models that can answer, and the properties of the one that does."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType, field
@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType, field
 from app import __version__
 from app.dto.base import Reply
 from app.services.facts import ModelFacts
-from app.services.generation import Sampling
+from app.services.generation import Delivery, Sampling
 from app.services.model_state import ModelState, Status
 
 EMPTY_CONTEXT = 8192  # what /props says while nothing is loaded
@@ -299,29 +299,32 @@ def _capabilities(facts: ModelFacts) -> TemplateCapabilities:
     )
 
 
-def generation_params(defaults: Sampling) -> dict[str, Any]:
-    """Sampling in llama.cpp's names; what MLX has no kin of stands at its off value."""
+_WHOLE = Delivery()
+
+
+def generation_params(sampling: Sampling, delivery: Delivery = _WHOLE) -> dict[str, Any]:
+    """Sampling in llama.cpp's names; what does not exist here stands at its off value."""
     return {
-        "seed": 2**32 - 1,
-        "temperature": _or(defaults.temperature, 0.8),
-        "dynatemp_range": 0.0,
-        "dynatemp_exponent": 1.0,
-        "top_k": int(_or(defaults.top_k, 40)),
-        "top_p": _or(defaults.top_p, 0.95),
-        "min_p": _or(defaults.min_p, 0.05),
-        "top_n_sigma": -1.0,
-        "xtc_probability": defaults.xtc_probability,
-        "xtc_threshold": defaults.xtc_threshold,
-        "typical_p": 1.0,
-        "typ_p": 1.0,
-        "repeat_last_n": -1,
-        "repeat_penalty": _or(defaults.repetition_penalty, 1.0),
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "dry_multiplier": 0.0,
-        "dry_base": 1.75,
-        "dry_allowed_length": 2,
-        "dry_penalty_last_n": -1,
+        "seed": _or(sampling.seed, 2**32 - 1),
+        "temperature": _or(sampling.temperature, 0.8),
+        "dynatemp_range": sampling.dynatemp_range,
+        "dynatemp_exponent": sampling.dynatemp_exponent,
+        "top_k": int(_or(sampling.top_k, 40)),
+        "top_p": _or(sampling.top_p, 0.95),
+        "min_p": _or(sampling.min_p, 0.05),
+        "top_n_sigma": sampling.top_n_sigma,
+        "xtc_probability": sampling.xtc_probability,
+        "xtc_threshold": sampling.xtc_threshold,
+        "typical_p": sampling.typical_p,
+        "typ_p": sampling.typical_p,  # the Web UI's name
+        "repeat_last_n": _or(sampling.penalty_window, -1),
+        "repeat_penalty": _or(sampling.repetition_penalty, 1.0),
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "dry_multiplier": sampling.dry_multiplier,
+        "dry_base": sampling.dry_base,
+        "dry_allowed_length": sampling.dry_allowed_length,
+        "dry_penalty_last_n": _or(sampling.dry_window, -1),
         "mirostat": 0,
         "mirostat_tau": 5.0,
         "mirostat_eta": 0.1,
@@ -332,20 +335,25 @@ def generation_params(defaults: Sampling) -> dict[str, Any]:
         "n_keep": 0,
         "n_discard": 0,
         "ignore_eos": False,
-        "stream": True,
+        "stream": delivery.stream,
         "n_probs": 0,
-        "min_keep": 0,
+        "min_keep": sampling.min_keep,
         "chat_format": "template",
         "reasoning_format": "auto",
         "reasoning_in_content": False,
         "generation_prompt": "",
-        "samplers": ["penalties", "top_k", "top_p", "min_p", "xtc", "temperature"],
+        "samplers": list(sampling.samplers),
         "speculative.types": "none",
-        "timings_per_token": False,
+        "timings_per_token": delivery.timings_per_token,
         "post_sampling_probs": False,
         "backend_sampling": False,
         "lora": [],
     }
+
+
+def lora_params(scales: Mapping[int, float]) -> list[dict[str, float]]:
+    """Say how much each adapter counts."""
+    return [{"id": number, "scale": scale} for number, scale in scales.items()]
 
 
 def _or(value: float | None, default: float) -> float:

@@ -86,6 +86,7 @@ class ChatRequest(Generating):
             thinking_budget=self._thinking_budget(),
             tool_choice=self._tool_choice(),
             split_reasoning=self.reasoning_format != "none",
+            delivery=self.delivery,
         )
 
     def begun(self) -> gen.Completion:

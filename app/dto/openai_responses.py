@@ -101,6 +101,7 @@ class ResponsesRequest(RequestBody):
             logprobs=self._logprobs(),
             thinking_budget=EFFORTS.get(self.reasoning.effort or ""),
             tool_choice=self._tool_choice(),
+            delivery=gen.Delivery(self.stream),
         )
 
     def _conversation(self, earlier: Sequence[InputItem]) -> tuple[gen.Message, ...]:

@@ -6,7 +6,7 @@ from msgspec import UNSET, UnsetType
 from pydantic import Field
 
 from app.dto.base import Body, Reply
-from app.dto.models import generation_params
+from app.dto.models import generation_params, lora_params
 from app.services.facts import SlotFacts
 
 
@@ -50,14 +50,13 @@ class Slot(Reply, kw_only=True):
 
 
 def _params(facts: SlotFacts) -> dict[str, Any]:
-    chosen = facts.sampling
-    return generation_params(chosen) | {
-        "seed": chosen.seed,
-        "presence_penalty": chosen.presence_penalty,
-        "frequency_penalty": chosen.frequency_penalty,
-        "repeat_last_n": -1 if chosen.penalty_window is None else chosen.penalty_window,
+    settings = facts.settings
+    return generation_params(settings.sampling, settings.delivery) | {
         "max_tokens": facts.limit,
         "n_predict": facts.limit,
+        "ignore_eos": settings.ignore_eos,
+        "n_probs": settings.logprobs or 0,
+        "lora": lora_params(dict(enumerate(settings.scales))),
     }
 
 

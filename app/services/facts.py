@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.services.generation import Pooling, Sampling
+from app.services.generation import Delivery, Pooling, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,17 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerSettings:
+    """How an answer is made, every value decided."""
+
+    sampling: Sampling = Sampling()
+    ignore_eos: bool = False
+    scales: tuple[float, ...] = ()  # of adapters, by their number
+    logprobs: int | None = None
+    delivery: Delivery = Delivery()
+
+
+@dataclass(frozen=True, slots=True)
 class SlotFacts:
     """A place of the batch: of an answer at work in it, or of what the last one left. Numbers count tokens."""
 
@@ -53,4 +64,4 @@ class SlotFacts:
     cached: int = 0
     decoded: int = 0
     limit: int = 0  # of the answer
-    sampling: Sampling = Sampling()
+    settings: AnswerSettings = AnswerSettings()

@@ -88,12 +88,15 @@ class Message:
     name: str | None = None
 
 
+SAMPLERS = ("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How the next token is chosen. None means the model's own default.
 
-    The order is that of llama.cpp: penalties and bias on the logits, then top_k, top_p, min_p, XTC,
-    temperature.
+    The bias is added to the logits; then come the samplers in their order, which is llama.cpp's unless a request has
+    another. A sampler that is not named does nothing.
     """
 
     temperature: float | None = None
@@ -106,8 +109,19 @@ class Sampling:
     repetition_penalty: float | None = None  # divides positive logits, multiplies negative ones; 1 is off
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
-    penalty_window: int | None = None  # tokens of the answer that count; None is all of it
+    penalty_window: int | None = None  # last tokens of prompt and answer that count; None is the whole answer alone
     logit_bias: Mapping[int | str, float] = field(default_factory=dict)  # of a text: of all tokens that it is made of
+    typical_p: float = 1.0
+    top_n_sigma: float = -1.0  # 0 or less is off
+    dynatemp_range: float = 0.0  # how far the temperature moves with the entropy
+    dynatemp_exponent: float = 1.0
+    min_keep: int = 0  # tokens that top_p, min_p, typical_p and XTC leave at least
+    dry_multiplier: float = 0.0  # of what is taken off a token that goes on with a repetition; 0 is off
+    dry_base: float = 1.75  # to the power of the repetition's length beyond the allowed one
+    dry_allowed_length: int = 2
+    dry_window: int | None = 64  # last tokens of prompt and answer that are looked at; None is all
+    dry_breakers: tuple[str, ...] = ("\n", ":", '"', "*")  # no repetition reaches over them
+    samplers: tuple[str, ...] = SAMPLERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +131,14 @@ class Constraint:
     kind: Literal["json_schema", "regex", "choice", "gbnf", "lark"]
     text: str  # a JSON schema, a pattern, a JSON list of strings, or a grammar
     param: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How the answer is told. Nothing is computed by it; /slots shows it."""
+
+    stream: bool = False
+    timings_per_token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +165,7 @@ class GenerationRequest:
     thinking_budget: int | None = None  # tokens of reasoning, after which it is closed; None is no bound
     tool_choice: ToolChoice = ToolChoice()
     split_reasoning: bool = True  # False leaves the reasoning and its tags in the text
+    delivery: Delivery = Delivery()
 
 
 Pooling = Literal["mean", "last"]

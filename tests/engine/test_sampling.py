@@ -36,16 +36,16 @@ def nothing(rows: int, vocabulary: int = VOCABULARY) -> Any:
 
 
 def adjusted(logits: Any, choice: Choice, answer: list[int]) -> Any:
-    """Penalties, then bias, on one row."""
+    """Bias, then penalties, on one row."""
     row = logits.astype(np.float64).copy()
+    for token, value in (choice.logit_bias or {}).items():
+        row[token] += value
     window = answer[-choice.penalty_window :] if choice.penalty_window else answer
     for token in set(window):
         row[token] = (
             row[token] * choice.repetition_penalty if row[token] < 0 else row[token] / choice.repetition_penalty
         )
         row[token] -= choice.frequency_penalty * window.count(token) + choice.presence_penalty
-    for token, value in (choice.logit_bias or {}).items():
-        row[token] += value
     return row
 
 

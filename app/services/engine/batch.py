@@ -151,7 +151,7 @@ class Batch:
         else:
             counted = [[*before, *fed[:place]] for place in range(len(fed))]
         places = [row.drawn + place for place in range(len(fed))]
-        sampler = Sampler([row.choice] * len(fed), counted, places, self._vocabulary)
+        sampler = Sampler([row.choice] * len(fed), counted, places, self._vocabulary, [row.prompt] * len(fed))
         none = [self._vocabulary, *guess] if self._fresh else fed
         return cast("list[int]", sampler(logits, mx.array(none, dtype=mx.uint32)).tolist())
 
@@ -159,7 +159,8 @@ class Batch:
         if self._sampler is None:
             choices = [row.choice for row in self.rows]
             answers = [row.answer[: row.said] for row in self.rows]  # what is fed now comes in through `counted`
-            self._sampler = Sampler(choices, answers, [row.drawn for row in self.rows], self._vocabulary)
+            positions, prompts = [row.drawn for row in self.rows], [row.prompt for row in self.rows]
+            self._sampler = Sampler(choices, answers, positions, self._vocabulary, prompts)
         drawn = self._sampler(self._bound(logits, fed), self._counted(fed)).astype(mx.uint32)
         for place, row in enumerate(self.rows):
             row.note_step(fresh=place >= len(self.rows) - self._fresh)
@@ -201,7 +202,7 @@ class Batch:
         return mx.where(forced >= 0, forced, drawn).astype(mx.uint32)
 
     def _counted(self, fed: mx.array) -> mx.array:
-        """What penalties count of the fed tokens: not those of a prompt."""
+        """What samplers have to count of the fed tokens: not the last of a prompt, which they know already."""
         if not self._fresh:
             return fed
         old = len(self.rows) - self._fresh

@@ -120,7 +120,7 @@ class Drafter:
         if self._boldness.pauses() or count < 1 or tokens[-1] in self._end_tokens:
             return []
         try:
-            guess = self._model.guess(tokens, count, self._sampler(tokens[self._prompt :]))
+            guess = self._model.guess(tokens, count, self._sampler(tokens))
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -133,8 +133,9 @@ class Drafter:
         """Note how many of the guessed tokens were right."""
         self._boldness.learn(guessed, right)
 
-    def _sampler(self, answer: Sequence[int]) -> Sampler:
-        return Sampler([self._choice], [answer], [len(answer)], self._model.vocabulary)
+    def _sampler(self, tokens: Sequence[int]) -> Sampler:
+        prompt, answer = tokens[: self._prompt], tokens[self._prompt :]
+        return Sampler([self._choice], [answer], [len(answer)], self._model.vocabulary, [prompt])
 
 
 def logits_width(model: Any) -> int:

@@ -1,6 +1,7 @@
 """A loaded model: its facts, its prompt builder and its runner, put together."""
 
 import secrets
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from app.services.catalog import ModelFolder
 from app.services.engine import slot_file
 from app.services.engine.adapters import Adapters
 from app.services.engine.beginnings import Beginnings
+from app.services.engine.breakers import BreakerTexts
 from app.services.engine.defaults import read_defaults, read_pooling
 from app.services.engine.drafter import Drafter, DraftModel
+from app.services.engine.dry import NO_BREAKERS, Breakers, Dry
 from app.services.engine.embedding import Embedding
 from app.services.engine.grammar import Bound, Grammars
 from app.services.engine.guesser import Guesser, InTurn
@@ -32,7 +35,7 @@ from app.services.engine.sampling import Choice
 from app.services.engine.speech import Markup, Speech, StopStrings
 from app.services.engine.text import Detokenizer, detokenizers, longest_token
 from app.services.errors import AppError, InvalidRequest, PromptTooLong
-from app.services.facts import ModelFacts
+from app.services.facts import AnswerSettings, ModelFacts
 from app.services.generation import EmbeddingRequest, GenerationRequest, Message, Sampling
 
 log = structlog.get_logger()
@@ -93,6 +96,7 @@ class LoadedModel:
         self._call_token = start[0] if len(start) == 1 else None
         self._blank = [tokens[0] for text in ("\n", "\n\n") if len(tokens := prompts.tokenize(text)) == 1]
         self._spared = facts.end_tokens | frozenset(prompts.tokenize("\n"))
+        self._breakers = BreakerTexts(prompts.piece, prompts.tokenize, facts.vocabulary)
 
     def prepare(self, request: GenerationRequest) -> Prompt:
         """Check what depends on the model and build the prompt. Raises InvalidRequest or PromptTooLong."""
@@ -105,7 +109,10 @@ class LoadedModel:
         stops = StopStrings(request.stop) if request.stop else None
         prompt = self.prompts.build(request)
         self.runner.admission.check(len(prompt.tokens), request.answers)
-        return replace(prompt, matcher=matcher, machine=stops, logit_bias=bias)
+        breakers = (
+            self._breakers.find(request.sampling.dry_breakers) if _repeats_less(request.sampling) else NO_BREAKERS
+        )
+        return replace(prompt, matcher=matcher, machine=stops, logit_bias=bias, breakers=breakers)
 
     def embedding(self, request: EmbeddingRequest, generation: RunningGeneration) -> Embedding:
         """Check and tokenize texts that become vectors. Raises InvalidRequest or PromptTooLong."""
@@ -158,7 +165,8 @@ class LoadedModel:
         max_tokens = room if request.max_tokens is None else min(request.max_tokens, room)
         free = request.ignore_eos and prompt.matcher is None  # a grammar ends where nothing else may come
         end_tokens = frozenset() if free else self.facts.end_tokens
-        chosen = choice(request.sampling, self.facts.defaults, prompt.logit_bias, place, self._spared)
+        chosen = choice(request.sampling, self.facts.defaults, prompt.logit_bias, place, self._spared, prompt.breakers)
+        scales = self.adapters.scales(request.lora)
         return Row(
             generation=generation,
             prompt=prompt.tokens,
@@ -173,14 +181,19 @@ class LoadedModel:
             thinking_budget=_thinking_budget(request, max_tokens),
             think_token=self._think_token(request),
             think_end=self._close_thought,
-            scales=self.adapters.scales(request.lora),
+            scales=scales,
             slot=request.slot,
+            settings=AnswerSettings(
+                _decided(request.sampling, chosen), request.ignore_eos, scales, request.logprobs, request.delivery
+            ),
             guesser=self._guesser(chosen, len(prompt.tokens), end_tokens),
             stop_repetition=self._stop_repetition and not free and not request.constraint and max_tokens > 256,
         )
 
     def _guesser(self, chosen: Choice, prompt: int, end_tokens: frozenset[int]) -> Guesser | None:
         """Who guesses for a row: what stood in its prompt costs nothing to look up, so that comes first."""
+        if chosen.dry is not None:
+            return None  # each of its draws looks at all that stands before
         guessers: list[Guesser] = [Lookup(self._most_guessed)] if self._most_guessed else []
         if self._draft is not None:
             guessers.append(Drafter(self._draft, chosen, prompt, end_tokens))
@@ -325,10 +338,12 @@ def choice(
     logit_bias: Mapping[int, float],
     place: int = 0,
     spared: frozenset[int] = frozenset(),
+    breakers: Breakers = NO_BREAKERS,
 ) -> Choice:
     """Decide every value: what was asked, else the model's own; a seed that was not asked for is drawn.
 
-    `spared` are tokens that XTC never leaves out: without them no answer would end, and no line.
+    `spared` are tokens that XTC never leaves out: without them no answer would end, and no line; `breakers` are the
+    tokens of the request's texts over which no repetition reaches.
     Several answers to one request differ by their place; the first is what a single one would be.
     """
     temperature = _first(asked.temperature, default.temperature, 0.0)
@@ -346,7 +361,38 @@ def choice(
         frequency_penalty=asked.frequency_penalty,
         penalty_window=asked.penalty_window,
         logit_bias=dict(logit_bias) or None,
+        typical_p=asked.typical_p,
+        top_n_sigma=asked.top_n_sigma,
+        dynatemp_range=asked.dynatemp_range,
+        dynatemp_exponent=asked.dynatemp_exponent,
+        min_keep=asked.min_keep,
+        dry=_dry(asked, breakers) if _repeats_less(asked) else None,
+        samplers=asked.samplers,
     )
+
+
+def _decided(asked: Sampling, chosen: Choice) -> Sampling:
+    """What was asked, with the values that were decided for it."""
+    return replace(
+        asked,
+        temperature=chosen.temperature,
+        top_k=chosen.top_k,
+        top_p=chosen.top_p,
+        min_p=chosen.min_p,
+        seed=chosen.seed,
+        repetition_penalty=chosen.repetition_penalty,
+        logit_bias={},
+    )
+
+
+def _repeats_less(asked: Sampling) -> bool:
+    """Whether DRY changes anything."""
+    return asked.dry_multiplier > 0 and asked.dry_window != 0 and "dry" in asked.samplers
+
+
+def _dry(asked: Sampling, breakers: Breakers) -> Dry:
+    window = sys.maxsize if asked.dry_window is None else asked.dry_window
+    return Dry(asked.dry_multiplier, asked.dry_base, asked.dry_allowed_length, window, breakers)
 
 
 def _may_think(request: GenerationRequest) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.services.engine.chat_template import ChatTemplate
+from app.services.engine.dry import NO_BREAKERS, Breakers
 from app.services.engine.text import pieces
 from app.services.errors import InvalidRequest, PromptTooLong
 from app.services.generation import GenerationRequest
@@ -32,6 +33,7 @@ class Prompt:
     matcher: Any = None  # llguidance's LLMatcher
     machine: Any = None  # mlx-lm's TextStateMachine
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    breakers: Breakers = NO_BREAKERS
 
 
 class PromptBuilder:

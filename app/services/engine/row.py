@@ -12,6 +12,7 @@ from app.services.engine.sampling import Choice
 from app.services.engine.scores import Score, spelled
 from app.services.engine.speech import Part, Said, Speech
 from app.services.engine.text import Detokenizer
+from app.services.facts import AnswerSettings
 from app.services.generation import (
     CacheUse,
     Event,
@@ -73,8 +74,10 @@ class Row:
         guesser: Guesser | None = None,
         scales: Scales = (),
         slot: int | None = None,
+        settings: AnswerSettings | None = None,
     ) -> None:
         self.generation = generation
+        self.settings = settings or AnswerSettings()  # as /slots tells them
         self.prompt = prompt
         self.slot = slot  # the place of the batch that it would like
         self.given = prompt  # what is computed before the first draw: the prompt, and an answer that was interrupted

@@ -4,52 +4,31 @@ A row's choice is a Gumbel-max draw whose noise is a pure function of its seed, 
 token id: it is the same alone or in a batch of any size, and no row's draw depends on another's.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, cast
 
 import mlx.core as mx
 import numpy as np
 
-_FEW = 256  # candidates up to which a partial sort pays
+from app.services.engine.chain import FEW, Candidates, Xtc, steps
+from app.services.engine.choice import Choice as Choice
+from app.services.engine.columns import column, top
+from app.services.engine.dry import Repeats
+from app.services.engine.penalties import Penalties, tail
+
 _COIN = 2**32 - 1  # no token's id: what a row tosses besides its draw
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """How one row chooses, every value decided. Source of the terms: llama.cpp's sampler chain."""
-
-    temperature: float = 0.0  # 0 takes the most likely token
-    top_k: int = 0  # 0 keeps all
-    top_p: float = 1.0
-    min_p: float = 0.0
-    xtc_probability: float = 0.0  # how often all but the least of the likely tokens are left out
-    xtc_threshold: float = 0.1  # how likely a token has to be for that
-    xtc_spared: frozenset[int] = frozenset()  # tokens that are never left out so
-    seed: int = 0  # 64 bits
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    penalty_window: int | None = None  # tokens of the answer; None is all
-    logit_bias: Mapping[int, float] | None = None
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the most likely token is always taken; float32 cannot divide by much less."""
-        return self.temperature < 1e-6
-
-    @property
-    def penalised(self) -> bool:
-        """Whether the answer so far changes the logits."""
-        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
 
 
 class Sampler:
     """Chooses for a fixed set of rows; build another when the set changes.
 
-    `choices` has one entry a row, `answers` the tokens that each row's penalties have to count before the first call,
-    `positions` the place in its answer of the token that is drawn first. A call takes the logits (rows, vocabulary)
-    and the tokens (rows,) that were fed to make them, `vocabulary` for those that do not count, and gives the next
-    tokens (rows,). A fed token need not be read before.
+    `choices` has one entry a row, `answers` the tokens that were said before the first call, `prompts` what stands
+    before them, `positions` the place in its answer of the token that is drawn first. A call takes the logits (rows,
+    vocabulary) and the tokens (rows,) that were fed to make them, `vocabulary` for those that are among `prompts` and
+    `answers` already, and gives the next tokens (rows,). A fed token need not be read before.
+
+    Rows with the usual samplers in their usual order are chosen for together, and so are those of any other order.
     """
 
     def __init__(
@@ -58,25 +37,179 @@ class Sampler:
         answers: Sequence[Sequence[int]],
         positions: Sequence[int],
         vocabulary: int,
+        prompts: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        self._greedy = all(choice.greedy for choice in choices)
-        self._mixed = not self._greedy and any(choice.greedy for choice in choices)
         self._bias = _Bias.of(choices)
-        self._penalties = _Penalties(choices, answers, vocabulary) if any(c.penalised for c in choices) else None
-        self._draw = None if self._greedy else _Draw(choices, positions, vocabulary)
-        self._is_greedy = mx.array([choice.greedy for choice in choices]) if self._mixed else None
+        self._vocabulary = vocabulary
+        choices = [choice.effective for choice in choices]
+        alike: dict[tuple[str, ...] | None, list[int]] = {}
+        for row, choice in enumerate(choices):
+            alike.setdefault(choice.order, []).append(row)
+        self._parts: list[tuple[mx.array, _Part]] = []
+        for order, rows in alike.items():
+            some = _Rows(
+                [choices[row] for row in rows],
+                [prompts[row] if prompts else () for row in rows],
+                [answers[row] for row in rows],
+                [positions[row] for row in rows],
+                vocabulary,
+            )
+            self._parts.append((mx.array(rows), _Usual(some) if order is None else _Ordered(some, order)))
+        places = [row for rows in alike.values() for row in rows]
+        self._places = mx.array(np.argsort(places))  # of the rows, in what the parts give
 
     def __call__(self, logits: mx.array, fed: mx.array) -> mx.array:
         """Choose the next tokens."""
         logits = logits.astype(mx.float32)
-        if self._penalties is not None:
-            logits = self._penalties(logits, fed)
         if self._bias is not None:
             logits = self._bias(logits)
+        if len(self._parts) == 1:
+            return self._parts[0][1](logits, fed)
+        return mx.concatenate([part(logits[rows], fed[rows]) for rows, part in self._parts])[self._places]
+
+    def left(self) -> mx.array:
+        """Give what the last call drew from, as logits (rows, vocabulary); of rows that tell it alone.
+
+        They are minus infinity for what was left out.
+        """
+        parts = [part.left(rows.size, self._vocabulary) for rows, part in self._parts]
+        return mx.concatenate(parts)[self._places]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows that are chosen for together."""
+
+    choices: Sequence[Choice]
+    prompts: Sequence[Sequence[int]]
+    answers: Sequence[Sequence[int]]
+    positions: Sequence[int]
+    vocabulary: int
+
+    def penalties(self) -> Penalties | None:
+        if not any(choice.penalised for choice in self.choices):
+            return None
+        return Penalties(self.choices, self.prompts, self.answers, self.vocabulary)
+
+    def noise(self) -> "Noise":
+        return Noise([choice.seed for choice in self.choices], self.positions)
+
+
+class _Part(Protocol):
+    def __call__(self, logits: mx.array, fed: mx.array) -> mx.array: ...
+
+    def left(self, rows: int, vocabulary: int) -> mx.array: ...
+
+
+class _Usual:
+    """Chooses by the usual samplers in the usual order."""
+
+    def __init__(self, rows: _Rows) -> None:
+        choices = rows.choices
+        self._greedy = all(choice.greedy for choice in choices)
+        self._mixed = not self._greedy and any(choice.greedy for choice in choices)
+        self._penalties = rows.penalties()
+        self._draw = None if self._greedy else _Draw(choices, rows.noise(), rows.vocabulary)
+        self._is_greedy = mx.array([choice.greedy for choice in choices]) if self._mixed else None
+
+    def __call__(self, logits: mx.array, fed: mx.array) -> mx.array:
+        if self._penalties is not None:
+            self._penalties.count(fed)
+            logits = self._penalties(logits)
         if self._draw is None:
             return mx.argmax(logits, axis=-1)
         drawn = self._draw(logits)
         return drawn if self._is_greedy is None else mx.where(self._is_greedy, mx.argmax(logits, axis=-1), drawn)
+
+    def left(self, rows: int, vocabulary: int) -> mx.array:
+        return mx.full((rows, vocabulary), -mx.inf)  # it has no row that tells
+
+
+class _Ordered:
+    """Chooses by samplers in an order of their own."""
+
+    def __init__(self, rows: _Rows, order: Sequence[str]) -> None:
+        self._order = order
+        self._tells = any(choice.tells for choice in rows.choices)
+        self._left: Candidates | None = None
+        self._steps = steps(order, rows.choices, rows.vocabulary) | {
+            "penalties": self._penalised,
+            "dry": self._without_repeats,
+            "xtc": self._excluding,
+        }
+        self._penalties = rows.penalties()
+        self._repeats = _Repetitions(rows) if "dry" in order else None
+        self._xtc = Xtc(rows.choices, rows.vocabulary) if "xtc" in order else None
+        self._least = mx.array([[choice.min_keep] for choice in rows.choices])
+        self._noise = rows.noise()
+
+    def __call__(self, logits: mx.array, fed: mx.array) -> mx.array:
+        if self._penalties is not None:
+            self._penalties.count(fed)
+        if self._repeats is not None:
+            mx.async_eval(logits)  # computed while what was fed is read
+            self._repeats.read(fed)
+        candidates = Candidates(logits, None, mx.full((logits.shape[0], 1), logits.shape[1]))
+        for sampler in self._order:
+            candidates = self._steps[sampler](candidates)
+        self._left = candidates if self._tells else None
+        ids = candidates.tokens
+        best = mx.argmax(candidates.values + self._noise(ids), axis=-1)
+        return mx.take_along_axis(ids, best[:, None], axis=-1)[:, 0]
+
+    def left(self, rows: int, vocabulary: int) -> mx.array:
+        left, nothing = self._left, mx.full((rows, vocabulary), -mx.inf)
+        if left is None:
+            return nothing
+        return left.values if left.ids is None else mx.put_along_axis(nothing, left.ids, left.values, axis=-1)
+
+    def _penalised(self, candidates: Candidates) -> Candidates:
+        assert self._penalties is not None
+        return replace(candidates, values=self._penalties(candidates.values, candidates.ids), ordered=False)
+
+    def _without_repeats(self, candidates: Candidates) -> Candidates:
+        assert self._repeats is not None
+        return replace(candidates, values=self._repeats(candidates.values, candidates.ids), ordered=False)
+
+    def _excluding(self, candidates: Candidates) -> Candidates:
+        assert self._xtc is not None
+        stays = self._xtc(candidates.tokens, candidates.values, self._noise.coin())
+        return candidates.without(~stays, self._least)
+
+
+class _Repetitions:
+    """Lowers what would go on with a repetition. What a row says is read for that."""
+
+    def __init__(self, rows: _Rows) -> None:
+        self._vocabulary = rows.vocabulary
+        self._rows = [
+            Repeats(choice.dry, tail(prompt, answer, choice.dry.window))
+            for choice, prompt, answer in zip(rows.choices, rows.prompts, rows.answers, strict=True)
+            if choice.dry is not None
+        ]
+        self._penalties: list[tuple[int, int, float]] = []  # row, token, what is taken off
+
+    def read(self, fed: mx.array) -> None:
+        """Take in the tokens (rows,) that were fed."""
+        for repeats, token in zip(self._rows, cast("list[int]", fed.tolist()), strict=True):
+            if token != self._vocabulary:
+                repeats.push(token)
+        self._penalties = [
+            (row, token, value)
+            for row, repeats in enumerate(self._rows)
+            for token, value in repeats.penalties().items()
+            if token < self._vocabulary
+        ]
+
+    def __call__(self, logits: mx.array, ids: mx.array | None) -> mx.array:
+        """Lower logits (rows, candidates); without ids the candidates are all tokens, in their order."""
+        if not self._penalties:
+            return logits
+        rows, tokens, values = (mx.array(list(column)) for column in zip(*self._penalties, strict=True))
+        if ids is None:
+            return logits.at[rows, tokens].subtract(values)
+        off = mx.zeros((logits.shape[0], self._vocabulary)).at[rows, tokens].add(values)
+        return logits - mx.take_along_axis(off, ids, axis=-1)
 
 
 class _Bias:
@@ -97,88 +230,25 @@ class _Bias:
         return logits.at[self._rows, self._ids].add(self._values)
 
 
-class _Penalties:
-    """Lowers what the answer has already said, counted on the device so that no step waits for a token."""
-
-    def __init__(self, choices: Sequence[Choice], answers: Sequence[Sequence[int]], vocabulary: int) -> None:
-        self._none = vocabulary  # a column past the last token collects what does not count
-        self._rows = mx.arange(len(choices))
-        self._repetition = _column([choice.repetition_penalty for choice in choices])
-        self._presence = _column([choice.presence_penalty for choice in choices])
-        self._frequency = _column([choice.frequency_penalty for choice in choices])
-        windows = [choice.penalty_window if choice.penalised else None for choice in choices]
-        self._counts = mx.array(_counts(answers, windows, vocabulary))
-        self._recent = _Recent.of(answers, windows, self._none)
-
-    def __call__(self, logits: mx.array, fed: mx.array) -> mx.array:
-        self._count(fed)
-        counts = self._counts[:, : self._none]
-        seen = counts > 0
-        scaled = mx.where(logits < 0, logits * self._repetition, logits / self._repetition)
-        logits = mx.where(seen, scaled, logits)
-        return logits - self._frequency * counts - self._presence * seen
-
-    def _count(self, fed: mx.array) -> None:
-        self._counts = self._counts.at[self._rows, fed].add(1.0)
-        if self._recent is not None:
-            self._counts = self._counts.at[self._rows, self._recent.push(fed)].add(-1.0)
-
-
-class _Recent:
-    """The last tokens of each row, so that what leaves a window stops counting."""
-
-    def __init__(self, ring: mx.array, out: mx.array) -> None:
-        self._ring, self._out = ring, out  # (rows, longest window), (rows, 1) column that leaves next
-
-    @classmethod
-    def of(cls, answers: Sequence[Sequence[int]], windows: Sequence[int | None], none: int) -> "_Recent | None":
-        longest = max((window or 0 for window in windows), default=0)
-        if longest == 0:
-            return None
-        ring = np.full((len(answers), longest + 1), none, dtype=np.int32)  # column 0 never holds a token
-        for row, (answer, window) in enumerate(zip(answers, windows, strict=True)):
-            if window and (tail := list(answer)[-window:]):
-                ring[row, -len(tail) :] = tail
-        out = [[longest + 1 - window if window else 0] for window in windows]
-        return cls(mx.array(ring), mx.array(out))
-
-    def push(self, fed: mx.array) -> mx.array:
-        """Take in the tokens (rows,) and give those that leave the windows."""
-        leaving = mx.take_along_axis(self._ring, self._out, axis=1)[:, 0]
-        first, rest = self._ring[:, :1], self._ring[:, 2:]
-        self._ring = mx.concatenate([first, rest, fed.astype(self._ring.dtype)[:, None]], axis=1)
-        return leaving
-
-
-def _counts(
-    answers: Sequence[Sequence[int]], windows: Sequence[int | None], vocabulary: int
-) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
-    counts = np.zeros((len(answers), vocabulary + 1), dtype=np.float32)
-    for row, (answer, window) in enumerate(zip(answers, windows, strict=True)):
-        tail = list(answer)[-window:] if window else list(answer)
-        np.add.at(counts[row], tail, 1.0)
-    return counts
-
-
 class _Draw:
     """Draws from what top_k, top_p, min_p and XTC leave, in that order, at the row's temperature."""
 
-    def __init__(self, choices: Sequence[Choice], positions: Sequence[int], vocabulary: int) -> None:
+    def __init__(self, choices: Sequence[Choice], noise: "Noise", vocabulary: int) -> None:
         drawing = [choice for choice in choices if not choice.greedy]
         widest = max(choice.top_k if 0 < choice.top_k < vocabulary else vocabulary for choice in drawing)
         self._cuts_mass = any(choice.top_p < 1 for choice in drawing)
         self._cuts_rank = any(0 < choice.top_k < vocabulary for choice in drawing)
-        self._width = widest if widest <= _FEW else vocabulary
-        self._temperature = _column([choice.temperature if not choice.greedy else 1.0 for choice in choices])
+        self._width = widest if widest <= FEW else vocabulary
+        self._temperature = column([choice.temperature if not choice.greedy else 1.0 for choice in choices])
         self._top_k = mx.array([[choice.top_k or vocabulary] for choice in choices])
-        self._top_p = _column([choice.top_p for choice in choices])
-        self._floor = _column([np.log(choice.min_p) if choice.min_p > 0 else -np.inf for choice in choices])
-        self._noise = Noise([choice.seed for choice in choices], positions)
-        self._xtc = _Xtc(choices, vocabulary) if any(choice.xtc_probability > 0 for choice in drawing) else None
+        self._top_p = column([choice.top_p for choice in choices])
+        self._floor = column([np.log(choice.min_p) if choice.min_p > 0 else -np.inf for choice in choices])
+        self._noise = noise
+        self._xtc = Xtc(choices, vocabulary) if any(choice.xtc_probability > 0 for choice in drawing) else None
 
     def __call__(self, logits: mx.array) -> mx.array:
         ids, values = self._candidates(logits)
-        kept = values >= values[:, :1] + self._floor if self._sorted else values >= _top(values) + self._floor
+        kept = values >= values[:, :1] + self._floor if self._sorted else values >= top(values) + self._floor
         if self._cuts_rank:
             ranked = mx.arange(values.shape[-1]) < self._top_k
             values = mx.where(ranked, values, -mx.inf)
@@ -187,8 +257,7 @@ class _Draw:
             mass = mx.softmax(values, axis=-1)
             kept = kept & (mx.cumsum(mass, axis=-1) - mass < self._top_p)
         if self._xtc is not None:
-            coin = self._noise.uniform(mx.array([[_COIN]], dtype=mx.uint32))
-            kept = kept & self._xtc(ids, mx.where(kept, values, -mx.inf), coin)
+            kept = kept & self._xtc(ids, mx.where(kept, values, -mx.inf), self._noise.coin())
         scores = mx.where(kept, values / self._temperature + self._noise(ids), -mx.inf)
         best = mx.argmax(scores, axis=-1)
         return mx.take_along_axis(ids, best[:, None], axis=-1)[:, 0]
@@ -210,28 +279,6 @@ class _Draw:
         return ids, mx.take_along_axis(logits, ids, axis=-1)
 
 
-class _Xtc:
-    """Exclude Top Choices, as mlx-lm has it: now and then a row does without its most likely tokens.
-
-    Of the tokens over the threshold the least likely one stays, so something always does.
-    """
-
-    def __init__(self, choices: Sequence[Choice], vocabulary: int) -> None:
-        self._probability = _column([choice.xtc_probability for choice in choices])
-        self._threshold = _column([choice.xtc_threshold for choice in choices])
-        spared = np.zeros((len(choices), vocabulary), dtype=bool)
-        for row, choice in enumerate(choices):
-            spared[row, [token for token in choice.xtc_spared if token < vocabulary]] = True
-        self._spared = mx.array(spared)
-
-    def __call__(self, ids: mx.array, values: mx.array, coin: mx.array) -> mx.array:
-        """Say which candidates (rows, width) stay; `coin` (rows, 1) is from 0 to 1."""
-        likely = mx.softmax(values, axis=-1)
-        least = mx.min(mx.where(likely > self._threshold, likely, mx.inf), axis=-1, keepdims=True)
-        spared = mx.take_along_axis(self._spared, ids, axis=-1)
-        return (likely <= least) | spared | (coin >= self._probability)
-
-
 class Noise:
     """Gumbel noise (rows, candidates) as a hash of seed, position and token id; each call is the next position."""
 
@@ -247,6 +294,10 @@ class Noise:
         self._position = self._position + 1
         return -mx.log(-mx.log(uniform))
 
+    def coin(self) -> mx.array:
+        """Give a number (rows, 1) over 0 and below 1 that depends on no token, and stay at this position."""
+        return self.uniform(mx.array([[_COIN]], dtype=mx.uint32))
+
     def uniform(self, ids: mx.array) -> mx.array:
         """Give what the noise of ids (rows or 1, any) is made of, over 0 and below 1, and stay at this position."""
         key = _mix(self._seed ^ _mix(self._position * 0x85EBCA6B + 1))
@@ -259,11 +310,3 @@ def _mix(word: mx.array) -> mx.array:
     word = (word ^ (word >> 16)) * 0x21F0AAAD
     word = (word ^ (word >> 15)) * 0x735A2D97
     return word ^ (word >> 15)
-
-
-def _top(values: mx.array) -> mx.array:
-    return mx.max(values, axis=-1, keepdims=True)
-
-
-def _column(values: Sequence[float]) -> mx.array:
-    return mx.array([[value] for value in values], dtype=mx.float32)

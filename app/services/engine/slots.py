@@ -4,10 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from app.services.engine.row import Row, kept_tokens
-from app.services.engine.sampling import Choice
 from app.services.errors import InvalidRequest
 from app.services.facts import SlotFacts
-from app.services.generation import Sampling
 
 
 @dataclass(slots=True)
@@ -62,7 +60,7 @@ class Slots:
         for place in (wanted or free)[:1]:
             self._tasks += 1
             place.row = row
-            place.facts = replace(place.facts, task=self._tasks, sampling=_sampling(row.choice), limit=row.max_tokens)
+            place.facts = replace(place.facts, task=self._tasks, settings=row.settings, limit=row.max_tokens)
 
     def _free(self, slot: int) -> _Place:
         if not 0 <= slot < len(self._places):
@@ -82,20 +80,4 @@ def _at_work(facts: SlotFacts, row: Row) -> SlotFacts:
         prompt_done=max(0, min(row.done, len(row.prompt)) - row.cached),
         cached=row.cached,
         decoded=len(row.answer),
-    )
-
-
-def _sampling(choice: Choice) -> Sampling:
-    return Sampling(
-        temperature=choice.temperature,
-        top_k=choice.top_k,
-        top_p=choice.top_p,
-        min_p=choice.min_p,
-        xtc_probability=choice.xtc_probability,
-        xtc_threshold=choice.xtc_threshold,
-        seed=choice.seed,
-        repetition_penalty=choice.repetition_penalty,
-        presence_penalty=choice.presence_penalty,
-        frequency_penalty=choice.frequency_penalty,
-        penalty_window=choice.penalty_window,
     )
