@@ -84,7 +84,21 @@ SAMPLED: Fields = {
     "frequency_penalty": of(-0.5, 0, 0.8),
     "repetition_penalty": of(0.8, 1, 1.3),
     "repeat_penalty": of(1, 1.2),
-    "repeat_last_n": of(-1, 0, 4),
+    "repeat_last_n": of(-1, 0, 4, 64),
+    "typical_p": of(0.3, 0.9, 1),
+    "typ_p": of(0.3, 1),
+    "top_n_sigma": of(-1, 0, 1.5),
+    "dynatemp_range": of(0, 0.5),
+    "dynatemp_exponent": of(0.5, 1, 2),
+    "min_keep": of(0, 3),
+    "samplers": of(
+        ["top_k", "typ_p", "temperature"], "temperature;min_p;xtc", "edskypmxt", ["xtc", "penalties", "dry", "top_p"], []
+    ),
+    "dry_multiplier": of(0, 0.8, 5),
+    "dry_base": of(0, 1.2, 1.75),
+    "dry_allowed_length": of(0, 1, 2),
+    "dry_penalty_last_n": of(-1, 0, 8, 64),
+    "dry_sequence_breakers": of(["\n", ":"], [" the", "en"]),
     "logit_bias": of({"300": 6, "41": -100}, [["the", 5], [42, False]]),
     "ignore_eos": BOOLS,
 }

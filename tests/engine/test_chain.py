@@ -293,7 +293,8 @@ class Reference:
         best = ranked(candidates)
         over = sum(share > self.choice.xtc_threshold for share in softmax(best))
         left = best[max(0, over - 1) :]
-        strikes = self.choice.xtc_probability >= 1 and not self.choice.greedy
+        cold = self.choice.greedy and "temperature" in self.choice.samplers  # then it strikes nothing here
+        strikes = self.choice.xtc_probability >= 1 and not cold
         return left if strikes and len(left) >= self.choice.min_keep else candidates
 
     def temperature(self, candidates: Any) -> Any:
