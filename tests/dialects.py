@@ -92,7 +92,11 @@ SAMPLED: Fields = {
     "dynatemp_exponent": of(0.5, 1, 2),
     "min_keep": of(0, 3),
     "samplers": of(
-        ["top_k", "typ_p", "temperature"], "temperature;min_p;xtc", "edskypmxt", ["xtc", "penalties", "dry", "top_p"], []
+        ["top_k", "typ_p", "temperature"],
+        "temperature;min_p;xtc",
+        "edskypmxt",
+        ["xtc", "penalties", "dry", "top_p"],
+        [],
     ),
     "dry_multiplier": of(0, 0.8, 5),
     "dry_base": of(0, 1.2, 1.75),

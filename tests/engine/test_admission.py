@@ -7,6 +7,7 @@ import mlx.core as mx
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
+from app.services.engine.dry import Dry
 from app.services.engine.footprint import measure
 from app.services.engine.prefill import forward
 from app.services.engine.prefix_cache import PrefixCache
@@ -176,8 +177,14 @@ def test_an_allocation_that_fails_for_a_row_fails_that_row_alone(workshop: Works
 
 
 def test_what_is_short_once_costs_nobody_the_answer(workshop: Workshop) -> None:
-    choices = [Choice(), Choice(temperature=1.0, seed=3, frequency_penalty=0.7), Choice(repetition_penalty=1.4)]
-    given = [(prompt, choice, 30) for prompt, choice in zip(prompts(3), choices, strict=True)]
+    choices = [
+        Choice(),
+        Choice(temperature=1.0, seed=3, frequency_penalty=0.7),
+        Choice(repetition_penalty=1.4),
+        Choice(temperature=1.0, seed=4, repetition_penalty=1.4, penalty_window=3, typical_p=0.8),
+        Choice(temperature=1.0, seed=5, dry=Dry(2.0, allowed_length=0, window=9)),
+    ]
+    given = [(prompt, choice, 30) for prompt, choice in zip(prompts(5), choices, strict=True)]
     expected = [workshop.alone(*asked) for asked in given]
     runner = workshop.runner(model=Greedy(workshop.model, expected[1][12], 1))
     errors = told(runner)

@@ -10,6 +10,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine import batches
 from app.services.engine.batch import Batch
+from app.services.engine.dry import Dry
 from app.services.engine.row import kept_tokens
 from app.services.engine.running import Outbox
 from app.services.engine.sampling import Choice
@@ -23,6 +24,9 @@ CHOICES = [
     Choice(temperature=1.0, seed=13, repetition_penalty=1.3, penalty_window=4),
     Choice(temperature=0.0, frequency_penalty=0.7, presence_penalty=0.3),
     Choice(temperature=1.2, top_k=5, seed=2**60 + 3, logit_bias={5: 4.0}),
+    Choice(temperature=1.0, seed=14, typical_p=0.7, top_n_sigma=2.0, dynatemp_range=0.5, min_keep=2),
+    Choice(temperature=0.7, seed=15, dry=Dry(2.0, allowed_length=0, window=20)),
+    Choice(seed=16, dry=Dry(2.0, window=1000), samplers=("temperature", "dry", "top_p"), top_p=0.9),
 ]
 
 

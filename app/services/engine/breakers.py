@@ -18,7 +18,8 @@ class BreakerTexts:
 
     def __init__(self, piece: Callable[[int], bytes], tokenize: Callable[[str], Sequence[int]], count: int) -> None:
         self._piece, self._tokenize, self._count = piece, tokenize, count
-        self._pieces: list[bytes] | None = None  # once something was looked for
+        self._pieces: list[bytes] = []  # of each token, once something was looked for
+        self._by_end: dict[int, list[int]] = {}  # tokens, by their last byte
         self._lock = threading.Lock()
         self._find = lru_cache(maxsize=64)(self._look_for)
 
@@ -35,23 +36,24 @@ class BreakerTexts:
         return Breakers(frozenset(single), rows)
 
     def _look_for(self, text: str) -> tuple[frozenset[int], tuple[tuple[int, ...], ...]]:
-        if self._pieces is None:
-            self._pieces = [self._piece(token) for token in range(self._count)]
+        if not self._pieces:
+            self._read_pieces()
         whole = text.encode()[:_LONGEST_TEXT]
         single = frozenset(token for token, piece in enumerate(self._pieces) if whole in piece)
-        rows = [
-            (token, *rest)
-            for begun, rest in self._splits(whole)
-            for token, piece in enumerate(self._pieces)
-            if token not in single and piece.endswith(begun)
-        ]
+        rows = [row for cut in range(1, len(whole)) for row in self._rows(whole[:cut], whole[cut:], single)]
         return single, tuple(dict.fromkeys(rows))
 
-    def _splits(self, whole: bytes) -> Iterator[tuple[bytes, Sequence[int]]]:
-        """Give each way to cut a text in two between characters, the second part as tokens."""
-        for cut in range(1, len(whole)):
-            try:
-                rest = whole[cut:].decode()
-            except UnicodeDecodeError:
-                continue
-            yield whole[:cut], list(self._tokenize(rest))[:_LONGEST_REST]
+    def _rows(self, begun: bytes, rest: bytes, single: frozenset[int]) -> Iterator[tuple[int, ...]]:
+        """Give the tokens that end with the beginning of a text, each with the tokens of the rest behind it."""
+        heads = [token for token in self._by_end.get(begun[-1], ()) if self._pieces[token].endswith(begun)]
+        text = rest.decode(errors="replace")
+        if not heads or text.startswith("\ufffd"):
+            return  # nothing begins so, or within a character
+        tail = list(self._tokenize(text))[:_LONGEST_REST]
+        yield from ((token, *tail) for token in heads if token not in single)
+
+    def _read_pieces(self) -> None:
+        self._pieces = [self._piece(token) for token in range(self._count)]
+        for token, piece in enumerate(self._pieces):
+            if piece:
+                self._by_end.setdefault(piece[-1], []).append(token)

@@ -109,9 +109,7 @@ class LoadedModel:
         stops = StopStrings(request.stop) if request.stop else None
         prompt = self.prompts.build(request)
         self.runner.admission.check(len(prompt.tokens), request.answers)
-        breakers = (
-            self._breakers.find(request.sampling.dry_breakers) if _repeats_less(request.sampling) else NO_BREAKERS
-        )
+        breakers = self._breakers.find(request.sampling.dry_breakers if _repeats_less(request.sampling) else ())
         return replace(prompt, matcher=matcher, machine=stops, logit_bias=bias, breakers=breakers)
 
     def embedding(self, request: EmbeddingRequest, generation: RunningGeneration) -> Embedding:
@@ -165,7 +163,15 @@ class LoadedModel:
         max_tokens = room if request.max_tokens is None else min(request.max_tokens, room)
         free = request.ignore_eos and prompt.matcher is None  # a grammar ends where nothing else may come
         end_tokens = frozenset() if free else self.facts.end_tokens
-        chosen = choice(request.sampling, self.facts.defaults, prompt.logit_bias, place, self._spared, prompt.breakers)
+        chosen = choice(
+            request.sampling,
+            self.facts.defaults,
+            prompt.logit_bias,
+            place,
+            self._spared,
+            prompt.breakers,
+            self.facts.context_length,
+        )
         scales = self.adapters.scales(request.lora)
         return Row(
             generation=generation,
@@ -339,11 +345,12 @@ def choice(
     place: int = 0,
     spared: frozenset[int] = frozenset(),
     breakers: Breakers = NO_BREAKERS,
+    window: int = sys.maxsize,
 ) -> Choice:
     """Decide every value: what was asked, else the model's own; a seed that was not asked for is drawn.
 
     `spared` are tokens that XTC never leaves out: without them no answer would end, and no line; `breakers` are the
-    tokens of the request's texts over which no repetition reaches.
+    tokens of the request's texts over which no repetition reaches; `window` is how many tokens there can be.
     Several answers to one request differ by their place; the first is what a single one would be.
     """
     temperature = _first(asked.temperature, default.temperature, 0.0)
@@ -359,7 +366,7 @@ def choice(
         repetition_penalty=_first(asked.repetition_penalty, default.repetition_penalty, 1.0),
         presence_penalty=asked.presence_penalty,
         frequency_penalty=asked.frequency_penalty,
-        penalty_window=asked.penalty_window,
+        penalty_window=None if asked.penalty_window is None else min(asked.penalty_window, window),
         logit_bias=dict(logit_bias) or None,
         typical_p=asked.typical_p,
         top_n_sigma=asked.top_n_sigma,
@@ -381,6 +388,7 @@ def _decided(asked: Sampling, chosen: Choice) -> Sampling:
         min_p=chosen.min_p,
         seed=chosen.seed,
         repetition_penalty=chosen.repetition_penalty,
+        penalty_window=chosen.penalty_window,
         logit_bias={},
     )
 
