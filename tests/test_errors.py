@@ -77,7 +77,22 @@ TOO_DEEP: Any = "x"
 for _ in range(70):
     TOO_DEEP = [TOO_DEEP]
 
+OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
+    "typical_p": (-0.1, "0.5"),
+    "typ_p": (-0.1, True),
+    "top_n_sigma": (-1e6, 1e30),
+    "dynatemp_range": (-0.1, 101),
+    "dynatemp_exponent": (-1, 1e9),
+    "min_keep": (-1, 2**31, 1.5),
+    "samplers": (7, {"top_k": 1}, ["top_k"] * 257),
+    "dry_multiplier": (-1, 101),
+    "dry_base": (-1, 1e6),
+    "dry_allowed_length": (-1, 2**31),
+    "dry_penalty_last_n": (-2, 2**31),
+    "dry_sequence_breakers": ([], [""], "\n", [7], ["x"] * 33),
+}
 UNPROCESSABLE: list[tuple[dict[str, Any], str]] = [
+    *(({"messages": [USER], name: value}, name) for name, values in OUT_OF_RANGE.items() for value in values),
     ({}, "messages"),
     ({"messages": None}, "messages"),
     ({"messages": []}, "messages"),

@@ -91,6 +91,34 @@ def test_an_answer_is_seen_at_work_and_gone(four: Server) -> None:
     assert idle["next_token"] == [{"has_next_token": False, "has_new_line": False, "n_remain": -1, "n_decoded": 0}]
 
 
+def test_what_an_answer_is_made_with_is_told(four: Server) -> None:
+    sampling: dict[str, Any] = {
+        "typical_p": 0.9,
+        "top_n_sigma": 2.5,
+        "dynatemp_range": 0.25,
+        "dynatemp_exponent": 2.0,
+        "min_keep": 3,
+        "dry_multiplier": 0.5,
+        "dry_base": 1.5,
+        "dry_allowed_length": 3,
+        "dry_penalty_last_n": 128,
+        "samplers": ["top_k", "dry", "temperature"],
+        "repeat_last_n": 32,
+        "presence_penalty": 0.5,
+    }
+    delivery = {"ignore_eos": True, "timings_per_token": True, "stream": True}
+    with Talking(four, id_slot=0, seed=2**40, top_logprobs=4, logprobs=True, **sampling | delivery):
+        params = slots(four)[0]["params"]
+    expected = sampling | delivery | {"typ_p": 0.9, "seed": 2**40, "n_probs": 4, "lora": []}
+    assert {name: params[name] for name in expected} == expected
+
+    four.chat("Plainly", id_slot=0, max_tokens=3)
+    params = slots(four)[0]["params"]
+    plain = four.client.get("/props").json()["default_generation_settings"]["params"]
+    assert params == plain | {"seed": params["seed"], "max_tokens": 3, "n_predict": 3}
+    assert plain["stream"] is plain["timings_per_token"] is plain["ignore_eos"] is False
+
+
 def test_a_place_that_is_taken_is_not_waited_for(four: Server) -> None:
     with Talking(four, id_slot=1):
         four.chat("Elsewhere", id_slot=1, max_tokens=2)

@@ -66,6 +66,35 @@ def test_a_user_may_set_every_unlimited_value(server: Server) -> None:
     assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"dynatemp_range": 5},
+        {"dynatemp_range": 5, "dynatemp_exponent": 0.2},
+        {"typ_p": 0.05},
+        {"samplers": ["top_k"]},
+        {"samplers": ["temperature", "typ_p"], "typ_p": 0.05},
+        {"dry_multiplier": 50, "dry_allowed_length": 0},
+        {"dry_multiplier": 50, "dry_allowed_length": 0, "dry_base": 3},
+        {"dry_multiplier": 50, "dry_allowed_length": 0, "dry_penalty_last_n": 40},
+        {"top_n_sigma": 0.5},
+        {"repeat_penalty": 5, "repeat_last_n": 64},
+    ],
+)
+def test_each_sampling_setting_has_an_effect(server: Server, setting: dict[str, Any]) -> None:
+    usual = {"seed": 5, "max_tokens": 60, "ignore_eos": True, "temperature": 0.9, "top_k": 0, "top_p": 1, "min_p": 0}
+    plain, other, again = (server.chat("Set it", **usual | more) for more in ({}, setting, setting))
+    assert other.status_code == 200, other.text
+    said = [answer.json()["choices"][0]["message"]["content"] for answer in (plain, other, again)]
+    assert said[0] != said[1] == said[2]
+    assert not set(setting) & set(other.headers.get("x-tiles-ignored", "").split(", "))
+
+
+def test_a_window_longer_than_the_context_costs_no_memory(server: Server) -> None:
+    answer = server.chat(repeat_last_n=2**31 - 1, repeat_penalty=1.1, dry_multiplier=1, dry_penalty_last_n=2**31 - 1)
+    assert answer.status_code == 200, answer.text
+
+
 def test_the_prompt_begins_at_0_percent(server: Server) -> None:
     chunks = server.stream("Twelve words that no other test has said to this server", **SENT, max_tokens=2)
     told = [chunk["prompt_progress"] for chunk in chunks if "prompt_progress" in chunk]
@@ -206,7 +235,12 @@ def test_the_properties_are_those_that_are_read(server: Server) -> None:
     assert props["model_alias"] == "tiny"
     assert props["model_path"].endswith("tiny")
     assert props["default_generation_settings"]["n_ctx"] > 0
-    assert set(SETTINGS) <= set(props["default_generation_settings"]["params"])
+    params = props["default_generation_settings"]["params"]
+    assert set(SETTINGS) <= set(params)
+    assert params["samplers"] == [
+        *("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
+    ]
+    assert (params["repeat_last_n"], params["dry_penalty_last_n"], params["typ_p"]) == (-1, 64, 1.0)
     assert props["modalities"] == {"vision": False, "audio": False, "video": False}
     assert "enable_thinking" in props["chat_template"]
     assert props["total_slots"] > 0

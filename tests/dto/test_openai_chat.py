@@ -74,9 +74,71 @@ def test_every_sampling_parameter_arrives() -> None:
     assert asked.sampling == Sampling(0.5, 7, 0.9, 0.1, 0.4, 0.2, -5, 1.2, 0.3, 0.4, 64, {5: -100.0, 6: 2.5})
 
 
+def test_the_other_samplers_arrive_in_the_common_vocabulary() -> None:
+    asked = generation(
+        typical_p=0.3,
+        top_n_sigma=1.5,
+        dynatemp_range=0.5,
+        dynatemp_exponent=2,
+        min_keep=3,
+        dry_multiplier=0.8,
+        dry_base=1.5,
+        dry_allowed_length=4,
+        dry_penalty_last_n=128,
+        dry_sequence_breakers=["."],
+        samplers=["top_k", "dry"],
+    )
+    assert asked.sampling == Sampling(
+        typical_p=0.3,
+        top_n_sigma=1.5,
+        dynatemp_range=0.5,
+        dynatemp_exponent=2,
+        min_keep=3,
+        dry_multiplier=0.8,
+        dry_base=1.5,
+        dry_allowed_length=4,
+        dry_window=128,
+        dry_breakers=(".",),
+        samplers=("top_k", "dry"),
+    )
+
+
+ALL = ("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")
+
+
+@pytest.mark.parametrize(
+    ("samplers", "order", "others"),
+    [
+        (None, ALL, ""),
+        ("", ALL, ""),
+        ([], (), ""),
+        ("edskypmxt", ALL, ""),
+        (list(ALL), ALL, ""),
+        ("top_k;temperature", ("top_k", "temperature"), ""),
+        (" Top-K ; TEMP;", ("top_k", "temperature"), ""),
+        ("temperature", ("temperature",), ""),
+        ("tk", ("temperature", "top_k"), ""),
+        (["nucleus", "typ", "minp", "top-n-sigma"], ("top_p", "typ_p", "min_p", "top_n_sigma"), ""),
+        (["top_k", "typical_p", "typ_p", "top_k"], ("top_k", "typ_p"), ""),
+        (["penalties", "tfs_z", "adaptive_p"], ("penalties",), "samplers.adaptive_p, samplers.tfs_z"),
+        ("ki", ("top_k",), "samplers.i"),
+        (["temprature", "a b"], (), "samplers.temprature"),
+    ],
+)
+def test_an_order_of_samplers_is_written_in_many_ways(samplers: Any, order: tuple[str, ...], others: str) -> None:
+    body = request(samplers=samplers)
+    assert body.sampling().samplers == order
+    assert body.ignored == others
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
+        ({"typ_p": 0.4}, Sampling(typical_p=0.4)),
+        ({"typ_p": 0.4, "typical_p": 0.5}, Sampling(typical_p=0.5)),
+        ({"dry_base": 0.5}, Sampling(dry_base=1.75)),
+        ({"dry_penalty_last_n": -1}, Sampling(dry_window=None)),
+        ({"dry_penalty_last_n": 0}, Sampling(dry_window=0)),
         ({"top_k": -1}, Sampling(top_k=0)),
         ({"seed": -1}, Sampling()),
         ({"repeat_penalty": 1.1}, Sampling(repetition_penalty=1.1)),

@@ -38,7 +38,7 @@ class BreakerTexts:
     def _look_for(self, text: str) -> tuple[frozenset[int], tuple[tuple[int, ...], ...]]:
         if not self._pieces:
             self._read_pieces()
-        whole = text.encode()[:_LONGEST_TEXT]
+        whole = text.encode()[:_LONGEST_TEXT].decode(errors="ignore").encode()  # without half a character
         single = frozenset(token for token, piece in enumerate(self._pieces) if whole in piece)
         rows = [row for cut in range(1, len(whole)) for row in self._rows(whole[:cut], whole[cut:], single)]
         return single, tuple(dict.fromkeys(rows))
