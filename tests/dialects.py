@@ -315,7 +315,7 @@ def _joined(body: Json, pieces: list[Json], index: int) -> Iterator[tuple[str, A
 NATIVE = Dialect(
     route="/completion",
     alternatives=(ALWAYS, ({"prompt": PROMPTS},), BOUND),
-    optional=SHARED | {"n_probs": of(0, 3), "return_tokens": BOOLS},
+    optional=SHARED | {"n_probs": of(0, 3), "post_sampling_probs": BOOLS, "return_tokens": BOOLS},
     apart=APART | {"response_fields": "leaves fields of the same object out"},
     whole=_native_whole,
     streamed=_native_streamed,

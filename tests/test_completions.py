@@ -443,6 +443,23 @@ def test_tokens_and_probabilities_are_told_where_they_are_asked_for(server: Serv
     assert "completion_probabilities" not in plain
 
 
+def test_probabilities_after_sampling_are_of_what_is_left(server: Server) -> None:
+    how: dict[str, Any] = {"n_probs": 8, "post_sampling_probs": True} | SAMPLED
+    plain = native(server, "The quick brown fox", **SAMPLED)
+    few = native(server, "The quick brown fox", **how | {"top_k": 5, "min_p": 0, "top_p": 1})
+    for token in few["completion_probabilities"]:
+        tops = {top["id"]: top["prob"] for top in token["top_probs"]}
+        assert len(tops) == 5
+        assert sum(tops.values()) == pytest.approx(1, abs=1e-3)
+        assert token["prob"] == tops[token["id"]]
+        assert list(tops.values()) == sorted(tops.values(), reverse=True)
+        assert token.keys() == {"id", "token", "bytes", "prob", "top_probs"}
+    assert few["generation_settings"]["post_sampling_probs"] is True
+    assert native(server, "The quick brown fox", **how)["content"] == plain["content"], "telling changes nothing"
+    pieces = native_events(server, "The quick brown fox", **how | {"temperature": 0})[:-1]
+    assert [entry["prob"] for piece in pieces for entry in piece["completion_probabilities"]] == [1.0] * 12
+
+
 # Hanging up.
 
 ENDLESS = {"prompt": [f"{number} hang up" for number in range(64)], "max_tokens": 8000, "ignore_eos": True}

@@ -13,7 +13,7 @@ from app.dto import parameters
 from app.dto.base import Dialect, Limits, Reply
 from app.dto.counts import PromptProgress, TimingsReply
 from app.dto.generating import Generating
-from app.dto.logprobs import ContentLogprob
+from app.dto.logprobs import NativeProbability
 from app.dto.models import generation_params, lora_params
 from app.dto.prompt import Prompt, prompts
 
@@ -24,11 +24,13 @@ class NativeGenerating(Generating):
     response_fields: list[str] = Field(default_factory=list, max_length=256, examples=[["content"]])
     n_probs: int = Field(default=0, ge=0, le=100)
     return_tokens: bool = False
+    post_sampling_probs: bool = False
 
     def continuing(self, prompt: tuple[str | int, ...]) -> gen.GenerationRequest:
         """Ask for the continuation of a prompt."""
         logprobs = self.n_probs if self.n_probs or self.return_tokens else None
-        return replace(super().continuing(prompt), logprobs=logprobs)
+        post_sampling = self.post_sampling_probs and self.n_probs > 0
+        return replace(super().continuing(prompt), logprobs=logprobs, post_sampling=post_sampling)
 
 
 class NativeRequest(NativeGenerating):
@@ -78,7 +80,7 @@ class NativeCompletion(Reply, kw_only=True):
     stopping_word: str
     tokens_cached: int
     timings: TimingsReply
-    completion_probabilities: list[ContentLogprob] | UnsetType = UNSET
+    completion_probabilities: list[NativeProbability] | UnsetType = UNSET
 
 
 class NativeChunk(Reply, kw_only=True):
@@ -92,7 +94,7 @@ class NativeChunk(Reply, kw_only=True):
     tokens_predicted: int
     tokens_evaluated: int
     timings: TimingsReply | UnsetType = UNSET
-    completion_probabilities: list[ContentLogprob] | UnsetType = UNSET
+    completion_probabilities: list[NativeProbability] | UnsetType = UNSET
     prompt_progress: PromptProgress | UnsetType = UNSET
 
 
@@ -175,8 +177,12 @@ def _tokens(scores: Sequence[gen.TokenLogprob], request: NativeGenerating) -> li
     return [score.token for score in scores] if request.return_tokens else []
 
 
-def _probabilities(scores: Sequence[gen.TokenLogprob], request: NativeGenerating) -> list[ContentLogprob] | UnsetType:
-    return [ContentLogprob.of(score) for score in scores] if request.n_probs else UNSET
+def _probabilities(
+    scores: Sequence[gen.TokenLogprob], request: NativeGenerating
+) -> list[NativeProbability] | UnsetType:
+    if not request.n_probs:
+        return UNSET
+    return [NativeProbability.of(score, post_sampling=request.post_sampling_probs) for score in scores]
 
 
 def _picked(whole: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -212,6 +218,7 @@ def _settings(request: NativeGenerating, defaults: gen.Sampling) -> dict[str, An
         "lora": lora_params(request.adapters() or {}),
         "ignore_eos": request.ignore_eos,
         "n_probs": request.n_probs,
+        "post_sampling_probs": request.post_sampling_probs,
         "stop": list(request.stop_strings),
         "logit_bias": [{"token": token, "bias": bias} for token, bias in asked.logit_bias.items()],
         "dry_sequence_breakers": list(asked.dry_breakers),

@@ -187,10 +187,10 @@ _NATIVE = (
     *_honoured(
         response_fields="names of fields to answer with; a/b takes b out of a",
         n_probs="how many of the most likely tokens are told with each token, before sampling; 0 to 100",
+        post_sampling_probs="they are of what the samplers leave, as prob and top_probs",
         return_tokens="the ids of the answer's tokens, without the end token",
     ),
     *_WITHOUT_EFFECT,
-    _refused("post_sampling_probs", "is not supported", False),
     _refused("n_cmpl", "is not supported; a prompt can stand in the list several times", 1),
     _refused("image_data", "is not supported: this model reads text only", []),
     *_TEXT_ONLY,

@@ -56,6 +56,7 @@ def _params(facts: SlotFacts) -> dict[str, Any]:
         "n_predict": facts.limit,
         "ignore_eos": settings.ignore_eos,
         "n_probs": settings.logprobs or 0,
+        "post_sampling_probs": settings.post_sampling,
         "lora": lora_params(dict(enumerate(settings.scales))),
     }
 

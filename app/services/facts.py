@@ -49,6 +49,7 @@ class AnswerSettings:
     ignore_eos: bool = False
     scales: tuple[float, ...] = ()  # of adapters, by their number
     logprobs: int | None = None
+    post_sampling: bool = False
     delivery: Delivery = Delivery()
 
 

@@ -162,6 +162,7 @@ class GenerationRequest:
     ignore_eos: bool = False
     constraint: Constraint | None = None  # binds the answer, not the reasoning before it
     logprobs: int | None = None  # None is none; else how many alternatives each token comes with
+    post_sampling: bool = False  # whether log-probabilities are of what the samplers leave, not of what the model says
     thinking_budget: int | None = None  # tokens of reasoning, after which it is closed; None is no bound
     tool_choice: ToolChoice = ToolChoice()
     split_reasoning: bool = True  # False leaves the reasoning and its tags in the text
@@ -247,7 +248,8 @@ class Progress(OfChoice):
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """How likely a token was, before penalties and temperature; natural logarithm, rounded."""
+    """How likely a token was, natural logarithm, rounded: before penalties and temperature, unless it was asked for
+    after all samplers. Then it is minus infinity for a token that none of them would have drawn."""
 
     token: int
     data: bytes

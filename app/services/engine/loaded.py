@@ -178,7 +178,7 @@ class LoadedModel:
             prompt=prompt.tokens,
             max_tokens=max_tokens,
             room=room,
-            choice=chosen,
+            choice=replace(chosen, tells=True) if request.post_sampling else chosen,
             speech=self._speech(prompt, request),
             detokenizer=self._detokenizer(),
             end_tokens=end_tokens,
@@ -190,7 +190,12 @@ class LoadedModel:
             scales=scales,
             slot=request.slot,
             settings=AnswerSettings(
-                _decided(request.sampling, chosen), request.ignore_eos, scales, request.logprobs, request.delivery
+                sampling=_decided(request.sampling, chosen),
+                ignore_eos=request.ignore_eos,
+                scales=scales,
+                logprobs=request.logprobs,
+                post_sampling=request.post_sampling,
+                delivery=request.delivery,
             ),
             guesser=self._guesser(chosen, len(prompt.tokens), end_tokens),
             stop_repetition=self._stop_repetition and not free and not request.constraint and max_tokens > 256,

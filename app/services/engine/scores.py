@@ -1,5 +1,6 @@
 """How likely the drawn tokens were, for the rows that ask."""
 
+import math
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, cast
@@ -17,7 +18,8 @@ _DIGITS = 4  # batches of different sizes round differently after that
 class Scores:
     """Log-probabilities of some rows: of the drawn token and of the `width` most likely ones, not read yet.
 
-    They are of the model's own distribution, before penalties, grammar and temperature.
+    They are of the logits that are given: the model's own, before penalties, grammar and temperature, or those that
+    its samplers have left, minus infinity for the others.
     """
 
     def __init__(self, logits: mx.array, drawn: mx.array, places: Sequence[int], width: int) -> None:
@@ -65,5 +67,9 @@ def _best(logprobs: mx.array, width: int) -> tuple[mx.array, mx.array]:
 def spelled(token: int, score: Score, width: int, detokenizer: Detokenizer) -> TokenLogprob:
     """Say a token's score in the common vocabulary, with the `width` most likely tokens."""
     logprob, best = score
-    top = tuple(TokenLogprob(other, detokenizer.data(other), round(value, _DIGITS)) for other, value in best[:width])
+    top = tuple(
+        TokenLogprob(other, detokenizer.data(other), round(value, _DIGITS))
+        for other, value in best[:width]
+        if value > -math.inf
+    )
     return TokenLogprob(token, detokenizer.data(token), round(logprob, _DIGITS), top)
