@@ -90,6 +90,7 @@ OUT_OF_RANGE: dict[str, tuple[Any, ...]] = {
     "dry_allowed_length": (-1, 2**31),
     "dry_penalty_last_n": (-2, 2**31),
     "dry_sequence_breakers": ([], [""], "\n", [7], ["x"] * 33),
+    "adaptive_target": (1.5, "0.5"),
 }
 UNPROCESSABLE: list[tuple[dict[str, Any], str]] = [
     *(({"messages": [USER], name: value}, name) for name, values in OUT_OF_RANGE.items() for value in values),
@@ -421,6 +422,7 @@ VALUES: dict[str, Any] = {
     "n": 2,
     "best_of": 2,
     "n_probs": 3,
+    "adaptive_target": 0.5,
     "return_tokens": True,
     "top_logprobs": 3,
 }  # typed; others take anything

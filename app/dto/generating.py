@@ -51,6 +51,7 @@ class Generating(RequestBody):
     dynatemp_range: float = Field(default=0.0, ge=0, le=100, description="0 is off")
     dynatemp_exponent: float = Field(default=1.0, ge=0, le=100)
     min_keep: int = Field(default=0, ge=0, lt=2**31)
+    adaptive_target: float = Field(default=-1.0, le=1, description="negative is off; other values are not supported")
     samplers: str | list[str] | None = Field(
         default=None,
         max_length=256,
@@ -202,6 +203,12 @@ class Generating(RequestBody):
         given = (self.n_predict, self.max_completion_tokens, self.max_tokens)
         limit = next((value for value in given if value is not None), -1)
         return None if limit == -1 else limit
+
+    def _given(self) -> dict[str, Any]:
+        given = super()._given()
+        return (
+            given if self.adaptive_target >= 0 else {name: given[name] for name in given if name != "adaptive_target"}
+        )
 
     def _unknown(self) -> Iterator[str]:
         yield from super()._unknown()

@@ -102,8 +102,8 @@ _WITHOUT_EFFECT = (
     *_ignored("is not supported", "n_keep", "n_discard", "t_max_predict_ms", "n_indent"),
     *_ignored("goes with mirostat", "mirostat_tau", "mirostat_eta"),
     *_ignored("goes with adaptive_target", "adaptive_decay"),
-    _refused("mirostat", "is not supported; 0 is off", 0),
-    _refused("adaptive_target", "is not supported; -1 is off", -1, -1.0),
+    _refused("mirostat", "is not supported; 0 is off", 0, 0.0),
+    _refused("adaptive_target", "is not supported; a negative one is off", -1.0, -0.01),
 )
 
 _CHOSEN = "auto, none, required, a function by name, allowed_tools; see Tools"

@@ -29,16 +29,16 @@ class BreakerTexts:
         rows: dict[int, list[tuple[int, ...]]] = {}
         with self._lock:
             for text in texts:
-                tokens, longer = self._find(text)
+                whole = text.encode()[:_LONGEST_TEXT].decode(errors="ignore").encode()  # without half a character
+                tokens, longer = self._find(whole)
                 single |= tokens
                 for row in longer:
                     rows.setdefault(row[-1], []).append(row)
         return Breakers(frozenset(single), rows)
 
-    def _look_for(self, text: str) -> tuple[frozenset[int], tuple[tuple[int, ...], ...]]:
+    def _look_for(self, whole: bytes) -> tuple[frozenset[int], tuple[tuple[int, ...], ...]]:
         if not self._pieces:
             self._read_pieces()
-        whole = text.encode()[:_LONGEST_TEXT].decode(errors="ignore").encode()  # without half a character
         single = frozenset(token for token, piece in enumerate(self._pieces) if whole in piece)
         rows = [row for cut in range(1, len(whole)) for row in self._rows(whole[:cut], whole[cut:], single)]
         return single, tuple(dict.fromkeys(rows))
