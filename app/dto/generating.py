@@ -98,7 +98,7 @@ class Generating(RequestBody):
     @field_validator("dry_sequence_breakers")
     @classmethod
     def _no_empty_breaker(cls, breakers: list[str]) -> list[str]:
-        if "" in breakers:
+        if not all(text.encode(errors="ignore") for text in breakers):  # half an emoji is no text
             raise ValueError("a text may not be empty")
         return breakers
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from pydantic import ValidationError
 
 from app.dto.base import Limits
 from app.dto.logprobs import logprobs
@@ -101,6 +102,12 @@ def test_the_other_samplers_arrive_in_the_common_vocabulary() -> None:
         dry_breakers=(".",),
         samplers=("top_k", "dry"),
     )
+
+
+def test_a_text_that_breaks_repetitions_is_one() -> None:
+    for text in ("", "\ud83d"):
+        with pytest.raises(ValidationError, match="may not be empty"):
+            request(dry_sequence_breakers=[".", text])
 
 
 ALL = ("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")

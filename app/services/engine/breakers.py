@@ -29,7 +29,8 @@ class BreakerTexts:
         rows: dict[int, list[tuple[int, ...]]] = {}
         with self._lock:
             for text in texts:
-                whole = text.encode()[:_LONGEST_TEXT].decode(errors="ignore").encode()  # without half a character
+                # Without half a character.
+                whole = text.encode(errors="ignore")[:_LONGEST_TEXT].decode(errors="ignore").encode()
                 tokens, longer = self._find(whole)
                 single |= tokens
                 for row in longer:
