@@ -206,9 +206,9 @@ class Generating(RequestBody):
 
     def _given(self) -> dict[str, Any]:
         given = super()._given()
-        return (
-            given if self.adaptive_target >= 0 else {name: given[name] for name in given if name != "adaptive_target"}
-        )
+        if self.adaptive_target < 0:
+            given.pop("adaptive_target", None)  # clients send that it is off
+        return given
 
     def _unknown(self) -> Iterator[str]:
         yield from super()._unknown()

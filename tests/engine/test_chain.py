@@ -18,7 +18,7 @@ import mlx.core as mx  # isort: skip  # after the fast BLAS
 
 VOCABULARY = 40
 NOTHING = -math.inf
-HOT = Choice(temperature=1.0, tells=True)
+HOT = Choice(temperature=1.0, post_sampling=True)
 LN = [math.log(share) for share in (0.4, 0.3, 0.2, 0.1)]
 
 
@@ -29,10 +29,10 @@ def odds(choice: Choice, logits: Any, prompt: list[int] | None = None, answer: l
 
 def all_odds(choices: list[Choice], logits: Any, prompts: list[list[int]], answers: list[list[int]]) -> Any:
     rows = np.array(logits, dtype=np.float32)
-    told = [replace(choice, tells=True) for choice in choices]
+    told = [replace(choice, post_sampling=True) for choice in choices]
     sampler = Sampler(told, [answer[:-1] for answer in answers], [0] * len(rows), rows.shape[1], prompts)
     drawn = sampler(mx.array(rows), mx.array([answer[-1] if answer else rows.shape[1] for answer in answers]))
-    shares = np.array(mx.softmax(sampler.left(), axis=-1))
+    shares = np.array(mx.softmax(sampler.distribution(), axis=-1))
     assert (np.take_along_axis(shares, np.array(drawn)[:, None].astype(np.int64), 1) > 0).all()
     return shares.tolist()
 
@@ -364,8 +364,8 @@ def test_a_batch_is_as_likely_to_say_what_each_row_is_by_itself(rows: Any, seed:
 def test_a_draw_depends_on_no_neighbour_and_on_no_telling(rows: Any, seed: int) -> None:
     logits = logits_of(len(rows), seed)
 
-    def draw(some: list[int], *, tells: bool = False) -> Any:
-        choices = [replace(rows[row][0], tells=tells) for row in some]
+    def draw(some: list[int], *, post_sampling: bool = False) -> Any:
+        choices = [replace(rows[row][0], post_sampling=post_sampling) for row in some]
         answers = [rows[row][2] for row in some]
         said, prompts = [answer[:-1] for answer in answers], [rows[row][1] for row in some]
         sampler = Sampler(choices, said, [3] * len(some), VOCABULARY, prompts)
@@ -376,7 +376,7 @@ def test_a_draw_depends_on_no_neighbour_and_on_no_telling(rows: Any, seed: int) 
     together = draw(everyone)
     assert [draw([row])[0] for row in everyone] == together
     assert draw(everyone[::-1])[::-1] == together
-    assert draw(everyone, tells=True) == together
+    assert draw(everyone, post_sampling=True) == together
 
 
 @settings(deadline=None, max_examples=60)

@@ -170,10 +170,10 @@ class Batch:
         places = [place for place, row in enumerate(self.rows) if row.logprobs is not None]
         if not places:
             return None
-        if any(row.choice.tells for row in self.rows):
+        if any(row.choice.post_sampling for row in self.rows):
             assert self._sampler is not None
-            tells = mx.array([[row.choice.tells] for row in self.rows])
-            logits = mx.where(tells, self._sampler.left(), logits.astype(mx.float32))
+            post_sampling = mx.array([[row.choice.post_sampling] for row in self.rows])
+            logits = mx.where(post_sampling, self._sampler.distribution(), logits.astype(mx.float32))
         return Scores(logits, drawn, places, max(self.rows[place].logprobs or 0 for place in places))
 
     def _read(self, ready: mx.array, scores: Scores | None) -> list[Drawn]:

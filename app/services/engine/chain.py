@@ -53,9 +53,9 @@ class Candidates:
             return self.reordered(best, ordered=False).best_first()
         return self if self.ordered else self.reordered(mx.argsort(-self.values, axis=-1), ordered=True)
 
-    def only(self, left: mx.array, least: mx.array) -> "Candidates":
-        """Leave out those that are not `left` (rows, width), of which there are so many at least (rows, 1)."""
-        values = mx.where(left, self.values, -mx.inf)
+    def only(self, stays: mx.array, least: mx.array) -> "Candidates":
+        """Leave out those for which `stays` (rows, width) is false; there are so many at least (rows, 1)."""
+        values = mx.where(stays, self.values, -mx.inf)
         count = mx.sum(values > -mx.inf, axis=-1, keepdims=True)
         return replace(self, values=values, size=mx.maximum(count, mx.minimum(least, self.size)))
 

@@ -46,7 +46,7 @@ class Choice:
     min_keep: int = 0  # tokens that top_p, min_p, typical_p and XTC leave at least
     dry: Dry | None = None
     samplers: tuple[str, ...] = SAMPLERS  # their order; those that are not named do nothing
-    tells: bool = False  # what it draws from is asked for
+    post_sampling: bool = False  # what it draws from is to be told
 
     @property
     def greedy(self) -> bool:
@@ -70,7 +70,7 @@ class Choice:
     def order(self) -> tuple[str, ...] | None:
         """The samplers that change something, in their order; None where that is the usual order of the usual ones."""
         order = tuple(sampler for sampler in self.samplers if self._acts(sampler))
-        plain = self.min_keep < 2 and self.dynatemp_range <= 0 and not self.tells
+        plain = self.min_keep < 2 and self.dynatemp_range <= 0 and not self.post_sampling
         return None if plain and _is_within(order, _USUAL) else order
 
     def _acts(self, sampler: str) -> bool:

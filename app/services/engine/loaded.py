@@ -178,7 +178,7 @@ class LoadedModel:
             prompt=prompt.tokens,
             max_tokens=max_tokens,
             room=room,
-            choice=replace(chosen, tells=True) if request.post_sampling else chosen,
+            choice=replace(chosen, post_sampling=True) if request.post_sampling else chosen,
             speech=self._speech(prompt, request),
             detokenizer=self._detokenizer(),
             end_tokens=end_tokens,

@@ -54,7 +54,7 @@ class Sampler:
                 [positions[row] for row in rows],
                 vocabulary,
             )
-            self._parts.append((mx.array(rows), _Usual(some) if order is None else _Ordered(some, order)))
+            self._parts.append((mx.array(rows), _Usual(some) if order is None else _Chain(some, order)))
         places = [row for rows in alike.values() for row in rows]
         self._places = mx.array(np.argsort(places))  # of the rows, in what the parts give
 
@@ -67,12 +67,12 @@ class Sampler:
             return self._parts[0][1](logits, fed)
         return mx.concatenate([part(logits[rows], fed[rows]) for rows, part in self._parts])[self._places]
 
-    def left(self) -> mx.array:
-        """Give what the last call drew from, as logits (rows, vocabulary); of rows that tell it alone.
+    def distribution(self) -> mx.array:
+        """Give what the last call drew from, as logits (rows, vocabulary); of the rows with post_sampling alone.
 
         They are minus infinity for what was left out.
         """
-        parts = [part.left(rows.size, self._vocabulary) for rows, part in self._parts]
+        parts = [part.distribution(rows.size, self._vocabulary) for rows, part in self._parts]
         return mx.concatenate(parts)[self._places]
 
 
@@ -98,7 +98,7 @@ class _Rows:
 class _Part(Protocol):
     def __call__(self, logits: mx.array, fed: mx.array) -> mx.array: ...
 
-    def left(self, rows: int, vocabulary: int) -> mx.array: ...
+    def distribution(self, rows: int, vocabulary: int) -> mx.array: ...
 
 
 class _Usual:
@@ -121,17 +121,17 @@ class _Usual:
         drawn = self._draw(logits)
         return drawn if self._is_greedy is None else mx.where(self._is_greedy, mx.argmax(logits, axis=-1), drawn)
 
-    def left(self, rows: int, vocabulary: int) -> mx.array:
-        return mx.full((rows, vocabulary), -mx.inf)  # it has no row that tells
+    def distribution(self, rows: int, vocabulary: int) -> mx.array:
+        return mx.full((rows, vocabulary), -mx.inf)  # it has no row with post_sampling
 
 
-class _Ordered:
+class _Chain:
     """Chooses by samplers in an order of their own."""
 
     def __init__(self, rows: _Rows, order: Sequence[str]) -> None:
         self._order = order
-        self._tells = any(choice.tells for choice in rows.choices)
-        self._left: Candidates | None = None
+        self._post_sampling = any(choice.post_sampling for choice in rows.choices)
+        self._last: Candidates | None = None
         self._steps = steps(order, rows.choices, rows.vocabulary) | {
             "penalties": self._penalised,
             "dry": self._without_repeats,
@@ -152,16 +152,18 @@ class _Ordered:
         candidates = Candidates(logits, None, mx.full((logits.shape[0], 1), logits.shape[1]))
         for sampler in self._order:
             candidates = self._steps[sampler](candidates)
-        self._left = candidates if self._tells else None
+        self._last = candidates if self._post_sampling else None
         ids = candidates.tokens
         best = mx.argmax(candidates.values + self._noise(ids), axis=-1)
         return mx.take_along_axis(ids, best[:, None], axis=-1)[:, 0]
 
-    def left(self, rows: int, vocabulary: int) -> mx.array:
-        left, nothing = self._left, mx.full((rows, vocabulary), -mx.inf)
-        if left is None:
+    def distribution(self, rows: int, vocabulary: int) -> mx.array:
+        candidates, nothing = self._last, mx.full((rows, vocabulary), -mx.inf)
+        if candidates is None:
             return nothing
-        return left.values if left.ids is None else mx.put_along_axis(nothing, left.ids, left.values, axis=-1)
+        if candidates.ids is None:
+            return candidates.values
+        return mx.put_along_axis(nothing, candidates.ids, candidates.values, axis=-1)
 
     def _penalised(self, candidates: Candidates) -> Candidates:
         assert self._penalties is not None
