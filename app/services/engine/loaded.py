@@ -110,7 +110,7 @@ class LoadedModel:
         prompt = self.prompts.build(request)
         self.runner.admission.check(len(prompt.tokens), request.answers)
         breakers = self._breakers.find(request.sampling.dry_breakers if _repeats_less(request.sampling) else ())
-        return replace(prompt, matcher=matcher, machine=stops, logit_bias=bias, breakers=breakers)
+        return replace(prompt, matcher=matcher, stops=stops, logit_bias=bias, breakers=breakers)
 
     def embedding(self, request: EmbeddingRequest, generation: RunningGeneration) -> Embedding:
         """Check and tokenize texts that become vectors. Raises InvalidRequest or PromptTooLong."""
@@ -247,7 +247,7 @@ class LoadedModel:
             may_think=prompt.matcher is None or self._think_token(request) is not None,
             bound=prompt.matcher is not None,
             plain=request.constraint is not None,
-            stops=prompt.machine,
+            stops=prompt.stops,
         )
 
     def _think_token(self, request: GenerationRequest) -> int | None:

@@ -31,7 +31,7 @@ class Prompt:
     thinking: bool
     beginning: int = 0  # the same for prompts of one conversation
     matcher: Any = None  # llguidance's LLMatcher
-    machine: Any = None  # mlx-lm's TextStateMachine
+    stops: Any = None  # speech.StopStrings
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     breakers: Breakers = NO_BREAKERS
 
