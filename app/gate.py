@@ -1,5 +1,6 @@
 """The outermost layer of every request: its id, its log line, access rules and CORS, unknown routes included."""
 
+import asyncio
 import secrets
 import string
 import time
@@ -15,12 +16,13 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from app.access import Access
 from app.dto.errors import error_reply, is_anthropics
 from app.services.caller import Caller, caller
-from app.services.errors import AppError
+from app.services.errors import AppError, Unavailable
 
 log = structlog.get_logger()
 
 _ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_.:")
 _QUIET = frozenset({"/ping", "/health", "/v1/health"})  # asked for every few seconds
+_LONGEST_ROUTE = 200  # characters of it in the log
 _EXPOSED = b"X-Request-Id, X-Tiles-Ignored, Retry-After"
 
 Facts = MutableMapping[str, Any]
@@ -65,14 +67,22 @@ class Gate:
         exchange = _Exchange(scope, send, headers, self._access)
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
+                _heed_refusal(scope)
                 self._access.check(scope["method"], scope["path"], headers)
             except AppError as error:
                 await exchange.refuse(error)
             else:
-                await self._pass(scope, receive, exchange)
+                await self._pass_or_end(scope, receive, exchange)
             finally:
                 exchange.log()
                 self._count(exchange.dialect, exchange.status)
+
+    async def _pass_or_end(self, scope: HTTPScope, receive: Receive, exchange: "_Exchange") -> None:
+        try:
+            await self._pass(scope, receive, exchange)
+        except asyncio.CancelledError:  # the server ends and does not wait any longer
+            if not exchange.status:
+                await exchange.refuse(Unavailable("The server is shutting down", code="shutting_down"))
 
     async def _pass(self, scope: HTTPScope, receive: Receive, exchange: "_Exchange") -> None:
         if exchange.is_preflight:
@@ -96,6 +106,12 @@ class Gate:
             await exchange.send(message)
 
         return send
+
+
+def _heed_refusal(scope: HTTPScope) -> None:
+    """Raise the AppError for which the connection itself refuses a request."""
+    if (refusal := scope["state"].get("refusal")) is not None:
+        raise refusal
 
 
 def _dialect(scope: HTTPScope) -> str:
@@ -161,16 +177,26 @@ class _Exchange:
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def refuse(self, error: AppError) -> None:
-        """Answer with the envelope."""
+        """Answer with the envelope. Who comes while the server ends has to come back on a new connection."""
         body = msgspec.json.encode(error_reply(self._path, error, self.request_id))
-        await self.answer(error.status, body, [(b"content-type", b"application/json")])
+        headers = [(b"content-type", b"application/json")]
+        if isinstance(error, Unavailable):
+            headers += [(b"connection", b"close"), (b"retry-after", str(error.retry_after).encode())]
+        await self.answer(error.status, body, headers)
 
     def log(self) -> None:
         """Write the line of this request; never what was said in it."""
-        line = log.debug if self._path in _QUIET else log.info
+        line = log.debug if self._path in _QUIET or self._scope["state"].get("quiet") else log.info
         milliseconds = round((time.perf_counter() - self._began) * 1000, 1)
         facts = facts_of(self._scope)
-        line("request", method=self._method, route=self._path, status=self.status, ms=milliseconds, **facts)
+        line(
+            "request",
+            method=self._method,
+            route=self._path[:_LONGEST_ROUTE],
+            status=self.status,
+            ms=milliseconds,
+            **facts,
+        )
 
 
 def _request_id(given: str) -> str:

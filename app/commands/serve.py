@@ -7,9 +7,10 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from math import isfinite
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import click
 import uvicorn
@@ -19,6 +20,7 @@ from app.access import is_loopback
 from app.services.models_folder import is_model
 from app.services.ui.folder import is_built
 from app.settings import Settings
+from app.standard_error import StandardError
 
 _FAREWELL_SECONDS = 1.0
 
@@ -45,7 +47,7 @@ def serve(**flags: Any) -> None:
         _check(told)
         listener = _listen(told)
     except (settings.SettingError, OSError) as error:
-        click.echo(f"tiles-server: {error}", err=True)
+        _tell(f"tiles-server: {error}")
         sys.exit(2)
     log.set_up(told.log_format)
     _run(told, listener)
@@ -98,8 +100,11 @@ def _listen(told: Settings) -> socket.socket:
 
 def _run(told: Settings, listener: socket.socket) -> None:
     from app.application import create_app
+    from app.connections import Connections, raise_limit
+    from app.protocol import BoundedProtocol
     from app.services.model_service import ModelService
 
+    raise_limit()
     models = ModelService(told, on_stuck=_begin_anew, **_bar())
     config = uvicorn.Config(
         create_app(told, models),
@@ -107,7 +112,8 @@ def _run(told: Settings, listener: socket.socket) -> None:
         access_log=False,
         server_header=False,
         loop="uvloop",
-        http="httptools",
+        http=cast("Any", partial(BoundedProtocol, Connections())),
+        ws="none",
         timeout_graceful_shutdown=2,
         timeout_keep_alive=75,
     )
@@ -137,7 +143,12 @@ def _begin_anew() -> None:
 
 def _announce(address: str, *, has_ui: bool) -> None:
     front = "Chat" if has_ui else "Home"
-    click.echo(f"API   {address}/v1\nDocs  {address}/schema\n{front}  {address}/", err=True)
+    _tell(f"API   {address}/v1\nDocs  {address}/schema\n{front}  {address}/")
+
+
+def _tell(text: str) -> None:
+    """Say something to whoever started the server, if anybody is still there."""
+    StandardError().write(f"{text}\n")
 
 
 def _address(host: str, port: int) -> str:

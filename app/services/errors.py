@@ -10,7 +10,10 @@ AppError
 ├── Unauthorized            401  no key, or a wrong one
 ├── Forbidden               403  a host, an origin or a browser page that may not
 ├── NotFound                404  an unknown route or model
+├── RequestTimeout          408  a request that did not come to its end
 ├── BodyTooLarge            413
+├── UrlTooLong              414
+├── HeadTooLarge            431  more headers than a request needs
 ├── NotSupported            501  what llama-server does and this server does not
 ├── Unavailable             503  loading, busy or going down; says when to come again
 └── ServerError             500  ours; the log says why
@@ -124,6 +127,30 @@ class MethodNotAllowed(AppError):
 
     status = 405
     kind = "invalid_request_error"
+
+
+class RequestTimeout(AppError):
+    """A request that did not come to its end in time."""
+
+    status = 408
+    kind = "invalid_request_error"
+    code = "request_timeout"
+
+
+class UrlTooLong(AppError):
+    """A URL over the limit."""
+
+    status = 414
+    kind = "invalid_request_error"
+    code = "url_too_long"
+
+
+class HeadTooLarge(AppError):
+    """More headers, or longer ones, than a request may have."""
+
+    status = 431
+    kind = "invalid_request_error"
+    code = "headers_too_large"
 
 
 class BodyTooLarge(AppError):

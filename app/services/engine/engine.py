@@ -18,6 +18,7 @@ from app.services.engine import blas
 from app.services.engine.beginnings import Beginnings
 from app.services.engine.drafting import Drafting
 from app.services.engine.meter import Meter
+from app.services.engine.open_files import limit_untouched
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.engine.turns import Turns
 from app.services.errors import AppError, LoadFailed, ServerError, Unavailable
@@ -186,7 +187,8 @@ class Engine:
     def _import_mlx(self) -> None:
         began = time.perf_counter()
         library = blas.preload()
-        from app.services.engine import loading
+        with limit_untouched():
+            from app.services.engine import loading
 
         self._claim_store()
         loading.prepare()

@@ -1,0 +1,367 @@
+"""HTTP on one connection: uvicorn's, with bounds on all that comes before the gate can judge a request."""
+
+import asyncio
+import socket
+from typing import Any, cast
+
+import httptools
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from app.connections import Connections, most
+from app.services.errors import AppError, HeadTooLarge, InvalidRequest, RequestTimeout, Unavailable, UrlTooLong
+
+MOST_URL_BYTES = 16 * 1024
+MOST_HEAD_BYTES = 64 * 1024  # the request's line and its headers; a browser's cookies for localhost can be many
+MOST_HEADERS = 256
+_HEAD_SECONDS = 30.0  # for a whole head, from the first byte or the beginning of the connection
+_BODY_SECONDS = 60.0  # of silence in the middle of a body
+_LOOK_SECONDS = 0.05  # between two looks whether a client that has ended its half is gone
+_LAST_SECONDS = 2.0  # in which a client that is still sending can read why it is refused
+_LAST_BYTES = 16 * 2**20
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """What is refused here goes to the gate as a request that has its refusal in its state.
+
+    So it is answered in the one envelope, with an id and a line in the log. Nothing after it is read.
+    """
+
+    def __init__(self, connections: Connections, **options: Any) -> None:
+        super().__init__(**options)
+        self._connections = connections
+        self._begun = False  # a request is being read,
+        self._in_body = False  # of which the head has been read
+        self._body: _Body | None = None
+        self._head_bytes = 0  # of its URL and its headers so far
+        self._framing = b""  # the headers that say how long its body is
+        self._anew = False  # its head is read a second time
+        self._unread_bytes = 0  # since a head or a piece of a body was whole; what they are of is not known yet
+        self._deadline: asyncio.TimerHandle | None = None
+        self._turned_away = False  # one too many
+        self._has_ended = False  # the client has no more to say,
+        self._has_probed = False  # and was written to, to see whether it is still there
+        self._refused = False  # nothing more is read,
+        self._lingering = False  # and nothing more is written
+        self._leaving = False  # the server ends
+        self._last_bytes = 0  # that came after the refusal
+
+    # The connection.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, in the place of an idle one if there are too many."""
+        super().connection_made(transport)
+        self._connections.rest(self)
+        self._expect(_HEAD_SECONDS)
+        if len(self.connections) > most():
+            self._turned_away = not self._connections.make_room(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self._expect(None)
+        self._unset_keepalive_if_required()
+        self._connections.work(self)
+        super().connection_lost(exc)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.transport.close()
+
+    def shutdown(self) -> None:
+        """Let the answer under way be the last."""
+        self._leaving = True
+        super().shutdown()
+
+    def pause_writing(self) -> None:
+        """Count a connection whose client does not read as idle."""
+        super().pause_writing()
+        self._connections.rest(self)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        if not self._resting():
+            self._connections.work(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless enough was read."""
+        if self._refused:
+            self._last_bytes += len(data)
+            if self._last_bytes > _LAST_BYTES:
+                self.transport.close()
+            return
+        self._unset_keepalive_if_required()
+        self._unread_bytes += len(data)
+        try:
+            self._feed(data)
+            if self._unread_bytes > MOST_HEAD_BYTES:
+                raise _too_large()
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(cause if isinstance(cause, AppError) else _unreadable())
+        except AppError as error:
+            self._refuse(error)
+        else:
+            self._wait()
+
+    def _feed(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:  # which nobody has to heed
+                rest = rest[upgrade.args[0] :]
+                if self._framing:
+                    self._parse_body_anew()
+
+    def _parse_body_anew(self) -> None:
+        """Read the body of a request that also offers another protocol, as Java's client does: the parser leaves it."""
+        self.parser = httptools.HttpRequestParser(self)
+        self._anew = True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + self._framing + b"\r\n")
+        self._anew = False
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Go on with the answer for a client that has no more to say, unless it is gone.
+
+        Both look the same, but a write to one that is gone is answered with a reset.
+        """
+        self._has_ended = True
+        if self._lingering or self._resting() or self.scope["http_version"] == "1.0":  # which has no harmless write
+            return False
+        self.cycle.keep_alive = False
+        self._deadline = self.loop.call_later(_LOOK_SECONDS, self._look_for_reset)
+        return True
+
+    def _look_for_reset(self) -> None:
+        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+            return
+        if not (self._has_probed or self.cycle.response_started or self.pipeline):
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._has_probed = True
+        self._deadline = self.loop.call_later(_LOOK_SECONDS, self._look_for_reset)
+
+    # What the parser finds.
+
+    def on_message_begin(self) -> None:
+        """Begin to count."""
+        if self._anew:
+            return
+        super().on_message_begin()
+        self._begun = True
+        self._head_bytes = 0
+        self._framing = b""
+
+    def on_url(self, url: bytes) -> None:
+        """Take a piece of the URL."""
+        if self._anew:
+            return
+        super().on_url(url)
+        self._head_bytes += len(url)
+        if len(self.url) > MOST_URL_BYTES:
+            raise UrlTooLong(f"The URL is longer than {MOST_URL_BYTES} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; a field behind the body is none."""
+        if self._in_body:
+            return
+        if name.lower() in {b"content-length", b"transfer-encoding"}:
+            self._framing += name + b": " + value + b"\r\n"
+        self._head_bytes += len(name) + len(value) + len(": \r\n")
+        if len(self.headers) >= MOST_HEADERS or self._head_bytes > MOST_HEAD_BYTES:
+            raise _too_large()
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer."""
+        if self._anew:
+            return
+        version = self.parser.get_http_version()
+        if objection := self._objection(version):
+            self.scope["state"]["refusal"] = objection
+        super().on_headers_complete()
+        self.cycle.transport = cast("asyncio.Transport", _LastWords(self))
+        self._body = _Body(self.cycle)
+        self.cycle.receive = self._body.receive  # type: ignore[method-assign]
+        if version == "1.0":
+            self.cycle.send = _Unchunked(self.cycle).send  # type: ignore[method-assign]
+        self._in_body = True
+        self._unread_bytes = 0
+
+    def _objection(self, version: str) -> AppError | None:
+        if version not in {"1.0", "1.1"}:
+            return InvalidRequest("This server speaks HTTP/1.1 and HTTP/1.0", code="invalid_http")
+        if version == "1.1" and not any(name == b"host" for name, _ in self.headers):
+            return InvalidRequest("A request of HTTP/1.1 needs a Host header", code="invalid_http")
+        if self._turned_away:
+            return Unavailable("This server has as many connections as it can hold", code="busy")
+        return None
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._unread_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Be ready for the next request."""
+        if self._framing and self.parser.should_upgrade():
+            return  # its body is still to come
+        super().on_message_complete()
+        self._begun = self._in_body = False
+        self._unread_bytes = 0
+
+    def on_response_complete(self) -> None:
+        """Rest, unless more was asked in the meantime."""
+        if self._lingering:
+            self.pipeline.clear()
+        else:
+            super().on_response_complete()
+        if self._resting():
+            self._connections.rest(self)
+
+    # How long it may take.
+
+    def _resting(self) -> bool:
+        """Whether nothing is under way: no whole request is waiting for its answer."""
+        return self._in_body or self.cycle is None or self.cycle.response_complete
+
+    def _wait(self) -> None:
+        """Give what is still to come its time."""
+        if not self._resting():
+            self._connections.work(self)
+            self._expect(None)
+            return
+        self._connections.rest(self)
+        if self._in_body:
+            self._expect(_BODY_SECONDS)
+        elif self._deadline is None:
+            self._expect(_HEAD_SECONDS)
+
+    def _expect(self, seconds: float | None) -> None:
+        """Set the time until which something has to happen, or none."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if seconds is None else self.loop.call_later(seconds, self._too_late)
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        if self._in_body and self.flow.read_paused:  # it is the server that makes the client wait
+            self._expect(_BODY_SECONDS)
+        elif self._refused or not (self._in_body or self._unread_bytes):
+            self.transport.close()
+        else:
+            self._refuse(RequestTimeout("The request did not come to its end in time"))
+
+    # Refusals.
+
+    def _refuse(self, error: AppError) -> None:
+        """Answer the request that is being read with an error, after those before it; the last answer here."""
+        self._refused = True
+        self._expect(None)
+        if not self._begun:
+            self.on_message_begin()  # there is not even a request to refuse
+        if self._in_body:
+            self._break_off(error)
+        else:
+            self._turn_away(error)
+
+    def _break_off(self, error: AppError) -> None:
+        """Let who reads a body know why there is no more of it."""
+        if self.cycle.response_complete:
+            self.transport.close()
+        elif self._body is not None:
+            self.cycle.keep_alive = False
+            self._body.end(error)
+
+    def _turn_away(self, error: AppError) -> None:
+        """Have a head that was not read to its end answered."""
+        has_line, self.url = bool(self.url), _plain_url(self.url)
+        self.scope = {**self.scope, "state": {**self.app_state, "refusal": error}}
+        super().on_headers_complete()
+        if not has_line:
+            self.scope["method"] = "-"  # the parser knows no word for none
+        self.cycle.transport = cast("asyncio.Transport", _LastWords(self))
+        self.cycle.keep_alive = self.cycle.waiting_for_100_continue = self.cycle.more_body = False
+
+    def linger(self) -> None:
+        """Close once the client has had time to read: to close on what it still sends would take the answer from it."""
+        if self._leaving or self._has_ended or self.transport.is_closing():
+            self.transport.close()
+            return
+        self._refused = self._lingering = True
+        self.transport.write_eof()
+        self._expect(_LAST_SECONDS)
+
+
+class _LastWords:
+    """The transport of one answer. To close it waits for the client."""
+
+    def __init__(self, protocol: BoundedProtocol) -> None:
+        self._protocol = protocol
+        self.write = protocol.transport.write
+        self.is_closing = protocol.transport.is_closing
+
+    def close(self) -> None:
+        """Hang up soon."""
+        self._protocol.linger()
+
+
+class _Body:
+    """What is received of one request; it raises what broke it off."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._receive = cycle.receive
+        self._event = cycle.message_event
+        self._error: AppError | None = None
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """Receive a message of ASGI."""
+        message = await self._receive()
+        if self._error is not None:
+            raise self._error
+        return message
+
+    def end(self, error: AppError) -> None:
+        """Raise this from now on."""
+        self._error = error
+        self._event.set()
+
+
+class _Unchunked:
+    """Sends to a client of HTTP/1.0, which knows no chunks: an answer whose length is not known ends with the
+    connection."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._send = cycle.send
+        self._endless = False
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send a message of ASGI."""
+        if message["type"] == "http.response.start":
+            self._endless = all(name.lower() != b"content-length" for name, _ in message["headers"])
+            self._cycle.chunked_encoding = False if self._endless else None
+        elif self._endless and message["type"] == "http.response.body":
+            self._cycle.expected_content_length = len(message["body"])
+        await self._send(message)
+
+
+def _plain_url(url: bytes) -> bytes:
+    """Give what can be told of a URL that may be torn: its path."""
+    try:
+        path = httptools.parse_url(url[:MOST_URL_BYTES]).path
+        path.decode("ascii")
+    except (httptools.HttpParserError, AttributeError, UnicodeDecodeError):
+        return b"/"
+    return bytes(path)
+
+
+def _too_large() -> AppError:
+    kibibytes = MOST_HEAD_BYTES // 1024
+    return HeadTooLarge(f"The request has more than {MOST_HEADERS} headers, or more than {kibibytes} KiB of them")
+
+
+def _unreadable() -> AppError:
+    return InvalidRequest("This is no HTTP request that can be read", code="invalid_http")
