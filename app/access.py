@@ -1,18 +1,19 @@
 """Who may ask: hosts, origins, browser pages and keys. Pure decisions, made before a body is read."""
 
 import hmac
-import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from ipaddress import ip_address
 
+from app.origins import matches, split
 from app.services.errors import Forbidden, Unauthorized
 from app.settings import Settings
 
 PUBLIC = frozenset({"/", "/ping", "/health", "/v1/health", "/favicon.ico", "/sw.js"})  # and /schema and below
 NEVER_FROM_PAGES = frozenset({"/start"})  # names a folder that the model may then read and write
 
-# Scheme, host and port. Nothing else may stand in an origin; a Host header is one without its scheme.
-_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:\[([0-9a-f:.]+)\]|([^\s\[\]:/?#@\\,%]+))(?::([0-9]{0,5}))?")
+_BLANKS = " \t"  # of headers; others may be bytes of a letter
+_MOST_KEYS = 8  # that one request may try
 
 
 def is_loopback(host: str) -> bool:
@@ -39,15 +40,15 @@ class Access:
 
     def __init__(self, settings: Settings, is_ui_file: Callable[[str], bool] = lambda _: False) -> None:
         self._is_ui_file = is_ui_file
-        self._keys = [key.encode() for key in settings.api_key]
+        self._keys = [spelling for key in settings.api_key for spelling in _spellings(key)]
         self._hosts = {host.lower() for host in (*settings.allow_host, settings.host)}
-        self._origins = {origin.lower().rstrip("/") for origin in settings.allow_origin}
+        self._origins = [parts for origin in settings.allow_origin if (parts := split(origin.rstrip("/")))]
         self._beyond_loopback = not is_loopback(settings.host)
 
     def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
         """Raise Forbidden or Unauthorized for what may not be. Header names are in lower case."""
         path = _plain(path)
-        self._check_host(headers.get("host", ""))
+        self._check_host(headers.get("host"))
         self._check_origin(headers)
         self._check_page(method, path, headers)
         if self._keys and method != "OPTIONS" and not is_public(path) and not self._is_ui_file(path):
@@ -55,15 +56,18 @@ class Access:
 
     def allows_origin(self, origin: str, host: str) -> bool:
         """Whether pages of this origin may read answers."""
-        parts = _split(origin)
+        parts = split(origin)
         if parts is None:
             return False
         scheme, name, _ = parts
-        own = _split(f"{scheme}://{host}") == parts
-        return own or is_loopback(name) or origin.lower().rstrip("/") in self._origins
+        own = split(f"{scheme}://{host}") == parts
+        return own or is_loopback(name) or any(matches(pattern, parts) for pattern in self._origins)
 
-    def _check_host(self, host: str) -> None:
-        parts = _split(f"http://{host}")
+    def _check_host(self, host: str | None) -> None:
+        """Refuse a name that is not this server's. Browsers always send one, and so does HTTP/1.1."""
+        if host is None:
+            return
+        parts = split(f"http://{host}")
         name = parts[1] if parts else ""
         if is_loopback(name) or name in self._hosts or (self._beyond_loopback and _is_address(name)):
             return
@@ -90,24 +94,30 @@ class Access:
         return path == "/" or _is_docs(path) or self._is_ui_file(path)
 
     def _check_key(self, headers: Mapping[str, str]) -> None:
-        given = headers.get("authorization")
-        if given is None:
-            key = headers.get("x-api-key", "")
-        else:
-            scheme, _, rest = given.partition(" ")
-            key = rest.strip() if scheme.lower() == "bearer" else given
-        if not sum(hmac.compare_digest(key.encode(), known) for known in self._keys):  # every one is compared
+        """Refuse a request none of whose keys is right. Clients that are logged in elsewhere send two."""
+        keys = _keys(headers.get("authorization", "")) + _keys(headers.get("x-api-key", ""))
+        # Every one is compared, so that time tells nothing.
+        if not sum(hmac.compare_digest(key, known) for key in keys for known in self._keys):
             raise Unauthorized("Invalid API Key")
 
 
-def _split(url: str) -> tuple[str, str, int | None] | None:
-    """Scheme, host and port of an origin, None where it is none."""
-    if (match := _ORIGIN.fullmatch(url.lower())) is None:
-        return None
-    scheme, address, name, port = match.groups()
-    host = (address or name).removesuffix(".")
-    number = int(port) if port else {"http": 80, "https": 443}.get(scheme)
-    return (scheme, host, number) if host and (number or 0) < 65536 else None
+def _spellings(key: str) -> set[bytes]:
+    """How clients spell a key in a header: as UTF-8, or a byte a letter."""
+    spellings = {key.encode("utf-8", "surrogateescape")}
+    with suppress(UnicodeEncodeError):
+        spellings.add(key.encode("latin-1"))
+    return spellings
+
+
+def _keys(value: str) -> list[bytes]:
+    """The keys in a header, which holds several with commas when it came several times."""
+    lines = value.split(",", _MOST_KEYS)[:_MOST_KEYS]
+    return [_bare(line.strip(_BLANKS)).encode("latin-1", "backslashreplace") for line in lines]
+
+
+def _bare(line: str) -> str:
+    scheme, _, rest = line.partition(" ")
+    return rest.strip(_BLANKS) if scheme.lower() == "bearer" else line
 
 
 def _plain(path: str) -> str:

@@ -7,6 +7,8 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from app.origins import allowed_host, allowed_origin
+
 
 class SettingError(ValueError):
     """A flag or a variable with a value that cannot be used; the message is one line."""
@@ -21,8 +23,22 @@ def _flag(value: str) -> bool:
     raise ValueError("give 1 or 0")
 
 
-def _list(value: str) -> tuple[str, ...]:
-    return tuple(item.strip() for item in value.split(",") if item.strip())
+def _listed(parse: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
+    """Read a list with commas: from a variable, or from one flag of several."""
+
+    def items(value: str) -> tuple[str, ...]:
+        items = tuple(parse(item.strip()) for item in value.split(",") if item.strip())
+        if not items:
+            raise ValueError("give at least one, or leave it away")
+        return items
+
+    return items
+
+
+def _key(value: str) -> str:
+    if any(character < " " or character == "\x7f" for character in value):
+        raise ValueError("give a key that fits into a header: no control characters")
+    return value
 
 
 def _path(value: str) -> Path:
@@ -37,6 +53,12 @@ def _json_file(value: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("give a file with a JSON object in it")
     return content
+
+
+def _adapters(value: str) -> tuple[str, ...]:
+    """Read folders with commas, or one whose own name has a comma."""
+    text = value.strip()
+    return (text,) if text and _adapter(text)[0].is_dir() else _listed(str)(text)
 
 
 def _adapter(value: str) -> tuple[Path, float]:
@@ -112,17 +134,29 @@ class Settings:
     )
     host: str = _setting("127.0.0.1", str, "Address to listen on; beyond loopback needs --api-key or --insecure")
     port: int = _setting(6969, _whole(0, 65535), "Port to listen on; 0 takes a free one")
-    api_key: tuple[str, ...] = _setting((), _list, "Key that requests must carry; several with commas", metavar="KEY")
+    api_key: tuple[str, ...] = _setting(
+        (), _listed(_key), "Key that requests must carry; several with commas", metavar="KEY"
+    )
     insecure: bool = _setting(False, _flag, "Listen beyond loopback without a key, in so many words")
-    allow_host: tuple[str, ...] = _setting((), _list, "Host names to answer to besides loopback", metavar="NAME")
-    allow_origin: tuple[str, ...] = _setting((), _list, "Web origins to answer besides loopback", metavar="ORIGIN")
+    allow_host: tuple[str, ...] = _setting(
+        (), _listed(allowed_host), "Host names to answer to besides loopback; several with commas", metavar="NAME"
+    )
+    allow_origin: tuple[str, ...] = _setting(
+        (),
+        _listed(allowed_origin),
+        "Web origins to answer besides loopback, with commas; * for a part of the host, as in https://*.app.example",
+        metavar="ORIGIN",
+    )
     context_length: int | None = _setting(
         None, _whole(16, 2**20), "Cap of the context, in tokens; the model's own when absent", metavar="TOKENS"
     )
     max_batch: int = _setting(32, _whole(1, 256), "Answers that are made at the same time", metavar="ROWS")
     max_queue: int = _setting(256, _whole(1, 65536), "Requests that may wait; one more gets a 503", metavar="N")
     lora: tuple[str, ...] = _setting(
-        (), _list, "LoRA adapter of mlx-lm to lay over the model; with :0.5 at half its strength", metavar="DIR[:SCALE]"
+        (),
+        _adapters,
+        "LoRA adapter of mlx-lm to lay over the model; with :0.5 at half its strength; several with commas",
+        metavar="DIR[:SCALE]",
     )
     max_memory: int | None = _setting(
         None, _bytes, "Memory for models, prompts and answers together; what is free when absent", metavar="SIZE"
@@ -238,13 +272,16 @@ def read(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | No
 
 
 def _parsed(setting: "Field[Any]", value: Any, source: str) -> Any:
+    if isinstance(value, tuple):  # a flag that came several times
+        return tuple(item for text in value for item in _parsed(setting, text, source))
     if not isinstance(value, str):
         return value
     try:
         return setting.metadata["parse"](value)
     except (ValueError, KeyError) as error:
         why = str(error) if str(error).startswith("give ") else "that is not a value for it"
-        raise SettingError(f"{source}: {value!r}: {why}") from None
+        shown = "" if setting.name == "api_key" else f" {value!r}:"
+        raise SettingError(f"{source}:{shown} {why}") from None
 
 
 def _name(setting: "Field[Any]") -> str:

@@ -144,6 +144,14 @@ def test_without_an_origin_no_cors_header_is_sent(guarded: Server, method: str, 
     assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
+@every_route
+def test_no_type_says_a_thing_twice(guarded: Server, method: str, path: str) -> None:
+    answer = ask(guarded, method, path)
+    (value,) = answer.headers.get_list("content-type") or ["none"]
+    names = [part.partition("=")[0].strip() for part in value.split(";")]
+    assert len(names) == len(set(names)), value
+
+
 @pytest.mark.parametrize("path", sorted({path for method, path in ROUTES if method == "GET"}))
 def test_head_is_get_without_a_body(guarded: Server, path: str) -> None:
     get, head = ask(guarded, "GET", path), ask(guarded, "HEAD", path)
@@ -166,6 +174,9 @@ def test_head_is_get_without_a_body(guarded: Server, path: str) -> None:
         {"authorization": f"Bearer {OTHER_KEY}"},
         {"authorization": None, "x_api_key": KEY},
         {"authorization": None, "x_api_key": OTHER_KEY},
+        {"authorization": "Bearer of-another-service", "x_api_key": KEY},
+        {"authorization": "Basic dXNlcjpwYXNz", "x_api_key": KEY},
+        {"authorization": f"Bearer {KEY}", "x_api_key": "of-another-service"},
     ],
 )
 def test_each_key_lets_in_either_way(guarded: Server, header: dict[str, str | None]) -> None:

@@ -49,7 +49,9 @@ class ChatClient:
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._path = parts.path.rstrip("/").removesuffix("/v1")
-        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        self._headers: dict[str, str | bytes] = {"Content-Type": "application/json"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}".encode("utf-8", "surrogateescape")
 
     def models(self) -> list[str]:
         """Name the models that can be asked."""
