@@ -154,6 +154,12 @@ def test_what_runs_and_what_waits_is_told(counted: Server) -> None:
         assert value(found, "llamacpp:requests_deferred") == 2
 
 
+def test_its_type_is_prometheus_own_to_the_letter(server: Server) -> None:
+    answer = server.client.get("/metrics")
+    assert answer.headers.get_list("content-type") == ["text/plain; version=0.0.4; charset=utf-8"]
+    assert server.client.get("/props").json()["endpoint_metrics"] is True
+
+
 def test_it_wants_the_key(guarded: Server) -> None:
     assert guarded.client.get("/metrics").status_code == 401
 

@@ -6,7 +6,7 @@ from litestar.di import NamedDependency
 from app.controllers.openapi import operation, refusals
 from app.services.metrics import Metrics
 
-_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_TYPE = "text/plain; version=0.0.4"  # Litestar adds the charset to what is text
 _EXAMPLE = (
     "# HELP llamacpp:tokens_predicted_total Tokens of answers that are over\n"
     "# TYPE llamacpp:tokens_predicted_total counter\n"

@@ -221,7 +221,7 @@ class Props(Reply, kw_only=True):
     media_marker: str = ""
     endpoint_slots: bool = True
     endpoint_props: bool = False
-    endpoint_metrics: bool = False
+    endpoint_metrics: bool = True
     ui: bool = True  # false would hide the model from the Web UI
     ui_settings: dict[str, Any] = field(default_factory=dict)
     webui_settings: dict[str, Any] = field(default_factory=dict)
