@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from app.log import printable
+
 FAILING = """
 import logging
 import structlog
@@ -86,3 +88,56 @@ def test_a_log_whose_reader_is_gone_holds_up_nothing() -> None:
         program.stderr = None  # closed: communicate would read it
         program.communicate("\n", timeout=60)
     assert program.returncode == 0
+
+
+HOSTILE = """
+import logging
+import sys
+import structlog
+from app import log
+
+log.set_up({form!r})
+text = bytes.fromhex(sys.argv[1]).decode("utf-8", "surrogateescape")
+said = structlog.get_logger()
+said.info("request", route=text, note=[text], more={{text: text}})
+said.bind(name=text).warning(text)
+logging.getLogger("library").warning("it says %s", text)
+try:
+    raise ValueError(text)
+except ValueError as error:
+    said.error("request failed", exc_info=error, reason=str(error), error=error)
+    said.exception("once more")
+"""
+ODD = "".join(map(chr, [*range(32), *range(127, 161), 0xAD, 0x200B, 0x200E, 0x202E, 0x2028, 0x2066, 0xFEFF, 0xE0041]))
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        ODD,
+        "\x1b]0;PWNED\x07",
+        "\x1b]52;c;cHduZWQ=\x07",
+        "a\u202eb",
+        "a\n2026-11-28T20:00:00 [info     ] forged",
+        "\udcff",
+    ],
+)
+def test_no_text_reaches_the_terminal_as_more_than_text(form: str, text: str) -> None:
+    hexed = text.encode("utf-8", "surrogateescape").hex()
+    command = [sys.executable, "-c", HOSTILE.format(form=form), hexed]
+    log = subprocess.run(command, stderr=subprocess.PIPE, check=True, timeout=60).stderr.decode()
+    lines = log.split("\n")
+    assert all(line.isprintable() for line in lines), log
+    if form == "json":
+        assert len([json.loads(line) for line in lines if line]) == 5
+    else:
+        assert len([line for line in lines if "[" in line[:60] and not line.startswith(" ")]) == 5
+    assert log.count("ValueError") >= 2
+
+
+def test_texts_that_are_no_threat_are_shown_as_they_are() -> None:
+    for text in ("/v1/models", "Müller", "模型", "🙂", "a b"):
+        assert printable(text) == text
+    assert printable("\x1b[2J") == "\\x1b[2J"
+    assert printable("a\nb", besides="\n") == "a\nb"
