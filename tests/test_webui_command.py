@@ -98,6 +98,8 @@ def test_an_archive_of_a_built_one(
     files = {f"{prefix}{name}": content for name, content in BUILT.items()}
     assert run(pack(tmp_path / "ui.archive", files)).exit_code == 0
     assert contents(place) == BUILT
+    ours = place.parents[1]
+    assert [path for path in (ours, *ours.rglob("*")) if not path.is_symlink() and path.stat().st_mode & 0o077] == []
     assert left_behind(place) == set()
 
 

@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+from app.services.atomic import private_folder
 from app.services.errors import InvalidRequest
 
 
@@ -16,7 +17,7 @@ def prepare(memory_path: str, data_dir: Path, session_file: Path) -> Path:
             "may not be /, the home folder or a folder that holds this server's own files: give a folder of its own"
         )
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(folder)
     except FileExistsError:
         raise _refused(f"is not a folder: {folder}") from None
     except OSError as error:

@@ -19,6 +19,7 @@ import numpy as np
 import structlog
 from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
+from app.services.atomic import private_file, private_folder
 from app.services.engine.prefixes import Known, Layers, Marks, covers, cuts, nearest, related, usable
 
 log = structlog.get_logger()
@@ -65,7 +66,7 @@ class PrefixStore:
         self._pending: list[_Pending] = []
         self._wake = threading.Condition()  # guards what both threads change
         self._closed = False
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self._folder)
         self._stored = list(self._found())
         self._writer = threading.Thread(target=self._write_all, name="prefix-store", daemon=True)
         self._writer.start()
@@ -152,7 +153,7 @@ class PrefixStore:
     def _write(self, pending: _Pending) -> None:
         if any(_stands_for(stored, pending.tokens) for stored in self._stored):
             return
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self._folder)
         unfinished = self._folder / f".{os.getpid()}.safetensors"
         facts = {
             "tokens": base64.b64encode(pending.tokens.tobytes()).decode(),
@@ -160,8 +161,8 @@ class PrefixStore:
             "marks": " ".join(str(length) for length in sorted(pending.marks)),
         }
         try:
+            private_file(unfinished).close()  # MLX keeps the mode of what is there
             save_prompt_cache(str(unfinished), _packed(pending.layers, pending.marks), facts)
-            unfinished.chmod(0o600)
             path = self._folder / f"{_synced_checksum(unfinished)}.safetensors"
             unfinished.rename(path)
         finally:
@@ -220,8 +221,8 @@ def fingerprint(folder: Path, template: str, precision: str) -> str:
 def lock(folder: Path) -> IO[bytes] | None:
     """Claim the folder for this process; None where another server writes there, or nobody can."""
     with contextlib.suppress(OSError):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        claim = (folder / ".lock").open("wb")
+        private_folder(folder)
+        claim = private_file(folder / ".lock")
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

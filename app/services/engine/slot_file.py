@@ -11,6 +11,7 @@ import numpy as np
 import structlog
 from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
+from app.services.atomic import private_file, private_folder
 from app.services.engine.prefixes import Layers
 from app.services.errors import InvalidRequest, ServerError
 
@@ -28,9 +29,9 @@ def write(path: Path, fingerprint: str, tokens: Any, layers: Layers) -> int:
     }
     unfinished = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.safetensors")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(path.parent)
+        private_file(unfinished).close()  # MLX keeps the mode of what is there
         save_prompt_cache(str(unfinished), layers, facts)
-        unfinished.chmod(0o600)
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         size = unfinished.stat().st_size

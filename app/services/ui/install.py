@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from app.services.atomic import private_file, private_folder
 from app.services.ui import NoUi
 from app.services.ui.folder import is_built
 
@@ -18,8 +19,8 @@ _PREFIX = ".webui-"
 def workshop(place: Path) -> Iterator[Path]:
     """Give a folder beside a place, for one who installs there; raises NoUi for a second one. What earlier ones that
     were killed left behind goes."""
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (place.parent / ".webui.lock").open("w") as lock:
+    private_folder(place.parent)
+    with private_file(place.parent / ".webui.lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -40,6 +41,7 @@ def put(built: Path, place: Path) -> None:
     try:
         shutil.copytree(built, version, symlinks=True, dirs_exist_ok=True)
         _unzip_page(version)
+        _close_to_others(version)
         if not is_built(version):
             raise NoUi(f"{built} is no built Web UI: it has no index.html")
         _point(place, version)
@@ -47,6 +49,12 @@ def put(built: Path, place: Path) -> None:
         shutil.rmtree(version, ignore_errors=True)
         raise
     _clear(place)
+
+
+def _close_to_others(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def _unzip_page(folder: Path) -> None:
