@@ -7,6 +7,20 @@ from contextlib import suppress
 from select import PIPE_BUF, select
 
 
+def open_closed_streams() -> None:
+    """Open those of the three standard streams that are closed, onto nothing.
+
+    Else the next file or socket would take the place of one, and have written to it what was meant for people.
+    """
+    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
+
+
 class StandardError:
     """Whatever standard error is now: a progress bar puts itself before it, so that lines appear above the bar.
 

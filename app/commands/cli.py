@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from app import __version__
+from app.standard_error import open_closed_streams
 
 _COMMANDS = {
     "serve": "Serve a model (the default).",
@@ -52,4 +53,5 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> Any:
     """Run the command line."""
+    open_closed_streams()
     return cli.main(args=args, prog_name="tiles-server")
