@@ -38,6 +38,7 @@ class WebUi:
         answer = None
         if scope["type"] == ScopeType.HTTP and scope["method"] == "GET":
             answer = await self._answer(scope)
+            scope["state"]["quiet"] = answer is not None  # a page has a hundred files
         await (answer or self._app)(scope, receive, send)
 
     async def _answer(self, scope: HTTPScope) -> ASGIResponse | None:

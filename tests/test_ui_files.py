@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.services.ui.folder import UiFolder, is_built
-from tests.conftest import KEY, Server, running
+from tests.conftest import KEY, Server, running, wait_for
 
 SCRIPT = b"console.log('a');\n" * 200
 FILES = {
@@ -222,6 +222,16 @@ def test_a_link_on_another_site_may_lead_to_the_ui_and_to_nothing_else(ui: Serve
     assert ui.client.get("/index.html", headers=cross).status_code == 200
     assert ui.client.post("/index.html", headers=cross).status_code == 403
     assert ui.client.get("/props", headers=cross).status_code == 403
+
+
+def test_files_of_the_ui_are_not_in_the_log_unless_they_are_refused(ui: Server) -> None:
+    for path in ("/", *(f"/{name}" for name in SHOWN), "/sw.js"):
+        ui.client.get(path, headers={"X-Request-Id": "file"})
+    ui.client.get("/build.json", headers={"X-Request-Id": "file-refused", "Host": "evil.example"})
+    ui.client.get("/nothing.js", headers={"X-Request-Id": "file-missing"})
+    wait_for(lambda: "file-missing" in ui.log, what="the last line")
+    identities = [line["request_id"] for line in ui.logged("request")]
+    assert [identity for identity in identities if identity.startswith("file")] == ["file-refused", "file-missing"]
 
 
 def test_without_a_ui_there_is_a_page_of_our_own_and_old_workers_retire(server: Server) -> None:
