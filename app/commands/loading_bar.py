@@ -1,7 +1,10 @@
 """How far a load is, on a terminal."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+
+from app.log import printable
 
 
 class LoadingBar:
@@ -18,7 +21,7 @@ class LoadingBar:
         if self._bar is None:
             columns = (TextColumn("Loading {task.description}"), BarColumn(), TaskProgressColumn())
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(model, total=1.0)
+            self._task = self._bar.add_task(escape(printable(model)), total=1.0)
             self._bar.start()
         self._bar.update(self._task, completed=done)
         if done >= 1:
