@@ -53,7 +53,7 @@ def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path, redirection:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("redirection", "form"), zip(REDIRECTIONS, cycle(["console", "json"]), strict=False))
+@pytest.mark.parametrize(("redirection", "form"), list(zip(REDIRECTIONS, cycle(["console", "json"]), strict=False)))
 def test_the_server_starts_answers_and_ends_well_whoever_listens(
     tmp_path: Path, redirection: str, form: str, tiny: Path
 ) -> None:
