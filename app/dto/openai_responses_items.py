@@ -3,7 +3,6 @@
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field
@@ -85,22 +84,23 @@ def to_messages(items: Sequence[InputItem]) -> Iterator[gen.Message]:
 
     What a model thinks, says and calls are items of their own; together they are one message of the assistant.
     """
-    turn: gen.Message | None = None
+    turn: _Turn | None = None
     for place, item in enumerate(items):
         where = f"input.{place}"
         _check(item, where)
         if item.type == "function_call_output" or (item.type == "message" and item.role != "assistant"):
             if turn is not None:
-                yield turn
+                yield turn.message()
                 turn = None
             yield _other(item, where)
             continue
-        if turn is not None and item.type == "reasoning" and (turn.content or turn.tool_calls):
-            yield turn
+        if turn is not None and item.type == "reasoning" and (turn.texts or turn.calls):
+            yield turn.message()
             turn = None
-        turn = _goes_on(turn or gen.Message("assistant"), item, where)
+        turn = turn or _Turn()
+        turn.add(item, where)
     if turn is not None:
-        yield turn
+        yield turn.message()
 
 
 def _check(item: InputItem, where: str) -> None:
@@ -124,17 +124,28 @@ def _other(item: InputItem, where: str) -> gen.Message:
     return gen.Message("user" if item.role == "user" else "system", item.text(where))
 
 
-def _goes_on(turn: gen.Message, item: InputItem, where: str) -> gen.Message:
-    match item.type:
-        case "reasoning":
-            thoughts = [thought for thought in (turn.reasoning, item.thoughts(where)) if thought]
-            return replace(turn, reasoning="\n\n".join(thoughts) or None)
-        case "function_call":
-            calls = turn.tool_calls
-            call = gen.ToolCall(len(calls), item.call_id or "", item.name or "", item.arguments or "{}")
-            return replace(turn, tool_calls=(*calls, call))
-        case _:
-            return replace(turn, content="\n".join(text for text in (turn.content, item.text(where)) if text))
+class _Turn:
+    """A message of the assistant in the making; put together once, as it may be of thousands of items."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.calls: list[gen.ToolCall] = []
+        self._thoughts: list[str] = []
+
+    def add(self, item: InputItem, where: str) -> None:
+        match item.type:
+            case "reasoning":
+                self._thoughts.append(item.thoughts(where))
+            case "function_call":
+                number = len(self.calls)
+                self.calls.append(gen.ToolCall(number, item.call_id or "", item.name or "", item.arguments or "{}"))
+            case _ if text := item.text(where):
+                self.texts.append(text)
+
+    def message(self) -> gen.Message:
+        thoughts = "\n\n".join(thought for thought in self._thoughts if thought)
+        text = "\n".join(self.texts)
+        return gen.Message("assistant", text, reasoning=thoughts or None, tool_calls=tuple(self.calls))
 
 
 def new_item_id(kind: str) -> str:
