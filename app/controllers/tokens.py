@@ -1,5 +1,6 @@
 """Text to tokens and back, and what a conversation becomes before it is answered."""
 
+import asyncio
 from typing import Annotated
 
 from litestar import Controller, Response, post
@@ -43,7 +44,8 @@ class TokensController(Controller):
     ) -> Response[Tokens]:
         """Take a text apart into tokens."""
         tokens = await model_service.tokenize(data.parts(), special=data.add_special, model=data.model)
-        return Response(Tokens.of(tokens, data), headers=header(data.ignored))
+        reply = await asyncio.to_thread(Tokens.of, tokens, data)  # there may be some 100,000
+        return Response(reply, headers=header(data.ignored))
 
     @post("/detokenize", status_code=200, operation_class=operation({"content": "Hello world"}), responses=_REFUSALS)
     async def detokenize_tokens(

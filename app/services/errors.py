@@ -73,9 +73,10 @@ class PromptTooLong(InvalidRequest):
     kind = "exceed_context_size_error"
     code = "context_length_exceeded"
 
-    def __init__(self, prompt_tokens: int, context_length: int) -> None:
+    def __init__(self, prompt_tokens: int, context_length: int, *, at_least: bool = False) -> None:
+        tokens = f"{'at least ' if at_least else ''}{prompt_tokens} tokens"
         super().__init__(
-            f"The prompt has {prompt_tokens} tokens and this model's context holds {context_length}. "
+            f"The prompt has {tokens} and this model's context holds {context_length}. "
             "Shorten the conversation, or start the server with a larger --context-length where the model allows it."
         )
         self.prompt_tokens = prompt_tokens

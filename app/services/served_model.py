@@ -20,6 +20,8 @@ from app.settings import Settings
 if TYPE_CHECKING:  # it imports MLX, which belongs on the engine thread
     from app.services.engine.loaded import LoadedModel
 
+_FEW = 1024  # texts and ids of one request that are tokenized in one go
+
 
 class ServedModel:
     """One model, its queue and its answers under way. Its methods are for the event loop."""
@@ -91,7 +93,12 @@ class ServedModel:
 
     async def tokenize(self, content: tuple[str | int, ...], *, special: bool) -> list[tuple[int, bytes]]:
         """Give the token ids of text and ids, each with its bytes. Raises AppError."""
-        return await self._engine.off_loop(self.loaded.tokenize, content, special=special)
+        self.loaded.prompts.refuse_very_long(content, "content")
+        tokens: list[tuple[int, bytes]] = []
+        for start in range(0, len(content), _FEW):  # so that other prompts come in between
+            some = content[start : start + _FEW]
+            tokens += await self._engine.off_loop(self.loaded.tokenize, some, special=special and start == 0)
+        return tokens
 
     async def detokenize(self, tokens: list[int]) -> str:
         """Give the text of token ids. Raises AppError."""

@@ -127,3 +127,29 @@ def test_pieces_of_a_sentence_piece_vocabulary_are_text_and_bytes() -> None:
     tokens = tokenizer.encode("Hia日", add_special_tokens=False)
     assert [piece(token) for token in tokens] == [b" Hi", b"a", b"\xe6", b"\x97", b"\xa5"]
     assert piece(0) == b"<unk>"
+
+
+@pytest.mark.parametrize("long", [lambda text: (text,), lambda text: (1, text), lambda text: (text[:500],) * 4000])
+def test_no_more_of_a_long_prompt_is_tokenized_than_shows_that_it_cannot_fit(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, long: Callable[[str], tuple[str | int, ...]]
+) -> None:
+    prompts = PromptBuilder(load_tokenizer(tiny), None, CONTEXT)  # which does not know how long its tokens are
+    tokenize, characters = prompts.tokenize, 0
+
+    def counting(text: str, **options: bool) -> list[int]:
+        nonlocal characters
+        characters += len(text)
+        return tokenize(text, **options)
+
+    monkeypatch.setattr(prompts, "tokenize", counting)
+    with pytest.raises(PromptTooLong, match="at least") as refused:
+        prompts.build(raw(*long("the river runs " * 100_000)))
+    assert refused.value.prompt_tokens > CONTEXT
+    assert characters <= 2**16
+
+
+def test_a_long_text_of_few_tokens_is_taken(folder: Path) -> None:
+    word = "<|" + "x" * 96 + "|>"
+    builder(folder, add((word,)))
+    prompts = PromptBuilder(load_tokenizer(folder), None, 4096)
+    assert 4000 <= len(prompts.build(raw(word * 4000)).tokens) < 4096

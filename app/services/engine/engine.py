@@ -21,7 +21,7 @@ from app.services.engine.meter import Meter
 from app.services.engine.open_files import limit_untouched
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.engine.turns import Turns
-from app.services.errors import AppError, LoadFailed, ServerError, Unavailable
+from app.services.errors import AppError, LoadFailed, ServerError, Unavailable, UnprocessableBody
 from app.services.generation import EmbeddingRequest, GenerationRequest, Started
 
 if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the thread
@@ -35,6 +35,8 @@ Command = Callable[[], None]
 P = ParamSpec("P")
 T = TypeVar("T")
 _DONE = object()
+_MOST_EMBEDDED = 2**20  # tokens of one request that become vectors
+_FEW = 16  # texts of one request that are tokenized in one go
 
 
 class Engine:
@@ -146,7 +148,13 @@ class Engine:
     async def embed(self, model: "LoadedModel", request: EmbeddingRequest) -> RunningGeneration:
         """Queue texts that become vectors. Raises InvalidRequest or PromptTooLong."""
         generation = RunningGeneration(self._cancel)
-        embedding = await self.off_loop(model.embedding, request, generation)
+        model.check_dimensions(request)
+        _refuse_many(model.prompts.fewest_tokens([part for parts in request.inputs for part in parts]))
+        inputs: list[list[int]] = []
+        for start in range(0, len(request.inputs), _FEW):  # so that other prompts come in between
+            inputs += await self.off_loop(model.inputs, request.inputs[start : start + _FEW])
+            _refuse_many(sum(map(len, inputs)))
+        embedding = await self.off_loop(model.embedding, request, inputs, generation)
         self._commands.put(partial(self._queue, model, partial(model.runner.embed, embedding), [generation]))
         return generation
 
@@ -362,3 +370,10 @@ class _Promise:
 
     def refuse(self, error: Exception) -> None:
         self._loop.call_soon_threadsafe(lambda: self._future.set_exception(error) if self.wanted else None)
+
+
+def _refuse_many(tokens: int) -> None:
+    if tokens > _MOST_EMBEDDED:
+        raise UnprocessableBody(
+            f"input: more than {_MOST_EMBEDDED} tokens in one request; send fewer at a time", param="input"
+        )

@@ -34,12 +34,13 @@ from app.services.engine.running import Outbox, RunningGeneration
 from app.services.engine.sampling import Choice
 from app.services.engine.speech import Markup, Speech, StopStrings
 from app.services.engine.text import Detokenizer, detokenizers, longest_token
-from app.services.errors import AppError, InvalidRequest, PromptTooLong
+from app.services.errors import AppError, InvalidRequest, PromptTooLong, UnprocessableBody
 from app.services.facts import AnswerSettings, ModelFacts
 from app.services.generation import EmbeddingRequest, GenerationRequest, Message, Sampling
 
 log = structlog.get_logger()
 
+_LONGEST_GRAMMAR = 2**18  # characters; what is longer takes seconds to compile
 _NEVER = -1e9  # a logit that is never drawn
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: spreads small numbers over all bits
 
@@ -104,26 +105,38 @@ class LoadedModel:
         if request.answers > self.facts.max_rows:
             raise InvalidRequest(f"no more than {self.facts.max_rows} answers fit into the batch", param="n")
         self.adapters.scales(request.lora)
+        if request.constraint and len(request.constraint.text) > _LONGEST_GRAMMAR:
+            param = request.constraint.param
+            raise UnprocessableBody(f"{param} has more than {_LONGEST_GRAMMAR} characters", param=param)
+        prompt = self.prompts.build(request)  # first: for one that does not fit nothing else is computed
         bias = self._logit_bias(request)
         matcher = self.grammars.matcher(request, self._markup.calls.format if self._markup.calls else None)
         stops = StopStrings(request.stop) if request.stop else None
-        prompt = self.prompts.build(request)
         self.runner.admission.check(len(prompt.tokens), request.answers)
         breakers = self._breakers.find(request.sampling.dry_breakers if _repeats_less(request.sampling) else ())
         return replace(prompt, matcher=matcher, stops=stops, logit_bias=bias, breakers=breakers)
 
-    def embedding(self, request: EmbeddingRequest, generation: RunningGeneration) -> Embedding:
-        """Check and tokenize texts that become vectors. Raises InvalidRequest or PromptTooLong."""
+    def embedding(
+        self, request: EmbeddingRequest, inputs: Sequence[list[int]], generation: RunningGeneration
+    ) -> Embedding:
+        """Make what computes the vectors of texts, of which these are the tokens."""
+        return Embedding(generation, self.facts.id, inputs, request.pooling or self.facts.pooling)
+
+    def check_dimensions(self, request: EmbeddingRequest) -> None:
+        """Raise InvalidRequest for vectors of another size than the model's."""
         size = self.facts.hidden_size
         if request.dimensions not in (None, size):
             raise InvalidRequest(
                 f"This model's vectors have {size} dimensions; they mean nothing when they are cut", param="dimensions"
             )
-        inputs = [self._input(parts) for parts in request.inputs]
-        return Embedding(generation, self.facts.id, inputs, request.pooling or self.facts.pooling)
+
+    def inputs(self, several: Sequence[tuple[str | int, ...]]) -> list[list[int]]:
+        """Check and tokenize texts that become vectors. Raises InvalidRequest or PromptTooLong."""
+        return [self._input(parts) for parts in several]
 
     def _input(self, parts: tuple[str | int, ...]) -> list[int]:
         self._check_tokens([part for part in parts if isinstance(part, int)], "input")
+        self.prompts.refuse_unfit(parts)
         tokens = self.prompts.tokenize_parts(parts, special=True)
         if not tokens:
             raise InvalidRequest("input: an empty text has no vector", param="input")
@@ -224,6 +237,8 @@ class LoadedModel:
     def _logit_bias(self, request: GenerationRequest) -> dict[int, float]:
         """What was asked, by token; an answer without an end draws no end token, and one without calls begins none."""
         ends = self.facts.end_tokens if request.ignore_eos else ()
+        texts = [asked for asked in request.sampling.logit_bias if isinstance(asked, str)]
+        self.prompts.refuse_very_long(texts, "logit_bias")
         bias = {token: _NEVER for token in ends if token < self.facts.vocabulary}
         bias |= {
             token: value

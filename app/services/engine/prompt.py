@@ -7,7 +7,7 @@ from typing import Any
 from app.services.engine.chat_template import ChatTemplate
 from app.services.engine.dry import NO_BREAKERS, Breakers
 from app.services.engine.text import pieces
-from app.services.errors import InvalidRequest, PromptTooLong
+from app.services.errors import InvalidRequest, PromptTooLong, UnprocessableBody
 from app.services.generation import GenerationRequest
 
 # Of the model families that can fill in: what stands before the text, before what follows, and before the answer.
@@ -20,6 +20,10 @@ _INFILL_MARKS = (
     ("▁<PRE>", "▁<SUF>", "▁<MID>"),
     ("<PRE>", "<SUF>", "<MID>"),
 )
+
+# Characters that are tokenized in one go, to a token of the context and at least: mostly twice what fits.
+_TOKENIZED, _FEWEST_TOKENIZED = 8, 2**18
+_SLICE = 2**16  # characters of a longer text that are tokenized at a time, to see whether it can fit
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class PromptBuilder:
         self._tokenizer = tokenizer  # mlx-lm's TokenizerWrapper
         self._think_start = think_start
         self._context_length = context_length
+        self._most_characters = max(_FEWEST_TOKENIZED, _TOKENIZED * context_length)
         self._longest_token = longest_token  # bytes, None where that cannot be told
         self._piece = pieces(tokenizer)
         self._template = ChatTemplate(tokenizer)
@@ -52,8 +57,9 @@ class PromptBuilder:
 
     def build(self, request: GenerationRequest) -> Prompt:
         """Raises InvalidRequest for what the template refuses, PromptTooLong for what does not fit."""
+        self._refuse_by_length(_texts(request))
         parts = self._parts(request)
-        self._refuse_by_length(parts)
+        self.refuse_unfit(parts)
         tokens = self._tokens(parts, request)
         room = self._context_length - (0 if request.max_tokens == 0 else 1)
         if len(tokens) > room:
@@ -69,8 +75,11 @@ class PromptBuilder:
         return Prompt(text, tokens, thinking=self._ends_thinking(text, request), beginning=_beginning(request))
 
     def count(self, request: GenerationRequest) -> int:
-        """Count the tokens of a prompt, whether or not it fits."""
-        return len(self._tokens(self._parts(request), request))
+        """Count the tokens of a prompt, whether or not it fits. Raises UnprocessableBody for a very long one."""
+        self.refuse_very_long(_texts(request), "messages")
+        parts = self._parts(request)
+        self.refuse_very_long(parts, "messages")
+        return len(self._tokens(parts, request))
 
     def _parts(self, request: GenerationRequest) -> Sequence[str | int]:
         if request.prompt is None:
@@ -80,17 +89,48 @@ class PromptBuilder:
     def _tokens(self, parts: Sequence[str | int], request: GenerationRequest) -> list[int]:
         return self.tokenize_parts(parts, special=request.prompt is not None)  # templates write their own
 
-    def _refuse_by_length(self, parts: Sequence[str | int]) -> None:
-        """Do not tokenize what cannot fit however long its tokens are."""
-        if not self._longest_token:
+    def refuse_unfit(self, parts: Sequence[str | int]) -> None:
+        """Tokenize no more of what cannot fit than shows it: of a long text, slices until there are too many tokens.
+
+        Slices have a few tokens more than the text that they make up, so a quarter more than fits is allowed here.
+        Raises PromptTooLong.
+        """
+        self._refuse_by_length(parts)
+        texts = [part for part in parts if isinstance(part, str)]
+        if sum(map(len, texts)) <= self._most_characters:
             return
-        characters = sum(len(part) for part in parts if isinstance(part, str))
-        least = characters // self._longest_token + sum(isinstance(part, int) for part in parts)
-        if least > self._context_length:
-            raise PromptTooLong(least, self._context_length)
+        tokens = len(parts) - len(texts)
+        for text in texts:
+            for start in range(0, len(text), _SLICE):
+                tokens += len(self.tokenize(text[start : start + _SLICE]))
+                if tokens > self._context_length * 5 // 4:
+                    raise PromptTooLong(tokens, self._context_length, at_least=True)
+
+    def _refuse_by_length(self, parts: Sequence[str | int]) -> None:
+        """Do not render or tokenize what cannot fit however long its tokens are."""
+        if (fewest := self.fewest_tokens(parts)) > self._context_length:
+            raise PromptTooLong(fewest, self._context_length, at_least=True)
+
+    def fewest_tokens(self, parts: Sequence[str | int]) -> int:
+        """How many tokens texts and ids have at least; 0 where it cannot be told how long a token is."""
+        if not self._longest_token:
+            return 0
+        ids = sum(isinstance(part, int) for part in parts)
+        return ids + sum(len(part) for part in parts if isinstance(part, str)) // self._longest_token
+
+    def refuse_very_long(self, parts: Iterable[str | int], param: str) -> None:
+        """Raise UnprocessableBody for texts that are not to be tokenized in one go, whether or not they would fit."""
+        if (length := sum(len(part) for part in parts if isinstance(part, str))) > self._most_characters:
+            most = self._most_characters
+            raise UnprocessableBody(
+                f"{param}: a text of {length} characters; this server tokenizes {most} in one request",
+                param=param,
+                code="text_too_long",
+            )
 
     def render(self, request: GenerationRequest) -> str:
         """Give the prompt as text. Raises InvalidRequest for what the template refuses."""
+        self.refuse_very_long(_arguments_of(request), "messages")  # they are JSON, which is parsed for the template
         return self._template.render(request)
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
@@ -146,6 +186,15 @@ def _beginning(request: GenerationRequest) -> int:
         return hash(tuple(part if isinstance(part, int) else part[:256] for part in request.prompt[:64]))
     asked = next((place for place, message in enumerate(request.messages) if message.role == "user"), 0)
     return hash(tuple((message.role, message.content) for message in request.messages[: asked + 1]))
+
+
+def _texts(request: GenerationRequest) -> list[str]:
+    """What a template shows of a conversation, as far as can be told; old thoughts may be left out."""
+    return [message.content for message in request.messages] + _arguments_of(request)
+
+
+def _arguments_of(request: GenerationRequest) -> list[str]:
+    return [call.arguments for message in request.messages for call in message.tool_calls]
 
 
 def _infill_marks(added: Iterable[Any]) -> tuple[str, str, str] | None:
