@@ -12,6 +12,7 @@ from app.controllers import openapi
 from app.controllers.adapters import AdaptersController
 from app.controllers.autoload import heeding
 from app.controllers.body import json_request
+from app.controllers.body_room import BodyRoom
 from app.controllers.chat import ChatController
 from app.controllers.completions import CompletionController, NativeController
 from app.controllers.control import ControlController
@@ -57,6 +58,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         most_bytes=settings.store_size,
     )
     ongoing = Ongoing()
+    room = BodyRoom(settings)
     streams = ConversationStreams()
 
     async def tidy() -> None:
@@ -105,11 +107,11 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         on_startup=[tidy],
         lifespan=[lambda _: models.running(), lambda _: agent.running(), lambda _: streams.running()],
         openapi_config=openapi.config(),
-        request_class=json_request(settings),
-        request_max_body_size=settings.max_body,
+        request_class=json_request(settings, limits, room),
         logging_config=None,
     )
     _resolve_in_turn(app)
+    app.asgi_handler = room.around(app.asgi_handler)
     _surround(app, settings, metrics)
     return app
 

@@ -180,6 +180,12 @@ class Settings:
         15.0, _seconds, "Seconds of silence after which a stream gets a comment line", metavar="SECONDS"
     )
     max_body: int = _setting(100 * 2**20, _bytes, "Largest request body", metavar="SIZE")
+    max_values: int = _setting(
+        500_000,
+        _whole(1000, 2**30),
+        "Most values in a request body: texts, numbers, names, objects and lists",
+        metavar="N",
+    )
     max_nesting: int = _setting(64, _whole(4, 512), "Deepest nesting of a request body", metavar="LEVELS")
     max_messages: int = _setting(4096, _whole(1, 2**20), "Most messages in one conversation", metavar="N")
     max_stop_strings: int = _setting(256, _whole(1, 65536), "Most stop strings in one request", metavar="N")

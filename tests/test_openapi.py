@@ -116,11 +116,13 @@ def test_the_answer_is_typed_and_its_example_is_one(path: str, method: str, oper
 @every_operation
 def test_errors_have_the_envelope_and_an_example_each(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
-    expected = {"401", "403", "500"} | ({"413", "422"} if path in BODIES and method == "post" else set())
+    expected = {"401", "403", "500"} | ({"408", "413", "415", "422"} if path in BODIES and method == "post" else set())
     generates = operation["tags"][0] in {"OpenAI", "llama.cpp", "Anthropic"} and path in BODIES and method == "post"
     expected |= {"400", "503"} if generates else set()
     assert expected <= set(responses)
-    assert set(responses) - {"200", "204"} <= {"400", "401", "403", "404", "413", "422", "500", "501", "503"}
+    assert set(responses) - {"200", "204"} <= {
+        *("400", "401", "403", "404", "408", "413", "415", "422", "500", "501", "503")
+    }
     for status, response in responses.items():
         if status in {"200", "204"}:
             continue

@@ -1,62 +1,188 @@
-"""How a request's bytes become JSON, with every way that can go wrong said as a 422."""
+"""How a request's bytes become a validated body, with every way that can go wrong said as a 4xx.
 
+This is the only reader of bodies. What a body holds is counted while it comes, before an object is made of it, and what
+takes more than some milliseconds is done beside the event loop.
+"""
+
+import asyncio
+import codecs
+from collections.abc import AsyncIterator, Callable
+from functools import cache, partial
 from typing import Any
 
 import msgspec
 from litestar import Request
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import Empty
+from pydantic import BaseModel, ValidationError
 
-from app.services.errors import UnprocessableBody
+from app.controllers.answer import ClientGone
+from app.controllers.body_room import BodyRoom, cost
+from app.controllers.content_encoding import inflate
+from app.controllers.errors import invalid
+from app.controllers.json_size import JsonSize
+from app.dto.base import Limits, RequestBody
+from app.services.errors import BodyTooLarge, RequestTimeout, UnprocessableBody, UnsupportedEncoding
 from app.settings import Settings
 
+_SECONDS = 60.0  # that a body may take longer
+_SLOWEST = 2**16  # than at so many bytes a second
+_PIECE = 2**16  # bytes that are counted in one go
+_TURN = 2**20  # bytes after which others have their turn
+_SMALL = (2**18, 4096)  # bytes and values that take so little time that a thread would take longer
+_STAND_IN = b"{}"  # stands for bytes that are no longer needed
+_OTHER_UNICODE = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+    b"{\0": "UTF-16",
+    b"\0{": "UTF-16",
+}  # by how a body begins
 
-def json_request(settings: Settings) -> type[Request[Any, Any, Any]]:
-    """Make the application's request class; its JSON may nest `settings.max_nesting` deep."""
+
+def json_request(settings: Settings, limits: Limits, room: BodyRoom) -> type[Request[Any, Any, Any]]:
+    """Make the application's request class; its JSON holds and nests no more than the settings say."""
+    turn = asyncio.Semaphore(1)  # of the large bodies, whose objects are made one after the other
 
     class JsonRequest(Request[Any, Any, Any]):
         """A request whose body is JSON whatever its Content-Type says, as curl users send it."""
 
+        _is_large = False
+        _plain: Any = Empty
+
+        async def stream(self) -> Any:
+            """Give the bytes of the body as they come, inflated. Raises AppError, ClientGone."""
+            encoding = self.headers.get("content-encoding", "")
+            async for piece in inflate(_receive(self, settings.max_body), encoding, settings.max_body):
+                yield piece
+
+        async def body(self) -> bytes:
+            """Read the body. Raises AppError for one that is too much, ClientGone when it breaks off."""
+            state = self._connection_state
+            if state.body is Empty:
+                try:
+                    async with asyncio.timeout(_SECONDS) as patience:
+                        state.body = await self._read(patience)
+                except TimeoutError:
+                    raise RequestTimeout("The body came too slowly") from None
+            return state.body
+
         async def json(self) -> Any:
-            """Decode the body. Raises UnprocessableBody."""
-            array = bool(self.route_handler.opt.get("takes_list"))
-            return decode(await self.body(), settings.max_nesting, array=array)
+            """Give what the route's handler takes: a validated body, or plain JSON. Raises AppError, ClientGone."""
+            state = self._connection_state
+            if state.json is Empty:
+                plain, model = await self.plain(), _model(self.route_handler)
+                self._plain = Empty  # as long as the answer takes, nobody else needs it
+                state.json = plain if model is None else await self._apart(partial(_validate, plain, model, limits))
+            return state.json
+
+        async def plain(self) -> Any:
+            """Give the JSON as it came. Raises AppError, ClientGone."""
+            if self._plain is Empty:
+                array = bool(self.route_handler.opt.get("takes_list"))
+                self._plain = await self._apart(partial(decode, await self.body(), array=array))
+                self._connection_state.body = _STAND_IN
+            return self._plain
+
+        async def _apart(self, work: Callable[[], Any]) -> Any:
+            """Do what takes long for a large body on a thread, for one of them at a time."""
+            if not self._is_large:
+                return work()
+            async with turn:
+                return await asyncio.to_thread(work)
+
+        async def _read(self, patience: asyncio.Timeout) -> bytes:
+            latest = asyncio.get_running_loop().time() + _SECONDS
+            size = JsonSize(settings.max_values, settings.max_nesting)
+            body = bytearray()
+            turns = 0
+            async for data in self.stream():
+                for start in range(0, len(data), _PIECE):
+                    size.feed(data[start : start + _PIECE])
+                body += data
+                patience.reschedule(latest + len(body) / _SLOWEST)
+                self._is_large = len(body) > _SMALL[0] or size.values > _SMALL[1]
+                if self._is_large:
+                    room.take(self.scope, cost(len(body), size.values))
+                if len(body) // _TURN > turns:
+                    turns = len(body) // _TURN
+                    await asyncio.sleep(0)
+            return bytes(body)
 
     return JsonRequest
 
 
-def decode(body: bytes, max_nesting: int, *, array: bool = False) -> Any:
+async def _receive(request: Request[Any, Any, Any], most_bytes: int) -> AsyncIterator[bytes]:
+    """Give the bytes of a request as the server passes them on. Raises BodyTooLarge, ClientGone."""
+    if (request.content_length or 0) > most_bytes:
+        raise BodyTooLarge(most_bytes)
+    length, more = 0, True
+    while more:
+        event: Any = await request.receive()
+        if event["type"] == "http.disconnect":
+            raise ClientGone
+        data = event.get("body", b"")
+        length += len(data)
+        if length > most_bytes:
+            raise BodyTooLarge(most_bytes)
+        if data:
+            yield data
+        more = event.get("more_body", False)
+
+
+@cache
+def _model(handler: HTTPRouteHandler) -> type[BaseModel] | None:
+    """The class of a handler's body, also where it may be left out; None for a list, and where there is none."""
+    field = handler.parsed_data_field
+    for annotation in (field.annotation, *(inner.annotation for inner in field.inner_types)) if field else ():
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            return annotation
+    return None
+
+
+def _validate(plain: Any, model: type[BaseModel], limits: Limits) -> BaseModel:
+    try:
+        valid = model.model_validate(plain, strict=True, context=limits)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
+    if isinstance(valid, RequestBody):
+        _ = valid.ignored  # looks at every field, so it is worked out here
+    return valid
+
+
+def decode(body: bytes, *, array: bool = False) -> Any:
     """Decode a JSON object, or an array.
 
-    Raises UnprocessableBody for anything else, for what is no JSON, for NaN and lone surrogates, and for deep nesting.
+    Raises UnprocessableBody for anything else, for what is no JSON, and for NaN and lone surrogates;
+    UnsupportedEncoding for what is UTF-16 or UTF-32.
     """
     try:
-        value = msgspec.json.decode(body)
+        value = msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8))
     except RecursionError:
-        raise _too_deep(max_nesting) from None
-    except UnicodeDecodeError as error:
-        raise UnprocessableBody(f"The body is not valid UTF-8 at byte {error.start}", code="invalid_json") from None
+        raise UnprocessableBody("The body nests too deep", code="too_deep") from None
+    except UnicodeDecodeError:
+        raise _not_utf8(body) from None
     except msgspec.DecodeError as error:
+        _refuse_other_unicode(body)
         raise UnprocessableBody(f"The body is not valid JSON: {error}", code="invalid_json") from None
     if not isinstance(value, list if array else dict):
         name = "array" if array else "object"
         raise UnprocessableBody(f"The body has to be a JSON {name}", code="invalid_json")
-    _check_nesting(value, max_nesting)
     return value
 
 
-def _check_nesting(value: Any, deepest: int) -> None:
-    level = [value]
-    for _ in range(deepest):
-        level = [child for parent in level for child in _children(parent)]
-        if not level:
-            return
-    raise _too_deep(deepest)
+def _not_utf8(body: bytes) -> UnprocessableBody:
+    """Say where: msgspec counts from the beginning of the string."""
+    try:
+        body.decode()
+        place = 0
+    except UnicodeDecodeError as error:
+        place = error.start
+    return UnprocessableBody(f"The body is not valid UTF-8 at byte {place}; JSON is sent as UTF-8", code="invalid_json")
 
 
-def _children(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return [child for child in value.values() if isinstance(child, dict | list)]
-    return [child for child in value if isinstance(child, dict | list)]
-
-
-def _too_deep(deepest: int) -> UnprocessableBody:
-    return UnprocessableBody(f"The body nests deeper than {deepest} levels", code="too_deep")
+def _refuse_other_unicode(body: bytes) -> None:
+    for beginning, name in _OTHER_UNICODE.items():
+        if body.startswith(beginning):
+            raise UnsupportedEncoding(name)

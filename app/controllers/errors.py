@@ -1,5 +1,6 @@
 """From exceptions to the one error envelope."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -12,13 +13,13 @@ from app.dto.errors import AnthropicErrorReply, ErrorReply, error_reply
 from app.gate import request_id_of
 from app.services.errors import (
     AppError,
-    BodyTooLarge,
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
     ServerError,
     Unavailable,
     UnprocessableBody,
+    UnsupportedEncoding,
 )
 
 log = structlog.get_logger()
@@ -31,9 +32,13 @@ Refusal = Response[ErrorReply | AnthropicErrorReply]
 
 def say(request: Request[Any, Any, Any], error: AppError, headers: dict[str, str] | None = None) -> Refusal:
     """Answer with an error, in the words of the route's dialect."""
-    wait = {"Retry-After": str(error.retry_after)} if isinstance(error, Unavailable) else {}
+    more = dict(headers or {})
+    if isinstance(error, Unavailable):
+        more["Retry-After"] = str(error.retry_after)
+    if isinstance(error, UnsupportedEncoding):
+        more["Accept-Encoding"] = "gzip, deflate"
     reply = error_reply(request.scope["path"], error, request_id_of(request.scope))
-    return Response(reply, status_code=error.status, headers={**(headers or {}), **wait})
+    return Response(reply, status_code=error.status, headers=more)
 
 
 def on_app_error(request: Request[Any, Any, Any], error: AppError) -> Refusal:
@@ -54,8 +59,6 @@ def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Refu
         case 405:
             allowed = {"Allow": (error.headers or {}).get("allow", "")}
             return say(request, MethodNotAllowed(f"{path[:200]} does not take {method}"), allowed)
-        case 413:
-            return say(request, BodyTooLarge("The body is larger than this server takes; --max-body raises the limit"))
         case status if status < 500:
             return say(request, InvalidRequest("The request is not valid"))
     return on_any_error(request, error)
@@ -72,24 +75,31 @@ def on_client_gone(_: Request[Any, Any, Any], error: ClientGone) -> Response[Non
     return Response(None, status_code=499)
 
 
+def invalid(mistakes: Iterable[Mapping[str, Any]]) -> UnprocessableBody:
+    """Name the first mistakes that pydantic found in a body."""
+    return _unprocessable([(".".join(map(str, one["loc"])), one["msg"]) for one in mistakes])
+
+
 def _validation(error: ValidationException) -> UnprocessableBody:
     causes = [cause for cause in (error.extra or []) if isinstance(cause, dict)]
-    named = [_cause(cause) for cause in causes[:_MOST_CAUSES]]
-    param = _field(causes[0]) if causes else None
+    return _unprocessable([_field_and_message(cause) for cause in causes])
+
+
+def _field_and_message(cause: dict[str, Any]) -> tuple[str, str]:
+    """Give the field and what is wrong with it; `data` is the body itself, which is not there."""
+    key = str(cause.get("key") or "")
+    return ("", "The body has to be a JSON object") if key == "data" else (key, str(cause.get("message", "")))
+
+
+def _unprocessable(causes: list[tuple[str, str]]) -> UnprocessableBody:
+    named = [_cause(field[:200], message) for field, message in causes[:_MOST_CAUSES]]
+    param = causes[0][0][:200] or None if causes else None
     return UnprocessableBody("; ".join(named) or "The body has to be a JSON object", param=param)
 
 
-def _cause(cause: dict[str, Any]) -> str:
-    message = str(cause.get("message", "")).removeprefix("Value error, ")[:300]
-    field = _field(cause)
-    if field is None:
-        return "The body has to be a JSON object" if cause.get("key") == "data" else message
-    return f"{field}: {message}"
-
-
-def _field(cause: dict[str, Any]) -> str | None:
-    key = cause.get("key")
-    return str(key)[:200] if key and key != "data" else None
+def _cause(field: str, message: str) -> str:
+    message = message.removeprefix("Value error, ")[:300]
+    return f"{field}: {message}" if field else message
 
 
 HANDLERS: ExceptionHandlersMap = {

@@ -33,7 +33,16 @@ from litestar.typing import FieldDefinition
 from app import __version__
 from app.dto.base import Body
 from app.dto.errors import AnthropicErrorReply, ErrorReply
-from app.services.errors import AppError, BodyTooLarge, Forbidden, ServerError, Unauthorized, UnprocessableBody
+from app.services.errors import (
+    AppError,
+    BodyTooLarge,
+    Forbidden,
+    RequestTimeout,
+    ServerError,
+    Unauthorized,
+    UnprocessableBody,
+    UnsupportedEncoding,
+)
 
 _STATIC = "/schema/static"
 _DESCRIPTION = """One server, several dialects: OpenAI clients, the llama.cpp Web UI and the Tiles CLI.
@@ -130,7 +139,9 @@ def refusals(*errors: AppError, spelling: Spelling = ErrorReply) -> dict[int, Re
 def body_refusals(*errors: AppError, spelling: Spelling = ErrorReply) -> dict[int, ResponseSpec]:
     """Describe the errors of an operation that takes a body."""
     invalid = UnprocessableBody("messages: Field required", param="messages")
-    return refusals(*errors, invalid, BodyTooLarge("The body is larger than this server takes"), spelling=spelling)
+    timeout = RequestTimeout("The body came too slowly")
+    unreadable = (timeout, BodyTooLarge(100 * 2**20), UnsupportedEncoding("zstd"))
+    return refusals(*errors, invalid, *unreadable, spelling=spelling)
 
 
 def query_refusals(*errors: AppError, spelling: Spelling = ErrorReply) -> dict[int, ResponseSpec]:

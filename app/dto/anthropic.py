@@ -4,13 +4,13 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 import app.services.generation as gen
 from app.dto import parameters
-from app.dto.base import Body, Limits, RequestBody
+from app.dto.base import MOST_TOOLS, Body, Limits, RequestBody, few_messages
 from app.dto.response_format import ResponseFormat
 from app.dto.tool_choice import tool_choice
 from app.services.errors import InvalidRequest, UnsupportedParameter
@@ -158,7 +158,7 @@ class MessagesRequest(RequestBody):
 
     registry = parameters.MESSAGES
 
-    messages: list[MessageParam] = Field(min_length=1)
+    messages: Annotated[list[MessageParam], BeforeValidator(few_messages)] = Field(min_length=1)
     system: str | list[ContentBlock] = ""
     model: str | None = Field(default=None, description="any name is answered, unless there are several models")
     max_tokens: int | None = Field(default=None, ge=-1)
@@ -168,7 +168,7 @@ class MessagesRequest(RequestBody):
     top_k: int | None = Field(default=None, ge=-1, lt=2**31)
     top_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
-    tools: list[AnthropicTool] = Field(default_factory=list)
+    tools: list[AnthropicTool] = Field(default_factory=list, max_length=MOST_TOOLS)
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig = Field(default_factory=OutputConfig)

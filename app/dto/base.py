@@ -2,25 +2,56 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationInfo, model_validator
+from pydantic_core import CoreSchema
 
 from app.dto import parameters
 from app.services.errors import AppError, UnprocessableBody
 from app.services.generation import Event
 
+MOST_TOOLS = 4096  # in one request
+_MOST_FIELDS = 1024  # of one object, with those that nobody knows
+
+
+def _parts(schema: Any) -> Iterator[dict[str, Any]]:
+    """Give every schema inside of a schema."""
+    children = schema.values() if isinstance(schema, dict) else schema
+    for child in children:
+        if isinstance(child, dict | list | tuple):
+            yield from _parts(child)
+    if isinstance(schema, dict):
+        yield schema
+
 
 class Body(BaseModel):
-    """A request body: null means absent, unknown fields are kept aside, types are not converted."""
+    """A request body: null means absent, unknown fields are kept aside, types are not converted.
+
+    Of a list the first wrong item is named and none after it: a long list of wrong items would be as many errors.
+    """
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Have every list in the schema end at its first error."""
+        schema = handler(source)
+        for part in _parts(schema):
+            if part.get("type") == "list":
+                part["fail_fast"] = True
+        return schema
 
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, value: Any) -> Any:
-        return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        if len(value) > _MOST_FIELDS:
+            raise ValueError(f"more than {_MOST_FIELDS} fields")
+        return {k: v for k, v in value.items() if v is not None}
 
 
 class RequestBody(Body):
@@ -28,7 +59,7 @@ class RequestBody(Body):
 
     registry: ClassVar[tuple[parameters.Parameter, ...]]
 
-    @property
+    @cached_property
     def ignored(self) -> str:
         """What was given and has no effect, for the header."""
         return parameters.ignored(self.registry, self._given(), self._unknown())
@@ -83,6 +114,13 @@ class Dialect:
     def failure(self, error: AppError) -> Reply | None:
         """Give what is said when the answer fails in its middle; None is OpenAI's error event, without the end."""
         return None
+
+
+def few_messages(messages: Any, info: ValidationInfo) -> Any:
+    """Count the messages of a body before any is looked at. Raises ValueError for too many."""
+    if isinstance(messages, list) and isinstance(info.context, Limits) and len(messages) > info.context.messages:
+        raise ValueError(f"more than {info.context.messages} messages")
+    return messages
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ import app.services.generation as gen
 from app.dto import parameters
 from app.dto.base import Reply, RequestBody
 from app.dto.prompt import Prompt, apart
-from app.services.errors import UnprocessableBody
 
 _MOST_INPUTS = 2048
 
@@ -24,9 +23,7 @@ class _Embedding(RequestBody):
     def asked(self, given: Prompt, param: str, dimensions: int | None = None) -> gen.EmbeddingRequest:
         """Say it in the common vocabulary. Raises AppError for what is refused."""
         self.refuse()
-        inputs = apart(given, param)
-        if len(inputs) > _MOST_INPUTS:
-            raise UnprocessableBody(f"{param}: more than {_MOST_INPUTS} texts", param=param)
+        inputs = apart(given, param, _MOST_INPUTS, f"{_MOST_INPUTS} texts")
         return gen.EmbeddingRequest(tuple(inputs), self.model, self.pooling, dimensions)
 
     def scaled(self, vectors: Any) -> Any:

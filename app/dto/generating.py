@@ -3,9 +3,9 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 import app.services.generation as gen
 from app.dto.adapters import AdapterScale, scales
@@ -16,6 +16,14 @@ from app.services.errors import InvalidRequest
 _TOKEN = re.compile("[0-9]{1,9}")
 _BREAKERS, _DRY_BASE = gen.Sampling().dry_breakers, gen.Sampling().dry_base
 _BANNED = -1e9  # a logit that is never drawn; an infinity would be no number where every token is banned
+_MOST_BIASES = 65536
+
+
+def _few_biases(bias: Any) -> Any:
+    """Count them before they are looked at."""
+    if isinstance(bias, dict | list) and len(bias) > _MOST_BIASES:
+        raise ValueError(f"more than {_MOST_BIASES} biases")
+    return bias
 
 
 class StreamOptions(Body):
@@ -72,10 +80,12 @@ class Generating(RequestBody):
     dry_sequence_breakers: list[str] = Field(
         default=list(_BREAKERS), min_length=1, max_length=32, description="texts over which no repetition reaches"
     )
-    logit_bias: dict[str, float] | list[list[int | float | bool | str]] = Field(
-        default_factory=dict,
-        description="by token id, or llama.cpp's pairs of a token id or a text and a bias; false bans",
-        examples=[{"42": -100}],
+    logit_bias: Annotated[dict[str, float] | list[list[int | float | bool | str]], BeforeValidator(_few_biases)] = (
+        Field(
+            default_factory=dict,
+            description="by token id, or llama.cpp's pairs of a token id or a text and a bias; false bans",
+            examples=[{"42": -100}],
+        )
     )
     ignore_eos: bool = False
     json_schema: dict[str, Any] = Field(default_factory=dict, description="the answer is JSON of this schema")

@@ -1,13 +1,13 @@
 """OpenAI's chat completions, with llama.cpp's and Tiles' extras: the request."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 import app.services.generation as gen
 from app.dto import parameters
-from app.dto.base import Limits
+from app.dto.base import MOST_TOOLS, Limits, few_messages
 from app.dto.chat_message import ChatMessage, Tool
 from app.dto.generating import Generating, StreamOptions
 from app.dto.response_format import ResponseFormat
@@ -30,9 +30,9 @@ class ChatRequest(Generating):
 
     registry = parameters.CHAT
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Annotated[list[ChatMessage], BeforeValidator(few_messages)] = Field(min_length=1)
     stream_options: StreamOptions | None = None
-    tools: list[Tool] = Field(default_factory=list)
+    tools: list[Tool] = Field(default_factory=list, max_length=MOST_TOOLS)
     tool_choice: Asked = Field(default="auto", description=DESCRIPTION)
     parallel_tool_calls: bool = True
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict, examples=[{"enable_thinking": True}])

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 import app.services.generation as gen
 from app.dto import parameters
-from app.dto.base import Body, Limits, RequestBody
+from app.dto.base import MOST_TOOLS, Body, Limits, RequestBody, few_messages
 from app.dto.openai_chat import EFFORTS
 from app.dto.openai_responses_items import InputItem, to_messages
 from app.dto.response_format import ResponseFormat
@@ -57,7 +57,7 @@ class ResponsesRequest(RequestBody):
 
     registry = parameters.RESPONSES
 
-    input: str | list[InputItem] = Field(min_length=1, examples=["Hello!"])
+    input: Annotated[str | list[InputItem], BeforeValidator(few_messages)] = Field(min_length=1, examples=["Hello!"])
     instructions: str = ""
     model: str | None = Field(default=None, description="any name is answered, unless there are several models")
     stream: bool = False
@@ -65,12 +65,12 @@ class ResponsesRequest(RequestBody):
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
-    tools: list[ResponsesTool] = Field(default_factory=list)
+    tools: list[ResponsesTool] = Field(default_factory=list, max_length=MOST_TOOLS)
     tool_choice: Asked = Field(default="auto", description=DESCRIPTION)
     parallel_tool_calls: bool = True
     reasoning: Reasoning = Field(default_factory=Reasoning)
     text: TextConfig = Field(default_factory=TextConfig, examples=[{"format": {"type": "text"}}])
-    metadata: dict[str, str] = Field(default_factory=dict)
+    metadata: dict[str, str] = Field(default_factory=dict, max_length=1024)
     store: bool = True
     previous_response_id: str | None = None
     include: list[str] = Field(default_factory=list)

@@ -1,11 +1,13 @@
 """Prompts that go past the chat template, in every form that OpenAI's and llama.cpp's clients send."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from app.dto.base import Body, Limits
 from app.services.errors import InvalidRequest, UnprocessableBody
+
+_MOST = 4096  # prompts in one request, whatever the settings say
 
 
 class PromptObject(Body):
@@ -15,8 +17,19 @@ class PromptObject(Body):
     multimodal_data: list[Any] = Field(default_factory=list, description="has to be empty")
 
 
+def _countable(given: Any) -> Any:
+    """Refuse at a glance what could not be looked at in time: many lists, or lists among token ids."""
+    if isinstance(given, list) and len(given) > _MOST:
+        kinds = set(map(type, given))
+        if int not in kinds:
+            raise ValueError(f"more than {_MOST} in the list")
+        if list in kinds:
+            raise ValueError("a list of token ids cannot hold a list")
+    return given
+
+
 Part = str | int | PromptObject
-Prompt = str | PromptObject | list[Part | list[Part]]
+Prompt = Annotated[str | PromptObject | list[Part | list[Part]], BeforeValidator(_countable)]
 
 
 def prompts(given: Prompt, limits: Limits, *, answers: int = 1) -> list[tuple[str | int, ...]]:
@@ -24,20 +37,19 @@ def prompts(given: Prompt, limits: Limits, *, answers: int = 1) -> list[tuple[st
 
     Raises InvalidRequest for media, UnprocessableBody for no prompt or too many, each with so many answers.
     """
-    several = apart(given, "prompt")
-    if len(several) * answers > limits.choices:
-        raise UnprocessableBody(f"prompt: more than {limits.choices} answers to one request", param="prompt")
-    return several
+    return apart(given, "prompt", limits.choices // answers, f"{limits.choices} answers to one request")
 
 
-def apart(given: Prompt, param: str) -> list[tuple[str | int, ...]]:
-    """Take apart what was given for a parameter, without a limit. Raises as `prompts` does."""
+def apart(given: Prompt, param: str, most: int, words: str) -> list[tuple[str | int, ...]]:
+    """Take apart what was given for a parameter; `words` say what more than the most are. Raises as `prompts` does."""
     if not isinstance(given, list) or any(isinstance(item, int) for item in given):
         several: list[Any] = [given]
     else:
         several = given
     if not several:
         raise UnprocessableBody(f"{param}: there is none in the list", param=param)
+    if len(several) > most:
+        raise UnprocessableBody(f"{param}: more than {words}", param=param)
     return [parts(one, param) for one in several]
 
 

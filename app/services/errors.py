@@ -13,6 +13,7 @@ AppError
 ├── RequestTimeout          408  a request that did not come to its end
 ├── BodyTooLarge            413
 ├── UrlTooLong              414
+├── UnsupportedEncoding     415  a body whose bytes cannot be read as they come
 ├── HeadTooLarge            431  more headers than a request needs
 ├── NotSupported            501  what llama-server does and this server does not
 ├── Unavailable             503  loading, busy or going down; says when to come again
@@ -155,11 +156,27 @@ class HeadTooLarge(AppError):
 
 
 class BodyTooLarge(AppError):
-    """A body over the limit."""
+    """A body over the limit, or one that inflates to more than it."""
 
     status = 413
     kind = "invalid_request_error"
     code = "body_too_large"
+
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__(f"The body has more than {most_bytes} bytes; --max-body raises the limit")
+
+
+class UnsupportedEncoding(AppError):
+    """A body that is compressed otherwise than with gzip or deflate, or a text that is not UTF-8."""
+
+    status = 415
+    kind = "invalid_request_error"
+    code = "unsupported_encoding"
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(
+            f"The body's encoding is {encoding[:64]!r}; this server reads UTF-8, as it is or with gzip or deflate"
+        )
 
 
 class NotSupported(AppError):
