@@ -62,7 +62,7 @@ class RequestBody(Body):
     @cached_property
     def ignored(self) -> str:
         """What was given and has no effect, for the header."""
-        return parameters.ignored(self.registry, self._given(), self._unknown())
+        return parameters.ignored(self.registry, self._given(), [*self._unknown(), *self._not_held()])
 
     def refuse(self) -> None:
         """Raise UnsupportedParameter for what was given and is not honoured."""
@@ -71,6 +71,10 @@ class RequestBody(Body):
     def _unknown(self) -> Iterator[str]:
         """Name what stands inside of parameters and has no effect."""
         return _unknown(self)
+
+    def _not_held(self) -> Iterable[str]:
+        """Name the keywords of schemas that the answer is not held to."""
+        return ()
 
     def _given(self) -> dict[str, Any]:
         """What the client wrote, unknown fields too."""

@@ -1,6 +1,6 @@
 """OpenAI's Responses: what clients send."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -14,6 +14,7 @@ from app.dto.openai_responses_items import InputItem, to_messages
 from app.dto.response_format import ResponseFormat
 from app.dto.tool_choice import DESCRIPTION, Asked, openai_choice
 from app.services.errors import InvalidRequest, UnsupportedParameter
+from app.services.json_schema.enforcement import not_held
 
 _LOGPROBS = "message.output_text.logprobs"
 # What templates with levels know; the others only think or do not.
@@ -132,6 +133,10 @@ class ResponsesRequest(RequestBody):
         if self.top_logprobs:
             raise InvalidRequest(f"top_logprobs needs {_LOGPROBS} in include", param="top_logprobs")
         return None
+
+    def _not_held(self) -> Iterable[str]:
+        tools = [tool.to_template(place) for place, tool in enumerate(self.tools)]
+        return not_held(self._constraint(), tools, self._tool_choice())
 
     def _tool_choice(self) -> gen.ToolChoice:
         names = [tool.name or "" for tool in self.tools]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from app.services.errors import UnsupportedParameter
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_.$-]{1,64}")
 _MOST_NAMES = 32
 
 

@@ -14,7 +14,7 @@ class JsonSchema(Body):
 
     name: str = "answer"
     description: str | None = None
-    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema", description="JSON schema")
+    schema_: dict[str, Any] | bool = Field(default_factory=dict, alias="schema", description="JSON schema")
     strict: bool = True
 
 
@@ -23,7 +23,9 @@ class ResponseFormat(Body):
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema", description="llama.cpp's, with json_object")
+    schema_: dict[str, Any] | bool | None = Field(
+        default=None, alias="schema", description="llama.cpp's, with json_object"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> "ResponseFormat":
@@ -36,4 +38,5 @@ class ResponseFormat(Body):
         if self.type == "text":
             return None
         schema = self.json_schema.schema_ if self.json_schema else self.schema_
-        return gen.Constraint("json_schema", json.dumps(schema or {"type": "object"}), "response_format")
+        wanted = {"type": "object"} if schema is None or schema == {} else schema
+        return gen.Constraint("json_schema", json.dumps(wanted), "response_format")

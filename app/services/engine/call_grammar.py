@@ -8,13 +8,13 @@ from typing import Any
 
 from app.services.engine.call_formats import CallFormat, Piece
 from app.services.errors import InvalidRequest
-from app.services.generation import Constraint, GenerationRequest, ToolChoice
+from app.services.generation import Constraint, GenerationRequest
+from app.services.json_schema.enforcement import enforced_tools, enforcement, parameters_of
 
 # One way to write JSON, the one that templates show: a hot model could fill its whole budget with white space.
 WRITTEN = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 _ANY = {"type": "object"}
-_COMPOSED = {"type", "$ref", "anyOf", "oneOf", "allOf"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,9 @@ def enforced(request: GenerationRequest, form: CallFormat | None) -> list[Wanted
         return []
     if form is None:
         raise _cannot(request)
+    held = [tool["function"]["name"] for tool in enforced_tools(request.tools, choice)]
     return [
-        WantedTool(tool["function"]["name"], _schema(tool) if _holds(tool, choice) else _ANY)
+        WantedTool(tool["function"]["name"], _arguments(tool) if tool["function"]["name"] in held else _ANY)
         for tool in request.tools
         if not choice.names or tool["function"]["name"] in choice.names
     ]
@@ -63,6 +64,20 @@ def call_grammar(
         before, after = spell.all(form.before(tool.name)), spell.all(form.after)
         rules += [f"call_{place}: {before} with_{place} {after}", f"with_{place}: {json_rule(tool.schema)}"]
     return Constraint("lark", "\n".join(rules), choice.param)
+
+
+def answer_schema(constraint: Constraint) -> Mapping[str, Any]:
+    """Give the schema that an answer can be held to. Raises InvalidRequest where it can be held to nothing."""
+    enforced = enforcement(constraint.text)
+    if enforced.error is not None:
+        raise cannot_enforce(constraint, enforced.error)
+    return enforced.schema if isinstance(enforced.schema, dict) else {}
+
+
+def cannot_enforce(constraint: Constraint, why: str) -> InvalidRequest:
+    """Say what is wrong with a constraint, in a line."""
+    line = (why.strip().splitlines() or ["it cannot be compiled"])[0][:300]
+    return InvalidRequest(f"{constraint.param} cannot be enforced: {line}", param=constraint.param)
 
 
 def json_rule(schema: Mapping[str, Any]) -> str:
@@ -109,7 +124,7 @@ def _start(form: CallFormat, request: GenerationRequest, spell: Spelling, severa
         yield f"start: {regions}"
     elif request.constraint is not None:
         yield f"start: {regions} | answer"
-        yield f"answer: {json_rule(json.loads(request.constraint.text))}"
+        yield f"answer: {json_rule(answer_schema(request.constraint))}"
     elif spell.is_token(form.start):
         yield f"start: text? (region text?){'*' if again else '?'}"
         yield r"text: /(.|\n)+/"
@@ -119,13 +134,9 @@ def _start(form: CallFormat, request: GenerationRequest, spell: Spelling, severa
         yield r"TEXT: /(.|\n)*/"
 
 
-def _holds(tool: Mapping[str, Any], choice: ToolChoice) -> bool:
-    return choice.mode == "required" or tool["function"]["name"] in choice.strict
-
-
-def _schema(tool: Mapping[str, Any]) -> Mapping[str, Any]:
-    schema = tool["function"].get("parameters") or {}
-    return schema if _COMPOSED & schema.keys() else _ANY | schema
+def _arguments(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    schema = enforcement(parameters_of(tool), arguments=True).schema
+    return schema if isinstance(schema, dict) else _ANY
 
 
 def _cannot(request: GenerationRequest) -> InvalidRequest:

@@ -1,22 +1,29 @@
 """Grammars that bind an answer: llguidance says which tokens may come next, MLX applies it on any back end."""
 
+import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-import llguidance.hf
+import llguidance
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 
 from app.services.engine.call_formats import CallFormat
-from app.services.engine.call_grammar import WRITTEN, WantedTool, call_grammar, enforced, json_rule
+from app.services.engine.call_grammar import WRITTEN, answer_schema, call_grammar, cannot_enforce, enforced
+from app.services.engine.plain_tokenizer import plain_tokenizer
 from app.services.errors import InvalidRequest
 from app.services.generation import Constraint, GenerationRequest
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
-_JSON = cast("JsonCompileOptions", WRITTEN)
+_WRITTEN = cast("JsonCompileOptions", WRITTEN)
+# JSON that a client began may be written in any way; a hot model could fill its whole budget with white space.
+_BEGUN = cast("JsonCompileOptions", {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,64}"})
+# A token by its name in a Lark grammar, outside of texts, patterns and comments.
+_NAMED_TOKEN = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|(<[^<>\[\]\n]+>)')
 
 Mask = Any  # numpy bool (vocabulary,)
 
@@ -37,28 +44,45 @@ class Grammars:
             if self._tables is None:
                 backend = self._tokenizer._tokenizer
                 ends = sorted(self._end_tokens)
-                self._tables = llguidance.hf.from_tokenizer(backend, n_vocab=self._vocabulary, eos_token=ends)
+                self._tables = plain_tokenizer(backend, self._vocabulary, ends)
 
     def matcher(self, request: GenerationRequest, form: CallFormat | None) -> LLMatcher | None:
         """Make the matcher of a request, None if its answer is free. Raises InvalidRequest that says what is wrong."""
-        if not (tools := enforced(request, form)):
-            return self.compile(request.constraint) if request.constraint else None
+        tools, begun = enforced(request, form), self._begun_text(request)
+        required = tools and request.tool_choice.mode == "required"  # what was said before a call is free
+        if request.constraint and (not tools or (begun and not required)):
+            return self._begun(request.constraint, begun)
+        if not tools:
+            return None
         assert form is not None
-        constraint = call_grammar(tools, form, request, self._special())
-        try:
-            return self.compile(constraint)
-        except InvalidRequest as error:
-            raise self._blamed(tools, constraint) or error from None
+        return self.compile(call_grammar(tools, form, request, self._special()))
 
-    def _blamed(self, tools: Iterable[WantedTool], constraint: Constraint) -> InvalidRequest | None:
-        """Find the tool whose schema does not go, and say so."""
-        for tool in tools:
-            rule = f"%llguidance {{}}\nstart: {json_rule(tool.schema)}"
-            try:
-                self.compile(Constraint("lark", rule, f"the schema of '{tool.name[:64]}'"))
-            except InvalidRequest as error:
-                return InvalidRequest(error.message, param=constraint.param)
-        return None
+    def _begun_text(self, request: GenerationRequest) -> str:
+        """Give the text that the answer goes on with, if it does, without a thought before it."""
+        text = request.messages[-1].content if request.continue_final_message and request.messages else ""
+        start, end = self._tokenizer.think_start, self._tokenizer.think_end
+        if start and end and text.lstrip().startswith(start) and end in text:
+            return text.split(end, 1)[1].lstrip()
+        return text
+
+    def _begun(self, constraint: Constraint, text: str) -> LLMatcher:
+        """Make the matcher of an answer that has begun with a text. Raises InvalidRequest where none can begin so."""
+        matcher = self.compile(constraint)
+        if self._takes(matcher, text):
+            return matcher
+        if constraint.kind == "json_schema":
+            matcher = self.compile(constraint, _BEGUN)
+            if self._takes(matcher, text.lstrip()):
+                return matcher
+        raise InvalidRequest(
+            f"The assistant's last message cannot begin an answer that {constraint.param} allows",
+            param=constraint.param,
+        )
+
+    def _takes(self, matcher: LLMatcher, text: str) -> bool:
+        assert self._tables is not None
+        tokens = self._tables.tokenize_str(text)
+        return matcher.validate_tokens(tokens) == len(tokens) and (not tokens or matcher.consume_tokens(tokens))
 
     def _special(self) -> dict[str, int]:
         """Give the tokens that no text can spell, by what they say."""
@@ -71,25 +95,41 @@ class Grammars:
             if int(token) < self._vocabulary and self._tables.is_special_token(int(token))
         }
 
-    def compile(self, constraint: Constraint) -> LLMatcher:
+    def compile(self, constraint: Constraint, written: "JsonCompileOptions" = _WRITTEN) -> LLMatcher:
         """Make the matcher of a constraint. Raises InvalidRequest that says what the grammar does wrong."""
         self.warm_up()
         assert self._tables is not None
         try:
-            grammar = _grammar(constraint)
+            grammar = self._grammar(constraint, written)
         except ValueError as error:
-            raise _refused(constraint, str(error)) from None
+            raise cannot_enforce(constraint, str(error)) from None
         failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, self._tables)
         if failed:
-            raise _refused(constraint, messages[0] if messages else "it cannot be compiled")
+            raise cannot_enforce(constraint, messages[0] if messages else "it cannot be compiled")
         matcher = LLMatcher(self._tables, grammar, log_level=0)
         if matcher.is_error():
-            raise _refused(constraint, matcher.get_error())
+            raise cannot_enforce(constraint, matcher.get_error())
         return matcher
+
+    def _grammar(self, constraint: Constraint, written: "JsonCompileOptions") -> str:
+        if constraint.kind == "json_schema":
+            schema = dict(answer_schema(constraint))
+            return str(LLMatcher.grammar_from_json_schema(schema, overrides=written))
+        if constraint.kind == "lark":
+            special = self._special()
+            return str(LLMatcher.grammar_from_lark(_NAMED_TOKEN.sub(partial(_by_number, special), constraint.text)))
+        return str(llguidance.grammar_from(constraint.kind, constraint.text))
+
+
+def _by_number(special: Mapping[str, int], match: re.Match[str]) -> str:
+    name = match[1]
+    return f"<[{special[name]}]>" if name in special else match[0]
 
 
 class Bound:
     """The grammar of one row. It binds once the reasoning is over; whether that comes at all, the model decides.
+
+    `failed` says that the grammar could not follow the answer: what it holds to from there on is nothing.
 
     `blank` are tokens of empty lines, two of which may stand between the reasoning and the answer. The reasoning itself
     may not end the answer: without its end token nothing would have been said that the grammar holds for.
@@ -107,6 +147,7 @@ class Bound:
         thinking: bool,
         may_think: bool,
     ) -> None:
+        self.failed = False
         self._matcher = matcher.deep_copy()
         self._vocabulary = vocabulary
         self._think_start = list(think_start)
@@ -126,6 +167,7 @@ class Bound:
         if not self._armed:
             return self._thought
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        self.failed |= self._matcher.is_error()
         allowed = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(bool)
         if self._may_think:
             allowed[self._think_start[0]] = True
@@ -156,17 +198,6 @@ class Bound:
         elif self._blanks_left and token in self._blank:
             self._blanks_left -= 1
         elif not self._matcher.is_stopped():
-            self._matcher.consume_token(token)
+            self.failed |= not self._matcher.consume_token(token)
             self._blanks_left = 0
         self._may_think = False
-
-
-def _grammar(constraint: Constraint) -> str:
-    if constraint.kind == "json_schema":
-        return str(LLMatcher.grammar_from_json_schema(constraint.text, overrides=_JSON))
-    return str(llguidance.grammar_from(constraint.kind, constraint.text))
-
-
-def _refused(constraint: Constraint, why: str) -> InvalidRequest:
-    line = (why.strip().splitlines() or ["it cannot be compiled"])[0][:300]
-    return InvalidRequest(f"{constraint.param} cannot be enforced: {line}", param=constraint.param)

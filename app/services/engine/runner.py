@@ -30,7 +30,7 @@ from app.services.engine.row import Row, kept_tokens
 from app.services.engine.running import Outbox, RunningGeneration
 from app.services.engine.slots import Slots
 from app.services.engine.waiting import Waiting
-from app.services.errors import AppError, InvalidRequest, Unavailable
+from app.services.errors import AppError, InvalidRequest, ServerError, Unavailable
 from app.services.facts import SlotFacts
 from app.services.generation import Event
 
@@ -226,6 +226,12 @@ class Runner:
         for row, token, score in drawn:
             if row.finished:
                 continue  # it ended within what was guessed
+            if row.bound is not None and row.bound.failed:
+                log.error("a grammar could not follow its answer")
+                self._fail(row, ServerError("The grammar could not follow the answer", code="grammar_failed"))
+                row.finished = "stop"
+                ended.append(row)
+                continue
             following += bool(row.answer)
             self._tell(row, row.take(token, score))
             if len(row.answer) == 1:

@@ -1,0 +1,134 @@
+"""What of a JSON schema an answer can be held to: the schema for the grammar, and the keywords that it cannot hold."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from llguidance import LLMatcher
+
+from app.services.generation import Constraint, ToolChoice
+from app.services.json_schema.rewriter import Meaningless, Rewriter
+from app.services.json_schema.types import types_of
+
+# What may be too much for the grammar in a place that cannot be told beforehand; what is missed least comes first.
+_RISKY = (
+    *("format", "minProperties", "maxProperties", "multipleOf", "if", "not", "dependentRequired", "dependentSchemas"),
+    *("dependencies", "pattern", "minLength", "maxLength", "patternProperties", "propertyNames", "minItems"),
+    *("maxItems", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum", "const", "oneOf", "anyOf"),
+    *("allOf", "$ref", "$dynamicRef", "$recursiveRef", "additionalProperties", "required", "type"),
+)
+_LARGE = 200_000  # characters of a schema that is too large to try it many times
+_FREE = ToolChoice()
+_ANY_OBJECT: dict[str, Any] = {"type": "object"}
+
+
+@dataclass(frozen=True, slots=True)
+class Enforcement:
+    """A schema that the grammar library takes, and the keywords of the original that it does not hold."""
+
+    schema: Mapping[str, Any] | bool
+    ignored: tuple[str, ...] = ()
+    error: str | None = None  # why no answer can be held to the schema
+
+
+@lru_cache(maxsize=256)
+def enforcement(schema: str, *, arguments: bool = False) -> Enforcement:
+    """Find out what of a schema, as JSON, can be held.
+
+    Arguments of a tool are an object whatever their schema says, and what they cannot be held to is passed over; any
+    other schema that means nothing has an `error`.
+    """
+    root = json.loads(schema)
+    wrong_type = arguments and isinstance(root, dict) and "object" not in (types_of(root.get("type")) or ["object"])
+    try:
+        enforced = _held(_arguments(root) if arguments else root, arguments)
+        return replace(enforced, ignored=(*enforced.ignored, "type")) if wrong_type else enforced
+    except Meaningless as error:
+        why = str(error)
+    except RecursionError:
+        why = "it nests too deep"
+    return Enforcement(_ANY_OBJECT, ("parameters",)) if arguments else Enforcement(True, error=why)
+
+
+def not_held(
+    constraint: Constraint | None, tools: Sequence[Mapping[str, Any]] = (), choice: ToolChoice = _FREE
+) -> Iterator[str]:
+    """Name the keywords that an answer is not held to: `response_format.uniqueItems`, `tools.pattern`."""
+    if constraint is not None and constraint.kind == "json_schema":
+        yield from (f"{constraint.param}.{keyword}" for keyword in enforcement(constraint.text).ignored)
+    for tool in enforced_tools(tools, choice):
+        keywords = enforcement(parameters_of(tool), arguments=True).ignored
+        yield from (f"tools.{keyword}" for keyword in keywords)
+
+
+def enforced_tools(tools: Sequence[Mapping[str, Any]], choice: ToolChoice) -> list[Mapping[str, Any]]:
+    """Give the tools whose arguments have to match their schema."""
+    if choice.mode == "none":
+        return []
+    return [
+        tool
+        for tool in tools
+        if (not choice.names or tool["function"]["name"] in choice.names)
+        and (choice.mode == "required" or tool["function"]["name"] in choice.strict)
+    ]
+
+
+def parameters_of(tool: Mapping[str, Any]) -> str:
+    """Give the schema of a tool's arguments, as JSON."""
+    return json.dumps(tool["function"].get("parameters") or {})
+
+
+def _arguments(root: Any) -> Any:
+    """Say of the schema of arguments that they are an object."""
+    if not isinstance(root, dict):
+        return _ANY_OBJECT
+    return {key: value for key, value in root.items() if key != "nullable"} | _ANY_OBJECT
+
+
+def _held(root: Any, arguments: bool) -> Enforcement:
+    """Leave out as little as possible. Raises Meaningless."""
+    whole = _attempt(root)
+    if whole.error is None:
+        return whole
+    if _is_unsatisfiable(whole) and not arguments:
+        without_formats = _attempt(root, frozenset({"format"}))  # ours are narrower than they have to be
+        if without_formats.error is None:
+            return without_formats
+        raise Meaningless(whole.error)
+    left_out = frozenset(_RISKY)
+    best = _attempt(root, left_out)
+    if best.error is not None:
+        raise Meaningless(whole.error)
+    risky = left_out & set(best.ignored)
+    for keyword in reversed(_RISKY) if len(str(best.schema)) < _LARGE else ():
+        if keyword in risky and (better := _attempt(root, risky - {keyword})).error is None:
+            risky, best = risky - {keyword}, better
+    return best
+
+
+def _attempt(root: Any, without: frozenset[str] = frozenset()) -> Enforcement:
+    rewriter = Rewriter(root, _is_pattern, without)
+    schema = rewriter.whole()
+    return Enforcement(schema, tuple(sorted(rewriter.ignored)), _refusal(schema))
+
+
+def _is_unsatisfiable(enforced: Enforcement) -> bool:
+    return (enforced.error or "").startswith("Unsatisfiable")
+
+
+@lru_cache(maxsize=4096)
+def _is_pattern(pattern: str) -> bool:
+    """Whether the grammar library can hold a text to a pattern."""
+    return _refusal({"type": "string", "pattern": pattern}) is None
+
+
+def _refusal(schema: Any) -> str | None:
+    """Say why the grammar library does not take a schema, None where it does."""
+    try:
+        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema))
+    except ValueError as error:
+        return str(error)
+    failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, None)
+    return (messages[0] if messages else "it cannot be compiled").strip() if failed else None
