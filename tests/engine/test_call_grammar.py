@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from app.services.engine.call_formats import CallFormat
 from app.services.engine.grammar import Grammars
 from app.services.engine.speech import Markup, Speech
 from app.services.errors import InvalidRequest
-from app.services.generation import Constraint, GenerationRequest, ToolChoice
+from app.services.generation import Constraint, GenerationRequest, Message, ToolChoice
 from tests.engine.families import FAMILIES, byte_tokenizer
 from tests.engine.speaking import merged
 
@@ -172,10 +173,77 @@ def test_a_family_that_writes_no_json_is_refused(choice: ToolChoice, folder: Pat
     assert (refused.value.param, refused.value.code) == (choice.param, "calls_not_enforceable")
 
 
-def test_a_schema_that_cannot_be_enforced_is_refused_with_its_tool(folder: Path) -> None:
-    _, grammars, spoken = model("json_tools", folder, True)
-    odd = {"type": "function", "function": {"name": "odd", "parameters": {"not": {"type": "string"}}}}
-    request = GenerationRequest(tools=(*TOOLS, odd), tool_choice=ToolChoice("required"))
-    with pytest.raises(InvalidRequest, match="the schema of 'odd' cannot be enforced") as refused:
-        grammars.matcher(request, form_of(spoken))
-    assert refused.value.param == "tool_choice"
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"not": {"type": "string"}},
+        {"type": "object", "properties": None, "required": None},
+        {
+            "type": "object",
+            "properties": {"a": {"type": "string"}},
+            "required": ["a", "b"],
+            "additionalProperties": False,
+        },
+        {"$ref": "#/$defs/nothing"},
+        {"type": "array", "items": {"type": "string"}},
+        {"type": "object", "properties": {"a": {"type": "integer", "minimum": 5, "maximum": 1}}, "required": ["a"]},
+        {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]},
+    ],
+)
+def test_one_tool_with_an_odd_schema_takes_no_other_down(parameters: dict[str, Any], folder: Path) -> None:
+    tokenizer, grammars, spoken = model("json_tools", folder, True)
+    odd = {"type": "function", "function": {"name": "odd", "parameters": parameters}}
+    request = GenerationRequest(tools=(*TOOLS, odd), tool_choice=ToolChoice("required", parallel=False))
+    names = set()
+    for seed in range(12):
+        ((_, called, arguments),) = calls_of(draw(tokenizer, grammars, request, spoken, seed), spoken, request)
+        names.add(called)
+        if called == "odd":
+            assert isinstance(json.loads(arguments), dict)
+        else:
+            jsonschema.validate(json.loads(arguments), SCHEMAS[called])
+    assert len(names) > 1
+    only = replace(request, tool_choice=ToolChoice("required", names=("odd",), parallel=False))
+    ((_, called, arguments),) = calls_of(draw(tokenizer, grammars, only, spoken, 1), spoken, only)
+    assert called == "odd"
+    assert isinstance(json.loads(arguments), dict)
+
+
+@pytest.mark.parametrize("mark", ["</tool_call>", "<tool_call>", "<|end|>"])
+def test_arguments_may_have_the_text_of_a_mark(mark: str, folder: Path) -> None:
+    tokenizer, grammars, spoken = model("json_tools", folder, True)
+    schema = {
+        "type": "object",
+        "properties": {"tag": {"enum": [mark]}},
+        "required": ["tag"],
+        "additionalProperties": False,
+    }
+    tool = {"type": "function", "function": {"name": "add", "parameters": schema}}
+    request = GenerationRequest(tools=(tool,), tool_choice=ToolChoice("required", parallel=False))
+    matcher = grammars.matcher(request, form_of(spoken))
+    assert matcher is not None
+    written: list[int] = []
+    for _ in range(200):
+        bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+        token = int(np.flatnonzero(bits)[0])
+        if matcher.is_stopped():
+            break
+        assert matcher.consume_token(token), matcher.get_error()
+        written.append(token)
+    assert json.dumps({"tag": mark}) in str(tokenizer.decode(written, skip_special_tokens=False))
+
+
+def test_an_answer_that_has_begun_is_no_call(folder: Path) -> None:
+    tokenizer, grammars, spoken = model("json_tools", folder, True)
+    constraint = Constraint("json_schema", '{"enum": ["yes", "no"]}', "response_format")
+    request = GenerationRequest(
+        messages=(Message("user", "?"), Message("assistant", '"y')),
+        continue_final_message=True,
+        tools=TOOLS,
+        constraint=constraint,
+        tool_choice=ToolChoice(strict=frozenset(SCHEMAS)),
+    )
+    assert {draw(tokenizer, grammars, request, spoken, seed) for seed in range(3)} == {'es"'}
+    free = replace(request, tool_choice=ToolChoice("required", parallel=False))
+    ((_, called, _),) = calls_of(draw(tokenizer, grammars, free, spoken, 1), spoken, free)
+    assert called in SCHEMAS

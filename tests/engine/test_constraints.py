@@ -2,7 +2,9 @@
 
 import json
 import random
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
@@ -18,7 +20,7 @@ from app.services.engine.loaded import Limits, LoadedModel, assemble
 from app.services.engine.prompt import Prompt
 from app.services.engine.row import Row, repeats
 from app.services.engine.running import Outbox
-from app.services.errors import InvalidRequest
+from app.services.errors import InvalidRequest, ServerError
 from app.services.generation import (
     Completion,
     Constraint,
@@ -129,8 +131,9 @@ def test_every_kind_of_grammar_is_kept(loaded: LoadedModel, kind: str, text: str
 @pytest.mark.parametrize(
     ("kind", "text", "names"),
     [
-        ("json_schema", '{"not": {"type": "string"}}', "not"),
-        ("json_schema", '{"type": "frob"}', "frob"),
+        ("json_schema", '{"type": "integer", "minimum": 5, "maximum": 1}', "Unsatisfiable"),
+        ("json_schema", '{"$ref": "#/$defs/nothing"}', "leads nowhere"),
+        ("json_schema", "false", "schema is false"),
         ("regex", "(?=x)", "regex"),
         ("gbnf", "root ::= nowhere", "nowhere"),
     ],
@@ -138,6 +141,108 @@ def test_every_kind_of_grammar_is_kept(loaded: LoadedModel, kind: str, text: str
 def test_what_cannot_be_enforced_is_refused_by_name(loaded: LoadedModel, kind: Any, text: str, names: str) -> None:
     with pytest.raises(InvalidRequest, match=names) as refused:
         loaded.prepare(bound_to(kind, text))
+    assert refused.value.param == "response_format"
+
+
+@pytest.mark.parametrize(
+    "literal", ["The tag <think> opens it.", "a<|im_end|>b", "</tool_call>", "<think>", "é <think"]
+)
+def test_a_literal_with_the_text_of_an_added_token_comes_whole(loaded: LoadedModel, literal: str) -> None:
+    spelled, schema = json.dumps(literal), json.dumps({"const": literal})
+    for kind, text, said in (
+        ("choice", json.dumps([literal]), literal),
+        ("regex", re.escape(literal), literal),
+        ("lark", f"start: {spelled}", literal),
+        ("gbnf", f'root ::= "{literal}"', literal),
+        ("json_schema", schema, spelled),
+        ("json_schema", json.dumps({"enum": [literal]}), spelled),
+        ("json_schema", json.dumps({"type": "string", "pattern": f"^{re.escape(literal)}$"}), spelled),
+    ):
+        (one,) = answer(loaded, bound_to(kind, text))
+        tokens = [token for token in one.row.answer if token not in loaded.facts.end_tokens]
+        written = loaded.detokenize(tokens)
+        assert written == said or json.loads(written) == literal
+        assert one.said.finished is not None
+        assert one.said.finished.reason == "stop"
+
+
+def test_a_lark_grammar_may_still_ask_for_a_token_by_its_name(loaded: LoadedModel) -> None:
+    (mark,) = loaded.prompts.tokenize("<think>")
+    grammar = 'start: "<think>" <think> /<x>/  // <think>'
+    (one,) = answer(loaded, bound_to("lark", grammar))
+    assert one.row.answer.count(mark) == 1
+    assert loaded.detokenize(one.row.answer).startswith("<think><think><x>")
+
+
+def test_a_grammar_that_cannot_follow_its_answer_is_no_silent_end(loaded: LoadedModel) -> None:
+    request = bound_to("choice", '["yes", "no"]')
+    heard: list[Any] = []
+    one, other = Answer(loaded, request), Answer(loaded, request)
+    loaded.runner._outbox.put = lambda generation, events: heard.extend(events)  # type: ignore[method-assign]
+    assert one.row.bound is not None
+    one.row.bound.accept(loaded.prompts.tokenize("x")[0])
+    assert one.row.bound.failed
+    try:
+        for row in (one.row, other.row):
+            loaded.runner.submit(row)
+        while loaded.runner.busy:
+            loaded.runner.step()
+    finally:
+        del loaded.runner._outbox.put
+    assert [error.code for error in heard if isinstance(error, ServerError)] == ["grammar_failed"]
+    assert other.said.text in {"yes", "no"}
+
+
+def begun(kind: Any, text: str, start: str, **more: Any) -> GenerationRequest:
+    request = bound_to(kind, text, **more)
+    messages = (*request.messages, Message("assistant", start))
+    return replace(request, messages=messages, continue_final_message=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "start", "holds"),
+    [
+        (
+            "json_schema",
+            json.dumps(SCHEMA),
+            '{"name": "',
+            lambda said: json.loads(said).keys() == {"name", "age", "tags"},
+        ),
+        ("json_schema", json.dumps(SCHEMA), '{"name":"x","age":3', lambda said: json.loads(said)["age"] >= 3),
+        ("json_schema", json.dumps(SCHEMA), '\n{\n  "name": "x",\n', lambda said: json.loads(said)["name"] == "x"),
+        ("json_schema", json.dumps(SCHEMA), '<think>Hm.</think>\n\n{"name"', lambda said: said.endswith("}")),
+        ("regex", "[a-c]{3}", "ab", lambda said: len(said) == 3),
+        ("choice", '["yes", "no"]', "y", "yes".__eq__),
+        ("choice", '["yes", "no"]', "yes", "yes".__eq__),
+        ("gbnf", 'root ::= "<think>" [0-9] [0-9]', "<think>4", lambda said: len(said) == 9),
+        ("lark", 'start: "x" /[0-9]{2}/', "x1", lambda said: len(said) == 3),
+    ],
+)
+def test_a_grammar_takes_in_what_the_answer_has_begun_with(
+    loaded: LoadedModel, kind: str, text: str, start: str, holds: Any
+) -> None:
+    together = answer(loaded, *(begun(kind, text, start, sampling=Sampling(1.5, seed=seed)) for seed in range(3)))
+    for seed, one in enumerate(together):
+        assert holds(start + loaded.detokenize([t for t in one.row.answer if t not in loaded.facts.end_tokens]))
+        assert one.said.finished is not None
+        assert one.said.finished.reason == "stop"
+        alone = answer(loaded, begun(kind, text, start, sampling=Sampling(1.5, seed=seed)))[0]
+        assert alone.row.answer == one.row.answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "start"),
+    [
+        ("json_schema", json.dumps(SCHEMA), "Here: {"),
+        ("json_schema", json.dumps(SCHEMA), '{"age": 3'),
+        ("choice", '["yes", "no"]', "maybe"),
+        ("regex", "[a-c]{3}", "abd"),
+        ("gbnf", 'root ::= "x"', "y"),
+    ],
+)
+def test_what_no_answer_can_begin_with_is_refused(loaded: LoadedModel, kind: str, text: str, start: str) -> None:
+    with pytest.raises(InvalidRequest, match="cannot begin an answer") as refused:
+        loaded.prepare(begun(kind, text, start))
     assert refused.value.param == "response_format"
 
 

@@ -1,9 +1,33 @@
 """The definitions of a rewritten schema: what refers to those that take anything, nothing, or never come to an end."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 _PREFIX = "#/$defs/"
+
+
+def prune(schema: dict[str, Any], is_possible: Callable[[Any], bool]) -> Any:
+    """Put false into the place of references to definitions that nothing can match: the grammar library minds them.
+
+    `is_possible` tells it of a schema without references.
+    """
+    definitions = dict(schema["$defs"])
+    root = {key: part for key, part in schema.items() if key != "$defs"}
+    while impossible := [
+        name for name, one in definitions.items() if one is not False and not is_possible(_alone(one))
+    ]:
+        definitions |= dict.fromkeys(impossible, False)
+        root = settle(root, definitions)
+    return root | {"$defs": definitions} if isinstance(root, dict) else root
+
+
+def _alone(part: Any) -> Any:
+    """A schema in which all that it refers to is possible."""
+    if isinstance(part, list):
+        return [_alone(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    return True if isinstance(part.get("$ref"), str) else {key: _alone(one) for key, one in part.items()}
 
 
 def settle(schema: Any, definitions: dict[str, Any]) -> Any:

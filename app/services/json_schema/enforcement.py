@@ -9,6 +9,7 @@ from typing import Any
 from llguidance import LLMatcher
 
 from app.services.generation import Constraint, ToolChoice
+from app.services.json_schema.definitions import prune
 from app.services.json_schema.rewriter import Meaningless, Rewriter
 from app.services.json_schema.types import types_of
 
@@ -92,7 +93,7 @@ def _held(root: Any, arguments: bool) -> Enforcement:
     whole = _attempt(root)
     if whole.error is None:
         return whole
-    if _is_unsatisfiable(whole) and not arguments:
+    if _is_unsatisfiable(whole.error) and not arguments:
         without_formats = _attempt(root, frozenset({"format"}))  # ours are narrower than they have to be
         if without_formats.error is None:
             return without_formats
@@ -111,11 +112,15 @@ def _held(root: Any, arguments: bool) -> Enforcement:
 def _attempt(root: Any, without: frozenset[str] = frozenset()) -> Enforcement:
     rewriter = Rewriter(root, _is_pattern, without)
     schema = rewriter.whole()
-    return Enforcement(schema, tuple(sorted(rewriter.ignored)), _refusal(schema))
+    error = _refusal(schema)
+    if _is_unsatisfiable(error) and isinstance(schema, dict) and "$defs" in schema:
+        schema = prune(schema, lambda part: not _is_unsatisfiable(_refusal(part)))
+        error = _refusal(schema)
+    return Enforcement(schema, tuple(sorted(rewriter.ignored)), error)
 
 
-def _is_unsatisfiable(enforced: Enforcement) -> bool:
-    return (enforced.error or "").startswith("Unsatisfiable")
+def _is_unsatisfiable(error: str | None) -> bool:
+    return (error or "").startswith("Unsatisfiable")
 
 
 @lru_cache(maxsize=4096)

@@ -1,0 +1,90 @@
+"""Answers under schemas: whatever is drawn of what the grammar allows is right by JSON Schema."""
+
+import json
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.services.engine.call_grammar import json_rule
+from app.services.engine.grammar import Grammars
+from app.services.generation import Constraint
+from app.services.json_schema.enforcement import enforcement
+from tests.schemas import WRITTEN, check, schemas
+
+
+class Writer:
+    """Writes answers of random tokens that a grammar allows, brackets rather than what opens more."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._ends = frozenset(tokenizer.eos_token_ids)
+        self._width = len(tokenizer)
+        self._grammars = Grammars(tokenizer, self._width, self._ends)
+        texts = [str(tokenizer.decode([token])) for token in range(self._width)]
+        self._closing = {token for token, text in enumerate(texts) if text[:1] in ('"', "}", "]")}
+
+    def write(self, schema: Any, seed: int) -> str | None:
+        """An answer, None where it does not come to an end."""
+        chance = random.Random(seed)
+        rule = f"%llguidance {{}}\nstart: {json_rule(schema)}"
+        matcher = self._grammars.compile(Constraint("lark", rule, "response_format"))
+        tokens: list[int] = []
+        for length in range(400):
+            bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+            allowed = np.flatnonzero(bits[: self._width]).tolist()
+            ends = self._ends.intersection(allowed)
+            if ends and (len(allowed) == len(ends) or chance.random() < 0.3):
+                return str(self._tokenizer.decode(tokens))
+            following = [token for token in allowed if token not in ends]
+            closing = [token for token in following if token in self._closing]
+            tokens.append(chance.choice(closing if closing and chance.random() < 0.2 + length / 400 else following))
+            assert matcher.consume_token(tokens[-1]), matcher.get_error()
+        return None
+
+
+@pytest.fixture(scope="module")
+def writer(tokenizer: Any) -> Writer:
+    return Writer(tokenizer)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_libraries_write_is_held(name: str, writer: Writer) -> None:
+    schema, ignored = WRITTEN[name]
+    enforced = enforcement(json.dumps(schema))
+    assert enforced.error is None
+    assert enforced.ignored == ignored
+    answers = [answer for seed in range(5) if (answer := writer.write(enforced.schema, seed)) is not None]
+    assert answers
+    for answer in answers:
+        check(json.loads(answer), schema, ignored)
+
+
+@given(schemas(), st.integers(0, 3))
+@settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
+def test_an_answer_is_right_but_for_what_is_named(writer: Writer, schema: dict[str, Any], seed: int) -> None:
+    enforced = enforcement(json.dumps(schema))
+    if enforced.error is None and (answer := writer.write(enforced.schema, seed)) is not None:
+        check(json.loads(answer), schema, enforced.ignored)
+
+
+@given(schemas())
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+def test_arguments_are_an_object_whatever_their_schema_says(writer: Writer, schema: dict[str, Any]) -> None:
+    enforced = enforcement(json.dumps(schema), arguments=True)
+    assert enforced.error is None
+    if (answer := writer.write(enforced.schema, 1)) is not None:
+        value = json.loads(answer)
+        assert isinstance(value, dict)
+        if "parameters" not in enforced.ignored:
+            check(value, schema, enforced.ignored)
+
+
+def test_null_may_come_where_openapi_says_so(writer: Writer) -> None:
+    schema = {"type": "string", "nullable": True, "maxLength": 3}
+    answers = {writer.write(enforcement(json.dumps(schema)).schema, seed) for seed in range(20)}
+    assert "null" in answers
+    assert len(answers) > 1
