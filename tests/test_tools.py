@@ -1,6 +1,7 @@
 """Tools over HTTP on a model of random weights, which calls nothing unless a grammar has it do so."""
 
 import json
+from datetime import date
 from typing import Any
 
 import jsonschema
@@ -160,15 +161,119 @@ def test_messages_call_what_is_required(server: Server) -> None:
         assert json.loads("".join(deltas)) == use["input"]
 
 
-def test_a_schema_that_cannot_be_enforced_is_a_400_that_names_the_tool(server: Server) -> None:
-    odd = {"type": "function", "function": {"name": "odd", "strict": True, "parameters": {"not": {"type": "string"}}}}
-    for stream in (False, True):
-        body = {"messages": ASK, "tools": [*CHAT_TOOLS, odd], "stream": stream}
-        answer = server.client.post("/v1/chat/completions", json=body)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_tools_schema_cannot_hold_is_named_and_takes_no_other_tool_down(server: Server, stream: bool) -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "array", "items": {"const": 1}, "uniqueItems": True}}}
+    impossible = {"type": "object", "required": ["b"], "additionalProperties": False}
+    nothing = {"type": "object", "properties": None, "required": None}
+    schemas = {"odd": parameters, "impossible": impossible, "nothing": nothing}
+    tools = [{"name": name, "strict": True, "parameters": schema} for name, schema in schemas.items()]
+    bodies = {
+        "/v1/chat/completions": {
+            "messages": ASK,
+            "tools": [*CHAT_TOOLS, *({"type": "function", "function": tool} for tool in tools)],
+            "max_tokens": 5,
+        },
+        "/v1/responses": {
+            "input": "Hi",
+            "tools": [*RESPONSES_TOOLS, *({"type": "function"} | tool for tool in tools)],
+            "max_output_tokens": 5,
+            "store": False,
+        },
+        "/v1/messages": {
+            "messages": ASK,
+            "tools": [
+                *MESSAGES_TOOLS,
+                *({"name": tool["name"], "strict": True, "input_schema": tool["parameters"]} for tool in tools),
+            ],
+            "max_tokens": 5,
+        },
+    }
+    for route, body in bodies.items():
+        answer = server.client.post(route, json=body | {"stream": stream})
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["X-Tiles-Ignored"] == "tools.additionalProperties, tools.uniqueItems"
+        loose = [tool | {"strict": False} for tool in tools] if route == "/v1/responses" else None
+        if loose:
+            body["tools"] = [{"type": "function"} | tool for tool in loose]
+            assert "X-Tiles-Ignored" not in server.client.post(route, json=body | {"stream": stream}).headers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_format_cannot_hold_is_named_in_every_dialect(server: Server, stream: bool) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "when": {"type": "string", "format": "date"},
+            "where": {"type": "string", "format": "path", "maxLength": 3},
+            "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "uniqueItems": True, "maxItems": 2},
+            "m": {"type": "object", "propertyNames": {"type": "string"}, "maxProperties": 0},
+            "link": {"$ref": "#/$defs/missing"},
+        },
+        "required": ["when", "where", "tags", "m"],
+    }
+    named = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    flat = {"type": "json_schema", "name": "x", "schema": schema}
+    bodies: dict[str, list[tuple[dict[str, Any], str]]] = {
+        "/v1/chat/completions": [
+            ({"messages": ASK, "response_format": named}, "response_format"),
+            ({"messages": ASK, "response_format": {"type": "json_object", "schema": schema}}, "response_format"),
+            ({"messages": ASK, "json_schema": schema}, "json_schema"),
+        ],
+        "/v1/completions": [({"prompt": "Hi", "json_schema": schema}, "json_schema")],
+        "/completion": [({"prompt": "Hi", "json_schema": schema}, "json_schema")],
+        "/v1/responses": [({"input": "Hi", "text": {"format": flat}, "store": False}, "text.format")],
+        "/v1/messages": [
+            ({"messages": ASK, "output_config": {"format": flat}}, "output_config.format"),
+            ({"messages": ASK, "output_format": flat}, "output_format"),
+        ],
+    }
+    for route, several in bodies.items():
+        for body, param in several:
+            length = {"max_output_tokens" if route == "/v1/responses" else "max_tokens": 5}
+            answer = server.client.post(route, json=body | length | {"stream": stream})
+            assert answer.status_code == 200, answer.text
+            names = {f"{param}.{keyword}" for keyword in ("$ref", "format", "uniqueItems")}
+            assert set(answer.headers["X-Tiles-Ignored"].split(", ")) - {f"{param}.name"} == names
+    said = chat(server, response_format=named)["message"]["content"]
+    value = json.loads(said)
+    date.fromisoformat(value["when"])
+    assert len(value["where"]) <= 3
+
+
+def test_a_schema_that_nothing_matches_is_a_400_that_says_so(server: Server) -> None:
+    for schema, why in (
+        ({"type": "object", "properties": {"a": {"enum": []}}, "required": ["a"]}, "required property 'a'"),
+        ({"$ref": "#/$defs/none"}, "leads nowhere"),
+        (False, "false"),
+    ):
+        wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        answer = server.client.post("/v1/chat/completions", json={"messages": ASK, "response_format": wanted})
         assert answer.status_code == 400
-        error = answer.json()["error"]
-        assert error["param"] == "tools.2.function.strict"
-        assert "odd" in error["message"]
+        assert answer.json()["error"]["param"] == "response_format"
+        assert why in answer.json()["error"]["message"]
+
+
+def test_an_answer_that_was_begun_is_gone_on_with_under_its_schema(server: Server) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "boolean"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    for start in ('{"a":', "{"):
+        messages = [*ASK, {"role": "assistant", "content": start}]
+        body = {"messages": messages, "max_tokens": 50} | SILENT
+        whole = server.client.post("/v1/chat/completions", json=body | {"json_schema": schema}).json()
+        assert json.loads(whole["choices"][0]["message"]["content"]).keys() == {"a"}
+        form = {"format": {"type": "json_schema", "schema": schema}}
+        asked = {"messages": messages, "max_tokens": 50, "output_config": form}
+        blocks = server.client.post("/v1/messages", json=asked).json()["content"]
+        assert json.loads(start + blocks[0]["text"]).keys() == {"a"}
+    wrong = {"messages": [*ASK, {"role": "assistant", "content": "Well"}], "json_schema": schema}
+    answer = server.client.post("/v1/chat/completions", json=wrong)
+    assert answer.status_code == 400
+    assert "cannot begin an answer" in answer.json()["error"]["message"]
 
 
 def test_where_no_call_is_wanted_none_is_begun(server: Server) -> None:

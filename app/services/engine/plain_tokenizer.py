@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Collection
+from collections.abc import Container, Iterable
 from copy import copy
 from typing import Any
 
@@ -25,10 +25,10 @@ def plain_tokenizer(tokenizer: Any, vocabulary: int, end_tokens: list[int]) -> L
 def _renamed(content: dict[str, Any]) -> dict[str, Any]:
     """Rename the added tokens; those that pairs of others make are left to them, as any token of text."""
     model, unguessable = content["model"], secrets.token_hex(8)
-    merged = _merged(model.get("merges") or ())
-    kept = [token for token in content["added_tokens"] if token["special"] or token["content"] not in merged]
-    names = {token["content"]: f"<{unguessable}:{token['id']}>" for token in kept}
-    content["added_tokens"] = [token | {"content": names[token["content"]]} for token in kept]
+    merged = _merged(model.get("merges") or (), {token["content"] for token in content["added_tokens"]})
+    added = [token for token in content["added_tokens"] if token["special"] or token["content"] not in merged]
+    names = {token["content"]: f"<{unguessable}:{token['id']}>" for token in added}
+    content["added_tokens"] = [token | {"content": names[token["content"]]} for token in added]
     vocabulary = model.get("vocab")
     if isinstance(vocabulary, dict):
         model["vocab"] = {names.get(token, token): number for token, number in vocabulary.items()}
@@ -39,7 +39,7 @@ def _renamed(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _merged(merges: Collection[Any]) -> set[str]:
-    """Give the tokens that merges make or are made of."""
-    pairs = [merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges]
-    return {token for pair in pairs for token in (*pair, "".join(pair))}
+def _merged(merges: Iterable[Any], added: Container[str]) -> set[str]:
+    """Give the added tokens that merges make or are made of."""
+    pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges)
+    return {token for pair in pairs for token in (*pair, "".join(pair)) if token in added}

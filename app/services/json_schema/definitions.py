@@ -1,9 +1,27 @@
 """The definitions of a rewritten schema: what refers to those that take anything, nothing, or never come to an end."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 _PREFIX = "#/$defs/"
+
+
+def depth(schema: Any, definitions: Mapping[str, Any]) -> int:
+    """Say how deep the grammar library goes into a schema: it looks into each definition where it meets it first."""
+    deepest, seen = 0, set[str]()
+    pending = [(schema, 1)]
+    while pending:
+        part, level = pending.pop()
+        deepest = max(deepest, level)
+        if isinstance(part, list):
+            pending += [(one, level + 1) for one in reversed(part)]
+        elif isinstance(part, dict):
+            name = str(part.get("$ref", "")).removeprefix(_PREFIX)
+            if name in definitions and name not in seen:
+                seen.add(name)
+                pending.append((definitions[name], level + 1))
+            pending += [(one, level + 1) for key, one in reversed(part.items()) if key != "$defs"]
+    return deepest
 
 
 def prune(schema: dict[str, Any], is_possible: Callable[[Any], bool]) -> Any:

@@ -20,6 +20,7 @@ _RISKY = (
     *("maxItems", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum", "const", "oneOf", "anyOf"),
     *("allOf", "$ref", "$dynamicRef", "$recursiveRef", "additionalProperties", "required", "type"),
 )
+_LONGEST = 2**20  # characters of a schema
 _LARGE = 200_000  # characters of a schema that is too large to try it many times
 _FREE = ToolChoice()
 _ANY_OBJECT: dict[str, Any] = {"type": "object"}
@@ -34,22 +35,29 @@ class Enforcement:
     error: str | None = None  # why no answer can be held to the schema
 
 
-@lru_cache(maxsize=256)
 def enforcement(schema: str, *, arguments: bool = False) -> Enforcement:
-    """Find out what of a schema, as JSON, can be held.
+    """Find out what of a schema, as JSON, can be held. What was asked lately is known.
 
     Arguments of a tool are an object whatever their schema says, and what they cannot be held to is passed over; any
     other schema that means nothing has an `error`.
     """
+    return _enforcement(schema, arguments) if len(schema) <= _LONGEST else _nothing("it is too large", arguments)
+
+
+@lru_cache(maxsize=128)
+def _enforcement(schema: str, arguments: bool) -> Enforcement:
     root = json.loads(schema)
     wrong_type = arguments and isinstance(root, dict) and "object" not in (types_of(root.get("type")) or ["object"])
     try:
         enforced = _held(_arguments(root) if arguments else root, arguments)
-        return replace(enforced, ignored=(*enforced.ignored, "type")) if wrong_type else enforced
     except Meaningless as error:
-        why = str(error)
+        return _nothing(str(error), arguments)
     except RecursionError:
-        why = "it nests too deep"
+        return _nothing("it nests too deep", arguments)
+    return replace(enforced, ignored=(*enforced.ignored, "type")) if wrong_type else enforced
+
+
+def _nothing(why: str, arguments: bool) -> Enforcement:
     return Enforcement(_ANY_OBJECT, ("parameters",)) if arguments else Enforcement(True, error=why)
 
 
@@ -98,19 +106,30 @@ def _held(root: Any, arguments: bool) -> Enforcement:
         if without_formats.error is None:
             return without_formats
         raise Meaningless(whole.error)
-    left_out = frozenset(_RISKY)
-    best = _attempt(root, left_out)
+    risky = frozenset(_RISKY) & _keys(root)
+    best = _attempt(root, risky)
     if best.error is not None:
         raise Meaningless(whole.error)
-    risky = left_out & set(best.ignored)
     for keyword in reversed(_RISKY) if len(str(best.schema)) < _LARGE else ():
         if keyword in risky and (better := _attempt(root, risky - {keyword})).error is None:
             risky, best = risky - {keyword}, better
     return best
 
 
+def _keys(root: Any) -> set[str]:
+    """Give all keys of a document."""
+    keys: set[str] = set()
+    pending = [root]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            keys |= part.keys()
+        pending += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+    return keys
+
+
 def _attempt(root: Any, without: frozenset[str] = frozenset()) -> Enforcement:
-    rewriter = Rewriter(root, _is_pattern, without)
+    rewriter = Rewriter(root, _is_possible, without)
     schema = rewriter.whole()
     error = _refusal(schema)
     if _is_unsatisfiable(error) and isinstance(schema, dict) and "$defs" in schema:
@@ -123,10 +142,8 @@ def _is_unsatisfiable(error: str | None) -> bool:
     return (error or "").startswith("Unsatisfiable")
 
 
-@lru_cache(maxsize=4096)
-def _is_pattern(pattern: str) -> bool:
-    """Whether the grammar library can hold a text to a pattern."""
-    return _refusal({"type": "string", "pattern": pattern}) is None
+def _is_possible(schema: Any) -> bool:
+    return _refusal(schema) is None
 
 
 def _refusal(schema: Any) -> str | None:

@@ -11,7 +11,7 @@ _NAMED_BACK = re.compile(r"\(\?P=\w+\)")
 _ONE = re.compile(r"\\[^bBAZzGkpPux0-9c]|\[(?:\\.|[^\]\\])+\]|[^\\.*+?()|\[\]{}^$]", re.DOTALL)
 _WORDS = re.compile(r"\(?(?:\?:)?((?:\\[^\w\s]|[\w \-@#/:])+(?:\|(?:\\[^\w\s]|[\w \-@#/:])+)*)\)?")
 _META = r"\.+*?()|[]{}^$#&-~/"
-_LONGEST = 10_000  # characters of a pattern
+_LONGEST = 4_000  # characters of a pattern
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ def translate(pattern: str) -> Translation:
         return Translation(exact=False)
     try:
         return _Reader(pattern).read()
-    except _Unknown:
+    except (_Unknown, RecursionError):
         return Translation(exact=False)
 
 
@@ -147,7 +147,7 @@ class _Reader:
         if pair := re.match(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})", rest):
             code = 0x10000 + (int(pair[1], 16) - 0xD800 << 10) + int(pair[2], 16) - 0xDC00
             return self._as(pair[0], rf"\x{{{code:X}}}")
-        if code_point := re.match(r"\\(?:u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))", rest):
+        if code_point := re.match(r"\\(?:[ux]\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))", rest):
             return self._as(code_point[0], rf"\x{{{next(filter(None, code_point.groups()))}}}")
         if control := re.match(r"\\c([A-Za-z])", rest):
             return self._as(control[0], rf"\x{{{ord(control[1]) % 32:X}}}")

@@ -6,7 +6,7 @@ Whatever the new schema takes, the old one takes too, but for the keywords that 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from app.services.json_schema.definitions import settle
+from app.services.json_schema.definitions import depth, settle
 from app.services.json_schema.formats import FREE, PATTERNS, RANGES
 from app.services.json_schema.logic import disjoint, opposite, values_of
 from app.services.json_schema.numbers import Lower, Upper, count, factor, is_exact
@@ -16,6 +16,9 @@ from app.services.json_schema.shape import Shape
 from app.services.json_schema.types import constrained, is_known, types_of
 
 _MOST_SCHEMAS = 20_000  # that a rewritten schema consists of
+_MOST_COPIES = 2_000  # of schemas that are put into the place of references to them
+# Levels, definitions and all: the grammar library needs stack for each, and the end of that ends the process.
+_DEEPEST = 600
 _MOST_ALTERNATIVES = 6  # of conditions in one schema: each may double what is to be parsed
 _MOST_VALUES = 10_000  # of an enum
 _LONGEST = 100_000  # characters, items and properties that can be asked for at least: no context holds more
@@ -51,10 +54,10 @@ class Meaningless(Exception):
 class Rewriter:
     """Rewrites one document. `ignored` are the keywords that the result does not hold."""
 
-    def __init__(self, root: Any, is_pattern: Callable[[str], bool], without: Iterable[str] = ()) -> None:
+    def __init__(self, root: Any, is_possible: Callable[[Any], bool], without: Iterable[str] = ()) -> None:
         self.ignored: set[str] = set()
         self._root = root
-        self._is_pattern = is_pattern
+        self._is_possible = is_possible  # whether the grammar library takes a schema
         left_out = frozenset(without)  # keywords that are to be passed over
         self._without = left_out | _DERIVED if left_out & _WRITTEN else left_out
         self._references = References(root)
@@ -63,10 +66,12 @@ class Rewriter:
         self._inlined: list[int] = []  # schemas whose references are being put in their place
         self._made: list[Any] = []  # schemas written here, which keep their identity as long as they are there
         self._schemas = 0
+        self._copied: set[int] = set()
+        self._copies = 0
 
     def whole(self) -> dict[str, Any] | bool:
         """Rewrite the document. Raises Meaningless."""
-        if isinstance(self._root, dict) and "$ref" in self._root and self._target(self._root) is None:
+        if isinstance(self._root, dict) and "$ref" in self._root and self._target(self._root) in (None, self._root):
             raise Meaningless(f"'$ref' to '{str(self._root['$ref'])[:100]}' leads nowhere")
         schema = self.schema(self._root)
         definitions: dict[str, Any] = {}
@@ -74,6 +79,8 @@ class Rewriter:
             name, original = self._pending.pop()
             definitions[name] = self._body(original)
         schema = settle(schema, definitions)
+        if depth(schema, definitions) > _DEEPEST:
+            raise Meaningless("it nests too deep")
         return schema | {"$defs": definitions} if isinstance(schema, dict) and definitions else schema
 
     def schema(self, original: Any) -> Schema:
@@ -97,7 +104,9 @@ class Rewriter:
     def _body(self, original: dict[str, Any]) -> Schema:
         """Rewrite a schema with all that it refers to."""
         self._schemas += 1
-        if self._schemas > _MOST_SCHEMAS:
+        self._copies += id(original) in self._copied
+        self._copied.add(id(original))
+        if self._schemas > _MOST_SCHEMAS or self._copies > _MOST_COPIES:
             raise Meaningless("it is too large")
         node = self._considered(original)
         types = self._types(node)
@@ -313,7 +322,7 @@ class Rewriter:
                 names = self._target(names)
         few = values_of(names, self._target) if isinstance(names, dict) else [] if names is False else None
         if few is not None:
-            if not shape.only([name for name in few if isinstance(name, str)]):
+            if not shape.only([name for name in few if isinstance(name, str)], self._matches):
                 self.ignored.add("propertyNames")
             return
         node = constrained(names) if isinstance(names, dict) else {}
@@ -322,7 +331,7 @@ class Rewriter:
         if not node:
             return
         pattern = self._name_pattern(node)
-        if pattern is None or not shape.only_like(pattern):
+        if pattern is None or not shape.only_like(pattern, self._matches):
             self.ignored.add("propertyNames")
 
     def _name_pattern(self, node: dict[str, Any]) -> str | None:
@@ -459,6 +468,12 @@ class Rewriter:
         """Rewrite a schema that was written here."""
         self._made.append(schema)
         return self.schema(schema)
+
+    def _is_pattern(self, pattern: str) -> bool:
+        return self._is_possible({"type": "string", "pattern": pattern})
+
+    def _matches(self, pattern: str, text: str) -> bool:
+        return self._is_possible({"type": "string", "pattern": pattern, "const": text})
 
     def _target(self, schema: dict[str, Any]) -> Schema | None:
         return self._references.target(schema)
