@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from app.services.json_schema.formats import FREE, PATTERNS, RANGES
+from app.services.json_schema.types import KEYWORDS
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -50,3 +53,11 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
     return names
+
+
+def test_every_keyword_and_format_of_schemas_stands_in_the_table() -> None:
+    told = (ROOT / "docs" / "compatibility.md").read_text()
+    section = told[told.index("## JSON schemas") : told.index("## Where it differs")]
+    numbered = re.compile(r"(uuid|uuidv|guidv|int|uint)[0-9]+")
+    names = {*KEYWORDS, *PATTERNS, *RANGES, *FREE - {""}}
+    assert {name for name in names if not numbered.fullmatch(name) and f"`{name}`" not in section} == set()
