@@ -136,6 +136,7 @@ def test_every_kind_of_grammar_is_kept(loaded: LoadedModel, kind: str, text: str
         ("json_schema", "false", "schema is false"),
         ("regex", "(?=x)", "regex"),
         ("gbnf", "root ::= nowhere", "nowhere"),
+        ("gbnf", 'root ::= root "a"', "no text matches"),
     ],
 )
 def test_what_cannot_be_enforced_is_refused_by_name(loaded: LoadedModel, kind: Any, text: str, names: str) -> None:

@@ -107,8 +107,11 @@ class Grammars:
         if failed:
             raise cannot_enforce(constraint, messages[0] if messages else "it cannot be compiled")
         matcher = LLMatcher(self._tables, grammar, log_level=0)
-        if matcher.is_error():
-            raise cannot_enforce(constraint, matcher.get_error())
+        first = matcher.deep_copy()
+        first.compute_bitmask()  # only now does it tell that nothing can begin
+        if first.is_error():
+            why = first.get_error()
+            raise cannot_enforce(constraint, "no text matches it" if why.startswith("NoExtension") else why)
         return matcher
 
     def _grammar(self, constraint: Constraint, written: "JsonCompileOptions") -> str:
