@@ -1,13 +1,32 @@
 """Answers under schemas: whatever is drawn of what the grammar allows is right by JSON Schema."""
 
+import datetime
+import enum
+import ipaddress
 import json
 import random
-from typing import Any
+import re
+import uuid
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import (
+    UUID4,
+    AwareDatetime,
+    BaseModel,
+    Field,
+    IPvAnyAddress,
+    IPvAnyNetwork,
+    PostgresDsn,
+    SecretStr,
+    conint,
+    constr,
+    create_model,
+)
 
 from app.services.engine.call_grammar import json_rule
 from app.services.engine.grammar import Grammars
@@ -88,3 +107,67 @@ def test_null_may_come_where_openapi_says_so(writer: Writer) -> None:
     answers = {writer.write(enforcement(json.dumps(schema)).schema, seed) for seed in range(20)}
     assert "null" in answers
     assert len(answers) > 1
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+    lives: conint(ge=0, le=9)  # type: ignore[valid-type]
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+    name: constr(max_length=5) | None = None  # type: ignore[valid-type]
+
+
+class Branch(BaseModel):
+    value: int
+    branches: list["Branch"] = Field(default=[], max_length=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "ignored"),
+    [
+        (set[int], ("uniqueItems",)),
+        (frozenset[Colour], ("uniqueItems",)),
+        (dict[Colour, int], ()),
+        (uuid.UUID, ()),
+        (UUID4, ()),
+        (Path, ("format",)),
+        (SecretStr, ()),
+        (bytes, ()),
+        (ipaddress.IPv4Address, ()),
+        (ipaddress.IPv4Network, ()),
+        (ipaddress.IPv6Network, ()),
+        (IPvAnyAddress, ()),
+        (IPvAnyNetwork, ()),
+        (re.Pattern, ("format",)),
+        (datetime.date, ()),
+        (datetime.time, ()),
+        (datetime.timedelta, ()),
+        (AwareDatetime, ()),
+        (Annotated[Cat | Dog, Field(discriminator="kind")], ()),
+        (Cat | Dog, ()),
+        (Branch, ()),
+        (tuple[int, str], ()),
+        (conint(gt=0, lt=100, multiple_of=7), ()),
+        (Literal["a", 1, None], ()),
+        (list[int | str | None], ()),
+        (PostgresDsn, ()),
+    ],
+)
+def test_what_pydantic_writes_is_held(kind: Any, ignored: tuple[str, ...], writer: Writer) -> None:
+    model = create_model("Made", a=(kind, ...))
+    enforced = enforcement(json.dumps(model.model_json_schema()))
+    assert (enforced.error, enforced.ignored) == (None, ignored)
+    answers = [answer for seed in range(4) if (answer := writer.write(enforced.schema, seed)) is not None]
+    assert answers
+    for answer in answers:
+        if kind is PostgresDsn or "format" in ignored:  # which wants more than its schema says
+            assert isinstance(json.loads(answer)["a"], str)
+        else:
+            model.model_validate_json(answer)

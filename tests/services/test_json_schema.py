@@ -119,7 +119,8 @@ def test_what_a_formats_pattern_matches_is_of_that_format(name: str, data: st.Da
         ("jwt", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln"),
         ("color", "#ff8800"),
         ("json-pointer", "/a~1b/0"),
-        ("base64url", "_-8"),
+        ("base64url", "_-8a"),
+        ("multi-host-uri", "postgres://db.example.com/a"),
     ],
 )
 def test_formats_take_what_everybody_means_by_them(name: str, right: str) -> None:

@@ -49,7 +49,7 @@ _RELATIVE = rf"(?:/|\./|\.\./)?(?:[A-Za-z0-9._~-]+/)*[A-Za-z0-9._~-]*(?:\?{_PATH
 
 _HEX = "[0-9a-fA-F]"
 _BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
-_BASE64URL = "(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-]{2}|[A-Za-z0-9_-]{3})?"
+_BASE64URL = "(?:[A-Za-z0-9_-]{4})*"  # Zod takes none that is padded, Pydantic none that is not
 _PADDED64URL = "(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-]{2}==|[A-Za-z0-9_-]{3}=)?"
 _POINTER = "(?:/(?:[^/~]|~[01])*)*"
 _CROCKFORD = "[0-9A-HJKMNP-TV-Z]"
@@ -87,6 +87,7 @@ PATTERNS: dict[str, str] = {
     "ipv6network": _NETWORK6,
     "ipvanynetwork": f"(?:{_NETWORK4}|{_NETWORK6})",
     "url": _URL,
+    "multi-host-uri": _URL,
     "iri": f"(?:{_URL}|mailto:{_EMAIL}|urn:[a-z0-9]{{2,31}}:[A-Za-z0-9._:-]+)",
     "uri-reference": f"(?:{_URL}|{_RELATIVE})",
     "iri-reference": f"(?:{_URL}|{_RELATIVE})",
