@@ -179,6 +179,19 @@ WRITTEN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "not null": (_field({"not": {"type": "null"}}), ()),
     "not one of some texts": (_field({"type": "string", "not": {"enum": ["", "x"]}}), ()),
     "not a pattern": (_field({"type": "string", "not": {"pattern": "^x"}}), ("not",)),
+    "not one of some values": (_field({"not": {"enum": [True, 3, None, "x"]}}), ()),
+    "a condition on a flag": (
+        {
+            "type": "object",
+            "properties": {"on": {"type": "boolean"}, "n": {"type": "integer"}},
+            "allOf": [{"if": {"properties": {"on": {"const": True}}, "required": ["on"]}, "then": {"required": ["n"]}}],
+        },
+        (),
+    ),
+    "closed twice": (
+        {"type": "object", "properties": {"a": True}, "additionalProperties": True, "unevaluatedProperties": False},
+        (),
+    ),
     "exclusive keys": ({"type": "object", "not": {"required": ["a", "b"]}, "properties": {"a": True, "b": True}}, ()),
     "one of two keys": (
         {"type": "object", "properties": {"a": True, "b": True}, "oneOf": [{"required": ["a"]}, {"required": ["b"]}]},

@@ -119,7 +119,7 @@ PATTERNS: dict[str, str] = {
 } | {f"{name}{version}": _uuid(str(version)) for version in range(1, 9) for name in ("uuid", "uuidv", "guidv")}
 
 # What only says how a text is shown or meant: any text is one.
-FREE = {"password", "binary", "textarea", "text", "multiline", "string", "markdown", "html", "unknown", ""}
+FREE = {"password", "binary", "textarea", "enum", "text", "multiline", "string", "markdown", "html", "unknown", ""}
 
 # OpenAPI and others size numbers this way: the least and the largest.
 RANGES: dict[str, tuple[int, int]] = {

@@ -10,6 +10,7 @@ from app.services.json_schema.types import TYPES, constrained, types_of
 Resolve = Callable[[dict[str, Any]], Any]
 
 _DEEPEST = 8  # of what is looked into
+_MOST_NUMBERS = 4  # that are ruled out
 _LONGEST = 2000  # characters of texts that are ruled out by a pattern
 
 # Keywords of a bound, the type that they speak of, and the bound beyond.
@@ -90,13 +91,20 @@ def _other_values(values: list[Any], known: Any, resolve: Resolve) -> Any:
     spelled = {json.dumps(value, sort_keys=True) for value in values}
     if domain is not None:
         return {"enum": [value for value in domain if json.dumps(value, sort_keys=True) not in spelled]}
-    if not all(value is None or isinstance(value, str) for value in values):
+    if any(isinstance(value, list | dict) for value in values):
         return None
     words = [value for value in values if isinstance(value, str)]
-    if sum(map(len, words)) > _LONGEST:
+    numbers = [value for value in values if _kind(value) == "number"]
+    if sum(map(len, words)) > _LONGEST or len(numbers) > _MOST_NUMBERS:
         return None
-    types = [name for name in TYPES if name != "string" and (name != "null" or None not in values)]
-    return {"anyOf": [{"type": types}, {"type": "string", **({"pattern": none_of(words)} if words else {})}]}
+    kinds = {_kind(value) for value in values}
+    ways: list[Any] = [{"type": [name for name in TYPES if name not in kinds]}]
+    if words:
+        ways.append({"type": "string", "pattern": none_of(words)})
+    if numbers:
+        sides = [{"anyOf": [{"exclusiveMaximum": number}, {"exclusiveMinimum": number}]} for number in numbers]
+        ways.append({"type": "number", "allOf": sides})
+    return {"anyOf": ways + [{"const": value} for value in (True, False) if "boolean" in kinds and value not in values]}
 
 
 def property_of(schema: Any, name: str, resolve: Resolve, depth: int = 0) -> Any:

@@ -30,20 +30,8 @@ _INLINING = {*_REFERRING, "allOf", "not", "if", "oneOf", "dependentSchemas", "de
 # Keywords that are put into words of others.
 _DERIVED = {"if", "not", "oneOf", "dependentRequired", "dependentSchemas", "dependencies"}
 _WRITTEN = {
-    *(
-        "type",
-        "enum",
-        "const",
-        "pattern",
-        "required",
-        "anyOf",
-        "allOf",
-        "minLength",
-        "maxLength",
-        "minItems",
-        "maxItems",
-    ),
-    *("minProperties", "maxProperties", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+    *("type", "enum", "const", "pattern", "required", "anyOf", "allOf", "minLength", "maxLength", "minItems"),
+    *("maxItems", "minProperties", "maxProperties", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
 }
 
 
@@ -64,14 +52,15 @@ class Rewriter:
         self._names: dict[int, str] = {}  # of the definitions, by the identity of their schema
         self._pending: list[tuple[str, dict[str, Any]]] = []
         self._inlined: list[int] = []  # schemas whose references are being put in their place
-        self._made: list[Any] = []  # schemas written here, which keep their identity as long as they are there
+        self._made: list[Any] = []  # schemas whose identity counts, also those written here
         self._schemas = 0
         self._copied: set[int] = set()
         self._copies = 0
 
     def whole(self) -> dict[str, Any] | bool:
         """Rewrite the document. Raises Meaningless."""
-        if isinstance(self._root, dict) and "$ref" in self._root and self._target(self._root) in (None, self._root):
+        target = self._target(self._root) if isinstance(self._root, dict) and "$ref" in self._root else True
+        if target is None or target is self._root:
             raise Meaningless(f"'$ref' to '{str(self._root['$ref'])[:100]}' leads nowhere")
         schema = self.schema(self._root)
         definitions: dict[str, Any] = {}
@@ -99,6 +88,7 @@ class Rewriter:
         if id(original) not in self._names:
             self._names[id(original)] = f"s{len(self._names)}"
             self._pending.append((self._names[id(original)], original))
+            self._made.append(original)
         return self._names[id(original)]
 
     def _body(self, original: dict[str, Any]) -> Schema:
@@ -261,7 +251,7 @@ class Rewriter:
         if not isinstance(shape.others, dict | bool):
             self.ignored.add("additionalProperties")
             shape.others = True
-        if node.get("unevaluatedProperties", True) is not True and shape.others is True:
+        if node.get("unevaluatedProperties", True) is not True and "additionalProperties" not in node:
             self._close(node, shape)
         if "propertyNames" in node:
             self._restrict_names(node["propertyNames"], shape)
