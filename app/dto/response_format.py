@@ -38,5 +38,6 @@ class ResponseFormat(Body):
         if self.type == "text":
             return None
         schema = self.json_schema.schema_ if self.json_schema else self.schema_
-        wanted = {"type": "object"} if schema is None or schema == {} else schema
-        return gen.Constraint("json_schema", json.dumps(wanted), "response_format")
+        if schema is None or schema == {}:
+            schema = {"type": "object"}
+        return gen.Constraint("json_schema", json.dumps(schema), "response_format")

@@ -38,9 +38,9 @@ def enforced(request: GenerationRequest, form: CallFormat | None) -> list[Wanted
         return []
     if form is None:
         raise _cannot(request)
-    held = [tool["function"]["name"] for tool in enforced_tools(request.tools, choice)]
+    strict = [tool["function"]["name"] for tool in enforced_tools(request.tools, choice)]
     return [
-        WantedTool(tool["function"]["name"], _arguments(tool) if tool["function"]["name"] in held else _ANY)
+        WantedTool(tool["function"]["name"], _arguments(tool) if tool["function"]["name"] in strict else _ANY)
         for tool in request.tools
         if not choice.names or tool["function"]["name"] in choice.names
     ]
@@ -68,10 +68,10 @@ def call_grammar(
 
 def answer_schema(constraint: Constraint) -> Mapping[str, Any]:
     """Give the schema that an answer can be held to. Raises InvalidRequest where it can be held to nothing."""
-    enforced = enforcement(constraint.text)
-    if enforced.error is not None:
-        raise cannot_enforce(constraint, enforced.error)
-    return enforced.schema if isinstance(enforced.schema, dict) else {}
+    result = enforcement(constraint.text)
+    if result.error is not None:
+        raise cannot_enforce(constraint, result.error)
+    return result.schema if isinstance(result.schema, dict) else {}
 
 
 def cannot_enforce(constraint: Constraint, why: str) -> InvalidRequest:

@@ -19,9 +19,9 @@ from app.services.generation import Constraint, GenerationRequest
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
-_WRITTEN = cast("JsonCompileOptions", WRITTEN)
+_STYLE = cast("JsonCompileOptions", WRITTEN)
 # JSON that a client began may be written in any way; a hot model could fill its whole budget with white space.
-_BEGUN = cast("JsonCompileOptions", {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,64}"})
+_ANY_STYLE = cast("JsonCompileOptions", {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,64}"})
 # A token by its name in a Lark grammar, outside of texts, patterns and comments.
 _NAMED_TOKEN = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|(<[^<>\[\]\n]+>)')
 
@@ -48,31 +48,31 @@ class Grammars:
 
     def matcher(self, request: GenerationRequest, form: CallFormat | None) -> LLMatcher | None:
         """Make the matcher of a request, None if its answer is free. Raises InvalidRequest that says what is wrong."""
-        tools, begun = enforced(request, form), self._begun_text(request)
+        tools, start = enforced(request, form), self._answer_start(request)
         required = tools and request.tool_choice.mode == "required"  # what was said before a call is free
-        if request.constraint and (not tools or (begun and not required)):
-            return self._begun(request.constraint, begun)
+        if request.constraint and (not tools or (start and not required)):
+            return self._continue(request.constraint, start)
         if not tools:
             return None
         assert form is not None
         return self.compile(call_grammar(tools, form, request, self._special()))
 
-    def _begun_text(self, request: GenerationRequest) -> str:
+    def _answer_start(self, request: GenerationRequest) -> str:
         """Give the text that the answer goes on with, if it does, without a thought before it."""
         text = request.messages[-1].content if request.continue_final_message and request.messages else ""
-        start, end = self._tokenizer.think_start, self._tokenizer.think_end
-        if start and end and text.lstrip().startswith(start) and end in text:
-            return text.split(end, 1)[1].lstrip()
+        opening, closing = self._tokenizer.think_start, self._tokenizer.think_end
+        if opening and closing and text.lstrip().startswith(opening) and closing in text:
+            return text.split(closing, 1)[1].lstrip()
         return text
 
-    def _begun(self, constraint: Constraint, text: str) -> LLMatcher:
+    def _continue(self, constraint: Constraint, start: str) -> LLMatcher:
         """Make the matcher of an answer that has begun with a text. Raises InvalidRequest where none can begin so."""
         matcher = self.compile(constraint)
-        if self._takes(matcher, text):
+        if self._takes(matcher, start):
             return matcher
         if constraint.kind == "json_schema":
-            matcher = self.compile(constraint, _BEGUN)
-            if self._takes(matcher, text.lstrip()):
+            matcher = self.compile(constraint, _ANY_STYLE)
+            if self._takes(matcher, start.lstrip()):
                 return matcher
         raise InvalidRequest(
             f"The assistant's last message cannot begin an answer that {constraint.param} allows",
@@ -95,12 +95,12 @@ class Grammars:
             if int(token) < self._vocabulary and self._tables.is_special_token(int(token))
         }
 
-    def compile(self, constraint: Constraint, written: "JsonCompileOptions" = _WRITTEN) -> LLMatcher:
+    def compile(self, constraint: Constraint, style: "JsonCompileOptions" = _STYLE) -> LLMatcher:
         """Make the matcher of a constraint. Raises InvalidRequest that says what the grammar does wrong."""
         self.warm_up()
         assert self._tables is not None
         try:
-            grammar = self._grammar(constraint, written)
+            grammar = self._grammar(constraint, style)
         except ValueError as error:
             raise cannot_enforce(constraint, str(error)) from None
         failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, self._tables)
@@ -114,10 +114,10 @@ class Grammars:
             raise cannot_enforce(constraint, "no text matches it" if why.startswith("NoExtension") else why)
         return matcher
 
-    def _grammar(self, constraint: Constraint, written: "JsonCompileOptions") -> str:
+    def _grammar(self, constraint: Constraint, style: "JsonCompileOptions") -> str:
         if constraint.kind == "json_schema":
             schema = dict(answer_schema(constraint))
-            return str(LLMatcher.grammar_from_json_schema(schema, overrides=written))
+            return str(LLMatcher.grammar_from_json_schema(schema, overrides=style))
         if constraint.kind == "lark":
             special = self._special()
             return str(LLMatcher.grammar_from_lark(_NAMED_TOKEN.sub(partial(_by_number, special), constraint.text)))

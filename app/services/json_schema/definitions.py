@@ -8,7 +8,7 @@ _PREFIX = "#/$defs/"
 
 def depth(schema: Any, definitions: Mapping[str, Any]) -> int:
     """Say how deep the grammar library goes into a schema: it looks into each definition where it meets it first."""
-    deepest, seen = 0, set[str]()
+    deepest, met = 0, set[str]()
     pending = [(schema, 1)]
     while pending:
         part, level = pending.pop()
@@ -17,8 +17,8 @@ def depth(schema: Any, definitions: Mapping[str, Any]) -> int:
             pending += [(one, level + 1) for one in reversed(part)]
         elif isinstance(part, dict):
             name = str(part.get("$ref", "")).removeprefix(_PREFIX)
-            if name in definitions and name not in seen:
-                seen.add(name)
+            if name in definitions and name not in met:
+                met.add(name)
                 pending.append((definitions[name], level + 1))
             pending += [(one, level + 1) for key, one in reversed(part.items()) if key != "$defs"]
     return deepest
@@ -60,19 +60,19 @@ def settle(schema: Any, definitions: dict[str, Any]) -> Any:
         if isinstance(definition, bool) or name not in finite
     }
 
-    def replaced(part: Any) -> Any:
+    def replace(part: Any) -> Any:
         if isinstance(part, list):
-            return [replaced(one) for one in part]
+            return [replace(one) for one in part]
         if not isinstance(part, dict):
             return part
         if isinstance(reference := part.get("$ref"), str) and reference in plain:
             return plain[reference]
-        return {key: replaced(one) for key, one in part.items()}
+        return {key: replace(one) for key, one in part.items()}
 
     if not plain:
         return schema
-    definitions |= {name: replaced(one) for name, one in definitions.items()}
-    return replaced(schema)
+    definitions |= {name: replace(one) for name, one in definitions.items()}
+    return replace(schema)
 
 
 def _finite(definitions: dict[str, Any]) -> set[str]:

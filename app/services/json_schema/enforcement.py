@@ -49,12 +49,12 @@ def _enforcement(schema: str, arguments: bool) -> Enforcement:
     root = json.loads(schema)
     wrong_type = arguments and isinstance(root, dict) and "object" not in (types_of(root.get("type")) or ["object"])
     try:
-        enforced = _held(_arguments(root) if arguments else root, arguments)
+        result = _best(_arguments(root) if arguments else root, arguments)
     except Meaningless as error:
         return _nothing(str(error), arguments)
     except RecursionError:
         return _nothing("it nests too deep", arguments)
-    return replace(enforced, ignored=(*enforced.ignored, "type")) if wrong_type else enforced
+    return replace(result, ignored=(*result.ignored, "type")) if wrong_type else result
 
 
 def _nothing(why: str, arguments: bool) -> Enforcement:
@@ -96,7 +96,7 @@ def _arguments(root: Any) -> Any:
     return {key: value for key, value in root.items() if key != "nullable"} | _ANY_OBJECT
 
 
-def _held(root: Any, arguments: bool) -> Enforcement:
+def _best(root: Any, arguments: bool) -> Enforcement:
     """Leave out as little as possible. Raises Meaningless."""
     whole = _attempt(root)
     if whole.error is None:

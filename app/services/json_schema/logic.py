@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.services.json_schema.patterns import none_of
-from app.services.json_schema.types import TYPES, constrained, types_of
+from app.services.json_schema.types import TYPES, constraints_of, types_of
 
 Resolve = Callable[[dict[str, Any]], Any]
 
@@ -28,8 +28,8 @@ _BOUNDS: dict[str, tuple[str, str, int]] = {
 }
 
 
-def opposite(schema: Any, known: Any, resolve: Resolve, depth: int = 0) -> Any:
-    """Write the schema of what `schema` does not take, as far as `known` takes it too; it may take less.
+def opposite(schema: Any, context: Any, resolve: Resolve, depth: int = 0) -> Any:
+    """Write the schema of what `schema` does not take, as far as `context` takes it too; it may take less.
 
     None where that cannot be said. `resolve` gives what a schema's reference means.
     """
@@ -38,34 +38,34 @@ def opposite(schema: Any, known: Any, resolve: Resolve, depth: int = 0) -> Any:
     if not isinstance(schema, dict) or depth > _DEEPEST or schema.get("nullable") is True:
         return None
     ways = []
-    for keyword, value in constrained(schema).items():
-        way = _violated(keyword, value, schema, known, resolve, depth + 1)
+    for keyword, value in constraints_of(schema).items():
+        way = _violated(keyword, value, schema, context, resolve, depth + 1)
         if way is None:
             return None
         ways.append(way)
     return {"anyOf": ways} if ways else False
 
 
-def _violated(keyword: str, value: Any, schema: dict[str, Any], known: Any, resolve: Resolve, depth: int) -> Any:
+def _violated(keyword: str, value: Any, schema: dict[str, Any], context: Any, resolve: Resolve, depth: int) -> Any:
     match keyword:
         case "$ref":
-            return opposite(resolve(schema), known, resolve, depth)
+            return opposite(resolve(schema), context, resolve, depth)
         case "type":
             return _other_types(types_of(value))
         case "const":
-            return _other_values([value], known, resolve)
+            return _other_values([value], context, resolve)
         case "enum" if isinstance(value, list):
-            return _other_values(value, known, resolve)
+            return _other_values(value, context, resolve)
         case "not":
             return value
         case "allOf" | "anyOf" if isinstance(value, list):
-            parts = [opposite(part, known, resolve, depth) for part in value]
+            parts = [opposite(part, context, resolve, depth) for part in value]
             return None if None in parts else {"anyOf" if keyword == "allOf" else "allOf": parts}
         case "required" if isinstance(value, list) and all(isinstance(name, str) for name in value):
             absent = [{"type": "object", "properties": {name: False}} for name in value]
             return {"anyOf": absent} if absent else False
         case "properties" if isinstance(value, dict):
-            parts = [_with_other(name, part, known, resolve, depth) for name, part in value.items()]
+            parts = [_with_other(name, part, context, resolve, depth) for name, part in value.items()]
             return None if None in parts else {"anyOf": parts} if parts else False
     if keyword in _BOUNDS and isinstance(value, int | float) and not isinstance(value, bool):
         kind, beyond, step = _BOUNDS[keyword]
@@ -73,8 +73,8 @@ def _violated(keyword: str, value: Any, schema: dict[str, Any], known: Any, reso
     return None
 
 
-def _with_other(name: str, schema: Any, known: Any, resolve: Resolve, depth: int) -> Any:
-    inner = opposite(schema, property_of(known, name, resolve), resolve, depth)
+def _with_other(name: str, schema: Any, context: Any, resolve: Resolve, depth: int) -> Any:
+    inner = opposite(schema, property_of(context, name, resolve), resolve, depth)
     return None if inner is None else {"type": "object", "required": [name], "properties": {name: inner}}
 
 
@@ -86,11 +86,11 @@ def _other_types(types: list[str] | None) -> Any:
     return {"type": rest} if rest else False
 
 
-def _other_values(values: list[Any], known: Any, resolve: Resolve) -> Any:
-    domain = values_of(known, resolve)
-    spelled = {json.dumps(value, sort_keys=True) for value in values}
+def _other_values(values: list[Any], context: Any, resolve: Resolve) -> Any:
+    domain = values_of(context, resolve)
+    spellings = {json.dumps(value, sort_keys=True) for value in values}
     if domain is not None:
-        return {"enum": [value for value in domain if json.dumps(value, sort_keys=True) not in spelled]}
+        return {"enum": [value for value in domain if json.dumps(value, sort_keys=True) not in spellings]}
     if any(isinstance(value, list | dict) for value in values):
         return None
     words = [value for value in values if isinstance(value, str)]
@@ -162,8 +162,8 @@ def _apart(one: dict[str, Any], other: dict[str, Any], resolve: Resolve) -> bool
     """Whether the values or the types of two schemas have nothing in common."""
     values, others = values_of(one, resolve), values_of(other, resolve)
     if values is not None and others is not None:
-        spelled = {json.dumps(value, sort_keys=True) for value in values if not isinstance(value, float)}
-        return not any(isinstance(value, float) for value in [*values, *others]) and not spelled & {
+        spellings = {json.dumps(value, sort_keys=True) for value in values if not isinstance(value, float)}
+        return not any(isinstance(value, float) for value in [*values, *others]) and not spellings & {
             json.dumps(value, sort_keys=True) for value in others
         }
     kinds, other_kinds = _kinds(one, values), _kinds(other, others)

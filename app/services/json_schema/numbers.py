@@ -42,11 +42,11 @@ class Bound:
                 bound = cls(exclusive, True, keywords)
         return bound
 
-    def tightened(self, value: int) -> Self:
+    def tighten(self, value: int) -> Self:
         """Go no further than `value` either."""
         return type(self)(value) if self.value is None or (value - self.value) * self.sign > 0 else self
 
-    def written(self, whole: bool, ignore: Callable[[str], None]) -> dict[str, Any]:
+    def write(self, whole: bool, ignore: Callable[[str], None]) -> dict[str, Any]:
         """Write it as the grammar can count, never wider; what it cannot is ignored."""
         if self.value is None:
             return {}

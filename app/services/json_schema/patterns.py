@@ -81,7 +81,7 @@ class _Reader:
         if _LOOK.match(text, place):
             return self._look(at_start)
         if _NAMED_BACK.match(text, place):
-            return self._loosened(_NAMED_BACK.match(text, place)[0], r"[\s\S]*")  # type: ignore[index]
+            return self._loosen(_NAMED_BACK.match(text, place)[0], r"[\s\S]*")  # type: ignore[index]
         match text[place]:
             case "\\":
                 return self._escape()
@@ -97,14 +97,14 @@ class _Reader:
                 end = text.find(")", place)
                 return self._as(text[place : end + 1] if end >= 0 else text[place:], "")
             case "(" if text.startswith("(?>", place):
-                return self._loosened("(?>", "(?:")
+                return self._loosen("(?>", "(?:")
         return self._as(text[place], text[place])
 
     def _as(self, original: str, written: str) -> str:
         self._place += len(original)
         return written
 
-    def _loosened(self, original: str, written: str) -> str:
+    def _loosen(self, original: str, written: str) -> str:
         self._result.exact = False
         return self._as(original, written)
 
@@ -133,12 +133,12 @@ class _Reader:
         if after == "A":
             return self._as(r"\A", "^")
         if after in "bB":
-            return self._loosened(r"\b", "")
+            return self._loosen(r"\b", "")
         if after in "123456789":
             number = re.match(r"\\[0-9]{1,2}", self._text[self._place :])
-            return self._loosened(number[0], r"[\s\S]*")  # type: ignore[index]
-        if named := re.match(r"\\k<\w+>", self._text[self._place :]):
-            return self._loosened(named[0], r"[\s\S]*")
+            return self._loosen(number[0], r"[\s\S]*")  # type: ignore[index]
+        if reference := re.match(r"\\k<\w+>", self._text[self._place :]):
+            return self._loosen(reference[0], r"[\s\S]*")
         return self._character()
 
     def _character(self) -> str:

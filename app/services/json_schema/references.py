@@ -29,9 +29,9 @@ class References:
         )
         places = [self._schemas.get(address), self._root if reference.startswith("#") else None]
         for place in places:
-            meant = None if place is None else self._within(place, address, fragment)
-            if isinstance(meant, dict | bool):
-                return meant
+            target = None if place is None else self._within(place, address, fragment)
+            if isinstance(target, dict | bool):
+                return target
         return None
 
     def _within(self, place: Any, address: str, fragment: str) -> Any:
@@ -39,12 +39,12 @@ class References:
             return place
         for spelling in (fragment, unquote(fragment)):
             if spelling.startswith("/"):
-                meant = _pointed(place, spelling)
+                target = _pointed(place, spelling)
             else:
                 namesakes = self._anchors.get(spelling, [])
-                meant = self._schemas.get(f"{address}#{spelling}", namesakes[0] if len(namesakes) == 1 else None)
-            if meant is not None:
-                return meant
+                target = self._schemas.get(f"{address}#{spelling}", namesakes[0] if len(namesakes) == 1 else None)
+            if target is not None:
+                return target
         return None
 
     def _scan(self) -> None:

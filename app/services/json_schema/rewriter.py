@@ -13,7 +13,7 @@ from app.services.json_schema.numbers import Lower, Upper, count, factor, is_exa
 from app.services.json_schema.patterns import translate
 from app.services.json_schema.references import References, Schema
 from app.services.json_schema.shape import Shape
-from app.services.json_schema.types import constrained, is_known, types_of
+from app.services.json_schema.types import constraints_of, is_known, types_of
 
 _MOST_SCHEMAS = 20_000  # that a rewritten schema consists of
 _MOST_COPIES = 2_000  # of schemas that are put into the place of references to them
@@ -54,7 +54,7 @@ class Rewriter:
         self._inlined: list[int] = []  # schemas whose references are being put in their place
         self._made: list[Any] = []  # schemas whose identity counts, also those written here
         self._schemas = 0
-        self._copied: set[int] = set()
+        self._originals: set[int] = set()
         self._copies = 0
 
     def whole(self) -> dict[str, Any] | bool:
@@ -78,7 +78,7 @@ class Rewriter:
             return original if isinstance(original, bool) else True
         if not original.keys() & _INLINING:
             return self._body(original)
-        if constrained(original).keys() <= _REFERRING and original.get("nullable") is not True:
+        if constraints_of(original).keys() <= _REFERRING and original.get("nullable") is not True:
             target = self._target(original)
             if isinstance(target, dict):
                 return {"$ref": f"#/$defs/{self._definition(target)}"}
@@ -94,8 +94,8 @@ class Rewriter:
     def _body(self, original: dict[str, Any]) -> Schema:
         """Rewrite a schema with all that it refers to."""
         self._schemas += 1
-        self._copies += id(original) in self._copied
-        self._copied.add(id(original))
+        self._copies += id(original) in self._originals
+        self._originals.add(id(original))
         if self._schemas > _MOST_SCHEMAS or self._copies > _MOST_COPIES:
             raise Meaningless("it is too large")
         node = self._considered(original)
@@ -106,14 +106,14 @@ class Rewriter:
         self._arrays(node, types, own)
         conditions = [*self._strings(node, types, own), *self._objects(original, node, types, own)]
         conditions += self._conditions(original, node, types)
-        joined = _joined(own, conditions, _conditions_first(node))
-        if original.get("nullable") is True and joined and "null" not in (types or ()):
-            return {"anyOf": [joined, {"type": "null"}]}
-        return joined
+        whole = _together(own, conditions, _conditions_first(node))
+        if original.get("nullable") is True and whole and "null" not in (types or ()):
+            return {"anyOf": [whole, {"type": "null"}]}
+        return whole
 
     def _considered(self, original: dict[str, Any]) -> dict[str, Any]:
         """Give the keywords that count; null is as good as absent."""
-        node = constrained(original)
+        node = constraints_of(original)
         self.ignored |= node.keys() & self._without
         return {key: value for key, value in node.items() if key not in self._without}
 
@@ -147,8 +147,8 @@ class Rewriter:
         for side, bound in (("minimum", Lower), ("maximum", Upper)):
             limit = bound.of(node, self.ignored.add)
             if types is not None and (size := RANGES.get(str(node.get("format")))):
-                limit = limit.tightened(size[side == "maximum"])
-            own |= limit.written(whole, self.ignored.add)
+                limit = limit.tighten(size[side == "maximum"])
+            own |= limit.write(whole, self.ignored.add)
         if "multipleOf" in node:
             self._hold("multipleOf", factor(node["multipleOf"]), own)
 
@@ -227,8 +227,8 @@ class Rewriter:
         least, most = count(node.get("minContains", 1)), node.get("maxContains")
         if least == 0 and most is None:
             return
-        wanted = node["contains"]
-        if least is None or not (wanted is True or wanted == {} or wanted == every):
+        match = node["contains"]
+        if least is None or not (match is True or match == {} or match == every):
             self.ignored |= node.keys() & {"contains", "minContains", "maxContains"}
             return
         own["minItems"] = max(own.get("minItems", 0), least)
@@ -292,7 +292,7 @@ class Rewriter:
         """Name the properties that a schema made of plain objects evaluates."""
         if not isinstance(schema, dict) or depth > 8:
             return None
-        node = constrained(schema)
+        node = constraints_of(schema)
         if node.keys() - {"type", "properties", "required", "allOf", "$ref", "unevaluatedProperties"}:
             return None
         parts = [*(node["allOf"] if isinstance(node.get("allOf"), list) else ())]
@@ -308,14 +308,14 @@ class Rewriter:
     def _restrict_names(self, names: Any, shape: Shape) -> None:
         """Hold `propertyNames`: of few names as properties, of a pattern as one."""
         for _ in range(8):
-            if isinstance(names, dict) and "$ref" in names and constrained(names).keys() == {"$ref"}:
+            if isinstance(names, dict) and "$ref" in names and constraints_of(names).keys() == {"$ref"}:
                 names = self._target(names)
         few = values_of(names, self._target) if isinstance(names, dict) else [] if names is False else None
         if few is not None:
             if not shape.only([name for name in few if isinstance(name, str)], self._matches):
                 self.ignored.add("propertyNames")
             return
-        node = constrained(names) if isinstance(names, dict) else {}
+        node = constraints_of(names) if isinstance(names, dict) else {}
         if "string" in (types_of(node.get("type")) or ["string"]):
             node.pop("type", None)
         if not node:
@@ -326,13 +326,13 @@ class Rewriter:
 
     def _name_pattern(self, node: dict[str, Any]) -> str | None:
         """Write what names have to be as one pattern."""
-        known = str(node.get("format", "")).lower()
+        name = str(node.get("format", "")).lower()
         if node.keys() == {"pattern"} and isinstance(node["pattern"], str):
             translation = translate(node["pattern"])
             alone = translation.exact and len(translation.patterns) == 1
             return translation.patterns[0] if alone and self._is_pattern(translation.patterns[0]) else None
-        if node.keys() == {"format"} and known in PATTERNS:
-            return f"^(?:{PATTERNS[known]})$"
+        if node.keys() == {"format"} and name in PATTERNS:
+            return f"^(?:{PATTERNS[name]})$"
         if node.keys() <= {"minLength", "maxLength"}:
             least, most = count(node.get("minLength", 0)), count(node.get("maxLength", _LONGEST))
             if least is not None and most is not None and 0 <= least <= most <= _LONGEST:
@@ -473,7 +473,7 @@ def _only_requires(schema: Any) -> bool:
     """Whether a schema says nothing but which properties are there."""
     if not isinstance(schema, dict) or schema.get("nullable") is True:
         return False
-    node = constrained(schema)
+    node = constraints_of(schema)
     return (
         "required" in node and node.keys() <= {"required", "type"} and types_of(node.get("type")) in (None, ["object"])
     )
@@ -486,7 +486,7 @@ def _conditions_first(node: dict[str, Any]) -> bool:
     return "properties" in node and bool(conditions) and min(conditions) < order.index("properties")
 
 
-def _joined(own: dict[str, Any], conditions: Iterable[Schema], first: bool) -> Schema:
+def _together(own: dict[str, Any], conditions: Iterable[Schema], first: bool) -> Schema:
     """Put together what a schema says itself and the conditions that hold besides."""
     more = [condition for condition in conditions if condition is not True and condition != {}]
     if False in more:

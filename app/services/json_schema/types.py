@@ -61,6 +61,6 @@ def is_known(value: Any) -> bool:
     return all(isinstance(name, str) and (name.lower() in _NAMES or name.lower() in _ANYTHING) for name in names)
 
 
-def constrained(schema: dict[str, Any]) -> dict[str, Any]:
+def constraints_of(schema: dict[str, Any]) -> dict[str, Any]:
     """Give the keywords of a schema that say what an instance has to be."""
     return {key: value for key, value in schema.items() if key in KEYWORDS and (value is not None or key == "const")}
