@@ -44,7 +44,23 @@ class Dialect:
 
 
 def _merged(parts: tuple[Json, ...]) -> Json:
-    return {name: value for part in parts for name, value in part.items()}
+    body = {name: value for part in parts for name, value in part.items()}
+    *before, last = body.get("messages") or [{}]
+    if last.get("role") == "assistant" and (start := _start(body)):
+        body["messages"] = [*before, last | {"content": start}]
+    return body
+
+
+def _start(body: Json) -> str:
+    """What an answer may begin with that a grammar holds, nothing where none does."""
+    output = body.get("response_format") or body.get("output_format") or body.get("output_config") or {"type": "text"}
+    if "json_schema" in body or output.get("type") != "text":
+        return '{"name": "'
+    if "grammar" in body:
+        return "1" if isinstance(body["grammar"], str) else "a"
+    if "regex" in body:
+        return "ab" if body["regex"].startswith("[a-z]") else "é"
+    return "n" if "choice" in body else ""
 
 
 def of(*values: Any) -> SearchStrategy[Any]:

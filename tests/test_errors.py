@@ -215,7 +215,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
         },
         "messages",
     ),
-    ({"json_schema": {"not": {"type": "string"}}}, "json_schema"),
+    ({"json_schema": {"not": {}}}, "json_schema"),
     ({"regex": "(?=x)"}, "regex"),
     ({"grammar": "root ::= nowhere"}, "grammar"),
     ({"grammar": 'root ::= "a"', "regex": "a"}, "regex"),

@@ -309,7 +309,7 @@ def test_custom_fields_never_hurt(server: Server) -> None:
 
 def test_an_answer_that_is_gone_on_with_does_not_begin_to_think_again(server: Server) -> None:
     (think,) = server.client.post("/tokenize", json={"content": "<think>"}).json()["tokens"]
-    bound = {"regex": "(la )+", "logit_bias": [[think, 100]]}
+    bound = {"regex": "(Hello, I)?(la )+", "logit_bias": [[think, 100]]}
     message = prefilled(server, **bound, **GOES_ON)["choices"][0]["message"]
     assert (message["content"][:14], "reasoning_content" in message) == ("Hello, Ila la ", False)
     anew = prefilled(server, **bound, messages=PARTIAL[:1])["choices"][0]["message"]
