@@ -1,6 +1,6 @@
 """What all dialects share: how bodies are read, how replies are written, and what a stream is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
