@@ -75,6 +75,8 @@ def json_request(settings: Settings, limits: Limits, room: BodyRoom) -> type[Req
                 plain, model = await self.plain(), _model(self.route_handler)
                 self._plain = Empty  # as long as the answer takes, nobody else needs it
                 state.json = plain if model is None else await self._apart(partial(_validate, plain, model, limits))
+                if isinstance(state.json, RequestBody):
+                    await self._look_through(state.json)
             return state.json
 
         async def plain(self) -> Any:
@@ -84,6 +86,11 @@ def json_request(settings: Settings, limits: Limits, room: BodyRoom) -> type[Req
                 self._plain = await self._apart(partial(decode, await self.body(), array=array))
                 self._connection_state.body = _STAND_IN
             return self._plain
+
+        async def _look_through(self, body: RequestBody) -> None:
+            """Have worked out what of a body has no effect, beside the event loop where that takes a while."""
+            if self._is_large or body.binding().has_schemas:
+                await asyncio.to_thread(getattr, body, "ignored")
 
         async def _apart(self, work: Callable[[], Any]) -> Any:
             """Do what takes long for a large body on a thread, for one of them at a time."""
@@ -143,12 +150,9 @@ def _model(handler: HTTPRouteHandler) -> type[BaseModel] | None:
 
 def _validate(plain: Any, model: type[BaseModel], limits: Limits) -> BaseModel:
     try:
-        valid = model.model_validate(plain, strict=True, context=limits)
+        return model.model_validate(plain, strict=True, context=limits)
     except ValidationError as error:
         raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
-    if isinstance(valid, RequestBody):
-        _ = valid.ignored  # looks at every field, so it is worked out here
-    return valid
 
 
 def decode(body: bytes, *, array: bool = False) -> Any:

@@ -14,7 +14,7 @@ from app.dto.base import MOST_TOOLS, Body, Limits, RequestBody, few_messages
 from app.dto.response_format import ResponseFormat
 from app.dto.tool_choice import tool_choice
 from app.services.errors import InvalidRequest, UnsupportedParameter
-from app.services.json_schema.enforcement import not_held
+from app.services.json_schema.enforcement import Binding
 
 _MEDIA = {"image": "images", "document": "documents", "container_upload": "files"}
 # Claude Code sends a line that is another with every request; a prompt that begins with it is never in a cache.
@@ -240,9 +240,10 @@ class MessagesRequest(RequestBody):
             return None
         return replace(constraint, param=name)
 
-    def _not_held(self) -> Iterable[str]:
+    def binding(self) -> Binding:
+        """Give the grammar of the answer, and its tools."""
         tools = [tool.to_template(place) for place, tool in enumerate(self.tools)]
-        return not_held(self._constraint(), tools, self._tool_choice())
+        return Binding(self._constraint(), tools, self._tool_choice())
 
     def _continues(self, messages: tuple[gen.Message, ...]) -> bool:
         if messages[-1].tool_calls:

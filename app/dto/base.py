@@ -1,6 +1,6 @@
 """What all dialects share: how bodies are read, how replies are written, and what a stream is."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -12,6 +12,7 @@ from pydantic_core import CoreSchema
 from app.dto import parameters
 from app.services.errors import AppError, UnprocessableBody
 from app.services.generation import Event
+from app.services.json_schema.enforcement import Binding
 
 MOST_TOOLS = 4096  # in one request
 _MOST_FIELDS = 1024  # of one object, with those that nobody knows
@@ -62,7 +63,7 @@ class RequestBody(Body):
     @cached_property
     def ignored(self) -> str:
         """What was given and has no effect, for the header."""
-        return parameters.ignored(self.registry, self._given(), [*self._unknown(), *self._not_held()])
+        return parameters.ignored(self.registry, self._given(), [*self._unknown(), *self.binding().not_held()])
 
     def refuse(self) -> None:
         """Raise UnsupportedParameter for what was given and is not honoured."""
@@ -72,9 +73,9 @@ class RequestBody(Body):
         """Name what stands inside of parameters and has no effect."""
         return _unknown(self)
 
-    def _not_held(self) -> Iterable[str]:
-        """Name the keywords of schemas that the answer is not held to."""
-        return ()
+    def binding(self) -> Binding:
+        """Give what the answer is to be held to. Raises InvalidRequest for what excludes each other."""
+        return Binding()
 
     def _given(self) -> dict[str, Any]:
         """What the client wrote, unknown fields too."""

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -12,7 +12,7 @@ from app.dto.adapters import AdapterScale, scales
 from app.dto.base import Body, Limits, RequestBody
 from app.dto.samplers import parse
 from app.services.errors import InvalidRequest
-from app.services.json_schema.enforcement import not_held
+from app.services.json_schema.enforcement import Binding
 
 _TOKEN = re.compile("[0-9]{1,9}")
 _BREAKERS, _DRY_BASE = gen.Sampling().dry_breakers, gen.Sampling().dry_base
@@ -225,8 +225,9 @@ class Generating(RequestBody):
         yield from super()._unknown()
         yield from (f"samplers.{name}" for name in parse(self.samplers or "")[1])
 
-    def _not_held(self) -> Iterable[str]:
-        return not_held(self.constraint())
+    def binding(self) -> Binding:
+        """Give the grammar of the answer."""
+        return Binding(self.constraint())
 
     def _constraints(self) -> Iterator[gen.Constraint]:
         if self.json_schema:

@@ -1,6 +1,6 @@
 """OpenAI's chat completions, with llama.cpp's and Tiles' extras: the request."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -13,7 +13,7 @@ from app.dto.generating import Generating, StreamOptions
 from app.dto.response_format import ResponseFormat
 from app.dto.tool_choice import DESCRIPTION, Asked, openai_choice
 from app.services.errors import InvalidRequest
-from app.services.json_schema.enforcement import not_held
+from app.services.json_schema.enforcement import Binding
 
 # Arguments of the call that renders the template, not of the template.
 _NOT_FOR_TEMPLATES = {
@@ -117,8 +117,9 @@ class ChatRequest(Generating):
             raise InvalidRequest(f"{constraint.param} and tools exclude each other", param=constraint.param)
         return constraint
 
-    def _not_held(self) -> Iterable[str]:
-        return not_held(self.constraint(), [tool.to_template() for tool in self.tools], self._tool_choice())
+    def binding(self) -> Binding:
+        """Give the grammar of the answer, and its tools."""
+        return Binding(self.constraint(), [tool.to_template() for tool in self.tools], self._tool_choice())
 
     def _constraints(self) -> Iterator[gen.Constraint]:
         if self.response_format and (constraint := self.response_format.to_constraint()):

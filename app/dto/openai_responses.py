@@ -1,6 +1,6 @@
 """OpenAI's Responses: what clients send."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ from app.dto.openai_responses_items import InputItem, to_messages
 from app.dto.response_format import ResponseFormat
 from app.dto.tool_choice import DESCRIPTION, Asked, openai_choice
 from app.services.errors import InvalidRequest, UnsupportedParameter
-from app.services.json_schema.enforcement import not_held
+from app.services.json_schema.enforcement import Binding
 
 _LOGPROBS = "message.output_text.logprobs"
 # What templates with levels know; the others only think or do not.
@@ -134,9 +134,10 @@ class ResponsesRequest(RequestBody):
             raise InvalidRequest(f"top_logprobs needs {_LOGPROBS} in include", param="top_logprobs")
         return None
 
-    def _not_held(self) -> Iterable[str]:
+    def binding(self) -> Binding:
+        """Give the grammar of the answer, and its tools."""
         tools = [tool.to_template(place) for place, tool in enumerate(self.tools)]
-        return not_held(self._constraint(), tools, self._tool_choice())
+        return Binding(self._constraint(), tools, self._tool_choice())
 
     def _tool_choice(self) -> gen.ToolChoice:
         names = [tool.name or "" for tool in self.tools]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.services.generation import Constraint, ToolChoice
-from app.services.json_schema.enforcement import enforcement, not_held
+from app.services.json_schema.enforcement import Binding, enforcement
 from app.services.json_schema.formats import PATTERNS
 from app.services.json_schema.patterns import none_of, translate
 from tests.schemas import WRITTEN
@@ -242,13 +242,13 @@ def test_names_of_what_is_not_held_say_where_it_was_asked_for() -> None:
     constraint = Constraint("json_schema", json.dumps(schema), "text.format")
     parameters = {"type": "object", "properties": {"a": schema, "b": {"type": "string", "format": "path"}}}
     tools = [{"type": "function", "function": {"name": name, "parameters": parameters}} for name in ("f", "g")]
-    assert list(not_held(constraint)) == ["text.format.uniqueItems"]
-    assert list(not_held(None, tools, ToolChoice())) == []
-    assert list(not_held(None, tools, ToolChoice("none", strict=frozenset({"f"})))) == []
+    assert list(Binding(constraint).not_held()) == ["text.format.uniqueItems"]
+    assert list(Binding(None, tools, ToolChoice()).not_held()) == []
+    assert list(Binding(None, tools, ToolChoice("none", strict=frozenset({"f"}))).not_held()) == []
     names = {"tools.uniqueItems", "tools.format"}
     for choice in (ToolChoice("required"), ToolChoice(strict=frozenset({"f"})), ToolChoice("required", names=("g",))):
-        assert set(not_held(None, tools, choice)) == names
-    assert list(not_held(None, tools, ToolChoice("required", names=()))) != []
+        assert set(Binding(None, tools, choice).not_held()) == names
+    assert list(Binding(None, tools, ToolChoice("required", names=())).not_held()) != []
 
 
 def test_the_same_schema_is_looked_at_once() -> None:

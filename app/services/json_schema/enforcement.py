@@ -22,7 +22,6 @@ _RISKY = (
 )
 _LONGEST = 2**20  # characters of a schema
 _LARGE = 200_000  # characters of a schema that is too large to try it many times
-_FREE = ToolChoice()
 _ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 
@@ -61,15 +60,27 @@ def _nothing(why: str, arguments: bool) -> Enforcement:
     return Enforcement(_ANY_OBJECT, ("parameters",)) if arguments else Enforcement(True, error=why)
 
 
-def not_held(
-    constraint: Constraint | None, tools: Sequence[Mapping[str, Any]] = (), choice: ToolChoice = _FREE
-) -> Iterator[str]:
-    """Name the keywords that an answer is not held to: `response_format.uniqueItems`, `tools.pattern`."""
-    if constraint is not None and constraint.kind == "json_schema":
-        yield from (f"{constraint.param}.{keyword}" for keyword in enforcement(constraint.text).ignored)
-    for tool in enforced_tools(tools, choice):
-        keywords = enforcement(parameters_of(tool), arguments=True).ignored
-        yield from (f"tools.{keyword}" for keyword in keywords)
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What an answer is to be held to: a constraint, tools, and whether they have to be called."""
+
+    constraint: Constraint | None = None
+    tools: Sequence[Mapping[str, Any]] = ()
+    choice: ToolChoice = ToolChoice()
+
+    @property
+    def has_schemas(self) -> bool:
+        """Whether there is a schema to be looked through, which may take a while."""
+        of_answer = self.constraint is not None and self.constraint.kind == "json_schema"
+        return of_answer or bool(enforced_tools(self.tools, self.choice))
+
+    def not_held(self) -> Iterator[str]:
+        """Name the keywords that an answer is not held to: `response_format.uniqueItems`, `tools.pattern`."""
+        if self.constraint is not None and self.constraint.kind == "json_schema":
+            yield from (f"{self.constraint.param}.{keyword}" for keyword in enforcement(self.constraint.text).ignored)
+        for tool in enforced_tools(self.tools, self.choice):
+            keywords = enforcement(parameters_of(tool), arguments=True).ignored
+            yield from (f"tools.{keyword}" for keyword in keywords)
 
 
 def enforced_tools(tools: Sequence[Mapping[str, Any]], choice: ToolChoice) -> list[Mapping[str, Any]]:
