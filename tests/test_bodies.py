@@ -401,7 +401,7 @@ def test_who_hangs_up_in_mid_body_is_no_error_on_any_route(server: Server) -> No
     address = (httpx.URL(server.url).host, httpx.URL(server.url).port)
     failures = server.client.get("/metrics").text.count('status="500"')
     for place, route in enumerate(EVERY):
-        for kind, rest in (("Content-Length: 9000", b'{"model": "a'), ("Transfer-Encoding: chunked", b'5\r\n{"a": ')):
+        for kind, rest in (("Content-Length: 9000", b'{"model": "a'), ("Transfer-Encoding: chunked", b'9\r\n{"a": ')):
             identity = f"gone-{place}-{kind[0]}"
             with closing(socket.create_connection(address, timeout=10)) as connection:
                 connection.sendall(head(route, kind, f"X-Request-Id: {identity}") + rest)
