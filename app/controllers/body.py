@@ -20,6 +20,7 @@ from app.controllers.answer import ClientGone
 from app.controllers.body_room import BodyRoom, cost
 from app.controllers.content_encoding import inflate
 from app.controllers.errors import invalid
+from app.controllers.half_characters import replace_halves
 from app.controllers.json_size import JsonSize
 from app.dto.base import Limits, RequestBody
 from app.services.errors import BodyTooLarge, RequestTimeout, UnprocessableBody, UnsupportedEncoding
@@ -156,10 +157,9 @@ def _validate(plain: Any, model: type[BaseModel], limits: Limits) -> BaseModel:
 
 
 def decode(body: bytes, *, array: bool = False) -> Any:
-    """Decode a JSON object, or an array.
+    """Decode a JSON object, or an array; half a character becomes U+FFFD.
 
-    Raises UnprocessableBody for anything else, for what is no JSON, and for NaN and lone surrogates;
-    UnsupportedEncoding for what is UTF-16 or UTF-32.
+    Raises UnprocessableBody for anything else, for what is no JSON, and for NaN; UnsupportedEncoding for what is UTF-16 or UTF-32.
     """
     try:
         value = msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8))
@@ -169,6 +169,8 @@ def decode(body: bytes, *, array: bool = False) -> Any:
         raise _not_utf8(body) from None
     except msgspec.DecodeError as error:
         _refuse_other_unicode(body)
+        if (mended := replace_halves(body)) != body:
+            return decode(mended, array=array)
         raise UnprocessableBody(f"The body is not valid JSON: {error}", code="invalid_json") from None
     if not isinstance(value, list if array else dict):
         name = "array" if array else "object"
