@@ -119,7 +119,7 @@ SAMPLED: Fields = {
     "dry_allowed_length": of(0, 1, 2),
     "dry_penalty_last_n": of(-1, 0, 8, 64),
     "dry_sequence_breakers": of(["\n", ":"], [" the", "en"]),
-    "logit_bias": of({"300": 6, "41": -100}, [["the", 5], [42, False]]),
+    "logit_bias": of({"300": 6, "41": -100, " the": 3, "q": False}, [["the", 5], [42, False]]),
     "ignore_eos": BOOLS,
 }
 SHARED: Fields = SAMPLED | {
@@ -242,6 +242,7 @@ CHAT = Dialect(
         ALWAYS,
         (
             {"messages": CONVERSATIONS},
+            {"messages": CONVERSATIONS, "add_generation_prompt": BOOLS},
             {"messages": BEGUN, "continue_final_message": BOOLS, "add_generation_prompt": st.just(False)},
         ),
         (
@@ -256,7 +257,8 @@ CHAT = Dialect(
         "n": of(1, 2, 3),
         "stream_options": STREAM_OPTIONS,
         "chat_template_kwargs": of({"enable_thinking": True}, {"enable_thinking": False}),
-        "reasoning_effort": of("none", "minimal", "high"),
+        "reasoning_effort": of("none", "minimal", "high", "max"),
+        "reasoning_control": BOOLS,
         "thinking_budget_tokens": of(-1, 0, 5),
         "reasoning_format": of("auto", "none", "deepseek"),
     },
@@ -320,7 +322,8 @@ def _native_streamed(body: Json, text: str) -> Any:
 def _joined(body: Json, pieces: list[Json], index: int) -> Iterator[tuple[str, Any]]:
     own = [piece for piece in pieces if piece["index"] == index]
     yield "content", "".join(piece["content"] for piece in own)
-    yield "tokens", [token for piece in own for token in piece["tokens"]]
+    assert all(piece["tokens"] for piece in own if piece["content"])
+    yield "tokens", [token for piece in own for token in piece["tokens"] if body.get("return_tokens")]
     if body.get("n_probs"):
         yield (
             "completion_probabilities",
@@ -375,6 +378,11 @@ RESPONSES = Dialect(
         "instructions": of("Be brief.", "Be kind."),
         "temperature": TEMPERATURES,
         "top_p": TOP_PS,
+        "presence_penalty": of(-1, 0, 0.8),
+        "frequency_penalty": of(-0.5, 0, 0.8),
+        "truncation": of("auto", "disabled"),
+        "return_progress": BOOLS,
+        "timings_per_token": BOOLS,
         "reasoning": of({"effort": "none"}, {"effort": "low"}, {"effort": "high", "summary": "auto"}),
         "metadata": of({"for": "tests"}),
     },

@@ -14,6 +14,7 @@ from app.application import create_app
 from app.services.engine.running import RunningGeneration
 from app.services.generation import (
     Event,
+    FinishCause,
     Finished,
     Generation,
     GenerationRequest,
@@ -31,14 +32,16 @@ PROMPT_TOKENS = 10
 CACHED_TOKENS = 3
 
 
-def answer(*pieces: Event | str, reason: str | None = None, stop: str | None = None) -> list[Event]:
+def answer(
+    *pieces: Event | str, reason: str | None = None, stop: str | None = None, cause: FinishCause = "end_token"
+) -> list[Event]:
     """The events of an answer: a text is a Text, every piece a token."""
     said: list[Event] = [Started("scripted", PROMPT_TOKENS), Progress(CACHED_TOKENS, PROMPT_TOKENS, CACHED_TOKENS, 0.0)]
     for number, piece in enumerate(pieces, 1):
         said.append(Text(piece, timings(number)) if isinstance(piece, str) else piece)
     called = any(isinstance(piece, ToolCall) for piece in pieces)
     ended = reason or ("tool_calls" if called else "stop")
-    return [*said, Finished(ended, stop, timings(len(pieces) + 1))]  # type: ignore[arg-type]
+    return [*said, Finished(ended, stop, timings(len(pieces) + 1), cause)]  # type: ignore[arg-type]
 
 
 def thought(text: str, tokens: int = 1) -> Reasoning:

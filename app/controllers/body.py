@@ -159,7 +159,8 @@ def _validate(plain: Any, model: type[BaseModel], limits: Limits) -> BaseModel:
 def decode(body: bytes, *, array: bool = False) -> Any:
     """Decode a JSON object, or an array; half a character becomes U+FFFD.
 
-    Raises UnprocessableBody for anything else, for what is no JSON, and for NaN; UnsupportedEncoding for what is UTF-16 or UTF-32.
+    Raises UnprocessableBody for anything else, for what is no JSON, and for NaN; UnsupportedEncoding for
+    what is UTF-16 or UTF-32.
     """
     try:
         value = msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8))

@@ -144,4 +144,4 @@ class ChatController(Controller):
                 events = conversation_streams.begin(conversation, events, generation.cancel).read()
             return sse(events, data.ignored)
         said = await fold(generation, request, [data.begun() for _ in range(generation.choices)])
-        return Response(ChatCompletion.of(said), headers=header(data.ignored))
+        return Response(ChatCompletion.of(said, data.custom_tools), headers=header(data.ignored))

@@ -22,4 +22,4 @@ class MetricsController(Controller):
     @get("/metrics", media_type=_TYPE, operation_class=operation(_EXAMPLE), responses=refusals())
     async def read_metrics(self, metrics: NamedDependency[Metrics]) -> Response[bytes]:
         """Tell requests, tokens, the queue, the cache, latencies and memory in Prometheus' text format."""
-        return Response(metrics.text(), media_type=_TYPE)
+        return Response(metrics.text(), media_type=_TYPE, headers={"Process-Start-Time-Unix": str(metrics.started)})

@@ -15,6 +15,8 @@ from app.dto.openai_responses import ResponsesRequest
 from app.dto.openai_responses_events import (
     ArgumentsDelta,
     ArgumentsDone,
+    CustomInputDelta,
+    CustomInputDone,
     DeletedResponse,
     InputItemList,
     InputTokenCount,
@@ -78,6 +80,8 @@ Events = (
     | PartDone
     | ArgumentsDelta
     | ArgumentsDone
+    | CustomInputDelta
+    | CustomInputDone
     | ItemDone
     | ResponseCompleted
     | ResponseIncomplete
@@ -88,10 +92,10 @@ Events = (
 class ResponsesController(Controller):
     """OpenAI's Responses."""
 
-    path = "/v1/responses"
     tags = ["OpenAI"]
 
     @post(
+        ["/v1/responses", "/responses"],
         status_code=200,
         operation_class=operation(examples.ANSWER, events=examples.EVENTS, pieces=len(get_args(Events))),
         responses=_REFUSALS,
@@ -124,7 +128,7 @@ class ResponsesController(Controller):
         return Response(said.response, headers=header(data.ignored))
 
     @post(
-        "/input_tokens",
+        ["/v1/responses/input_tokens", "/responses/input_tokens"],
         status_code=200,
         operation_class=operation({"object": "response.input_tokens", "input_tokens": 15}),
         responses=_REFUSALS,
@@ -143,7 +147,7 @@ class ResponsesController(Controller):
         return Response(InputTokenCount(input_tokens=count), headers=header(data.ignored))
 
     @get(
-        "/{response_id:str}",
+        "/v1/responses/{response_id:str}",
         operation_class=operation(examples.ANSWER),
         responses=query_refusals(_UNKNOWN, _NOT_A_STREAM),
     )
@@ -160,7 +164,7 @@ class ResponsesController(Controller):
         return Response(bytes(stored.response), media_type=MediaType.JSON)  # type: ignore[arg-type]
 
     @delete(
-        "/{response_id:str}",
+        "/v1/responses/{response_id:str}",
         status_code=200,
         operation_class=operation({"id": "resp_7d1f9c", "object": "response", "deleted": True}),
         responses=refusals(_UNKNOWN),
@@ -174,7 +178,7 @@ class ResponsesController(Controller):
         return DeletedResponse(id=response_id)
 
     @get(
-        "/{response_id:str}/input_items",
+        "/v1/responses/{response_id:str}/input_items",
         operation_class=operation(examples.ITEMS),
         responses=query_refusals(_UNKNOWN),
     )
@@ -191,7 +195,7 @@ class ResponsesController(Controller):
         return stored.page(limit=limit, newest_first=order == "desc", after=after)
 
     @post(
-        "/{response_id:str}/cancel",
+        "/v1/responses/{response_id:str}/cancel",
         status_code=200,
         operation_class=operation(examples.ANSWER),
         responses=refusals(_NOT_IN_BACKGROUND, _UNKNOWN),

@@ -37,6 +37,7 @@ ANSWER = {
     "incomplete_details": None,
     "instructions": None,
     "max_output_tokens": 128,
+    "max_tool_calls": None,
     "model": "tiles-nano",
     "output": [
         {
@@ -50,16 +51,20 @@ ANSWER = {
         }
     ],
     "parallel_tool_calls": True,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
     "previous_response_id": None,
+    "prompt_cache_key": None,
     "reasoning": {"effort": None, "summary": None},
     "service_tier": "default",
     "store": False,
-    "temperature": None,
+    "safety_identifier": None,
+    "temperature": 0.8,
     "text": {"format": {"type": "text"}},
     "tool_choice": "auto",
     "tools": [],
     "top_logprobs": 0,
-    "top_p": None,
+    "top_p": 0.95,
     "truncation": "disabled",
     "usage": {
         "input_tokens": 15,

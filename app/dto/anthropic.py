@@ -4,37 +4,84 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
 import app.services.generation as gen
 from app.dto import parameters
-from app.dto.base import MOST_TOOLS, Body, Limits, RequestBody, few_messages
+from app.dto.base import MOST_TOOLS, Body, Limits, RequestBody, Typed, few_messages
+from app.dto.readable import MEDIA, document_text, media_in, read
 from app.dto.response_format import ResponseFormat
 from app.dto.tool_choice import tool_choice
-from app.services.errors import InvalidRequest, UnsupportedParameter
+from app.services.errors import InvalidRequest
 from app.services.json_schema.enforcement import Binding
 
-_MEDIA = {"image": "images", "document": "documents", "container_upload": "files"}
+_KINDS = frozenset({"text", "thinking", "tool_use", "tool_result"})
+# They say nothing to a model: what only its maker can read, what a program asks a server for.
+_SILENT = frozenset(
+    {
+        *("redacted_thinking", "advisor_redacted_result", "container_upload", "fallback"),
+        *("tool_addition", "tool_removal", "mcp_tool_listing"),
+    }
+)
 # Claude Code sends a line that is another with every request; a prompt that begins with it is never in a cache.
 _BILLING = re.compile(r"^x-anthropic-billing-header:[^\n]*\n*", re.MULTILINE)
 
 
-class ContentBlock(Body):
+class ContentBlock(Typed):
     """A piece of a message. What it carries depends on its type."""
 
-    type: str = Field(examples=["text"], description="text, thinking, redacted_thinking, tool_use or tool_result")
+    kinds: ClassVar = _KINDS
+
+    type: str = Field(examples=["text"], description="text, thinking, tool_use or tool_result")
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None
-    data: str | None = Field(default=None, description="of a redacted_thinking, which nobody here can read")
     id: str | None = Field(default=None, description="of a tool_use")
     name: str | None = Field(default=None, description="of a tool_use: the tool")
     input: dict[str, Any] | None = Field(default=None, description="of a tool_use: its arguments")
     tool_use_id: str | None = Field(default=None, description="of a tool_result: the call it answers")
     content: "str | list[ContentBlock] | None" = Field(default=None, description="of a tool_result")
     is_error: bool = Field(default=False, description="of a tool_result")
+
+    @property
+    def left_out(self) -> Iterable[str]:
+        """What of a block of another type the model does not get to read."""
+        if self._call_name is not None:
+            return ()
+        return tuple(media_in({"type": self.type} | self.fields)) if self.words else (self.type,)
+
+    @property
+    def words(self) -> str:
+        """What a block of another type says: a sentence in the place of images, nothing where it is mute."""
+        return "" if self.type in _SILENT else read({"type": self.type} | self.fields)
+
+    def as_ours(self) -> "ContentBlock":
+        """Take the calls of tools that a server runs, and what came of them, for any other tool's."""
+        if self._call_name is not None:
+            given = self.fields.get("input")
+            arguments = given if isinstance(given, dict) else {}
+            return ContentBlock.model_construct(
+                type="tool_use", id=self._id("id"), name=self._call_name, input=arguments
+            )
+        if self.type.endswith("_tool_result") and self._id("tool_use_id"):
+            return ContentBlock.model_construct(
+                type="tool_result",
+                tool_use_id=self._id("tool_use_id"),
+                content=read(self.fields.get("content")),
+                is_error=self.fields.get("is_error") is True,
+            )
+        return self
+
+    @property
+    def _call_name(self) -> str | None:
+        name = self.fields.get("name")
+        return name if self.type.endswith("_tool_use") and isinstance(name, str) and name else None
+
+    def _id(self, name: str) -> str:
+        identity = self.fields.get(name)
+        return identity if isinstance(identity, str) else ""
 
 
 class MessageParam(Body):
@@ -49,34 +96,47 @@ class MessageParam(Body):
         if isinstance(self.content, str):
             yield gen.Message(self.role, self.content)
         elif self.role == "assistant":
-            yield _assistant(self.content, where)
+            yield from _assistant(self.content, where)
         else:
             yield from _user(self.role, self.content, where)
 
 
-def _assistant(blocks: Iterable[ContentBlock], where: str) -> gen.Message:
+def _assistant(blocks: Iterable[ContentBlock], where: str) -> Iterator[gen.Message]:
+    """What came of tools that a server ran stands between the assistant's words: it ends a message, begins another."""
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[gen.ToolCall] = []
-    for place, block in enumerate(blocks):
+
+    def said() -> gen.Message:
+        return gen.Message(
+            "assistant", "\n".join(texts), reasoning="\n".join(thoughts) or None, tool_calls=tuple(calls)
+        )
+
+    answered = False
+    for place, block in enumerate(map(ContentBlock.as_ours, blocks)):
         match block.type:
             case "thinking":
                 thoughts.append(block.thinking or "")
-            case "redacted_thinking":  # whoever wrote it, nobody here can read it
-                pass
             case "tool_use":
                 calls.append(_tool_use(block, len(calls), f"{where}.{place}"))
+            case "tool_result":
+                if texts or thoughts or calls:
+                    yield said()
+                texts, thoughts, calls = [], [], []
+                yield _tool_result(block, f"{where}.{place}")
+                answered = True
             case _:
-                texts.append(_text(block, f"{where}.{place}"))
-    return gen.Message("assistant", "\n".join(texts), reasoning="\n".join(thoughts) or None, tool_calls=tuple(calls))
+                texts += _texts(block, f"{where}.{place}", of_user=False)
+    if texts or thoughts or calls or not answered:
+        yield said()
 
 
 def _user(role: Literal["user", "system"], blocks: Iterable[ContentBlock], where: str) -> Iterator[gen.Message]:
     texts: list[str] = []
     said = False
-    for place, block in enumerate(blocks):
+    for place, block in enumerate(map(ContentBlock.as_ours, blocks)):
         if block.type != "tool_result":
-            texts.append(_text(block, f"{where}.{place}"))
+            texts += _texts(block, f"{where}.{place}", of_user=True)
             continue
         if texts:
             yield gen.Message(role, "\n".join(texts))
@@ -97,35 +157,47 @@ def _tool_result(block: ContentBlock, where: str) -> gen.Message:
     if not block.tool_use_id:
         raise InvalidRequest("a tool_result block needs 'tool_use_id'", param=where)
     if isinstance(block.content, list):
-        text = "\n".join(_text(part, f"{where}.content.{place}") for place, part in enumerate(block.content))
+        parts = enumerate(block.content)
+        text = "\n".join(
+            text for place, part in parts for text in _texts(part, f"{where}.content.{place}", of_user=False)
+        )
     else:
         text = block.content or ""
     return gen.Message("tool", f"Error: {text}" if block.is_error else text, tool_call_id=block.tool_use_id)
 
 
-def _text(block: ContentBlock, where: str) -> str:
-    if block.type in _MEDIA:
-        raise InvalidRequest(f"This model reads text only, it cannot take {_MEDIA[block.type]}", param=where)
+def _texts(block: ContentBlock, where: str, *, of_user: bool) -> list[str]:
+    """Give what a block says, if it says something. Raises InvalidRequest for images among the user's own words."""
+    if not block.is_ours:
+        if of_user and block.type in MEDIA and document_text({"type": block.type} | block.fields) is None:
+            raise InvalidRequest(f"This model reads text only, it cannot take {_called(block)}", param=where)
+        return [words] if (words := block.words) else []
     if block.type != "text":
-        raise InvalidRequest(f"'{block.type[:64]}' is no block that this server knows here", param=where)
+        raise InvalidRequest(f"a block of type '{block.type}' does not belong here", param=where)
     if block.text is None:
         raise InvalidRequest("a block of type 'text' needs 'text'", param=where)
-    return block.text
+    return [block.text]
 
 
-class AnthropicTool(Body):
-    """A tool that the model may use."""
+def _called(block: ContentBlock) -> str:
+    source = block.fields.get("source")
+    kind = source.get("media_type") if isinstance(source, dict) else None
+    return f"{MEDIA[block.type]} of type {kind[:64]}" if isinstance(kind, str) else MEDIA[block.type]
 
-    type: str = Field(default="custom", description="custom; the tools of Anthropic's own servers are not here")
+
+class AnthropicTool(Typed):
+    """A tool that the model may use; those of other types are left out."""
+
+    kinds: ClassVar = frozenset({"custom"})
+
+    type: str = Field(default="custom", description="custom; the tools that Anthropic defines are not here")
     name: str = Field(min_length=1, max_length=256)
     description: str = ""
     input_schema: dict[str, Any] | None = Field(default=None, description="JSON schema of the arguments")
     strict: bool = False
 
-    def to_template(self, place: int) -> dict[str, Any]:
-        """Spell it as chat templates read it. Raises UnsupportedParameter."""
-        if self.type != "custom":
-            raise UnsupportedParameter(f"tools.{place}.type", f"of '{self.type[:64]}' is no tool of this server")
+    def to_template(self) -> dict[str, Any]:
+        """Spell it as chat templates read it."""
         function: dict[str, Any] = {"name": self.name}
         if self.description:
             function["description"] = self.description
@@ -143,9 +215,9 @@ class ToolChoice(Body):
 class Thinking(Body):
     """Whether the model thinks before it answers."""
 
-    type: Literal["enabled", "disabled", "adaptive"]
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
     budget_tokens: int | None = Field(default=None, ge=0)
-    display: Literal["summarized", "omitted"] = "summarized"
+    display: Literal["summarized", "updates", "omitted"] = "summarized"
 
 
 class OutputConfig(Body):
@@ -196,7 +268,7 @@ class MessagesRequest(RequestBody):
         return gen.GenerationRequest(
             model=self.model,
             messages=messages,
-            tools=tuple(tool.to_template(place) for place, tool in enumerate(self.tools)),
+            tools=tuple(tool.to_template() for tool in self.tools if tool.is_ours),
             template_kwargs=self._template_kwargs(),
             continue_final_message=self._continues(messages),
             sampling=gen.Sampling(
@@ -220,10 +292,10 @@ class MessagesRequest(RequestBody):
         return (*told, *(message for place, turn in enumerate(self.messages) for message in turn.to_messages(place)))
 
     def _system_texts(self, blocks: list[ContentBlock]) -> list[str]:
-        return [_text(block, f"system.{place}") for place, block in enumerate(blocks)]
+        return [text for place, block in enumerate(blocks) for text in _texts(block, f"system.{place}", of_user=True)]
 
     def _template_kwargs(self) -> dict[str, Any]:
-        if self.thinking is None or self.thinking.type == "adaptive":
+        if self.thinking is None or self.thinking.type in ("adaptive", "between_tools"):
             return {}
         return {"enable_thinking": self.thinking.type == "enabled"}
 
@@ -242,7 +314,7 @@ class MessagesRequest(RequestBody):
 
     def binding(self) -> Binding:
         """Give the grammar of the answer, and its tools."""
-        tools = [tool.to_template(place) for place, tool in enumerate(self.tools)]
+        tools = [tool.to_template() for tool in self.tools if tool.is_ours]
         return Binding(self._constraint(), tools, self._tool_choice())
 
     def _continues(self, messages: tuple[gen.Message, ...]) -> bool:
@@ -251,8 +323,9 @@ class MessagesRequest(RequestBody):
         return messages[-1].role == "assistant"
 
     def _tool_choice(self) -> gen.ToolChoice:
-        names = [tool.name for tool in self.tools]
-        strict = {tool.name: f"tools.{place}.strict" for place, tool in enumerate(self.tools) if tool.strict}
+        offered = [(place, tool) for place, tool in enumerate(self.tools) if tool.is_ours]
+        names = [tool.name for _, tool in offered]
+        strict = {tool.name: f"tools.{place}.strict" for place, tool in offered if tool.strict}
         choice = self.tool_choice or ToolChoice(type="auto")
         parallel = not choice.disable_parallel_tool_use
         if choice.type == "tool":

@@ -13,7 +13,7 @@ from app.dto.base import Dialect, Reply
 from app.dto.errors import AnthropicErrorReply
 from app.services.errors import AppError
 
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
 
 # Clients give thoughts back only with a signature; nothing is proved by ours.
 _SIGNATURE = "tiles"
@@ -258,12 +258,16 @@ class MessageStream(Dialect):
         return len(self.message.content) - 1
 
 
+# After max_tokens clients have the model go on, which helps neither a full context nor a model that repeats itself.
+_CUT: dict[gen.FinishCause, StopReason] = {"context": "model_context_window_exceeded", "repetition": "end_turn"}
+
+
 def _stop_reason(event: gen.Finished) -> StopReason:
     match event.reason:
         case "tool_calls":
             return "tool_use"
         case "length":
-            return "max_tokens"
+            return _CUT.get(event.cause, "max_tokens")
         case "stop":
             return "end_turn" if event.stop is None else "stop_sequence"
 

@@ -1,12 +1,20 @@
 """What all dialects share: how bodies are read, how replies are written, and what a stream is."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, cast
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationInfo, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    ModelWrapValidatorHandler,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import CoreSchema
 
 from app.dto import parameters
@@ -26,6 +34,9 @@ def _parts(schema: Any) -> Iterator[dict[str, Any]]:
             yield from _parts(child)
     if isinstance(schema, dict):
         yield schema
+
+
+_ODD = re.compile("[^A-Za-z0-9_.-]")
 
 
 class Body(BaseModel):
@@ -83,13 +94,54 @@ class RequestBody(Body):
         return given | (self.model_extra or {})
 
 
+class Typed(Body):
+    """One of several kinds of things. One of a kind that is not ours keeps its fields as they came, unchecked.
+
+    What a conversation or a list of tools has of other kinds must not keep the rest from being answered.
+    """
+
+    kinds: ClassVar[frozenset[str]]
+
+    type: str
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_another_kind(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        kind = value.get("type") if isinstance(value, dict) else None
+        if not isinstance(kind, str) or kind in cls.kinds:
+            return validate(value)
+        thing = cast(Self, cls.model_construct(type=kind))
+        thing.fields.update((name, field) for name, field in value.items() if name != "type" and field is not None)
+        return thing
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether its fields have the meaning that is written here."""
+        return self.type in self.kinds
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields that no dialect knows; of a thing that is not ours, all but its type."""
+        extra = self.model_extra
+        assert extra is not None  # of a class that allows them
+        return extra
+
+    @property
+    def left_out(self) -> Iterable[str]:
+        """What of a thing that is not ours the model does not get to read, for the header."""
+        return (self.type,)
+
+
 def _unknown(body: BaseModel, path: str = "") -> Iterator[str]:
-    """Name the fields inside of parameters that no dialect knows: `messages.content.cache_control`."""
+    """Name what is inside of parameters and has no effect: `messages.content.cache_control`, `tools.web_search`."""
     for name in body.model_fields_set - (body.model_extra or {}).keys():
         value = getattr(body, name)
         for child in value if isinstance(value, list) else (value,):
-            if isinstance(child, BaseModel):
-                yield from (f"{path}{name}.{unknown}" for unknown in child.model_extra or ())
+            if isinstance(child, Typed) and not child.is_ours:
+                yield from (f"{path}{name}.{_ODD.sub('_', inner)[:64]}" for inner in child.left_out)
+            elif isinstance(child, BaseModel):
+                extras = child.model_extra or {}
+                yield from (f"{path}{name}.{field}" for field, v in extras.items() if not parameters.is_nothing(v))
                 yield from _unknown(child, f"{path}{name}.")
 
 

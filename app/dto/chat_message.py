@@ -1,23 +1,37 @@
 """The messages and tools of a chat request."""
 
 import json
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 import app.services.generation as gen
-from app.dto.base import Body
+from app.dto import custom_tools
+from app.dto.base import Body, Typed
+from app.dto.custom_tools import CustomFormat
+from app.dto.part import Part
 from app.services.errors import InvalidRequest
 
-_MEDIA = {"image_url": "images", "input_audio": "audio", "input_video": "video", "file": "files"}
+T = TypeVar("T")
 
 
-class ContentPart(Body):
+class ContentPart(Part):
     """A part of a message; this server takes text."""
+
+    kinds: ClassVar = frozenset({"text", "refusal"})
 
     type: str = Field(examples=["text"])
     text: str | None = None
     refusal: str | None = None
+
+    def to_text(self, where: str, *, of_user: bool) -> str:
+        """Give what it says. Raises InvalidRequest for images and their kin among the user's own words."""
+        if not self.is_ours:
+            return self.foreign_text(where, of_user=of_user)
+        text = self.refusal if self.type == "refusal" else self.text
+        if text is None:
+            raise InvalidRequest(f"a part of type '{self.type}' needs '{self.type}'", param=where)
+        return text
 
 
 class FunctionCall(Body):
@@ -33,12 +47,38 @@ class FunctionCall(Body):
         return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
-class AssistantToolCall(Body):
+def _needed(value: T | None, info: ValidationInfo) -> T | None:
+    """What is called by its type has to be there."""
+    if value is None and info.data.get("type") == info.field_name:
+        raise ValueError("Field required")
+    return value
+
+
+class CustomCall(Body):
+    """What to call, and with which text."""
+
+    name: str
+    input: str = ""
+
+
+class AssistantToolCall(Typed):
     """A call that the model made earlier."""
 
+    kinds: ClassVar = frozenset({"function", "custom"})
+
     id: str = ""
-    type: Literal["function"] = "function"
-    function: FunctionCall
+    type: str = Field(default="function", examples=["function"], description="function or custom")
+    function: FunctionCall | None = Field(default=None, validate_default=True)
+    custom: CustomCall | None = Field(default=None, validate_default=True)
+
+    _of_its_type = field_validator("function", "custom")(_needed)
+
+    def to_call(self, index: int) -> gen.ToolCall:
+        """Say it in the common vocabulary."""
+        if self.type == "custom" and self.custom is not None:
+            return gen.ToolCall(index, self.id, self.custom.name, custom_tools.to_arguments(self.custom.input))
+        assert self.function is not None
+        return gen.ToolCall(index, self.id, self.function.name, self.function.arguments)
 
 
 class ChatMessage(Body):
@@ -66,8 +106,7 @@ class ChatMessage(Body):
             content=self._text(place),
             reasoning=self.reasoning_content,
             tool_calls=tuple(
-                gen.ToolCall(number, call.id, call.function.name, call.function.arguments)
-                for number, call in enumerate(self.tool_calls)
+                call.to_call(number) for number, call in enumerate(call for call in self.tool_calls if call.is_ours)
             ),
             tool_call_id=self.tool_call_id,
             name=self.name,
@@ -76,18 +115,10 @@ class ChatMessage(Body):
     def _text(self, place: int) -> str:
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
-        return "\n".join(_part_text(part, f"messages.{place}.content.{i}") for i, part in enumerate(self.content))
-
-
-def _part_text(part: ContentPart, where: str) -> str:
-    if part.type in _MEDIA:
-        raise InvalidRequest(f"This model reads text only, it cannot take {_MEDIA[part.type]}", param=where)
-    text = part.refusal if part.type == "refusal" else part.text
-    if part.type not in {"text", "refusal"}:
-        raise InvalidRequest(f"'{part.type[:64]}' is no content part that this server knows", param=where)
-    if text is None:
-        raise InvalidRequest(f"a part of type '{part.type}' needs '{part.type}'", param=where)
-    return text
+        of_user = self.role not in {"assistant", "tool"}
+        where = f"messages.{place}.content"
+        texts = (part.to_text(f"{where}.{i}", of_user=of_user) for i, part in enumerate(self.content))
+        return "\n".join(text for part, text in zip(self.content, texts, strict=True) if text or part.is_ours)
 
 
 class FunctionDefinition(Body):
@@ -99,12 +130,33 @@ class FunctionDefinition(Body):
     strict: bool = False
 
 
-class Tool(Body):
-    """A tool that the model may use."""
+class CustomDefinition(Body):
+    """A tool that is called with free text."""
 
-    type: Literal["function"] = "function"
-    function: FunctionDefinition
+    name: str = Field(min_length=1, max_length=256)
+    description: str = ""
+    format: CustomFormat | None = Field(default=None, description="text, or a grammar that is shown to the model")
+
+
+class Tool(Typed):
+    """A tool that the model may use; those of other types are left out."""
+
+    kinds: ClassVar = frozenset({"function", "custom"})
+
+    type: str = Field(default="function", examples=["function"], description="function or custom")
+    function: FunctionDefinition | None = Field(default=None, validate_default=True)
+    custom: CustomDefinition | None = Field(default=None, validate_default=True)
+
+    _of_its_type = field_validator("function", "custom")(_needed)
+
+    @property
+    def name(self) -> str:
+        """What the model calls it; nothing for a tool that is left out."""
+        definition = self.custom if self.type == "custom" else self.function
+        return definition.name if definition is not None else ""
 
     def to_template(self) -> dict[str, Any]:
         """Spell it as chat templates read it."""
-        return self.model_dump(exclude_none=True, exclude_unset=True) | {"type": "function"}
+        if self.type == "custom" and self.custom is not None:
+            return custom_tools.to_function(self.custom.name, self.custom.description, self.custom.format)
+        return self.model_dump(exclude_none=True, exclude_unset=True, exclude={"custom"}) | {"type": "function"}

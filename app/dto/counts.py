@@ -56,19 +56,26 @@ class TimingsReply(Reply, kw_only=True):
     def of(cls, timings: gen.Timings) -> "TimingsReply":
         """Spell the timings."""
         following = max(0, timings.completion_tokens - 1)
+        prompt_ms, predicted_ms = round(timings.prompt_ms, 3), round(timings.completion_ms, 3)
         return cls(
             cache_n=timings.cached_tokens,
             prompt_n=timings.prompt_tokens,
-            prompt_ms=round(timings.prompt_ms, 3),
-            prompt_per_token_ms=_ratio(timings.prompt_ms, timings.prompt_tokens),
-            prompt_per_second=_ratio(timings.prompt_tokens * 1000, timings.prompt_ms),
+            prompt_ms=prompt_ms,
+            prompt_per_token_ms=_ratio(prompt_ms, timings.prompt_tokens),
+            prompt_per_second=_ratio(timings.prompt_tokens * 1000, prompt_ms),
             predicted_n=timings.completion_tokens,
-            predicted_ms=round(timings.completion_ms, 3),
-            predicted_per_token_ms=_ratio(timings.completion_ms, following),
-            predicted_per_second=_ratio(following * 1000, timings.completion_ms),
+            predicted_ms=predicted_ms,
+            predicted_per_token_ms=_ratio(predicted_ms, following),
+            predicted_per_second=_ratio(following * 1000, predicted_ms),
             draft_n=timings.guessed_tokens or UNSET,
             draft_n_accepted=timings.right_tokens if timings.guessed_tokens else UNSET,
         )
+
+    @classmethod
+    def of_progress(cls, event: gen.Progress) -> "TimingsReply":
+        """Spell how long the prompt takes so far."""
+        computed = event.done - event.cached
+        return cls.of(gen.Timings(event.cached, computed, event.elapsed_ms, 0, 0.0, event.elapsed_ms, event.elapsed_ms))
 
 
 class Metrics(Reply, kw_only=True):
@@ -85,7 +92,7 @@ class Metrics(Reply, kw_only=True):
         return cls(
             ttft_ms=round(timings.first_token_ms, 3),
             total_tokens=timings.completion_tokens,
-            tokens_per_second=_ratio(timings.completion_tokens * 1000, timings.total_ms),
+            tokens_per_second=round(_ratio(timings.completion_tokens * 1000, timings.total_ms), 3),
             total_latency_s=round(timings.total_ms / 1000, 6),
         )
 
@@ -105,4 +112,4 @@ class PromptProgress(Reply, kw_only=True):
 
 
 def _ratio(amount: float, by: float) -> float:
-    return round(amount / by, 3) if by > 0 else 0.0
+    return amount / by if by > 0 else 0.0

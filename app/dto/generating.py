@@ -16,6 +16,7 @@ from app.services.json_schema.enforcement import Binding
 
 _TOKEN = re.compile("[0-9]{1,9}")
 _BREAKERS, _DRY_BASE = gen.Sampling().dry_breakers, gen.Sampling().dry_base
+_NUMBER = re.compile("-?[0-9]+")
 _BANNED = -1e9  # a logit that is never drawn; an infinity would be no number where every token is banned
 _MOST_BIASES = 65536
 
@@ -25,6 +26,9 @@ def _few_biases(bias: Any) -> Any:
     if isinstance(bias, dict | list) and len(bias) > _MOST_BIASES:
         raise ValueError(f"more than {_MOST_BIASES} biases")
     return bias
+
+
+Biases = Annotated[dict[str, float | bool] | list[list[int | float | bool | str]], BeforeValidator(_few_biases)]
 
 
 class StreamOptions(Body):
@@ -81,12 +85,10 @@ class Generating(RequestBody):
     dry_sequence_breakers: list[str] = Field(
         default=list(_BREAKERS), min_length=1, max_length=32, description="texts over which no repetition reaches"
     )
-    logit_bias: Annotated[dict[str, float] | list[list[int | float | bool | str]], BeforeValidator(_few_biases)] = (
-        Field(
-            default_factory=dict,
-            description="by token id, or llama.cpp's pairs of a token id or a text and a bias; false bans",
-            examples=[{"42": -100}],
-        )
+    logit_bias: Biases = Field(
+        default_factory=dict,
+        description="by token id or text, as an object or as llama.cpp's pairs; false bans",
+        examples=[{"42": -100}],
     )
     ignore_eos: bool = False
     json_schema: dict[str, Any] = Field(default_factory=dict, description="the answer is JSON of this schema")
@@ -115,12 +117,12 @@ class Generating(RequestBody):
 
     @field_validator("logit_bias")
     @classmethod
-    def _token_ids(cls, bias: dict[str, float] | list[list[Any]]) -> dict[str, float] | list[list[Any]]:
+    def _token_ids(cls, bias: dict[str, float | bool] | list[list[Any]]) -> dict[str, float | bool] | list[list[Any]]:
         pairs = list(bias.items()) if isinstance(bias, dict) else bias
         if any(len(pair) != 2 or pair[1] is True or isinstance(pair[1], str) for pair in pairs):
             raise ValueError("an entry is a token id or a text, and its bias or false")
         for token, value in pairs:
-            is_text = isinstance(token, str) and isinstance(bias, list)
+            is_text = isinstance(token, str) and (isinstance(bias, list) or not _NUMBER.fullmatch(token))
             if not token if is_text else not _TOKEN.fullmatch(str(token)):
                 raise ValueError(f"'{str(token)[:32]}' is no token id")
             if not -100 <= value <= 100:
@@ -242,9 +244,12 @@ class Generating(RequestBody):
             yield gen.Constraint("choice", json.dumps(self.choice), "choice")
 
     def _biases(self) -> dict[int | str, float]:
-        if isinstance(self.logit_bias, dict):
-            return {int(token): value for token, value in self.logit_bias.items()}
+        """A name in an object that is a number is a token id, any other is a text."""
+        by_name = isinstance(self.logit_bias, dict)
+        pairs: Any = self.logit_bias.items() if isinstance(self.logit_bias, dict) else self.logit_bias
         return {
-            token if isinstance(token, str) else int(token): _BANNED if value is False else float(value)
-            for token, value in self.logit_bias
+            token if isinstance(token, str) and not (by_name and _TOKEN.fullmatch(token)) else int(token): (
+                _BANNED if value is False else float(value)
+            )
+            for token, value in pairs
         }

@@ -123,6 +123,8 @@ class NativeStream(Dialect):
                 if self._request.return_progress:
                     chunk = self._chunk(event, "", 0)
                     chunk.prompt_progress = PromptProgress.of(event)
+                    if self._request.timings_per_token:
+                        chunk.timings = TimingsReply.of_progress(event)
                     yield chunk
             case gen.Text():
                 yield self._piece(event, event.text)
@@ -136,6 +138,8 @@ class NativeStream(Dialect):
         if self._request.timings_per_token:
             chunk.timings = TimingsReply.of(event.timings)
         chunk.tokens = _tokens(event.logprobs, self._request)
+        if isinstance(event, gen.Text) and not self._request.return_tokens:
+            chunk.tokens = list(event.tokens)
         chunk.completion_probabilities = _probabilities(event.logprobs, self._request)
         return chunk
 

@@ -23,7 +23,8 @@ _NOT_FOR_TEMPLATES = {
 }
 
 # Tokens of reasoning for an effort.
-EFFORTS = {"none": 0, "minimal": 128, "low": 512, "medium": 2048, "high": 8192}
+EFFORTS = {"none": 0, "minimal": 128, "low": 512, "medium": 2048, "high": 8192, "xhigh": None, "max": None}
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class ChatRequest(Generating):
@@ -41,7 +42,8 @@ class ChatRequest(Generating):
     continue_final_message: bool = False
     add_generation_prompt: bool = True
     response_format: ResponseFormat | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    reasoning_effort: Effort | None = None
+    reasoning_control: bool = Field(default=False, description="the reasoning can be ended in any case")
     thinking_budget_tokens: int | None = Field(default=None, ge=-1, description="-1 is no bound")
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=20)
@@ -64,6 +66,16 @@ class ChatRequest(Generating):
         """Whether a stream ends with a chunk of usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
+    @property
+    def offered(self) -> list[Tool]:
+        """The tools that the model gets to know."""
+        return [tool for tool in self.tools if tool.is_ours]
+
+    @property
+    def custom_tools(self) -> frozenset[str]:
+        """The names of the tools that are called with free text."""
+        return frozenset(tool.name for tool in self.tools if tool.type == "custom")
+
     def to_generation(self, limits: Limits) -> gen.GenerationRequest:
         """Say it in the common vocabulary. Raises InvalidRequest for what cannot be done."""
         self.check(limits)
@@ -71,7 +83,7 @@ class ChatRequest(Generating):
         return gen.GenerationRequest(
             model=self.model,
             messages=tuple(message.to_message(place) for place, message in enumerate(self.messages)),
-            tools=tuple(tool.to_template() for tool in self.tools),
+            tools=tuple(tool.to_template() for tool in self.offered),
             template_kwargs=self._template_kwargs(),
             continue_final_message=self._continues(),
             generation_prompt=self.add_generation_prompt,
@@ -113,7 +125,7 @@ class ChatRequest(Generating):
 
     def _constraint(self) -> gen.Constraint | None:
         constraint = self.constraint()
-        if constraint and self.tools and self.tool_choice != "none" and constraint.kind != "json_schema":
+        if constraint and self.offered and self.tool_choice != "none" and constraint.kind != "json_schema":
             raise InvalidRequest(f"{constraint.param} and tools exclude each other", param=constraint.param)
         return constraint
 
@@ -142,10 +154,10 @@ class ChatRequest(Generating):
         return None if self.reasoning_effort is None else EFFORTS[self.reasoning_effort]
 
     def _tool_choice(self) -> gen.ToolChoice:
-        names = [tool.function.name for tool in self.tools]
         strict = {
-            tool.function.name: f"tools.{place}.function.strict"
+            tool.name: f"tools.{place}.function.strict"
             for place, tool in enumerate(self.tools)
-            if tool.function.strict
+            if tool.type == "function" and tool.function is not None and tool.function.strict
         }
+        names = [tool.name for tool in self.offered]
         return openai_choice(self.tool_choice, names, strict=strict, parallel=self.parallel_tool_calls)

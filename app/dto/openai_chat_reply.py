@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from msgspec import UNSET, Meta, UnsetType
@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 import app.services.generation as gen
 from app.dto.base import Dialect, Reply
 from app.dto.counts import FINGERPRINT, Metrics, PromptProgress, TimingsReply, Usage
+from app.dto.custom_tools import CustomInput, input_of
 from app.dto.errors import ErrorDetail
 from app.dto.logprobs import ChoiceLogprobs
 from app.dto.logprobs import logprobs as spelled
@@ -23,12 +24,27 @@ class Function(Reply, kw_only=True):
     arguments: str
 
 
+class CustomCall(Reply, kw_only=True):
+    """What the model calls with free text."""
+
+    name: str
+    input: str
+
+
 class ReplyToolCall(Reply, kw_only=True):
-    """A call the model made."""
+    """A call the model made: of a function, or of a custom tool."""
 
     id: str
-    type: Literal["function"] = "function"
-    function: Function
+    type: Literal["function", "custom"] = "function"
+    function: Function | UnsetType = UNSET
+    custom: CustomCall | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, call: gen.ToolCall, custom_tools: Collection[str]) -> "ReplyToolCall":
+        """Spell a call."""
+        if call.name in custom_tools:
+            return cls(id=call.id, type="custom", custom=CustomCall(name=call.name, input=input_of(call)))
+        return cls(id=call.id, function=Function(name=call.name, arguments=call.arguments))
 
 
 class DeltaFunction(Reply, kw_only=True):
@@ -38,13 +54,21 @@ class DeltaFunction(Reply, kw_only=True):
     arguments: str
 
 
+class DeltaCustomCall(Reply, kw_only=True):
+    """What the model calls with free text, or more of that text."""
+
+    name: str | UnsetType = UNSET
+    input: str
+
+
 class DeltaToolCall(Reply, kw_only=True):
-    """A call in a stream: its first piece says which, the others bring more arguments."""
+    """A call in a stream: its first piece says which, the others bring more arguments, or more text."""
 
     index: int
     id: str | UnsetType = UNSET
-    type: Literal["function"] | UnsetType = UNSET
-    function: DeltaFunction
+    type: Literal["function", "custom"] | UnsetType = UNSET
+    function: DeltaFunction | UnsetType = UNSET
+    custom: DeltaCustomCall | UnsetType = UNSET
 
 
 class ReplyMessage(Reply, kw_only=True):
@@ -102,15 +126,18 @@ class ChatCompletion(Reply, kw_only=True):
     tiles: TilesExtras
 
     @classmethod
-    def of(cls, answers: Sequence[gen.Completion]) -> "ChatCompletion":
-        """Spell the finished answers to one prompt."""
+    def of(cls, answers: Sequence[gen.Completion], custom_tools: Collection[str] = ()) -> "ChatCompletion":
+        """Spell the finished answers to one prompt; calls of custom tools are told as such."""
         ends = [said.finished for said in answers if said.finished is not None]
         timings = gen.Timings.together([end.timings for end in ends], len(ends))
         return cls(
             id=new_id(),
             created=int(time.time()),
             model=answers[0].model,
-            choices=[_choice(place, *pair) for place, pair in enumerate(zip(answers, ends, strict=True))],
+            choices=[
+                _choice(place, said, end, custom_tools)
+                for place, (said, end) in enumerate(zip(answers, ends, strict=True))
+            ],
             usage=Usage.of(timings),
             timings=TimingsReply.of(timings),
             metrics=Metrics.of(timings),
@@ -118,13 +145,14 @@ class ChatCompletion(Reply, kw_only=True):
         )
 
 
-def _choice(place: int, said: gen.Completion, finished: gen.Finished) -> Choice:
+def _choice(place: int, said: gen.Completion, finished: gen.Finished, custom_tools: Collection[str]) -> Choice:
     logprobs = spelled(said.logprobs) if said.logprobs else UNSET
-    return Choice(index=place, message=_message(said), finish_reason=finished.reason, logprobs=logprobs)
+    message = _message(said, custom_tools)
+    return Choice(index=place, message=message, finish_reason=finished.reason, logprobs=logprobs)
 
 
-def _message(said: gen.Completion) -> ReplyMessage:
-    calls = [ReplyToolCall(id=c.id, function=Function(name=c.name, arguments=c.arguments)) for c in said.tool_calls]
+def _message(said: gen.Completion, custom_tools: Collection[str]) -> ReplyMessage:
+    calls = [ReplyToolCall.of(call, custom_tools) for call in said.tool_calls]
     return ReplyMessage(
         content=said.text,
         reasoning_content=said.reasoning or UNSET,
@@ -179,6 +207,7 @@ class ChatStream(Dialect):
         self._request = request
         self._spoken: set[int] = set()
         self._ended: list[gen.Timings] = []
+        self._texts: dict[tuple[int, int], CustomInput] = {}  # of custom tools, by answer and call
 
     def feed(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
         """Give the chunks of an event, in order."""
@@ -196,9 +225,10 @@ class ChatStream(Dialect):
                 yield self._piece(event, Delta(reasoning_content=event.text))
             case gen.ToolCall() | gen.ToolArguments():
                 yield from self._first(event)
-                yield self._chunk(event, Delta(tool_calls=[_delta_call(event)]))
+                yield from self._call(event)
             case gen.Finished():
                 yield from self._first(event)
+                yield from self._texts_ended(event)
                 yield from self._last(event)
 
     def _first(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
@@ -226,6 +256,31 @@ class ChatStream(Dialect):
             chunk.timings = TimingsReply.of(event.timings)
         return chunk
 
+    def _call(self, event: gen.ToolCall | gen.ToolArguments) -> Iterator[ChatCompletionChunk]:
+        place = (event.choice, event.index)
+        if isinstance(event, gen.ToolCall):
+            yield from self._texts_ended(event)
+            if event.name in self._request.custom_tools:
+                self._texts[place] = CustomInput()
+                custom = DeltaCustomCall(name=event.name, input=self._texts[place].add(event.arguments))
+                delta = DeltaToolCall(index=event.index, id=event.id, type="custom", custom=custom)
+                yield self._chunk(event, Delta(tool_calls=[delta]))
+                return
+        elif place in self._texts:
+            yield from self._more_text(event, event.index, self._texts[place].add(event.text))
+            return
+        yield self._chunk(event, Delta(tool_calls=[_delta_call(event)]))
+
+    def _texts_ended(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
+        """Say what is left of the texts of an answer's calls."""
+        for choice, index in [place for place in self._texts if place[0] == event.choice]:
+            yield from self._more_text(event, index, self._texts.pop((choice, index)).end())
+
+    def _more_text(self, event: gen.Event, index: int, text: str) -> Iterator[ChatCompletionChunk]:
+        if text:
+            delta = DeltaToolCall(index=index, custom=DeltaCustomCall(input=text))
+            yield self._chunk(event, Delta(tool_calls=[delta]))
+
     def _last(self, event: gen.Finished) -> Iterator[ChatCompletionChunk]:
         chunk = self._chunk(event, Delta(), event.reason)
         chunk.timings, chunk.metrics = TimingsReply.of(event.timings), Metrics.of(event.timings)
@@ -243,6 +298,8 @@ class ChatStream(Dialect):
     def _progress(self, event: gen.Progress) -> ChatCompletionChunk:
         chunk = self._chunk(event, Delta(role="assistant", content=None))
         chunk.prompt_progress = PromptProgress.of(event)
+        if self._request.timings_per_token:
+            chunk.timings = TimingsReply.of_progress(event)
         return chunk
 
     def _chunk(

@@ -164,6 +164,8 @@ class CompletionStream(Dialect):
                 if self._request.return_progress:
                     chunk = self._chunk(event, "")
                     chunk.prompt_progress = PromptProgress.of(event)
+                    if self._request.timings_per_token:
+                        chunk.timings = TimingsReply.of_progress(event)
                     yield chunk
             case gen.Text():
                 chunk = self._chunk(event, event.text)

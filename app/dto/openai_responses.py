@@ -2,47 +2,32 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
 
 import app.services.generation as gen
 from app.dto import parameters
 from app.dto.base import MOST_TOOLS, Body, Limits, RequestBody, few_messages
-from app.dto.openai_chat import EFFORTS
+from app.dto.openai_chat import EFFORTS, Effort
 from app.dto.openai_responses_items import InputItem, to_messages
+from app.dto.openai_responses_tools import OfferedTool, ResponsesTool, flat_choice, offered
 from app.dto.response_format import ResponseFormat
 from app.dto.tool_choice import DESCRIPTION, Asked, openai_choice
-from app.services.errors import InvalidRequest, UnsupportedParameter
+from app.services.errors import InvalidRequest
 from app.services.json_schema.enforcement import Binding
+
+T = TypeVar("T")
 
 _LOGPROBS = "message.output_text.logprobs"
 # What templates with levels know; the others only think or do not.
 _LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 
 
-class ResponsesTool(Body):
-    """A tool that the model may use."""
-
-    type: str = Field(examples=["function"])
-    name: str | None = Field(default=None, min_length=1, max_length=256)
-    description: str = ""
-    parameters: dict[str, Any] = Field(default_factory=dict, description="JSON schema of the arguments")
-    strict: bool = False
-
-    def to_template(self, place: int) -> dict[str, Any]:
-        """Spell it as chat templates read it. Raises InvalidRequest."""
-        if self.type != "function":
-            raise UnsupportedParameter(f"tools.{place}.type", f"of '{self.type[:64]}' is no tool of this server")
-        if self.name is None:
-            raise InvalidRequest("a function needs 'name'", param=f"tools.{place}.name")
-        return {"type": "function", "function": self.model_dump(include={"name", "description", "parameters"})}
-
-
 class Reasoning(Body):
     """How to think."""
 
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    effort: Effort | None = None
     summary: Literal["auto", "concise", "detailed"] | None = None
     generate_summary: Literal["auto", "concise", "detailed"] | None = Field(default=None, description="of old: summary")
 
@@ -66,6 +51,8 @@ class ResponsesRequest(RequestBody):
     temperature: float | None = Field(default=None, ge=0, le=100)
     top_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
+    presence_penalty: float = Field(default=0.0, ge=-100, le=100)
+    frequency_penalty: float = Field(default=0.0, ge=-100, le=100)
     tools: list[ResponsesTool] = Field(default_factory=list, max_length=MOST_TOOLS)
     tool_choice: Asked = Field(default="auto", description=DESCRIPTION)
     parallel_tool_calls: bool = True
@@ -76,6 +63,9 @@ class ResponsesRequest(RequestBody):
     previous_response_id: str | None = None
     include: list[str] = Field(default_factory=list)
     top_logprobs: int = Field(default=0, ge=0, le=20)
+    truncation: Literal["auto", "disabled"] = Field(default="disabled", description="nothing is dropped either way")
+    return_progress: bool = False
+    timings_per_token: bool = False
 
     @property
     def items(self) -> list[InputItem]:
@@ -87,6 +77,16 @@ class ResponsesRequest(RequestBody):
         """Whether thoughts are to come as a summary."""
         return (self.reasoning.summary or self.reasoning.generate_summary) is not None
 
+    def said(self, name: str, kind: type[T]) -> T | None:
+        """Give a parameter that has no effect as it came, None where it is absent or of another kind."""
+        value = (self.model_extra or {}).get(name)
+        return value if isinstance(value, kind) else None
+
+    @property
+    def offered(self) -> list[OfferedTool]:
+        """The tools that the model gets to know. Raises InvalidRequest for one without a name."""
+        return offered(self.tools)
+
     def to_generation(self, limits: Limits, earlier: Sequence[InputItem] = ()) -> gen.GenerationRequest:
         """Say it in the common vocabulary, after what was said earlier. Raises InvalidRequest for what cannot be."""
         self.refuse()
@@ -94,9 +94,15 @@ class ResponsesRequest(RequestBody):
         return gen.GenerationRequest(
             model=self.model,
             messages=self._conversation(earlier),
-            tools=tuple(tool.to_template(place) for place, tool in enumerate(self.tools)),
+            tools=tuple(tool.to_template() for tool in self.offered),
             template_kwargs=self._template_kwargs(),
-            sampling=gen.Sampling(temperature=self.temperature, top_p=self.top_p, seed=self.seed),
+            sampling=gen.Sampling(
+                temperature=self.temperature,
+                top_p=self.top_p,
+                seed=self.seed,
+                presence_penalty=self.presence_penalty,
+                frequency_penalty=self.frequency_penalty,
+            ),
             max_tokens=None if self.max_output_tokens == -1 else self.max_output_tokens,
             constraint=self._constraint(),
             logprobs=self._logprobs(),
@@ -136,10 +142,11 @@ class ResponsesRequest(RequestBody):
 
     def binding(self) -> Binding:
         """Give the grammar of the answer, and its tools."""
-        tools = [tool.to_template(place) for place, tool in enumerate(self.tools)]
-        return Binding(self._constraint(), tools, self._tool_choice())
+        return Binding(self._constraint(), [tool.to_template() for tool in self.offered], self._tool_choice())
 
     def _tool_choice(self) -> gen.ToolChoice:
-        names = [tool.name or "" for tool in self.tools]
-        strict = {tool.name or "": f"tools.{place}.strict" for place, tool in enumerate(self.tools) if tool.strict}
-        return openai_choice(self.tool_choice, names, strict=strict, parallel=self.parallel_tool_calls)
+        tools = self.offered
+        names = [tool.name for tool in tools]
+        strict = {tool.name: f"{tool.where}.strict" for tool in tools if tool.tool.strict}
+        choice = flat_choice(self.tool_choice, tools)
+        return openai_choice(choice, names, strict=strict, parallel=self.parallel_tool_calls)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from app.dto.base import Reply
-from app.dto.counts import TimingsReply
+from app.dto.counts import PromptProgress, TimingsReply
 from app.dto.logprobs import ContentLogprob
 from app.dto.openai_responses_items import OutputItem, OutputText, ReasoningText, SummaryText
 
@@ -66,19 +66,24 @@ class ResponseReply(Reply, kw_only=True):
     incomplete_details: IncompleteDetails | None = None
     instructions: str | None
     max_output_tokens: int | None
+    max_tool_calls: int | None = None
     model: str
     output: list[OutputItem]
     parallel_tool_calls: bool = True
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     previous_response_id: str | None
+    prompt_cache_key: str | None = None
     reasoning: ReasoningReply
+    safety_identifier: str | None = None
     service_tier: str = "default"
     store: bool
-    temperature: float | None
+    temperature: Annotated[float, Meta(description="what is used")]
     text: dict[str, Any]
     tool_choice: str | dict[str, Any]
     tools: list[dict[str, Any]]
     top_logprobs: int = 0
-    top_p: float | None
+    top_p: Annotated[float, Meta(description="what is used")]
     truncation: str = "disabled"
     usage: ResponseUsage | None = None
     metadata: dict[str, Any]
@@ -125,9 +130,11 @@ class ResponseCreated(ResponseEvent, tag_field="type", tag="response.created", k
 
 
 class ResponseInProgress(ResponseEvent, tag_field="type", tag="response.in_progress", kw_only=True):
-    """The server is at work; it says so again when it has been silent for a while."""
+    """The server is at work; it says so again when it has been silent for a while, and how far the prompt is."""
 
     response: ResponseReply
+    prompt_progress: Annotated[PromptProgress | UnsetType, Meta(description="with return_progress")] = UNSET
+    timings: Annotated[TimingsReply | UnsetType, Meta(description="with timings_per_token")] = UNSET
 
 
 class ResponseCompleted(ResponseEvent, tag_field="type", tag="response.completed", kw_only=True):
@@ -190,6 +197,7 @@ class OutputTextDelta(ResponseEvent, tag_field="type", tag="response.output_text
     content_index: int
     delta: str
     logprobs: list[ContentLogprob] = []
+    timings: Annotated[TimingsReply | UnsetType, Meta(description="with timings_per_token")] = UNSET
 
 
 class OutputTextDone(ResponseEvent, tag_field="type", tag="response.output_text.done", kw_only=True):
@@ -209,6 +217,7 @@ class ReasoningTextDelta(ResponseEvent, tag_field="type", tag="response.reasonin
     output_index: int
     content_index: int
     delta: str
+    timings: Annotated[TimingsReply | UnsetType, Meta(description="with timings_per_token")] = UNSET
 
 
 class ReasoningTextDone(ResponseEvent, tag_field="type", tag="response.reasoning_text.done", kw_only=True):
@@ -245,6 +254,7 @@ class SummaryTextDelta(ResponseEvent, tag_field="type", tag="response.reasoning_
     output_index: int
     summary_index: int
     delta: str
+    timings: Annotated[TimingsReply | UnsetType, Meta(description="with timings_per_token")] = UNSET
 
 
 class SummaryTextDone(ResponseEvent, tag_field="type", tag="response.reasoning_summary_text.done", kw_only=True):
@@ -271,3 +281,19 @@ class ArgumentsDone(ResponseEvent, tag_field="type", tag="response.function_call
     output_index: int
     arguments: str
     name: str
+
+
+class CustomInputDelta(ResponseEvent, tag_field="type", tag="response.custom_tool_call_input.delta", kw_only=True):
+    """More of the text of a custom tool's call."""
+
+    item_id: str
+    output_index: int
+    delta: str
+
+
+class CustomInputDone(ResponseEvent, tag_field="type", tag="response.custom_tool_call_input.done", kw_only=True):
+    """The text of a custom tool's call is whole."""
+
+    item_id: str
+    output_index: int
+    input: str

@@ -3,19 +3,31 @@
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from msgspec import UNSET, UnsetType
+from pydantic import Field, model_validator
 
 import app.services.generation as gen
-from app.dto.base import Body, Reply
+from app.dto import custom_tools, openai_responses_foreign
+from app.dto.base import Reply, Typed
 from app.dto.logprobs import ContentLogprob
-from app.services.errors import InvalidRequest, UnsupportedParameter
+from app.dto.openai_responses_tools import flat_name
+from app.dto.part import Part
+from app.services.errors import InvalidRequest
 
-_MEDIA = {"input_image": "images", "input_file": "files", "input_audio": "audio", "computer_screenshot": "screenshots"}
-_TEXTS = {"input_text", "output_text", "text", "summary_text", "reasoning_text"}
-_OUTPUT_ID = re.compile(r"(?:msg|fc|rs)_([0-9a-f]{32})[0-9a-f]{2,4}")
-_PREFIX = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+_TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
+_OUTPUT_ID = re.compile(r"(?:msg|fc|ctc|rs)_([0-9a-f]{32})[0-9a-f]{2,4}")
+_PREFIX = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "reasoning": "rs",
+}
+_OUTPUTS = {"function_call_output", "custom_tool_call_output"}
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
@@ -23,60 +35,92 @@ Status = Literal["in_progress", "completed", "incomplete"]
 # What comes in.
 
 
-class ItemPart(Body):
+class ItemPart(Part):
     """A part of an item; this server takes text."""
+
+    kinds: ClassVar = _TEXTS | {"refusal"}
 
     type: str = Field(examples=["input_text"])
     text: str | None = None
     refusal: str | None = None
 
+    def to_text(self, where: str, *, of_user: bool = False) -> str:
+        """Give what it says. Raises InvalidRequest for images and their kin among the user's own words."""
+        if not self.is_ours:
+            return self.foreign_text(where, of_user=of_user)
+        if self.type == "refusal":
+            return self.refusal or ""
+        if self.text is None:
+            raise InvalidRequest(f"a part of type '{self.type}' needs 'text'", param=where)
+        return self.text
 
-class InputItem(Body):
+
+class InputItem(Typed):
     """An item of the conversation. What it carries depends on its type."""
 
+    kinds: ClassVar = frozenset({*_PREFIX, "item_reference"})
+
     type: str = Field(
-        default="message", description="message, function_call, function_call_output, reasoning or item_reference"
+        default="message",
+        description="message, function_call, custom_tool_call, the _output of both, reasoning or item_reference",
     )
     id: str | None = None
     role: Literal["user", "assistant", "system", "developer"] | None = Field(default=None, description="of a message")
     content: str | list[ItemPart] | None = Field(default=None, description="of a message", examples=["Hello!"])
-    call_id: str | None = Field(default=None, description="of a function call and of its output")
-    name: str | None = Field(default=None, description="of a function call")
-    arguments: str | None = Field(default=None, description="of a function call: JSON text")
-    output: str | list[ItemPart] | None = Field(default=None, description="of a function_call_output")
+    call_id: str | None = Field(default=None, description="of a call and of its output")
+    name: str | None = Field(default=None, description="of a call")
+    namespace: str | None = Field(default=None, description="of a call of a tool in a namespace")
+    arguments: str | None = Field(default=None, description="of a function_call: JSON text")
+    input: str | None = Field(default=None, description="of a custom_tool_call")
+    output: str | list[ItemPart] | None = Field(default=None, description="of an output")
     summary: list[ItemPart] = Field(default_factory=list, description="of reasoning")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_reference(cls, value: Any) -> Any:
+        """What is nothing but an id refers to an item; its type may be left out."""
+        bare = isinstance(value, dict) and {name for name in value if value[name] is not None} == {"id"}
+        return value | {"type": "item_reference"} if bare else value
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether its fields have the meaning that is written here. Reasoning that is not kept any more is no loss."""
+        return self.type in self.kinds and not (self.type == "item_reference" and (self.id or "").startswith("rs_"))
+
+    @property
+    def left_out(self) -> Iterable[str]:
+        """What of an item of another type the model does not get to read."""
+        return openai_responses_foreign.silent(self.type, self.fields)
 
     def text(self, where: str) -> str:
         """Give what a message or an output says. Raises InvalidRequest for parts that are no text."""
-        said = self.output if self.type == "function_call_output" else self.content
+        said = self.output if self.type in _OUTPUTS else self.content
         if said is None or isinstance(said, str):
             return said or ""
-        return "\n".join(_part_text(part, f"{where}.content.{place}") for place, part in enumerate(said))
+        of_user = self.type == "message" and self.role != "assistant"
+        texts = (part.to_text(f"{where}.content.{place}", of_user=of_user) for place, part in enumerate(said))
+        return "\n".join(text for part, text in zip(said, texts, strict=True) if text or part.is_ours)
 
     def thoughts(self, where: str) -> str:
         """Give what a reasoning item thinks: its own words where they are there, else their summary."""
         parts = self.content if isinstance(self.content, list) and self.content else self.summary
-        return "\n\n".join(_part_text(part, where) for part in parts)
+        return "\n\n".join(part.to_text(where) for part in parts)
+
+    def to_call(self, index: int) -> gen.ToolCall:
+        """Say a call in the common vocabulary, by the name that the model knows the tool by."""
+        custom = self.type == "custom_tool_call"
+        arguments = custom_tools.to_arguments(self.input or "") if custom else self.arguments or "{}"
+        return gen.ToolCall(index, self.call_id or "", flat_name(self.namespace, self.name or ""), arguments)
 
     def stored(self) -> dict[str, Any]:
         """Spell it with an id, as /input_items lists it."""
+        if self.type not in self.kinds:
+            return {"id": new_item_id(self.type), "type": self.type} | self.fields
         item = self.model_dump(mode="json", exclude_unset=True) | {"type": self.type}
         if self.type == "message" and isinstance(self.content, str):
             kind = "output_text" if self.role == "assistant" else "input_text"
             item["content"] = [{"type": kind, "text": self.content}]
         return {"id": new_item_id(self.type)} | item
-
-
-def _part_text(part: ItemPart, where: str) -> str:
-    if part.type in _MEDIA:
-        raise InvalidRequest(f"This model reads text only, it cannot take {_MEDIA[part.type]}", param=where)
-    if part.type == "refusal":
-        return part.refusal or ""
-    if part.type not in _TEXTS:
-        raise InvalidRequest(f"'{part.type[:64]}' is no content part that this server knows", param=where)
-    if part.text is None:
-        raise InvalidRequest(f"a part of type '{part.type}' needs 'text'", param=where)
-    return part.text
 
 
 def to_messages(items: Sequence[InputItem]) -> Iterator[gen.Message]:
@@ -86,66 +130,74 @@ def to_messages(items: Sequence[InputItem]) -> Iterator[gen.Message]:
     """
     turn: _Turn | None = None
     for place, item in enumerate(items):
-        where = f"input.{place}"
-        _check(item, where)
-        if item.type == "function_call_output" or (item.type == "message" and item.role != "assistant"):
-            if turn is not None:
+        for message in _said_by(item, f"input.{place}"):
+            begins = item.type == "reasoning" and turn is not None and turn.has_answered
+            if turn is not None and (begins or message.role != "assistant"):
                 yield turn.message()
                 turn = None
-            yield _other(item, where)
-            continue
-        if turn is not None and item.type == "reasoning" and (turn.texts or turn.calls):
-            yield turn.message()
-            turn = None
-        turn = turn or _Turn()
-        turn.add(item, where)
+            if message.role != "assistant":
+                yield message
+                continue
+            turn = turn or _Turn()
+            turn.add(message)
     if turn is not None:
         yield turn.message()
-
-
-def _check(item: InputItem, where: str) -> None:
-    if item.type == "item_reference":
-        raise InvalidRequest(f"Item with id '{(item.id or '')[:64]}' not found", param=where, code="item_not_found")
-    if item.type not in _PREFIX:
-        raise UnsupportedParameter(where, f"of type '{item.type[:64]}' is not supported")
-    needed: dict[str, dict[str, object]] = {
-        "message": {"role": item.role, "content": item.content},
-        "function_call": {"call_id": item.call_id, "name": item.name},
-        "function_call_output": {"call_id": item.call_id, "output": item.output},
-    }
-    for name, value in needed.get(item.type, {}).items():
-        if value is None:
-            raise InvalidRequest(f"an item of type {item.type} needs '{name}'", param=f"{where}.{name}")
-
-
-def _other(item: InputItem, where: str) -> gen.Message:
-    if item.type == "function_call_output":
-        return gen.Message("tool", item.text(where), tool_call_id=item.call_id)
-    return gen.Message("user" if item.role == "user" else "system", item.text(where))
 
 
 class _Turn:
     """A message of the assistant in the making; put together once, as it may be of thousands of items."""
 
     def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.calls: list[gen.ToolCall] = []
+        self._texts: list[str] = []
         self._thoughts: list[str] = []
+        self._calls: list[gen.ToolCall] = []
 
-    def add(self, item: InputItem, where: str) -> None:
-        match item.type:
-            case "reasoning":
-                self._thoughts.append(item.thoughts(where))
-            case "function_call":
-                number = len(self.calls)
-                self.calls.append(gen.ToolCall(number, item.call_id or "", item.name or "", item.arguments or "{}"))
-            case _ if text := item.text(where):
-                self.texts.append(text)
+    @property
+    def has_answered(self) -> bool:
+        """Whether words or calls stand in it already."""
+        return bool(self._texts or self._calls)
+
+    def add(self, message: gen.Message) -> None:
+        self._texts += [message.content] if message.content else []
+        self._thoughts += [message.reasoning] if message.reasoning else []
+        self._calls += [replace(call, index=i) for i, call in enumerate(message.tool_calls, len(self._calls))]
 
     def message(self) -> gen.Message:
-        thoughts = "\n\n".join(thought for thought in self._thoughts if thought)
-        text = "\n".join(self.texts)
-        return gen.Message("assistant", text, reasoning=thoughts or None, tool_calls=tuple(self.calls))
+        thoughts = "\n\n".join(self._thoughts) or None
+        return gen.Message("assistant", "\n".join(self._texts), reasoning=thoughts, tool_calls=tuple(self._calls))
+
+
+def _said_by(item: InputItem, where: str) -> Iterator[gen.Message]:
+    """Give what an item says, as messages of their own."""
+    if not item.is_ours:
+        yield from openai_responses_foreign.messages(item.type, item.fields)
+        return
+    _check(item, where)
+    match item.type:
+        case "reasoning":
+            yield gen.Message("assistant", reasoning=item.thoughts(where) or None)
+        case "function_call" | "custom_tool_call":
+            yield gen.Message("assistant", tool_calls=(item.to_call(0),))
+        case "function_call_output" | "custom_tool_call_output":
+            yield gen.Message("tool", item.text(where), tool_call_id=item.call_id)
+        case "message":
+            role: Literal["user", "assistant"] | None = item.role if item.role in ("user", "assistant") else None
+            yield gen.Message(role or "system", item.text(where))
+
+
+def _check(item: InputItem, where: str) -> None:
+    if item.type == "item_reference":
+        raise InvalidRequest(f"Item with id '{(item.id or '')[:64]}' not found", param=where, code="item_not_found")
+    needed: dict[str, dict[str, object]] = {
+        "message": {"role": item.role, "content": item.content},
+        "function_call": {"call_id": item.call_id, "name": item.name},
+        "custom_tool_call": {"call_id": item.call_id, "name": item.name},
+        "function_call_output": {"call_id": item.call_id, "output": item.output},
+        "custom_tool_call_output": {"call_id": item.call_id, "output": item.output},
+    }
+    for name, value in needed.get(item.type, {}).items():
+        if value is None:
+            raise InvalidRequest(f"an item of type {item.type} needs '{name}'", param=f"{where}.{name}")
 
 
 def new_item_id(kind: str) -> str:
@@ -211,12 +263,24 @@ class FunctionCallItem(Reply, tag_field="type", tag="function_call", kw_only=Tru
 
     id: str
     call_id: str
+    namespace: str | UnsetType = UNSET
     name: str
     arguments: str
     status: Status
 
 
-OutputItem = MessageItem | ReasoningItem | FunctionCallItem
+class CustomToolCallItem(Reply, tag_field="type", tag="custom_tool_call", kw_only=True):
+    """A call of the model with free text."""
+
+    id: str
+    call_id: str
+    namespace: str | UnsetType = UNSET
+    name: str
+    input: str
+    status: Status
+
+
+OutputItem = MessageItem | ReasoningItem | FunctionCallItem | CustomToolCallItem
 
 
 def input_of(items: Iterable[dict[str, Any]]) -> list[InputItem]:

@@ -3,17 +3,22 @@
 import secrets
 import time
 from collections.abc import Iterator
+from typing import Any
 
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 import app.services.generation as gen
 from app.dto.base import Dialect, Reply
-from app.dto.counts import TimingsReply
+from app.dto.counts import PromptProgress, TimingsReply
+from app.dto.custom_tools import CustomInput
 from app.dto.logprobs import ContentLogprob
 from app.dto.openai_responses import ResponsesRequest
 from app.dto.openai_responses_events import (
     ArgumentsDelta,
     ArgumentsDone,
+    CustomInputDelta,
+    CustomInputDone,
     IncompleteDetails,
     InputTokensDetails,
     ItemAdded,
@@ -41,6 +46,7 @@ from app.dto.openai_responses_events import (
     SummaryTextDone,
 )
 from app.dto.openai_responses_items import (
+    CustomToolCallItem,
     FunctionCallItem,
     MessageItem,
     OutputItem,
@@ -59,7 +65,9 @@ class ResponseStream(Dialect):
 
     def __init__(self, request: ResponsesRequest, *, store: bool = False) -> None:
         self.response = _begun(request, store)
-        self._summarizes = request.summarizes
+        self._request = request
+        self._tools = {tool.name: tool for tool in reversed(request.offered)}
+        self._text = CustomInput()  # of the open call of a custom tool
         self._number = 0
         self._open: OutputItem | None = None
         self._tokens = 0  # of the answer, as of the last event
@@ -90,15 +98,15 @@ class ResponseStream(Dialect):
     def _feed(self, event: gen.Event) -> Iterator[ResponseEvent]:
         match event:
             case gen.Started():
-                self.response.model = event.model
+                self._use(event)
                 yield ResponseCreated(response=self._snapshot())
                 yield ResponseInProgress(response=self._snapshot())
             case gen.Text():
                 self._count(event.timings, thinks=False)
-                yield from self._say(event.text, [ContentLogprob.of(score) for score in event.logprobs])
+                yield from self._say(event, [ContentLogprob.of(score) for score in event.logprobs])
             case gen.Reasoning():
                 self._count(event.timings, thinks=True)
-                yield from self._think(event.text)
+                yield from self._think(event)
             case gen.ToolCall():
                 yield from self._call(event)
             case gen.ToolArguments():
@@ -106,7 +114,20 @@ class ResponseStream(Dialect):
             case gen.Finished():
                 yield from self._finish(event)
             case gen.Progress():
-                pass
+                if self._request.return_progress:
+                    timings = TimingsReply.of_progress(event) if self._request.timings_per_token else UNSET
+                    progress = PromptProgress.of(event)
+                    yield ResponseInProgress(response=self._snapshot(), prompt_progress=progress, timings=timings)
+
+    def _use(self, event: gen.Started) -> None:
+        """Note who answers, and what is used where the request says nothing."""
+        response, asked, defaults = self.response, self._request, event.defaults
+        response.model = event.model
+        response.temperature = _first(asked.temperature, defaults.temperature, response.temperature)
+        response.top_p = _first(asked.top_p, defaults.top_p, response.top_p)
+
+    def _timings(self, event: gen.Text | gen.Reasoning) -> TimingsReply | UnsetType:
+        return TimingsReply.of(event.timings) if self._request.timings_per_token else UNSET
 
     def _snapshot(self) -> ResponseReply:
         return replace(self.response, output=[])
@@ -116,7 +137,7 @@ class ResponseStream(Dialect):
             self._reasoning_tokens += timings.completion_tokens - self._tokens
         self._tokens = timings.completion_tokens
 
-    def _say(self, text: str, logprobs: list[ContentLogprob]) -> Iterator[ResponseEvent]:
+    def _say(self, event: gen.Text, logprobs: list[ContentLogprob]) -> Iterator[ResponseEvent]:
         if not isinstance(self._open, MessageItem):
             yield from self._close("completed")
             item = self._open = MessageItem(id=self._new_id("message"), status="in_progress", content=[])
@@ -124,27 +145,33 @@ class ResponseStream(Dialect):
             item.content.append(OutputText(text=""))
             yield PartAdded(item_id=item.id, output_index=self._index, content_index=0, part=OutputText(text=""))
         said = self._open.content[0]
-        said.text += text
+        said.text += event.text
         said.logprobs += logprobs
-        where = {"output_index": self._index, "content_index": 0}
-        yield OutputTextDelta(item_id=self._open.id, delta=text, logprobs=logprobs, **where)
+        yield OutputTextDelta(
+            item_id=self._open.id,
+            output_index=self._index,
+            content_index=0,
+            delta=event.text,
+            logprobs=logprobs,
+            timings=self._timings(event),
+        )
 
-    def _think(self, text: str) -> Iterator[ResponseEvent]:
+    def _think(self, event: gen.Reasoning) -> Iterator[ResponseEvent]:
         if not isinstance(self._open, ReasoningItem):
             yield from self._close("completed")
             self._open = ReasoningItem(id=self._new_id("reasoning"), status="in_progress", summary=[], content=[])
             yield self._added(self._open)
             yield self._thought_begun(self._open)
-        item, index = self._open, self._index
-        if self._summarizes:
+        item, index, text, timings = self._open, self._index, event.text, self._timings(event)
+        if self._request.summarizes:
             item.summary[0].text += text
-            yield SummaryTextDelta(item_id=item.id, output_index=index, summary_index=0, delta=text)
+            yield SummaryTextDelta(item_id=item.id, output_index=index, summary_index=0, delta=text, timings=timings)
         else:
             item.content[0].text += text
-            yield ReasoningTextDelta(item_id=item.id, output_index=index, content_index=0, delta=text)
+            yield ReasoningTextDelta(item_id=item.id, output_index=index, content_index=0, delta=text, timings=timings)
 
     def _thought_begun(self, item: ReasoningItem) -> ResponseEvent:
-        if self._summarizes:
+        if self._request.summarizes:
             item.summary.append(SummaryText(text=""))
             return SummaryPartAdded(
                 item_id=item.id, output_index=self._index, summary_index=0, part=SummaryText(text="")
@@ -154,18 +181,40 @@ class ResponseStream(Dialect):
 
     def _call(self, call: gen.ToolCall) -> Iterator[ResponseEvent]:
         yield from self._close("completed")
-        self._open = FunctionCallItem(
-            id=self._new_id("function_call"), call_id=call.id, name=call.name, arguments="", status="in_progress"
-        )
+        self._open = self._begun_call(call)
         yield self._added(self._open)
         if call.arguments:
             yield from self._argue(call.arguments)
 
+    def _begun_call(self, call: gen.ToolCall) -> FunctionCallItem | CustomToolCallItem:
+        """Say a call by the names that the client knows: the model knows others, and no custom tools."""
+        tool = self._tools.get(call.name)
+        name = tool.tool.name or "" if tool is not None else call.name
+        namespace = tool.namespace or UNSET if tool is not None else UNSET
+        if tool is not None and tool.is_custom:
+            self._text = CustomInput()
+            identity = self._new_id("custom_tool_call")
+            return CustomToolCallItem(
+                id=identity, call_id=call.id, namespace=namespace, name=name, input="", status="in_progress"
+            )
+        identity = self._new_id("function_call")
+        return FunctionCallItem(
+            id=identity, call_id=call.id, namespace=namespace, name=name, arguments="", status="in_progress"
+        )
+
     def _argue(self, arguments: str) -> Iterator[ResponseEvent]:
         item = self._open
+        if isinstance(item, CustomToolCallItem):
+            yield from self._more_text(item, self._index, self._text.add(arguments))
+            return
         assert isinstance(item, FunctionCallItem)
         item.arguments += arguments
         yield ArgumentsDelta(item_id=item.id, output_index=self._index, delta=arguments)
+
+    def _more_text(self, item: CustomToolCallItem, index: int, text: str) -> Iterator[ResponseEvent]:
+        if text:
+            item.input += text
+            yield CustomInputDelta(item_id=item.id, output_index=index, delta=text)
 
     def _new_id(self, kind: str) -> str:
         return output_item_id(kind, self.response.id, len(self.response.output))
@@ -183,6 +232,8 @@ class ResponseStream(Dialect):
         item.status = status
         if isinstance(item, FunctionCallItem):
             yield from self._called(item, index)
+        elif isinstance(item, CustomToolCallItem):
+            yield from self._called_custom(item, index)
         elif isinstance(item, MessageItem):
             said = item.content[0]
             yield OutputTextDone(
@@ -205,6 +256,12 @@ class ResponseStream(Dialect):
         item.status = "completed" if whole else "incomplete"
         if whole:
             yield ArgumentsDone(item_id=item.id, output_index=index, arguments=item.arguments, name=item.name)
+
+    def _called_custom(self, item: CustomToolCallItem, index: int) -> Iterator[ResponseEvent]:
+        yield from self._more_text(item, index, self._text.end())
+        item.status = "completed" if self._text.is_whole else "incomplete"
+        if self._text.is_whole:
+            yield CustomInputDone(item_id=item.id, output_index=index, input=item.input)
 
     def _finish(self, event: gen.Finished) -> Iterator[ResponseEvent]:
         response, cut = self.response, event.reason == "length"
@@ -231,20 +288,35 @@ def _begun(request: ResponsesRequest, store: bool) -> ResponseReply:
         status="in_progress",
         instructions=request.instructions or None,
         max_output_tokens=request.max_output_tokens,
+        max_tool_calls=request.said("max_tool_calls", int),
         model="",
         output=[],
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
         previous_response_id=request.previous_response_id,
+        prompt_cache_key=request.said("prompt_cache_key", str),
+        safety_identifier=request.said("safety_identifier", str),
         reasoning=ReasoningReply(effort=reasoning.effort, summary=reasoning.summary or reasoning.generate_summary),
         store=store,
-        temperature=request.temperature,
-        text={"format": {"type": "text"}} | request.text.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        temperature=_first(request.temperature, 1.0),  # until it is known what the model uses
+        text=_text(request),
         tool_choice=request.tool_choice,
         parallel_tool_calls=request.parallel_tool_calls,
-        tools=[tool.model_dump(mode="json") for tool in request.tools],
+        tools=[tool.echo() for tool in request.tools],
         top_logprobs=request.top_logprobs,
-        top_p=request.top_p,
+        top_p=_first(request.top_p, 1.0),
+        truncation=request.truncation,
         metadata=dict(request.metadata),
     )
+
+
+def _text(request: ResponsesRequest) -> dict[str, Any]:
+    """Give back what the answer has to be; of a schema, all that OpenAI says of one."""
+    text = request.text.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    form = text.get("format") or {"type": "text"}
+    if form["type"] == "json_schema":
+        form = {"name": "answer", "description": None, "strict": True} | form
+    return text | {"format": form}
 
 
 def _copied(item: OutputItem) -> OutputItem:
@@ -254,8 +326,12 @@ def _copied(item: OutputItem) -> OutputItem:
             return replace(item, content=[])
         case ReasoningItem():
             return replace(item, summary=[], content=[])
-        case FunctionCallItem():
+        case FunctionCallItem() | CustomToolCallItem():
             return replace(item)
+
+
+def _first(*numbers: float | None) -> float:
+    return next(number for number in numbers if number is not None)
 
 
 def _usage(timings: gen.Timings, reasoning_tokens: int) -> ResponseUsage:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from app.services.errors import UnsupportedParameter
 
-_NAME = re.compile(r"[A-Za-z0-9_.$-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9_.$-]{1,96}")
 _MOST_NAMES = 32
 
 
@@ -19,20 +19,24 @@ Treatment = Literal["honoured", "ignored", "refused"]
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a dialect. A refused one may still have values that change nothing, `harmless`."""
+    """One parameter of a dialect. One that is not honoured may still have values that ask for nothing, `harmless`."""
 
     name: str
     treatment: Treatment
     note: str
     harmless: tuple[Any, ...] = ()
 
+    def is_harmless(self, value: Any) -> bool:
+        """Whether a value asks for what happens anyway."""
+        return any(type(value) is type(harmless) and value == harmless for harmless in self.harmless)
+
 
 def _honoured(**notes: str) -> tuple[Parameter, ...]:
     return tuple(Parameter(name, "honoured", note) for name, note in notes.items())
 
 
-def _ignored(note: str, *names: str) -> tuple[Parameter, ...]:
-    return tuple(Parameter(name, "ignored", note) for name in names)
+def _ignored(note: str, *names: str, harmless: tuple[Any, ...] = ()) -> tuple[Parameter, ...]:
+    return tuple(Parameter(name, "ignored", note, harmless) for name in names)
 
 
 def _refused(name: str, note: str, *harmless: Any) -> Parameter:
@@ -71,7 +75,7 @@ _SAMPLED = _honoured(
     repetition_penalty="counts the whole answer, but for repeat_last_n; 1 is off",
     repeat_penalty="llama.cpp's name of repetition_penalty",
     repeat_last_n="the last tokens of prompt and answer that penalties count; -1 or absent, the whole answer; 0 is off",
-    logit_bias="token id to bias, -100 to 100, or llama.cpp's list of pairs, of a token id or a text; false bans",
+    logit_bias="token id or text to bias, -100 to 100, as an object or llama.cpp's list of pairs; false bans",
     ignore_eos="never draw the end token, but where a grammar lets nothing else come",
 )
 _BOUND = _honoured(
@@ -97,14 +101,18 @@ _WITHOUT_EFFECT = (
     *_ignored(
         "changes nothing in the answer",
         *("user", "metadata", "store", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"),
-        *("verbosity", "include", "backend_sampling", "cache_prompt", "reasoning_control", "verbose"),
+        *("include", "backend_sampling", "verbose"),
     ),
+    *_ignored("changes nothing in the answer", "verbosity", harmless=("medium",)),
+    *_ignored("every prompt is cached", "cache_prompt", harmless=(True,)),
     *_ignored("is not supported", "n_keep", "n_discard", "t_max_predict_ms", "n_indent"),
     *_ignored("goes with mirostat", "mirostat_tau", "mirostat_eta"),
     *_ignored("goes with adaptive_target", "adaptive_decay"),
     _refused("mirostat", "is not supported; 0 is off", 0, 0.0),
     _refused("adaptive_target", "is not supported; a negative one is off", -1.0, -0.01),
 )
+
+_NO_REASONING = _ignored("the reasoning stands in the text", "reasoning_control")
 
 _CHOSEN = "auto, none, required, a function by name, allowed_tools; see Tools"
 
@@ -120,15 +128,16 @@ CHAT: tuple[Parameter, ...] = (
     *_BOUND,
     *_ADAPTED,
     *_honoured(
-        reasoning_effort="none 0, minimal 128, low 512, medium 2048, high 8192 tokens of reasoning",
+        reasoning_effort="none 0, minimal 128, low 512, medium 2048, high 8192 tokens; xhigh and max: no bound",
         thinking_budget_tokens="wins over reasoning_effort; leaves a quarter of max_tokens for the answer; -1 is none",
         n="1 to 8 answers; the prompt is computed once",
         logprobs="of the answer's tokens, not of the reasoning",
         top_logprobs="0 to 20",
-        tools="go to the chat template; calls are parsed; of a strict one they match the schema",
+        tools="functions and custom ones go to the chat template, calls are parsed; others are left out, see Tools",
         tool_choice=_CHOSEN,
         parallel_tool_calls="false ends the answer with its first call",
         chat_template_kwargs="go to the chat template",
+        reasoning_control="what it asks for is always so: POST /v1/chat/completions/control ends the reasoning",
         reasoning_format="none leaves the reasoning in the content; auto and deepseek take it out",
         continue_final_message="go on with a last message of the assistant; a stream then says only what is new",
         add_generation_prompt="false leaves out what begins an answer; it goes with continue_final_message too",
@@ -145,13 +154,19 @@ CHAT: tuple[Parameter, ...] = (
     _refused("service_tier", "other than auto and default does not exist here", "auto", "default"),
     _refused("modalities", "other than text are not supported", ["text"]),
     _refused("audio", "is not supported"),
-    _refused("prediction", "is not supported"),
-    _refused("web_search_options", "is not supported"),
+    *_ignored("changes nothing in the answer", "prediction"),
+    *_ignored("there are no tools on this side", "web_search_options"),
     _refused("functions", "is the old name of tools; use tools", []),
     _refused("function_call", "is the old name of tool_choice; use tool_choice", "auto", "none"),
 )
 
-_TEXT_ONLY = (_refused("response_format", "belongs to chat completions; use json_schema, grammar, regex or choice"),)
+_TEXT_ONLY = (
+    _refused(
+        "response_format",
+        "other than text belongs to chat completions; use json_schema, grammar, regex or choice",
+        {"type": "text"},
+    ),
+)
 _PROMPT = "a string, token ids, both mixed, or {prompt_string}; a list of strings or of lists is several prompts"
 
 COMPLETION: tuple[Parameter, ...] = (
@@ -169,6 +184,7 @@ COMPLETION: tuple[Parameter, ...] = (
     *_STREAMED,
     *_PLACED,
     *_WITHOUT_EFFECT,
+    *_NO_REASONING,
     _refused("best_of", "is not supported; n gives several answers", 1),
     _refused("n_probs", "is llama.cpp's; use logprobs", 0),
     _refused("return_tokens", "is llama.cpp's; POST /completion has it", False),
@@ -191,6 +207,7 @@ _NATIVE = (
         return_tokens="the ids of the answer's tokens, without the end token",
     ),
     *_WITHOUT_EFFECT,
+    *_NO_REASONING,
     _refused("n_cmpl", "is not supported; a prompt can stand in the list several times", 1),
     _refused("image_data", "is not supported: this model reads text only", []),
     *_TEXT_ONLY,
@@ -224,7 +241,9 @@ _VECTORS = _honoured(
     pooling="mean or last, over the last hidden states; absent, it is the model's own way, else the mean",
     embd_normalize="2, which is absent too, makes the length 1; -1 leaves the vectors as they are",
 )
-_INPUT = "a string, token ids, both mixed; a list of strings or of lists is several, up to 2,048"
+_INPUT = (
+    "a string, token ids, both mixed, {content} of text parts; a list of strings or of lists is several, up to 2,048"
+)
 
 EMBEDDINGS: tuple[Parameter, ...] = (
     *_honoured(
@@ -257,20 +276,20 @@ MESSAGES: tuple[Parameter, ...] = (
         top_k="0 or -1 keeps all",
         top_p="0 to 1",
         seed="ours: same seed, same answer",
-        tools="of one's own, with input_schema; calls of a strict one match it",
+        tools="of one's own, with input_schema; others are left out, see Tools",
         tool_choice="auto, none, any and tool; disable_parallel_tool_use ends the answer with its first call",
-        thinking="enabled and disabled turn it on and off, adaptive is the model's own way; budget_tokens bounds it",
+        thinking="enabled and disabled turn it on and off, others are the model's own way; budget_tokens bounds it",
         output_config="format is enforced: JSON of a schema",
         output_format="of old: output_config.format",
     ),
     *_ignored("a model here has one effort", "output_config.effort"),
     *_ignored(
         _LOCAL,
-        *("metadata", "cache_control", "context_management", "betas", "inference_geo", "speed", "diagnostics"),
+        *("metadata", "cache_control", "context_management", "betas", "inference_geo", "diagnostics"),
         *("user_profile_id", "workspace_id"),
     ),
-    _refused("container", "is not supported"),
-    _refused("mcp_servers", "are not supported", []),
+    *_ignored(_LOCAL, "speed", harmless=("standard",)),
+    *_ignored("there are no tools on this side", "container", "mcp_servers"),
     _refused("service_tier", "other than auto and standard_only does not exist here", "auto", "standard_only"),
 )
 
@@ -284,7 +303,7 @@ RESPONSES: tuple[Parameter, ...] = (
         temperature="0 takes the most likely token",
         top_p="0 to 1",
         seed="ours: same seed, same answer",
-        tools="of type function; calls of a strict one match the schema",
+        tools="functions, also in namespaces, and custom ones; others are left out, see Tools",
         tool_choice=_CHOSEN,
         parallel_tool_calls="false ends the answer with its first call",
         reasoning="effort none turns thinking off, any other on and bounds it; with summary the thoughts are a summary",
@@ -292,6 +311,11 @@ RESPONSES: tuple[Parameter, ...] = (
         metadata="is kept with the response",
         store="keeps the conversation on this machine, for previous_response_id; --store off never does",
         previous_response_id="goes on with a stored conversation",
+        truncation="auto and disabled; nothing is dropped either way: what does not fit is a 400",
+        presence_penalty="counts the whole answer",
+        frequency_penalty="counts the whole answer",
+        return_progress="response.in_progress says how far the prompt is, in prompt_progress",
+        timings_per_token="timings on every event of a token",
         include="message.output_text.logprobs; what else is not there is left out",
         top_logprobs="0 to 20, with logprobs in include",
     ),
@@ -302,11 +326,10 @@ RESPONSES: tuple[Parameter, ...] = (
         *("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
         *("stream_options", "access_programs", "background_options"),
     ),
-    _refused("truncation", "other than disabled is not supported: nothing is dropped silently", "disabled"),
     _refused("background", "is not supported", False),
     _refused("conversation", "is not supported; previous_response_id is"),
     _refused("prompt", "refers to what OpenAI keeps, which is not here"),
-    _refused("context_management", "is not supported", []),
+    *_ignored("nothing is dropped or summed up: what does not fit is a 400", "context_management"),
     _refused("moderation", "is not supported"),
     _refused("image", "is not supported"),
     _refused("service_tier", "other than auto and default does not exist here", "auto", "default"),
@@ -331,8 +354,7 @@ def check(parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> None:
     for parameter in parameters:
         if parameter.treatment != "refused" or parameter.name not in given:
             continue
-        value = given[parameter.name]
-        if not any(type(value) is type(harmless) and value == harmless for harmless in parameter.harmless):
+        if not parameter.is_harmless(given[parameter.name]):
             raise UnsupportedParameter(parameter.name, parameter.note)
 
 
@@ -342,9 +364,18 @@ def ignored(parameters: tuple[Parameter, ...], given: Mapping[str, Any], inner: 
     return ", ".join(sorted(name for name in names if _NAME.fullmatch(name))[:_MOST_NAMES])
 
 
+def is_nothing(value: Any) -> bool:
+    """Whether a value asks for nothing, whatever it is the value of: false, or empty."""
+    if isinstance(value, dict | list):
+        return all(map(is_nothing, value.values() if isinstance(value, dict) else value))
+    return value is None or value is False or value == ""
+
+
 def _without_effect(parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> Iterator[str]:
     known = {parameter.name: parameter for parameter in parameters}
-    for name in given:
+    for name, value in given.items():
         parameter = known.get(name)
-        if parameter is None or parameter.treatment == "ignored":
+        if parameter is not None and parameter.treatment != "ignored":
+            continue
+        if not (parameter.is_harmless if parameter and parameter.harmless else is_nothing)(value):
             yield name

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from app.dto.base import Body, Limits
+from app.dto.chat_message import ContentPart
 from app.services.errors import InvalidRequest, UnprocessableBody
 
 _MOST = 4096  # prompts in one request, whatever the settings say
@@ -13,8 +14,23 @@ _MOST = 4096  # prompts in one request, whatever the settings say
 class PromptObject(Body):
     """A prompt as llama.cpp's multimodal clients write it; this server takes the text."""
 
-    prompt_string: str
+    prompt_string: str | None = None
+    content: str | list[ContentPart] | None = Field(default=None, description="instead of prompt_string")
     multimodal_data: list[Any] = Field(default_factory=list, description="has to be empty")
+
+    @model_validator(mode="after")
+    def _one_text(self) -> "PromptObject":
+        if (self.prompt_string is None) == (self.content is None):
+            raise ValueError("an object needs 'prompt_string' or 'content'")
+        return self
+
+    def text(self, param: str) -> str:
+        """Give the text. Raises InvalidRequest for media."""
+        if self.multimodal_data:
+            raise InvalidRequest(f"This model reads text only, so {param} cannot have multimodal_data", param=param)
+        if isinstance(self.content, list):
+            return "".join(part.to_text(param, of_user=True) for part in self.content)
+        return self.prompt_string or self.content or ""
 
 
 def _countable(given: Any) -> Any:
@@ -63,6 +79,4 @@ def _part(item: Part | list[Part], param: str) -> str | int:
         raise UnprocessableBody(f"{param}: a list of token ids cannot hold a list", param=param)
     if not isinstance(item, PromptObject):
         return item
-    if item.multimodal_data:
-        raise InvalidRequest(f"This model reads text only, so {param} cannot have multimodal_data", param=param)
-    return item.prompt_string
+    return item.text(param)

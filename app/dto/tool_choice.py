@@ -18,15 +18,31 @@ def openai_choice(
     if isinstance(asked, str):
         return tool_choice(asked, tools, strict=strict, parallel=parallel)
     match asked.get("type"):
-        case "function":
+        case "function" | "custom":
             return tool_choice("required", tools, names=[_name(asked)], strict=strict, parallel=False)
         case "allowed_tools":
             allowed = asked.get("allowed_tools", asked)
             if isinstance(allowed, dict) and isinstance(allowed.get("tools"), list):
-                names = [_name(tool) for tool in allowed["tools"]]
-                mode = allowed.get("mode", "auto")
-                return tool_choice(str(mode), tools, names=names, strict=strict, parallel=parallel)
+                return _among(allowed["tools"], str(allowed.get("mode", "auto")), tools, strict, parallel)
     raise _no_choice(str(asked.get("type")))
+
+
+def _among(
+    allowed: list[Any], mode: str, tools: Collection[str], strict: Mapping[str, str], parallel: bool
+) -> gen.ToolChoice:
+    """Choose among some tools; those of types that are left out do not count, and where no other is, none is called."""
+    names = [_name(tool) for tool in allowed if not _is_left_out(tool)]
+    if allowed and not names:
+        if mode == "required":
+            raise InvalidRequest(
+                "tool_choice asks for a call of tools that this server leaves out", param="tool_choice"
+            )
+        return tool_choice("none", tools, strict=strict, parallel=parallel)
+    return tool_choice(mode, tools, names=names, strict=strict, parallel=parallel)
+
+
+def _is_left_out(tool: Any) -> bool:
+    return isinstance(tool, dict) and tool.get("type", "function") not in ("function", "custom")
 
 
 def tool_choice(
@@ -41,9 +57,10 @@ def tool_choice(
     if mode not in ("auto", "none", "required"):
         raise _no_choice(mode)
     if mode == "required" and not tools:
-        raise InvalidRequest("tool_choice asks for a call, but there are no tools", param="tool_choice")
+        raise InvalidRequest("tool_choice asks for a call, but there are no tools to call", param="tool_choice")
+    known = frozenset(tools)
     for name in names:
-        if name not in tools:
+        if name not in known:
             raise InvalidRequest(f"tool_choice names '{name[:64]}', which is none of the tools", param="tool_choice")
     held = dict(strict or {})
     by_choice = mode == "required" or names or not held
@@ -59,7 +76,7 @@ def tool_choice(
 def _name(asked: Any) -> str:
     """Read a function's name, which chat completions and Responses have in different places."""
     if isinstance(asked, dict):
-        function = asked.get("function", asked)
+        function = asked.get("function") or asked.get("custom") or asked
         name = function.get("name") if isinstance(function, dict) else None
         if isinstance(name, str) and name:
             return name

@@ -264,6 +264,7 @@ class Text(OfChoice):
     text: str
     timings: Timings
     logprobs: tuple[TokenLogprob, ...] = ()
+    tokens: tuple[int, ...] = ()  # that it is made of, without an end token
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,11 @@ class Metrics(Collector):
         """Count a request that was answered."""
         self._requests[dialect, str(status)] += 1
 
+    @property
+    def started(self) -> int:
+        """When the process began, in seconds since 1970."""
+        return int(self._process.create_time())
+
     def text(self) -> bytes:
         """Write everything in Prometheus' text format."""
         return generate_latest(self._registry)

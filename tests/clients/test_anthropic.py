@@ -107,5 +107,5 @@ def test_a_tool_is_called(forced: Server, client: anthropic.Anthropic) -> None:
 
 def test_errors_are_of_its_classes(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.BadRequestError) as refusal:
-        client.messages.create(messages=HELLO, container="c", **GREEDY)  # type: ignore[call-overload]
-    assert "container" in refusal.value.message
+        client.messages.create(messages=HELLO, service_tier="fast", **GREEDY)  # type: ignore[call-overload]
+    assert "service_tier" in refusal.value.message

@@ -83,7 +83,7 @@ def test_effort_turns_thinking_on_and_off_and_bounds_it(
 def test_a_format_is_a_constraint(form: dict[str, Any], schema: dict[str, Any]) -> None:
     asked = {"text": {"format": form}}
     assert generation(**asked).constraint == Constraint("json_schema", json.dumps(schema), "text.format")
-    assert whole(answer("a"), **asked)["text"] == asked["text"]
+    assert whole(answer("a"), **asked)["text"]["format"].items() >= form.items()
     assert generation(tools=[TOOL], **asked).constraint == generation(**asked).constraint
     assert generation(text={"format": {"type": "text"}}).constraint is None
 
@@ -142,9 +142,6 @@ def test_tools_become_functions() -> None:
 @pytest.mark.parametrize(
     ("more", "param"),
     [
-        ({"tools": [TOOL, {"type": "web_search"}]}, "tools.1.type"),
-        ({"asked": [said("user", "a"), {"type": "computer_call"}]}, "input.1"),
-        ({"truncation": "auto"}, "truncation"),
         ({"background": True}, "background"),
     ],
 )
@@ -159,7 +156,6 @@ def test_what_is_not_supported_is_refused(more: dict[str, Any], param: str) -> N
     [
         ({"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}, "input.0.content.0"),
         ({"role": "user", "content": [{"type": "input_text"}]}, "input.0.content.0"),
-        ({"role": "user", "content": [{"type": "hologram"}]}, "input.0.content.0"),
         ({"role": "user"}, "input.0.content"),
         ({"content": "Hi"}, "input.0.role"),
         ({"type": "function_call", "call_id": "a", "arguments": "{}"}, "input.0.name"),
@@ -192,7 +188,7 @@ def test_what_has_no_effect_is_named() -> None:
         "stream_options": {"include_obfuscation": False},
         "new_in_2027": 1,
     }
-    named = "new_in_2027, prompt_cache_key, reasoning.mode, stream_options, text.verbosity, user"
+    named = "new_in_2027, prompt_cache_key, reasoning.mode, text.verbosity, user"
     assert request(**more).ignored == named
     assert request(text={"format": {"type": "text"}}, metadata={"a": "b"}, parallel_tool_calls=True).ignored == ""
 

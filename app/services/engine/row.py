@@ -107,6 +107,7 @@ class Row:
         self.known_elsewhere = False  # to another model, which answered this conversation last
         self._room = room  # tokens that the context has left for the answer
         self._unsaid: list[TokenLogprob] = []  # of tokens whose text is held back
+        self._told = 0  # of the answer's tokens, those whose text is
         self._thinking_budget = thinking_budget
         self._think_token = think_token  # what begins a thought where a grammar binds the answer
         self._think_end = think_end
@@ -284,7 +285,9 @@ class Row:
                 yield Reasoning(piece.text, self.timings())
             else:
                 logprobs, self._unsaid = tuple(self._unsaid), []
-                yield Text(piece.text, self.timings(), logprobs)
+                tokens = tuple(token for token in self.answer[self._told :] if token not in self._end_tokens)
+                self._told = len(self.answer)
+                yield Text(piece.text, self.timings(), logprobs, tokens)
 
 
 def repeats(answer: Sequence[int]) -> bool:

@@ -1,0 +1,87 @@
+"""What a model that reads text only can read of things that are no text."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# By their types in all dialects.
+MEDIA = {
+    **dict.fromkeys(("image", "input_image", "image_url", "output_image", "image_file"), "images"),
+    **dict.fromkeys(("computer_screenshot", "screenshot"), "screenshots"),
+    **dict.fromkeys(("audio", "input_audio", "output_audio"), "audio"),
+    **dict.fromkeys(("video", "input_video", "video_url"), "video"),
+    **dict.fromkeys(("file", "input_file", "file_url"), "files"),
+    "document": "documents",
+}
+# What says who, where and when, or what only its maker can read.
+_OPAQUE = {
+    *("type", "id", "call_id", "tool_use_id", "status", "role", "caller", "created_by", "phase", "index"),
+    *("cache_control", "citations", "annotations", "logprobs", "transformations", "signature", "fingerprint"),
+    *("data", "image_url", "image_data", "file_data", "file_id", "b64_json", "media_type", "container_id"),
+    *("acknowledged_safety_checks", "pending_safety_checks"),
+}
+
+
+def left_out(kind: str) -> str:
+    """Say in the place of something that it is not there."""
+    return f"[{MEDIA.get(kind, kind.replace('_', ' ')[:64])} left out: this model reads text only]"
+
+
+def read(value: Any) -> str:
+    """Give all that is text of a JSON value, empty where nothing is; a sentence stands in for images and their kin."""
+    match value:
+        case str():
+            return value
+        case bool() | int() | float():
+            return json.dumps(value)
+        case list():
+            return "\n".join(text for text in map(read, value) if text)
+        case dict():
+            return _read_object(value)
+    return ""
+
+
+def _read_object(value: Mapping[str, Any]) -> str:
+    if (document := document_text(value)) is not None:
+        return document
+    kind = value.get("type")
+    if isinstance(kind, str) and kind in MEDIA:
+        return left_out(kind)
+    texts = {name: text for name in readable(value) if (text := read(value[name]))}
+    if len(texts) == 1 and texts.keys() <= {"text", "content", "output", "logs", "result", "summary", "thinking"}:
+        return next(iter(texts.values()))
+    return "\n".join(f"{name}: {text}" for name, text in texts.items())
+
+
+def readable(fields: Mapping[str, Any]) -> Iterator[str]:
+    """Name the fields that say something."""
+    return (name for name in fields if name not in _OPAQUE and not name.startswith("encrypted_"))
+
+
+def document_text(block: Mapping[str, Any]) -> str | None:
+    """Read a document of Anthropic's that is text, with its title and context. None for every other."""
+    source = block.get("source")
+    if block.get("type") != "document" or not isinstance(source, dict):
+        return None
+    match source.get("type"):
+        case "text":
+            text = source.get("data")
+        case "content":
+            text = read(source.get("content"))
+        case _:
+            return None
+    if not isinstance(text, str):
+        return None
+    heads = [head for head in (block.get("title"), block.get("context")) if isinstance(head, str) and head]
+    return "\n".join((*heads, text))
+
+
+def media_in(value: Any) -> Iterator[str]:
+    """Name the types of what is in a JSON value and left out of its text."""
+    if isinstance(value, dict):
+        kind = value.get("type")
+        if isinstance(kind, str) and kind in MEDIA and document_text(value) is None:
+            yield kind
+            return
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from media_in(inner)
