@@ -33,7 +33,7 @@ def test_every_half_in_texts_and_names_is_replaced(value: Any, upper: bool) -> N
     text = json.dumps({"value": value})
     if upper:
         text = text.replace("\\ud", "\\uD").replace("\\\\uD", "\\\\ud")
-    assert decode(text.encode(), 64) == whole(json.loads(text))
+    assert decode(text.encode()) == whole(json.loads(text))
 
 
 @settings(max_examples=100, deadline=None)
@@ -48,13 +48,13 @@ def test_what_has_no_halves_stays_byte_for_byte(text: str) -> None:
 )
 def test_broken_json_with_halves_is_still_refused(body: bytes) -> None:
     with pytest.raises(UnprocessableBody) as refusal:
-        decode(body, 64)
+        decode(body)
     assert refusal.value.code == "invalid_json"
 
 
 def test_a_long_body_with_many_halves_is_gone_through_once() -> None:
     body = b'{"a": "' + b"\\\\x\\n\\ud83d\\ude00 word " * 100_000 + b"\\ud83d" * 100_000 + b'"}'
-    assert decode(body, 64)["a"].count("\ufffd") == 100_000
+    assert decode(body)["a"].count("\ufffd") == 100_000
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ class ChatRequest(Generating):
 
     def binding(self) -> Binding:
         """Give the grammar of the answer, and its tools."""
-        return Binding(self.constraint(), [tool.to_template() for tool in self.tools], self._tool_choice())
+        return Binding(self.constraint(), [tool.to_template() for tool in self.offered], self._tool_choice())
 
     def _constraints(self) -> Iterator[gen.Constraint]:
         if self.response_format and (constraint := self.response_format.to_constraint()):
