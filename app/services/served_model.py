@@ -120,7 +120,7 @@ class ServedModel:
         """Write what an idle place of the batch left to a file. Returns tokens and bytes. Raises AppError."""
         tokens, layers = await self._engine.between_steps(self.loaded.runner.slot_layers, slot)
         write = partial(self.loaded.write_slot, self._slot_file(name), tokens, layers)
-        return len(tokens), await asyncio.to_thread(write)
+        return len(tokens), await self._engine.written(write)
 
     async def restore_slot(self, slot: int, name: str) -> tuple[int, int]:
         """Bring that back, into any idle place. Returns tokens and bytes. Raises AppError."""

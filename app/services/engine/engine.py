@@ -16,6 +16,7 @@ import structlog
 from app.services.catalog import ModelFolder
 from app.services.engine import blas
 from app.services.engine.beginnings import Beginnings
+from app.services.engine.disk_thread import disk
 from app.services.engine.drafting import Drafting
 from app.services.engine.meter import Meter
 from app.services.engine.open_files import limit_untouched
@@ -70,6 +71,7 @@ class Engine:
         self._runners: list[Runner] = []
         self._turns = Turns()
         self._loads: list[Iterator[None]] = []
+        self._awaited_loads: set[asyncio.Future[LoadedModel]] = set()
         self._stopped = False
         self._unusable: LoadFailed | None = None
         self._step_began: float | None = None  # of the step under way
@@ -82,9 +84,16 @@ class Engine:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after its current step. Answers still running get an error."""
+        """End the thread after its current step, and have written what answers left for the disk.
+
+        Answers still running get an error. Nothing is waited for long: an import, a load and a step that hangs leave
+        nothing that has to last.
+        """
         self._commands.put(self._on_stop)
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=10 if self._runners and not self.stuck_for() else 1)
+        if self._thread.is_alive():
+            for runner in list(self._runners):
+                runner.write_prefixes()
         self._prompts.shutdown(wait=False, cancel_futures=True)
 
     def stuck_for(self) -> float:
@@ -102,6 +111,7 @@ class Engine:
         """
         loop = asyncio.get_running_loop()
         loaded: asyncio.Future[LoadedModel] = loop.create_future()
+        self._awaited_loads.add(loaded)
         self._commands.put(partial(self._on_load, folder, progress, _Promise(loop, loaded, self._unwanted)))
         try:
             return await loaded
@@ -109,6 +119,14 @@ class Engine:
             if loaded.done() and not loaded.cancelled() and loaded.exception() is None:
                 self._unwanted(loaded.result())  # it came just as nobody wanted it any more
             raise
+        finally:
+            self._awaited_loads.discard(loaded)
+
+    def give_up_loads(self, error: AppError) -> None:
+        """Tell those who wait for a model that it will not come."""
+        for load in self._awaited_loads:
+            if not load.done():
+                load.set_exception(error)
 
     def _unwanted(self, model: "LoadedModel") -> None:
         self._commands.put(partial(self._on_unload, model.runner, True, None))
@@ -127,6 +145,10 @@ class Engine:
     async def off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do what a model's prompt builder can do on the thread of prompts, which is its only one."""
         return await asyncio.get_running_loop().run_in_executor(self._prompts, partial(work, *args, **kwargs))
+
+    async def written(self, work: Callable[[], T]) -> T:
+        """Do what writes arrays to the disk on the one thread for that. Raises what it raises."""
+        return await asyncio.wrap_future(disk.call(work))
 
     async def between_steps(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do something short with a runner on the engine thread. Raises what it raises of AppError."""

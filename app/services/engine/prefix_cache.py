@@ -160,11 +160,15 @@ class PrefixCache:
         """Forget everything in memory."""
         self._entries.clear()
 
+    def write(self) -> None:
+        """Have written what is to be on disk; on any thread."""
+        if self._store is not None:
+            self._store.flush()
+
     def close(self) -> None:
         """Let the disk have what it should, and let go of everything."""
         self.clear()
-        if self._store is not None:
-            self._store.close()
+        self.write()
 
     def _read(self, wanted: Any, known: int) -> _Entry | None:
         """Bring a prefix back from the disk, if the memory knows much less of it."""

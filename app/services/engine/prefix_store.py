@@ -9,7 +9,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +20,7 @@ import structlog
 from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
 from app.services.atomic import private_file, private_folder
+from app.services.engine.disk_thread import Job, disk
 from app.services.engine.prefixes import Known, Layers, Marks, covers, cuts, nearest, related, usable
 
 log = structlog.get_logger()
@@ -28,6 +29,7 @@ _VERSION = "2"
 _SETTLE_SECONDS = 2.0  # a prompt that has grown by then is written once, not twice
 _FEWEST_TOKENS = 64  # fewer are computed faster than they are read
 _LARGEST_HEADER = 100_000_000  # bytes
+_FLUSH_SECONDS = 10.0  # that a last write may take
 
 
 @dataclass(slots=True)
@@ -38,13 +40,12 @@ class _Stored:
     path: Path
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Pending:
     tokens: Any
     trimmable: bool
     layers: Layers
     marks: Marks
-    since: float
 
     @property
     def lengths(self) -> Collection[int]:
@@ -63,13 +64,11 @@ class PrefixStore:
         self._folder = folder / f"v{_VERSION}-{fingerprint}"
         self._max_bytes = max_bytes
         self._stored: list[_Stored] = []
-        self._pending: list[_Pending] = []
-        self._wake = threading.Condition()  # guards what both threads change
-        self._closed = False
+        self._pending: dict[_Pending, Job] = {}
+        self._lock = threading.Lock()  # guards what both threads change
         private_folder(self._folder)
+        self._tidy()
         self._stored = list(self._found())
-        self._writer = threading.Thread(target=self._write_all, name="prefix-store", daemon=True)
-        self._writer.start()
 
     def __len__(self) -> int:
         return len(self._stored)
@@ -99,24 +98,33 @@ class PrefixStore:
         """Have the layers of these tokens written, once nothing longer has come for a moment."""
         if len(tokens) < _FEWEST_TOKENS:
             return
-        with self._wake:
-            pending = _Pending(tokens, trimmable, layers, dict(marks), time.monotonic())
-            self._pending = [*(one for one in self._pending if not _stands_for(pending, one.tokens)), pending]
-            self._wake.notify()
+        pending = _Pending(tokens, trimmable, layers, dict(marks))
+        self._leave_out(lambda one: _stands_for(pending, one.tokens))
+        job = Job(self, lambda: self._write_behind(pending), time.monotonic() + _SETTLE_SECONDS)
+        with self._lock:
+            self._pending[pending] = job
+        disk.put(job)
 
     def forget(self, tokens: Any) -> None:
         """Throw away what begins with these tokens (length,), and what these begin with."""
-        with self._wake:
-            self._pending = [one for one in self._pending if not related(one.tokens, tokens)]
+        self._leave_out(lambda one: related(one.tokens, tokens))
         for stored in [one for one in self._stored if related(one.tokens, tokens)]:
             self._forget(stored)
 
-    def close(self) -> None:
-        """Write what is pending and stop."""
-        with self._wake:
-            self._closed = True
-            self._wake.notify()
-        self._writer.join(timeout=10)
+    def flush(self) -> None:
+        """Have written what is pending. On any thread."""
+        disk.flush(self, _FLUSH_SECONDS)
+
+    def _leave_out(self, unwanted: Callable[[_Pending], bool]) -> None:
+        """Do not write what is pending of this kind."""
+        with self._lock:
+            jobs = [self._pending.pop(one) for one in list(self._pending) if unwanted(one)]
+        disk.drop(jobs)
+
+    def _tidy(self) -> None:
+        """Throw away what a process left that was killed while it wrote; this folder is written by one at a time."""
+        for path in self._folder.glob(".*.safetensors"):
+            _remove(path)
 
     def _found(self) -> Iterator[_Stored]:
         for path in sorted(self._folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime):
@@ -129,26 +137,14 @@ class PrefixStore:
                 log.warning("prefix file thrown away", reason=str(error)[:200])
                 _remove(path)
 
-    def _write_all(self) -> None:
-        while (pending := self._next()) is not None:
-            try:
-                self._write(pending)
-            except Exception as error:  # a full disk, a folder that is gone: the answers do not depend on it
-                log.warning("prefix not written", reason=str(error)[:200])
-
-    def _next(self) -> _Pending | None:
-        """Wait for something to write that has settled; None at the end."""
-        with self._wake:
-            while True:
-                if not self._pending:
-                    if self._closed:
-                        return None
-                    self._wake.wait()
-                    continue
-                left = self._pending[0].since + _SETTLE_SECONDS - time.monotonic()
-                if left <= 0 or self._closed:
-                    return self._pending.pop(0)
-                self._wake.wait(left)
+    def _write_behind(self, pending: _Pending) -> None:
+        with self._lock:
+            if self._pending.pop(pending, None) is None:
+                return  # it was taken back just now
+        try:
+            self._write(pending)
+        except Exception as error:  # a full disk, a folder that is gone: the answers do not depend on it
+            log.warning("prefix not written", reason=str(error)[:200])
 
     def _write(self, pending: _Pending) -> None:
         if any(_stands_for(stored, pending.tokens) for stored in self._stored):
@@ -167,7 +163,7 @@ class PrefixStore:
             unfinished.rename(path)
         finally:
             _remove(unfinished)
-        with self._wake:
+        with self._lock:
             superseded = [one for one in self._stored if _stands_for(pending, one.tokens)]
             self._stored = [*self._stored, _Stored(pending.tokens, pending.trimmable, list(pending.marks), path)]
         for one in superseded:
@@ -182,11 +178,11 @@ class PrefixStore:
                 return
             total -= stat.st_size
             _remove(path)
-            with self._wake:
+            with self._lock:
                 self._stored = [one for one in self._stored if one.path != path]
 
     def _forget(self, stored: _Stored) -> None:
-        with self._wake:
+        with self._lock:
             self._stored = [one for one in self._stored if one is not stored]
         _remove(stored.path)
 

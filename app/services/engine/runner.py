@@ -161,6 +161,10 @@ class Runner:
         self._slots.hold(slot, [])
         return len(tokens)
 
+    def write_prefixes(self) -> None:
+        """Have written what is to be on disk; on any thread."""
+        self._prefixes.write()
+
     def free(self) -> None:
         """Let go of the model and of everything computed with it."""
         self._prefixes.close()
