@@ -112,7 +112,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
     )
     _resolve_in_turn(app)
     app.asgi_handler = room.around(app.asgi_handler)
-    _surround(app, settings, metrics)
+    _surround(app, settings, metrics, models)
     return app
 
 
@@ -138,9 +138,10 @@ def _methods(app: Litestar) -> dict[str, str]:
     return {path: ", ".join(sorted(names)) for path, names in methods.items()}
 
 
-def _surround(app: Litestar, settings: Settings, metrics: Metrics) -> None:
+def _surround(app: Litestar, settings: Settings, metrics: Metrics, models: ModelService) -> None:
     """Put the Web UI and the gate around the routes, unknown ones included. A file never stands for a route."""
     taken = {route.path.split("/")[1] for route in app.routes} - {""}
     ui = UiFolder(settings.ui_folder, reserved=taken)
     access = Access(settings, is_ui_file=lambda path: ui.find(path) is not None)
-    app.asgi_handler = Gate(WebUi(app.asgi_handler, ui), access, metrics.count, _methods(app))
+    gate = Gate(WebUi(app.asgi_handler, ui), access, metrics.count, _methods(app), models.require_open)
+    app.asgi_handler = gate

@@ -49,9 +49,11 @@ class Gate:
         access: Access,
         count: Callable[[str, int], None],
         methods: Mapping[str, str],
+        require_open: Callable[[], None],
     ) -> None:
         self._app = app
         self._methods = methods  # of each route, for the Allow header, by its path's template
+        self._require_open = require_open  # raises AppError once the server is about to end
         self._count = count  # is told the dialect and the status of every answer
         self._access = access
 
@@ -69,6 +71,7 @@ class Gate:
             try:
                 _heed_refusal(scope)
                 self._access.check(scope["method"], scope["path"], headers)
+                self._require_open()
             except AppError as error:
                 await exchange.refuse(error)
             else:

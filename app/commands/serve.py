@@ -2,27 +2,29 @@
 
 import asyncio
 import errno
-import os
-import signal
 import socket
 import sys
 from collections.abc import Callable
 from functools import partial
 from math import isfinite
 from types import FrameType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 import uvicorn
 
 from app import log, settings
 from app.access import is_loopback
+from app.commands.process import SIGNALS, Successor, end, end_on_signals, end_within
 from app.services.models_folder import is_model
 from app.services.ui.folder import is_built
 from app.settings import Settings
 from app.standard_error import StandardError
 
-_FAREWELL_SECONDS = 1.0
+if TYPE_CHECKING:  # it is imported once the port is known to be free
+    from app.services.model_service import ModelService
+
+_CLOSING_SECONDS = 30.0  # in which what has to last is written and everything is closed, as a rule in far less
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -42,6 +44,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @_options
 def serve(**flags: Any) -> None:
     """Serve a model: with --demo the one that comes along, with --model any MLX folder or cached repo id."""
+    end_on_signals()
     try:
         told = settings.read(flags)
         _check(told)
@@ -105,7 +108,8 @@ def _run(told: Settings, listener: socket.socket) -> None:
     from app.services.model_service import ModelService
 
     raise_limit()
-    models = ModelService(told, on_stuck=_begin_anew, **_bar())
+    successor = Successor(told.watchdog_seconds)
+    models = ModelService(told, on_stuck=successor.come, **_bar())
     config = uvicorn.Config(
         create_app(told, models),
         log_config=None,
@@ -123,7 +127,11 @@ def _run(told: Settings, listener: socket.socket) -> None:
         import webbrowser
 
         webbrowser.open(_address(host, port))
-    _Server(config, models.drain, told.shutdown_seconds).run(sockets=[listener])
+    try:
+        _Server(config, models, successor, told.shutdown_seconds).run(sockets=[listener])
+    except SystemExit as failure:  # it could not start
+        end(failure.code if isinstance(failure.code, int) else 1)
+    end()
 
 
 def _bar() -> dict[str, Callable[[str, float], None]]:
@@ -133,12 +141,6 @@ def _bar() -> dict[str, Callable[[str, float], None]]:
     from app.commands.loading_bar import LoadingBar
 
     return {"on_progress": LoadingBar()}
-
-
-def _begin_anew() -> None:
-    """Replace the process by a new one like it, once the streams have said why: a thread that hangs cannot be ended."""
-    command = [sys.executable, *sys.orig_argv[1:]]
-    asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, os.execv, sys.executable, command)
 
 
 def _announce(address: str, *, has_ui: bool) -> None:
@@ -157,27 +159,50 @@ def _address(host: str, port: int) -> str:
 
 
 class _Server(uvicorn.Server):
-    """On the first signal it refuses new requests and lets answers end for a while; on the second it goes."""
+    """It takes no connections after the first signal and lets answers end for a while.
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[float], Any], seconds: float) -> None:
+    After the second they end at once, with an error; at the third the process does, or when all of it takes too long.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, models: "ModelService", successor: Successor, shutdown_seconds: float
+    ) -> None:
         super().__init__(config)
-        self._drain = drain
-        self._seconds = seconds
-        self._draining: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._models = models
+        self._successor = successor
+        self._shutdown_seconds = shutdown_seconds
+        self._signals = 0
+        self._leaving: asyncio.Task[None] | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal has been obeyed."""
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._hurry = asyncio.get_running_loop(), asyncio.Event()
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Obey SIGINT and SIGTERM, with exit code 0."""
-        if self._loop is None or self._draining is not None or sig not in (signal.SIGINT, signal.SIGTERM):
-            self.should_exit = self.force_exit = True
-            return
-        self._draining = self._loop.create_task(self._leave())
+        self._signals += 1
+        if sig not in SIGNALS or self._signals > 2:
+            end()
+        self._successor.call_off()
+        if self._signals == 1:
+            end_within(self._shutdown_seconds + _CLOSING_SECONDS)
+            self._loop.call_soon_threadsafe(self._leave)
+        else:
+            self._loop.call_soon_threadsafe(self._hurry.set)
 
-    async def _leave(self) -> None:
-        await self._drain(self._seconds)
+    def _leave(self) -> None:
+        self._leaving = self._loop.create_task(self._end_answers())
+
+    async def _end_answers(self) -> None:
+        if self.started:
+            for server in self.servers:
+                server.close()
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        drained = asyncio.ensure_future(self._models.drain(self._shutdown_seconds))
+        await asyncio.wait({drained, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        if not drained.done():
+            await self._models.drain(0)
+        drained.cancel()
+        hurry.cancel()
         self.should_exit = True

@@ -63,6 +63,7 @@ class ModelService:
         self._session: Session | None = None
         self._loading: Loading | None = None
         self._one_at_a_time = asyncio.Lock()
+        self._first_load: asyncio.Task[None] | None = None
         self._draining = False
 
     def _routing(self, settings: Settings) -> ModelsRouter | None:
@@ -77,13 +78,13 @@ class ModelService:
         candidates = bootstrap.candidates(self._settings)
         if candidates and self.router is None:
             self._loading = Loading(candidates[0].session.model)
-        tasks = [asyncio.create_task(self._load_first(candidates)), asyncio.create_task(self._watch())]
+        self._first_load = asyncio.create_task(self._load_first(candidates))
+        watch = asyncio.create_task(self._watch())
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            self._close_router()
+            watch.cancel()
+            self._end_loads()
             await asyncio.to_thread(self._engine.stop)
 
     @property
@@ -137,9 +138,13 @@ class ModelService:
         async with self.router.using(model, autoload=autoload) as served:
             yield served
 
-    def _require_work(self) -> None:
+    def require_open(self) -> None:
+        """Raise Unavailable once the server is about to end."""
         if self._draining:
             raise Unavailable("The server is shutting down", retry_after=5, code="shutting_down")
+
+    def _require_work(self) -> None:
+        self.require_open()
         if self.stuck is not None:
             raise Unavailable(self.stuck, retry_after=5, code="engine_stuck")
 
@@ -236,9 +241,9 @@ class ModelService:
             return True
 
     async def drain(self, seconds: float) -> None:
-        """Refuse new requests and wait for the running answers; those that take longer get an error."""
+        """Refuse new requests, give up loads, and wait for the running answers; what takes longer gets an error."""
         self._draining = True
-        self._close_router()
+        self._end_loads()
         await self._answers.over(seconds)
         self._answers.fail_all(Unavailable("The server is shutting down", code="shutting_down"))
 
@@ -255,9 +260,13 @@ class ModelService:
         async with self.using(request.model) as model:
             return await model.embed(request)
 
-    def _close_router(self) -> None:
+    def _end_loads(self) -> None:
+        ending = Unavailable("The server is shutting down", code="shutting_down")
+        if self._first_load is not None:
+            self._first_load.cancel()
         if self.router is not None:
-            self.router.close(Unavailable("The server is shutting down", code="shutting_down"))
+            self.router.close(ending)
+        self._engine.give_up_loads(ending)
 
     async def _watch(self) -> None:
         """Notice a step that does not return, or does so at last; sleeps while there is nothing to watch."""

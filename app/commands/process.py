@@ -1,0 +1,79 @@
+"""How the process of a server ends, and how it gives way to a new one like it."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import NoReturn
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_FAREWELL_SECONDS = 1.0
+_PATIENCE = 2.0  # how many times longer than before a successor waits for a step
+
+
+def end(code: int = 0) -> NoReturn:
+    """End the process without the interpreter's own farewell.
+
+    A thread on which MLX was used calls the interpreter when it ends. If that is ending too, the thread is taken apart
+    within C++ and aborts the process; an import of MLX that is under way does the same. So nothing of that is waited
+    for. What is not done thereby: `atexit` functions, destructors, the joining of threads. All that has to last is
+    written by then (docs/engine.md, "How it stops").
+    """
+    with suppress(Exception):
+        logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(code)
+
+
+def end_on_signals() -> None:
+    """End at once on SIGINT or SIGTERM, with exit code 0, until somebody else takes them over.
+
+    A signal that came while the process was replaced has waited until now.
+    """
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: end())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def end_within(seconds: float) -> None:
+    """End the process after so many seconds, whatever it is doing then."""
+    signal.signal(signal.SIGALRM, lambda *_: end())
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+class Successor:
+    """A new process with this one's id and command, in its place: a thread that hangs cannot be ended.
+
+    It waits longer than this one before it calls a step hanging, so that a machine which is only slow gets through.
+    """
+
+    def __init__(self, watchdog_seconds: float) -> None:
+        self._watchdog_seconds = watchdog_seconds
+        self._due: asyncio.TimerHandle | None = None
+        self._unwanted = False
+
+    def come(self) -> None:
+        """Begin soon, once the streams have said why. On the event loop."""
+        if self._due is None and not self._unwanted:
+            self._due = asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, self._take_over)
+
+    def call_off(self) -> None:
+        """Let there be none: somebody wants the process to end."""
+        self._unwanted = True
+        if self._due is not None:
+            self._due.cancel()
+
+    def _take_over(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes from now on is for the successor
+        if not self._unwanted:
+            os.execv(sys.executable, [sys.executable, *_patient(sys.orig_argv[1:], self._watchdog_seconds)])
+
+
+def _patient(command: list[str], seconds: float) -> list[str]:
+    flag = "--watchdog-seconds"
+    rest = command[:-2] if command[-2:-1] == [flag] else command
+    return [*rest, flag, f"{min(86_400.0, seconds * _PATIENCE):g}"]
