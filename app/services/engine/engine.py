@@ -75,6 +75,7 @@ class Engine:
         self._stopped = False
         self._unusable: LoadFailed | None = None
         self._step_began: float | None = None  # of the step under way
+        self._at_work: Runner | None = None  # whose it is
         self._usual_step = 0.0  # seconds, of the longest steps lately
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="prompt")
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -97,12 +98,15 @@ class Engine:
         self._prompts.shutdown(wait=False, cancel_futures=True)
 
     def stuck_for(self) -> float:
-        """Seconds that the step under way has taken beyond ten times what steps take; 0 while all is well."""
-        began = self._step_began
-        if began is None:
+        """Seconds that the step under way has taken, if that is over ten times what it may take; 0 while all is well.
+
+        It may take what steps took lately, or what this much work takes at the rate that was measured.
+        """
+        began, runner = self._step_began, self._at_work
+        if began is None or runner is None:
             return 0.0
         elapsed = time.monotonic() - began
-        return elapsed if elapsed > 10 * self._usual_step else 0.0
+        return elapsed if elapsed > 10 * max(self._usual_step, runner.expected) else 0.0
 
     async def load(self, folder: ModelFolder, progress: Callable[[float], None]) -> "LoadedModel":
         """Load a model beside what is loaded; whoever does not want it any more cancels this.
@@ -252,7 +256,7 @@ class Engine:
             log.exception("engine command failed")
 
     def _step(self, runner: "Runner") -> None:
-        self._step_began = time.monotonic()
+        self._at_work, self._step_began = runner, time.monotonic()
         try:
             if runner.busy:
                 runner.step()
@@ -260,7 +264,7 @@ class Engine:
             log.exception("engine step failed")
             runner.fail(ServerError("The engine failed while computing this answer", code="engine_error"))
         seconds = time.monotonic() - self._step_began
-        self._step_began = None
+        self._step_began = self._at_work = None
         self._usual_step = max(seconds, 0.99 * self._usual_step)
         self._turns.took(runner, seconds)
 

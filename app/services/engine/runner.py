@@ -4,6 +4,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -66,7 +67,8 @@ class Runner:
         self._outbox = outbox
         self.meter = Meter()  # another takes its place once the model is warm
         self._stepped: float | None = None  # when rows were last decoded, on time's performance counter
-        self._pace = Pace()
+        self._pace = Pace()  # of prompts
+        self._decoding = Pace()  # of rows; what comes of many at once is known before they are
         self._prefixes = prefixes
         self._slots = Slots(max_rows)
         self._draft = draft
@@ -89,6 +91,11 @@ class Runner:
     def busy(self) -> bool:
         """Whether there is anything to do."""
         return bool(self._batch.rows or self._prompts or self._waiting or self._embeddings)
+
+    @property
+    def expected(self) -> float:
+        """Seconds that what the step under way is at may take, as far as this model was measured. On any thread."""
+        return max(self._pace.expected, self._decoding.expected)
 
     @property
     def running(self) -> int:
@@ -224,7 +231,8 @@ class Runner:
     def _decode(self) -> None:
         threads.spare(self._spared)
         rows = len(self._batch)
-        drawn, lost = self._batch.step()
+        with self._decoding.measured(rows) if rows else nullcontext():
+            drawn, lost = self._batch.step()
         ended: list[Row] = []
         following = 0
         for row, token, score in drawn:
@@ -364,7 +372,8 @@ class Runner:
         self._adapters.use([self._adapters.defaults])
         self._body = self._body or body_of(self._model, self._vocabulary)
         while budget > 0 and not embedding.finished:
-            budget -= embedding.compute(self._body, partial(make_prompt_cache, self._model), budget)
+            with self._pace.expecting(budget):
+                budget -= embedding.compute(self._body, partial(make_prompt_cache, self._model), budget)
 
     def _give_up(self, embedding: Embedding, error: Exception) -> None:
         self._embeddings.popleft()
