@@ -5,7 +5,6 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -170,11 +169,8 @@ def test_a_model_that_does_not_fit_beside_the_others_takes_their_place(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def work(models: ModelService) -> None:
-        def measured() -> Any:
-            return SimpleNamespace(available=2**30 if not models.facts else 2**27)  # room for one
-
         await events(await models.generate(asking("alpha")))
-        monkeypatch.setattr(free_memory, "psutil", SimpleNamespace(virtual_memory=measured))
+        monkeypatch.setattr(free_memory, "fits", lambda *_: not models.facts)  # room for one
         await events(await models.generate(asking("beta")))
         assert await statuses(models) == {"alpha": "unloaded", "beta": "loaded"}
         monkeypatch.undo()

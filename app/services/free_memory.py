@@ -1,4 +1,6 @@
-"""Whether a model has room in what memory is free."""
+"""How much memory the machine has, and whether a model has room in what is free."""
+
+import os
 
 import psutil
 
@@ -8,7 +10,30 @@ _AROUND = 1.2  # what a model takes beside its weights, as a share of them
 _SPARE = 2**28  # bytes that stay free
 
 
+class _Available:
+    """What the system says; while it cannot be asked, as when no descriptor is free, what it said last."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+
+    def __call__(self) -> int:
+        try:
+            self._last = int(psutil.virtual_memory().available)
+        except (OSError, psutil.Error):
+            if self._last is None:
+                return total() // 2
+        return self._last
+
+
+available = _Available()  # bytes that can be taken now; on any thread
+
+
+def total() -> int:
+    """Bytes of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def fits(folder: ModelFolder, back_end: str) -> bool:
     """Whether it can be loaded beside what is there now; on the CPU weights become float32."""
     weights = folder.weight_bytes if back_end != "cpu" else max(folder.weight_bytes, folder.parameters * 4)
-    return bool(weights * _AROUND + _SPARE < psutil.virtual_memory().available)
+    return weights * _AROUND + _SPARE < available()

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import accumulate
 
 import psutil
@@ -95,9 +96,10 @@ class Metrics(Collector):
             yield CounterMetricFamily(f"tiles_{name}", help_text, value)
         yield GaugeMetricFamily("tiles_prefix_cache_bytes", "Memory that the prefix cache holds", meter.cache_bytes)
         memory = GaugeMetricFamily("tiles_memory_bytes", "Memory of the server", labels=("kind",))
-        kinds = ("mlx_active", "mlx_cache", "mlx_peak", "resident")
-        for kind, size in zip(kinds, (*meter.memory, self._process.memory_info().rss), strict=True):
+        for kind, size in zip(("mlx_active", "mlx_cache", "mlx_peak"), meter.memory, strict=True):
             memory.add_metric([kind], size)
+        with suppress(OSError, psutil.Error):  # no descriptor is free, say
+            memory.add_metric(["resident"], self._process.memory_info().rss)
         yield memory
 
     def _latencies(self) -> Iterator[Metric]:

@@ -1,12 +1,15 @@
 """Memory: what a row takes, who is let in, who waits, who is refused, and what happens when an allocation fails."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import psutil
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
+from app.services import free_memory
 from app.services.engine.dry import Dry
 from app.services.engine.footprint import measure
 from app.services.engine.prefill import forward
@@ -222,6 +225,27 @@ def test_what_is_short_while_several_answers_run_costs_none_of_them(workshop: Wo
 )
 def test_a_failed_allocation_is_known_by_its_words(error: Exception, short: bool) -> None:
     assert out_of_memory(error) == short
+
+
+def test_a_machine_that_cannot_be_measured_has_what_it_had(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    prompt = [7 + i % 50 for i in range(40)]
+    runner, rows = workshop.runner(room=Room()), [workshop.row(prompt, Choice()) for _ in range(3)]
+    before = free_memory.available()
+    monkeypatch.setattr(psutil, "virtual_memory", fails)
+    assert free_memory.available() == before
+    for row in rows:
+        runner.submit(row)
+    while runner.busy:
+        runner.step()
+    assert [row.answer for row in rows] == [workshop.alone(prompt, Choice(), 24)] * 3
+    assert Room().free() > 0
+    monkeypatch.setattr(free_memory, "available", type(free_memory.available)())  # one that never could ask
+    assert 0 < Room().free() < free_memory.total()
 
 
 def test_the_room_of_this_machine_shrinks_by_what_is_taken() -> None:

@@ -1,5 +1,6 @@
 """Prefix caches on disk: back after a restart, thrown away when torn, within their bytes."""
 
+import errno
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -147,6 +148,31 @@ def test_a_folder_that_is_gone_or_full_costs_no_answer(
     after.close()
     assert len(files(tmp_path)) == 1
     assert list(tmp_path.glob("v*/.*")) == []
+
+
+def test_a_file_that_cannot_be_read_just_now_stays(
+    opened: Opened, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = opened()
+    cache.put(TOKENS, layers_of(model, TOKENS))
+    cache.close()
+
+    def no_descriptor(_: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    after = opened()
+    with monkeypatch.context() as without:
+        without.setattr(Path, "read_bytes", no_descriptor)
+        assert after.take([*TOKENS, 1]) is None
+    assert after.take([*TOKENS, 1]) is not None
+
+
+def test_what_a_killed_process_left_half_written_is_gone(opened: Opened, tmp_path: Path) -> None:
+    folder = tmp_path / f"v{prefix_store._VERSION}-model"
+    folder.mkdir()
+    (folder / ".4711.safetensors").write_bytes(b"half")
+    opened()
+    assert list(folder.iterdir()) == []
 
 
 def test_one_server_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import structlog
 
+from app.services import free_memory
 from app.services.catalog import ModelFolder
 from app.services.engine import slot_file
 from app.services.engine.adapters import Adapters
@@ -346,7 +346,7 @@ def _controls(tokenizer: Any) -> frozenset[int]:
 
 
 def _prefixes(facts: ModelFacts, limits: Limits) -> PrefixCache:
-    free = psutil.virtual_memory().available
+    free = free_memory.available()
     cache_bytes = (free // 4 if limits.cache_bytes is None else limits.cache_bytes) // limits.most_models
     if limits.store_folder is None or not limits.store_bytes or limits.adapters:  # what adapters made is not told apart
         return PrefixCache(cache_bytes)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
-import psutil
 import structlog
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import dequantize_model, load_model, load_tokenizer, maybe_set_recommended_wired_limit
 
+from app.services import free_memory
 from app.services.engine.batch import batchable
 from app.services.errors import LoadFailed
 
@@ -91,7 +91,7 @@ def _widen(model: Any) -> None:
     if not narrow:
         return
     needed = sum(array.size * (32 if array.dtype == mx.uint32 else 4) for array in arrays)
-    if needed > psutil.virtual_memory().available - _SPARE:
+    if needed > free_memory.available() - _SPARE:
         log.warning("too little memory for float32: this model will be slow on the CPU", needed_gib=needed >> 30)
         return
     dequantize_model(model)

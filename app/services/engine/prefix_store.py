@@ -89,6 +89,9 @@ class PrefixStore:
             layers, marks = _unpacked(load_prompt_cache(str(stored.path)), sorted(stored.lengths))
             os.utime(stored.path)
         except Exception as error:  # whatever is wrong with it, the prompt can be computed
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                log.warning("prefix file not read", reason=str(error)[:200])  # no descriptor is free, say
+                return None
             log.warning("prefix file thrown away", reason=str(error)[:200])
             self._forget(stored)
             return None

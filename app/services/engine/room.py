@@ -3,8 +3,8 @@
 import sys
 
 import mlx.core as mx
-import psutil
 
+from app.services import free_memory
 from app.services.engine.loading import back_end
 
 _SPARE = 2 * 2**30  # bytes of the machine that stay free for others, unless a twentieth of it is less
@@ -18,13 +18,13 @@ class Room:
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit if limit is not None else _device_limit()
-        self._spare = min(_SPARE, psutil.virtual_memory().total // 20)
+        self._spare = min(_SPARE, free_memory.total() // 20)
 
     def free(self) -> int:
         """Bytes that can be taken now. MLX's own pool of freed buffers counts as free."""
         if self._limit is not None:
             return int(self._limit - mx.get_active_memory())
-        return int(psutil.virtual_memory().available + mx.get_cache_memory() - self._spare)
+        return int(free_memory.available() + mx.get_cache_memory() - self._spare)
 
 
 def _device_limit() -> int | None:
