@@ -60,7 +60,7 @@ def unload_all(server: Server) -> None:
     for name, status in statuses(server).items():
         if status in {"loaded", "loading"}:
             server.client.post("/models/unload", json={"model": name})
-    wait_for(lambda: not {"loaded", "loading"} & set(statuses(server).values()), what="an empty memory")
+    wait_for(lambda: set(statuses(server).values()) <= {"unloaded", "failed"}, what="an empty memory")
 
 
 def rows(server: Server) -> dict[str, Any]:
@@ -231,7 +231,7 @@ def test_a_model_is_loaded_and_unloaded_by_name(router: Server) -> None:
     assert (row["status"]["value"], row["meta"]["n_ctx"], row["in_cache"]) == ("loaded", 8192, True)
     refused(router.client.post("/models/load", json={"model": "beta"}), 400, "model_already_running")
     assert router.client.post("/models/unload", json={"model": "beta"}).json() == {"success": True}
-    wait_for(lambda: "beta" not in loaded(router), what="the end of beta")
+    wait_for(lambda: statuses(router)["beta"] == "unloaded", what="the end of beta")
     refused(router.client.post("/models/unload", json={"model": "beta"}), 400, "model_not_loaded")
     for route in ("/models/load", "/models/unload"):
         assert "'alpha'" in refused(router.client.post(route, json={"model": "nope"}), 404, "model_not_found")
@@ -254,7 +254,7 @@ def test_everybody_who_listens_hears_how_a_load_goes_on(router: Server) -> None:
     assert {event["model"] for event in heard} == {"alpha", "torn"}
     of_alpha = [event for event in heard if event["model"] == "alpha"]
     assert of_alpha[0] == {"model": "alpha", "event": "model_status", "data": {"status": "loading"}}
-    *loading, done, gone = of_alpha[1:]
+    *loading, done, going, gone = of_alpha[1:]
     progress = [event["data"]["progress"] for event in loading]
     assert all(one["stages"] == ["text_model"] and one["current"] == "text_model" for one in progress)
     values = [one["value"] for one in progress]
@@ -262,6 +262,7 @@ def test_everybody_who_listens_hears_how_a_load_goes_on(router: Server) -> None:
     assert values == sorted(values)
     assert (done["event"], done["data"]["status"], done["data"]["info"]["id"]) == ("status_change", "loaded", "alpha")
     assert done["data"]["info"]["meta"]["n_vocab"] > 0
+    assert (going["event"], going["data"]) == ("status_change", {"status": "unloading"})
     assert gone["data"] == {"status": "unloaded", "exit_code": 0}
     failed = heard[-1]["data"]
     assert (failed["status"], failed["exit_code"]) == ("failed", 1)
@@ -390,7 +391,7 @@ def test_when_all_answer_the_first_that_comes_to_rest_goes(router: Server, first
         behind = pool.submit(chat, router, "alpha")  # used first, so it takes no more until somebody has gone
         for answer in answers.values():
             answer.goes_on()
-        assert loaded(router) == {"alpha", "beta"}
+        assert {"alpha": "unloading", "beta": "loaded"}.items() <= statuses(router).items()
         until_ends.close()
         assert said(events(waiting.result(60).text))
         answers[stays].goes_on()
@@ -416,10 +417,37 @@ def test_unloading_lets_answers_end_and_brings_the_model_back_for_the_next(route
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         with answering(router, "alpha") as alpha:
             assert router.client.post("/models/unload", json={"model": "alpha"}).json() == {"success": True}
-            assert "alpha" in loaded(router)
+            agree_on_unloading(router, "alpha")
             after = pool.submit(chat, router, "alpha")
             alpha.goes_on()
         assert after.result(60).json()["model"] == "alpha"
+
+
+def agree_on_unloading(server: Server, name: str) -> None:
+    """Ask every route how a model stands that is about to go."""
+    row = rows(server)[name]
+    assert (row["status"]["value"], "meta" in row) == ("unloading", False)
+    assert server.client.get(f"/v1/models/{name}").json()["status"]["value"] == "unloading"
+    for path in ("/slots", "/props"):
+        refused(server.client.get(f"{path}?model={name}&autoload=false"), 400, "model_not_loaded")
+    assert server.client.get("/health").json()["model"] != name
+
+
+@pytest.mark.parametrize("told", ["before its reader leaves", "after"])
+def test_an_answer_that_nobody_reads_holds_up_no_unloading(router: Server, told: str) -> None:
+    load(router, "alpha")
+    body = {"model": "alpha", "messages": [{"role": "user", "content": "Go on"}]} | LONG | {"max_tokens": 7900}
+    headers = {"X-Conversation-Id": f"left-{told.split()[0]}"}
+    url = f"{router.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=120) as answer:
+        LongAnswer(answer.iter_lines())
+        if told != "after":
+            router.client.post("/models/unload", json={"model": "alpha"})
+    if told == "after":
+        router.client.post("/models/unload", json={"model": "alpha"})
+    wait_for(lambda: statuses(router)["alpha"] == "unloaded", what="the end of alpha")
+    kept = router.client.get("/v1/stream", params={"conv_id": headers["X-Conversation-Id"]}).text
+    assert "model_unloaded" in kept.splitlines()[-2]
 
 
 # Sessions of the CLI.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.services import free_memory
+from app.services import free_memory, models_router
 from app.services.engine import loading
 from app.services.errors import Busy, InvalidRequest, Unavailable
 from app.services.generation import Finished, Generation, GenerationRequest, Message, Started
@@ -190,6 +190,39 @@ def test_a_model_that_nobody_uses_is_unloaded_and_one_that_answers_is_not(folder
         await until(models, alpha="unloaded")
 
     live(folder, tmp_path, work, sleep_idle_seconds=0.2)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_an_answer_has_a_while_to_end_when_its_model_is_told_to_go(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: bool
+) -> None:
+    monkeypatch.setattr(models_router, "PATIENCE", 0.2)
+
+    async def work(models: ModelService) -> None:
+        assert models.router is not None
+        endless = replace(asking("alpha"), max_tokens=None, ignore_eos=True)
+        answering = await models.generate(endless)
+        models.router.unload("alpha")
+        if reads:
+            with pytest.raises(Unavailable, match="unloaded while it answered"):
+                await events(answering)
+        await until(models, alpha="unloaded")  # whether or not its reader took the error
+        assert (await events(await models.generate(asking("alpha"))))[0].model == "alpha"
+        answering.cancel()
+
+    live(folder, tmp_path, work)
+
+
+def test_an_answer_that_nobody_reads_makes_room(folder: Path, tmp_path: Path) -> None:
+    async def work(models: ModelService) -> None:
+        unread = await models.generate(replace(asking("alpha"), max_tokens=None, ignore_eos=True))
+        unread.note_readers(0)
+        ended = asyncio.ensure_future(events(unread))
+        assert (await events(await models.generate(asking("beta"))))[0].model == "beta"
+        with pytest.raises(Unavailable, match="unloaded while it answered"):
+            await ended
+
+    live(folder, tmp_path, work, max_models=1)
 
 
 def test_what_the_start_brings_is_the_default(folder: Path, tiny: Path, tmp_path: Path) -> None:

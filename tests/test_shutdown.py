@@ -195,9 +195,7 @@ def hung(server: Server, hang: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_signal_around_the_replacement_of_a_hung_process_ends_it_well(
-    when: str, tiny: Path, tmp_path: Path
-) -> None:
+def test_a_signal_around_the_replacement_of_a_hung_process_ends_it_well(when: str, tiny: Path, tmp_path: Path) -> None:
     hang = tmp_path / "hang"
     program = (str(Path(__file__).with_name("hanging.py")), str(hang))
     with running(tmp_path, "--model", str(tiny), "--watchdog-seconds", "0.5", program=program) as server:

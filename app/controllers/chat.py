@@ -141,7 +141,8 @@ class ChatController(Controller):
             ongoing.add(dialect.id, generation)
             events = spoken(generation, request, dialect, ping_seconds=ping)
             if conversation:
-                events = conversation_streams.begin(conversation, events, generation.cancel).read()
+                cancel, note_readers = generation.cancel, generation.note_readers
+                events = conversation_streams.begin(conversation, events, cancel, note_readers).read()
             return sse(events, data.ignored)
         said = await fold(generation, request, [data.begun() for _ in range(generation.choices)])
         return Response(ChatCompletion.of(said, data.custom_tools), headers=header(data.ignored))

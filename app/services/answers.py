@@ -27,6 +27,11 @@ class Answers:
         for generation in list(self._running):
             generation.fail(error)
 
+    def need_readers(self, error: AppError) -> None:
+        """End every answer with an error as soon as nobody reads it."""
+        for generation in list(self._running):
+            generation.need_reader(error)
+
     async def over(self, seconds: float) -> None:
         """Wait until all are over, but no longer than that."""
         if self._running and seconds > 0:

@@ -20,8 +20,10 @@ Clock = Callable[[], float]
 class ConversationStream:
     """What was sent of one answer. Many may read it, while it grows and after."""
 
-    def __init__(self, conversation: str, clock: Clock) -> None:
+    def __init__(self, conversation: str, clock: Clock, note_readers: Callable[[int], None]) -> None:
         self.conversation = conversation
+        self._note_readers = note_readers
+        self._readers = 0
         self.started_at = clock()  # Unix seconds
         self.ended_at: float | None = None
         self.sent = 0  # bytes
@@ -52,6 +54,18 @@ class ConversationStream:
         return self._read(offset)
 
     async def _read(self, offset: int) -> AsyncIterator[bytes]:
+        self._count_readers(1)
+        try:
+            async for data in self._sent(offset):
+                yield data
+        finally:
+            self._count_readers(-1)
+
+    def _count_readers(self, more: int) -> None:
+        self._readers += more
+        self._note_readers(self._readers)
+
+    async def _sent(self, offset: int) -> AsyncIterator[bytes]:
         while offset >= self._dropped:  # a reader that is too slow ends like a lost connection
             if data := bytes(self._kept[offset - self._dropped :]):
                 offset += len(data)
@@ -97,11 +111,20 @@ class ConversationStreams:
             if self._beginnings.get(conversation) is task:
                 del self._beginnings[conversation]
 
-    def begin(self, conversation: str, events: AsyncIterator[bytes], cancel: Callable[[], None]) -> ConversationStream:
-        """Keep what an answer sends, read or not. `cancel` stops the answer; an earlier one is stopped by now."""
+    def begin(
+        self,
+        conversation: str,
+        events: AsyncIterator[bytes],
+        cancel: Callable[[], None],
+        note_readers: Callable[[int], None] = lambda count: None,
+    ) -> ConversationStream:
+        """Keep what an answer sends, read or not. `cancel` stops the answer; an earlier one is stopped by now.
+
+        `note_readers` is told how many read it, each time that this changes.
+        """
         self.stop(conversation)
         self._forget_old()
-        stream = self._streams[conversation] = ConversationStream(conversation, self._clock)
+        stream = self._streams[conversation] = ConversationStream(conversation, self._clock, note_readers)
         task = asyncio.create_task(_write(stream, events))
         self._stops[stream] = lambda: _stop(task, cancel)
         task.add_done_callback(lambda _: self._ended(stream))

@@ -319,6 +319,9 @@ class Generation(Protocol):
     def end_reasoning(self) -> bool:
         """Have the model close its reasoning, if it is in it, and answer. False once the answer is over."""
 
+    def note_readers(self, count: int) -> None:
+        """Say how many read what is kept of it, where it goes on without a reader; one, until this is called."""
+
 
 @dataclass(slots=True)
 class Completion:

@@ -17,7 +17,9 @@ class Late:
         self.choices = choices
         self._beginning = asyncio.ensure_future(beginning)
         self._bell = Bell()
+        self._readers = 1
         self._beginning.add_done_callback(lambda _: self._bell.ring())
+        self._beginning.add_done_callback(lambda _: self.note_readers(self._readers))
 
     @classmethod
     async def begin(cls, beginning: Coroutine[Any, Any, Generation], choices: int) -> Generation:
@@ -52,6 +54,12 @@ class Late:
         """Have the model close its reasoning, if it is in it. False before it begins and once it is over."""
         begun = self._begun()
         return begun is not None and begun.end_reasoning()
+
+    def note_readers(self, count: int) -> None:
+        """Pass it on, once it has begun."""
+        self._readers = count
+        if (begun := self._begun()) is not None:
+            begun.note_readers(count)
 
     def _begun(self) -> Generation | None:
         done = self._beginning.done() and not self._beginning.cancelled() and self._beginning.exception() is None

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from app.services.generation import EmbeddingRequest, Generation, GenerationRequ
 from app.services.late import Late
 from app.services.loading import Loading
 from app.services.memory import store
-from app.services.models_router import ModelsRouter
+from app.services.models_router import PATIENCE, UNLOADED, ModelsRouter
 from app.services.served_model import ServedModel
 from app.services.session import Session
 from app.settings import Settings
@@ -231,12 +231,19 @@ class ModelService:
         await self.start(replace(kept, model=model_id, model_cache_path=folder))
 
     async def unload(self, model_id: str) -> bool:
-        """Take the model out; its running answers are finished first. False if it is not loaded."""
+        """Take the model out. False if it is not loaded.
+
+        Its running answers may take a while longer, those that nobody reads may not.
+        """
         async with self._one_at_a_time:
             if self._served is None or model_id not in {self._served.facts.id, self._asked_for()}:
                 return False
             model, self._served, self._session = self._served, None, None
-            await self._engine.unload(model.loaded)
+            model.need_readers(UNLOADED)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(model.at_rest(), PATIENCE)
+            model.fail_all(UNLOADED)
+            await self._engine.unload(model.loaded, now=True)
             log.info("model unloaded", model=model.facts.id)
             return True
 
@@ -244,6 +251,7 @@ class ModelService:
         """Refuse new requests, give up loads, and wait for the running answers; what takes longer gets an error."""
         self._draining = True
         self._end_loads()
+        self._answers.need_readers(Unavailable("The server is shutting down", code="shutting_down"))
         await self._answers.over(seconds)
         self._answers.fail_all(Unavailable("The server is shutting down", code="shutting_down"))
 
@@ -330,6 +338,7 @@ class ModelService:
         previous, self._served, self._session = self._served, model, wanted
         log.info("model loaded", model=folder.id, type=folder.model_type, context=model.facts.context_length)
         if previous is not None:
+            previous.need_readers(UNLOADED)
             await self._engine.unload(previous.loaded)
 
     async def _serve(self, folder: ModelFolder) -> ServedModel:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from app.services.facts import ModelFacts
 
-Status = Literal["unloaded", "loading", "loaded", "failed"]
+Status = Literal["unloaded", "loading", "loaded", "unloading", "failed"]
 
 
 @dataclass(frozen=True, slots=True)

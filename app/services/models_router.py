@@ -22,6 +22,7 @@ from app.settings import Settings
 log = structlog.get_logger()
 
 _MOST_NAMED = 20  # in the message about a model that is not there
+PATIENCE = 10.0  # seconds that the answers of a model which is told to go may still take
 
 
 class ModelsRouter:
@@ -79,9 +80,9 @@ class ModelsRouter:
 
     def recent(self) -> ServedModel | None:
         """Give the session's model, else the one that was used last, if it is loaded."""
-        loaded = [model for model in self._models.values() if model.served]
+        loaded = [model for model in self._models.values() if model.ready]
         last = max(loaded, key=lambda model: (model.id == self.default, model.used), default=None)
-        return last.served if last else None
+        return last.ready if last else None
 
     @asynccontextmanager
     async def using(self, name: str | None, *, autoload: bool = True) -> AsyncIterator[ServedModel]:
@@ -101,12 +102,15 @@ class ModelsRouter:
         self._see_to(model)
 
     def unload(self, name: str) -> None:
-        """Have a model go once its answers are over, or give up its load. Raises NotFound or InvalidRequest."""
+        """Have a model go, or give up its load. Raises NotFound or InvalidRequest.
+
+        Its answers may take a while longer, those that nobody reads may not.
+        """
         model = self.find(name)
         if model.load is not None:
             model.load.cancel()
         elif model.served is not None:
-            model.told = True
+            model.dismiss(PATIENCE)
             self._leave(model)
         else:
             raise InvalidRequest("model is not running", param="model", code="model_not_loaded")
@@ -163,7 +167,8 @@ class ModelsRouter:
             model.load.cancel()
             await asyncio.wait({model.load})
         if model is not None and model.served is not None:
-            model.told = model.replaced = True
+            model.replaced = True
+            model.dismiss(PATIENCE)
             await self._leave(model)
         self._models[folder.id] = model = RoutedModel(folder.id, folder.path, adopted=True)
         self._tell(model, "listed")
@@ -279,23 +284,33 @@ class ModelsRouter:
             await asyncio.wait({leave})
 
     def _leave(self, model: RoutedModel) -> "asyncio.Task[None]":
-        """Have a model go: it takes no more requests, and its answers are finished."""
+        """Have a model go: it takes no more requests, and its answers are finished, if they are read."""
         if model.leave is None:
             model.leave = asyncio.create_task(self._let_go(model))
+            self._tell(model, "status")
         return model.leave
 
     async def _let_go(self, model: RoutedModel) -> None:
-        assert model.served is not None
+        served = model.served
+        assert served is not None
+        served.need_readers(UNLOADED)
+        ends = [asyncio.ensure_future(served.at_rest()), asyncio.ensure_future(model.overdue.wait())]
         try:
-            await model.served.at_rest()
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
+            served.need_readers(None)
             model.leave, model.asked = None, False
             model.hand_out()
+            self._tell(model, "status")
             raise
+        finally:
+            for end in ends:
+                end.cancel()
         model.stop_alarm()
-        await self._engine.unload(model.served.loaded)
-        model.served = model.leave = None
-        model.told = False
+        served.on_rest = lambda: None
+        served.fail_all(UNLOADED)
+        await self._engine.unload(served.loaded, now=True)
+        model.gone()
         log.info("model unloaded", model=model.id)
         self._tell(model, "status")
         self._see_to(model)  # for those who came meanwhile
@@ -310,6 +325,9 @@ class ModelsRouter:
 
     def _tell(self, model: RoutedModel, kind: Kind) -> None:
         self.feed.tell(Change(kind, model.state()))
+
+
+UNLOADED = Unavailable("The model was unloaded while it answered", code="model_unloaded")
 
 
 def _cancelled() -> InvalidRequest:

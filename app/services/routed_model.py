@@ -22,6 +22,8 @@ class RoutedModel:
         self.leave: asyncio.Task[None] | None = None
         self.told = False  # to go, by somebody: it does
         self.replaced = False  # by another folder under its id
+        self.overdue = asyncio.Event()  # its answers have been waited for long enough
+        self._patience: asyncio.TimerHandle | None = None
         self.asked = False  # somebody wants it loaded who does not wait for it
         self.begun = False  # its weights are being read
         self.progress = 0.0  # of the load, 0 to 1
@@ -49,7 +51,7 @@ class RoutedModel:
     def status(self) -> Status:
         """How it stands, in a word."""
         if self.served is not None:
-            return "loaded"
+            return "loaded" if self.leave is None else "unloading"
         if self.load is not None:
             return "loading"
         return "failed" if self.error else "unloaded"
@@ -63,8 +65,22 @@ class RoutedModel:
             status=self.status,
             progress=self.progress,
             error=self.error,
-            facts=self.served.facts if self.served else None,
+            facts=self.ready.facts if self.ready else None,
         )
+
+    def dismiss(self, patience: float) -> None:
+        """Tell it to go. Its answers are waited for, so many seconds long."""
+        if not self.told:
+            self.told = True
+            self._patience = asyncio.get_running_loop().call_later(patience, self.overdue.set)
+
+    def gone(self) -> None:
+        """Note that it is out of memory."""
+        self.served = self.leave = None
+        self.told = False
+        self.overdue.clear()
+        if self._patience is not None:
+            self._patience.cancel()
 
     def queue(self) -> "asyncio.Future[ServedModel]":
         """Take a place among those who wait until it is loaded."""

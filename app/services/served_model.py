@@ -11,7 +11,7 @@ from app.services.answers import Answers
 from app.services.caller import caller
 from app.services.engine.engine import Engine
 from app.services.engine.running import RunningGeneration
-from app.services.errors import Busy, InvalidRequest, PromptTooLong
+from app.services.errors import AppError, Busy, InvalidRequest, PromptTooLong
 from app.services.facts import ModelFacts, SlotFacts
 from app.services.generation import EmbeddingRequest, Generation, GenerationRequest
 from app.services.several import Several
@@ -61,6 +61,16 @@ class ServedModel:
         """Wait until nobody needs it."""
         while self.busy:
             await self._at_rest.wait()
+
+    def need_readers(self, error: AppError | None) -> None:
+        """End answers with an error as soon as nobody reads them; with None let them go on again."""
+        for generation in list(self._running):
+            generation.need_reader(error)
+
+    def fail_all(self, error: AppError) -> None:
+        """End its answers with an error."""
+        for generation in list(self._running):
+            generation.fail(error)
 
     async def generate_all(self, requests: Sequence[GenerationRequest]) -> Generation:
         """Begin the answers to several requests side by side: all of them or, with an AppError, none."""

@@ -36,6 +36,11 @@ class Several:
         for generation in self._generations:
             generation.cancel()
 
+    def note_readers(self, count: int) -> None:
+        """Say it of all of them."""
+        for generation in self._generations:
+            generation.note_readers(count)
+
     def end_reasoning(self) -> bool:
         """Have all of them close their reasoning. False once every one is over."""
         return sum(generation.end_reasoning() for generation in self._generations) > 0

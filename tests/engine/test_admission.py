@@ -227,9 +227,7 @@ def test_a_failed_allocation_is_known_by_its_words(error: Exception, short: bool
     assert out_of_memory(error) == short
 
 
-def test_a_machine_that_cannot_be_measured_has_what_it_had(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_that_cannot_be_measured_has_what_it_had(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails() -> Any:
         raise OSError(errno.EMFILE, "Too many open files")
 

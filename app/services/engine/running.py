@@ -46,6 +46,8 @@ class RunningGeneration:
         self._events: deque[Outcome] = deque()
         self.bell = Bell()  # rung when something comes
         self._began = self._loop.time()
+        self._readers = 1
+        self._unread: AppError | None = None  # what ends it once nobody reads it
         self.over: asyncio.Future[None] = self._loop.create_future()  # settled when nobody reads any more
 
     @property
@@ -106,6 +108,20 @@ class RunningGeneration:
             return False
         self._close_reasoning(self)
         return True
+
+    def note_readers(self, count: int) -> None:
+        """Say how many read it; it may go on without any, unless `need_reader` says otherwise."""
+        self._readers = count
+        self._look_for_reader()
+
+    def need_reader(self, error: AppError | None) -> None:
+        """From now on, end it with this error as soon as nobody reads it; with None let it go on again."""
+        self._unread = error
+        self._look_for_reader()
+
+    def _look_for_reader(self) -> None:
+        if self._unread is not None and not self._readers:
+            self.fail(self._unread)
 
     def fail(self, error: AppError) -> None:
         """End the answer with an error, whatever the engine is doing."""

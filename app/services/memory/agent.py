@@ -177,6 +177,10 @@ class _Remembered:
         """Pass it on."""
         return self._inner.end_reasoning()
 
+    def note_readers(self, count: int) -> None:
+        """Pass it on."""
+        self._inner.note_readers(count)
+
     def _end(self) -> "asyncio.Task[None]":
         if self._kept is None:
             self._kept = asyncio.ensure_future(self._over("".join(self._text)))
