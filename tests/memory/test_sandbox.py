@@ -6,6 +6,8 @@ import time
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from app.services.memory.notes import FUNCTIONS
 from app.services.memory.sandbox import Sandbox
@@ -140,6 +142,64 @@ def test_bad_code_is_an_outcome_in_time(runner: Runner, place: Place, code: str)
     assert ran(runner, place, "x = 1") == "<result>\n{'x': 1}\n</result>"
 
 
+LOST = "the worker exceeded its memory limit and was terminated; the variables are lost"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x = ('a ' * 10 ** 7).split()",
+        "raise ValueError('x' * 50_000_000)",
+        "raise KeyError({str(i): i for i in range(10 ** 6)})",
+        "x = {**{str(i): i for i in range(10 ** 7)}}",
+        "x = hex(1 << (4 * 10 ** 8))",
+        "x = ','.join(['a' * 10 ** 6] * 10 ** 5)",
+        "x = list(zip(range(10 ** 7), range(10 ** 7)))",
+        "create_file('a.md', 'x' * 5 * 10 ** 7)",
+        "try:\n    x = ('a ' * 10 ** 7).split()\nexcept BaseException:\n    x = 1\ny = 2",
+        "class A:\n    pass\nx = [A() for i in range(10 ** 6)]",
+    ],
+)
+def test_code_that_outgrows_the_memory_in_one_leap_is_told_so(place: Place, code: str) -> None:
+    async def outcomes() -> list[str]:
+        async def done(*_: object) -> bool:
+            return True
+
+        sandbox = Sandbox(FUNCTIONS, seconds=60)  # the machine may be busy: it is not about time
+        try:
+            return [(await sandbox.run(each, done)).message() for each in (f"kept = 1\n{code}", "x = 1")]
+        finally:
+            await sandbox.close()
+
+    hungry, next_one = asyncio.run(outcomes())
+    assert hungry == f"<result>\n({{}}, {{MemoryError: {LOST}}})\n</result>"
+    assert next_one == "<result>\n{'x': 1}\n</result>"
+
+
+SIZES = st.sampled_from([10, 10**3, 10**5, 10**6, 10**7, 10**8])
+HUNGRY = st.sampled_from(
+    [
+        *("x = ['a'] * {0}", "x = 'ab' * {0}", "x = list(range({0}))", "x = [str(i) for i in range({0})]"),
+        *("x = {{i: str(i) for i in range({0})}}", "x = 1 << {0}", "x = f'{{1:>{0}}}'", "x = ('a ' * {0}).split()"),
+        *("for i in range({0}):\n    x = [x]", "x = {{'x': x, 'y': x}}", "x = [x] * {0}", "x = str(x) + repr(x)"),
+        *("def f(n):\n    return [f(n - 1)] if n else x\nx = f({0})", "raise ValueError(x)", "assert not x, x"),
+        *("import json\nx = json.dumps(x)", "import re\nx = re.findall('a?', str(x))", "x = sorted([x, x], key=str)"),
+        *("create_file('a', x)", "x = create_file(x, x)", "print(x)", "x = (x, {{'a': (x,)}}, {{x}})", "x = x == [x]"),
+        "try:\n    x = x * {0}\nexcept BaseException as error:\n    x = error",
+    ]
+)
+
+
+@given(st.lists(st.tuples(HUNGRY, SIZES), min_size=1, max_size=5))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_hungry_code_does_is_an_outcome(runner: Runner, place: Place, parts: list[tuple[str, int]]) -> None:
+    code = "\n".join(["x = 1", *(part.format(size) for part, size in parts)])
+    message = ran(runner, place, code)
+    assert message.startswith("<result>\n")
+    assert "the interpreter failed" not in message
+    assert len(message) < 10_000
+
+
 def test_nothing_is_left_of_a_run(runner: Runner, place: Place) -> None:
     ran(runner, place, "x = 1\ndef leak():\n    return 2")
     assert ran(runner, place, "leak()").endswith("{NameError: name 'leak' is not defined})\n</result>")
@@ -203,7 +263,7 @@ def test_an_interpreter_that_dies_is_an_outcome(place: Place) -> None:
         assert again.message() == "<result>\n{'x': 1}\n</result>"
         return first.error
 
-    assert asyncio.run(killed()) == "RuntimeError: the interpreter ended"
+    assert asyncio.run(killed()) == "RuntimeError: the interpreter ended; the variables are lost"
 
 
 def test_an_error_of_ours_is_not_told(runner: Runner, place: Place) -> None:

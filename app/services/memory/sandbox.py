@@ -92,19 +92,25 @@ class Sandbox:
         self._pool: AsyncMonty | None = None
 
     async def run(self, code: str, call: Call) -> Outcome:
-        """Run code; its calls of the functions go to `call`. Never raises for what the code does."""
+        """Run code; its calls of the functions go to `call`. Never raises for what the code does.
+
+        Where the interpreter ended with the code, the outcome's error says that its variables are lost.
+        """
         if len(code) > _MOST_CODE:
             return Outcome(error=f"SyntaxError: code has at most {_MOST_CODE} characters")
         try:
             async with asyncio.timeout(self._seconds):
                 return await self._run(code, call)
         except TimeoutError:  # the process is killed by now
-            return Outcome(error=f"TimeoutError: the code ran longer than {self._seconds:g} s")
+            return _lost(f"TimeoutError: the code ran longer than {self._seconds:g} s")
         except MontyCrashedError:
             log.warning("the interpreter of the memory sandbox ended")
-            return Outcome(error="RuntimeError: the interpreter ended")
+            return _lost("RuntimeError: the interpreter ended")
         except MontyError as error:
             return Outcome(error=_words(error))
+        except Exception as error:  # in its words there may be some of a note
+            log.error("the memory sandbox failed", kind=type(error).__name__)
+            return _lost("RuntimeError: the interpreter failed")
 
     async def close(self) -> None:
         """End the processes."""
@@ -163,10 +169,16 @@ class Sandbox:
             shown = await session.feed_run(f"_tiles_shown(_tiles_names(), {MOST_SHOWN}, {_OWN})")
         except MontyError as late:
             return Outcome(error=error or f"the variables cannot be shown: {_words(late)}")
+        except RuntimeError:  # the worker had to be ended: it took memory in larger pieces than it can count
+            return _lost(error or "RuntimeError: the interpreter ended")
         match shown:
             case [str() as text, int() as length] if len(text) <= MOST_SHOWN + 1:
                 return Outcome(text, length, error)
         return Outcome(error=error or "the variables cannot be shown")
+
+
+def _lost(error: str) -> Outcome:
+    return Outcome(error=f"{error}; the variables are lost")
 
 
 def _words(error: MontyError) -> str:
