@@ -144,6 +144,25 @@ def test_a_memory_that_holds_more_than_notes_is_refused(empty: Server, tiny: Pat
     assert refused.json()["error"]["param"] == "memory_path"
 
 
+def test_a_start_that_fails_leaves_no_folder_and_a_part_of_a_path_is_refused(
+    empty: Server, broken: Path, tiny: Path, tmp_path: Path
+) -> None:
+    memory = tmp_path / "some" / "where" / "memory"
+    assert empty.client.post("/start", json=start_body(broken, memory_path=str(memory))).status_code == 500
+    assert list((tmp_path / "some").rglob("*")) == []
+    assert not (tmp_path / "some").exists()
+    nested = tmp_path / "file"
+    nested.write_text("in the way")
+    refused = empty.client.post("/start", json=start_body(tiny, memory_path=str(nested / "new" / "memory")))
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "memory_path")
+    for part in ("memory", "./memory", "NULL", "a/../b"):
+        refused = empty.client.post("/start", json=start_body(tiny, memory_path=part))
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "memory_path")
+        assert "whole path" in refused.json()["error"]["message"]
+    assert empty.client.post("/start", json=start_body(tiny, memory_path=str(memory))).status_code == 200
+    assert memory.is_dir()
+
+
 def test_unload_frees_the_model_and_says_no_to_what_is_not_loaded(empty: Server, tiny: Path) -> None:
     empty.client.post("/start", json=start_body(tiny))
     wrong = empty.client.post("/models/unload", json={"model": "nobody"})

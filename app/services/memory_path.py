@@ -1,10 +1,26 @@
 """Which folders may be a session's memory: the model will read and write what is in them."""
 
+import os
 import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from app.services.atomic import private_folder
 from app.services.errors import InvalidRequest
+
+
+def missing(memory_path: str) -> list[Path]:
+    """Give the folders that `prepare` would make, the innermost first. Raises InvalidRequest."""
+    folder = _resolved(memory_path)
+    return [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+
+
+def remove(folders: Iterable[Path]) -> None:
+    """Take away folders that were made in vain, as far as they are empty."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def prepare(memory_path: str, data_dir: Path, session_file: Path) -> Path:
@@ -28,7 +44,10 @@ def prepare(memory_path: str, data_dir: Path, session_file: Path) -> Path:
 
 def _resolved(memory_path: str) -> Path:
     try:
-        return Path(memory_path).expanduser().resolve()
+        path = Path(memory_path).expanduser()
+        if not path.is_absolute():  # where the server was started is nobody's choice
+            raise _refused("has to be a whole path, from / or ~ on")
+        return path.resolve()
     except (OSError, RuntimeError, ValueError):
         raise _refused("is no path of this machine") from None
 

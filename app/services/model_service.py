@@ -210,6 +210,14 @@ class ModelService:
 
         Raises LoadFailed, and InvalidRequest for a memory folder that may not be one; what was loaded then goes on.
         """
+        new = await asyncio.to_thread(memory_path.missing, wanted.memory_path) if wanted.memory_path else []
+        try:
+            await self._start(wanted)
+        except BaseException:
+            memory_path.remove(new)
+            raise
+
+    async def _start(self, wanted: Session) -> None:
         if wanted.memory_path:
             where = (wanted.memory_path, self._settings.data_dir, self._settings.session_file)
             await asyncio.to_thread(memory_path.prepare, *where)
@@ -227,7 +235,8 @@ class ModelService:
             raise InvalidRequest("The model id is empty", param="model")
         if not folder:
             raise InvalidRequest("No folder to load models from is configured: set TILES_MODEL_CACHE_PATH")
-        kept = self._session or Session(model_id, folder, "", bootstrap.DEFAULT_SYSTEM_PROMPT)
+        memory = self._settings.bootstrap_memory_path or ""
+        kept = self._session or Session(model_id, folder, memory, bootstrap.DEFAULT_SYSTEM_PROMPT)
         await self.start(replace(kept, model=model_id, model_cache_path=folder))
 
     async def unload(self, model_id: str) -> bool:

@@ -63,7 +63,11 @@ class MemoryAgent:
     async def _begin(self, asked: MemoryRequest) -> Generation:
         session = self._models.session
         if session is None or not session.memory_path:
-            raise InvalidRequest("No memory folder is set. Name one as memory_path of POST /start.", code="no_memory")
+            raise InvalidRequest(
+                "No memory folder is set. Name one as memory_path of POST /start, or in TILES_BOOTSTRAP_MEMORY_PATH "
+                "before the server loads its first session.",
+                code="no_memory",
+            )
         folder = await asyncio.to_thread(
             memory_path.prepare, session.memory_path, self._settings.data_dir, self._settings.session_file
         )
