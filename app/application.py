@@ -1,6 +1,7 @@
 """Where the parts meet; nothing else knows all of them."""
 
 import asyncio
+import re
 
 from litestar import Litestar
 from litestar.di import Provide
@@ -33,7 +34,9 @@ from app.controllers.streams import StreamsController
 from app.controllers.tokens import TokensController
 from app.dto.base import Limits
 from app.gate import Gate
+from app.services import atomic
 from app.services.conversation_streams import ConversationStreams
+from app.services.memory import store
 from app.services.memory.agent import MemoryAgent
 from app.services.metrics import Metrics
 from app.services.model_service import ModelService
@@ -63,6 +66,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
 
     async def tidy() -> None:
         await asyncio.to_thread(responses.tidy)
+        await asyncio.to_thread(_tidy, settings)
 
     app = Litestar(
         route_handlers=[
@@ -114,6 +118,14 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
     app.asgi_handler = room.around(app.asgi_handler)
     _surround(app, settings, metrics, models)
     return app
+
+
+def _tidy(settings: Settings) -> None:
+    """Remove files that a process was killed over; the other stores see to their own."""
+    atomic.tidy(settings.data_dir / "slots", re.compile(r".+\.safetensors"))
+    if not settings.skip_session_persist:
+        files = (settings.session_file, store.beside(settings.session_file))
+        atomic.tidy(settings.session_file.parent, re.compile("|".join(re.escape(file.name) for file in files)))
 
 
 def _resolve_in_turn(app: Litestar) -> None:

@@ -1,9 +1,17 @@
 """Files that are replaced whole or not at all; files and folders that are their owner's alone."""
 
 import os
+import re
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
+
+_BEGAN = time.time()  # Unix seconds
+_OLD = 3600.0  # seconds after which nobody is still writing
+_UNFINISHED = re.compile(r"\.(?P<name>.+)\.((?P<writer>\d+)-)?\w{8}(\.safetensors)?")
 
 
 def regular(path: Path) -> Path:
@@ -37,9 +45,58 @@ def write(path: Path, content: str) -> None:
     _replace(regular(target), content)
 
 
+def tidy(folder: Path, names: re.Pattern[str]) -> None:
+    """Remove what processes left that were killed while they wrote files of these names."""
+    for path, match in _unfinished(folder):
+        with suppress(OSError):
+            if names.fullmatch(match["name"]) and _is_left(path.stat().st_mtime, match["writer"]):
+                path.unlink()
+
+
+def remove(path: Path) -> None:
+    """Remove a file and whatever was written of it in vain."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+    for unfinished, match in _unfinished(path.parent):
+        if match["name"] == path.name:
+            with suppress(OSError):
+                unfinished.unlink()
+
+
+def unfinished_name(name: str) -> str:
+    """Begin a hidden name for a file that is still being written; eight characters of chance belong behind it."""
+    return f".{name}.{os.getpid()}-"
+
+
+def _unfinished(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
+    with suppress(OSError):
+        for path in list(folder.iterdir()):
+            if (match := _UNFINISHED.fullmatch(path.name)) is not None:
+                yield path, match
+
+
+def _is_left(written: float, writer: str | None) -> bool:
+    """Whether nobody goes on with it; another server may be writing here."""
+    if written >= _BEGAN:
+        return False
+    if time.time() - written > _OLD:
+        return True
+    return writer is not None and (int(writer) == os.getpid() or not _lives(int(writer)))
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _replace(target: Path, content: str) -> None:
     # The same folder, so that the rename cannot cross file systems.
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=unfinished_name(target.name), dir=target.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(content)

@@ -38,8 +38,9 @@ class StoredResponses:
         self._lock = Lock()
 
     def tidy(self) -> None:
-        """Remove what is too old, and the oldest of what is too much."""
+        """Remove what is too old, the oldest of what is too much, and what was written in vain."""
         with self._lock:
+            atomic.tidy(self._folder, re.compile(rf"{_ID.pattern}\.json"))
             self._make_room(self._look())
 
     def save(self, identity: str, content: bytes) -> bool:
@@ -75,6 +76,7 @@ class StoredResponses:
             return False
         with self._lock:
             self._remove(identity, self._look())
+            atomic.remove(self._path(identity))
         return True
 
     def _path(self, identity: str) -> Path:

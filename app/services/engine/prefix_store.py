@@ -67,7 +67,6 @@ class PrefixStore:
         self._pending: dict[_Pending, Job] = {}
         self._lock = threading.Lock()  # guards what both threads change
         private_folder(self._folder)
-        self._tidy()
         self._stored = list(self._found())
 
     def __len__(self) -> int:
@@ -123,11 +122,6 @@ class PrefixStore:
         with self._lock:
             jobs = [self._pending.pop(one) for one in list(self._pending) if unwanted(one)]
         disk.drop(jobs)
-
-    def _tidy(self) -> None:
-        """Throw away what a process left that was killed while it wrote; this folder is written by one at a time."""
-        for path in self._folder.glob(".*.safetensors"):
-            _remove(path)
 
     def _found(self) -> Iterator[_Stored]:
         for path in sorted(self._folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime):
@@ -218,7 +212,10 @@ def fingerprint(folder: Path, template: str, precision: str) -> str:
 
 
 def lock(folder: Path) -> IO[bytes] | None:
-    """Claim the folder for this process; None where another server writes there, or nobody can."""
+    """Claim the folder for this process; None where another server writes there, or nobody can.
+
+    What a process that was killed had half written is thrown away.
+    """
     with contextlib.suppress(OSError):
         private_folder(folder)
         claim = private_file(folder / ".lock")
@@ -227,6 +224,8 @@ def lock(folder: Path) -> IO[bytes] | None:
         except OSError:
             claim.close()
             return None
+        for path in folder.glob("v*/.*.safetensors"):
+            _remove(path)
         return claim
     return None
 

@@ -11,6 +11,7 @@ import numpy as np
 import structlog
 from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
+from app.services import atomic
 from app.services.atomic import private_file, private_folder
 from app.services.engine.prefixes import Layers
 from app.services.errors import InvalidRequest, ServerError
@@ -27,7 +28,7 @@ def write(path: Path, fingerprint: str, tokens: Any, layers: Layers) -> int:
         "model": fingerprint,
         "tokens": base64.b64encode(tokens.astype(np.int32).tobytes()).decode(),
     }
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.safetensors")
+    unfinished = path.with_name(f"{atomic.unfinished_name(path.name)}{secrets.token_hex(4)}.safetensors")
     try:
         private_folder(path.parent)
         private_file(unfinished).close()  # MLX keeps the mode of what is there

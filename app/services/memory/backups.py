@@ -27,14 +27,9 @@ class Backups:
         """Put a file in the memory in one step, whole or not at all. What the note was becomes its backup."""
         with self._folder() as ours, paths.opened(self._root, parts[:-1], make=True) as folder:
             found = paths.facts(folder, parts[-1])
-            name = _new(ours, content, mode=stat.S_IMODE(found.st_mode) & 0o777 if found else 0o600)
-            try:
+            with _new(ours, content, mode=stat.S_IMODE(found.st_mode) & 0o777 if found else 0o600) as name:
                 self._keep(ours, folder, parts, copy=True)
                 os.rename(name, parts[-1], src_dir_fd=ours, dst_dir_fd=folder)
-            except BaseException:
-                with suppress(OSError):
-                    os.unlink(name, dir_fd=ours)
-                raise
 
     def remove(self, parts: Parts) -> None:
         """Take a file out of the memory; it becomes its backup. Raises OSError."""
@@ -52,9 +47,9 @@ class Backups:
         ):
             there, before = _plain(folder, name), _plain(kept, _file(name))
             if there and before:
-                copy = _new(ours, paths.read(folder, name, _MOST_IN_BACKUP), mode=0o600)
-                os.rename(_file(name), name, src_dir_fd=kept, dst_dir_fd=folder)
-                os.rename(copy, _file(name), src_dir_fd=ours, dst_dir_fd=kept)
+                with _new(ours, paths.read(folder, name, _MOST_IN_BACKUP), mode=0o600) as copy:
+                    os.rename(_file(name), name, src_dir_fd=kept, dst_dir_fd=folder)
+                    os.rename(copy, _file(name), src_dir_fd=ours, dst_dir_fd=kept)
             elif there:
                 os.rename(name, _file(name), src_dir_fd=folder, dst_dir_fd=kept)
             elif before:
@@ -112,19 +107,26 @@ class Backups:
                 os.utime(_file(name), dir_fd=kept, follow_symlinks=False)
                 return True
             content = paths.read(folder, name, _MOST_IN_BACKUP)
-            os.rename(_new(ours, content, mode=0o600), _file(name), src_dir_fd=ours, dst_dir_fd=kept)
+            with _new(ours, content, mode=0o600) as new:
+                os.rename(new, _file(name), src_dir_fd=ours, dst_dir_fd=kept)
             return True
 
 
-def _new(ours: int, content: bytes, *, mode: int) -> str:
-    """Write a new file beside the backups, to be renamed to where it belongs."""
+@contextmanager
+def _new(ours: int, content: bytes, *, mode: int) -> Iterator[str]:
+    """Write a new file beside the backups, to be renamed to where it belongs; nothing of it is left otherwise."""
     name = f"new-{secrets.token_hex(8)}"
-    with os.fdopen(os.open(name, _NEW, mode, dir_fd=ours), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fchmod(file.fileno(), mode)
-        os.fsync(file.fileno())
-    return name
+    try:
+        with os.fdopen(os.open(name, _NEW, mode, dir_fd=ours), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        yield name
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name, dir_fd=ours)
+        raise
 
 
 def _remove_leftovers(ours: int) -> None:

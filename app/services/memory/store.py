@@ -59,10 +59,9 @@ def write(path: Path, session: Session, conversation: Conversation) -> None:
 
 def forget(path: Path) -> None:
     """Remove it: a new session began."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        log.warning("conversation not removed", path=str(path), reason=str(error))
+    atomic.remove(path)
+    if path.exists():
+        log.warning("conversation not removed", path=str(path))
 
 
 def _message(said: _Said) -> Message:
