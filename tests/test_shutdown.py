@@ -187,6 +187,24 @@ def test_a_load_under_way_is_given_up(tiny: Path, tmp_path: Path) -> None:
     assert (replies[0].status_code, replies[0].json()["error"]["code"]) == (503, "shutting_down")
 
 
+def test_a_request_that_goes_on_for_too_long_is_told_why_it_ends(tiny: Path, tmp_path: Path) -> None:
+    env = {"TILES_SKIP_SESSION_PERSIST": "1"}
+    memory = tmp_path / "memory"
+    code = "create_file('begun.md')\nwhile True:\n    pass"
+    with running(tmp_path, "--shutdown-seconds", "0.2", env=env) as server:
+        start = {"model": "tiny", "model_cache_path": str(tiny), "memory_path": str(memory), "system_prompt": ""}
+        server.client.post("/start", json=start).raise_for_status()
+        said = [{"role": "assistant", "content": ""}, {"role": "user", "content": "Hi"}]
+        turn = {"input": "Hi", "chat_start": True, "python_code": code, "messages": said}
+        replies: list[httpx.Response] = []
+        ask = threading.Thread(target=lambda: replies.append(server.client.post("/v1/chat/completions", json=turn)))
+        ask.start()
+        wait_for((memory / "begun.md").exists, what="the agent's code")
+        ended_well(server)
+        ask.join(20)
+    assert (replies[0].status_code, replies[0].json()["error"]["code"]) == (503, "shutting_down")
+
+
 def hung(server: Server, hang: Path) -> None:
     """Let the server find out that its engine hangs."""
     assert server.chat().status_code == 200

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,8 @@ class MemoryAgent:
 
             outcome = await self._sandbox.run(code, call)
         finally:
-            self._files.submit(notes.close)  # after a call that may still be at work there
+            with suppress(RuntimeError):  # the server has ended meanwhile, and the folder is closed with it
+                self._files.submit(notes.close)  # after a call that may still be at work there
         milliseconds = round((time.perf_counter() - began) * 1000, 1)
         log.info("memory run", outcome=_kind(outcome), ms=milliseconds, code_bytes=len(code), **audit.facts())
         return outcome
