@@ -65,7 +65,10 @@ class RouterController(Controller):
     async def unload_model(
         self, data: Annotated[UnloadRequest, Body(examples=_REQUEST)], model_service: NamedDependency[ModelService]
     ) -> Success:
-        """Take the model out of memory; answers under way are finished first. A load under way is given up."""
+        """Take the model out of memory. A load under way is given up.
+
+        Answers under way have ten seconds to end, those that nobody reads have none.
+        """
         if model_service.router is not None:
             model_service.router.unload(data.model)
             return Success(success=True)
