@@ -1,7 +1,6 @@
 """How the process of a server ends, and how it gives way to a new one like it."""
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -21,12 +20,15 @@ def end(code: int = 0) -> NoReturn:
     for. What is not done thereby: `atexit` functions, destructors, the joining of threads. All that has to last is
     written by then (docs/engine.md, "How it stops").
     """
-    with suppress(Exception):
-        logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
     os._exit(code)
+
+
+def end_at_once(*_: object) -> NoReturn:
+    """End the process in a signal handler: whatever is held or blocked, nothing is waited for."""
+    os._exit(0)
 
 
 def end_on_signals() -> None:
@@ -35,13 +37,13 @@ def end_on_signals() -> None:
     A signal that came while the process was replaced has waited until now.
     """
     for number in SIGNALS:
-        signal.signal(number, lambda *_: end())
+        signal.signal(number, end_at_once)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def end_within(seconds: float) -> None:
     """End the process after so many seconds, whatever it is doing then."""
-    signal.signal(signal.SIGALRM, lambda *_: end())
+    signal.signal(signal.SIGALRM, end_at_once)
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 

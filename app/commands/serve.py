@@ -15,7 +15,7 @@ import uvicorn
 
 from app import log, settings
 from app.access import is_loopback
-from app.commands.process import SIGNALS, Successor, end, end_on_signals, end_within
+from app.commands.process import SIGNALS, Successor, end, end_at_once, end_on_signals, end_within
 from app.services.models_folder import is_model
 from app.services.ui.folder import is_built
 from app.settings import Settings
@@ -183,7 +183,7 @@ class _Server(uvicorn.Server):
         """Obey SIGINT and SIGTERM, with exit code 0."""
         self._signals += 1
         if sig not in SIGNALS or self._signals > 2:
-            end()
+            end_at_once()
         self._successor.call_off()
         if self._signals == 1:
             end_within(self._shutdown_seconds + _CLOSING_SECONDS)

@@ -49,7 +49,7 @@ class Backups:
             if there and before:
                 with _new(ours, paths.read(folder, name, _MOST_IN_BACKUP), mode=0o600) as copy:
                     os.rename(_file(name), name, src_dir_fd=kept, dst_dir_fd=folder)
-                    os.rename(copy, _file(name), src_dir_fd=ours, dst_dir_fd=kept)
+                os.rename(copy, _file(name), src_dir_fd=ours, dst_dir_fd=kept)  # from now on the only one there is
             elif there:
                 os.rename(name, _file(name), src_dir_fd=folder, dst_dir_fd=kept)
             elif before:
