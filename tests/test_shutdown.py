@@ -220,7 +220,7 @@ def test_a_signal_around_the_replacement_of_a_hung_process_ends_it_well(when: st
         hung(server, hang)
         process = psutil.Process(server.process.pid)
         if when == "after":
-            wait_for(lambda: process.cmdline()[-1] == "1", what="the successor, which waits twice as long")
+            wait_for(lambda: process.cmdline()[-1:] == ["1"], what="the successor, which waits twice as long")
         ended_well(server)
         assert server.log.count("/schema") == 1, "no successor has begun to serve"
 
