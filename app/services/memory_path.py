@@ -45,11 +45,12 @@ def prepare(memory_path: str, data_dir: Path, session_file: Path) -> Path:
 def _resolved(memory_path: str) -> Path:
     try:
         path = Path(memory_path).expanduser()
-        if not path.is_absolute():  # where the server was started is nobody's choice
-            raise _refused("has to be a whole path, from / or ~ on")
-        return path.resolve()
+        resolved = path.resolve()
     except (OSError, RuntimeError, ValueError):
         raise _refused("is no path of this machine") from None
+    if not path.is_absolute():  # where the server was started is nobody's choice
+        raise _refused("has to be a whole path, from / or ~ on")
+    return resolved
 
 
 def _check_writable(folder: Path) -> None:
