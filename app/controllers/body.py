@@ -8,13 +8,13 @@ import asyncio
 import codecs
 from collections.abc import AsyncIterator, Callable
 from functools import cache, partial
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import Empty
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, FailFast, TypeAdapter, ValidationError
 
 from app.controllers.answer import ClientGone
 from app.controllers.body_room import BodyRoom, cost
@@ -73,9 +73,10 @@ def json_request(settings: Settings, limits: Limits, room: BodyRoom) -> type[Req
             """Give what the route's handler takes: a validated body, or plain JSON. Raises AppError, ClientGone."""
             state = self._connection_state
             if state.json is Empty:
-                plain, model = await self.plain(), _model(self.route_handler)
+                plain, adapter = await self.plain(), _adapter(self.route_handler)
                 self._plain = Empty  # as long as the answer takes, nobody else needs it
-                state.json = plain if model is None else await self._apart(partial(_validate, plain, model, limits))
+                valid = partial(_validate, plain, adapter, limits) if adapter else None
+                state.json = plain if valid is None else await self._apart(valid)
                 if isinstance(state.json, RequestBody):
                     await self._look_through(state.json)
             return state.json
@@ -140,18 +141,19 @@ async def _receive(request: Request[Any, Any, Any], most_bytes: int) -> AsyncIte
 
 
 @cache
-def _model(handler: HTTPRouteHandler) -> type[BaseModel] | None:
-    """The class of a handler's body, also where it may be left out; None for a list, and where there is none."""
+def _adapter(handler: HTTPRouteHandler) -> TypeAdapter[Any] | None:
+    """What validates a handler's body, or the list that it is; None where the handler takes none."""
     field = handler.parsed_data_field
     for annotation in (field.annotation, *(inner.annotation for inner in field.inner_types)) if field else ():
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            return annotation
+            is_list = bool(handler.opt.get("takes_list"))
+            return TypeAdapter(Annotated[list[annotation], FailFast()] if is_list else annotation)  # type: ignore[valid-type]
     return None
 
 
-def _validate(plain: Any, model: type[BaseModel], limits: Limits) -> BaseModel:
+def _validate(plain: Any, adapter: TypeAdapter[Any], limits: Limits) -> Any:
     try:
-        return model.model_validate(plain, strict=True, context=limits)
+        return adapter.validate_python(plain, strict=True, context=limits)
     except ValidationError as error:
         raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
 
