@@ -91,6 +91,11 @@ MANNERS: dict[str, str] = {
     + _turns(
         _refuse(_LATER) + _refuse('message.role == "assistant" and not message.content and not message.tool_calls')
     ),
+    "calls in the place of words": _turns().replace(
+        "+ message.content", '+ ("" if message.tool_calls else message.content)'
+    ),
+    "calls in the place of words, roles alternate": _ALTERNATE
+    + _turns(_refuse(_LATER)).replace("+ message.content", '+ ("" if message.tool_calls else message.content)'),
     "no thoughts beside words and calls": _turns(
         _refuse("message.reasoning_content and message.content and message.tool_calls")
         + '{{- message.reasoning_content or "" -}}'

@@ -174,6 +174,11 @@ LATER = (system("A"), user("B"), said("C"), system("D"), user("E"))
         ("system messages moved to the beginning", LATER, "A <user>B<end><assistant>C<end><user>D\n\nE<end>"),
         ("later system messages left out", LATER, "<system>A<end><user>B<end><assistant>C<end><user>D\n\nE<end>"),
         ("no system, roles alternate", LATER, "<user>A\n\nB<end><assistant>C<end><user>D\n\nE<end>"),
+        (
+            "calls in the place of words",
+            (user("A"), said("B", call("1"), thought="C"), result("1", "D")),
+            '<user>A<end><assistant>B<end><assistant>[look_up{"word": "sea"}]<end><tool>D<end>',
+        ),
         ("no system, roles alternate", (system("A"),), "<user>A<end>"),
         ("no system, roles alternate", (user("A"), user("B")), "<user>A\n\nB<end>"),
         ("no system, roles alternate", (said("A"), user("B")), "<user><end><assistant>A<end><user>B<end>"),
@@ -378,6 +383,39 @@ def test_only_what_is_missing_is_added_to_a_tool(template: Callable[[str], ChatT
     assert rendered(one, user("A"), tools=(TOOL,)) == "1" + json.dumps([TOOL])
     strict = "{%- for tool in tools -%}{{- '' + tool.function.description -}}{%- endfor -%}{{- tools | tojson -}}"
     assert '"description": ""' in rendered(template(strict), user("A"), tools=(function(),))
+
+
+_TYPES = """\
+{%- macro spelled(schema) -%}
+{%- if schema.type == "array" -%}{{- "list of " + spelled(schema["items"]) -}}
+{%- elif schema.type == "object" -%}{{- "map of " + spelled(schema.additionalProperties) -}}
+{%- elif schema.type in ["string", "number", "integer", "boolean"] -%}{{- schema.type -}}
+{%- else -%}{{- spelled({"type": schema.type}) -}}{%- endif -%}
+{%- endmacro -%}
+{%- for tool in tools -%}{%- for name, schema in tool.function.parameters.properties.items() -%}
+{{- name + ": " + spelled(schema) + " " + schema.description.strip() + "," -}}
+{%- endfor -%}{%- endfor -%}
+"""
+
+
+@pytest.mark.parametrize(
+    ("schema", "spelled"),
+    [
+        ({"type": ["null", "integer"], "description": "x"}, "a: integer x,"),
+        ({"type": "any"}, "a: string ,"),
+        ({"type": "object", "properties": {"b": {"type": ["string", "null"]}}}, "a: map of string ,"),
+        ({"type": "array", "items": {"type": ["object", "array"]}, "description": 5}, "a: list of map of string 5,"),
+        ({"type": "array", "items": True}, "a: list of string ,"),
+        ({"type": []}, "a: string ,"),
+        ({"$ref": "#/$defs/A"}, "a: string ,"),
+    ],
+)
+def test_types_that_a_template_cannot_spell_become_plain_ones(
+    template: Callable[[str], ChatTemplate], schema: Any, spelled: str
+) -> None:
+    one = template(_TYPES + MANNERS["takes everything"])
+    tool = function(parameters={"type": "object", "properties": {"a": schema}, "required": None})
+    assert rendered(one, user("A"), tools=(tool,)).startswith(spelled)
 
 
 def test_a_template_that_walks_a_list_of_tools_is_given_one(template: Callable[[str], ChatTemplate]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from app.services.engine import template_probe
 from app.services.engine.call_formats import call_format, call_text, parser_name
 from app.services.engine.conversation import STRICT, Capabilities, fit
-from app.services.engine.template_messages import spell, with_descriptions, with_parameters
+from app.services.engine.template_messages import spell, with_descriptions, with_parameters, with_plain_schemas
 from app.services.errors import InvalidRequest
 from app.services.generation import GenerationRequest, Message, ToolCall
 
@@ -86,7 +86,7 @@ class ChatTemplate:
         """Add to tools what the template looks for in vain, no more than it needs, and note that."""
         if not tools or self._renders(tools):
             return tools
-        for add in (with_parameters, with_descriptions):
+        for add in (with_parameters, with_descriptions, with_plain_schemas):
             whole = [add(tool) for tool in tools]
             if self._renders(whole):
                 self._whole_tools.append((tools, whole))

@@ -32,7 +32,7 @@ class Capabilities:
     text_content: bool = True  # else content is a list of parts, as templates of models that see want it
     any_call_id: bool = True  # else only those of nine letters and digits, as Mistral's templates do
     argument_objects: bool = True  # else arguments are JSON text
-    text_beside_calls: bool = True
+    text_beside_calls: bool = True  # words and calls in one turn of the assistant
     thoughts_beside_text_and_calls: bool = True
     empty_answers: bool = True  # turns of the assistant in which nothing is said
     system_alone: bool = True  # conversations in which only the system speaks
@@ -59,6 +59,8 @@ def fit(
     """
     if not capabilities.any_call_id:
         messages = map(_with_nine, messages)
+    if capabilities.calls and not capabilities.text_beside_calls:
+        messages = (part for message in messages for part in _text_before_calls(message))
     if capabilities.calls:
         messages = _results_beside_calls(tuple(messages), capabilities)
     else:
@@ -209,6 +211,14 @@ def _with_nine(message: Message) -> Message:
     calls = tuple(replace(call, id=nine_characters(call.id)) for call in message.tool_calls)
     result = message.tool_call_id
     return replace(message, tool_calls=calls, tool_call_id=None if result is None else nine_characters(result))
+
+
+def _text_before_calls(message: Message) -> Iterator[Message]:
+    """Give words a turn of their own before that of the calls: templates that look for calls first leave them out."""
+    if message.tool_calls and message.content.strip():
+        yield replace(message, tool_calls=())
+        message = Message("assistant", tool_calls=message.tool_calls)
+    yield message
 
 
 def _with_calls_in_text(message: Message, call_text: Callable[[Sequence[ToolCall]], str]) -> Message:

@@ -96,3 +96,37 @@ def with_descriptions(tool: Mapping[str, Any]) -> dict[str, Any]:
 def _described(schema: Any) -> dict[str, Any]:
     written = schema if isinstance(schema, dict) else {}
     return {"type": "string", "description": ""} | {key: value for key, value in written.items() if value is not None}
+
+
+_JSON_TYPES = ("string", "number", "integer", "boolean", "array", "object")
+
+
+def with_plain_schemas(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a tool whose arguments are of one plain type each, for templates that spell types and know no others."""
+    whole = with_descriptions(tool)
+    function: dict[str, Any] = whole["function"]
+    plain = _plain(function["parameters"] | {"type": "object"}, level=0)
+    return whole | {"function": function | {"description": str(function["description"] or ""), "parameters": plain}}
+
+
+def _plain(schema: Any, level: int) -> dict[str, Any]:
+    described = _described(schema)
+    kinds = described["type"] if isinstance(described["type"], list) else [described["type"]]
+    kind = next((one for one in kinds if one in _JSON_TYPES), "string")
+    if level > _DEEPEST // 2:
+        kind = "string"
+    plain: dict[str, Any] = {"type": kind, "description": str(described["description"])}
+    if kind == "array":
+        plain["items"] = _plain(described.get("items"), level + 1)
+    if kind == "object":
+        properties, required = described.get("properties"), described.get("required")
+        members = properties.items() if isinstance(properties, dict) else ()
+        plain["properties"] = {name: _plain(member, level + 1) for name, member in members}
+        plain["required"] = (
+            [name for name in required if name in plain["properties"]] if isinstance(required, list) else []
+        )
+        if level:
+            plain["additionalProperties"] = _plain(described.get("additionalProperties"), level + 1)
+    if isinstance(described.get("enum"), list):
+        plain["enum"] = described["enum"]
+    return plain

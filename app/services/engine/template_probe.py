@@ -110,7 +110,8 @@ def _tool_turns(render: Render, can: Capabilities) -> Capabilities:
         can,
         late_results=_takes(render, can, late),
         parallel_calls=_takes(render, can, [user, both, *results, *rest]),
-        text_beside_calls=_takes(render, can, [user, said, result, *rest]),
+        # Up to the answer: some templates tell it as thoughts, which no template tells again behind the next question.
+        text_beside_calls=_takes(render, can, [user, said, result]),
         thoughts_beside_text_and_calls=render([user, thought, result, *rest], can) is not None,
     )
 
