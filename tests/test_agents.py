@@ -110,6 +110,33 @@ def test_a_response_of_other_kinds_of_items_is_kept_and_gone_on_with(server: Ser
     assert second.json()["usage"]["input_tokens"] > first.json()["usage"]["input_tokens"]
 
 
+@pytest.mark.parametrize("item", [{"type": "compaction", "encrypted_content": "A"}, {"type": "web_search_call"}])
+def test_an_input_that_says_nothing_is_refused_unless_there_are_instructions(server: Server, item: Any) -> None:
+    for route in ("/v1/responses", "/v1/responses/input_tokens"):
+        answer = post(server, route, input=[item], store=False, max_output_tokens=1)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input")
+        assert post(server, route, input=[item], instructions="Hi", max_output_tokens=1).status_code == 200
+
+
+def test_what_was_given_out_comes_back_without_a_word_on_what_is_ignored(server: Server) -> None:
+    form = {"type": "json_schema", "name": "a", "description": "A", "strict": True, "schema": SCHEMA}
+    tools = [CODEX_TOOLS[0], {"type": "custom", "name": "apply_patch"}]
+    more: Any = {"store": False, "max_output_tokens": 60, "seed": 1, "tools": tools}
+    outputs = []
+    for choice in ({"type": "function", "name": "exec_command"}, {"type": "custom", "name": "apply_patch"}, "none"):
+        first = post(server, "/v1/responses", input="Hi", tool_choice=choice, **more)
+        assert ignored(first) == ""
+        outputs += first.json()["output"]
+    assert {"function_call", "custom_tool_call", "message"} <= {item["type"] for item in outputs}
+    results = [
+        {"type": f"{item['type']}_output", "call_id": item["call_id"], "output": "x"}
+        for item in outputs
+        if "call_id" in item
+    ]
+    assert ignored(post(server, "/v1/responses", input=[USER, *outputs, *results, USER], **more)) == ""
+    assert ignored(post(server, "/v1/responses", input="Hi", text={"format": form}, store=False)) == ""
+
+
 # The official clients read what is told of custom tools and namespaces.
 
 

@@ -1,6 +1,8 @@
 """From exceptions to the one error envelope."""
 
+import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import structlog
@@ -24,7 +26,9 @@ from app.services.errors import (
 
 log = structlog.get_logger()
 
-_MOST_CAUSES = 3
+_MOST_CAUSES, _MOST_COMPARED = 3, 64
+# How pydantic names the members of a union.
+_TYPE = re.compile(r"(?:constrained-)?(?:str|int|float|bool)|(?:list|dict|literal|nullable|function-[a-z]+)\[.*\]")
 
 
 Refusal = Response[ErrorReply | AnthropicErrorReply]
@@ -77,7 +81,17 @@ def on_client_gone(_: Request[Any, Any, Any], error: ClientGone) -> Response[Non
 
 def invalid(mistakes: Iterable[Mapping[str, Any]]) -> UnprocessableBody:
     """Name the first mistakes that pydantic found in a body."""
-    return _unprocessable([(".".join(map(str, one["loc"])), one["msg"]) for one in mistakes])
+    causes = [(_path(one["loc"]), one["msg"]) for one in islice(mistakes, _MOST_COMPARED)]
+    # Of what may be of several types, that which goes deepest is meant: a list with a wrong item is no wrong text.
+    deepest = [
+        (path, message) for path, message in causes if not any(other.startswith(f"{path}.") for other, _ in causes)
+    ]
+    return _unprocessable(deepest)
+
+
+def _path(location: Iterable[str | int]) -> str:
+    """Name a field; pydantic names the types that it tried as well, where there are several."""
+    return ".".join(str(part) for part in location if not (isinstance(part, str) and _TYPE.fullmatch(part)))
 
 
 def _validation(error: ValidationException) -> UnprocessableBody:

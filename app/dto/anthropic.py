@@ -1,6 +1,5 @@
 """Anthropic's Messages: what clients send."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -10,7 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 import app.services.generation as gen
 from app.dto import parameters
-from app.dto.base import MOST_TOOLS, Body, Limits, RequestBody, Typed, few_messages
+from app.dto.base import MOST_TOOLS, Body, Limits, RequestBody, Typed, few_messages, json_text
 from app.dto.readable import MEDIA, document_text, media_in, read
 from app.dto.response_format import ResponseFormat
 from app.dto.tool_choice import tool_choice
@@ -40,7 +39,9 @@ class ContentBlock(Typed):
     signature: str | None = None
     id: str | None = Field(default=None, description="of a tool_use")
     name: str | None = Field(default=None, description="of a tool_use: the tool")
-    input: dict[str, Any] | None = Field(default=None, description="of a tool_use: its arguments")
+    input: Any = Field(
+        default=None, description="of a tool_use: its arguments, an object", json_schema_extra={"type": "object"}
+    )
     tool_use_id: str | None = Field(default=None, description="of a tool_result: the call it answers")
     content: "str | list[ContentBlock] | None" = Field(default=None, description="of a tool_result")
     is_error: bool = Field(default=False, description="of a tool_result")
@@ -60,8 +61,7 @@ class ContentBlock(Typed):
     def as_ours(self) -> "ContentBlock":
         """Take the calls of tools that a server runs, and what came of them, for any other tool's."""
         if self._call_name is not None:
-            given = self.fields.get("input")
-            arguments = given if isinstance(given, dict) else {}
+            arguments = self.fields.get("input")
             return ContentBlock.model_construct(
                 type="tool_use", id=self._id("id"), name=self._call_name, input=arguments
             )
@@ -150,7 +150,7 @@ def _user(role: Literal["user", "system"], blocks: Iterable[ContentBlock], where
 def _tool_use(block: ContentBlock, index: int, where: str) -> gen.ToolCall:
     if not block.name:
         raise InvalidRequest("a tool_use block needs 'name'", param=where)
-    return gen.ToolCall(index, block.id or "", block.name, json.dumps(block.input or {}, ensure_ascii=False))
+    return gen.ToolCall(index, block.id or "", block.name, json_text(block.input or {}))
 
 
 def _tool_result(block: ContentBlock, where: str) -> gen.Message:

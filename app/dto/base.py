@@ -1,5 +1,6 @@
 """What all dialects share: how bodies are read, how replies are written, and what a stream is."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -171,6 +172,11 @@ class Dialect:
     def failure(self, error: AppError) -> Reply | None:
         """Give what is said when the answer fails in its middle; None is OpenAI's error event, without the end."""
         return None
+
+
+def json_text(value: Any) -> Any:
+    """Spell what some clients send instead of JSON text, such as the arguments of a call."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def few_messages(messages: Any, info: ValidationInfo) -> Any:

@@ -1,13 +1,12 @@
 """The messages and tools of a chat request."""
 
-import json
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 import app.services.generation as gen
 from app.dto import custom_tools
-from app.dto.base import Body, Typed
+from app.dto.base import Body, Typed, json_text
 from app.dto.custom_tools import CustomFormat
 from app.dto.part import Part
 from app.services.errors import InvalidRequest
@@ -38,13 +37,7 @@ class FunctionCall(Body):
     """What to call, and with what."""
 
     name: str
-    arguments: str = Field(default="{}", description="JSON text")
-
-    @field_validator("arguments", mode="before")
-    @classmethod
-    def _as_text(cls, arguments: Any) -> Any:
-        """Take what some clients send instead of its text."""
-        return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    arguments: Annotated[str, BeforeValidator(json_text)] = Field(default="{}", description="JSON text")
 
 
 def _needed(value: T | None, info: ValidationInfo) -> T | None:
@@ -81,41 +74,50 @@ class AssistantToolCall(Typed):
         return gen.ToolCall(index, self.id, self.function.name, self.function.arguments)
 
 
+_ROLES = {"developer": "system", "function": "tool"}
+
+
 class ChatMessage(Body):
     """One message of the conversation."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = Field(default=None, examples=["Hello!"])
     reasoning_content: str | None = Field(default=None, description="the assistant's thoughts, given back")
+    refusal: str | None = Field(default=None, description="of the assistant: what it said in the place of content")
     tool_calls: list[AssistantToolCall] = Field(default_factory=list)
+    function_call: FunctionCall | None = Field(default=None, description="of old: a call, answered by role function")
     tool_call_id: str | None = Field(default=None, description="of a tool message: the call it answers, else the next")
     name: str | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> "ChatMessage":
-        if self.content is None and self.role != "assistant":
+        if self.content is None and self.role in {"system", "developer", "user"}:
             raise ValueError(f"a {self.role} message needs 'content'")
-        if self.content is None and not self.tool_calls and self.reasoning_content is None:
-            raise ValueError("an assistant message needs 'content' or 'tool_calls'")
         return self
+
+    @property
+    def calls(self) -> tuple[gen.ToolCall, ...]:
+        """The calls of the assistant, also that of old."""
+        calls = [call.to_call(index) for index, call in enumerate(call for call in self.tool_calls if call.is_ours)]
+        if self.function_call is not None and not calls:
+            calls = [gen.ToolCall(0, "", self.function_call.name, self.function_call.arguments)]
+        return tuple(calls)
 
     def to_message(self, place: int) -> gen.Message:
         """Say it in the common vocabulary. Raises InvalidRequest for parts that are no text."""
         return gen.Message(
-            role="system" if self.role == "developer" else self.role,
+            role=_ROLES.get(self.role, self.role),  # type: ignore[arg-type]
             content=self._text(place),
             reasoning=self.reasoning_content,
-            tool_calls=tuple(
-                call.to_call(number) for number, call in enumerate(call for call in self.tool_calls if call.is_ours)
-            ),
+            tool_calls=self.calls,
             tool_call_id=self.tool_call_id,
             name=self.name,
         )
 
     def _text(self, place: int) -> str:
         if self.content is None or isinstance(self.content, str):
-            return self.content or ""
-        of_user = self.role not in {"assistant", "tool"}
+            return self.content or self.refusal or ""
+        of_user = self.role not in {"assistant", "tool", "function"}
         where = f"messages.{place}.content"
         texts = (part.to_text(f"{where}.{i}", of_user=of_user) for i, part in enumerate(self.content))
         return "\n".join(text for part, text in zip(self.content, texts, strict=True) if text or part.is_ours)

@@ -119,7 +119,7 @@ class ChatRequest(Generating):
             )
         if self.continue_final_message and last.role != "assistant":
             raise InvalidRequest("the last message is not the assistant's", param="continue_final_message")
-        if last.role == "assistant" and last.tool_calls:
+        if last.role == "assistant" and last.calls:
             raise InvalidRequest("the last message calls tools; their results are missing", param="messages")
         return last.role == "assistant"
 

@@ -113,7 +113,9 @@ class ResponsesRequest(RequestBody):
 
     def _conversation(self, earlier: Sequence[InputItem]) -> tuple[gen.Message, ...]:
         messages = (*to_messages(earlier), *to_messages(self.items))
-        if messages[-1].tool_calls:
+        if not messages and not self.instructions:
+            raise InvalidRequest("Nothing in the input is text, calls or results for the model to read", param="input")
+        if messages and messages[-1].tool_calls:
             call = messages[-1].tool_calls[-1]
             raise InvalidRequest(f"No tool output found for function call {call.id[:64]}", param="input")
         told = (gen.Message("system", self.instructions),) if self.instructions else ()

@@ -4,14 +4,14 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import UNSET, UnsetType
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 import app.services.generation as gen
 from app.dto import custom_tools, openai_responses_foreign
-from app.dto.base import Reply, Typed
+from app.dto.base import Reply, Typed, json_text
 from app.dto.logprobs import ContentLogprob
 from app.dto.openai_responses_tools import flat_name
 from app.dto.part import Part
@@ -65,12 +65,15 @@ class InputItem(Typed):
         description="message, function_call, custom_tool_call, the _output of both, reasoning or item_reference",
     )
     id: str | None = None
+    status: Any = Field(default=None, description="of what was given out here; it changes nothing")
     role: Literal["user", "assistant", "system", "developer"] | None = Field(default=None, description="of a message")
     content: str | list[ItemPart] | None = Field(default=None, description="of a message", examples=["Hello!"])
     call_id: str | None = Field(default=None, description="of a call and of its output")
     name: str | None = Field(default=None, description="of a call")
     namespace: str | None = Field(default=None, description="of a call of a tool in a namespace")
-    arguments: str | None = Field(default=None, description="of a function_call: JSON text")
+    arguments: Annotated[str | None, BeforeValidator(json_text)] = Field(
+        default=None, description="of a function_call: JSON text"
+    )
     input: str | None = Field(default=None, description="of a custom_tool_call")
     output: str | list[ItemPart] | None = Field(default=None, description="of an output")
     summary: list[ItemPart] = Field(default_factory=list, description="of reasoning")
@@ -192,8 +195,8 @@ def _check(item: InputItem, where: str) -> None:
         "message": {"role": item.role, "content": item.content},
         "function_call": {"call_id": item.call_id, "name": item.name},
         "custom_tool_call": {"call_id": item.call_id, "name": item.name},
-        "function_call_output": {"call_id": item.call_id, "output": item.output},
-        "custom_tool_call_output": {"call_id": item.call_id, "output": item.output},
+        "function_call_output": {"call_id": item.call_id},
+        "custom_tool_call_output": {"call_id": item.call_id},
     }
     for name, value in needed.get(item.type, {}).items():
         if value is None:

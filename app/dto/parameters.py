@@ -118,7 +118,7 @@ _CHOSEN = "auto, none, required, a function by name, allowed_tools; see Tools"
 
 CHAT: tuple[Parameter, ...] = (
     *_honoured(
-        messages="roles system, developer, user, assistant, tool, in any order; text parts are joined by a newline"
+        messages="roles system, developer, user, assistant, tool (of old: function), in any order; text parts are lines"
     ),
     *_SERVED,
     *_honoured(stream_options="include_usage"),

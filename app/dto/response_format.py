@@ -23,6 +23,9 @@ class ResponseFormat(Body):
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
+    name: str | None = Field(default=None, description="of Responses, as are description and strict")
+    description: str | None = None
+    strict: bool = Field(default=True, description="a schema is enforced in any case")
     schema_: dict[str, Any] | bool | None = Field(
         default=None, alias="schema", description="llama.cpp's, with json_object"
     )

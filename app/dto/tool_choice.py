@@ -17,14 +17,17 @@ def openai_choice(
     """Say it in the common vocabulary. `strict` names the parameter that makes a tool strict. Raises InvalidRequest."""
     if isinstance(asked, str):
         return tool_choice(asked, tools, strict=strict, parallel=parallel)
-    match asked.get("type"):
+    kind = asked.get("type", "function")
+    match kind:
+        case "auto" | "none" | "required":
+            return tool_choice(kind, tools, strict=strict, parallel=parallel)
         case "function" | "custom":
             return tool_choice("required", tools, names=[_name(asked)], strict=strict, parallel=False)
         case "allowed_tools":
             allowed = asked.get("allowed_tools", asked)
             if isinstance(allowed, dict) and isinstance(allowed.get("tools"), list):
                 return _among(allowed["tools"], str(allowed.get("mode", "auto")), tools, strict, parallel)
-    raise _no_choice(str(asked.get("type")))
+    raise _no_choice(str(kind))
 
 
 def _among(

@@ -57,6 +57,25 @@ def test_a_bare_request_leaves_everything_to_the_model() -> None:
     assert generation() == GenerationRequest(messages=(Message("user", "Hi"),))
 
 
+CALLED = {"role": "assistant", "function_call": {"name": "add", "arguments": '{"a": 1}'}}
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (CALLED, Message("assistant", tool_calls=(ToolCall(0, "", "add", '{"a": 1}'),))),
+        ({"role": "function", "name": "add", "content": "2"}, Message("tool", "2", name="add")),
+        ({"role": "tool", "tool_call_id": "c", "content": None}, Message("tool", tool_call_id="c")),
+        ({"role": "assistant", "content": None, "refusal": "No."}, Message("assistant", "No.")),
+        ({"role": "assistant", "content": None, "tool_calls": [], "audio": None}, Message("assistant")),
+    ],
+)
+def test_old_and_empty_messages_are_taken(message: dict[str, Any], expected: Message) -> None:
+    body = request(messages=[USER, message, USER])
+    assert body.to_generation(Limits()).messages[1] == expected
+    assert body.ignored == ""
+
+
 def test_every_sampling_parameter_arrives() -> None:
     asked = generation(
         temperature=0.5,

@@ -160,7 +160,6 @@ def test_what_is_not_supported_is_refused(more: dict[str, Any], param: str) -> N
         ({"content": "Hi"}, "input.0.role"),
         ({"type": "function_call", "call_id": "a", "arguments": "{}"}, "input.0.name"),
         ({"type": "function_call_output", "output": "4"}, "input.0.call_id"),
-        ({"type": "function_call_output", "call_id": "a"}, "input.0.output"),
         ({"type": "item_reference", "id": "msg_1"}, "input.0"),
         (CALL_ITEM, "input"),
     ],

@@ -203,3 +203,17 @@ def test_a_cut_call_of_messages_says_why_it_is_cut() -> None:
     assert whole["stop_reason"] == "max_tokens"
     (call,) = whole["content"]
     assert json.dumps(call["input"]) == json.dumps({"arguments": '{"a": "x'})
+
+
+@pytest.mark.parametrize("choice", ["auto", "none", "required"])
+def test_a_mode_may_stand_in_an_object(choice: str) -> None:
+    for dialect in (chat, responses):
+        assert dialect(tool_choice={"type": choice}) == dialect(tool_choice=choice)
+
+
+def test_a_name_alone_is_a_function() -> None:
+    assert (
+        chat(tool_choice={"function": {"name": "add"}}).names
+        == responses(tool_choice={"name": "add"}).names
+        == ("add",)
+    )
