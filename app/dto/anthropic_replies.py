@@ -218,10 +218,9 @@ class MessageStream(Dialect):
         yield from self._close()
         self._open = ToolUseBlock(id=call.id, name=call.name, input={})
         yield self._begin(self._open)
-        self._arguments = ""
+        self._arguments = call.arguments  # maybe their beginning
         if call.arguments:
-            self._arguments = _input(call.arguments)
-            yield self._delta(InputJsonDelta(partial_json=self._arguments))
+            yield self._delta(InputJsonDelta(partial_json=call.arguments))
 
     def _close(self) -> Iterator[Reply]:
         if self._open is None:

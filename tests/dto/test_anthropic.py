@@ -345,6 +345,7 @@ def test_arguments_stay_as_the_model_wrote_them(arguments: str) -> None:
     for events in (
         answer(ToolCall(0, "call_1", "add", arguments)),
         answer(ToolCall(0, "call_1", "add", ""), ToolArguments(0, arguments)),
+        answer(ToolCall(0, "call_1", "add", arguments[:4]), ToolArguments(0, arguments[4:])),
     ):
         assert whole(events)["content"][0]["input"] == json.loads(arguments)
         deltas = [reply["delta"] for reply in feed(events) if reply["type"] == "content_block_delta"]
