@@ -1,8 +1,10 @@
 """Real servers on small real models, which the suite shares. The plain one and the guarded one are asked most."""
 
 import gc
+import itertools
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -126,29 +128,44 @@ def running(
     program: Sequence[str] = ("-m", "app"),
 ) -> Iterator[Server]:
     """Run `python -m app` with these flags until the block ends."""
-    port = free_port()
-    log_path = home / f"server-{port}.log"
-    command = [sys.executable, *program, "serve", "--port", str(port), "--log-format", "json", *flags]
+    log_path = home / f"server-{next(_numbers)}.log"
+    # A port that is free now may be anybody's by the time the server listens, so it takes one by itself.
+    command = [sys.executable, *program, "serve", "--port", "0", "--log-format", "json", *flags]
     with log_path.open("w") as log:
         process = subprocess.Popen(command, stderr=log, text=True, env=environment(home, **(env or {})))
-    url = f"http://127.0.0.1:{port}"
-    with httpx.Client(base_url=url, timeout=60) as client:
-        server = Server(url, home, process, client, log_path)
-        try:
+    try:
+        url = wait_for(lambda: _address(process, log_path), what="the address of the server")
+        with httpx.Client(base_url=url, timeout=60) as client:
+            server = Server(url, home, process, client, log_path)
             wait_for(lambda: _answers(server, ready), what=f"the server; its log says: {server.log[-2000:]}")
             yield server
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(15)
-                except subprocess.TimeoutExpired:
-                    server.kill()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+
+
+_numbers = itertools.count()
+
+
+def _address(process: subprocess.Popen[str], log_path: Path) -> str | None:
+    """Where the server listens, as it says itself."""
+    _check_runs(process, log_path)
+    match = re.search(r"^API +(http://127\.0\.0\.1:[0-9]+)/v1$", log_path.read_text(), re.MULTILINE)
+    return match[1] if match else None
+
+
+def _check_runs(process: subprocess.Popen[str], log_path: Path) -> None:
+    if process.poll() is not None:
+        pytest.fail(f"the server ended with {process.returncode}: {log_path.read_text()[-2000:]}")
 
 
 def _answers(server: Server, ready: bool) -> bool:
-    if server.process.poll() is not None:
-        pytest.fail(f"the server ended with {server.process.returncode}: {server.log[-2000:]}")
+    _check_runs(server.process, server.log_path)
     try:
         answer = server.client.get("/health" if ready else "/ping")
     except httpx.TransportError:
