@@ -53,7 +53,8 @@ class Successor:
     It waits longer than this one before it calls a step hanging, so that a machine which is only slow gets through.
     """
 
-    def __init__(self, watchdog_seconds: float) -> None:
+    def __init__(self, port: int, watchdog_seconds: float) -> None:
+        self._port = port
         self._watchdog_seconds = watchdog_seconds
         self._due: asyncio.TimerHandle | None = None
         self._unwanted = False
@@ -72,10 +73,12 @@ class Successor:
     def _take_over(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes from now on is for the successor
         if not self._unwanted:
-            os.execv(sys.executable, [sys.executable, *_patient(sys.orig_argv[1:], self._watchdog_seconds)])
+            command = _command(sys.orig_argv[1:], self._port, self._watchdog_seconds * _PATIENCE)
+            os.execv(sys.executable, [sys.executable, *command])
 
 
-def _patient(command: list[str], seconds: float) -> list[str]:
-    flag = "--watchdog-seconds"
-    rest = command[:-2] if command[-2:-1] == [flag] else command
-    return [*rest, flag, f"{min(86_400.0, seconds * _PATIENCE):g}"]
+def _command(command: list[str], port: int, watchdog_seconds: float) -> list[str]:
+    """Give the same command, on the port that the process found for itself, and with more patience."""
+    flags = ["--port", str(port), "--watchdog-seconds", f"{min(86_400.0, watchdog_seconds):g}"]
+    was_replaced = command[-4::2] == flags[::2]
+    return [*(command[:-4] if was_replaced else command), *flags]

@@ -108,7 +108,7 @@ def _run(told: Settings, listener: socket.socket) -> None:
     from app.services.model_service import ModelService
 
     raise_limit()
-    successor = Successor(told.watchdog_seconds)
+    successor = Successor(listener.getsockname()[1], told.watchdog_seconds)
     models = ModelService(told, on_stuck=successor.come, **_bar())
     config = uvicorn.Config(
         create_app(told, models),
