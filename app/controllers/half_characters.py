@@ -8,24 +8,25 @@ import re
 
 _LOW = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _PAIR = rb"\\u[dD][89abAB][0-9a-fA-F]{2}" + _LOW
-# All up to the next half, in one go: nothing is looked at twice, and escaped backslashes begin no escape.
-_WHOLE = re.compile(rb"(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|" + _PAIR + rb")*+", re.DOTALL)
-_HALF = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
-_REPLACEMENT = rb"\ufffd"
+# All up to the next half, or some 64 KiB of it: nothing is looked at twice, and escaped backslashes begin no escape.
+_WHOLE = re.compile(rb"(?:[^\\]{1,64}+|\\[^u]|\\u(?![dD][89a-fA-F])|" + _PAIR + rb"){0,1024}+", re.DOTALL)
+_HALVES = re.compile(rb"(?:(?!" + _PAIR + rb")\\u[dD][89a-fA-F][0-9a-fA-F]{2}){1,1024}+")
+_LENGTH = len(rb"\ud83d")
+_REPLACEMENT = "\ufffd".encode()
 
 
 def replace_halves(text: bytes) -> bytes:
     """Put U+FFFD, the replacement character, in the place of every escape of half a character."""
-    parts: list[bytes] = []
+    replaced = bytearray()
     end = 0
-    while end < len(text):
-        whole = _WHOLE.match(text, end)
-        assert whole is not None
-        parts.append(whole[0])
-        end = whole.end()
-        half = _HALF.match(text, end)
-        if half is None:
-            return b"".join((*parts, text[end:]))
-        parts.append(_REPLACEMENT)
-        end = half.end()
-    return b"".join(parts)
+    while True:
+        begin = end
+        if whole := _WHOLE.match(text, end):
+            end = whole.end()
+            replaced += whole[0]
+        if halves := _HALVES.match(text, end):
+            end = halves.end()
+            replaced += _REPLACEMENT * (len(halves[0]) // _LENGTH)
+        if end == begin:
+            replaced += text[end:]
+            return bytes(replaced)
