@@ -103,7 +103,9 @@ class Gate:
 
     def _tell_methods(self, scope: HTTPScope, exchange: "_Exchange") -> Send:
         async def send(message: Message) -> None:
-            if message["type"] == "http.response.start" and (methods := self._methods.get(scope["path_template"])):
+            if message["type"] == "http.response.start" and (
+                methods := self._methods.get(scope.get("path_template", ""))
+            ):
                 others = [(name, value) for name, value in message["headers"] if name != b"allow"]
                 message["headers"] = [*others, (b"allow", methods.encode())]
             await exchange.send(message)

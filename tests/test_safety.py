@@ -144,6 +144,14 @@ def test_without_an_origin_no_cors_header_is_sent(guarded: Server, method: str, 
     assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
+@pytest.mark.parametrize("path", ["/nothing", "/v1/messages/nothing", "*", "/ping/nothing"])
+def test_a_path_without_a_route_has_no_options(guarded: Server, path: str) -> None:
+    answer = guarded.client.request("OPTIONS", "/", extensions={"target": path.encode()})
+    assert answer.status_code == 404
+    assert "allow" not in answer.headers
+    assert answer.json()["error"]["type"] == "not_found_error"
+
+
 @every_route
 def test_no_type_says_a_thing_twice(guarded: Server, method: str, path: str) -> None:
     answer = ask(guarded, method, path)
