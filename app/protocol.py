@@ -17,6 +17,7 @@ MOST_HEADERS = 256
 _HEAD_SECONDS = 30.0  # for a whole head, from the first byte or the beginning of the connection
 _BODY_SECONDS = 60.0  # of silence in the middle of a body
 _LOOK_SECONDS = 0.05  # between two looks whether a client that has ended its half is gone
+_PROBES = frozenset({0, 20, 200, 2000})  # looks at which it is written to; some clients bear five, some proxies wait
 _LAST_SECONDS = 2.0  # in which a client that is still sending can read why it is refused
 _LAST_BYTES = 16 * 2**20
 
@@ -40,7 +41,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._turned_away = False  # one too many
         self._has_ended = False  # the client has no more to say,
-        self._has_probed = False  # and was written to, to see whether it is still there
+        self._looks = 0  # and so often was looked whether it is still there
         self._refused = False  # nothing more is read,
         self._lingering = False  # and nothing more is written
         self._leaving = False  # the server ends
@@ -138,10 +139,17 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.transport.abort()
             return
-        if not (self._has_probed or self.cycle.response_started or self.pipeline):
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._has_probed = True
+        if self._looks in _PROBES and not self.pipeline:
+            self._probe()
+        self._looks += 1
         self._deadline = self.loop.call_later(_LOOK_SECONDS, self._look_for_reset)
+
+    def _probe(self) -> None:
+        """Write what changes nothing: an informational answer, or, within a stream, a 0 before a chunk's size."""
+        if not self.cycle.response_started:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif self.cycle.chunked_encoding and not self.cycle.response_complete:
+            self.transport.write(b"0")
 
     # What the parser finds.
 
@@ -181,6 +189,8 @@ class BoundedProtocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if objection := self._objection(version):
             self.scope["state"]["refusal"] = objection
+        if version == "1.0":
+            self.expect_100_continue = False  # which it does not know
         super().on_headers_complete()
         self.cycle.transport = cast("asyncio.Transport", _LastWords(self))
         self._body = _Body(self.cycle)

@@ -1,12 +1,13 @@
 """What comes over the wire, byte by byte: bounds, broken requests, old clients, half-closed and idle connections."""
 
+import asyncio
 import contextlib
 import http.client
 import json
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import pairwise
@@ -15,10 +16,13 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from uvicorn.server import ServerState
 
-from app.protocol import MOST_HEAD_BYTES, MOST_HEADERS, MOST_URL_BYTES
+from app.connections import Connections
+from app.protocol import MOST_HEAD_BYTES, MOST_HEADERS, MOST_URL_BYTES, BoundedProtocol
 from tests.conftest import Server, events, running, wait_for
 from tests.test_safety import ROUTES
 
@@ -26,6 +30,7 @@ HOST = b"Host: localhost\r\n"
 PING = b"GET /ping HTTP/1.1\r\n" + HOST + b"\r\n"
 LAST_PING = b"GET /ping HTTP/1.1\r\nConnection: close\r\n" + HOST + b"\r\n"
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQBAAAAAAIAAAAA\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "temperature": 0}
 
 
@@ -284,6 +289,89 @@ def test_a_client_that_is_gone_costs_no_more_steps(server: Server, stream: bool,
     wait_for(lambda: not busy(server), what="the engine to rest")
 
 
+@pytest.mark.parametrize("has_begun", [False, True], ids=["nothing sent yet", "a silent stream"])
+def test_a_client_that_is_gone_is_noticed_though_nothing_is_sent(has_begun: bool) -> None:
+    def is_noticed(hang_up: Callable[[socket.socket], None]) -> bool:
+        async def go() -> bool:
+            async with silent(has_begun) as (port, gone, _):
+                connection = await asyncio.to_thread(socket.create_connection, ("127.0.0.1", port), 30)
+                with closing(connection):
+                    connection.sendall(PING)
+                    if has_begun:
+                        assert await asyncio.to_thread(connection.recv, 65536)
+                    await asyncio.to_thread(hang_up, connection)
+                    await asyncio.wait_for(gone.wait(), 30)
+            return True
+
+        return asyncio.run(go())
+
+    def as_a_proxy(connection: socket.socket) -> None:
+        """Pass the end of a client on, and go when what the server writes finds nobody."""
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(65536)
+        connection.close()
+
+    assert is_noticed(socket.socket.close)
+    assert is_noticed(as_a_proxy)
+
+
+def test_a_stream_is_whole_for_a_client_that_was_written_to_while_it_was_silent() -> None:
+    async def go() -> bytes:
+        async with silent(has_begun=True) as (port, _, ready):
+            client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            client.request("GET", "/ping")
+            with closing(client.sock) as connection, closing(await asyncio.to_thread(client.getresponse)) as answer:
+                connection.shutdown(socket.SHUT_WR)
+                assert await asyncio.to_thread(connection.recv, 1, socket.MSG_PEEK) == b"0"
+                ready.set()
+                return await asyncio.to_thread(answer.read)
+
+    assert asyncio.run(go()) == b"whole"
+
+
+@contextlib.asynccontextmanager
+async def silent(has_begun: bool) -> AsyncIterator[tuple[int, asyncio.Event, asyncio.Event]]:
+    """A server that is silent: its port, an event of its client's going, and one that makes it speak."""
+    gone, ready = asyncio.Event(), asyncio.Event()
+
+    async def application(_: Any, receive: Any, send: Any) -> None:
+        if has_begun:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        speaking = asyncio.ensure_future(ready.wait())
+        while not speaking.done():
+            listening = asyncio.ensure_future(receive())
+            await asyncio.wait({speaking, listening}, return_when=asyncio.FIRST_COMPLETED)
+            if listening.done() and listening.result()["type"] == "http.disconnect":
+                gone.set()
+                return
+            listening.cancel()
+        await send({"type": "http.response.body", "body": b"whole", "more_body": False})
+
+    config = uvicorn.Config(application, log_config=None, lifespan="off")
+    config.load()
+    connections, state = Connections(), ServerState()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(
+        lambda: BoundedProtocol(connections, config=config, server_state=state, app_state={}), "127.0.0.1", 0
+    )
+    async with server:
+        yield server.sockets[0].getsockname()[1], gone, ready
+
+
+def test_half_a_body_is_no_request_when_its_client_has_no_more_to_say(server: Server) -> None:
+    for identity, framing in (("half-length", b"Content-Length: 100\r\n\r\n{"), ("half-chunked", CHUNKED + b"f\r\n{")):
+        head = b"POST /v1/chat/completions HTTP/1.1\r\n" + HOST + b"X-Request-Id: %s\r\n" % identity.encode()
+        assert exchange(server, head + framing, end=True) == b""
+        line = wait_for(lambda identity=identity: logged(server, identity), what="the line of the request")
+        assert line["status"] == 499
+    assert server.errors() == []
+
+
+def test_http_1_0_is_not_told_to_continue(server: Server) -> None:
+    expecting = post(version=b"1.0", head=b"Expect: 100-continue\r\n")
+    assert exchange(server, expecting).startswith(b"HTTP/1.1 200 ")
+
+
 # Connections on which nothing happens. Each server here is one of its own, with little time and few files.
 
 
@@ -304,6 +392,7 @@ def impatient(home: Path, *flags: str, files: int = 1024, head: float = 60.0, bo
     program = ("-c", IMPATIENT.format(files=files, head=head, body=body))
     with running(home, *flags, program=program) as server:
         yield server
+        assert server.errors() == []
 
 
 @pytest.mark.slow
