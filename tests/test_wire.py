@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -351,9 +352,11 @@ async def silent(has_begun: bool) -> AsyncIterator[tuple[int, asyncio.Event, asy
     config.load()
     connections, state = Connections(), ServerState()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(
-        lambda: BoundedProtocol(connections, config=config, server_state=state, app_state={}), "127.0.0.1", 0
-    )
+
+    def connected() -> BoundedProtocol:
+        return BoundedProtocol(connections, config=config, server_state=state, app_state={})
+
+    server = await loop.create_server(connected, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1], gone, ready
 
@@ -362,7 +365,7 @@ def test_half_a_body_is_no_request_when_its_client_has_no_more_to_say(server: Se
     for identity, framing in (("half-length", b"Content-Length: 100\r\n\r\n{"), ("half-chunked", CHUNKED + b"f\r\n{")):
         head = b"POST /v1/chat/completions HTTP/1.1\r\n" + HOST + b"X-Request-Id: %s\r\n" % identity.encode()
         assert exchange(server, head + framing, end=True) == b""
-        line = wait_for(lambda identity=identity: logged(server, identity), what="the line of the request")
+        line = wait_for(partial(logged, server, identity), what="the line of the request")
         assert line["status"] == 499
     assert server.errors() == []
 
