@@ -1,6 +1,7 @@
 """Half an emoji in a body becomes the replacement character: a client that sends it once sends it again and again."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -55,6 +56,16 @@ def test_broken_json_with_halves_is_still_refused(body: bytes) -> None:
 def test_a_long_body_with_many_halves_is_gone_through_once() -> None:
     body = b'{"a": "' + b"\\\\x\\n\\ud83d\\ude00 word " * 100_000 + b"\\ud83d" * 100_000 + b'"}'
     assert decode(body)["a"].count("\ufffd") == 100_000
+
+
+@pytest.mark.parametrize("item", [b"\\ud83d", b"\\ud83da", b"\\udc00\\ud83d\\ude00", b"\\n"])
+def test_a_body_of_halves_takes_little_more_room_than_it_has_bytes(item: bytes) -> None:
+    body = item * (140_000 // len(item))
+    tracemalloc.start()
+    replace_halves(body)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * len(body)
 
 
 @pytest.mark.parametrize(
