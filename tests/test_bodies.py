@@ -402,7 +402,7 @@ def test_who_hangs_up_in_mid_body_is_no_error_on_any_route(server: Server) -> No
     failures = server.client.get("/metrics").text.count('status="500"')
     for place, route in enumerate(EVERY):
         for kind, rest in (("Content-Length: 9000", b'{"model": "a'), ("Transfer-Encoding: chunked", b'9\r\n{"a": ')):
-            identity = f"gone-{place}-{kind[0]}"
+            identity = f"mid-body-{place}-{kind[0]}"
             with closing(socket.create_connection(address, timeout=10)) as connection:
                 connection.sendall(head(route, kind, f"X-Request-Id: {identity}") + rest)
                 if kind[0] == "T":  # reset rather than close
@@ -413,11 +413,11 @@ def test_who_hangs_up_in_mid_body_is_no_error_on_any_route(server: Server) -> No
         return {line["request_id"]: line["status"] for line in server.logged("request") if is_gone(line)}
 
     def is_gone(line: dict[str, Any]) -> bool:
-        return str(line.get("request_id", "")).startswith("gone-")
+        return str(line.get("request_id", "")).startswith("mid-body-")
 
     wait_for(lambda: len(gone()) >= 2 * len(EVERY), what="the lines of all of them")
     assert set(gone().values()) == {499}
-    assert not [line for line in server.errors() if "gone-" in line]
+    assert not [line for line in server.errors() if "mid-body-" in line]
     assert server.client.get("/metrics").text.count('status="500"') == failures
 
 
