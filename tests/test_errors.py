@@ -158,6 +158,7 @@ UNPROCESSABLE: list[tuple[dict[str, Any], str]] = [
     ({"messages": [USER], "frequency_penalty": -1000}, "frequency_penalty"),
     ({"messages": [USER], "repetition_penalty": 0}, "repetition_penalty"),
     ({"messages": [USER], "repeat_penalty": -1}, "repeat_penalty"),
+    ({"messages": [USER], "repeat_penalty": 1e-30}, "repeat_penalty"),
     ({"messages": [USER], "repeat_last_n": -2}, "repeat_last_n"),
     ({"messages": [USER], "stream": "yes"}, "stream"),
     ({"messages": [USER], "stream": 1}, "stream"),
@@ -474,6 +475,13 @@ def test_an_ignored_parameter_is_named_in_the_header(
         answer = post(server, BASES[route] | {parameter.name: "x"} | asked, route)
         assert answer.status_code == 200
         assert answer.headers["x-tiles-ignored"] == parameter.name
+
+
+def test_what_llama_cpp_does_by_itself_is_not_named_as_ignored(server: Server) -> None:
+    usual = {"n_keep": 0, "n_discard": 0, "n_indent": 0, "t_max_predict_ms": -1, "cache_prompt": True, "verbose": False}
+    mirostat = {"mirostat": 0, "mirostat_tau": 5, "mirostat_eta": 0.1, "adaptive_target": -1, "adaptive_decay": 0.9}
+    answer = post(server, BASES["/completion"] | usual | mirostat, "/completion")
+    assert (answer.status_code, answer.headers.get("x-tiles-ignored")) == (200, None)
 
 
 @pytest.mark.parametrize("route", [route for route in BASES if route != "/infill"])

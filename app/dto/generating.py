@@ -75,8 +75,9 @@ class Generating(RequestBody):
     stop: str | list[str] | None = None
     presence_penalty: float = Field(default=0.0, ge=-100, le=100)
     frequency_penalty: float = Field(default=0.0, ge=-100, le=100)
-    repetition_penalty: float | None = Field(default=None, gt=0, le=100)
-    repeat_penalty: float | None = Field(default=None, gt=0, le=100)
+    # Less takes float32 out of its range: what a grammar forbids would be drawn.
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100, description="1 is off")
+    repeat_penalty: float | None = Field(default=None, ge=0.01, le=100, description="1 is off")
     repeat_last_n: int | None = Field(default=None, ge=-1, lt=2**31)
     dry_multiplier: float = Field(default=0.0, ge=0, le=100, description="0 is off")
     dry_base: float = Field(default=1.75, ge=0, le=100, description="below 1 it is 1.75")

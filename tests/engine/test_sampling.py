@@ -225,6 +225,17 @@ def test_noise_depends_on_seed_position_and_token_alone() -> None:
     assert all(np.isfinite(value) for value in both[0])
 
 
+@pytest.mark.parametrize("logit", [-80.0, -np.inf])
+@pytest.mark.parametrize("more", [{}, {"samplers": ("temperature", "min_p")}, {"typical_p": 0.999}])
+def test_no_noise_is_so_loud_that_a_token_wins_whatever_its_logit(logit: float, more: dict[str, Any]) -> None:
+    seed, loudest = 298, 78278  # of its 32 bits at place 0 the upper 24 are ones
+    logits = np.zeros((1, 100_000), np.float32)
+    logits[0, loudest] = logit
+    choice = Choice(temperature=1.0, seed=seed, post_sampling=bool(more), **more)
+    assert draw([choice], logits) != [loudest]
+    assert mx.max(Noise([seed], [0])(mx.array([[loudest]]))).item() < 20
+
+
 @pytest.mark.parametrize(
     ("temperature", "more"),
     [

@@ -14,7 +14,7 @@ def read_defaults(folder: Path) -> Sampling:
         config |= {"temperature": 0.0}
     return Sampling(
         temperature=_number(config, "temperature", 0.8, 0.0, 100.0),
-        top_k=int(_number(config, "top_k", 40, 0, 2**31)),
+        top_k=int(_number(config, "top_k", 40, 0, 2**31 - 1)),
         top_p=_number(config, "top_p", 0.95, 0.0, 1.0),
         min_p=_number(config, "min_p", 0.05, 0.0, 1.0),
         repetition_penalty=_number(config, "repetition_penalty", 1.0, 0.01, 100.0),

@@ -18,6 +18,7 @@ from app.services.engine.dry import Repeats
 from app.services.engine.penalties import Penalties, tail
 
 _COIN = 2**32 - 1  # no token's id: what a row tosses besides its draw
+_BELOW_ONE = 1 - 2**-24  # of float32; the noise of 1 would be infinite, and win whatever the logits say
 
 
 class Sampler:
@@ -304,7 +305,7 @@ class Noise:
         """Give what the noise of ids (rows or 1, any) is made of, over 0 and below 1, and stay at this position."""
         key = _mix(self._seed ^ _mix(self._position * 0x85EBCA6B + 1))
         bits = _mix(_mix(ids.astype(mx.uint32) * 0x9E3779B1 ^ key) + key)
-        return (bits >> 8).astype(mx.float32) * 2**-24 + 2**-25
+        return mx.minimum((bits >> 8).astype(mx.float32) * 2**-24 + 2**-25, _BELOW_ONE)
 
 
 def _mix(word: mx.array) -> mx.array:
