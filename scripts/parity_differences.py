@@ -9,6 +9,13 @@ DIFFERENCES: dict[str, tuple[str, ...]] = {
         *("err_max_tokens_float", "tokenize_missing", "detokenize_empty"),
     ),
     "`POST /models/load` is the Tiles contract's, which answers with `success`": ("models_load_single",),
+    "`logprobs` and `return_tokens` leave out the end token, which has no text": (
+        *("chat_logprobs", "cmpl_logprobs", "nat_return_tokens"),
+    ),
+    "A schema is held as far as a grammar can, and what is not held is named": ("chat_format_bad_schema",),
+    "Turns that the chat template refuses are put as it takes them": ("chat_two_assistants",),
+    "A part of a type that nobody knows is left out and named": ("parts_unknown",),
+    "One right key is enough": ("key_x_api_key_with_wrong_bearer",),
     "Without `top_logprobs` there are no alternatives, as OpenAI has it": ("chat_logprobs_default_top",),
     "Log-probabilities are told of the answer, not of the reasoning before it": ("chat_logprobs_think",),
     "`logprobs` goes with tools in a stream": ("tools_logprobs_stream",),
