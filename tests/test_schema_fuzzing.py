@@ -1,7 +1,9 @@
 """Whatever the document allows or forbids is asked of a real server: each answer is one that the document tells of."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 import schemathesis
@@ -27,7 +29,17 @@ CHECKED = (
     "allow_header_conformance",
 )
 # Second addresses of operations that are asked by their first.
-ALIASES = ("/chat/completions", "/completions", "/embedding", "/v1/health", "/models", "/chat/completions/input_tokens")
+ALIASES = (
+    *("/chat/completions", "/completions", "/embedding", "/embeddings", "/v1/health", "/models"),
+    *("/chat/completions/input_tokens", "/chat/completions/control", "/responses", "/responses/input_tokens"),
+)
+# Operations with some hundred fields and their kinds of values: of the cases at the borders every eighth is asked.
+LARGE = (
+    *("/v1/chat/completions", "/v1/chat/completions/input_tokens", "/apply-template"),
+    *("/v1/completions", "/completion", "/infill", "/v1/messages", "/v1/messages/count_tokens"),
+    *("/v1/responses", "/v1/responses/input_tokens"),
+)
+SHARE = 8
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +54,14 @@ def fuzzed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 document = schemathesis.openapi.from_dict(create_app(Settings()).openapi_schema.to_schema())
 
 
+def is_asked(case: schemathesis.Case) -> bool:
+    """Whether a case belongs to the share of its operation's; the same ones in every run."""
+    if case.path not in LARGE or case.meta is None or case.meta.phase.name.value != "coverage":
+        return True
+    sent = json.dumps([case.method, case.path, case.media_type, case.body], sort_keys=True, default=repr)
+    return crc32(sent.encode()) % SHARE == 0
+
+
 @document.exclude(path=list(ALIASES)).parametrize()
 @settings(
     max_examples=EXAMPLES,
@@ -51,6 +71,8 @@ document = schemathesis.openapi.from_dict(create_app(Settings()).openapi_schema.
     phases=[Phase.explicit, Phase.generate],
 )
 def test_every_answer_is_one_that_the_document_tells_of(case: schemathesis.Case, fuzzed: Server) -> None:
+    if not is_asked(case):
+        return
     answer = case.call(base_url=fuzzed.url, timeout=60)
     if answer.headers.get("content-type", [""])[0].startswith("text/event-stream"):
         return  # its schema is that of an event's data; tests/test_openapi.py holds those against it

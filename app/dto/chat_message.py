@@ -37,7 +37,9 @@ class FunctionCall(Body):
     """What to call, and with what."""
 
     name: str
-    arguments: Annotated[str, BeforeValidator(json_text)] = Field(default="{}", description="JSON text")
+    arguments: Annotated[Any, BeforeValidator(json_text)] = Field(
+        default="{}", description="JSON text; what it stands for is taken too"
+    )
 
 
 def _needed(value: T | None, info: ValidationInfo) -> T | None:

@@ -20,6 +20,7 @@ from app.services.json_schema.enforcement import Binding
 T = TypeVar("T")
 
 _LOGPROBS = "message.output_text.logprobs"
+_MOST_METADATA = 1024
 # What templates with levels know; the others only think or do not.
 _LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 
@@ -36,6 +37,13 @@ class TextConfig(Body):
     """What the answer has to be."""
 
     format: ResponseFormat | None = None
+
+
+def _few_entries(metadata: Any) -> Any:
+    """Count them before they are looked at. A length among the field's constraints makes the document call it a list."""
+    if isinstance(metadata, dict) and len(metadata) > _MOST_METADATA:
+        raise ValueError(f"more than {_MOST_METADATA} entries")
+    return metadata
 
 
 class ResponsesRequest(RequestBody):
@@ -58,7 +66,7 @@ class ResponsesRequest(RequestBody):
     parallel_tool_calls: bool = True
     reasoning: Reasoning = Field(default_factory=Reasoning)
     text: TextConfig = Field(default_factory=TextConfig, examples=[{"format": {"type": "text"}}])
-    metadata: dict[str, str] = Field(default_factory=dict, max_length=1024)
+    metadata: Annotated[dict[str, str], BeforeValidator(_few_entries)] = Field(default_factory=dict)
     store: bool = True
     previous_response_id: str | None = None
     include: list[str] = Field(default_factory=list)

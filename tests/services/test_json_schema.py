@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.services.generation import Constraint, ToolChoice
-from app.services.json_schema.enforcement import Binding, enforcement
+from app.services.json_schema.enforcement import Binding, Enforcement, enforcement
 from app.services.json_schema.formats import PATTERNS
 from app.services.json_schema.patterns import none_of, translate
 from tests.schemas import WRITTEN
@@ -235,6 +235,12 @@ def test_nonsense_under_a_keyword_is_no_crash(keyword: str, value: Any) -> None:
     for schema in ({keyword: value}, {"type": ["string", "object", "array", "number"], keyword: value}):
         enforcement(json.dumps(schema))
         assert enforcement(json.dumps(schema), arguments=True).error is None
+
+
+def test_a_schema_that_is_true_holds_to_nothing_and_one_that_is_false_is_refused() -> None:
+    assert enforcement("true") == Enforcement(True)
+    assert "schema is false" in (enforcement("false").error or "")
+    assert enforcement('{"$ref": "#/$defs/a", "$defs": {"a": true}}').error is None
 
 
 def test_names_of_what_is_not_held_say_where_it_was_asked_for() -> None:

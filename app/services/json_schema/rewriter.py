@@ -59,9 +59,10 @@ class Rewriter:
 
     def whole(self) -> dict[str, Any] | bool:
         """Rewrite the document. Raises Meaningless."""
-        target = self._target(self._root) if isinstance(self._root, dict) and "$ref" in self._root else True
-        if target is None or target is self._root:
-            raise Meaningless(f"'$ref' to '{str(self._root['$ref'])[:100]}' leads nowhere")
+        if isinstance(self._root, dict) and "$ref" in self._root:
+            target = self._target(self._root)
+            if target is None or target is self._root:
+                raise Meaningless(f"'$ref' to '{str(self._root['$ref'])[:100]}' leads nowhere")
         schema = self.schema(self._root)
         definitions: dict[str, Any] = {}
         while self._pending:
