@@ -107,6 +107,8 @@ class BodySchemas(OpenAPISchemaPlugin):
 
 def _or_null(schema: Schema | Reference) -> Schema:
     branches = schema.one_of if isinstance(schema, Schema) and schema.one_of else [schema]
+    if isinstance(schema, Schema) and not (schema.type or schema.one_of or schema.any_of or schema.all_of):
+        return schema  # takes anything
     if any(isinstance(branch, Schema) and branch.type == OpenAPIType.NULL for branch in branches):
         assert isinstance(schema, Schema)
         return schema

@@ -40,7 +40,7 @@ class TextConfig(Body):
 
 
 def _few_entries(metadata: Any) -> Any:
-    """Count them before they are looked at. A length among the field's constraints makes the document call it a list."""
+    """Count them before they are looked at; of a field with a length the document would say that it is a list."""
     if isinstance(metadata, dict) and len(metadata) > _MOST_METADATA:
         raise ValueError(f"more than {_MOST_METADATA} entries")
     return metadata
