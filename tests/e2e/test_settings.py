@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from tests.conftest import Server, running
 from tests.e2e.conftest import Visit
 
-SAMPLING = {
+SAMPLING = {  # nothing that the server does by itself, which the page leaves out
     "top_k": 12,
     "top_p": 0.85,
     "min_p": 0.02,
@@ -22,7 +22,7 @@ SAMPLING = {
     "dry_multiplier": 0.1,
     "dry_base": 1.8,
     "dry_allowed_length": 3,
-    "dry_penalty_last_n": 64,
+    "dry_penalty_last_n": 48,
     "dynatemp_range": 0.1,
     "dynatemp_exponent": 1.1,
 }
