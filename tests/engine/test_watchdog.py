@@ -2,22 +2,44 @@
 
 import asyncio
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from app.services.engine import engine as engines
+from app.services.engine import pace
 from app.services.engine import runner as runners
+from app.services.engine.embedding import Embedding
 from app.services.engine.engine import Engine
 from app.services.errors import Unavailable
-from app.services.generation import Finished, GenerationRequest, Message
+from app.services.generation import EmbeddingRequest, Finished, GenerationRequest, Message
 from app.services.model_service import ModelService
 from app.settings import Settings
 from tests.conftest import wait_for
 
 HELLO = GenerationRequest(messages=(Message("user", "Hello"),), max_tokens=4)
+
+
+class Clock:
+    """What the engine takes for the time. It stands still but for what a test adds, however busy the machine is."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of steps and of prompts."""
+    clock = Clock()
+    for module in (engines, pace):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock, perf_counter=clock))
+    return clock
 
 
 async def answer(models: ModelService, request: GenerationRequest = HELLO) -> Finished:
@@ -33,15 +55,19 @@ async def until(condition: Any, what: str) -> None:
 
 
 def test_a_step_that_comes_back_by_itself_makes_all_well_again(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     held, let_go = threading.Event(), threading.Event()
     step, stuck = Engine._step, []
 
+    def hang() -> None:
+        clock.now += 3600
+        let_go.wait(60)
+
     def hold(self: Engine, runner: Any) -> None:
         if held.is_set() and runner.busy:
             held.clear()
-            monkeypatch.setattr(runner, "step", lambda: let_go.wait(60))
+            monkeypatch.setattr(runner, "step", hang)
         step(self, runner)
         if let_go.is_set():
             monkeypatch.undo()
@@ -67,39 +93,58 @@ def test_a_step_that_comes_back_by_itself_makes_all_well_again(
     asyncio.run(live())
 
 
-def test_the_first_prompt_on_a_slow_machine_is_not_called_a_hang(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_slow_machine_is_not_called_hanging(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    forward, forward_padded, stuck = runners.forward, runners.forward_padded, []
+    """A token of a prompt takes twelve seconds, or six where many are computed at once; 60 are a hang by default."""
+    forward, forward_padded, embed = runners.forward, runners.forward_padded, Embedding.compute
+    told = Settings(model=str(tiny), data_dir=tmp_path, skip_session_persist=True)
+    models = ModelService(told)
+    stuck: list[float] = []
+
+    def take(tokens: int) -> None:
+        clock.now += 12 * tokens if tokens < 64 else 6 * tokens
+        stuck.append(models._engine.stuck_for())
 
     def slow(model: Any, layers: Any, tokens: list[int]) -> None:
-        time.sleep(0.01 * len(tokens))
         forward(model, layers, tokens)
+        take(len(tokens))
 
     def slow_padded(model: Any, layers: Any, tokens: list[list[int]], *more: Any) -> None:
-        time.sleep(0.01 * sum(map(len, tokens)))
         forward_padded(model, layers, tokens, *more)
+        take(sum(map(len, tokens)))
+
+    def slow_embedding(self: Embedding, *about: Any) -> int:
+        spent = embed(self, *about)
+        take(spent)
+        return spent
 
     monkeypatch.setattr(runners, "forward", slow)
     monkeypatch.setattr(runners, "forward_padded", slow_padded)
-    told = Settings(model=str(tiny), data_dir=tmp_path, skip_session_persist=True, watchdog_seconds=0.1)
-    prompt = replace(HELLO, messages=(Message("user", "word " * 300),))
+    monkeypatch.setattr(Embedding, "compute", slow_embedding)
 
     async def live() -> None:
-        models = ModelService(told, on_stuck=lambda: stuck.append(True))
         async with models.running():
             await until(lambda: models.facts, "the model")
-            assert (await answer(models, prompt)).reason == "length"
-            assert stuck == []
+            long = replace(HELLO, messages=(Message("user", "word " * 100),))
+            await asyncio.gather(answer(models, long), *(answer(models) for _ in range(6)))
+            await (await models.embed(EmbeddingRequest((("word " * 100,), ("word",))))).ready()
 
     asyncio.run(live())
+    assert len(stuck) > 10
+    assert not any(stuck)
 
 
 @pytest.mark.parametrize("place", ["forward", "step"])
 def test_a_hang_is_found_wherever_it_is(
-    place: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     let_go, stuck = threading.Event(), []
+
+    def hang(*_: Any) -> None:
+        clock.now += 3600
+        let_go.wait(60)
+
     told = Settings(model=str(tiny), data_dir=tmp_path, skip_session_persist=True, watchdog_seconds=0.2)
 
     async def live() -> None:
@@ -107,10 +152,10 @@ def test_a_hang_is_found_wherever_it_is(
         async with models.running():
             await until(lambda: models.facts, "the model")
             if place == "forward":
-                monkeypatch.setattr(runners, "forward", lambda *_: let_go.wait(60))
+                monkeypatch.setattr(runners, "forward", hang)
             else:
                 (runner,) = models._engine._runners
-                monkeypatch.setattr(runner._batch, "step", lambda: let_go.wait(60) and ([], []))
+                monkeypatch.setattr(runner._batch, "step", lambda: hang() or ([], []))
             with pytest.raises(Unavailable, match="has not come back"):
                 await answer(models)
             assert stuck == [True]
