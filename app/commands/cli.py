@@ -1,11 +1,13 @@
 """tiles-server and its commands; each is imported when it is used, so that the server starts at once."""
 
 import importlib
+import sys
 from typing import Any
 
 import click
 
 from app import __version__
+from app.commands.process import end_on_signals
 from app.standard_error import open_closed_streams
 
 _COMMANDS = {
@@ -33,13 +35,18 @@ class _Lazy(click.Group):
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] not in {"--help", "-h", "--version"}):
+        if _is_to_serve(args):
             args = ["serve", *args]
         return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
+
+
+def _is_to_serve(args: list[str]) -> bool:
+    """Whether no command is named."""
+    return not args or (args[0].startswith("-") and args[0] not in {"--help", "-h", "--version"})
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,4 +61,7 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> Any:
     """Run the command line."""
     open_closed_streams()
+    words = sys.argv[1:] if args is None else args
+    if _is_to_serve(words) or words[0] == "serve":
+        end_on_signals()  # before the imports, which take a while
     return cli.main(args=args, prog_name="tiles-server")

@@ -1,11 +1,13 @@
 """How the process of a server ends, and how it gives way to a new one like it."""
 
-import asyncio
 import os
 import signal
 import sys
 from contextlib import suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:  # a signal may come before it is imported
+    import asyncio
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _FAREWELL_SECONDS = 1.0
@@ -61,6 +63,8 @@ class Successor:
 
     def come(self) -> None:
         """Begin soon, once the streams have said why. On the event loop."""
+        import asyncio
+
         if self._due is None and not self._unwanted:
             self._due = asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, self._take_over)
 

@@ -15,7 +15,7 @@ import uvicorn
 
 from app import log, settings
 from app.access import is_loopback
-from app.commands.process import SIGNALS, Successor, end, end_at_once, end_on_signals, end_within
+from app.commands.process import SIGNALS, Successor, end, end_at_once, end_within
 from app.services.models_folder import is_model
 from app.services.ui.folder import is_built
 from app.settings import Settings
@@ -44,7 +44,6 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @_options
 def serve(**flags: Any) -> None:
     """Serve a model: with --demo the one that comes along, with --model any MLX folder or cached repo id."""
-    end_on_signals()
     try:
         told = settings.read(flags)
         _check(told)
@@ -180,12 +179,12 @@ class _Server(uvicorn.Server):
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Obey SIGINT and SIGTERM, with exit code 0."""
-        self._signals += 1
-        if sig not in SIGNALS or self._signals > 2:
+        """Obey SIGINT and SIGTERM, with exit code 0. The next one may come in the middle of this."""
+        number = self._signals = self._signals + 1
+        if sig not in SIGNALS or number > 2:
             end_at_once()
         self._successor.call_off()
-        if self._signals == 1:
+        if number == 1:
             end_within(self._shutdown_seconds + _CLOSING_SECONDS)
             self._loop.call_soon_threadsafe(self._leave)
         else:
