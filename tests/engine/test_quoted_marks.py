@@ -1,13 +1,17 @@
 """Marks that are quoted, in prose, in thoughts and in values, beside those that mean something; in every family."""
 
 import json
+import re
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+import regex
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from app.services.engine.call_regions import Tags
 from app.services.engine.speech import Markup
 from tests.engine.families import FAMILIES, TWO, A, arg_key, hermes, minicpm, minimax, muse, qwen_coder
 from tests.engine.speaking import ADDED, CALL, JSON, TOOLS, markup, speak, split
@@ -121,22 +125,34 @@ MARKED = st.lists(
     ),
     max_size=6,
 ).map("".join)
-TAGGED = {
-    "qwen3_coder": (qwen_coder, ("</parameter>", "<parameter=x>")),
-    "minimax_m2": (lambda value: f"<minimax:tool_call>\n{minimax(value)}</minimax:tool_call>", ("</parameter>",)),
-    "minicpm5": (minicpm, ("</param>",)),
-    "muse_spark": (lambda value: f"<atem:function_calls>\n{muse(value)}</atem:function_calls>", ()),
-    "glm47": (lambda value: arg_key("", value), ("</arg_value>",)),
-    "longcat": (lambda value: arg_key("longcat_", value), ()),
-    "json_tools": (hermes, ()),
+TAGGED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "qwen3_coder": qwen_coder,
+    "minimax_m2": lambda value: f"<minimax:tool_call>\n{minimax(value)}</minimax:tool_call>\n",
+    "minicpm5": minicpm,
+    "muse_spark": lambda value: f"<atem:function_calls>\n{muse(value)}</atem:function_calls>\n",
+    "glm47": lambda value: arg_key("", value),
+    "longcat": lambda value: arg_key("longcat_", value),
+    "json_tools": hermes,
 }
+
+
+def is_ambiguous(name: str, value: str) -> bool:
+    """Whether a value holds what ends it in such a way that nobody could tell."""
+    calls = facts(name).calls
+    region = calls.region if calls else None
+    if not isinstance(region, Tags):
+        return False
+    last = region.region_end or region.call_end
+    ends = rf"{region.argument_end}\s*(?:(?:{region.call_end}\s*)?{last}|{region.argument})"
+    return regex.search(ends, value) is not None
 
 
 @pytest.mark.parametrize("name", TAGGED)
 @settings(max_examples=80, deadline=None)
 @given(MARKED, CUTS)
 def test_values_may_hold_marks(name: str, value: str, cuts: list[int]) -> None:
-    call, _ = TAGGED[name]
+    assume(not is_ambiguous(name, value))
+    call = TAGGED[name]
     text = call({"a": value, "b": 2}) + call({"a": "z", "b": 3})
     parts, _ = speak(split(text, cuts), facts(name), tools=TOOLS)
     assert arguments(parts) == [{"a": value, "b": 2}, {"a": "z", "b": 3}]
@@ -185,6 +201,26 @@ def test_a_call_in_tags_may_lack_its_opening_mark(end: str) -> None:
         assert parts[:2] == [["I look.\n", False], (0, "add", '{"a": "ls"}')]
     other = call.replace("add", "sub")
     assert speak(list(other + end), facts("qwen3_coder"), tools=TOOLS)[0] == [[other + end, False]]
+
+
+@pytest.mark.parametrize("name", [name for name in TAGGED if name != "json_tools"])
+def test_a_call_in_tags_may_be_closed_too_often_or_too_little(name: str) -> None:
+    calls = facts(name).calls
+    assert calls is not None
+    assert isinstance(calls.region, Tags)
+    call, member = TAGGED[name]({"a": "x", "b": 2}).rstrip(), calls.region.argument_end
+    ends = re.findall(r"</[^<>]*>", call)[-2:]
+    for more in (ends[-1], f"\n{ends[-1]}\n{ends[-1]}", ends[-2]):
+        for pieces in ([call, more, "\nDone."], list(f"{call}{more}\nDone.")):
+            parts, _ = speak(pieces, facts(name), tools=TOOLS)
+            assert arguments(parts) == [{"a": "x", "b": 2}]
+            assert content(parts) == f"{more.lstrip()}\nDone."
+        parts, _ = speak(list(f"{call}{more}\n{call}"), facts(name), tools=TOOLS)
+        assert arguments(parts) == [{"a": "x", "b": 2}] * 2
+    call = call.replace(member, "") if calls.region.region_end else call
+    for pieces in ([call, "\nDone."], list(f"{call}\nDone.")):
+        parts, _ = speak(pieces, facts(name), tools=TOOLS)
+        assert arguments(parts) == [{"a": "x", "b": 2}]
 
 
 def test_tags_of_qwen_coder_may_lack_their_brackets() -> None:

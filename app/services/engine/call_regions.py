@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import regex
 
@@ -13,6 +13,7 @@ from app.services.engine.call_values import arguments_text, called, properties, 
 
 Tools = Sequence[Mapping[str, Any]]
 Pair = tuple[str | None, str, str | None]  # key, value, and a type where the call itself says it
+Closing = Literal["balanced", "first", "absent"]  # how what closes a value is found
 Call = tuple[str, str, str]  # its id, or nothing, its name, the JSON text of its arguments
 
 _NAME = r"""(?:"(?P<name>[^"<>]{1,200})"|'(?P<name>[^'<>]{1,200})'|(?P<name>[^\s"'<>]{1,200}))"""
@@ -78,22 +79,27 @@ class Tags:
 
     def read(self, text: str, tools: Tools, *, at_end: bool) -> tuple[list[Call], int] | None:
         """Give the calls of a region and its length; none of them for what is no region. None: it is not whole yet."""
-        for framed in (True, False) if self.line_by_line and at_end else (self.line_by_line,):
+        readings: list[tuple[bool, tuple[Closing, ...]]] = [(self.line_by_line, ("balanced", "first"))]
+        if at_end:
+            readings += [(False, ("balanced", "first"))] if self.line_by_line else []
+            readings += [(False, ("absent",))]
+        for framed, closings in readings:
             for end in self._ends(text, at_end=at_end):
-                for balanced in (True, False):
-                    if calls := self._calls(text[:end], tools, balanced=balanced, framed=framed):
+                for closing in closings:
+                    if calls := self._calls(text[:end], tools, closing=closing, framed=framed):
                         return calls, end
         return ([], 0) if at_end else None
 
     def _ends(self, text: str, *, at_end: bool) -> Iterator[int]:
         """Where the region may end, the likeliest place first."""
-        doubtful = []
+        doubtful, followed = [], []
         for match in self._patterns.end.finditer(text):
             end = match.end()
             follows = self._patterns.closing.match(text, _behind_blank(text, end), partial=True)
             if follows is not None and follows.partial and not at_end:
                 return  # what follows decides
             if follows is not None and not follows.partial:
+                followed.append(end)
                 continue
             if self._opened(text[:end]):
                 doubtful.append(end)
@@ -102,13 +108,14 @@ class Tags:
         if at_end:
             yield from doubtful
             yield len(text)
+            yield from reversed(followed)  # what follows closes nothing: a model wrote it once too often
 
     def _opened(self, text: str) -> bool:
         """Whether regions within the values are still open, as far as one can tell."""
         own = self.start in self.starts
         return text.count(self.start) - own >= len(self._patterns.last.findall(text))
 
-    def _calls(self, region: str, tools: Tools, *, balanced: bool, framed: bool) -> list[Call]:
+    def _calls(self, region: str, tools: Tools, *, closing: Closing, framed: bool) -> list[Call]:
         """Read all calls of a whole region; none of them where it is not one."""
         calls: list[Call] = []
         place = _behind_blank(region, 0)
@@ -116,13 +123,13 @@ class Tags:
             opened = self._patterns.call.match(region, place)
             if opened is None:
                 return calls if self._patterns.region_end.fullmatch(region, place) else []
-            members = self._members(region, opened.end(), balanced=balanced, framed=framed)
+            members = self._members(region, opened.end(), closing=closing, framed=framed)
             if members is None:
                 return []
             name, (pairs, place) = opened["name"].strip(), members
             arguments = self._arguments(pairs, properties(tools, name))
-            if arguments is None:
-                return []
+            if arguments is None or (closing != "balanced" and len(pairs) > len({key for key, *_ in pairs})):
+                return []  # a key that comes twice: a value has taken in an argument
             calls.append(("", name, arguments))
             place = _behind_blank(region, place)
         return calls
@@ -137,7 +144,7 @@ class Tags:
             members[written(key or "")] = typed(self.value(text), schema, untyped_is_text=self.untyped_is_text)
         return f"{{{', '.join(f'{key}: {value}' for key, value in members.items())}}}"
 
-    def _members(self, region: str, place: int, *, balanced: bool, framed: bool) -> tuple[list[Pair], int] | None:
+    def _members(self, region: str, place: int, *, closing: Closing, framed: bool) -> tuple[list[Pair], int] | None:
         """Read the arguments of a call, and the place behind it. None where it is none."""
         members: list[Pair] = []
         while True:
@@ -145,7 +152,7 @@ class Tags:
             argument = self._patterns.argument.match(region, place)
             if argument is None:
                 break
-            end = self._value_end(region, argument.end(), balanced=balanced, framed=framed)
+            end = self._value_end(region, argument.end(), closing=closing, framed=framed)
             if end is None:
                 return None
             read = argument.groupdict()
@@ -157,13 +164,16 @@ class Tags:
         # What closes the call may be missing where the region is closed.
         return (members, place) if self._patterns.region_end.fullmatch(region, place) else None
 
-    def _value_end(self, region: str, begin: int, *, balanced: bool, framed: bool) -> tuple[int, int] | None:
-        """Find what closes a value."""
+    def _value_end(self, region: str, begin: int, *, closing: Closing, framed: bool) -> tuple[int, int] | None:
+        """Find what closes a value; where that is `absent`, what follows the value does."""
+        if closing == "absent":
+            absent = self._patterns.unclosed.search(region, begin)
+            return absent.span() if absent is not None else None
         framed = framed and region.startswith("\n", begin)
         depth = 0
         for match in self._patterns.either.finditer(region, begin):
             if match["open"]:
-                depth += balanced
+                depth += closing == "balanced"
             elif depth:
                 depth -= 1
             elif framed and region[begin : match.start()].rstrip(" \t")[-1:] != "\n":
@@ -190,6 +200,7 @@ class _TagPatterns:
     closing: regex.Pattern[str]  # what cannot follow it
     either: regex.Pattern[str]  # what opens or closes an argument
     follows: regex.Pattern[str]  # what has to follow an argument
+    unclosed: regex.Pattern[str]  # where an argument ends that nothing closes
 
     @classmethod
     def of(cls, tags: Tags) -> "_TagPatterns":
@@ -213,6 +224,7 @@ class _TagPatterns:
             "either": rf"(?P<open>{tags.argument})|{tags.argument_end}",
             "follows": rf"\s*+(?:{tags.argument}|{closes}{tags.call_end}\s*+"
             rf"(?:{closes}{call}|\Z))",
+            "unclosed": rf"(?:{tags.argument_end})?+(?=\s*+(?:{tags.argument}|{tags.call_end}|{last}))",
         }
         return cls(**{name: regex.compile(pattern, regex.DOTALL) for name, pattern in patterns.items()})
 
