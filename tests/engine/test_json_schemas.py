@@ -102,6 +102,12 @@ def test_arguments_are_an_object_whatever_their_schema_says(writer: Writer, sche
             check(value, schema, enforced.ignored)
 
 
+def test_an_object_may_have_very_many_properties_that_need_not_be_there(writer: Writer) -> None:
+    schema = {"type": "object", "properties": {f"p{number}": {"type": "integer"} for number in range(600)}}
+    answer = writer.write(enforcement(json.dumps(schema | {"additionalProperties": False})).schema, 1)
+    check(json.loads(answer or ""), schema, ())
+
+
 def test_null_may_come_where_openapi_says_so(writer: Writer) -> None:
     schema = {"type": "string", "nullable": True, "maxLength": 3}
     answers = {writer.write(enforcement(json.dumps(schema)).schema, seed) for seed in range(20)}

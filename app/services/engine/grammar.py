@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import llguidance
 import numpy as np
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from app.services.engine.call_formats import CallFormat
 from app.services.engine.call_grammar import WRITTEN, answer_schema, call_grammar, cannot_enforce, enforced
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
 _STYLE = cast("JsonCompileOptions", WRITTEN)
+# An object takes four items for each property that may come next; with the default it would break off at 500 of them.
+_LIMITS = LLParserLimits(max_items_in_row=50_000)
 # JSON that a client began may be written in any way; a hot model could fill its whole budget with white space.
 _ANY_STYLE = cast("JsonCompileOptions", {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,64}"})
 # A token by its name in a Lark grammar, outside of texts, patterns and comments.
@@ -106,7 +108,7 @@ class Grammars:
         failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, self._tables)
         if failed:
             raise cannot_enforce(constraint, messages[0] if messages else "it cannot be compiled")
-        matcher = LLMatcher(self._tables, grammar, log_level=0)
+        matcher = LLMatcher(self._tables, grammar, log_level=0, limits=_LIMITS)
         first = matcher.deep_copy()
         first.compute_bitmask()  # only now does it tell that nothing can begin
         if first.is_error():

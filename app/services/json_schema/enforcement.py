@@ -20,7 +20,7 @@ _RISKY = (
     *("maxItems", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum", "const", "oneOf", "anyOf"),
     *("allOf", "$ref", "$dynamicRef", "$recursiveRef", "additionalProperties", "required", "type"),
 )
-_LONGEST = 2**20  # characters of a schema
+_LONGEST = 2**18  # characters of a schema
 _LARGE = 200_000  # characters of a schema that is too large to try it many times
 _ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
