@@ -190,7 +190,15 @@ def nested(depth: int, keyword: str) -> dict[str, Any]:
     return schema
 
 
-@pytest.mark.parametrize("schema", [chained(5000), doubled(40), chained(900), {"enum": ["x" * 2**20]}])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        *(chained(5000), doubled(40), chained(900), {"enum": ["x" * 2**20]}),
+        {"properties": {f"p{number}": {} for number in range(3000)}},
+        {"required": [f"p{number}" for number in range(3000)]},
+        {"patternProperties": {f"^a{{{number}}}b": {} for number in range(200)}},
+    ],
+)
 def test_what_is_too_deep_or_too_large_is_an_error_that_says_so(schema: dict[str, Any]) -> None:
     enforced = enforcement(json.dumps(schema))
     assert enforced.error in ("it nests too deep", "it is too large")

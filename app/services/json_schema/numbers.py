@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 _WHOLE = 2**63 - 1024  # the grammar counts in doubles, as far as 64 bits reach
 _EXACT = 2**53  # from here on a double cannot be every whole number
 _LARGEST = 1e300  # no double is much larger
+_LARGEST_FACTOR = 10_000  # with larger ones between bounds the grammar breaks off in the midst of a number
 _FINEST = 1e-15  # between this and 0 a bound cannot be told
 
 
@@ -114,7 +115,7 @@ def factor(value: Any) -> int | float | None:
         return None
     digits = Decimal(str(abs(value)))
     scaled = digits if digits == digits.to_integral_value() else digits.scaleb(-int(digits.as_tuple().exponent))
-    return abs(value) if scaled < 2**32 and abs(value) >= _FINEST else None
+    return abs(value) if scaled <= _LARGEST_FACTOR and abs(value) >= _FINEST else None
 
 
 def count(value: Any) -> int | None:

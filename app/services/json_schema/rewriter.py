@@ -21,7 +21,8 @@ _MOST_COPIES = 2_000  # of schemas that are put into the place of references to 
 _DEEPEST = 600
 _MOST_ALTERNATIVES = 6  # of conditions in one schema: each may double what is to be parsed
 _MOST_VALUES = 10_000  # of an enum
-_MOST_PROPERTIES = 2_000  # of one object: the time for them grows by their square
+# Of one object, and as many that have to be there; the time for them, and for patterns of names, grows by their square.
+_MOST_PROPERTIES, _MOST_PATTERNS = 2_000, 64
 _LONGEST = 100_000  # characters, items and properties that can be asked for at least: no context holds more
 _MOST = 2**31  # of what an upper bound counts
 _MOST_PARTS = 64  # of a oneOf that are compared with one another
@@ -250,7 +251,7 @@ class Rewriter:
             node.get("additionalProperties", True),
             self._required(node),
         )
-        if len(shape.properties) > _MOST_PROPERTIES:
+        if max(len(shape.properties), len(shape.required)) > _MOST_PROPERTIES or len(shape.patterns) > _MOST_PATTERNS:
             raise Meaningless("it is too large")
         if not isinstance(shape.others, dict | bool):
             self.ignored.add("additionalProperties")
