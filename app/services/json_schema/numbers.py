@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 _WHOLE = 2**63 - 1024  # the grammar counts in doubles, as far as 64 bits reach
 _EXACT = 2**53  # from here on a double cannot be every whole number
 _LARGEST = 1e300  # no double is much larger
-_LARGEST_FACTOR = 10_000  # with larger ones between bounds the grammar breaks off in the midst of a number
+_LARGEST_FACTOR = 1_000  # with larger ones between bounds the grammar breaks off in the midst of a number
 _FINEST = 1e-15  # between this and 0 a bound cannot be told
 
 
