@@ -69,7 +69,12 @@ CHAT = (
         {"messages": [_USER, {"role": "assistant", "tool_calls": [_CALL]}, _RESULT | {"content": _SHOWN}]},
     ),
     _chat("audio", "ignored", "changes nothing in the answer", audio={"id": "a"}),
-    _chat("function_call", "ignored", "is the old name of tool_calls", function_call={"name": "f", "arguments": ""}),
+    _chat(
+        "function_call",
+        "honoured",
+        "of old: one call, answered by role function",
+        function_call={"name": "f", "arguments": ""},
+    ),
     Field(
         "tools[].function.name, description, parameters",
         "honoured",
