@@ -342,6 +342,7 @@ def test_zero_tokens_compute_the_prompt_only(server: Server) -> None:
     assert usage["prompt_tokens_details"]["cached_tokens"] == usage["prompt_tokens"] - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [{}, {"max_tokens": -1}, {"max_tokens": 10**6}])
 def test_without_a_limit_an_answer_ends_with_the_context(guarded: Server, tiny: Path, limits: dict[str, int]) -> None:
     text = long_text(CONTEXT - 50, tiny, "To the end.")

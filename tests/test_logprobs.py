@@ -10,6 +10,8 @@ from tokenizers import Tokenizer
 
 from tests.conftest import Server, events
 
+pytestmark = pytest.mark.slow
+
 Json = dict[str, Any]
 ASK = [{"role": "user", "content": "Tell me"}]
 FREE: Json = {"temperature": 1, "seed": 11, "chat_template_kwargs": {"enable_thinking": False}}

@@ -15,6 +15,8 @@ import pytest
 
 from tests.conftest import environment, free_port, wait_for
 
+pytestmark = pytest.mark.slow
+
 REDIRECTIONS = ["2>&-", ">&-", "<&-", "<&- >&- 2>&-", "2>&1 | true", "2>/dev/full", ">/dev/full 2>&1"]
 LISTING = """
 import json, os, sys

@@ -6,6 +6,8 @@ import pytest
 
 from tests.conftest import Server, said
 
+pytestmark = pytest.mark.slow
+
 THINKING: dict[str, Any] = {"temperature": 1, "max_tokens": 60, "thinking_budget_tokens": 12, "ignore_eos": True}
 
 

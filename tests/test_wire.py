@@ -290,6 +290,7 @@ def test_a_client_that_is_gone_costs_no_more_steps(server: Server, stream: bool,
     wait_for(lambda: not busy(server), what="the engine to rest")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_begun", [False, True], ids=["nothing sent yet", "a silent stream"])
 def test_a_client_that_is_gone_is_noticed_though_nothing_is_sent(has_begun: bool) -> None:
     def is_noticed(hang_up: Callable[[socket.socket], None]) -> bool:

@@ -28,6 +28,8 @@ from app.services.errors import InvalidRequest
 from tests.scripted import answer
 from tests.sdk_values import ANYTHING, kind, members, values
 
+pytestmark = pytest.mark.slow
+
 USER = {"role": "user", "content": "Hi"}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 NOVEL = st.fixed_dictionaries(

@@ -60,6 +60,7 @@ def guess(draft: DraftModel, tokens: list[int], count: int) -> list[int]:
     return draft.guess(tokens, count, Sampler([LIKELIEST], [[]], [0], draft.vocabulary))
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.integers(20, 700), min_size=1, max_size=60),

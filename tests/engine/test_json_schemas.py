@@ -34,6 +34,8 @@ from app.services.generation import Constraint
 from app.services.json_schema.enforcement import enforcement
 from tests.schemas import WRITTEN, check, schemas
 
+pytestmark = pytest.mark.slow
+
 
 class Writer:
     """Writes answers of random tokens that a grammar allows, brackets rather than what opens more."""

@@ -29,6 +29,7 @@ CHOICES = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(20, 40), min_size=1, max_size=60), CHOICES, st.integers(1, 12))
 def test_an_answer_is_the_same_with_guesses_and_without(

@@ -16,6 +16,8 @@ from app.services.engine.speech import Markup
 from tests.engine.families import FAMILIES, TWO, A, arg_key, hermes, minicpm, minimax, muse, qwen_coder
 from tests.engine.speaking import ADDED, CALL, JSON, TOOLS, markup, speak, split
 
+pytestmark = pytest.mark.slow
+
 CUTS = st.lists(st.integers(0, 600), max_size=8)
 # What an answer is made of: prose, marks that are quoted, and calls.
 PIECES = st.lists(

@@ -19,6 +19,8 @@ from app.services.json_schema.formats import PATTERNS
 from app.services.json_schema.patterns import none_of, translate
 from tests.schemas import WRITTEN
 
+pytestmark = pytest.mark.slow
+
 
 def of(schema: Any, **more: bool) -> tuple[str, ...]:
     return enforcement(json.dumps(schema), **more).ignored
