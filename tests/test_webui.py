@@ -66,6 +66,7 @@ def test_a_user_may_set_every_unlimited_value(server: Server) -> None:
     assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",
     [

@@ -16,6 +16,8 @@ from app.services.generation import SAMPLERS
 
 import mlx.core as mx  # isort: skip  # after the fast BLAS
 
+pytestmark = pytest.mark.slow
+
 VOCABULARY = 40
 NOTHING = -math.inf
 HOT = Choice(temperature=1.0, post_sampling=True)

@@ -17,6 +17,8 @@ from app.services.generation import GenerationRequest, Message, ToolCall
 from tests.engine.families import LLAMA, Family, byte_tokenizer
 from tests.engine.manners import MANNERS
 
+pytestmark = pytest.mark.slow
+
 TOOL = {
     "type": "function",
     "function": {"name": "look_up", "parameters": {"type": "object", "properties": {"word": {"type": "string"}}}},

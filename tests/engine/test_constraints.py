@@ -30,6 +30,8 @@ from app.services.generation import (
     Sampling,
 )
 
+pytestmark = pytest.mark.slow
+
 HELLO = (Message("user", "Hello"),)
 SCHEMA = {
     "type": "object",
