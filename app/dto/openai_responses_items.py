@@ -71,8 +71,8 @@ class InputItem(Typed):
     call_id: str | None = Field(default=None, description="of a call and of its output")
     name: str | None = Field(default=None, description="of a call")
     namespace: str | None = Field(default=None, description="of a call of a tool in a namespace")
-    arguments: Annotated[str | None, BeforeValidator(json_text)] = Field(
-        default=None, description="of a function_call: JSON text"
+    arguments: Annotated[Any, BeforeValidator(json_text)] = Field(
+        default=None, description="of a function_call: JSON text; what it stands for is taken too"
     )
     input: str | None = Field(default=None, description="of a custom_tool_call")
     output: str | list[ItemPart] | None = Field(default=None, description="of an output")
