@@ -112,6 +112,7 @@ def test_what_an_answer_is_made_with_is_told(four: Server) -> None:
     expected = sampling | delivery | {"typ_p": 0.9, "seed": 2**40, "n_probs": 4, "lora": []}
     assert {name: params[name] for name in expected} == expected
 
+    wait_for(lambda: not slots(four)[0]["is_processing"], what="the answer that nobody reads to end")
     four.chat("Plainly", id_slot=0, max_tokens=3)
     params = slots(four)[0]["params"]
     plain = four.client.get("/props").json()["default_generation_settings"]["params"]

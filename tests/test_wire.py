@@ -430,13 +430,14 @@ def test_idle_connections_shut_nobody_out_and_end_no_answer(tiny: Path, tmp_path
             idle = held.enter_context(closing(connect(server)))
             with contextlib.suppress(OSError):
                 idle.sendall(beginnings[number % len(beginnings)])
-            if number % 50 == 0:
-                assert server.chat().status_code == 200
+            if number % 50 == 0:  # on a connection of its own: one that was kept may be the one that makes room
+                answer = httpx.post(f"{server.url}/v1/chat/completions", json=CHAT, timeout=60)
+                assert answer.status_code == 200
         with httpx.Client(base_url=server.url, timeout=60) as newcomer:
             assert newcomer.get("/ping").status_code == 200
             assert newcomer.post("/v1/chat/completions", json=CHAT).status_code == 200
-        for answer in under_way:
-            assert answer.result().text.endswith("data: [DONE]\n\n")
+        for streamed in under_way:
+            assert streamed.result().text.endswith("data: [DONE]\n\n")
         (line,) = server.logged("too many connections: idle ones are closed")
         assert line["level"] == "warning"
         assert len(list(Path(f"/proc/{server.process.pid}/fd").glob("*"))) < files if Path("/proc").is_dir() else True

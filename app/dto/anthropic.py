@@ -39,9 +39,7 @@ class ContentBlock(Typed):
     signature: str | None = None
     id: str | None = Field(default=None, description="of a tool_use")
     name: str | None = Field(default=None, description="of a tool_use: the tool")
-    input: Any = Field(
-        default=None, description="of a tool_use: its arguments, an object", json_schema_extra={"type": "object"}
-    )
+    input: Any = Field(default=None, description="of a tool_use: its arguments, an object; others are taken too")
     tool_use_id: str | None = Field(default=None, description="of a tool_result: the call it answers")
     content: "str | list[ContentBlock] | None" = Field(default=None, description="of a tool_result")
     is_error: bool = Field(default=False, description="of a tool_result")
