@@ -103,9 +103,9 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             "limits": Provide(lambda: limits, sync_to_thread=False),
         },
         plugins=[
-            PydanticPlugin(validate_strict=True),
+            PydanticPlugin(validate_strict=True),  # without it "5" and true would be numbers
             openapi.BodySchemas(),
-        ],  # without it "5" and true would be numbers
+        ],
         before_request=heeding(models),
         exception_handlers=HANDLERS,
         on_startup=[tidy],

@@ -91,7 +91,7 @@ def json_request(settings: Settings, limits: Limits, room: BodyRoom) -> type[Req
 
         async def _look_through(self, body: RequestBody) -> None:
             """Have worked out what of a body has no effect, beside the event loop where that takes a while."""
-            if self._is_large or body.binding().has_schemas:
+            if self._is_large or body.binding.has_schemas:
                 await asyncio.to_thread(getattr, body, "ignored")
 
         async def _apart(self, work: Callable[[], Any]) -> Any:

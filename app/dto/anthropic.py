@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -310,6 +311,7 @@ class MessagesRequest(RequestBody):
             return None
         return replace(constraint, param=name)
 
+    @cached_property
     def binding(self) -> Binding:
         """Give the grammar of the answer, and its tools."""
         tools = [tool.to_template() for tool in self.tools if tool.is_ours]

@@ -75,7 +75,7 @@ class RequestBody(Body):
     @cached_property
     def ignored(self) -> str:
         """What was given and has no effect, for the header."""
-        return parameters.ignored(self.registry, self._given(), [*self._unknown(), *self.binding().not_held()])
+        return parameters.ignored(self.registry, self._given(), [*self._unknown(), *self.binding.not_held()])
 
     def refuse(self) -> None:
         """Raise UnsupportedParameter for what was given and is not honoured."""
@@ -85,6 +85,7 @@ class RequestBody(Body):
         """Name what stands inside of parameters and has no effect."""
         return _unknown(self)
 
+    @cached_property
     def binding(self) -> Binding:
         """Give what the answer is to be held to. Raises InvalidRequest for what excludes each other."""
         return Binding()

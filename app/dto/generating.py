@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -228,6 +229,7 @@ class Generating(RequestBody):
         yield from super()._unknown()
         yield from (f"samplers.{name}" for name in parse(self.samplers or "")[1])
 
+    @cached_property
     def binding(self) -> Binding:
         """Give the grammar of the answer."""
         return Binding(self.constraint())

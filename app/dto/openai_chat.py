@@ -1,6 +1,7 @@
 """OpenAI's chat completions, with llama.cpp's and Tiles' extras: the request."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
@@ -129,6 +130,7 @@ class ChatRequest(Generating):
             raise InvalidRequest(f"{constraint.param} and tools exclude each other", param=constraint.param)
         return constraint
 
+    @cached_property
     def binding(self) -> Binding:
         """Give the grammar of the answer, and its tools."""
         return Binding(self.constraint(), [tool.to_template() for tool in self.offered], self._tool_choice())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field
@@ -150,6 +151,7 @@ class ResponsesRequest(RequestBody):
             raise InvalidRequest(f"top_logprobs needs {_LOGPROBS} in include", param="top_logprobs")
         return None
 
+    @cached_property
     def binding(self) -> Binding:
         """Give the grammar of the answer, and its tools."""
         return Binding(self._constraint(), [tool.to_template() for tool in self.offered], self._tool_choice())
