@@ -32,7 +32,7 @@ from app.controllers.session import SessionController
 from app.controllers.slots import SlotsController
 from app.controllers.streams import StreamsController
 from app.controllers.tokens import TokensController
-from app.dto.base import Limits
+from app.dto.shared.base import Limits
 from app.gate import Gate
 from app.services import atomic
 from app.services.conversation_streams import ConversationStreams

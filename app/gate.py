@@ -14,7 +14,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from app.access import Access
-from app.dto.errors import error_reply, is_anthropics
+from app.dto.shared.errors import error_reply, is_anthropics
 from app.services.caller import Caller, caller
 from app.services.errors import AppError, Unavailable
 

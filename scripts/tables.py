@@ -9,9 +9,9 @@ from pathlib import Path
 from parity_differences import DIFFERENCES
 
 from app import settings
-from app.dto import fields, parameters
-from app.dto.fields import Field as InnerField
-from app.dto.parameters import Parameter
+from app.dto.shared import fields, parameters
+from app.dto.shared.fields import Field as InnerField
+from app.dto.shared.parameters import Parameter
 from app.services import errors
 from app.services.errors import AppError
 

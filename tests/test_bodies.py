@@ -23,7 +23,7 @@ from app.controllers import body as bodies
 from app.controllers import content_encoding
 from app.controllers.body_room import BodyRoom, cost
 from app.controllers.json_size import JsonSize
-from app.dto.base import Limits
+from app.dto.shared.base import Limits
 from app.services.errors import BodyTooLarge, Unavailable, UnprocessableBody, UnsupportedEncoding
 from app.services.model_service import ModelService
 from app.settings import Settings

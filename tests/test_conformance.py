@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.dto import fields
+from app.dto.shared import fields
 from tests.conftest import Server
 from tests.routes import STREAMS
 

@@ -15,7 +15,7 @@ import structlog
 from litestar import Litestar
 
 from app.application import create_app
-from app.dto import parameters
+from app.dto.shared import parameters
 from app.services.engine.running import RunningGeneration
 from app.services.errors import Unavailable
 from app.services.generation import Generation, GenerationRequest, Started, Text, Timings

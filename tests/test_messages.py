@@ -11,7 +11,7 @@ import httpx
 import jsonschema
 import pytest
 
-from app.dto import parameters
+from app.dto.shared import parameters
 from app.services.errors import Unavailable
 from app.services.generation import ToolCall
 from tests.conftest import KEY, Server

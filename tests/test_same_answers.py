@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.dto import parameters
+from app.dto.shared import parameters
 from tests.conftest import Server
 from tests.dialects import DIALECTS, Dialect, Json
 

@@ -8,7 +8,7 @@ from litestar.openapi.spec import Example
 from litestar.params import Body, FromQuery
 
 from app.controllers.openapi import body_refusals, operation, refusals
-from app.dto.adapters import AdapterReply, AdapterScale, AdaptersSet, scales
+from app.dto.shared.adapters import AdapterReply, AdapterScale, AdaptersSet, scales
 from app.services.errors import InvalidRequest, Unavailable
 from app.services.model_service import ModelService
 

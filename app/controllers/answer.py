@@ -9,8 +9,8 @@ import structlog
 from litestar import Request, Response
 from litestar.response import Stream
 
-from app.dto.base import Dialect
-from app.dto.errors import ErrorReply
+from app.dto.shared.base import Dialect
+from app.dto.shared.errors import ErrorReply
 from app.gate import Facts, facts_of
 from app.services.errors import AppError, ServerError
 from app.services.generation import Completion, Embedded, Event, Finished, Generation, Last, Started

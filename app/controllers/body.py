@@ -22,7 +22,7 @@ from app.controllers.content_encoding import inflate
 from app.controllers.errors import invalid
 from app.controllers.half_characters import replace_halves
 from app.controllers.json_size import JsonSize
-from app.dto.base import Limits, RequestBody
+from app.dto.shared.base import Limits, RequestBody
 from app.services.errors import BodyTooLarge, RequestTimeout, UnprocessableBody, UnsupportedEncoding
 from app.settings import Settings
 

@@ -11,10 +11,10 @@ from app.controllers import memory
 from app.controllers.answer import fold, header, spoken, sse
 from app.controllers.openapi import body_refusals, operation
 from app.controllers.streams import conversation_of
-from app.dto.base import Limits
-from app.dto.memory import MemoryStream, is_memory
-from app.dto.openai_chat import ChatRequest
-from app.dto.openai_chat_reply import ChatCompletion, ChatCompletionChunk, ChatStream
+from app.dto.openai.chat import ChatRequest
+from app.dto.openai.chat_reply import ChatCompletion, ChatCompletionChunk, ChatStream
+from app.dto.shared.base import Limits
+from app.dto.tiles.memory import MemoryStream, is_memory
 from app.services.conversation_streams import ConversationStreams
 from app.services.errors import NothingLoaded, PromptTooLong, Unavailable
 from app.services.memory.agent import MemoryAgent

@@ -9,8 +9,7 @@ from litestar.params import Body
 
 from app.controllers.answer import collect_all, header, stream
 from app.controllers.openapi import body_refusals, operation
-from app.dto.base import Limits
-from app.dto.llama import (
+from app.dto.llama.completion import (
     InfillRequest,
     NativeChunk,
     NativeCompletion,
@@ -18,7 +17,8 @@ from app.dto.llama import (
     NativeStream,
     native_answer,
 )
-from app.dto.openai_completion import CompletionRequest, CompletionStream, TextCompletion, TextCompletionChunk
+from app.dto.openai.completion import CompletionRequest, CompletionStream, TextCompletion, TextCompletionChunk
+from app.dto.shared.base import Limits
 from app.services.errors import InvalidRequest, NothingLoaded, PromptTooLong, Unavailable
 from app.services.model_service import ModelService
 from app.settings import Settings

@@ -8,7 +8,7 @@ from litestar.openapi.spec import Example
 from litestar.params import Body
 
 from app.controllers.openapi import body_refusals, operation
-from app.dto.control import ControlReply, ControlRequest
+from app.dto.llama.control import ControlReply, ControlRequest
 from app.services.ongoing import Ongoing
 
 _REQUEST = [Example(value={"id": "chatcmpl-7d1f9c", "action": "reasoning_end"})]

@@ -3,7 +3,7 @@
 from litestar import Controller, get, post
 
 from app.controllers.openapi import operation, refusals
-from app.dto.errors import ErrorReply
+from app.dto.shared.errors import ErrorReply
 from app.services.errors import Forbidden
 
 # The Web UI takes tools for absent when it reads a 403, older ones when they read these two words.

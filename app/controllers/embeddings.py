@@ -9,7 +9,7 @@ from litestar.params import Body
 
 from app.controllers.answer import fold, header
 from app.controllers.openapi import body_refusals, operation
-from app.dto.embeddings import (
+from app.dto.openai.embeddings import (
     EmbeddingList,
     EmbeddingsRequest,
     NativeEmbedding,

@@ -11,7 +11,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
 from app.controllers.answer import ClientGone
-from app.dto.errors import AnthropicErrorReply, ErrorReply, error_reply
+from app.dto.shared.errors import AnthropicErrorReply, ErrorReply, error_reply
 from app.gate import request_id_of
 from app.services.errors import (
     AppError,

@@ -5,8 +5,8 @@ from litestar.di import NamedDependency
 from msgspec import UNSET
 
 from app.controllers.openapi import operation, refusals
-from app.dto.errors import ErrorReply
-from app.dto.health import Health, Pong
+from app.dto.llama.health import Health, Pong
+from app.dto.shared.errors import ErrorReply
 from app.services.errors import Unavailable
 from app.services.model_service import ModelService
 

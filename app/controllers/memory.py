@@ -5,9 +5,9 @@ from typing import Any
 from litestar import Request
 
 from app.controllers.answer import unless_gone
-from app.dto.base import Limits
-from app.dto.memory import to_memory
-from app.dto.openai_chat import ChatRequest
+from app.dto.openai.chat import ChatRequest
+from app.dto.shared.base import Limits
+from app.dto.tiles.memory import to_memory
 from app.services.errors import Forbidden
 from app.services.generation import Generation
 from app.services.memory.agent import MemoryAgent

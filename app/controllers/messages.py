@@ -9,8 +9,8 @@ from litestar.params import Body
 
 from app.controllers.answer import fold, header, stream
 from app.controllers.openapi import body_refusals, operation
-from app.dto.anthropic import MessagesRequest
-from app.dto.anthropic_replies import (
+from app.dto.anthropic.messages import MessagesRequest
+from app.dto.anthropic.replies import (
     BlockDelta,
     BlockStart,
     BlockStop,
@@ -22,8 +22,8 @@ from app.dto.anthropic_replies import (
     MessageTokens,
     Ping,
 )
-from app.dto.base import Limits
-from app.dto.errors import AnthropicErrorReply
+from app.dto.shared.base import Limits
+from app.dto.shared.errors import AnthropicErrorReply
 from app.gate import request_id_of
 from app.services.errors import NothingLoaded, PromptTooLong, Unavailable
 from app.services.model_service import ModelService

@@ -5,8 +5,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 
 from app.controllers.openapi import operation, refusals
-from app.dto.errors import ErrorReply
-from app.dto.models import ModelList, ModelRow
+from app.dto.llama.models import ModelList, ModelRow
+from app.dto.shared.errors import ErrorReply
 from app.services.errors import NotFound, NotSupported, Unavailable
 from app.services.model_service import ModelService
 

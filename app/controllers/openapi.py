@@ -31,8 +31,8 @@ from litestar.static_files import create_static_files_router
 from litestar.typing import FieldDefinition
 
 from app import __version__
-from app.dto.base import Body
-from app.dto.errors import AnthropicErrorReply, ErrorReply
+from app.dto.shared.base import Body
+from app.dto.shared.errors import AnthropicErrorReply, ErrorReply
 from app.services.errors import (
     AppError,
     BodyTooLarge,

@@ -6,7 +6,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromQuery
 
 from app.controllers.openapi import operation, query_refusals
-from app.dto.models import Props, RouterProps
+from app.dto.llama.models import Props, RouterProps
 from app.services.errors import InvalidRequest, NotFound, Unavailable
 from app.services.model_service import ModelService
 from app.settings import Settings

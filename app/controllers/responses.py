@@ -10,9 +10,8 @@ from litestar.params import Body, FromPath, FromQuery, QueryParameter
 from app.controllers import responses_examples as examples
 from app.controllers.answer import fold, header, stream
 from app.controllers.openapi import body_refusals, operation, query_refusals, refusals
-from app.dto.base import Limits
-from app.dto.openai_responses import ResponsesRequest
-from app.dto.openai_responses_events import (
+from app.dto.openai.responses import ResponsesRequest
+from app.dto.openai.responses_events import (
     ArgumentsDelta,
     ArgumentsDone,
     CustomInputDelta,
@@ -39,9 +38,10 @@ from app.dto.openai_responses_events import (
     SummaryTextDelta,
     SummaryTextDone,
 )
-from app.dto.openai_responses_items import InputItem, response_of
-from app.dto.openai_responses_stored import StoredResponse
-from app.dto.openai_responses_stream import ResponseStream
+from app.dto.openai.responses_items import InputItem, response_of
+from app.dto.openai.responses_stored import StoredResponse
+from app.dto.openai.responses_stream import ResponseStream
+from app.dto.shared.base import Limits
 from app.services.errors import (
     InvalidRequest,
     NotFound,

@@ -10,8 +10,8 @@ from litestar.params import Body
 
 from app.controllers.answer import PING, sent_event, sse
 from app.controllers.openapi import body_refusals, operation, refusals
-from app.dto.model_events import ModelEvent
-from app.dto.tiles import LoadRequest, Success, UnloadRequest
+from app.dto.llama.model_events import ModelEvent
+from app.dto.tiles.session import LoadRequest, Success, UnloadRequest
 from app.services.errors import AppError, InvalidRequest, NotFound
 from app.services.feed import Change
 from app.services.model_service import ModelService

@@ -8,7 +8,7 @@ from litestar.openapi.spec import Example
 from litestar.params import Body
 
 from app.controllers.openapi import body_refusals, operation
-from app.dto.tiles import StartReply, StartRequest
+from app.dto.tiles.session import StartReply, StartRequest
 from app.services.errors import InvalidRequest, LoadFailed
 from app.services.model_service import ModelService
 

@@ -9,8 +9,8 @@ from litestar.openapi.spec import Example
 from litestar.params import Body, FromPath, FromQuery
 
 from app.controllers.openapi import body_refusals, operation, query_refusals
-from app.dto.models import EMPTY_CONTEXT
-from app.dto.slots import Slot, SlotDone, SlotFile, SlotTimings
+from app.dto.llama.models import EMPTY_CONTEXT
+from app.dto.llama.slots import Slot, SlotDone, SlotFile, SlotTimings
 from app.services.errors import InvalidRequest, NothingLoaded, Unavailable, UnprocessableBody
 from app.services.facts import SlotFacts
 from app.services.model_service import ModelService

@@ -9,7 +9,7 @@ from litestar.params import Body, FromQuery, QueryParameter
 
 from app.controllers.answer import sse
 from app.controllers.openapi import body_refusals, operation, refusals
-from app.dto.streams import StreamLookup, StreamSession
+from app.dto.llama.streams import StreamLookup, StreamSession
 from app.services.conversation_streams import ConversationStreams
 from app.services.errors import InvalidRequest, NotFound, UnprocessableBody
 

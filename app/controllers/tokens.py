@@ -10,9 +10,7 @@ from litestar.params import Body
 
 from app.controllers.answer import header
 from app.controllers.openapi import body_refusals, operation
-from app.dto.base import Limits
-from app.dto.openai_chat import ChatRequest
-from app.dto.tokens import (
+from app.dto.llama.tokens import (
     Detokenized,
     DetokenizeRequest,
     InputTokens,
@@ -20,6 +18,8 @@ from app.dto.tokens import (
     TokenizeRequest,
     Tokens,
 )
+from app.dto.openai.chat import ChatRequest
+from app.dto.shared.base import Limits
 from app.services.errors import NothingLoaded, Unavailable
 from app.services.model_service import ModelService
 

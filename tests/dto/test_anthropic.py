@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.dto.anthropic import MessagesRequest
-from app.dto.anthropic_replies import MessageStream
-from app.dto.base import Limits
+from app.dto.anthropic.messages import MessagesRequest
+from app.dto.anthropic.replies import MessageStream
+from app.dto.shared.base import Limits
 from app.services.errors import InvalidRequest, PromptTooLong, Unavailable, UnprocessableBody
 from app.services.generation import Constraint, Event, GenerationRequest, Message, Sampling, ToolArguments, ToolCall
 from tests.scripted import answer, thought

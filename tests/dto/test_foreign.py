@@ -16,14 +16,14 @@ from openai.types.responses.response_input_param import ResponseInputItemParam
 from openai.types.responses.tool_param import ToolParam
 
 import app.services.generation as gen
-from app.dto.anthropic import MessagesRequest
-from app.dto.base import Limits, RequestBody
-from app.dto.openai_chat import ChatRequest
-from app.dto.openai_chat_reply import ChatCompletion, ChatStream
-from app.dto.openai_responses import ResponsesRequest
-from app.dto.openai_responses_items import InputItem
-from app.dto.openai_responses_stored import StoredResponse
-from app.dto.openai_responses_stream import ResponseStream
+from app.dto.anthropic.messages import MessagesRequest
+from app.dto.openai.chat import ChatRequest
+from app.dto.openai.chat_reply import ChatCompletion, ChatStream
+from app.dto.openai.responses import ResponsesRequest
+from app.dto.openai.responses_items import InputItem
+from app.dto.openai.responses_stored import StoredResponse
+from app.dto.openai.responses_stream import ResponseStream
+from app.dto.shared.base import Limits, RequestBody
 from app.services.errors import InvalidRequest
 from tests.scripted import answer
 from tests.sdk_values import ANYTHING, kind, members, values

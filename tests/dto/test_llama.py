@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.dto.base import Limits
-from app.dto.llama import InfillRequest, NativeRequest, NativeStream, native_answer
+from app.dto.llama.completion import InfillRequest, NativeRequest, NativeStream, native_answer
+from app.dto.shared.base import Limits
 from app.services.generation import Completion, Event, FinishCause, Finished, Progress, Sampling, Started, Text, Timings
 
 TIMES = Timings(2, 8, 1.0, 5, 1.0, 1.0, 1.0)

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from app.dto.base import Limits
-from app.dto.memory import is_memory, to_memory
-from app.dto.openai_chat import ChatRequest
+from app.dto.openai.chat import ChatRequest
+from app.dto.shared.base import Limits
+from app.dto.tiles.memory import is_memory, to_memory
 from app.services.errors import InvalidRequest
 from app.services.memory.request import MemoryRequest
 

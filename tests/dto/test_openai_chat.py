@@ -6,10 +6,10 @@ import msgspec
 import pytest
 from pydantic import ValidationError
 
-from app.dto.base import Limits
-from app.dto.logprobs import logprobs
-from app.dto.openai_chat import ChatRequest
-from app.dto.openai_chat_reply import ChatCompletion, ChatStream
+from app.dto.openai.chat import ChatRequest
+from app.dto.openai.chat_reply import ChatCompletion, ChatStream
+from app.dto.shared.base import Limits
+from app.dto.shared.logprobs import logprobs
 from app.services.errors import InvalidRequest, UnprocessableBody
 from app.services.generation import (
     Completion,

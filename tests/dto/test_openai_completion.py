@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.dto.base import Limits
-from app.dto.openai_completion import CompletionRequest, CompletionStream, TextCompletion
+from app.dto.openai.completion import CompletionRequest, CompletionStream, TextCompletion
+from app.dto.shared.base import Limits
 from app.services.errors import UnprocessableBody
 from app.services.generation import (
     Completion,

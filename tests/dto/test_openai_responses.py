@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.dto.base import Limits
-from app.dto.openai_responses import ResponsesRequest
-from app.dto.openai_responses_items import InputItem
-from app.dto.openai_responses_stored import StoredResponse
-from app.dto.openai_responses_stream import ResponseStream
+from app.dto.openai.responses import ResponsesRequest
+from app.dto.openai.responses_items import InputItem
+from app.dto.openai.responses_stored import StoredResponse
+from app.dto.openai.responses_stream import ResponseStream
+from app.dto.shared.base import Limits
 from app.services.errors import InvalidRequest, ServerError, Unavailable, UnprocessableBody, UnsupportedParameter
 from app.services.generation import (
     Constraint,

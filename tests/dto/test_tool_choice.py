@@ -7,13 +7,13 @@ import msgspec
 import pytest
 
 import app.services.generation as gen
-from app.dto.anthropic import MessagesRequest
-from app.dto.anthropic_replies import MessageStream
-from app.dto.base import Limits
-from app.dto.openai_chat import ChatRequest
-from app.dto.openai_chat_reply import ChatCompletion, ChatStream
-from app.dto.openai_responses import ResponsesRequest
-from app.dto.openai_responses_stream import ResponseStream
+from app.dto.anthropic.messages import MessagesRequest
+from app.dto.anthropic.replies import MessageStream
+from app.dto.openai.chat import ChatRequest
+from app.dto.openai.chat_reply import ChatCompletion, ChatStream
+from app.dto.openai.responses import ResponsesRequest
+from app.dto.openai.responses_stream import ResponseStream
+from app.dto.shared.base import Limits
 from app.services.errors import InvalidRequest
 from tests.scripted import answer
 

@@ -1,0 +1,334 @@
+"""Anthropic's Messages: what clients send."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+import app.services.generation as gen
+from app.dto.shared import parameters
+from app.dto.shared.base import MOST_TOOLS, Body, Limits, RequestBody, Typed, few_messages, json_text
+from app.dto.shared.readable import MEDIA, document_text, media_in, read
+from app.dto.shared.response_format import ResponseFormat
+from app.dto.shared.tool_choice import tool_choice
+from app.services.errors import InvalidRequest
+from app.services.json_schema.enforcement import Binding
+
+_KINDS = frozenset({"text", "thinking", "tool_use", "tool_result"})
+# They say nothing to a model: what only its maker can read, what a program asks a server for.
+_SILENT = frozenset(
+    {
+        *("redacted_thinking", "advisor_redacted_result", "container_upload", "fallback"),
+        *("tool_addition", "tool_removal", "mcp_tool_listing"),
+    }
+)
+# Claude Code sends a line that is another with every request; a prompt that begins with it is never in a cache.
+_BILLING = re.compile(r"^x-anthropic-billing-header:[^\n]*\n*", re.MULTILINE)
+
+
+class ContentBlock(Typed):
+    """A piece of a message. What it carries depends on its type."""
+
+    kinds: ClassVar = _KINDS
+
+    type: str = Field(examples=["text"], description="text, thinking, tool_use or tool_result")
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    id: str | None = Field(default=None, description="of a tool_use")
+    name: str | None = Field(default=None, description="of a tool_use: the tool")
+    input: Any = Field(default=None, description="of a tool_use: its arguments, an object; others are taken too")
+    tool_use_id: str | None = Field(default=None, description="of a tool_result: the call it answers")
+    content: "str | list[ContentBlock] | None" = Field(default=None, description="of a tool_result")
+    is_error: bool = Field(default=False, description="of a tool_result")
+
+    @property
+    def left_out(self) -> Iterable[str]:
+        """What of a block of another type the model does not get to read."""
+        if self._call_name is not None:
+            return ()
+        return tuple(media_in({"type": self.type} | self.fields)) if self.words else (self.type,)
+
+    @property
+    def words(self) -> str:
+        """What a block of another type says: a sentence in the place of images, nothing where it is mute."""
+        return "" if self.type in _SILENT else read({"type": self.type} | self.fields)
+
+    def as_ours(self) -> "ContentBlock":
+        """Take the calls of tools that a server runs, and what came of them, for any other tool's."""
+        if self._call_name is not None:
+            arguments = self.fields.get("input")
+            return ContentBlock.model_construct(
+                type="tool_use", id=self._id("id"), name=self._call_name, input=arguments
+            )
+        if self.type.endswith("_tool_result") and self._id("tool_use_id"):
+            return ContentBlock.model_construct(
+                type="tool_result",
+                tool_use_id=self._id("tool_use_id"),
+                content=read(self.fields.get("content")),
+                is_error=self.fields.get("is_error") is True,
+            )
+        return self
+
+    @property
+    def _call_name(self) -> str | None:
+        name = self.fields.get("name")
+        return name if self.type.endswith("_tool_use") and isinstance(name, str) and name else None
+
+    def _id(self, name: str) -> str:
+        identity = self.fields.get(name)
+        return identity if isinstance(identity, str) else ""
+
+
+class MessageParam(Body):
+    """One turn of the conversation."""
+
+    role: Literal["user", "assistant", "system"]
+    content: str | list[ContentBlock] = Field(examples=["Hello!"])
+
+    def to_messages(self, place: int) -> Iterator[gen.Message]:
+        """Say it in the common vocabulary. Raises InvalidRequest for blocks that are no text."""
+        where = f"messages.{place}.content"
+        if isinstance(self.content, str):
+            yield gen.Message(self.role, self.content)
+        elif self.role == "assistant":
+            yield from _assistant(self.content, where)
+        else:
+            yield from _user(self.role, self.content, where)
+
+
+def _assistant(blocks: Iterable[ContentBlock], where: str) -> Iterator[gen.Message]:
+    """What came of tools that a server ran stands between the assistant's words: it ends a message, begins another."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[gen.ToolCall] = []
+
+    def said() -> gen.Message:
+        return gen.Message(
+            "assistant", "\n".join(texts), reasoning="\n".join(thoughts) or None, tool_calls=tuple(calls)
+        )
+
+    answered = False
+    for place, block in enumerate(map(ContentBlock.as_ours, blocks)):
+        match block.type:
+            case "thinking":
+                thoughts.append(block.thinking or "")
+            case "tool_use":
+                calls.append(_tool_use(block, len(calls), f"{where}.{place}"))
+            case "tool_result":
+                if texts or thoughts or calls:
+                    yield said()
+                texts, thoughts, calls = [], [], []
+                yield _tool_result(block, f"{where}.{place}")
+                answered = True
+            case _:
+                texts += _texts(block, f"{where}.{place}", of_user=False)
+    if texts or thoughts or calls or not answered:
+        yield said()
+
+
+def _user(role: Literal["user", "system"], blocks: Iterable[ContentBlock], where: str) -> Iterator[gen.Message]:
+    texts: list[str] = []
+    said = False
+    for place, block in enumerate(map(ContentBlock.as_ours, blocks)):
+        if block.type != "tool_result":
+            texts += _texts(block, f"{where}.{place}", of_user=True)
+            continue
+        if texts:
+            yield gen.Message(role, "\n".join(texts))
+            texts = []
+        yield _tool_result(block, f"{where}.{place}")
+        said = True
+    if texts or not said:
+        yield gen.Message(role, "\n".join(texts))
+
+
+def _tool_use(block: ContentBlock, index: int, where: str) -> gen.ToolCall:
+    if not block.name:
+        raise InvalidRequest("a tool_use block needs 'name'", param=where)
+    return gen.ToolCall(index, block.id or "", block.name, json_text(block.input or {}))
+
+
+def _tool_result(block: ContentBlock, where: str) -> gen.Message:
+    if not block.tool_use_id:
+        raise InvalidRequest("a tool_result block needs 'tool_use_id'", param=where)
+    if isinstance(block.content, list):
+        parts = enumerate(block.content)
+        text = "\n".join(
+            text for place, part in parts for text in _texts(part, f"{where}.content.{place}", of_user=False)
+        )
+    else:
+        text = block.content or ""
+    return gen.Message("tool", f"Error: {text}" if block.is_error else text, tool_call_id=block.tool_use_id)
+
+
+def _texts(block: ContentBlock, where: str, *, of_user: bool) -> list[str]:
+    """Give what a block says, if it says something. Raises InvalidRequest for images among the user's own words."""
+    if not block.is_ours:
+        if of_user and block.type in MEDIA and document_text({"type": block.type} | block.fields) is None:
+            raise InvalidRequest(f"This model reads text only, it cannot take {_called(block)}", param=where)
+        return [words] if (words := block.words) else []
+    if block.type != "text":
+        raise InvalidRequest(f"a block of type '{block.type}' does not belong here", param=where)
+    if block.text is None:
+        raise InvalidRequest("a block of type 'text' needs 'text'", param=where)
+    return [block.text]
+
+
+def _called(block: ContentBlock) -> str:
+    source = block.fields.get("source")
+    kind = source.get("media_type") if isinstance(source, dict) else None
+    return f"{MEDIA[block.type]} of type {kind[:64]}" if isinstance(kind, str) else MEDIA[block.type]
+
+
+class AnthropicTool(Typed):
+    """A tool that the model may use; those of other types are left out."""
+
+    kinds: ClassVar = frozenset({"custom"})
+
+    type: str = Field(default="custom", description="custom; the tools that Anthropic defines are not here")
+    name: str = Field(min_length=1, max_length=256)
+    description: str = ""
+    input_schema: dict[str, Any] | None = Field(default=None, description="JSON schema of the arguments")
+    strict: bool = False
+
+    def to_template(self) -> dict[str, Any]:
+        """Spell it as chat templates read it."""
+        function: dict[str, Any] = {"name": self.name}
+        if self.description:
+            function["description"] = self.description
+        return {"type": "function", "function": function | {"parameters": self.input_schema or {}}}
+
+
+class ToolChoice(Body):
+    """How the model should use its tools."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = Field(default=None, description="of type tool: the one to call")
+    disable_parallel_tool_use: bool = False
+
+
+class Thinking(Body):
+    """Whether the model thinks before it answers."""
+
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    budget_tokens: int | None = Field(default=None, ge=0)
+    display: Literal["summarized", "updates", "omitted"] = "summarized"
+
+
+class OutputConfig(Body):
+    """What the answer has to be."""
+
+    format: ResponseFormat | None = Field(default=None, examples=[{"type": "json_schema", "schema": {}}])
+
+
+class MessagesRequest(RequestBody):
+    """A conversation to be answered."""
+
+    registry = parameters.MESSAGES
+
+    messages: Annotated[list[MessageParam], BeforeValidator(few_messages)] = Field(min_length=1)
+    system: str | list[ContentBlock] = ""
+    model: str | None = Field(default=None, description="any name is answered, unless there are several models")
+    max_tokens: int | None = Field(default=None, ge=-1)
+    stream: bool = False
+    stop_sequences: list[str] = Field(default_factory=list)
+    temperature: float | None = Field(default=None, ge=0, le=100)
+    top_k: int | None = Field(default=None, ge=-1, lt=2**31)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
+    tools: list[AnthropicTool] = Field(default_factory=list, max_length=MOST_TOOLS)
+    tool_choice: ToolChoice | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig = Field(default_factory=OutputConfig)
+    output_format: ResponseFormat | None = Field(default=None, description="of old: output_config.format")
+
+    @field_validator("stop_sequences")
+    @classmethod
+    def _no_empty_stop(cls, stop: list[str]) -> list[str]:
+        if "" in stop:
+            raise ValueError("a stop string may not be empty")
+        return stop
+
+    @property
+    def hides_thinking(self) -> bool:
+        """Whether the thoughts are to be left out of the answer."""
+        return self.thinking is not None and self.thinking.display == "omitted"
+
+    def to_generation(self, limits: Limits) -> gen.GenerationRequest:
+        """Say it in the common vocabulary. Raises InvalidRequest for what cannot be done."""
+        self.refuse()
+        limits.check_messages(self.messages, "messages")
+        limits.check_stop(self.stop_sequences, "stop_sequences")
+        messages = self._conversation()
+        return gen.GenerationRequest(
+            model=self.model,
+            messages=messages,
+            tools=tuple(tool.to_template() for tool in self.tools if tool.is_ours),
+            template_kwargs=self._template_kwargs(),
+            continue_final_message=self._continues(messages),
+            sampling=gen.Sampling(
+                temperature=self.temperature,
+                top_k=None if self.top_k is None else max(0, self.top_k),
+                top_p=self.top_p,
+                seed=self.seed,
+            ),
+            max_tokens=None if self.max_tokens == -1 else self.max_tokens,
+            stop=tuple(self.stop_sequences),
+            constraint=self._constraint(),
+            thinking_budget=self._thinking_budget(),
+            tool_choice=self._tool_choice(),
+            delivery=gen.Delivery(self.stream),
+        )
+
+    def _conversation(self) -> tuple[gen.Message, ...]:
+        blocks = [self.system] if isinstance(self.system, str) else self._system_texts(self.system)
+        texts = [text for text in (_BILLING.sub("", text) for text in blocks) if text.strip()]
+        told = [gen.Message("system", "\n\n".join(texts))] if texts else []
+        return (*told, *(message for place, turn in enumerate(self.messages) for message in turn.to_messages(place)))
+
+    def _system_texts(self, blocks: list[ContentBlock]) -> list[str]:
+        return [text for place, block in enumerate(blocks) for text in _texts(block, f"system.{place}", of_user=True)]
+
+    def _template_kwargs(self) -> dict[str, Any]:
+        if self.thinking is None or self.thinking.type in ("adaptive", "between_tools"):
+            return {}
+        return {"enable_thinking": self.thinking.type == "enabled"}
+
+    def _thinking_budget(self) -> int | None:
+        if self.thinking is None:
+            return None
+        return 0 if self.thinking.type == "disabled" else self.thinking.budget_tokens
+
+    def _constraint(self) -> gen.Constraint | None:
+        asked = self.output_config.format or self.output_format
+        name = "output_config.format" if self.output_config.format else "output_format"
+        constraint = asked.to_constraint() if asked else None
+        if constraint is None:
+            return None
+        return replace(constraint, param=name)
+
+    @cached_property
+    def binding(self) -> Binding:
+        """Give the grammar of the answer, and its tools."""
+        tools = [tool.to_template() for tool in self.tools if tool.is_ours]
+        return Binding(self._constraint(), tools, self._tool_choice())
+
+    def _continues(self, messages: tuple[gen.Message, ...]) -> bool:
+        if messages[-1].tool_calls:
+            raise InvalidRequest("the last message calls tools; their results are missing", param="messages")
+        return messages[-1].role == "assistant"
+
+    def _tool_choice(self) -> gen.ToolChoice:
+        offered = [(place, tool) for place, tool in enumerate(self.tools) if tool.is_ours]
+        names = [tool.name for _, tool in offered]
+        strict = {tool.name: f"tools.{place}.strict" for place, tool in offered if tool.strict}
+        choice = self.tool_choice or ToolChoice(type="auto")
+        parallel = not choice.disable_parallel_tool_use
+        if choice.type == "tool":
+            return tool_choice("required", names, names=[choice.name or ""], strict=strict, parallel=False)
+        mode = "required" if choice.type == "any" else choice.type
+        return tool_choice(mode, names, strict=strict, parallel=parallel)

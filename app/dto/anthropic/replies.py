@@ -1,0 +1,277 @@
+"""Anthropic's Messages: what clients are told, whole and in pieces."""
+
+import json
+import secrets
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, cast
+
+from msgspec import Meta, Raw
+from msgspec.structs import replace
+
+import app.services.generation as gen
+from app.dto.shared.base import Dialect, Reply
+from app.dto.shared.errors import AnthropicErrorReply
+from app.services.errors import AppError
+
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
+
+# Clients give thoughts back only with a signature; nothing is proved by ours.
+_SIGNATURE = "tiles"
+
+
+class TextBlock(Reply, tag_field="type", tag="text", kw_only=True):
+    """What the model says."""
+
+    text: str
+
+
+class ThinkingBlock(Reply, tag_field="type", tag="thinking", kw_only=True):
+    """What the model thinks."""
+
+    thinking: str
+    signature: str
+
+
+class ToolUseBlock(Reply, tag_field="type", tag="tool_use", kw_only=True):
+    """A call the model makes."""
+
+    id: str
+    name: str
+    input: dict[str, Any]  # once it is whole, the JSON that the model wrote
+
+
+Block = TextBlock | ThinkingBlock | ToolUseBlock
+
+
+class MessagesUsage(Reply, kw_only=True):
+    """Tokens in and out; `input_tokens` leaves out what was cached."""
+
+    input_tokens: int
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: Annotated[int, Meta(description="tokens that were computed for an earlier request")]
+    output_tokens: int
+
+
+class MessageReply(Reply, tag_field="type", tag="message", kw_only=True):
+    """The answer."""
+
+    id: Annotated[str, Meta(examples=["msg_0c5f"])]
+    role: Literal["assistant"] = "assistant"
+    model: str
+    content: list[Block]
+    stop_reason: StopReason | None
+    stop_sequence: str | None
+    usage: MessagesUsage
+
+
+class MessageTokens(Reply, kw_only=True):
+    """How long a prompt is."""
+
+    input_tokens: int
+
+
+class MessageStart(Reply, tag_field="type", tag="message_start", kw_only=True):
+    """The answer begins."""
+
+    message: MessageReply
+
+
+class BlockStart(Reply, tag_field="type", tag="content_block_start", kw_only=True):
+    """A block begins."""
+
+    index: int
+    content_block: Block
+
+
+class TextDelta(Reply, tag_field="type", tag="text_delta", kw_only=True):
+    """More text."""
+
+    text: str
+
+
+class ThinkingDelta(Reply, tag_field="type", tag="thinking_delta", kw_only=True):
+    """More thoughts."""
+
+    thinking: str
+
+
+class SignatureDelta(Reply, tag_field="type", tag="signature_delta", kw_only=True):
+    """The end of the thoughts."""
+
+    signature: str
+
+
+class InputJsonDelta(Reply, tag_field="type", tag="input_json_delta", kw_only=True):
+    """More of a call's arguments, as JSON text."""
+
+    partial_json: str
+
+
+class BlockDelta(Reply, tag_field="type", tag="content_block_delta", kw_only=True):
+    """A block goes on."""
+
+    index: int
+    delta: TextDelta | ThinkingDelta | SignatureDelta | InputJsonDelta
+
+
+class BlockStop(Reply, tag_field="type", tag="content_block_stop", kw_only=True):
+    """A block is whole."""
+
+    index: int
+
+
+class StopDelta(Reply, kw_only=True):
+    """Why the answer ended."""
+
+    stop_reason: StopReason
+    stop_sequence: str | None
+
+
+class MessageDelta(Reply, tag_field="type", tag="message_delta", kw_only=True):
+    """The answer ended."""
+
+    delta: StopDelta
+    usage: MessagesUsage
+
+
+class MessageStop(Reply, tag_field="type", tag="message_stop", kw_only=True):
+    """The answer is whole."""
+
+
+class Ping(Reply, tag_field="type", tag="ping", kw_only=True):
+    """The server is at work."""
+
+
+class MessageStream(Dialect):
+    """Says events in Anthropic's words, one block at a time; `message` is the whole answer at the end."""
+
+    def __init__(self, request_id: str | None = None, *, hide_thinking: bool = False) -> None:
+        usage = MessagesUsage(input_tokens=0, cache_read_input_tokens=0, output_tokens=0)
+        self.message = MessageReply(
+            id=f"msg_{secrets.token_hex(12)}", model="", content=[], stop_reason=None, stop_sequence=None, usage=usage
+        )
+        self._request_id = request_id
+        self._hide_thinking = hide_thinking
+        self._started = False
+        self._open: Block | None = None
+        self._arguments = ""  # of the open call
+
+    def feed(self, event: gen.Event) -> Iterator[Reply]:
+        """Give the events of an event, in order."""
+        match event:
+            case gen.Started():
+                self.message.model, self.message.usage.input_tokens = event.model, event.prompt_tokens
+            case gen.Progress():
+                yield from self._start(event.cached)
+            case gen.Text():
+                yield from self._start(event.timings.cached_tokens)
+                yield from self._say(event.text)
+            case gen.Reasoning():
+                yield from self._start(event.timings.cached_tokens)
+                yield from self._think(event.text)
+            case gen.ToolCall():
+                yield from self._start(0)
+                yield from self._call(event)
+            case gen.ToolArguments():
+                self._arguments += event.text
+                yield self._delta(InputJsonDelta(partial_json=event.text))
+            case gen.Finished():
+                yield from self._start(event.timings.cached_tokens)
+                yield from self._close()
+                yield from self._finish(event)
+
+    def silence(self) -> Reply:
+        """Give a ping; Anthropic's clients pass over it."""
+        return Ping()
+
+    def failure(self, error: AppError) -> Reply:
+        """Give the event of an error."""
+        return AnthropicErrorReply.of(error, self._request_id)
+
+    def _start(self, cached: int) -> Iterator[Reply]:
+        """Begin once it is known what was cached."""
+        if self._started:
+            return
+        self._started = True
+        usage = self.message.usage
+        usage.input_tokens, usage.cache_read_input_tokens = usage.input_tokens - cached, cached
+        yield MessageStart(message=replace(self.message, content=[], usage=replace(usage)))
+
+    def _say(self, text: str) -> Iterator[Reply]:
+        if not isinstance(self._open, TextBlock):
+            yield from self._close()
+            self._open = TextBlock(text="")
+            yield self._begin(self._open)
+        self._open.text += text
+        yield self._delta(TextDelta(text=text))
+
+    def _think(self, text: str) -> Iterator[Reply]:
+        if not isinstance(self._open, ThinkingBlock):
+            yield from self._close()
+            self._open = ThinkingBlock(thinking="", signature="")
+            yield self._begin(self._open)
+        if not self._hide_thinking:
+            self._open.thinking += text
+            yield self._delta(ThinkingDelta(thinking=text))
+
+    def _call(self, call: gen.ToolCall) -> Iterator[Reply]:
+        yield from self._close()
+        self._open = ToolUseBlock(id=call.id, name=call.name, input={})
+        yield self._begin(self._open)
+        self._arguments = call.arguments  # maybe their beginning
+        if call.arguments:
+            yield self._delta(InputJsonDelta(partial_json=call.arguments))
+
+    def _close(self) -> Iterator[Reply]:
+        if self._open is None:
+            return
+        if isinstance(self._open, ThinkingBlock):
+            self._open.signature = _SIGNATURE
+            yield self._delta(SignatureDelta(signature=_SIGNATURE))
+        elif isinstance(self._open, ToolUseBlock):
+            self._open.input = cast("Any", Raw(_input(self._arguments).encode()))
+        self._open = None
+        yield BlockStop(index=self._index)
+
+    def _begin(self, block: Block) -> BlockStart:
+        self.message.content.append(block)
+        return BlockStart(index=self._index, content_block=replace(block))
+
+    def _delta(self, delta: TextDelta | ThinkingDelta | SignatureDelta | InputJsonDelta) -> BlockDelta:
+        return BlockDelta(index=self._index, delta=delta)
+
+    def _finish(self, event: gen.Finished) -> Iterator[Reply]:
+        message, timings = self.message, event.timings
+        message.stop_reason, message.stop_sequence = _stop_reason(event), event.stop
+        message.usage = MessagesUsage(
+            input_tokens=timings.prompt_tokens,
+            cache_read_input_tokens=timings.cached_tokens,
+            output_tokens=timings.completion_tokens,
+        )
+        delta = StopDelta(stop_reason=message.stop_reason, stop_sequence=message.stop_sequence)
+        yield MessageDelta(delta=delta, usage=message.usage)
+        yield MessageStop()
+
+    @property
+    def _index(self) -> int:
+        return len(self.message.content) - 1
+
+
+# After max_tokens clients have the model go on, which helps neither a full context nor a model that repeats itself.
+_CUT: dict[gen.FinishCause, StopReason] = {"context": "model_context_window_exceeded", "repetition": "end_turn"}
+
+
+def _stop_reason(event: gen.Finished) -> StopReason:
+    match event.reason:
+        case "tool_calls":
+            return "tool_use"
+        case "length":
+            return _CUT.get(event.cause, "max_tokens")
+        case "stop":
+            return "end_turn" if event.stop is None else "stop_sequence"
+
+
+def _input(arguments: str) -> str:
+    """Anthropic's arguments are an object, and stay as they were written; what is none is handed over as a text."""
+    values = gen.ToolCall(0, "", "", arguments).values
+    return json.dumps({"arguments": arguments}) if values is None else arguments

@@ -1,0 +1,1 @@
+"""llama.cpp's own routes: completions, properties, slots, tokens, models."""

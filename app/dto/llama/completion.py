@@ -1,0 +1,233 @@
+"""llama.cpp's own completions, and its filling in of code."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from pydantic import Field
+
+import app.services.generation as gen
+from app.dto.llama.models import generation_params, lora_params
+from app.dto.openai.prompt import Prompt, prompts
+from app.dto.shared import parameters
+from app.dto.shared.base import Dialect, Limits, Reply
+from app.dto.shared.counts import PromptProgress, TimingsReply
+from app.dto.shared.generating import Generating
+from app.dto.shared.logprobs import NativeProbability
+
+
+class NativeGenerating(Generating):
+    """What both of llama.cpp's ways to ask for text have."""
+
+    response_fields: list[str] = Field(default_factory=list, max_length=256, examples=[["content"]])
+    n_probs: int = Field(default=0, ge=0, le=100)
+    return_tokens: bool = False
+    post_sampling_probs: bool = False
+
+    def continuing(self, prompt: tuple[str | int, ...]) -> gen.GenerationRequest:
+        """Ask for the continuation of a prompt."""
+        logprobs = self.n_probs if self.n_probs or self.return_tokens else None
+        post_sampling = self.post_sampling_probs and self.n_probs > 0
+        return replace(super().continuing(prompt), logprobs=logprobs, post_sampling=post_sampling)
+
+
+class NativeRequest(NativeGenerating):
+    """Prompts to be continued."""
+
+    registry = parameters.NATIVE
+
+    prompt: Prompt = Field(examples=["Once upon a time"])
+
+    def to_generations(self, limits: Limits) -> list[gen.GenerationRequest]:
+        """Say it in the common vocabulary, a request for every prompt. Raises AppError for what is refused."""
+        self.check(limits)
+        return [self.continuing(parts) for parts in prompts(self.prompt, limits)]
+
+
+class InfillRequest(NativeGenerating):
+    """Code with a gap to be filled."""
+
+    registry = parameters.INFILL
+
+    input_prefix: str = Field(examples=["def add(a, b):\n    return "])
+    input_suffix: str = Field(examples=["\n"])
+    prompt: str = Field(default="", description="stands between input_prefix and the gap")
+
+    def to_generations(self, limits: Limits) -> list[gen.GenerationRequest]:
+        """Say it in the common vocabulary. Raises AppError for what is refused."""
+        self.check(limits)
+        return [replace(self.continuing((self.input_prefix + self.prompt,)), suffix=self.input_suffix)]
+
+
+class NativeCompletion(Reply, kw_only=True):
+    """A prompt's continuation, as llama.cpp says it; in a stream the last event of a prompt."""
+
+    index: int
+    content: str
+    tokens: list[int] = msgspec.field(default_factory=list)
+    id_slot: int = -1
+    stop: Literal[True] = True
+    model: str
+    tokens_predicted: int
+    tokens_evaluated: int
+    generation_settings: dict[str, Any]
+    prompt: str
+    has_new_line: bool
+    truncated: bool
+    stop_type: Literal["eos", "word", "limit"]
+    stopping_word: str
+    tokens_cached: int
+    timings: TimingsReply
+    completion_probabilities: list[NativeProbability] | UnsetType = UNSET
+
+
+class NativeChunk(Reply, kw_only=True):
+    """A piece of a streamed answer. The last event of a prompt is the whole object, with `stop: true` and no text."""
+
+    index: int
+    content: str
+    tokens: list[int] = msgspec.field(default_factory=list)
+    stop: bool = False
+    id_slot: int = -1
+    tokens_predicted: int
+    tokens_evaluated: int
+    timings: TimingsReply | UnsetType = UNSET
+    completion_probabilities: list[NativeProbability] | UnsetType = UNSET
+    prompt_progress: PromptProgress | UnsetType = UNSET
+
+
+def native_answer(said: Sequence[gen.Completion], request: NativeGenerating) -> Any:
+    """Spell finished answers: one alone as an object, several as a list, each with the fields that were asked for."""
+    spelled = [_spell(place, answer, request, whole=True) for place, answer in enumerate(said)]
+    return spelled if len(spelled) > 1 else spelled[0]
+
+
+class NativeStream(Dialect):
+    """Says events as llama.cpp does; nothing follows the last answer."""
+
+    end: ClassVar[bytes] = b""
+    beside_error: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, request: NativeGenerating, choices: int) -> None:
+        self._request = request
+        self._said = [gen.Completion() for _ in range(choices)]
+
+    def feed(self, event: gen.Event) -> Iterator[NativeChunk | NativeCompletion | dict[str, Any]]:
+        """Give the replies of an event, in order."""
+        said = self._said[event.choice]
+        said.add(event)
+        match event:
+            case gen.Progress():
+                if self._request.return_progress:
+                    chunk = self._chunk(event, "", 0)
+                    chunk.prompt_progress = PromptProgress.of(event)
+                    if self._request.timings_per_token:
+                        chunk.timings = TimingsReply.of_progress(event)
+                    yield chunk
+            case gen.Text():
+                yield self._piece(event, event.text)
+            case gen.Finished():
+                if event.logprobs:  # of tokens without text
+                    yield self._piece(event, "")
+                yield _spell(event.choice, said, self._request, whole=False)
+
+    def _piece(self, event: gen.Text | gen.Finished, text: str) -> NativeChunk:
+        chunk = self._chunk(event, text, event.timings.completion_tokens)
+        if self._request.timings_per_token:
+            chunk.timings = TimingsReply.of(event.timings)
+        chunk.tokens = _tokens(event.logprobs, self._request)
+        if isinstance(event, gen.Text) and not self._request.return_tokens:
+            chunk.tokens = list(event.tokens)
+        chunk.completion_probabilities = _probabilities(event.logprobs, self._request)
+        return chunk
+
+    def _chunk(self, event: gen.Event, text: str, predicted: int) -> NativeChunk:
+        started = self._said[event.choice].started
+        assert started is not None
+        return NativeChunk(
+            index=event.choice, content=text, tokens_predicted=predicted, tokens_evaluated=started.prompt_tokens
+        )
+
+
+def _spell(
+    place: int, said: gen.Completion, request: NativeGenerating, *, whole: bool
+) -> NativeCompletion | dict[str, Any]:
+    assert said.started is not None and said.finished is not None
+    started, finished = said.started, said.finished
+    predicted = finished.timings.completion_tokens
+    answer = NativeCompletion(
+        index=place,
+        content=said.text if whole else "",
+        tokens=_tokens(said.logprobs, request) if whole else [],
+        model=said.model,
+        tokens_predicted=predicted,
+        tokens_evaluated=started.prompt_tokens,
+        generation_settings=_settings(request, started.defaults),
+        prompt=started.prompt,
+        has_new_line="\n" in said.text,
+        truncated=finished.cause == "context",
+        stop_type="limit" if finished.reason == "length" else "word" if finished.stop else "eos",
+        stopping_word=finished.stop or "",
+        tokens_cached=started.prompt_tokens + max(0, predicted - 1),
+        timings=TimingsReply.of(finished.timings),
+        completion_probabilities=_probabilities(said.logprobs, request) if whole else UNSET,
+    )
+    return _picked(msgspec.to_builtins(answer), request.response_fields) if request.response_fields else answer
+
+
+def _tokens(scores: Sequence[gen.TokenLogprob], request: NativeGenerating) -> list[int]:
+    return [score.token for score in scores] if request.return_tokens else []
+
+
+def _probabilities(
+    scores: Sequence[gen.TokenLogprob], request: NativeGenerating
+) -> list[NativeProbability] | UnsetType:
+    if not request.n_probs:
+        return UNSET
+    return [NativeProbability.of(score, post_sampling=request.post_sampling_probs) for score in scores]
+
+
+def _picked(whole: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Take the named fields, `a/b` out of an object; what does not exist is left out."""
+    found: dict[str, Any] = {}
+    for name in names:
+        value: Any = whole
+        for step in name.split("/"):
+            if not isinstance(value, dict) or step not in value:
+                break
+            value = value[step]
+        else:
+            found[name] = value
+    return found
+
+
+def _settings(request: NativeGenerating, defaults: gen.Sampling) -> dict[str, Any]:
+    asked = request.sampling()
+    decided = replace(
+        asked,
+        temperature=defaults.temperature if asked.temperature is None else asked.temperature,
+        top_k=defaults.top_k if asked.top_k is None else asked.top_k,
+        top_p=defaults.top_p if asked.top_p is None else asked.top_p,
+        min_p=defaults.min_p if asked.min_p is None else asked.min_p,
+        repetition_penalty=(
+            defaults.repetition_penalty if asked.repetition_penalty is None else asked.repetition_penalty
+        ),
+    )
+    limit = request.token_limit()
+    return generation_params(decided, request.delivery) | {
+        "max_tokens": -1 if limit is None else limit,
+        "n_predict": -1 if limit is None else limit,
+        "lora": lora_params(request.adapters() or {}),
+        "ignore_eos": request.ignore_eos,
+        "n_probs": request.n_probs,
+        "post_sampling_probs": request.post_sampling_probs,
+        "stop": list(request.stop_strings),
+        "logit_bias": [{"token": token, "bias": bias} for token, bias in asked.logit_bias.items()],
+        "dry_sequence_breakers": list(asked.dry_breakers),
+        "grammar": request.grammar if isinstance(request.grammar, str) else request.grammar.grammar,
+        "grammar_lazy": False,
+        "grammar_triggers": [],
+        "preserved_tokens": [],
+    }

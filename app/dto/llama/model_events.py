@@ -1,0 +1,65 @@
+"""What happens to the models, as llama-server tells its Web UI."""
+
+from typing import Literal
+
+from msgspec import UNSET, UnsetType
+
+from app.dto.llama.models import ModelRow
+from app.dto.shared.base import Reply
+from app.services.feed import Change
+from app.services.model_state import ModelState, Status
+
+_EVENTS = {"begun": "model_status", "status": "status_change", "listed": "models_reload", "removed": "model_remove"}
+
+
+class LoadProgress(Reply, kw_only=True):
+    """How far a load is."""
+
+    stages: list[str]
+    current: str
+    value: float  # 0 to 1
+
+    @classmethod
+    def of(cls, value: float) -> "LoadProgress":
+        """Spell a progress; there is one stage."""
+        return cls(stages=["text_model"], current="text_model", value=round(value, 3))
+
+
+class StatusData(Reply, kw_only=True):
+    """How a model stands now."""
+
+    status: Status
+    progress: LoadProgress | UnsetType = UNSET
+    info: ModelRow | UnsetType = UNSET  # of one that is loaded
+    exit_code: int | UnsetType = UNSET  # 0 where it was unloaded, 1 where it could not be loaded
+    error: str | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, state: ModelState) -> "StatusData":
+        """Spell how a model stands."""
+        gone = {"unloaded": 0, "failed": 1}
+        return cls(
+            status=state.status,
+            progress=LoadProgress.of(state.progress) if state.status == "loading" else UNSET,
+            info=ModelRow.of_several(state) if state.status == "loaded" else UNSET,
+            exit_code=gone.get(state.status, UNSET),
+            error=state.error if state.status == "failed" and state.error else UNSET,
+        )
+
+
+class ModelEvent(Reply, kw_only=True):
+    """Something happened to a model."""
+
+    model: str
+    event: Literal["model_status", "status_change", "models_reload", "model_remove"]
+    data: StatusData | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, change: Change) -> "ModelEvent":
+        """Spell a change."""
+        event = cls(model=change.model.id, event=_EVENTS[change.kind])  # type: ignore[arg-type]
+        if change.kind == "begun":
+            event.data = StatusData(status="loading")
+        elif change.kind == "status":
+            event.data = StatusData.of(change.model)
+        return event

@@ -1,0 +1,38 @@
+"""Streams that can be read again: which ones there are."""
+
+from typing import Annotated
+
+from msgspec import Meta
+from pydantic import Field
+
+from app.dto.shared.base import Body, Reply
+from app.services.conversation_streams import ConversationStream
+
+
+class StreamLookup(Body):
+    """The conversations that a client would like to go on with."""
+
+    conversation_ids: list[str] = Field(
+        description="as sent in X-Conversation-Id", examples=[["8c5b2c1e-3a49-4f0e-9d56-0f6f1f1f2a77"]]
+    )
+
+
+class StreamSession(Reply, kw_only=True):
+    """The last streamed answer of a conversation."""
+
+    conversation_id: str
+    is_done: bool
+    total_bytes: int
+    started_at: Annotated[int, Meta(description="Unix seconds")]
+    completed_at: Annotated[int, Meta(description="Unix seconds, 0 while it is under way")]
+
+    @classmethod
+    def of(cls, stream: ConversationStream) -> "StreamSession":
+        """Describe it."""
+        return cls(
+            conversation_id=stream.conversation,
+            is_done=stream.ended_at is not None,
+            total_bytes=stream.sent,
+            started_at=int(stream.started_at),
+            completed_at=int(stream.ended_at or 0),
+        )

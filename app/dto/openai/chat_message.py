@@ -1,0 +1,166 @@
+"""The messages and tools of a chat request."""
+
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+import app.services.generation as gen
+from app.dto.openai import custom_tools
+from app.dto.openai.custom_tools import CustomFormat
+from app.dto.openai.part import Part
+from app.dto.shared.base import Body, Typed, json_text
+from app.services.errors import InvalidRequest
+
+T = TypeVar("T")
+
+
+class ContentPart(Part):
+    """A part of a message; this server takes text."""
+
+    kinds: ClassVar = frozenset({"text", "refusal"})
+
+    type: str = Field(examples=["text"])
+    text: str | None = None
+    refusal: str | None = None
+
+    def to_text(self, where: str, *, of_user: bool) -> str:
+        """Give what it says. Raises InvalidRequest for images and their kin among the user's own words."""
+        if not self.is_ours:
+            return self.foreign_text(where, of_user=of_user)
+        text = self.refusal if self.type == "refusal" else self.text
+        if text is None:
+            raise InvalidRequest(f"a part of type '{self.type}' needs '{self.type}'", param=where)
+        return text
+
+
+class FunctionCall(Body):
+    """What to call, and with what."""
+
+    name: str
+    arguments: Annotated[Any, BeforeValidator(json_text)] = Field(
+        default="{}", description="JSON text; what it stands for is taken too"
+    )
+
+
+def _needed(value: T | None, info: ValidationInfo) -> T | None:
+    """What is called by its type has to be there."""
+    if value is None and info.data.get("type") == info.field_name:
+        raise ValueError("Field required")
+    return value
+
+
+class CustomCall(Body):
+    """What to call, and with which text."""
+
+    name: str
+    input: str = ""
+
+
+class AssistantToolCall(Typed):
+    """A call that the model made earlier."""
+
+    kinds: ClassVar = frozenset({"function", "custom"})
+
+    id: str = ""
+    type: str = Field(default="function", examples=["function"], description="function or custom")
+    function: FunctionCall | None = Field(default=None, validate_default=True)
+    custom: CustomCall | None = Field(default=None, validate_default=True)
+
+    _of_its_type = field_validator("function", "custom")(_needed)
+
+    def to_call(self, index: int) -> gen.ToolCall:
+        """Say it in the common vocabulary."""
+        if self.type == "custom" and self.custom is not None:
+            return gen.ToolCall(index, self.id, self.custom.name, custom_tools.to_arguments(self.custom.input))
+        assert self.function is not None
+        return gen.ToolCall(index, self.id, self.function.name, self.function.arguments)
+
+
+_ROLES = {"developer": "system", "function": "tool"}
+
+
+class ChatMessage(Body):
+    """One message of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[ContentPart] | None = Field(default=None, examples=["Hello!"])
+    reasoning_content: str | None = Field(default=None, description="the assistant's thoughts, given back")
+    refusal: str | None = Field(default=None, description="of the assistant: what it said in the place of content")
+    tool_calls: list[AssistantToolCall] = Field(default_factory=list)
+    function_call: FunctionCall | None = Field(default=None, description="of old: a call, answered by role function")
+    tool_call_id: str | None = Field(default=None, description="of a tool message: the call it answers, else the next")
+    name: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "ChatMessage":
+        if self.content is None and self.role in {"system", "developer", "user"}:
+            raise ValueError(f"a {self.role} message needs 'content'")
+        return self
+
+    @property
+    def calls(self) -> tuple[gen.ToolCall, ...]:
+        """The calls of the assistant, also that of old."""
+        calls = [call.to_call(index) for index, call in enumerate(call for call in self.tool_calls if call.is_ours)]
+        if self.function_call is not None and not calls:
+            calls = [gen.ToolCall(0, "", self.function_call.name, self.function_call.arguments)]
+        return tuple(calls)
+
+    def to_message(self, place: int) -> gen.Message:
+        """Say it in the common vocabulary. Raises InvalidRequest for parts that are no text."""
+        return gen.Message(
+            role=_ROLES.get(self.role, self.role),  # type: ignore[arg-type]
+            content=self._text(place),
+            reasoning=self.reasoning_content,
+            tool_calls=self.calls,
+            tool_call_id=self.tool_call_id,
+            name=self.name,
+        )
+
+    def _text(self, place: int) -> str:
+        if self.content is None or isinstance(self.content, str):
+            return self.content or self.refusal or ""
+        of_user = self.role not in {"assistant", "tool", "function"}
+        where = f"messages.{place}.content"
+        texts = (part.to_text(f"{where}.{i}", of_user=of_user) for i, part in enumerate(self.content))
+        return "\n".join(text for part, text in zip(self.content, texts, strict=True) if text or part.is_ours)
+
+
+class FunctionDefinition(Body):
+    """A function that the model may call."""
+
+    name: str = Field(min_length=1, max_length=256)
+    description: str = ""
+    parameters: dict[str, Any] = Field(default_factory=dict, description="JSON schema of the arguments")
+    strict: bool = False
+
+
+class CustomDefinition(Body):
+    """A tool that is called with free text."""
+
+    name: str = Field(min_length=1, max_length=256)
+    description: str = ""
+    format: CustomFormat | None = Field(default=None, description="text, or a grammar that is shown to the model")
+
+
+class Tool(Typed):
+    """A tool that the model may use; those of other types are left out."""
+
+    kinds: ClassVar = frozenset({"function", "custom"})
+
+    type: str = Field(default="function", examples=["function"], description="function or custom")
+    function: FunctionDefinition | None = Field(default=None, validate_default=True)
+    custom: CustomDefinition | None = Field(default=None, validate_default=True)
+
+    _of_its_type = field_validator("function", "custom")(_needed)
+
+    @property
+    def name(self) -> str:
+        """What the model calls it; nothing for a tool that is left out."""
+        definition = self.custom if self.type == "custom" else self.function
+        return definition.name if definition is not None else ""
+
+    def to_template(self) -> dict[str, Any]:
+        """Spell it as chat templates read it."""
+        if self.type == "custom" and self.custom is not None:
+            return custom_tools.to_function(self.custom.name, self.custom.description, self.custom.format)
+        return self.model_dump(exclude_none=True, exclude_unset=True, exclude={"custom"}) | {"type": "function"}

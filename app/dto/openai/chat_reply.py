@@ -1,0 +1,321 @@
+"""OpenAI's chat completions: the whole answer and the chunks of a stream."""
+
+import secrets
+import time
+from collections.abc import Collection, Iterator, Sequence
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import UNSET, Meta, UnsetType
+
+import app.services.generation as gen
+from app.dto.openai.chat import ChatRequest
+from app.dto.openai.custom_tools import CustomInput, input_of
+from app.dto.shared.base import Dialect, Reply
+from app.dto.shared.counts import FINGERPRINT, Metrics, PromptProgress, TimingsReply, Usage
+from app.dto.shared.errors import ErrorDetail
+from app.dto.shared.logprobs import ChoiceLogprobs
+from app.dto.shared.logprobs import logprobs as spelled
+
+
+class Function(Reply, kw_only=True):
+    """What the model calls."""
+
+    name: str
+    arguments: str
+
+
+class CustomCall(Reply, kw_only=True):
+    """What the model calls with free text."""
+
+    name: str
+    input: str
+
+
+class ReplyToolCall(Reply, kw_only=True):
+    """A call the model made: of a function, or of a custom tool."""
+
+    id: str
+    type: Literal["function", "custom"] = "function"
+    function: Function | UnsetType = UNSET
+    custom: CustomCall | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, call: gen.ToolCall, custom_tools: Collection[str]) -> "ReplyToolCall":
+        """Spell a call."""
+        if call.name in custom_tools:
+            return cls(id=call.id, type="custom", custom=CustomCall(name=call.name, input=input_of(call)))
+        return cls(id=call.id, function=Function(name=call.name, arguments=call.arguments))
+
+
+class DeltaFunction(Reply, kw_only=True):
+    """What the model calls, or more of its arguments."""
+
+    name: str | UnsetType = UNSET
+    arguments: str
+
+
+class DeltaCustomCall(Reply, kw_only=True):
+    """What the model calls with free text, or more of that text."""
+
+    name: str | UnsetType = UNSET
+    input: str
+
+
+class DeltaToolCall(Reply, kw_only=True):
+    """A call in a stream: its first piece says which, the others bring more arguments, or more text."""
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: Literal["function", "custom"] | UnsetType = UNSET
+    function: DeltaFunction | UnsetType = UNSET
+    custom: DeltaCustomCall | UnsetType = UNSET
+
+
+class ReplyMessage(Reply, kw_only=True):
+    """The answer."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ReplyToolCall] | UnsetType = UNSET
+
+
+class Choice(Reply, kw_only=True):
+    """The answer and why it ended."""
+
+    index: int = 0
+    message: ReplyMessage
+    logprobs: ChoiceLogprobs | UnsetType = UNSET
+    finish_reason: Literal["stop", "length", "tool_calls"]
+
+
+class CacheReply(Reply, kw_only=True):
+    """How much of the prompt was known from earlier requests, and why not more."""
+
+    cached_tokens: int
+    reason: Literal["whole", "first_diff", "evicted", "not_stored", "other_model"]
+    first_diff: Annotated[int | None, Meta(description="index of the first token that differs from what is known")]
+
+
+class TilesExtras(Reply, kw_only=True):
+    """What this server adds to the dialect."""
+
+    finish: Annotated[gen.FinishCause, Meta(description="why the answer ended, more exactly")]
+    cache: CacheReply
+
+    @classmethod
+    def of(cls, finished: gen.Finished) -> "TilesExtras":
+        """Say it of a finished answer."""
+        use = finished.cache
+        cache = CacheReply(cached_tokens=use.cached_tokens, reason=use.reason, first_diff=use.first_diff)
+        return cls(finish=finished.cause, cache=cache)
+
+
+class ChatCompletion(Reply, kw_only=True):
+    """The whole answer."""
+
+    id: Annotated[str, Meta(examples=["chatcmpl-0c5f"])]
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    system_fingerprint: str = FINGERPRINT
+    choices: list[Choice]
+    usage: Usage
+    timings: TimingsReply
+    metrics: Metrics
+    tiles: TilesExtras
+
+    @classmethod
+    def of(cls, answers: Sequence[gen.Completion], custom_tools: Collection[str] = ()) -> "ChatCompletion":
+        """Spell the finished answers to one prompt; calls of custom tools are told as such."""
+        ends = [said.finished for said in answers if said.finished is not None]
+        timings = gen.Timings.together([end.timings for end in ends], len(ends))
+        return cls(
+            id=new_id(),
+            created=int(time.time()),
+            model=answers[0].model,
+            choices=[
+                _choice(place, said, end, custom_tools)
+                for place, (said, end) in enumerate(zip(answers, ends, strict=True))
+            ],
+            usage=Usage.of(timings),
+            timings=TimingsReply.of(timings),
+            metrics=Metrics.of(timings),
+            tiles=TilesExtras.of(ends[0]),
+        )
+
+
+def _choice(place: int, said: gen.Completion, finished: gen.Finished, custom_tools: Collection[str]) -> Choice:
+    logprobs = spelled(said.logprobs) if said.logprobs else UNSET
+    message = _message(said, custom_tools)
+    return Choice(index=place, message=message, finish_reason=finished.reason, logprobs=logprobs)
+
+
+def _message(said: gen.Completion, custom_tools: Collection[str]) -> ReplyMessage:
+    calls = [ReplyToolCall.of(call, custom_tools) for call in said.tool_calls]
+    return ReplyMessage(
+        content=said.text,
+        reasoning_content=said.reasoning or UNSET,
+        tool_calls=calls or UNSET,
+    )
+
+
+class Delta(Reply, kw_only=True):
+    """What is new."""
+
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[DeltaToolCall] | UnsetType = UNSET
+
+
+class ChunkChoice(Reply, kw_only=True):
+    """What is new, and why it ended if it did."""
+
+    index: int = 0
+    delta: Delta
+    logprobs: ChoiceLogprobs | UnsetType = UNSET
+    finish_reason: Literal["stop", "length", "tool_calls", "error"] | None = None
+
+
+class ChatCompletionChunk(Reply, kw_only=True):
+    """A piece of a streamed answer."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    system_fingerprint: str = FINGERPRINT
+    choices: list[ChunkChoice]
+    usage: Usage | UnsetType = UNSET
+    timings: TimingsReply | UnsetType = UNSET
+    metrics: Metrics | UnsetType = UNSET
+    tiles: TilesExtras | UnsetType = UNSET
+    prompt_progress: PromptProgress | UnsetType = UNSET
+    error: Annotated[ErrorDetail | UnsetType, Meta(description="memory mode: why the answer ended")] = UNSET
+
+
+class ChatStream(Dialect):
+    """Says events as chunks; of several answers each chunk says which one it is of."""
+
+    end: ClassVar[bytes] = b"data: [DONE]\n\n"
+
+    def __init__(self, request: ChatRequest) -> None:
+        self.id = new_id()
+        self._created = int(time.time())
+        self._model = ""
+        self._request = request
+        self._spoken: set[int] = set()
+        self._ended: list[gen.Timings] = []
+        self._texts: dict[tuple[int, int], CustomInput] = {}  # of custom tools, by answer and call
+
+    def feed(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
+        """Give the chunks of an event, in order."""
+        match event:
+            case gen.Started():
+                self._model = event.model
+            case gen.Progress():
+                if self._request.return_progress:
+                    yield self._progress(event)
+            case gen.Text():
+                yield from self._first(event)
+                yield self._piece(event, Delta(content=event.text), event.logprobs)
+            case gen.Reasoning():
+                yield from self._first(event)
+                yield self._piece(event, Delta(reasoning_content=event.text))
+            case gen.ToolCall() | gen.ToolArguments():
+                yield from self._first(event)
+                yield from self._call(event)
+            case gen.Finished():
+                yield from self._first(event)
+                yield from self._texts_ended(event)
+                yield from self._last(event)
+
+    def _first(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
+        if event.choice not in self._spoken:
+            self._spoken.add(event.choice)
+            yield self._chunk(event, Delta(role="assistant", content=""))
+            if not self._request.continue_final_message:
+                yield from self._begun(event)
+
+    def _begun(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
+        """Say what stands already, unless the client asked in so many words to go on with it."""
+        begun = self._request.begun()
+        if begun.reasoning:
+            yield self._chunk(event, Delta(reasoning_content=begun.reasoning))
+        if begun.text:
+            yield self._chunk(event, Delta(content=begun.text))
+
+    def _piece(
+        self, event: gen.Text | gen.Reasoning, delta: Delta, logprobs: Sequence[gen.TokenLogprob] = ()
+    ) -> ChatCompletionChunk:
+        chunk = self._chunk(event, delta)
+        if logprobs:
+            chunk.choices[0].logprobs = spelled(logprobs)
+        if self._request.timings_per_token:
+            chunk.timings = TimingsReply.of(event.timings)
+        return chunk
+
+    def _call(self, event: gen.ToolCall | gen.ToolArguments) -> Iterator[ChatCompletionChunk]:
+        place = (event.choice, event.index)
+        if isinstance(event, gen.ToolCall):
+            yield from self._texts_ended(event)
+            if event.name in self._request.custom_tools:
+                self._texts[place] = CustomInput()
+                custom = DeltaCustomCall(name=event.name, input=self._texts[place].add(event.arguments))
+                delta = DeltaToolCall(index=event.index, id=event.id, type="custom", custom=custom)
+                yield self._chunk(event, Delta(tool_calls=[delta]))
+                return
+        elif place in self._texts:
+            yield from self._more_text(event, event.index, self._texts[place].add(event.text))
+            return
+        yield self._chunk(event, Delta(tool_calls=[_delta_call(event)]))
+
+    def _texts_ended(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
+        """Say what is left of the texts of an answer's calls."""
+        for choice, index in [place for place in self._texts if place[0] == event.choice]:
+            yield from self._more_text(event, index, self._texts.pop((choice, index)).end())
+
+    def _more_text(self, event: gen.Event, index: int, text: str) -> Iterator[ChatCompletionChunk]:
+        if text:
+            delta = DeltaToolCall(index=index, custom=DeltaCustomCall(input=text))
+            yield self._chunk(event, Delta(tool_calls=[delta]))
+
+    def _last(self, event: gen.Finished) -> Iterator[ChatCompletionChunk]:
+        chunk = self._chunk(event, Delta(), event.reason)
+        chunk.timings, chunk.metrics = TimingsReply.of(event.timings), Metrics.of(event.timings)
+        chunk.tiles = TilesExtras.of(event)
+        if event.logprobs:
+            chunk.choices[0].logprobs = spelled(event.logprobs)
+        yield chunk
+        self._ended.append(event.timings)
+        if self._request.include_usage and len(self._ended) == self._request.n:
+            together = gen.Timings.together(self._ended, self._request.n)
+            counted = self._chunk(event, None)
+            counted.usage, counted.timings = Usage.of(together), TimingsReply.of(together)
+            yield counted
+
+    def _progress(self, event: gen.Progress) -> ChatCompletionChunk:
+        chunk = self._chunk(event, Delta(role="assistant", content=None))
+        chunk.prompt_progress = PromptProgress.of(event)
+        if self._request.timings_per_token:
+            chunk.timings = TimingsReply.of_progress(event)
+        return chunk
+
+    def _chunk(
+        self, event: gen.Event, delta: Delta | None, reason: gen.FinishReason | None = None
+    ) -> ChatCompletionChunk:
+        choices = [] if delta is None else [ChunkChoice(index=event.choice, delta=delta, finish_reason=reason)]
+        return ChatCompletionChunk(id=self.id, created=self._created, model=self._model, choices=choices)
+
+
+def _delta_call(call: gen.ToolCall | gen.ToolArguments) -> DeltaToolCall:
+    if isinstance(call, gen.ToolArguments):
+        return DeltaToolCall(index=call.index, function=DeltaFunction(arguments=call.text))
+    function = DeltaFunction(name=call.name, arguments=call.arguments)
+    return DeltaToolCall(index=call.index, id=call.id, type="function", function=function)
+
+
+def new_id() -> str:
+    """Make the id of an answer."""
+    return f"chatcmpl-{secrets.token_hex(16)}"

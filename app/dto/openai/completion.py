@@ -1,0 +1,209 @@
+"""OpenAI's text completions, with llama.cpp's extras."""
+
+import codecs
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import UNSET, Meta, UnsetType
+from pydantic import Field
+
+import app.services.generation as gen
+from app.dto.openai.prompt import Prompt, prompts
+from app.dto.shared import parameters
+from app.dto.shared.base import Dialect, Limits, Reply
+from app.dto.shared.counts import FINGERPRINT, PromptProgress, TimingsReply, Usage
+from app.dto.shared.generating import Generating, StreamOptions
+from app.dto.shared.logprobs import ContentLogprob
+from app.services.errors import InvalidRequest
+
+
+class CompletionRequest(Generating):
+    """Prompts to be continued."""
+
+    registry = parameters.COMPLETION
+
+    prompt: Prompt = Field(examples=["Once upon a time"])
+    suffix: str | None = Field(default=None, description="what follows the answer")
+    echo: bool = False
+    stream_options: StreamOptions | None = None
+    n: int = Field(default=1, ge=1, le=128)
+    logprobs: int | None = Field(default=None, ge=0, le=20, description="alternatives to each token")
+    # What OpenAI checks although this server refuses it.
+    best_of: int = Field(default=1, ge=1, le=128)
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with a chunk of usage alone."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def to_generations(self, limits: Limits) -> list[gen.GenerationRequest]:
+        """Say it in the common vocabulary, a request for every prompt. Raises AppError for what is refused."""
+        self.check(limits)
+        if self.echo and self.logprobs is not None:
+            raise InvalidRequest("logprobs of an echoed prompt are not supported; leave out echo", param="logprobs")
+        return [
+            replace(self.continuing(parts), suffix=self.suffix or None, answers=self.n, logprobs=self.logprobs)
+            for parts in prompts(self.prompt, limits, answers=self.n)
+        ]
+
+
+class CompletionLogprobs(Reply, kw_only=True):
+    """How likely the tokens were: OpenAI's lists, and llama.cpp's `content`."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: Annotated[list[dict[str, float]] | None, Meta(description="null unless alternatives were asked for")]
+    text_offset: Annotated[list[int], Meta(description="where in the text each token begins, in characters")]
+    content: list[ContentLogprob]
+
+    @classmethod
+    def of(cls, scores: Sequence[gen.TokenLogprob], offsets: "TextOffsets") -> "CompletionLogprobs":
+        """Spell the scores of the next tokens of an answer."""
+        content = [ContentLogprob.of(score) for score in scores]
+        return cls(
+            tokens=[token.token for token in content],
+            token_logprobs=[token.logprob for token in content],
+            top_logprobs=[{top.token: top.logprob for top in token.top_logprobs} for token in content]
+            if any(token.top_logprobs for token in content)
+            else None,
+            text_offset=[offsets.pass_over(score.data) for score in scores],
+            content=content,
+        )
+
+
+class TextOffsets:
+    """Where in the text of an answer its tokens begin, in characters."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._reached = 0
+
+    def pass_over(self, token: bytes) -> int:
+        """Give where the next token begins."""
+        begin = self._reached
+        self._reached += len(self._decoder.decode(token))
+        return begin
+
+
+class CompletionChoice(Reply, kw_only=True):
+    """A prompt's continuation, or what is new of it, and why it ended if it did."""
+
+    text: str
+    index: int
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: Literal["stop", "length"] | None
+
+
+class TextCompletion(Reply, kw_only=True):
+    """All the answers to all the prompts, n to each, in the order of the prompts."""
+
+    id: Annotated[str, Meta(examples=["cmpl-0c5f"])]
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    system_fingerprint: str = FINGERPRINT
+    choices: list[CompletionChoice]
+    usage: Usage | UnsetType = UNSET
+    timings: TimingsReply | UnsetType = UNSET
+    prompt_progress: PromptProgress | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, said: Sequence[gen.Completion], request: CompletionRequest) -> "TextCompletion":
+        """Spell finished answers, in the order of their prompts."""
+        timings = gen.Timings.together([answer.finished.timings for answer in said if answer.finished], request.n)
+        return cls(
+            id=new_id(),
+            created=int(time.time()),
+            model=said[0].model,
+            choices=[_choice(place, answer, request) for place, answer in enumerate(said)],
+            usage=Usage.of(timings),
+            timings=TimingsReply.of(timings),
+        )
+
+
+class TextCompletionChunk(TextCompletion, kw_only=True):
+    """A piece of a streamed answer; the last one has the usage."""
+
+
+def _choice(place: int, answer: gen.Completion, request: CompletionRequest) -> CompletionChoice:
+    assert answer.started is not None and answer.finished is not None
+    text = answer.started.prompt + answer.text if request.echo else answer.text
+    logprobs = None if request.logprobs is None else CompletionLogprobs.of(answer.logprobs, TextOffsets())
+    return CompletionChoice(text=text, index=place, logprobs=logprobs, finish_reason=_reason(answer.finished))
+
+
+def _reason(finished: gen.Finished) -> Literal["stop", "length"]:
+    return "length" if finished.reason == "length" else "stop"
+
+
+class CompletionStream(Dialect):
+    """Says events as chunks."""
+
+    end: ClassVar[bytes] = b"data: [DONE]\n\n"
+
+    def __init__(self, request: CompletionRequest, choices: int) -> None:
+        self._id = new_id()
+        self._created = int(time.time())
+        self._model = ""
+        self._request = request
+        self._timings: list[gen.Timings | None] = [None] * choices
+        # By the tokens: a text may be held back for a stop string that begins in it, and its tokens are not.
+        self._offsets = [TextOffsets() for _ in range(choices)]
+
+    def feed(self, event: gen.Event) -> Iterator[TextCompletionChunk]:
+        """Give the chunks of an event, in order."""
+        match event:
+            case gen.Started():
+                self._model = event.model
+                if self._request.echo:
+                    yield self._chunk(event, event.prompt)
+            case gen.Progress():
+                if self._request.return_progress:
+                    chunk = self._chunk(event, "")
+                    chunk.prompt_progress = PromptProgress.of(event)
+                    if self._request.timings_per_token:
+                        chunk.timings = TimingsReply.of_progress(event)
+                    yield chunk
+            case gen.Text():
+                chunk = self._chunk(event, event.text)
+                if self._request.timings_per_token:
+                    chunk.timings = TimingsReply.of(event.timings)
+                if event.logprobs:
+                    chunk.choices[0].logprobs = CompletionLogprobs.of(event.logprobs, self._offsets[event.choice])
+                yield chunk
+            case gen.Finished():
+                yield from self._finish(event)
+
+    def _finish(self, event: gen.Finished) -> Iterator[TextCompletionChunk]:
+        self._timings[event.choice] = event.timings
+        chunk = self._chunk(event, "", _reason(event))
+        if event.logprobs:
+            chunk.choices[0].logprobs = CompletionLogprobs.of(event.logprobs, self._offsets[event.choice])
+        finished = [timings for timings in self._timings if timings is not None]
+        if len(finished) < len(self._timings):
+            yield chunk
+            return
+        timings = gen.Timings.together(finished, self._request.n)
+        chunk.timings = TimingsReply.of(timings)
+        if self._request.include_usage:
+            yield chunk
+            chunk = self._new([])
+            chunk.timings = TimingsReply.of(timings)
+        chunk.usage = Usage.of(timings)
+        yield chunk
+
+    def _chunk(
+        self, event: gen.Event, text: str, reason: Literal["stop", "length"] | None = None
+    ) -> TextCompletionChunk:
+        return self._new([CompletionChoice(text=text, index=event.choice, finish_reason=reason)])
+
+    def _new(self, choices: list[CompletionChoice]) -> TextCompletionChunk:
+        return TextCompletionChunk(id=self._id, created=self._created, model=self._model, choices=choices)
+
+
+def new_id() -> str:
+    """Make the id of an answer."""
+    return f"cmpl-{secrets.token_hex(16)}"

@@ -1,0 +1,126 @@
+"""Texts as vectors, in OpenAI's words and in llama.cpp's."""
+
+import base64
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+import app.services.generation as gen
+from app.dto.openai.prompt import Prompt, apart
+from app.dto.shared import parameters
+from app.dto.shared.base import Reply, RequestBody
+
+_MOST_INPUTS = 2048
+
+
+class _Embedding(RequestBody):
+    """What both dialects have."""
+
+    model: str | None = Field(default=None, description="any name is answered, unless there are several models")
+    pooling: gen.Pooling | None = Field(default=None, description="the model's own way when absent")
+    embd_normalize: Literal[-1, 2] = Field(default=2, description="2 makes the length 1, -1 leaves it")
+
+    def asked(self, given: Prompt, param: str, dimensions: int | None = None) -> gen.EmbeddingRequest:
+        """Say it in the common vocabulary. Raises AppError for what is refused."""
+        self.refuse()
+        inputs = apart(given, param, _MOST_INPUTS, f"{_MOST_INPUTS} texts")
+        return gen.EmbeddingRequest(tuple(inputs), self.model, self.pooling, dimensions)
+
+    def scaled(self, vectors: Any) -> Any:
+        """Give the vectors (inputs, size) the length that was asked for."""
+        if self.embd_normalize == -1:
+            return vectors
+        lengths = (vectors.astype(float) ** 2).sum(axis=1, keepdims=True) ** 0.5
+        return (vectors / lengths.clip(min=1e-12)).astype(vectors.dtype)
+
+
+class EmbeddingsRequest(_Embedding):
+    """Texts that are to become vectors, as OpenAI's clients ask for it."""
+
+    registry = parameters.EMBEDDINGS
+
+    input: Prompt = Field(examples=["Hello world"])
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(default=None, ge=1)
+
+    def to_embedding(self) -> gen.EmbeddingRequest:
+        """Say it in the common vocabulary. Raises AppError for what is refused."""
+        return self.asked(self.input, "input", self.dimensions)
+
+
+class NativeEmbeddingRequest(_Embedding):
+    """Texts that are to become vectors, as llama.cpp's clients ask for it."""
+
+    registry = parameters.EMBEDDING
+
+    content: Prompt | None = Field(default=None, examples=["Hello world"])
+    input: Prompt | None = None
+
+    @model_validator(mode="after")
+    def _some_text(self) -> "NativeEmbeddingRequest":
+        if self.content is None and self.input is None:
+            raise ValueError("content: Field required")
+        return self
+
+    def to_embedding(self) -> gen.EmbeddingRequest:
+        """Say it in the common vocabulary. Raises AppError for what is refused."""
+        if self.input is not None:
+            return self.asked(self.input, "input")
+        assert self.content is not None
+        return self.asked(self.content, "content")
+
+
+class EmbeddingUsage(Reply, kw_only=True):
+    """Tokens in."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingItem(Reply, kw_only=True):
+    """The vector of a text, as numbers or as base64 of little-endian float32."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingList(Reply, kw_only=True):
+    """The vectors of all texts, in their order."""
+
+    object: Literal["list"] = "list"
+    model: str
+    data: list[EmbeddingItem]
+    usage: EmbeddingUsage
+
+    @classmethod
+    def of(cls, embedded: gen.Embedded, request: EmbeddingsRequest) -> "EmbeddingList":
+        """Spell the vectors."""
+        spell = _base64 if request.encoding_format == "base64" else _numbers
+        vectors = request.scaled(embedded.vectors)
+        return cls(
+            model=embedded.model,
+            data=[EmbeddingItem(index=place, embedding=spell(vector)) for place, vector in enumerate(vectors)],
+            usage=EmbeddingUsage(prompt_tokens=embedded.prompt_tokens, total_tokens=embedded.prompt_tokens),
+        )
+
+
+class NativeEmbedding(Reply, kw_only=True):
+    """The vector of a text, as llama.cpp says it: the only one of a list."""
+
+    index: int
+    embedding: list[list[float]]
+
+
+def native_embeddings(embedded: gen.Embedded, request: NativeEmbeddingRequest) -> list[NativeEmbedding]:
+    """Spell the vectors as llama.cpp does."""
+    vectors = request.scaled(embedded.vectors)
+    return [NativeEmbedding(index=place, embedding=[_numbers(vector)]) for place, vector in enumerate(vectors)]
+
+
+def _numbers(vector: Any) -> list[float]:
+    return [float(number) for number in vector.tolist()]
+
+
+def _base64(vector: Any) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()

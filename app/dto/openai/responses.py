@@ -1,0 +1,164 @@
+"""OpenAI's Responses: what clients send."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field
+
+import app.services.generation as gen
+from app.dto.openai.chat import EFFORTS, Effort
+from app.dto.openai.responses_items import InputItem, to_messages
+from app.dto.openai.responses_tools import OfferedTool, ResponsesTool, flat_choice, offered
+from app.dto.shared import parameters
+from app.dto.shared.base import MOST_TOOLS, Body, Limits, RequestBody, few_messages
+from app.dto.shared.response_format import ResponseFormat
+from app.dto.shared.tool_choice import DESCRIPTION, Asked, openai_choice
+from app.services.errors import InvalidRequest
+from app.services.json_schema.enforcement import Binding
+
+T = TypeVar("T")
+
+_LOGPROBS = "message.output_text.logprobs"
+_MOST_METADATA = 1024
+# What templates with levels know; the others only think or do not.
+_LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
+
+
+class Reasoning(Body):
+    """How to think."""
+
+    effort: Effort | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = Field(default=None, description="of old: summary")
+
+
+class TextConfig(Body):
+    """What the answer has to be."""
+
+    format: ResponseFormat | None = None
+
+
+def _few_entries(metadata: Any) -> Any:
+    """Count them before they are looked at; of a field with a length the document would say that it is a list."""
+    if isinstance(metadata, dict) and len(metadata) > _MOST_METADATA:
+        raise ValueError(f"more than {_MOST_METADATA} entries")
+    return metadata
+
+
+class ResponsesRequest(RequestBody):
+    """A conversation to be answered."""
+
+    registry = parameters.RESPONSES
+
+    input: Annotated[str | list[InputItem], BeforeValidator(few_messages)] = Field(min_length=1, examples=["Hello!"])
+    instructions: str = ""
+    model: str | None = Field(default=None, description="any name is answered, unless there are several models")
+    stream: bool = False
+    max_output_tokens: int | None = Field(default=None, ge=-1)
+    temperature: float | None = Field(default=None, ge=0, le=100)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
+    presence_penalty: float = Field(default=0.0, ge=-100, le=100)
+    frequency_penalty: float = Field(default=0.0, ge=-100, le=100)
+    tools: list[ResponsesTool] = Field(default_factory=list, max_length=MOST_TOOLS)
+    tool_choice: Asked = Field(default="auto", description=DESCRIPTION)
+    parallel_tool_calls: bool = True
+    reasoning: Reasoning = Field(default_factory=Reasoning)
+    text: TextConfig = Field(default_factory=TextConfig, examples=[{"format": {"type": "text"}}])
+    metadata: Annotated[dict[str, str], BeforeValidator(_few_entries)] = Field(default_factory=dict)
+    store: bool = True
+    previous_response_id: str | None = None
+    include: list[str] = Field(default_factory=list)
+    top_logprobs: int = Field(default=0, ge=0, le=20)
+    truncation: Literal["auto", "disabled"] = Field(default="disabled", description="nothing is dropped either way")
+    return_progress: bool = False
+    timings_per_token: bool = False
+
+    @property
+    def items(self) -> list[InputItem]:
+        """The input as items."""
+        return [InputItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
+
+    @property
+    def summarizes(self) -> bool:
+        """Whether thoughts are to come as a summary."""
+        return (self.reasoning.summary or self.reasoning.generate_summary) is not None
+
+    def said(self, name: str, kind: type[T]) -> T | None:
+        """Give a parameter that has no effect as it came, None where it is absent or of another kind."""
+        value = (self.model_extra or {}).get(name)
+        return value if isinstance(value, kind) else None
+
+    @property
+    def offered(self) -> list[OfferedTool]:
+        """The tools that the model gets to know. Raises InvalidRequest for one without a name."""
+        return offered(self.tools)
+
+    def to_generation(self, limits: Limits, earlier: Sequence[InputItem] = ()) -> gen.GenerationRequest:
+        """Say it in the common vocabulary, after what was said earlier. Raises InvalidRequest for what cannot be."""
+        self.refuse()
+        limits.check_messages([*earlier, *self.items], "input")
+        return gen.GenerationRequest(
+            model=self.model,
+            messages=self._conversation(earlier),
+            tools=tuple(tool.to_template() for tool in self.offered),
+            template_kwargs=self._template_kwargs(),
+            sampling=gen.Sampling(
+                temperature=self.temperature,
+                top_p=self.top_p,
+                seed=self.seed,
+                presence_penalty=self.presence_penalty,
+                frequency_penalty=self.frequency_penalty,
+            ),
+            max_tokens=None if self.max_output_tokens == -1 else self.max_output_tokens,
+            constraint=self._constraint(),
+            logprobs=self._logprobs(),
+            thinking_budget=EFFORTS.get(self.reasoning.effort or ""),
+            tool_choice=self._tool_choice(),
+            delivery=gen.Delivery(self.stream),
+        )
+
+    def _conversation(self, earlier: Sequence[InputItem]) -> tuple[gen.Message, ...]:
+        messages = (*to_messages(earlier), *to_messages(self.items))
+        if not messages and not self.instructions:
+            raise InvalidRequest("Nothing in the input is text, calls or results for the model to read", param="input")
+        if messages and messages[-1].tool_calls:
+            call = messages[-1].tool_calls[-1]
+            raise InvalidRequest(f"No tool output found for function call {call.id[:64]}", param="input")
+        told = (gen.Message("system", self.instructions),) if self.instructions else ()
+        return (*told, *messages)
+
+    def _template_kwargs(self) -> dict[str, Any]:
+        effort = self.reasoning.effort
+        if effort is None:
+            return {}
+        if effort == "none":
+            return {"enable_thinking": False}
+        return {"enable_thinking": True, "reasoning_effort": _LEVELS[effort]}
+
+    def _constraint(self) -> gen.Constraint | None:
+        constraint = self.text.format.to_constraint() if self.text.format else None
+        if constraint is None:
+            return None
+        return replace(constraint, param="text.format")
+
+    def _logprobs(self) -> int | None:
+        if _LOGPROBS in self.include:
+            return self.top_logprobs
+        if self.top_logprobs:
+            raise InvalidRequest(f"top_logprobs needs {_LOGPROBS} in include", param="top_logprobs")
+        return None
+
+    @cached_property
+    def binding(self) -> Binding:
+        """Give the grammar of the answer, and its tools."""
+        return Binding(self._constraint(), [tool.to_template() for tool in self.offered], self._tool_choice())
+
+    def _tool_choice(self) -> gen.ToolChoice:
+        tools = self.offered
+        names = [tool.name for tool in tools]
+        strict = {tool.name: f"{tool.where}.strict" for tool in tools if tool.tool.strict}
+        choice = flat_choice(self.tool_choice, tools)
+        return openai_choice(choice, names, strict=strict, parallel=self.parallel_tool_calls)

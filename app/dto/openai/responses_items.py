@@ -1,0 +1,292 @@
+"""OpenAI's Responses: the items of a conversation, as they come in and as they go out."""
+
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import UNSET, UnsetType
+from pydantic import BeforeValidator, Field, model_validator
+
+import app.services.generation as gen
+from app.dto.openai import custom_tools
+from app.dto.openai import responses_foreign as openai_responses_foreign
+from app.dto.openai.part import Part
+from app.dto.openai.responses_tools import flat_name
+from app.dto.shared.base import Reply, Typed, json_text
+from app.dto.shared.logprobs import ContentLogprob
+from app.services.errors import InvalidRequest
+
+_TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
+_OUTPUT_ID = re.compile(r"(?:msg|fc|ctc|rs)_([0-9a-f]{32})[0-9a-f]{2,4}")
+_PREFIX = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "reasoning": "rs",
+}
+_OUTPUTS = {"function_call_output", "custom_tool_call_output"}
+
+Status = Literal["in_progress", "completed", "incomplete"]
+
+
+# What comes in.
+
+
+class ItemPart(Part):
+    """A part of an item; this server takes text."""
+
+    kinds: ClassVar = _TEXTS | {"refusal"}
+
+    type: str = Field(examples=["input_text"])
+    text: str | None = None
+    refusal: str | None = None
+
+    def to_text(self, where: str, *, of_user: bool = False) -> str:
+        """Give what it says. Raises InvalidRequest for images and their kin among the user's own words."""
+        if not self.is_ours:
+            return self.foreign_text(where, of_user=of_user)
+        if self.type == "refusal":
+            return self.refusal or ""
+        if self.text is None:
+            raise InvalidRequest(f"a part of type '{self.type}' needs 'text'", param=where)
+        return self.text
+
+
+class InputItem(Typed):
+    """An item of the conversation. What it carries depends on its type."""
+
+    kinds: ClassVar = frozenset({*_PREFIX, "item_reference"})
+
+    type: str = Field(
+        default="message",
+        description="message, function_call, custom_tool_call, the _output of both, reasoning or item_reference",
+    )
+    id: str | None = None
+    status: Any = Field(default=None, description="of what was given out here; it changes nothing")
+    role: Literal["user", "assistant", "system", "developer"] | None = Field(default=None, description="of a message")
+    content: str | list[ItemPart] | None = Field(default=None, description="of a message", examples=["Hello!"])
+    call_id: str | None = Field(default=None, description="of a call and of its output")
+    name: str | None = Field(default=None, description="of a call")
+    namespace: str | None = Field(default=None, description="of a call of a tool in a namespace")
+    arguments: Annotated[Any, BeforeValidator(json_text)] = Field(
+        default=None, description="of a function_call: JSON text; what it stands for is taken too"
+    )
+    input: str | None = Field(default=None, description="of a custom_tool_call")
+    output: str | list[ItemPart] | None = Field(default=None, description="of an output")
+    summary: list[ItemPart] = Field(default_factory=list, description="of reasoning")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_reference(cls, value: Any) -> Any:
+        """What is nothing but an id refers to an item; its type may be left out."""
+        bare = isinstance(value, dict) and {name for name in value if value[name] is not None} == {"id"}
+        return value | {"type": "item_reference"} if bare else value
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether its fields have the meaning that is written here. Reasoning that is not kept any more is no loss."""
+        return self.type in self.kinds and not (self.type == "item_reference" and (self.id or "").startswith("rs_"))
+
+    @property
+    def left_out(self) -> Iterable[str]:
+        """What of an item of another type the model does not get to read."""
+        return openai_responses_foreign.silent(self.type, self.fields)
+
+    def text(self, where: str) -> str:
+        """Give what a message or an output says. Raises InvalidRequest for parts that are no text."""
+        said = self.output if self.type in _OUTPUTS else self.content
+        if said is None or isinstance(said, str):
+            return said or ""
+        of_user = self.type == "message" and self.role != "assistant"
+        texts = (part.to_text(f"{where}.content.{place}", of_user=of_user) for place, part in enumerate(said))
+        return "\n".join(text for part, text in zip(said, texts, strict=True) if text or part.is_ours)
+
+    def thoughts(self, where: str) -> str:
+        """Give what a reasoning item thinks: its own words where they are there, else their summary."""
+        parts = self.content if isinstance(self.content, list) and self.content else self.summary
+        return "\n\n".join(part.to_text(where) for part in parts)
+
+    def to_call(self, index: int) -> gen.ToolCall:
+        """Say a call in the common vocabulary, by the name that the model knows the tool by."""
+        custom = self.type == "custom_tool_call"
+        arguments = custom_tools.to_arguments(self.input or "") if custom else self.arguments or "{}"
+        return gen.ToolCall(index, self.call_id or "", flat_name(self.namespace, self.name or ""), arguments)
+
+    def stored(self) -> dict[str, Any]:
+        """Spell it with an id, as /input_items lists it."""
+        if self.type not in self.kinds:
+            return {"id": new_item_id(self.type), "type": self.type} | self.fields
+        item = self.model_dump(mode="json", exclude_unset=True) | {"type": self.type}
+        if self.type == "message" and isinstance(self.content, str):
+            kind = "output_text" if self.role == "assistant" else "input_text"
+            item["content"] = [{"type": kind, "text": self.content}]
+        return {"id": new_item_id(self.type)} | item
+
+
+def to_messages(items: Sequence[InputItem]) -> Iterator[gen.Message]:
+    """Say a conversation in the common vocabulary. Raises InvalidRequest.
+
+    What a model thinks, says and calls are items of their own; together they are one message of the assistant.
+    """
+    turn: _Turn | None = None
+    for place, item in enumerate(items):
+        for message in _said_by(item, f"input.{place}"):
+            begins = item.type == "reasoning" and turn is not None and turn.has_answered
+            if turn is not None and (begins or message.role != "assistant"):
+                yield turn.message()
+                turn = None
+            if message.role != "assistant":
+                yield message
+                continue
+            turn = turn or _Turn()
+            turn.add(message)
+    if turn is not None:
+        yield turn.message()
+
+
+class _Turn:
+    """A message of the assistant in the making; put together once, as it may be of thousands of items."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._calls: list[gen.ToolCall] = []
+
+    @property
+    def has_answered(self) -> bool:
+        """Whether words or calls stand in it already."""
+        return bool(self._texts or self._calls)
+
+    def add(self, message: gen.Message) -> None:
+        self._texts += [message.content] if message.content else []
+        self._thoughts += [message.reasoning] if message.reasoning else []
+        self._calls += [replace(call, index=i) for i, call in enumerate(message.tool_calls, len(self._calls))]
+
+    def message(self) -> gen.Message:
+        thoughts = "\n\n".join(self._thoughts) or None
+        return gen.Message("assistant", "\n".join(self._texts), reasoning=thoughts, tool_calls=tuple(self._calls))
+
+
+def _said_by(item: InputItem, where: str) -> Iterator[gen.Message]:
+    """Give what an item says, as messages of their own."""
+    if not item.is_ours:
+        yield from openai_responses_foreign.messages(item.type, item.fields)
+        return
+    _check(item, where)
+    match item.type:
+        case "reasoning":
+            yield gen.Message("assistant", reasoning=item.thoughts(where) or None)
+        case "function_call" | "custom_tool_call":
+            yield gen.Message("assistant", tool_calls=(item.to_call(0),))
+        case "function_call_output" | "custom_tool_call_output":
+            yield gen.Message("tool", item.text(where), tool_call_id=item.call_id)
+        case "message":
+            role: Literal["user", "assistant"] | None = item.role if item.role in ("user", "assistant") else None
+            yield gen.Message(role or "system", item.text(where))
+
+
+def _check(item: InputItem, where: str) -> None:
+    if item.type == "item_reference":
+        raise InvalidRequest(f"Item with id '{(item.id or '')[:64]}' not found", param=where, code="item_not_found")
+    needed: dict[str, dict[str, object]] = {
+        "message": {"role": item.role, "content": item.content},
+        "function_call": {"call_id": item.call_id, "name": item.name},
+        "custom_tool_call": {"call_id": item.call_id, "name": item.name},
+        "function_call_output": {"call_id": item.call_id},
+        "custom_tool_call_output": {"call_id": item.call_id},
+    }
+    for name, value in needed.get(item.type, {}).items():
+        if value is None:
+            raise InvalidRequest(f"an item of type {item.type} needs '{name}'", param=f"{where}.{name}")
+
+
+def new_item_id(kind: str) -> str:
+    """Make the id of an item that came in."""
+    return f"{_PREFIX.get(kind, 'item')}_{secrets.token_hex(16)}"
+
+
+def output_item_id(kind: str, response_id: str, place: int) -> str:
+    """Make the id of an item that goes out; the response can be told from it."""
+    return f"{_PREFIX[kind]}_{response_id.removeprefix('resp_')}{place:02x}"
+
+
+def response_of(item_id: str) -> str | None:
+    """Give the id of the response that an item went out with, None if the id does not tell."""
+    found = _OUTPUT_ID.fullmatch(item_id)
+    return f"resp_{found[1]}" if found else None
+
+
+# What goes out.
+
+
+class OutputText(Reply, tag_field="type", tag="output_text", kw_only=True):
+    """What the model says."""
+
+    annotations: list[str] = []
+    logprobs: list[ContentLogprob] = []
+    text: str
+
+
+class SummaryText(Reply, tag_field="type", tag="summary_text", kw_only=True):
+    """What the model thinks, where a summary was asked for."""
+
+    text: str
+
+
+class ReasoningText(Reply, tag_field="type", tag="reasoning_text", kw_only=True):
+    """What the model thinks."""
+
+    text: str
+
+
+class MessageItem(Reply, tag_field="type", tag="message", kw_only=True):
+    """Words of the model."""
+
+    id: str
+    role: Literal["assistant"] = "assistant"
+    status: Status
+    content: list[OutputText]
+
+
+class ReasoningItem(Reply, tag_field="type", tag="reasoning", kw_only=True):
+    """Thoughts of the model: as a summary where one was asked for, else as they are."""
+
+    id: str
+    status: Status
+    summary: list[SummaryText]
+    content: list[ReasoningText]
+    encrypted_content: str = ""
+
+
+class FunctionCallItem(Reply, tag_field="type", tag="function_call", kw_only=True):
+    """A call of the model."""
+
+    id: str
+    call_id: str
+    namespace: str | UnsetType = UNSET
+    name: str
+    arguments: str
+    status: Status
+
+
+class CustomToolCallItem(Reply, tag_field="type", tag="custom_tool_call", kw_only=True):
+    """A call of the model with free text."""
+
+    id: str
+    call_id: str
+    namespace: str | UnsetType = UNSET
+    name: str
+    input: str
+    status: Status
+
+
+OutputItem = MessageItem | ReasoningItem | FunctionCallItem | CustomToolCallItem
+
+
+def input_of(items: Iterable[dict[str, Any]]) -> list[InputItem]:
+    """Read stored items again, those that a model wrote too."""
+    return [InputItem.model_validate(item) for item in items]

@@ -1,0 +1,64 @@
+"""A response as it is kept: what it answered, and what it said."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
+
+from app.dto.openai.responses_events import InputItemList, ResponseReply
+from app.dto.openai.responses_items import InputItem, input_of
+
+_VERSION = 1
+
+
+class StoredResponse(msgspec.Struct):
+    """The content of one file."""
+
+    version: int
+    input: list[dict[str, Any]]  # all of the conversation before the response
+    response: msgspec.Raw
+
+    @classmethod
+    def of(cls, earlier: Iterable[InputItem], items: Iterable[InputItem], response: ResponseReply) -> "StoredResponse":
+        """Put together what is to be kept."""
+        said = [item.stored() for item in (*earlier, *items)]
+        return cls(_VERSION, said, msgspec.Raw(msgspec.json.encode(response)))
+
+    @classmethod
+    def read(cls, content: bytes) -> "StoredResponse | None":
+        """Read what was kept, None for what is torn or of another version."""
+        try:
+            stored = msgspec.json.decode(content, type=cls)
+            return stored if stored.version == _VERSION and stored.conversation() else None
+        except (msgspec.DecodeError, ValidationError):
+            return None
+
+    def encode(self) -> bytes:
+        """Spell it."""
+        return msgspec.json.encode(self)
+
+    def conversation(self) -> list[InputItem]:
+        """Give everything said so far, the response too."""
+        output = msgspec.json.decode(self.response, type=_Output).output
+        return input_of([*self.input, *output])
+
+    def page(self, *, limit: int, newest_first: bool, after: str | None) -> InputItemList:
+        """Give a page of what the response answered."""
+        items = self.input[::-1] if newest_first else self.input
+        ids = [item.get("id") for item in items]
+        begin = ids.index(after) + 1 if after in ids else 0
+        return _list(items[begin : begin + limit], more=begin + limit < len(items))
+
+
+class _Output(msgspec.Struct):
+    output: list[dict[str, Any]]
+
+
+def _list(items: Sequence[dict[str, Any]], *, more: bool) -> InputItemList:
+    return InputItemList(
+        data=list(items),
+        first_id=items[0].get("id") if items else None,
+        last_id=items[-1].get("id") if items else None,
+        has_more=more,
+    )

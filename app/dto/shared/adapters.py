@@ -1,0 +1,41 @@
+"""LoRA adapters, as llama.cpp tells and sets them."""
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from app.dto.shared.base import Body, Reply
+from app.services.facts import AdapterFacts
+
+
+class AdapterScale(Body):
+    """How much an adapter counts: 1 as it was trained, 0 not at all."""
+
+    id: int = Field(ge=0, lt=2**31)
+    scale: float = Field(ge=-100, le=100)
+
+
+def scales(given: Sequence[AdapterScale]) -> dict[int, float]:
+    """Give the scales by number; an adapter that stands twice counts as it does the last time."""
+    return {one.id: one.scale for one in given}
+
+
+class AdapterReply(Reply, kw_only=True):
+    """An adapter, and how much it counts where a request says nothing."""
+
+    id: int
+    path: str
+    scale: float
+    task_name: str = ""
+    prompt_prefix: str = ""
+
+    @classmethod
+    def of(cls, facts: AdapterFacts) -> "AdapterReply":
+        """Spell an adapter."""
+        return cls(id=facts.number, path=str(facts.path), scale=facts.scale)
+
+
+class AdaptersSet(Reply, kw_only=True):
+    """The scales are set."""
+
+    success: bool = True

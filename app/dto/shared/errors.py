@@ -1,0 +1,86 @@
+"""The one error envelope, and Anthropic's own on its routes."""
+
+from msgspec import UNSET, UnsetType
+
+from app.dto.shared.base import Reply
+from app.services.errors import AppError, PromptTooLong
+
+
+class ErrorDetail(Reply, kw_only=True):
+    """What is wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+    n_prompt_tokens: int | UnsetType = UNSET
+    n_ctx: int | UnsetType = UNSET
+
+
+class ErrorReply(Reply, kw_only=True):
+    """Every refusal looks like this."""
+
+    error: ErrorDetail
+
+    @classmethod
+    def of(cls, error: AppError) -> "ErrorReply":
+        """Spell an error."""
+        detail = ErrorDetail(message=error.message, type=error.kind, param=error.param, code=error.code)
+        for name, value in error.details.items():
+            setattr(detail, name, value)
+        return cls(error=detail)
+
+
+_ANTHROPIC_KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    500: "api_error",
+    503: "overloaded_error",
+}
+
+
+class AnthropicErrorDetail(Reply, kw_only=True):
+    """What is wrong, in Anthropic's words."""
+
+    type: str
+    message: str
+    n_prompt_tokens: int | UnsetType = UNSET
+    n_ctx: int | UnsetType = UNSET
+
+
+class AnthropicErrorReply(Reply, tag_field="type", tag="error", kw_only=True):
+    """Every refusal of the Messages API looks like this."""
+
+    error: AnthropicErrorDetail
+    request_id: str | None
+
+    @classmethod
+    def of(cls, error: AppError, request_id: str | None = None) -> "AnthropicErrorReply":
+        """Spell an error."""
+        detail = AnthropicErrorDetail(
+            type=_ANTHROPIC_KINDS.get(error.status, "invalid_request_error"), message=_anthropic_message(error)
+        )
+        for name, value in error.details.items():
+            setattr(detail, name, value)
+        return cls(error=detail, request_id=request_id)
+
+
+def _anthropic_message(error: AppError) -> str:
+    """Clients look for Anthropic's own words to know that they have to shorten the conversation."""
+    if isinstance(error, PromptTooLong):
+        return f"prompt is too long: {error.prompt_tokens} tokens > {error.context_length} maximum"
+    if error.param and error.param not in error.message:
+        return f"{error.param}: {error.message}"
+    return error.message
+
+
+def is_anthropics(path: str) -> bool:
+    """Whether the callers of a path speak Anthropic's dialect."""
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
+
+
+def error_reply(path: str, error: AppError, request_id: str | None) -> ErrorReply | AnthropicErrorReply:
+    """Spell an error as the callers of this path read it."""
+    return AnthropicErrorReply.of(error, request_id) if is_anthropics(path) else ErrorReply.of(error)

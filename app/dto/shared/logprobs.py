@@ -1,0 +1,84 @@
+"""How likely tokens were, as OpenAI says it."""
+
+import codecs
+import math
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, UnsetType
+
+import app.services.generation as gen
+from app.dto.shared.base import Reply
+
+
+class TopLogprob(Reply, kw_only=True):
+    """A token and how likely it was."""
+
+    id: int
+    token: str
+    bytes: list[int]
+    logprob: Annotated[float, Meta(description="natural logarithm, before penalties and temperature")]
+
+
+class ContentLogprob(TopLogprob, kw_only=True):
+    """A token of the answer, and what was likely in its place."""
+
+    top_logprobs: list[TopLogprob]
+
+    @classmethod
+    def of(cls, score: gen.TokenLogprob) -> "ContentLogprob":
+        """Spell a score."""
+        return cls(**_score(score), top_logprobs=[TopLogprob(**_score(top)) for top in score.top])
+
+
+class NativeTop(Reply, kw_only=True):
+    """A token and how likely it was: `prob` with post_sampling_probs, after all samplers, else `logprob`."""
+
+    id: int
+    token: str
+    bytes: list[int]
+    logprob: float | UnsetType = UNSET
+    prob: float | UnsetType = UNSET
+
+    @classmethod
+    def of_top(cls, score: gen.TokenLogprob, *, post_sampling: bool) -> "NativeTop":
+        """Spell an alternative."""
+        return cls(**_native(score, post_sampling))
+
+
+class NativeProbability(NativeTop, kw_only=True):
+    """A token of the answer, and what was likely in its place."""
+
+    top_logprobs: list[NativeTop] | UnsetType = UNSET
+    top_probs: list[NativeTop] | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, score: gen.TokenLogprob, *, post_sampling: bool) -> "NativeProbability":
+        """Spell a score."""
+        tops = [NativeTop.of_top(top, post_sampling=post_sampling) for top in score.top]
+        return cls(**_native(score, post_sampling) | {"top_probs" if post_sampling else "top_logprobs": tops})
+
+
+class ChoiceLogprobs(Reply, kw_only=True):
+    """How likely the tokens of the answer were."""
+
+    content: list[ContentLogprob]
+
+
+def _score(score: gen.TokenLogprob) -> dict[str, Any]:
+    token, _ = codecs.utf_8_decode(
+        score.data, "replace"
+    )  # without a character that is not whole, as llama-server has it
+    return {"id": score.token, "token": token, "bytes": list(score.data), "logprob": score.logprob}
+
+
+def _native(score: gen.TokenLogprob, post_sampling: bool) -> dict[str, Any]:
+    fields = _score(score)
+    if post_sampling:
+        fields["prob"] = round(math.exp(fields.pop("logprob")), 6)
+    return fields
+
+
+def logprobs(scores: Iterable[gen.TokenLogprob]) -> ChoiceLogprobs:
+    """Spell the scores of a piece of an answer."""
+    return ChoiceLogprobs(content=[ContentLogprob.of(score) for score in scores])

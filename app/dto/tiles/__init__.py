@@ -1,0 +1,1 @@
+"""Tiles' own routes: the session, and memory mode."""

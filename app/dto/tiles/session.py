@@ -1,0 +1,53 @@
+"""Tiles' own requests: sessions and models."""
+
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+from pydantic import Field
+
+from app.dto.shared.base import Body, Reply
+from app.services.session import Session
+
+
+class StartRequest(Body):
+    """A session to begin: its model, where that lies, its memory and its system prompt."""
+
+    model: str = Field(min_length=1, max_length=4096, examples=["mlx-community/Qwen3-4B-4bit"])
+    memory_path: str = Field(max_length=4096, examples=["~/tiles/memory"])
+    system_prompt: str = Field(examples=["You are a helpful assistant."])
+    model_cache_path: str = Field(max_length=4096, examples=["~/models/Qwen3-4B-4bit"])
+
+    def to_session(self) -> Session:
+        """Say it in the service's words."""
+        return Session(
+            model=self.model,
+            model_cache_path=self.model_cache_path,
+            memory_path=self.memory_path,
+            system_prompt=self.system_prompt,
+        )
+
+
+class StartReply(Reply, kw_only=True):
+    """The model is loaded and the session saved."""
+
+    message: str = "Model loaded"
+
+
+class LoadRequest(Body):
+    """A model to load."""
+
+    model: str = Field(max_length=4096, examples=["mlx-community/Qwen3-4B-4bit"])
+    extra_args: list[Any] | None = Field(default=None, description="ignored")
+
+
+class UnloadRequest(Body):
+    """A model to take out."""
+
+    model: str = Field(max_length=4096, examples=["mlx-community/Qwen3-4B-4bit"])
+
+
+class Success(Reply, kw_only=True):
+    """Whether it worked, and why not."""
+
+    success: bool
+    error: str | UnsetType = UNSET
