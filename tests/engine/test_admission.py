@@ -12,9 +12,9 @@ from mlx_lm.models.cache import make_prompt_cache
 from app.services import free_memory
 from app.services.engine.dry import Dry
 from app.services.engine.footprint import measure
+from app.services.engine.layers import nbytes
 from app.services.engine.prefill import forward
 from app.services.engine.prefix_cache import PrefixCache
-from app.services.engine.prefixes import nbytes
 from app.services.engine.room import Room, out_of_memory
 from app.services.engine.row import Row
 from app.services.engine.runner import Runner

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from app.services.engine import prefix_store
+from app.services.engine.layers import cuts, nbytes
 from app.services.engine.prefix_cache import PrefixCache
 from app.services.engine.prefix_store import PrefixStore
-from app.services.engine.prefixes import boundaries, cuts, nbytes
+from app.services.engine.prefixes import boundaries
 from app.services.engine.row import Row
 from app.services.engine.runner import Runner
 from app.services.engine.sampling import Choice

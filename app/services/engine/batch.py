@@ -1,6 +1,6 @@
 """The rows that are being decoded together."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import mlx.core as mx
@@ -8,7 +8,7 @@ import numpy as np
 from mlx_lm.models.cache import ArraysCache
 
 from app.services.engine.adapters import Adapters
-from app.services.engine.prefixes import Layers, cuts, leaves
+from app.services.engine.layers import Layers, cuts, leaves, merge
 from app.services.engine.row import Row
 from app.services.engine.sampling import Sampler
 from app.services.engine.scores import Score, Scores
@@ -238,13 +238,3 @@ class Batch:
                 layer.cache = [array if array is None else mx.contiguous(array) for array in layer.cache]
         mx.eval([layer.state for layer in layers])  # lazily, they would keep the whole batch alive
         return layers
-
-
-def merge(caches: Sequence[Layers]) -> Layers:
-    """Copy the caches of several rows into one batch cache."""
-    return [type(layer).merge([cache[depth] for cache in caches]) for depth, layer in enumerate(caches[0])]
-
-
-def batchable(layers: Iterable[Any]) -> bool:
-    """Whether mlx-lm can batch rows with these caches."""
-    return all(hasattr(layer, "merge") for layer in layers)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 
 from app.services.engine.batch import Batch, Drawn
-from app.services.engine.prefixes import Layers
+from app.services.engine.layers import Layers
 from app.services.engine.room import out_of_memory
 from app.services.engine.row import Row
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import regex
 
-from app.services.engine.template_messages import arguments
+from app.services.engine.call_arguments import arguments
 from app.services.generation import ToolCall
 
 Piece = str | re.Pattern[str]

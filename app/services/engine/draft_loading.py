@@ -12,7 +12,7 @@ from app.services.catalog import ModelFolder
 from app.services.engine import loading
 from app.services.engine.drafter import DraftModel, logits_width
 from app.services.engine.drafting import Drafting
-from app.services.engine.prefixes import cuts, leaves
+from app.services.engine.layers import cuts, leaves
 from app.services.engine.vocabulary import difference
 from app.services.errors import LoadFailed
 

@@ -9,9 +9,10 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.footprint import measure
 from app.services.engine.guesser import Boldness
+from app.services.engine.layers import Layers
 from app.services.engine.pace import Pace
 from app.services.engine.prefill import forward
-from app.services.engine.prefixes import Layers, shared
+from app.services.engine.prefixes import shared
 from app.services.engine.room import out_of_memory
 from app.services.engine.sampling import Choice, Sampler
 

@@ -9,7 +9,7 @@ import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.blas import threads
-from app.services.engine.prefixes import Layers
+from app.services.engine.layers import Layers
 from app.services.engine.running import RunningGeneration
 from app.services.errors import InvalidRequest
 from app.services.generation import Embedded, Pooling

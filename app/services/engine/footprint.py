@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from app.services.engine.prefixes import leaves
+from app.services.engine.layers import leaves
 
 _STEP = 256  # tokens: mlx-lm's caches grow by so many at once
 

@@ -21,11 +21,11 @@ from app.services.engine.dry import NO_BREAKERS, Breakers, Dry
 from app.services.engine.embedding import Embedding
 from app.services.engine.grammar import Bound, Grammars
 from app.services.engine.guesser import Guesser, InTurn
+from app.services.engine.layers import Layers
 from app.services.engine.loading import back_end, weights
 from app.services.engine.lookup import Lookup
 from app.services.engine.prefix_cache import PrefixCache
 from app.services.engine.prefix_store import PrefixStore, fingerprint
-from app.services.engine.prefixes import Layers
 from app.services.engine.prompt import Prompt, PromptBuilder
 from app.services.engine.room import Room
 from app.services.engine.row import Row

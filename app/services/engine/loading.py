@@ -15,7 +15,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import dequantize_model, load_model, load_tokenizer, maybe_set_recommended_wired_limit
 
 from app.services import free_memory
-from app.services.engine.batch import batchable
+from app.services.engine.layers import batchable
 from app.services.errors import LoadFailed
 
 log = structlog.get_logger()

@@ -5,7 +5,7 @@ from typing import Any
 import mlx.core as mx
 
 from app.services.engine.blas import threads
-from app.services.engine.prefixes import Layers
+from app.services.engine.layers import Layers
 
 SHORT = 64  # tokens up to which prompts are computed together: more fill the machine by themselves
 

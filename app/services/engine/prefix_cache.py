@@ -11,21 +11,9 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
 
+from app.services.engine.layers import Layers, Marks, at_mark, mark, nbytes
 from app.services.engine.prefix_store import PrefixStore
-from app.services.engine.prefixes import (
-    Known,
-    Layers,
-    Marks,
-    at_mark,
-    covers,
-    longest_shared,
-    mark,
-    nbytes,
-    nearest,
-    related,
-    shared,
-    usable,
-)
+from app.services.engine.prefixes import Known, covers, longest_shared, nearest, related, shared, usable
 from app.services.generation import CacheUse
 
 _MOST_ENTRIES = 256  # the search looks at every one

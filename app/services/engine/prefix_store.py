@@ -21,7 +21,8 @@ from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
 from app.services.atomic import private_file, private_folder
 from app.services.engine.disk_thread import Job, disk
-from app.services.engine.prefixes import Known, Layers, Marks, covers, cuts, nearest, related, usable
+from app.services.engine.layers import Layers, Marks, cuts
+from app.services.engine.prefixes import Known, covers, nearest, related, usable
 
 log = structlog.get_logger()
 

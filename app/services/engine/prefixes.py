@@ -1,16 +1,12 @@
 """Common beginnings of token sequences, and which of many is the nearest."""
 
-import copy
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-import mlx.core as mx
 import numpy as np
-from mlx_lm.models.cache import CacheList, RotatingKVCache
 
-Layers = list[Any]  # one mlx-lm cache a layer, of a single row
-Marks = dict[int, Layers]  # number of tokens to what the layers held then that cannot be cut to it later
+from app.services.engine.layers import Layers, Marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,40 +89,6 @@ def longest_shared(sequences: Iterable[Any], wanted: Any) -> int:
     return best
 
 
-def leaves(layers: Iterable[Any]) -> Iterator[Any]:
-    """Give the caches of layers, those of compound layers one by one."""
-    for layer in layers:
-        if isinstance(layer, CacheList):
-            yield from leaves(layer.caches)
-        else:
-            yield layer
-
-
-def cuts(layer: Any) -> bool:
-    """Whether a layer's cache can be cut to fewer tokens however many it holds: a sliding window forgets."""
-    return bool(layer.is_trimmable()) and not any(isinstance(leaf, RotatingKVCache) for leaf in leaves([layer]))
-
-
-def mark(layers: Layers) -> Layers:
-    """Copy what could not be cut back to this length later; arrays are copied when somebody writes to them."""
-    return [_compact(copy.deepcopy(layer)) for layer in layers if not cuts(layer)]
-
-
-def at_mark(layers: Layers, marked: Layers, surplus: int) -> Layers:
-    """Give layers as they were `surplus` tokens before, with the help of what was marked then."""
-    left = iter(copy.deepcopy(marked))
-    then = [copy.deepcopy(layer) if cuts(layer) else next(left) for layer in layers]
-    for layer in then:
-        if cuts(layer):
-            layer.trim(surplus)
-    return then
-
-
-def nbytes(layers: Iterable[Any]) -> int:
-    """Bytes of some layers."""
-    return sum(layer.nbytes for layer in layers)
-
-
 def boundaries(tokens: list[int], done: int, controls: frozenset[int]) -> list[int]:
     """Where the messages of a prompt end, the first time and the last few times, in ascending order.
 
@@ -139,14 +101,3 @@ def boundaries(tokens: list[int], done: int, controls: frozenset[int]) -> list[i
         if place - done >= _APART and (not found or found[-1] - place >= _APART):
             found.append(place)
     return sorted({*found[:_LAST], *found[-1:]})
-
-
-def _compact(layer: Any) -> Any:
-    """Drop what a sliding window holds beyond its size after a long slice."""
-    for leaf in leaves([layer]):
-        if isinstance(leaf, RotatingKVCache) and leaf.keys is not None:
-            keys, values, offset, keep, size, index = leaf.state
-            if not keep and index == keys.shape[2] > size:
-                keys, values = (mx.contiguous(array[..., -size:, :]) for array in (keys, values))
-                leaf.state = (keys, values, offset, keep, size, size)
-    return layer

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from app.services.engine.adapters import Scales
 from app.services.engine.grammar import Bound
 from app.services.engine.guesser import Guesser
-from app.services.engine.prefixes import Layers, Marks
+from app.services.engine.layers import Layers, Marks
 from app.services.engine.running import RunningGeneration
 from app.services.engine.sampling import Choice
 from app.services.engine.scores import Score, spelled

@@ -14,18 +14,19 @@ from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
 from app.services.engine.adapters import Adapters
 from app.services.engine.admission import Admission
-from app.services.engine.batch import Batch, merge
+from app.services.engine.batch import Batch
 from app.services.engine.batches import Batches
 from app.services.engine.blas import threads
 from app.services.engine.drafter import DraftModel
 from app.services.engine.embedding import Body, Embedding, body_of
 from app.services.engine.footprint import measure
+from app.services.engine.layers import Layers, cuts, mark, merge
 from app.services.engine.loading import memory, weights
 from app.services.engine.meter import Meter
 from app.services.engine.pace import Pace
 from app.services.engine.prefill import SHORT, forward, forward_padded
 from app.services.engine.prefix_cache import PrefixCache
-from app.services.engine.prefixes import Layers, boundaries, cuts, mark
+from app.services.engine.prefixes import boundaries
 from app.services.engine.room import Room, out_of_memory
 from app.services.engine.row import Row, kept_tokens
 from app.services.engine.running import Outbox, RunningGeneration

@@ -13,7 +13,7 @@ from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
 from app.services import atomic
 from app.services.atomic import private_file, private_folder
-from app.services.engine.prefixes import Layers
+from app.services.engine.layers import Layers
 from app.services.errors import InvalidRequest, ServerError
 
 log = structlog.get_logger()

@@ -1,15 +1,13 @@
 """Messages and tools as chat templates read them."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from app.services.engine.call_arguments import arguments
 from app.services.generation import Message, ToolCall
 
-_MOST_DIGITS = 4000  # of an integer; Python reads and writes no more than 4,300
-_DEEPEST = 64  # levels of arguments; templates recurse
-_MOST_OF_DEEP = 1000  # characters of what nests deeper, which nobody reads
-_BROKEN = "INVALID_JSON"  # as Anthropic tells clients to give back arguments that cannot be read
+_DEEPEST = 32  # levels of a schema; templates recurse
 
 
 def spell(message: Message, *, text_content: bool = True, argument_objects: bool = True) -> dict[str, Any]:
@@ -31,46 +29,6 @@ def _call(call: ToolCall, argument_objects: bool) -> dict[str, Any]:
     values = arguments(call.arguments)
     written = values if argument_objects else json.dumps(values, ensure_ascii=False)
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": written}}
-
-
-def arguments(text: str) -> dict[str, Any]:
-    """Read the arguments of a call, whatever a model or a client made of them.
-
-    None at all, and null, are an object without members. What is no object, or is cut off, stands in one as it came,
-    and of what nests so deep that no template could write it the beginning.
-    """
-    if not text.strip():
-        return {}
-    try:
-        value = json.loads(text, parse_int=_integer)
-        if isinstance(value, str):  # some clients write JSON as JSON once more
-            value = json.loads(value, parse_int=_integer)
-    except RecursionError:
-        return {_BROKEN: text[:_MOST_OF_DEEP]}
-    except ValueError:
-        return {_BROKEN: text}
-    if value is None:
-        return {}
-    if _too_deep(value):
-        return {_BROKEN: text[:_MOST_OF_DEEP]}
-    return value if isinstance(value, dict) else {_BROKEN: text}
-
-
-def _integer(digits: str) -> int | str:
-    return int(digits) if len(digits) <= _MOST_DIGITS else digits
-
-
-def _too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [child for parent in level for child in _children(parent)]
-        if not level:
-            return False
-    return True
-
-
-def _children(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def with_parameters(tool: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,7 +71,7 @@ def _plain(schema: Any, level: int) -> dict[str, Any]:
     described = _described(schema)
     kinds = described["type"] if isinstance(described["type"], list) else [described["type"]]
     kind = next((one for one in kinds if one in _JSON_TYPES), "string")
-    if level > _DEEPEST // 2:
+    if level > _DEEPEST:
         kind = "string"
     plain: dict[str, Any] = {"type": kind, "description": str(described["description"])}
     if kind == "array":

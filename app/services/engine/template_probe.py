@@ -5,8 +5,8 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
+from app.services.engine.call_arguments import arguments
 from app.services.engine.conversation import EVERY_ORDER, Capabilities, Turn
-from app.services.engine.template_messages import arguments
 from app.services.generation import Message, ToolCall
 
 TOOL: dict[str, Any] = {
