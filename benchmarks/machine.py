@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from app.services.engine import blas
+from app.services.engine.model import blas
 
 
 def facts() -> dict[str, str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from app.services.engine import blas
+from app.services.engine.model import blas
 from benchmarks import client, names
 from benchmarks.errors import BenchmarkError
 from benchmarks.model import Model

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from app.services.engine import blas
+from app.services.engine.model import blas
 
 blas.preload()  # before MLX is imported
 

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.services.engine import blas
+from app.services.engine.model import blas
 from tests import lora, tiny_model
 
 START_SECONDS = 60.0

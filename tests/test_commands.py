@@ -299,7 +299,7 @@ def test_a_port_that_a_tiles_server_has_is_well(tmp_path: Path, body: str, state
 
 
 def test_a_missing_blas_is_a_warning_that_says_what_to_install(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.services.engine import blas
+    from app.services.engine.model import blas
 
     monkeypatch.setattr(checks, "_is_linux_cpu", lambda: True)
     monkeypatch.setattr(blas, "preload", lambda: None)

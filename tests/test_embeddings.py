@@ -20,7 +20,7 @@ Reference = Callable[..., Any]
 @pytest.fixture(scope="module")
 def vector(tiny: Path) -> Reference:
     """The vector of a text, by mlx-lm alone and without a cache."""
-    from app.services.engine import blas
+    from app.services.engine.model import blas
 
     blas.preload()
     import mlx.core as mx
@@ -188,7 +188,7 @@ def given_up(server: Server) -> list[Any]:
 
 
 def test_a_model_says_how_it_is_pooled(tmp_path: Path) -> None:
-    from app.services.engine.defaults import read_pooling
+    from app.services.engine.model.defaults import read_pooling
 
     assert read_pooling(tmp_path) == "mean"
     (tmp_path / "1_Pooling").mkdir()

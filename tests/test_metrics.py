@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.services.engine.meter import Histogram, Meter
+from app.services.engine.scheduler.meter import Histogram, Meter
 from app.services.generation import Timings
 from app.services.metrics import Metrics
 from tests.conftest import Server, running

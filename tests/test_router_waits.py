@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.services import free_memory, models_router
-from app.services.engine import loading
+from app.services.engine.model import loading
 from app.services.errors import Busy, InvalidRequest, Unavailable
 from app.services.generation import Finished, Generation, GenerationRequest, Message, Started
 from app.services.late import Late

@@ -87,7 +87,7 @@ def mlx(_: Patient) -> Check:
 
 def blas(_: Patient) -> Check | None:
     """Look for a fast BLAS where MLX computes on a Linux CPU."""
-    from app.services.engine.blas import preload
+    from app.services.engine.model.blas import preload
 
     if not _is_linux_cpu():
         return None

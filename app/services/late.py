@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from app.services.engine.running import Bell
+from app.services.engine.scheduler.running import Bell
 from app.services.generation import Event, Generation
 
 _PATIENCE = 1.0  # seconds in which a refusal is still a status; then a stream begins and has its pings

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from app.services.engine.meter import Histogram, Meter
+from app.services.engine.scheduler.meter import Histogram, Meter
 
 
 class Metrics(Collector):

@@ -13,9 +13,9 @@ import structlog
 from app.services import bootstrap, catalog, free_memory, memory_path, session
 from app.services.answers import Answers
 from app.services.catalog import ModelFolder
-from app.services.engine.drafting import Drafting
 from app.services.engine.engine import Engine
-from app.services.engine.meter import Meter
+from app.services.engine.scheduler.meter import Meter
+from app.services.engine.speculative.drafting import Drafting
 from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, Unavailable
 from app.services.facts import AdapterFacts, ModelFacts
 from app.services.generation import EmbeddingRequest, Generation, GenerationRequest, Message

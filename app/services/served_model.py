@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from app.services.answers import Answers
 from app.services.caller import caller
 from app.services.engine.engine import Engine
-from app.services.engine.running import RunningGeneration
+from app.services.engine.scheduler.running import RunningGeneration
 from app.services.errors import AppError, Busy, InvalidRequest, PromptTooLong
 from app.services.facts import ModelFacts, SlotFacts
 from app.services.generation import EmbeddingRequest, Generation, GenerationRequest

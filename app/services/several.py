@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from app.services.engine.running import Bell, RunningGeneration
+from app.services.engine.scheduler.running import Bell, RunningGeneration
 from app.services.generation import Event
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.services.engine import blas
+from app.services.engine.model import blas
 
 blas.preload()
 
@@ -14,7 +14,7 @@ blas.preload()
 @pytest.fixture(scope="session")
 def model_and_tokenizer(tiny: Path) -> Iterator[tuple[Any, Any]]:
     """The tiny model and its tokenizer, as the engine has them."""
-    from app.services.engine import loading
+    from app.services.engine.model import loading
 
     steps = loading.load(tiny)
     while True:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
-from app.services.engine.calls import CallMarkup
-from app.services.engine.speech import Markup, Part, Speech
+from app.services.engine.output.calls import CallMarkup
+from app.services.engine.output.speech import Markup, Part, Speech
 from app.services.generation import ToolArguments, ToolCall
 
 TOOLS = [

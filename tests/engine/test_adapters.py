@@ -13,7 +13,7 @@ import pytest
 from mlx_lm import load
 from mlx_lm.tuner.utils import load_adapters
 
-from app.services.engine.adapters import Adapters
+from app.services.engine.model.adapters import Adapters
 from app.services.errors import InvalidRequest, LoadFailed
 from tests import lora
 

@@ -10,15 +10,15 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services import free_memory
-from app.services.engine.dry import Dry
-from app.services.engine.footprint import measure
-from app.services.engine.layers import nbytes
-from app.services.engine.prefill import forward
-from app.services.engine.prefix_cache import PrefixCache
-from app.services.engine.room import Room, out_of_memory
-from app.services.engine.row import Row
-from app.services.engine.runner import Runner
-from app.services.engine.sampling import Choice
+from app.services.engine.cache.footprint import measure
+from app.services.engine.cache.layers import nbytes
+from app.services.engine.cache.prefix_cache import PrefixCache
+from app.services.engine.model.prefill import forward
+from app.services.engine.model.room import Room, out_of_memory
+from app.services.engine.sampling.dry import Dry
+from app.services.engine.sampling.sampling import Choice
+from app.services.engine.scheduler.row import Row
+from app.services.engine.scheduler.runner import Runner
 from app.services.errors import AppError, InvalidRequest, Unavailable
 from tests.engine.workshop import EVERY, Workshop, finish, prompts, random_model
 

@@ -5,7 +5,7 @@ from ctypes.util import find_library
 
 import pytest
 
-from app.services.engine.blas import preload, threads
+from app.services.engine.model.blas import preload, threads
 
 
 @pytest.fixture

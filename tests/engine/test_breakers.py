@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.services.engine.breakers import BreakerTexts
-from app.services.engine.dry import Breakers, Dry, Repeats
+from app.services.engine.sampling.breakers import BreakerTexts
+from app.services.engine.sampling.dry import Breakers, Dry, Repeats
 
 PIECES = [b"a", b"b", b"c", b"ab", b"\n", b".\n\n", b" the", b"the", b"\xc3", b"\xa9", b"x\xc3\xa9", b"bc", b"<|end|>"]
 

@@ -11,9 +11,9 @@ import jsonschema
 import numpy as np
 import pytest
 
-from app.services.engine.call_formats import CallFormat
-from app.services.engine.grammar import Grammars
-from app.services.engine.speech import Markup, Speech
+from app.services.engine.output.call_formats import CallFormat
+from app.services.engine.output.speech import Markup, Speech
+from app.services.engine.sampling.grammar import Grammars
 from app.services.errors import InvalidRequest
 from app.services.generation import Constraint, GenerationRequest, Message, ToolChoice
 from tests.engine.families import FAMILIES, byte_tokenizer

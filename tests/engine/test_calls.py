@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm import tool_parsers
 
-from app.services.engine.call_regions import Tags
-from app.services.engine.speech import Markup, Part, Speech
-from app.services.engine.text import detokenizers
+from app.services.engine.output.call_regions import Tags
+from app.services.engine.output.speech import Markup, Part, Speech
+from app.services.engine.output.text import detokenizers
 from app.services.generation import ToolArguments, ToolCall
 from tests.engine.families import FAMILIES, TWO, A, byte_tokenizer, written
 from tests.engine.speaking import ADDED, CALL, JSON, TOOLS, markup, merged, speak, split

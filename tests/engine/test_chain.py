@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.services.engine.choice import Choice
-from app.services.engine.dry import Breakers, Dry
-from app.services.engine.sampling import Sampler
+from app.services.engine.sampling.choice import Choice
+from app.services.engine.sampling.dry import Breakers, Dry
+from app.services.engine.sampling.sampling import Sampler
 from app.services.generation import SAMPLERS
 
 import mlx.core as mx  # isort: skip  # after the fast BLAS

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services import catalog
-from app.services.engine.beginnings import Beginnings
+from app.services.engine.cache.beginnings import Beginnings
 from app.services.engine.loaded import Limits, LoadedModel, assemble
 from app.services.engine.prompt import Prompt
-from app.services.engine.row import Row, repeats
-from app.services.engine.running import Outbox
+from app.services.engine.scheduler.row import Row, repeats
+from app.services.engine.scheduler.running import Outbox
 from app.services.errors import InvalidRequest, ServerError
 from app.services.generation import (
     Completion,

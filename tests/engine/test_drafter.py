@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_map
 
-from app.services.engine import draft_loading
-from app.services.engine.drafter import Drafter, DraftModel
-from app.services.engine.drafting import Drafting
-from app.services.engine.guesser import Boldness, InTurn
-from app.services.engine.lookup import Lookup
-from app.services.engine.sampling import Choice, Sampler
+from app.services.engine.sampling.sampling import Choice, Sampler
+from app.services.engine.speculative import draft_loading
+from app.services.engine.speculative.drafter import Drafter, DraftModel
+from app.services.engine.speculative.drafting import Drafting
+from app.services.engine.speculative.guesser import Boldness, InTurn
+from app.services.engine.speculative.lookup import Lookup
 from app.services.errors import LoadFailed
 from tests import tiny_model
 from tests.engine.test_lookup import CHOICES

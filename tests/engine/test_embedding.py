@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
-from app.services.engine.embedding import Embedding, NoEmbeddings, body_of
-from app.services.engine.running import RunningGeneration
-from app.services.engine.sampling import Choice
+from app.services.engine.sampling.sampling import Choice
+from app.services.engine.scheduler.embedding import Embedding, NoEmbeddings, body_of
+from app.services.engine.scheduler.running import RunningGeneration
 from app.services.generation import Pooling
 from tests.engine.workshop import ARCHITECTURES, Workshop, random_model
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.services.engine.json_reader import ObjectReader, repaired
+from app.services.engine.output.json_reader import ObjectReader, repaired
 
 # Strings that hold what readers look for.
 TEXTS = st.lists(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.services.engine.lookup import Lookup
-from app.services.engine.row import kept_tokens
-from app.services.engine.sampling import Choice
+from app.services.engine.sampling.sampling import Choice
+from app.services.engine.scheduler.row import kept_tokens
+from app.services.engine.speculative.lookup import Lookup
 from tests.engine.workshop import Workshop, check_guessed, finish, prompts
 
 

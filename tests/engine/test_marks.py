@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from app.services.engine import prefix_store
-from app.services.engine.layers import cuts, nbytes
-from app.services.engine.prefix_cache import PrefixCache
-from app.services.engine.prefix_store import PrefixStore
-from app.services.engine.prefixes import boundaries
-from app.services.engine.row import Row
-from app.services.engine.runner import Runner
-from app.services.engine.sampling import Choice
+from app.services.engine.cache import prefix_store
+from app.services.engine.cache.layers import cuts, nbytes
+from app.services.engine.cache.prefix_cache import PrefixCache
+from app.services.engine.cache.prefix_store import PrefixStore
+from app.services.engine.cache.prefixes import boundaries
+from app.services.engine.sampling.sampling import Choice
+from app.services.engine.scheduler.row import Row
+from app.services.engine.scheduler.runner import Runner
 from tests.engine.workshop import HYBRID, Workshop, finish, prompts
 
 OPEN, CLOSE = 1, 2

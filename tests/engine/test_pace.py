@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.services.engine import pace
-from app.services.engine.pace import Pace
+from app.services.engine.model import pace
+from app.services.engine.model.pace import Pace
 
 SECONDS = 0.5  # that a slice may take
 

@@ -9,7 +9,7 @@ from llguidance import LLMatcher, grammar_from
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from app.services.engine.plain_tokenizer import plain_tokenizer
+from app.services.engine.sampling.plain_tokenizer import plain_tokenizer
 
 ADDED = ("<think>", "<|end|>", "[INST]", "  ")
 

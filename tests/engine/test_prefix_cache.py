@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
-from app.services.engine.prefix_cache import PrefixCache
+from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.generation import CacheUse
 
 import mlx.core as mx  # isort: skip  # after the fast BLAS

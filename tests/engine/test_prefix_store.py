@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlx_lm.models.cache import make_prompt_cache
 
-from app.services.engine import prefix_store
-from app.services.engine.prefix_cache import PrefixCache
-from app.services.engine.prefix_store import PrefixStore, lock
+from app.services.engine.cache import prefix_store
+from app.services.engine.cache.prefix_cache import PrefixCache
+from app.services.engine.cache.prefix_store import PrefixStore, lock
 
 TOKENS = [7 + i % 50 for i in range(120)]
 

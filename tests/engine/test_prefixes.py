@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.engine.prefixes import covers, longest_shared, nearest, shared
+from app.services.engine.cache.prefixes import covers, longest_shared, nearest, shared
 
 FEW = st.lists(st.integers(0, 1), max_size=8)
 SOME = st.lists(st.integers(0, 1), min_size=1, max_size=8)

@@ -8,12 +8,12 @@ import mlx.core as mx
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
-from app.services.engine import batches
-from app.services.engine.batch import Batch
-from app.services.engine.dry import Dry
-from app.services.engine.row import kept_tokens
-from app.services.engine.running import Outbox
-from app.services.engine.sampling import Choice
+from app.services.engine.sampling.dry import Dry
+from app.services.engine.sampling.sampling import Choice
+from app.services.engine.scheduler import batches
+from app.services.engine.scheduler.batch import Batch
+from app.services.engine.scheduler.row import kept_tokens
+from app.services.engine.scheduler.running import Outbox
 from app.services.errors import ServerError
 from tests.engine.workshop import ARCHITECTURES, Workshop, finish, prompts
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.services.engine.sampling import Choice, Noise, Sampler
+from app.services.engine.sampling.sampling import Choice, Noise, Sampler
 
 import mlx.core as mx  # isort: skip  # after the fast BLAS
 from mlx_lm.sample_utils import apply_xtc  # isort: skip

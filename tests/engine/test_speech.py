@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.engine.speech import Markup, Said, Speech
+from app.services.engine.output.speech import Markup, Said, Speech
 from tests.engine.speaking import ADDED, CALL, JSON, TOOLS, markup, speak, split
 
 PLAIN = Markup()

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlx_lm.tokenizer_utils import NaiveStreamingDetokenizer
 
-from app.services.engine.text import ByteDetokenizer, Detokenizer, WrappedDetokenizer, detokenizers
+from app.services.engine.output.text import ByteDetokenizer, Detokenizer, WrappedDetokenizer, detokenizers
 
 fixtures_stay = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 IDS = st.lists(st.integers(0, 767), max_size=40)

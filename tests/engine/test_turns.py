@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.services.engine.turns import Turns
+from app.services.engine.scheduler.turns import Turns
 
 
 @dataclass(eq=False)

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.services.caller import Caller, caller
-from app.services.engine.row import Row
-from app.services.engine.running import RunningGeneration
-from app.services.engine.sampling import Choice
-from app.services.engine.waiting import Waiting
+from app.services.engine.sampling.sampling import Choice
+from app.services.engine.scheduler.row import Row
+from app.services.engine.scheduler.running import RunningGeneration
+from app.services.engine.scheduler.waiting import Waiting
 from tests.engine.workshop import Workshop
 
 import pytest  # isort: skip

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from app.services.engine import engine as engines
-from app.services.engine import pace
-from app.services.engine import runner as runners
-from app.services.engine.embedding import Embedding
 from app.services.engine.engine import Engine
+from app.services.engine.model import pace
+from app.services.engine.scheduler import runner as runners
+from app.services.engine.scheduler.embedding import Embedding
 from app.services.errors import Unavailable
 from app.services.generation import EmbeddingRequest, Finished, GenerationRequest, Message
 from app.services.model_service import ModelService

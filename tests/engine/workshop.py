@@ -9,16 +9,16 @@ import mlx.core as mx
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 from mlx_lm.utils import load_tokenizer
 
-from app.services.engine.drafter import DraftModel
-from app.services.engine.guesser import Guesser
-from app.services.engine.prefix_cache import PrefixCache
-from app.services.engine.room import Room
-from app.services.engine.row import Row, kept_tokens
-from app.services.engine.runner import Runner
-from app.services.engine.running import Outbox
-from app.services.engine.sampling import Choice
-from app.services.engine.speech import Markup, Speech
-from app.services.engine.text import detokenizers
+from app.services.engine.cache.prefix_cache import PrefixCache
+from app.services.engine.model.room import Room
+from app.services.engine.output.speech import Markup, Speech
+from app.services.engine.output.text import detokenizers
+from app.services.engine.sampling.sampling import Choice
+from app.services.engine.scheduler.row import Row, kept_tokens
+from app.services.engine.scheduler.runner import Runner
+from app.services.engine.scheduler.running import Outbox
+from app.services.engine.speculative.drafter import DraftModel
+from app.services.engine.speculative.guesser import Guesser
 
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 768, "tie_word_embeddings": True}
 ATTENTION = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "rms_norm_eps": 1e-6}

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.services.engine.running import RunningGeneration
+from app.services.engine.scheduler.running import RunningGeneration
 from app.services.errors import ServerError, Unavailable
 from app.services.generation import Event, Finished, Started, Text, Timings
 from app.services.several import Several

@@ -14,21 +14,21 @@ from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 import structlog
 
 from app.services.catalog import ModelFolder
-from app.services.engine import blas
-from app.services.engine.beginnings import Beginnings
-from app.services.engine.disk_thread import disk
-from app.services.engine.drafting import Drafting
-from app.services.engine.meter import Meter
-from app.services.engine.open_files import limit_untouched
-from app.services.engine.running import Outbox, RunningGeneration
-from app.services.engine.turns import Turns
+from app.services.engine.cache.beginnings import Beginnings
+from app.services.engine.cache.disk_thread import disk
+from app.services.engine.model import blas
+from app.services.engine.model.open_files import limit_untouched
+from app.services.engine.scheduler.meter import Meter
+from app.services.engine.scheduler.running import Outbox, RunningGeneration
+from app.services.engine.scheduler.turns import Turns
+from app.services.engine.speculative.drafting import Drafting
 from app.services.errors import AppError, LoadFailed, ServerError, Unavailable, UnprocessableBody
 from app.services.generation import EmbeddingRequest, GenerationRequest, Started
 
 if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the thread
     from app.services.engine.loaded import LoadedModel
     from app.services.engine.prompt import Prompt
-    from app.services.engine.runner import Runner
+    from app.services.engine.scheduler.runner import Runner
 
 log = structlog.get_logger()
 
@@ -222,7 +222,7 @@ class Engine:
         began = time.perf_counter()
         library = blas.preload()
         with limit_untouched():
-            from app.services.engine import loading
+            from app.services.engine.model import loading
 
         self._claim_store()
         loading.prepare()
@@ -231,7 +231,7 @@ class Engine:
         log.info("engine ready", back_end=self.back_end, blas=library, seconds=round(time.perf_counter() - began, 2))
 
     def _claim_store(self) -> None:
-        from app.services.engine.prefix_store import lock
+        from app.services.engine.cache.prefix_store import lock
 
         folder, _ = self._store
         if folder is not None and (claim := lock(folder)) is not None:
@@ -273,7 +273,7 @@ class Engine:
             self._free(runner)
 
     def _free(self, runner: "Runner") -> None:
-        from app.services.engine.loading import memory, release
+        from app.services.engine.model.loading import memory, release
 
         self._runners.remove(runner)
         runner.free()
@@ -287,9 +287,9 @@ class Engine:
             self._loads.append(self._loading(folder, progress, promise))
 
     def _loading(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> Iterator[None]:
-        from app.services.engine.draft_loading import load
         from app.services.engine.loaded import Limits, assemble
-        from app.services.engine.loading import release
+        from app.services.engine.model.loading import release
+        from app.services.engine.speculative.draft_loading import load
 
         try:
             steps = load(folder.path, self._drafting)

@@ -11,29 +11,29 @@ import structlog
 
 from app.services import free_memory
 from app.services.catalog import ModelFolder
-from app.services.engine import slot_file
-from app.services.engine.adapters import Adapters
-from app.services.engine.beginnings import Beginnings
-from app.services.engine.breakers import BreakerTexts
-from app.services.engine.defaults import read_defaults, read_pooling
-from app.services.engine.drafter import Drafter, DraftModel
-from app.services.engine.dry import NO_BREAKERS, Breakers, Dry
-from app.services.engine.embedding import Embedding
-from app.services.engine.grammar import Bound, Grammars
-from app.services.engine.guesser import Guesser, InTurn
-from app.services.engine.layers import Layers
-from app.services.engine.loading import back_end, weights
-from app.services.engine.lookup import Lookup
-from app.services.engine.prefix_cache import PrefixCache
-from app.services.engine.prefix_store import PrefixStore, fingerprint
+from app.services.engine.cache import slot_file
+from app.services.engine.cache.beginnings import Beginnings
+from app.services.engine.cache.layers import Layers
+from app.services.engine.cache.prefix_cache import PrefixCache
+from app.services.engine.cache.prefix_store import PrefixStore, fingerprint
+from app.services.engine.model.adapters import Adapters
+from app.services.engine.model.defaults import read_defaults, read_pooling
+from app.services.engine.model.loading import back_end, weights
+from app.services.engine.model.room import Room
+from app.services.engine.output.speech import Markup, Speech, StopStrings
+from app.services.engine.output.text import Detokenizer, detokenizers, longest_token
 from app.services.engine.prompt import Prompt, PromptBuilder
-from app.services.engine.room import Room
-from app.services.engine.row import Row
-from app.services.engine.runner import Runner
-from app.services.engine.running import Outbox, RunningGeneration
-from app.services.engine.sampling import Choice
-from app.services.engine.speech import Markup, Speech, StopStrings
-from app.services.engine.text import Detokenizer, detokenizers, longest_token
+from app.services.engine.sampling.breakers import BreakerTexts
+from app.services.engine.sampling.dry import NO_BREAKERS, Breakers, Dry
+from app.services.engine.sampling.grammar import Bound, Grammars
+from app.services.engine.sampling.sampling import Choice
+from app.services.engine.scheduler.embedding import Embedding
+from app.services.engine.scheduler.row import Row
+from app.services.engine.scheduler.runner import Runner
+from app.services.engine.scheduler.running import Outbox, RunningGeneration
+from app.services.engine.speculative.drafter import Drafter, DraftModel
+from app.services.engine.speculative.guesser import Guesser, InTurn
+from app.services.engine.speculative.lookup import Lookup
 from app.services.errors import AppError, InvalidRequest, PromptTooLong, UnprocessableBody
 from app.services.facts import AnswerSettings, ModelFacts
 from app.services.generation import EmbeddingRequest, GenerationRequest, Message, Sampling

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.services.engine.chat_template import ChatTemplate
-from app.services.engine.dry import NO_BREAKERS, Breakers
-from app.services.engine.text import pieces
+from app.services.engine.model.chat_template import ChatTemplate
+from app.services.engine.output.text import pieces
+from app.services.engine.sampling.dry import NO_BREAKERS, Breakers
 from app.services.errors import InvalidRequest, PromptTooLong, UnprocessableBody
 from app.services.generation import GenerationRequest
 

@@ -1,0 +1,1 @@
+"""Caches of keys and values: in memory, on disk, in files, and what they take."""

@@ -1,0 +1,47 @@
+"""How much memory the cache of a row takes, measured on the model that is loaded."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.models.cache import make_prompt_cache
+
+from app.services.engine.cache.layers import leaves
+
+_STEP = 256  # tokens: mlx-lm's caches grow by so many at once
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """A part that every row has, and layers that grow with each token: to the end, or as far as their window."""
+
+    fixed: int  # bytes
+    growing: Mapping[int | None, int]  # window in tokens, None for layers without one; bytes a token
+
+    @property
+    def token(self) -> int:
+        """Bytes that a token takes while nothing has reached its window."""
+        return sum(self.growing.values())
+
+    def __add__(self, other: "Footprint") -> "Footprint":
+        return Footprint(self.fixed + other.fixed, Counter(self.growing) + Counter(other.growing))
+
+    def bytes(self, tokens: int) -> int:
+        """Bytes of a row of so many tokens, with what mlx-lm allocates ahead."""
+        return self.fixed + sum(each * (min(tokens, window or tokens) + _STEP) for window, each in self.growing.items())
+
+
+def measure(model: Any) -> Footprint:
+    """Compute one token and look at what it leaves."""
+    layers = make_prompt_cache(model)
+    model(mx.array([[0]]), cache=layers)
+    fixed, growing = 0, Counter[int | None]()
+    for layer in leaves(layers):
+        keys = getattr(layer, "keys", None)
+        if keys is None:
+            fixed += layer.nbytes
+        else:
+            growing[getattr(layer, "max_size", None)] += layer.nbytes // keys.shape[2]
+    return Footprint(fixed, dict(growing))

@@ -1,0 +1,62 @@
+"""The KV cache of one conversation in a file that a client names."""
+
+import base64
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import structlog
+from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
+
+from app.services import atomic
+from app.services.atomic import private_file, private_folder
+from app.services.engine.cache.layers import Layers
+from app.services.errors import InvalidRequest, ServerError
+
+log = structlog.get_logger()
+
+_VERSION = "1"
+
+
+def write(path: Path, fingerprint: str, tokens: Any, layers: Layers) -> int:
+    """Write the layers of tokens (length,), whole or not at all. Returns the bytes. Raises ServerError."""
+    facts = {
+        "version": _VERSION,
+        "model": fingerprint,
+        "tokens": base64.b64encode(tokens.astype(np.int32).tobytes()).decode(),
+    }
+    unfinished = path.with_name(f"{atomic.unfinished_name(path.name)}{secrets.token_hex(4)}.safetensors")
+    try:
+        private_folder(path.parent)
+        private_file(unfinished).close()  # MLX keeps the mode of what is there
+        save_prompt_cache(str(unfinished), layers, facts)
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        size = unfinished.stat().st_size
+        unfinished.replace(path)
+    except (OSError, RuntimeError) as error:  # MLX says RuntimeError of a full disk
+        log.warning("slot not written", reason=str(error)[:200])
+        raise ServerError("The file could not be written; the log says more", code="slot_not_written") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return size
+
+
+def read(path: Path, fingerprint: str) -> tuple[list[int], Layers, int]:
+    """Read tokens, their layers, and the bytes. Raises InvalidRequest for what is no such file of this model."""
+    try:
+        size = path.stat().st_size
+        layers, facts = load_prompt_cache(str(path), return_metadata=True)
+        if (facts["version"], facts["model"]) != (_VERSION, fingerprint):
+            raise ValueError("it was saved with another model or another version")
+        tokens = np.frombuffer(base64.b64decode(facts["tokens"]), dtype=np.int32)
+        mx.eval([layer.state for layer in layers])
+    except Exception as error:  # whatever is wrong with it, it cannot be restored
+        log.info("slot not restored", reason=str(error)[:200])
+        raise InvalidRequest(
+            "There is no such file, or it was not saved from this model", param="filename", code="slot_not_restored"
+        ) from None
+    return [int(token) for token in tokens], layers, size

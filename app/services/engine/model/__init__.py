@@ -1,0 +1,1 @@
+"""A model and its tokenizer: reading them, adapters, chat templates, and computing prompts with them."""

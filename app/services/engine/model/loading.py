@@ -1,0 +1,116 @@
+"""From a checked folder to a model that is in memory and warm, in steps between which others can go on."""
+
+import ctypes
+import gc
+import time
+from collections.abc import Generator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+import structlog
+from mlx.utils import tree_flatten
+from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.utils import dequantize_model, load_model, load_tokenizer, maybe_set_recommended_wired_limit
+
+from app.services import free_memory
+from app.services.engine.cache.layers import batchable
+from app.services.errors import LoadFailed
+
+log = structlog.get_logger()
+
+_SLICE_BYTES = 256 * 2**20  # of weights, read between two looks at what else there is to do
+_SPARE = 2 * 2**30  # bytes that stay free for the rest of the machine
+
+Step = Generator[float, None, tuple[Any, Any]]
+
+
+def load(folder: Path) -> Step:
+    """Yield progress from 0 to 1 and return mlx-lm's model and tokenizer wrapper.
+
+    Raises LoadFailed with a message for users. Runs on the engine thread alone, like everything that touches arrays.
+    """
+    began = time.perf_counter()
+    try:
+        model, config = load_model(folder, lazy=True)
+        yield 0.05
+        tokenizer = load_tokenizer(folder, {"trust_remote_code": False}, eos_token_ids=config.get("eos_token_id"))
+        yield 0.1
+        if _is_cpu():
+            _widen(model)
+        yield from _read(model)
+    except MemoryError as error:
+        raise LoadFailed(f"{folder.name}: there is not enough memory for this model") from error
+    except Exception as error:
+        raise LoadFailed(f"{folder.name}: {_reason(error)}") from error
+    if not batchable(make_prompt_cache(model)):
+        raise LoadFailed(f"{folder.name}: this architecture keeps a cache that mlx-lm cannot batch yet")
+    log.info("model read", folder=folder.name, seconds=round(time.perf_counter() - began, 2))
+    return model, tokenizer
+
+
+def back_end() -> str:
+    """Where MLX computes: metal, cuda or cpu."""
+    if _is_cpu():
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"
+
+
+def prepare() -> None:
+    """Let Metal keep as much memory resident as it recommends, as mlx-lm does; other back ends have no such limit."""
+    maybe_set_recommended_wired_limit()
+
+
+def release() -> None:
+    """Give the memory of what nobody refers to any more back to the system."""
+    gc.collect()
+    mx.clear_cache()
+    with suppress(AttributeError):  # glibc keeps what was freed unless asked
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def memory() -> tuple[int, int, int]:
+    """Give the bytes that MLX uses, those that it keeps for reuse, and the most that it ever used."""
+    return mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory()
+
+
+def weights(model: Any) -> dict[str, mx.array]:
+    """Give the arrays of a model by name."""
+    return dict(cast("list[tuple[str, mx.array]]", tree_flatten(model.parameters())))
+
+
+def _is_cpu() -> bool:
+    return bool(mx.default_device() == mx.Device(mx.cpu))
+
+
+def _widen(model: Any) -> None:
+    """Use float32 on the CPU, where it is several times faster than 16 bits or quantized, if memory allows."""
+    arrays = list(weights(model).values())
+    narrow = [array for array in arrays if array.dtype in (mx.float16, mx.bfloat16, mx.uint32)]
+    if not narrow:
+        return
+    needed = sum(array.size * (32 if array.dtype == mx.uint32 else 4) for array in arrays)
+    if needed > free_memory.available() - _SPARE:
+        log.warning("too little memory for float32: this model will be slow on the CPU", needed_gib=needed >> 30)
+        return
+    dequantize_model(model)
+    model.set_dtype(mx.float32)
+
+
+def _read(model: Any) -> Generator[float, None, None]:
+    arrays = list(weights(model).values())
+    total, done, pending = sum(array.nbytes for array in arrays) or 1, 0, []
+    for array in arrays:
+        pending.append(array)
+        if (size := sum(item.nbytes for item in pending)) >= _SLICE_BYTES:
+            mx.eval(pending)
+            done, pending = done + size, []
+            yield 0.1 + 0.8 * done / total
+    mx.eval(pending)
+    yield 0.9
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]

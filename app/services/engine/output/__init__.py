@@ -1,0 +1,1 @@
+"""Tokens to text, and text to events: reasoning, tool calls, stop strings."""

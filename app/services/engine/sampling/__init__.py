@@ -1,0 +1,1 @@
+"""The next token: samplers, penalties, log-probabilities, and the grammars that an answer is held to."""

@@ -1,0 +1,98 @@
+"""Who may come in: only answers for which there is memory, as far as that can be told before."""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from app.services.engine.cache.footprint import Footprint
+from app.services.engine.cache.prefix_cache import PrefixCache
+from app.services.engine.model.room import Room
+from app.services.engine.scheduler.row import Row
+from app.services.errors import NoMemory, Unavailable
+
+_GROWTH = 1024  # tokens of an answer that memory is set aside for at first
+_MORE = 512  # and each time that those are used up
+
+
+class Admission:
+    """Sets memory aside for rows, and lets go of kept prompts before it refuses."""
+
+    def __init__(self, footprint: Footprint, room: Room | None, prefixes: PrefixCache) -> None:
+        self.footprint = footprint
+        self._room = room
+        self._prefixes = prefixes
+        self._most = sys.maxsize  # bytes that there are for rows while nothing runs
+
+    def free(self) -> int:
+        """Bytes that can be taken now."""
+        return self._room.free() if self._room else sys.maxsize
+
+    def settle(self) -> None:
+        """Note what there is while nothing runs."""
+        self._most = self.free()
+
+    def check(self, tokens: int, answers: int) -> None:
+        """Raise NoMemory for a prompt of so many tokens that has no room even alone. On any thread."""
+        needed = self._needed(tokens + 1, answers, others=0)
+        if needed > self._most and needed > self.free():
+            raise NoMemory(
+                f"This prompt has {tokens} tokens and needs {_size(needed)} of memory for its cache; beside the model "
+                f"there are {_size(self._most)}. Shorten it, or see --max-memory."
+            )
+
+    def lets_in(self, row: Row, running: Sequence[Row]) -> bool:
+        """Set memory aside for a row beside the others, if there is enough; kept prompts make room for it."""
+        tokens = len(row.given) + min(row.max_tokens - len(row.answer), _GROWTH)
+        others = sum(self.footprint.bytes(other.length) for other in running)
+        needed = self._needed(tokens, 1 + len(row.siblings), others) + self._promised(running)
+        if not self._make_room(needed, row.given):
+            tokens = len(row.given) + 1  # alone it may begin; its answer then ends where memory does
+            if running or not self._make_room(self._least(row), row.given):
+                return False
+        for one in (row, *row.siblings):
+            one.reserved = tokens
+        return True
+
+    def grow(self, row: Row, running: Iterable[Row]) -> bool:
+        """Set memory aside for more tokens of an answer, if there is enough."""
+        more = self.footprint.bytes(row.reserved + _MORE) - self.footprint.bytes(row.reserved)
+        if not self._make_room(more + self._promised(running), row.given):
+            return False
+        row.reserved += _MORE
+        return True
+
+    def refusal(self, row: Row) -> Unavailable:
+        """Say why a row cannot come in although nothing else runs."""
+        needed = self._least(row)
+        return Unavailable(
+            f"This prompt has {len(row.given)} tokens and needs {_size(needed)} of memory for its cache; "
+            f"{_size(max(0, self.free()))} are free. Something else on this machine uses the rest.",
+            retry_after=10,
+            code="memory_exceeded",
+        )
+
+    def _least(self, row: Row) -> int:
+        """Bytes without which a row cannot begin even alone."""
+        return self._needed(len(row.given) + 1, 1 + len(row.siblings), others=0)
+
+    def _needed(self, tokens: int, answers: int, others: int) -> int:
+        """Bytes for a row and its siblings; who joins others is copied, and so are they."""
+        own = self.footprint.bytes(tokens) * answers
+        return own + (own + others if others or answers > 1 else 0)
+
+    def _promised(self, running: Iterable[Row]) -> int:
+        size = self.footprint.bytes
+        return sum(max(0, size(row.reserved) - size(row.length)) for row in running)
+
+    def _make_room(self, needed: int, given: Sequence[int]) -> bool:
+        short = needed - self.free()
+        if short > 0 and short <= self._prefixes.nbytes:
+            self._prefixes.evict(short, keep=given)
+            short = needed - self.free()
+        return short <= 0
+
+
+def _size(number: int) -> str:
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number} bytes"

@@ -1,0 +1,240 @@
+"""The rows that are being decoded together."""
+
+from collections.abc import Collection, Sequence
+from typing import Any, cast
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models.cache import ArraysCache
+
+from app.services.engine.cache.layers import Layers, cuts, leaves, merge
+from app.services.engine.model.adapters import Adapters
+from app.services.engine.sampling.sampling import Sampler
+from app.services.engine.sampling.scores import Score, Scores
+from app.services.engine.scheduler.row import Row
+
+Drawn = tuple[Row, int, Score | None]  # a row, its token, and how likely that was if the row asks
+
+
+class Batch:
+    """Continuous batching over mlx-lm's batch caches: rows join and leave between steps.
+
+    A row joins with all of its prompt but the last token in its cache; every step feeds one token a row and draws the
+    next. A step is launched before the tokens of the one before are read, so that the device never waits for Python;
+    where how a row goes on depends on what is drawn, as at its end, all is read at once. A row that is
+    alone runs on its own cache, without the padding mask of a batch.
+    """
+
+    def __init__(self, model: Any, vocabulary: int, *, adapters: Adapters | None = None) -> None:
+        self.rows: list[Row] = []
+        self._model = model
+        self._vocabulary = vocabulary
+        self._adapters = adapters or Adapters()
+        self._layers: Layers = []
+        self._merged = False
+        self._sampler: Sampler | None = None
+        self._next: mx.array | None = None  # (rows,) tokens to feed
+        self._scores: Scores | None = None  # of the tokens in `_next`
+        self._fresh = 0  # rows at the end whose next token is still the prompt's
+        self._told = True  # whether the tokens in `_next` are read; those of prompts need not be
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def join(self, rows: Sequence[Row], merged: Layers | None = None) -> None:
+        """Take in rows, with a batch cache of theirs if they have one already; else theirs are copied into one."""
+        last = mx.array([row.given[-1] for row in rows], dtype=mx.uint32)
+        if merged is None and len(rows) == 1 and not self.rows:
+            self._layers, self._merged = rows[0].give_layers(), False
+        else:
+            self._extend(merged or merge([row.give_layers() for row in rows]))
+        self._next = last if self._next is None else mx.concatenate([self._next, last])
+        self._fresh += len(rows)
+        self.rows.extend(rows)
+        self._sampler = None
+
+    def step(self, *, may_guess: bool = False) -> list[Drawn]:
+        """Feed a token of every row, draw the next, and give the tokens that can be read now.
+
+        A row that is alone may have several, where what it says next can be guessed.
+        """
+        if self._next is None:
+            return []
+        if may_guess and not self._merged and (guess := self._guess(self.rows[0])):
+            return self._verify(self.rows[0], guess)
+        fed, scores, unread = self._next, self._scores, 0 if self._told else len(self.rows) - self._fresh
+        self._adapters.use([row.scales for row in self.rows])
+        logits = self._model(fed[:, None], cache=self._layers)[:, -1, :]
+        self._next, self._fresh = self._drawn(logits, fed), 0
+        self._scores = self._scored(logits, self._next)
+        mx.async_eval(self._next, *(self._scores.arrays if self._scores else ()))
+        told = self._read(fed[:unread], scores) if unread else []
+        self._told = any(row.pivotal for row in self.rows)
+        return told + self._read(self._next, self._scores) if self._told else told
+
+    def leave(self, rows: Collection[Row]) -> None:
+        """Let rows go, handing each its cache back: it holds the prompt and `fed` tokens of the answer."""
+        gone = set(rows)
+        keep = [place for place, row in enumerate(self.rows) if row not in gone]
+        for place, row in enumerate(self.rows):
+            if row in gone:
+                row.layers = self._extract(place)
+        self._fresh = sum(1 for place in keep if place >= len(self.rows) - self._fresh)
+        self.rows = [self.rows[place] for place in keep]
+        self._sampler = None
+        if not keep:
+            self._layers, self._merged, self._next, self._scores = [], False, None, None
+            return
+        assert self._next is not None
+        self._next = self._next[mx.array(keep)]
+        self._scores = self._scores.keep(keep) if self._scores else None
+        if self._merged:
+            self._shrink(keep)
+
+    def part(self, rows: Sequence[Row]) -> "Batch":
+        """Move rows out into a batch of their own, between two steps."""
+        assert self._next is not None
+        places = [self.rows.index(row) for row in rows]
+        other = Batch(self._model, self._vocabulary, adapters=self._adapters)
+        other._next, other._told = self._next[mx.array(places)], self._told
+        other._scores = self._scores.keep(places) if self._scores else None
+        self.leave(rows)
+        other.rows = list(rows)
+        caches = [row.give_layers() for row in rows]
+        other._layers, other._merged = (merge(caches), True) if len(rows) > 1 else (caches[0], False)
+        return other
+
+    def _guess(self, row: Row) -> list[int]:
+        """Guess what a row says next, where a guess can be taken back and nothing depends on each single step."""
+        if row.guesser is None or row.bound or row.logprobs is not None or row.forced:
+            return []
+        if not all(cuts(layer) for layer in self._layers):
+            return []
+        assert self._next is not None
+        tokens, room = row.given + row.answer[row.base :], row.max_tokens - row.drawn
+        if self._told or self._fresh:
+            return row.guesser.guess(tokens, room)
+        if row.guesser.wants_all:
+            return row.guesser.guess([*tokens, cast("int", self._next.item())], room)
+        guess = row.guesser.guess(tokens, room)  # the next is drawn, but not read yet: it is what is guessed first
+        if not guess or cast("int", self._next.item()) == guess[0]:
+            return guess[1:]
+        row.guesser.learn(len(guess), 0)
+        return []
+
+    def _verify(self, row: Row, guess: list[int]) -> list[Drawn]:
+        """Feed a row's next token and a guess of what follows it; what is drawn is what single steps would draw.
+
+        The draw at each place is made as if the guess were right until there, so it counts as far as it was.
+        """
+        assert self._next is not None and row.guesser is not None
+        first = cast("int", self._next.item())
+        self._adapters.use([row.scales])
+        logits = self._model(mx.array([[first, *guess]]), cache=self._layers)[0]
+        drawn = self._drawn_each(row, logits, first, guess)
+        right = next((place for place, token in enumerate(guess) if token != drawn[place]), len(guess))
+        for layer in self._layers:
+            layer.trim(len(guess) - right)
+        read = drawn[: right + 1] if self._told or self._fresh else [first, *drawn[: right + 1]]
+        row.guesser.learn(len(guess), right)
+        row.note_guess(len(guess), right, fresh=bool(self._fresh))
+        self._next, self._fresh, self._told = mx.array(drawn[right : right + 1], mx.uint32), 0, True
+        self._sampler = self._scores = None
+        return [(row, token, None) for token in read]
+
+    def _drawn_each(self, row: Row, logits: mx.array, first: int, guess: list[int]) -> list[int]:
+        """Draw after each of the tokens that were fed, with the penalties and the noise of its place."""
+        fed = [first, *guess]
+        before = row.answer[: row.said]
+        if self._fresh:
+            counted = [before] + [[*before, *guess[:place]] for place in range(len(guess))]
+        else:
+            counted = [[*before, *fed[:place]] for place in range(len(fed))]
+        places = [row.drawn + place for place in range(len(fed))]
+        sampler = Sampler([row.choice] * len(fed), counted, places, self._vocabulary, [row.prompt] * len(fed))
+        none = [self._vocabulary, *guess] if self._fresh else fed
+        return cast("list[int]", sampler(logits, mx.array(none, dtype=mx.uint32)).tolist())
+
+    def _drawn(self, logits: mx.array, fed: mx.array) -> mx.array:
+        if self._sampler is None:
+            choices = [row.choice for row in self.rows]
+            answers = [row.answer[: row.said] for row in self.rows]  # what is fed now comes in through `counted`
+            positions, prompts = [row.drawn for row in self.rows], [row.prompt for row in self.rows]
+            self._sampler = Sampler(choices, answers, positions, self._vocabulary, prompts)
+        drawn = self._sampler(self._bound(logits, fed), self._counted(fed)).astype(mx.uint32)
+        for place, row in enumerate(self.rows):
+            row.note_step(fresh=place >= len(self.rows) - self._fresh)
+        return self._forced(drawn)
+
+    def _scored(self, logits: mx.array, drawn: mx.array) -> Scores | None:
+        places = [place for place, row in enumerate(self.rows) if row.logprobs is not None]
+        if not places:
+            return None
+        if any(row.choice.post_sampling for row in self.rows):
+            assert self._sampler is not None
+            post_sampling = mx.array([[row.choice.post_sampling] for row in self.rows])
+            logits = mx.where(post_sampling, self._sampler.distribution(), logits.astype(mx.float32))
+        return Scores(logits, drawn, places, max(self.rows[place].logprobs or 0 for place in places))
+
+    def _read(self, ready: mx.array, scores: Scores | None) -> list[Drawn]:
+        drawn = []
+        for place, token in enumerate(cast("list[int]", ready.tolist())):
+            row = self.rows[place]
+            drawn.append((row, token, scores.of(place) if scores and row.logprobs is not None else None))
+        return drawn
+
+    def _bound(self, logits: mx.array, fed: mx.array) -> mx.array:
+        """Leave of the logits what the grammars allow."""
+        if not any(row.bound for row in self.rows):
+            return logits
+        mx.async_eval(logits)  # computed while the masks are made
+        tokens = cast("list[int]", fed.tolist())
+        allowed = np.ones(logits.shape, dtype=bool)
+        for place, row in enumerate(self.rows):
+            if row.bound is None:
+                continue
+            if place < len(self.rows) - self._fresh:
+                row.bound.accept(tokens[place])
+            allowed[place] = row.bound.mask()
+        return mx.where(mx.array(allowed), logits, -mx.inf)
+
+    def _forced(self, drawn: mx.array) -> mx.array:
+        """Put the tokens that a row must say in the place of what it drew."""
+        if not any(row.forced for row in self.rows):
+            return drawn
+        forced = mx.array([row.forced.get(row.drawn - 1, -1) for row in self.rows])
+        return mx.where(forced >= 0, forced, drawn).astype(mx.uint32)
+
+    def _counted(self, fed: mx.array) -> mx.array:
+        """What samplers have to count of the fed tokens: not the last of a prompt, which they know already."""
+        if not self._fresh:
+            return fed
+        old = len(self.rows) - self._fresh
+        return mx.concatenate([fed[:old], mx.full((self._fresh,), self._vocabulary, dtype=fed.dtype)])
+
+    def _extend(self, merged: Layers) -> None:
+        if self.rows and not self._merged:
+            self._layers = merge([self._layers])
+        if self.rows:
+            for layer, other in zip(self._layers, merged, strict=True):
+                layer.extend(other)
+        else:
+            self._layers = merged
+        self._merged = True
+
+    def _shrink(self, keep: list[int]) -> None:
+        if len(keep) == 1:
+            self._layers, self._merged = self._extract(keep[0]), False
+            return
+        for layer in self._layers:
+            layer.filter(keep)
+
+    def _extract(self, place: int) -> Layers:
+        if not self._merged:
+            return self._layers
+        layers = [layer.extract(place) for layer in self._layers]
+        for layer in leaves(layers):
+            if isinstance(layer, ArraysCache):  # a view, which would keep the whole batch alive
+                layer.cache = [array if array is None else mx.contiguous(array) for array in layer.cache]
+        mx.eval([layer.state for layer in layers])  # lazily, they would keep the whole batch alive
+        return layers

@@ -1,0 +1,118 @@
+"""Rows of very different length, kept apart: in one batch every row costs as much as the longest."""
+
+import sys
+from collections.abc import Callable, Collection, Sequence
+
+from app.services.engine.cache.layers import Layers
+from app.services.engine.model.room import out_of_memory
+from app.services.engine.scheduler.batch import Batch, Drawn
+from app.services.engine.scheduler.row import Row
+
+_LOOK_EVERY = 32  # steps
+_CALL_BYTES = 32 * 2**20  # what a call costs beside reading weights and caches, as bytes that could be read meanwhile
+_WORTH = 0.8  # a split has to bring the cost below this share of what it was
+
+
+class Batches:
+    """One batch or several, whichever moves fewer bytes.
+
+    A step of a batch reads the model's weights once and, for each row, as many tokens of KV cache as its longest row
+    has. So one batch is cheapest while its rows are alike, and a row that is much longer than the others has one of
+    its own.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Batch],
+        *,
+        weight_bytes: int,
+        token_bytes: int,
+        free: Callable[[], int] = lambda: sys.maxsize,
+    ) -> None:
+        self._make = make
+        self._free = free  # bytes
+        self._call_bytes = weight_bytes + _CALL_BYTES
+        self._token_bytes = token_bytes  # of KV cache, a token of a row
+        self._batches: list[Batch] = []
+        self._steps = 0
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows."""
+        return [row for batch in self._batches for row in batch.rows]
+
+    def __len__(self) -> int:
+        return sum(len(batch) for batch in self._batches)
+
+    def join(self, rows: Sequence[Row], merged: Layers | None = None) -> None:
+        """Take in rows of about one length, into the batch where they cost least or into one of their own."""
+        best = None if any(row.failures for row in rows) else self._cheapest(rows)
+        if best is None:
+            best = self._make()
+            self._batches.append(best)
+        best.join(rows, merged)
+
+    def step(self) -> tuple[list[Drawn], list[Row]]:
+        """Give every row its next token. Returns them, and the rows that are lost because memory ran out."""
+        drawn: list[Drawn] = []
+        lost: list[Row] = []
+        for batch in list(self._batches):
+            try:
+                drawn += batch.step(may_guess=len(self) == 1)
+            except Exception as error:
+                if not out_of_memory(error):
+                    raise
+                lost += batch.rows
+                self._batches.remove(batch)
+        self._steps += 1
+        if self._steps % _LOOK_EVERY == 0:  # now, while every row has had a step
+            for batch in list(self._batches):
+                self._split(batch)
+        return drawn, lost
+
+    def leave(self, rows: Collection[Row]) -> None:
+        """Let rows go, handing each its cache back."""
+        for batch in self._batches:
+            if gone := [row for row in batch.rows if row in rows]:
+                batch.leave(gone)
+        self._batches = [batch for batch in self._batches if len(batch)]
+
+    def _cheapest(self, rows: Sequence[Row]) -> Batch | None:
+        longest = max(row.length for row in rows)
+        best, least = None, self._cost(len(rows), longest)
+        for batch in self._batches:
+            theirs = _longest(batch.rows)
+            together = self._cost(len(batch) + len(rows), max(longest, theirs))
+            added = together - self._cost(len(batch), theirs)
+            if added < least and not any(row.failures for row in batch.rows) and self._pads(batch, rows):
+                best, least = batch, added
+        return best
+
+    def _pads(self, batch: Batch, rows: Sequence[Row]) -> bool:
+        """Whether there is memory for the padding that rows and a batch would need together."""
+        mine, theirs = max(row.length for row in rows), _longest(batch.rows)
+        padding = abs(mine - theirs) * (len(batch) if mine > theirs else len(rows))
+        return padding * self._token_bytes < self._free()
+
+    def _split(self, batch: Batch) -> None:
+        """Move the longest rows out where that is worth it; answers grow at different pace."""
+        rows = sorted(batch.rows, key=lambda row: row.length)
+        costs = [(self._apart(rows, place), place) for place in range(1, len(rows))]
+        if not costs:
+            return
+        cost, place = min(costs)
+        if cost < _WORTH * self._cost(len(rows), rows[-1].length):
+            moved = batch.part(rows[place:])
+            self._batches.append(moved)
+
+    def _apart(self, rows: list[Row], place: int) -> int:
+        short, long = rows[:place], rows[place:]
+        return self._cost(len(short), short[-1].length) + self._cost(len(long), long[-1].length)
+
+    def _cost(self, rows: int, longest: int) -> int:
+        """Bytes that a step reads."""
+        return self._call_bytes + rows * longest * self._token_bytes
+
+
+def _longest(rows: Sequence[Row]) -> int:
+    return max(row.length for row in rows)

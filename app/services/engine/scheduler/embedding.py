@@ -1,0 +1,132 @@
+"""Texts that become vectors: their last hidden states, pooled, a slice of tokens at a time."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models.cache import make_prompt_cache
+
+from app.services.engine.cache.layers import Layers
+from app.services.engine.model.blas import threads
+from app.services.engine.scheduler.running import RunningGeneration
+from app.services.errors import InvalidRequest
+from app.services.generation import Embedded, Pooling
+
+Body = Callable[..., mx.array]  # tokens (rows, length) and a cache to hidden states (rows, length, size)
+
+_BODIES = ("model", "transformer", "backbone")  # what mlx-lm's models call all of themselves but the head
+_MOST_ROWS, _MOST_TOKENS = 32, 8192  # of a group, whose caches are in memory together
+
+
+class NoEmbeddings(InvalidRequest):
+    """The model's hidden states cannot be had."""
+
+    code = "no_embeddings"
+
+    def __init__(self) -> None:
+        super().__init__("This model cannot embed texts: its architecture does not show its hidden states")
+
+
+class Embedding:
+    """The vectors of one request in the making. On the engine thread."""
+
+    def __init__(
+        self, generation: RunningGeneration | None, model: str, inputs: Sequence[Sequence[int]], pooling: Pooling
+    ) -> None:
+        self.generation = generation
+        self._model = model
+        self._inputs = inputs
+        self._groups = deque(_Group(places, inputs, pooling) for places in _alike(inputs))
+        self._vectors: dict[int, Any] = {}  # by place
+
+    @property
+    def finished(self) -> bool:
+        """Whether every vector is there."""
+        return not self._groups
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all inputs."""
+        return sum(len(tokens) for tokens in self._inputs)
+
+    def compute(self, body: Body, make_layers: Callable[[], Layers], budget: int) -> int:
+        """Compute about so many tokens. Returns how many it was, padding too."""
+        threads.spare(0)
+        group = self._groups[0]
+        spent = group.compute(body, make_layers, budget)
+        if group.finished:
+            self._vectors |= group.vectors()
+            self._groups.popleft()
+        return spent
+
+    def result(self) -> Embedded:
+        """Give the vectors in the order of the inputs."""
+        vectors = np.stack([self._vectors[place] for place in range(len(self._inputs))])
+        return Embedded(self._model, self.tokens, vectors)
+
+
+class _Group:
+    """Inputs of about one length, padded on the right: what is causal does not see what follows."""
+
+    def __init__(self, places: Sequence[int], inputs: Sequence[Sequence[int]], pooling: Pooling) -> None:
+        self._places = places
+        lengths = np.array([len(inputs[place]) for place in places])
+        longest = int(lengths.max())
+        self._tokens = np.zeros((len(places), longest), dtype=np.int32)
+        for row, place in enumerate(places):
+            self._tokens[row, : lengths[row]] = inputs[place]
+        position = np.arange(longest)[None]
+        counted = position < lengths[:, None] if pooling == "mean" else position == lengths[:, None] - 1
+        self._weights = (counted / counted.sum(axis=1, keepdims=True)).astype(np.float32)  # (rows, longest)
+        self._layers: Layers | None = None
+        self._pooled: mx.array | None = None  # (rows, size)
+        self._done = 0
+
+    @property
+    def finished(self) -> bool:
+        return self._done == self._tokens.shape[1]
+
+    def compute(self, body: Body, make_layers: Callable[[], Layers], budget: int) -> int:
+        self._layers = self._layers or make_layers()
+        rows, longest = self._tokens.shape
+        end = min(longest, self._done + max(1, budget // rows))
+        hidden = body(mx.array(self._tokens[:, self._done : end]), cache=self._layers).astype(mx.float32)
+        part = (mx.array(self._weights[:, None, self._done : end]) @ hidden)[:, 0]
+        self._pooled = part if self._pooled is None else self._pooled + part
+        mx.eval(self._pooled, [layer.state for layer in self._layers])
+        spent, self._done = rows * (end - self._done), end
+        return spent
+
+    def vectors(self) -> dict[int, Any]:
+        return dict(zip(self._places, np.array(self._pooled), strict=True))
+
+
+def body_of(model: Any, vocabulary: int) -> Body:
+    """Find the part of a model that gives hidden states, and try it. Raises NoEmbeddings."""
+    owner = getattr(model, "language_model", model)
+    body: Body | None = next((getattr(owner, name) for name in _BODIES if hasattr(owner, name)), None)
+    try:
+        hidden = body(mx.array([[0, 1]]), cache=make_prompt_cache(model)) if body else None
+    except (TypeError, ValueError, AttributeError, IndexError, KeyError):  # it is called in another way
+        raise NoEmbeddings from None
+    if body is None or not isinstance(hidden, mx.array) or hidden.ndim != 3 or hidden.shape[1] != 2:
+        raise NoEmbeddings
+    if hidden.shape[2] == vocabulary:  # logits
+        raise NoEmbeddings
+    return body
+
+
+def _alike(inputs: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Group the places of inputs so that little is padding and a group fits into memory."""
+    group: list[int] = []
+    for place in sorted(range(len(inputs)), key=lambda place: len(inputs[place])):
+        longest = len(inputs[place])
+        padded = longest * (len(group) + 1)
+        if group and (len(group) == _MOST_ROWS or padded > _MOST_TOKENS or longest > 2 * len(inputs[group[0]]) + 16):
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group

@@ -1,0 +1,309 @@
+"""One answer in the making."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+from app.services.engine.cache.layers import Layers, Marks
+from app.services.engine.model.adapters import Scales
+from app.services.engine.output.speech import Part, Said, Speech
+from app.services.engine.output.text import Detokenizer
+from app.services.engine.sampling.grammar import Bound
+from app.services.engine.sampling.sampling import Choice
+from app.services.engine.sampling.scores import Score, spelled
+from app.services.engine.scheduler.running import RunningGeneration
+from app.services.engine.speculative.guesser import Guesser
+from app.services.facts import AnswerSettings
+from app.services.generation import (
+    CacheUse,
+    Event,
+    FinishCause,
+    Finished,
+    FinishReason,
+    Progress,
+    Reasoning,
+    Text,
+    Timings,
+    TokenLogprob,
+)
+
+_COPIES, _SHORTEST_LOOP = 12, 256
+_LONGEST_PERIOD = 512  # tokens
+_LOOK_EVERY = 16  # tokens
+
+
+class Clock:
+    """When the steps of one answer happened, in seconds."""
+
+    def __init__(self) -> None:
+        self.accepted = time.perf_counter()
+        self.prefill_began = self.accepted
+        self.first_token: float | None = None
+        self.last_token: float | None = None
+
+    def begin_prefill(self) -> None:
+        """Note that the request has left the queue."""
+        self.prefill_began = time.perf_counter()
+
+    def token(self) -> None:
+        """Note that a token came."""
+        self.last_token = time.perf_counter()
+        if self.first_token is None:
+            self.first_token = self.last_token
+
+
+class Row:
+    """What the engine knows of one request, from its prompt to its last token."""
+
+    def __init__(
+        self,
+        *,
+        generation: RunningGeneration | None,  # None while warming up
+        prompt: list[int],
+        max_tokens: int,
+        choice: Choice,
+        speech: Speech,
+        detokenizer: Detokenizer,
+        end_tokens: frozenset[int],
+        room: int | None = None,
+        bound: Bound | None = None,
+        logprobs: int | None = None,
+        thinking_budget: int | None = None,
+        think_token: int | None = None,
+        think_end: Sequence[int] = (),
+        stop_repetition: bool = False,
+        guesser: Guesser | None = None,
+        scales: Scales = (),
+        slot: int | None = None,
+        settings: AnswerSettings | None = None,
+    ) -> None:
+        self.generation = generation
+        self.settings = settings or AnswerSettings()  # as /slots tells them
+        self.prompt = prompt
+        self.slot = slot  # the place of the batch that it would like
+        self.given = prompt  # what is computed before the first draw: the prompt, and an answer that was interrupted
+        self.max_tokens = max_tokens
+        self.choice = choice
+        self.scales = scales  # of adapters
+        self.clock = Clock()
+        self.layers: Layers | None = None
+        self.cached = 0  # tokens of the prompt that came from the prefix cache
+        self.cache_use = CacheUse(0, "not_stored")
+        self.marks: Marks = {}  # of what is given
+        self.boundaries: list[int] = []  # where the next marks are made, in ascending order
+        self.done = 0  # tokens of what is given that are in the layers
+        self.answer: list[int] = []  # tokens drawn and read, the end token too
+        self.drawn = 0  # tokens of the answer that are drawn
+        self.fed = 0  # tokens of the answer that are in the layers beyond what is given
+        self.reserved = 0  # tokens that memory is set aside for
+        self.passed = 0  # times that others were let in before
+        self.guessed = self.guessed_right = 0  # tokens of the answer
+        self.failures = 0  # steps that found no memory
+        self.finished: FinishReason | None = None
+        self.siblings: list[Row] = []  # other answers to the same prompt, which share its computation
+        self.bound = bound
+        self.guesser = guesser if thinking_budget is None else None  # a budget has to be seen token by token
+        self.logprobs = logprobs  # how many alternatives are told with each token; None is no log-probabilities
+        self.forced: dict[int, int] = {}  # tokens that are said whatever is drawn, by their place in the answer
+        self.known_elsewhere = False  # to another model, which answered this conversation last
+        self._room = room  # tokens that the context has left for the answer
+        self._unsaid: list[TokenLogprob] = []  # of tokens whose text is held back
+        self._told = 0  # of the answer's tokens, those whose text is
+        self._thinking_budget = thinking_budget
+        self._think_token = think_token  # what begins a thought where a grammar binds the answer
+        self._think_end = think_end
+        self._thought = 0
+        self._stop_repetition = stop_repetition
+        self._speech = speech
+        self._detokenizer = detokenizer
+        self._end_tokens = end_tokens
+
+    @property
+    def left(self) -> int:
+        """Tokens of what is given that are still to be computed."""
+        return len(self.given) - self.done
+
+    @property
+    def said(self) -> int:
+        """Tokens of the answer that are in the layers, or are given."""
+        return self.base + self.fed
+
+    @property
+    def length(self) -> int:
+        """Tokens in its cache."""
+        return self.done + self.fed
+
+    @property
+    def pivotal(self) -> bool:
+        """Whether nothing more can be drawn before this is read: it is the last, or the last that may be thought."""
+        if self.drawn >= self.max_tokens:
+            return True
+        if self._thinking_budget is None or not self._speech.thinking:
+            return False
+        return self._thought + self.drawn - len(self.answer) >= self._thinking_budget
+
+    def give_layers(self) -> Layers:
+        """Hand the cache over; the row has none then."""
+        layers, self.layers = self.layers, None
+        assert layers is not None
+        return layers
+
+    @property
+    def base(self) -> int:
+        """Tokens of the answer that are given."""
+        return len(self.given) - len(self.prompt)
+
+    def note_guess(self, guessed: int, right: int, *, fresh: bool) -> None:
+        """Note a step that fed a guess as well, of which so many tokens were right."""
+        self.note_step(fresh=fresh)
+        self.fed += right
+        self.drawn += right
+        self.guessed += guessed
+        self.guessed_right += right
+
+    def interrupt(self) -> None:
+        """Lose the cache, in whatever state it is; the answer goes on once all of it has been computed again."""
+        if self.bound is not None:
+            self.bound.catch_up(self.answer)
+        self.given = self.prompt + self.answer
+        self.layers, self.marks, self.boundaries = None, {}, []
+        self.done = self.fed = 0
+        self.drawn = len(self.answer)
+
+    def share(self) -> list["Row"]:
+        """Bring the siblings to where this row's prompt is. Returns all of them, this one first."""
+        for sibling in self.siblings:
+            sibling.done = sibling.cached = self.done
+            sibling.marks, sibling.reserved = dict(self.marks), self.reserved
+            sibling.cache_use = CacheUse(sibling.cached, "whole")
+            sibling.clock.prefill_began = self.clock.prefill_began
+        return [self, *self.siblings]
+
+    def without(self, generation: RunningGeneration) -> "Row | None":
+        """Give what is left of this row and its siblings without the one that belongs to a generation."""
+        rows = [row for row in (self, *self.siblings) if row.generation is not generation]
+        if not rows:
+            return None
+        first, *rest = rows
+        if first is not self:
+            first.layers, first.done, first.cached, first.cache_use = (
+                self.layers,
+                self.done,
+                self.cached,
+                self.cache_use,
+            )
+            first.marks, first.boundaries, first.reserved = self.marks, self.boundaries, self.reserved
+            first.clock.prefill_began = self.clock.prefill_began
+        first.siblings = rest
+        return first
+
+    def progress(self) -> Progress:
+        """How far the prompt is."""
+        elapsed = (time.perf_counter() - self.clock.prefill_began) * 1000
+        return Progress(self.done, len(self.prompt), self.cached, elapsed)
+
+    def note_step(self, *, fresh: bool) -> None:
+        """Note that a token was fed, the last that was given if `fresh`, and the next one drawn."""
+        if fresh:
+            self.done += 1
+        else:
+            self.fed += 1
+        self.drawn += 1
+
+    def take(self, token: int, score: Score | None = None) -> list[Event]:
+        """Take in the next token and give what there is to say. Sets `finished` when it was the last."""
+        events: list[Event] = [] if self.answer else [self.progress()]
+        self.answer.append(token)
+        self.clock.token()
+        if token in self._end_tokens:
+            return events + self.finish("end_token")
+        if score is not None:
+            self._unsaid.append(spelled(token, score, self.logprobs or 0, self._detokenizer))
+        if self.bound is not None and len(self.answer) == 1 and token != self._think_token:
+            self._speech.answer()
+        text = self._detokenizer.feed(token)
+        events += self._events(self._speech.feed(text))
+        if text and not self._speech.speaking:
+            self._unsaid.clear()  # log-probabilities are told of the answer alone
+        self._mind_reasoning()
+        cause = self._end()
+        return events + self.finish(cause) if cause else events
+
+    def close_reasoning(self) -> None:
+        """Have the model end its reasoning now."""
+        if self._speech.thinking and max(self.forced, default=-1) < len(self.answer):
+            self.forced |= {self.drawn + place: token for place, token in enumerate(self._think_end)}
+
+    def _mind_reasoning(self) -> None:
+        if not self._speech.thinking:
+            return
+        self._thought += 1
+        if self._thinking_budget is not None and self._thought >= self._thinking_budget:
+            self.close_reasoning()
+
+    def _end(self) -> FinishCause | None:
+        """Say why the answer is over, None while it is not."""
+        if self._speech.over:
+            return "stop_string" if self._speech.stopped is not None else "tool_call"
+        if len(self.answer) >= self.max_tokens:
+            return "context" if self.max_tokens == self._room else "max_tokens"
+        if self._stop_repetition and repeats(self.answer):
+            return "repetition"
+        return None
+
+    def finish(self, cause: FinishCause) -> list[Event]:
+        """End the answer: what was held back, then the end itself."""
+        rest = self._speech.feed(self._detokenizer.finish()) + self._speech.finish()
+        events = list(self._events(rest))
+        if self._speech.stopped is not None:  # in what was held back
+            cause = "stop_string"
+        told = () if cause == "stop_string" else tuple(self._unsaid)
+        reason: FinishReason = "length" if cause in ("max_tokens", "context", "repetition", "memory") else "stop"
+        self.finished = "tool_calls" if self._speech.called and reason == "stop" else reason
+        return [*events, Finished(self.finished, self._speech.stopped, self.timings(), cause, self.cache_use, told)]
+
+    def timings(self) -> Timings:
+        """Where the time went until now."""
+        clock, now = self.clock, time.perf_counter()
+        first = clock.first_token or now
+        return Timings(
+            cached_tokens=self.cached,
+            prompt_tokens=len(self.prompt) - self.cached,
+            prompt_ms=(first - clock.prefill_began) * 1000,
+            completion_tokens=len(self.answer),
+            completion_ms=((clock.last_token or first) - first) * 1000,
+            first_token_ms=(first - clock.accepted) * 1000,
+            total_ms=((clock.last_token or now) - clock.accepted) * 1000,
+            guessed_tokens=self.guessed,
+            right_tokens=self.guessed_right,
+        )
+
+    def _events(self, said: list[Part]) -> Iterator[Event]:
+        for piece in said:
+            if not isinstance(piece, Said):
+                yield piece
+            elif piece.reasoning:
+                yield Reasoning(piece.text, self.timings())
+            else:
+                logprobs, self._unsaid = tuple(self._unsaid), []
+                tokens = tuple(token for token in self.answer[self._told :] if token not in self._end_tokens)
+                self._told = len(self.answer)
+                yield Text(piece.text, self.timings(), logprobs, tokens)
+
+
+def repeats(answer: Sequence[int]) -> bool:
+    """Whether the end of an answer is the same run of tokens over and over: 12 copies at least, and 256 tokens."""
+    if len(answer) < _SHORTEST_LOOP or len(answer) % _LOOK_EVERY:
+        return False
+    last, before = answer[-1], answer[-2]
+    for period in range(1, min(len(answer) // _COPIES, _LONGEST_PERIOD) + 1):
+        if answer[-1 - period] != last or answer[-2 - period] != before:
+            continue
+        length = max(_COPIES * period, _SHORTEST_LOOP)
+        if length <= len(answer) and answer[-length:-period] == answer[period - length :]:
+            return True
+    return False
+
+
+def kept_tokens(row: Row) -> list[int]:
+    """Give the tokens that the row's layers hold."""
+    return row.given[: row.done] + row.answer[row.said - row.fed : row.said]

@@ -1,0 +1,83 @@
+"""The places of the batch, by number: who is in each, and what was there last."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+
+from app.services.engine.scheduler.row import Row, kept_tokens
+from app.services.errors import InvalidRequest
+from app.services.facts import SlotFacts
+
+
+@dataclass(slots=True)
+class _Place:
+    facts: SlotFacts  # as it was left
+    row: Row | None = None  # that is in it
+    tokens: list[int] = field(default_factory=list)  # that its last row, or a file, left in the prefix cache
+
+    def leave(self) -> None:
+        if self.row is not None:
+            row, self.row = self.row, None
+            self.hold([] if any(row.scales) else kept_tokens(row))  # what adapters made is not told apart in a file
+
+    def hold(self, tokens: list[int]) -> None:
+        self.tokens = tokens
+        self.facts = replace(self.facts, prompt_tokens=len(tokens))
+
+
+class Slots:
+    """Rows have the same place from their admission to their end. Lives on the engine thread."""
+
+    def __init__(self, count: int) -> None:
+        self._places = [_Place(SlotFacts(number)) for number in range(count)]
+        self._tasks = 0
+
+    def seat(self, rows: Collection[Row]) -> None:
+        """Give each of the running rows a place that has none; rows that run no more leave theirs."""
+        running = set(rows)
+        for place in self._places:
+            if place.row not in running:
+                place.leave()
+        seated = {place.row for place in self._places}
+        for row in rows:
+            if row not in seated:
+                self._take(row)
+
+    def facts(self) -> list[SlotFacts]:
+        """Say how each place stands, as of the last time that rows were seated."""
+        return [place.facts if place.row is None else _at_work(place.facts, place.row) for place in self._places]
+
+    def tokens(self, slot: int) -> list[int]:
+        """Give what the last row of a place left. Raises InvalidRequest for one that is taken or does not exist."""
+        return self._free(slot).tokens
+
+    def hold(self, slot: int, tokens: list[int]) -> None:
+        """Note what a place holds now. Raises as `tokens` does."""
+        self._free(slot).hold(tokens)
+
+    def _take(self, row: Row) -> None:
+        free = [place for place in self._places if place.row is None]
+        wanted = [place for place in free if place.facts.id == row.slot]
+        for place in (wanted or free)[:1]:
+            self._tasks += 1
+            place.row = row
+            place.facts = replace(place.facts, task=self._tasks, settings=row.settings, limit=row.max_tokens)
+
+    def _free(self, slot: int) -> _Place:
+        if not 0 <= slot < len(self._places):
+            raise InvalidRequest(f"There is no slot {slot}; there are {len(self._places)}", param="id_slot")
+        if self._places[slot].row is not None:
+            raise InvalidRequest(
+                f"Slot {slot} is at work; ask again when it is idle", param="id_slot", code="slot_busy"
+            )
+        return self._places[slot]
+
+
+def _at_work(facts: SlotFacts, row: Row) -> SlotFacts:
+    return replace(
+        facts,
+        processing=True,
+        prompt_tokens=len(row.prompt),
+        prompt_done=max(0, min(row.done, len(row.prompt)) - row.cached),
+        cached=row.cached,
+        decoded=len(row.answer),
+    )

@@ -1,0 +1,1 @@
+"""Speculative decoding: draft tokens from the prompt or from a small model."""
