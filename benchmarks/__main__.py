@@ -102,8 +102,8 @@ def _run(plan: suite.Plan, jobs: list[suite.Job]) -> bool:
     """Run on a fast event loop. Returns False where a signal ended it before its time."""
     say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False).print
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_ended_cleanly(suite.run(plan, jobs, lambda what: say(f"{datetime.now():%H:%M:%S} {what}"))))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as scheduler:
+            scheduler.run(_ended_cleanly(suite.run(plan, jobs, lambda what: say(f"{datetime.now():%H:%M:%S} {what}"))))
     except (asyncio.CancelledError, KeyboardInterrupt):
         return False
     return True

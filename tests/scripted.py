@@ -11,7 +11,7 @@ from pathlib import Path
 import uvicorn
 
 from app.application import create_app
-from app.services.engine.scheduler.running import RunningGeneration
+from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.generation import (
     Event,
     FinishCause,

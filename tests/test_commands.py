@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from app.commands import checks, model_checks
 from app.commands import pull as pulling
-from app.commands.checks import Check, Patient
+from app.commands.checks import Check, CheckContext
 from app.commands.doctor import CHECKS, doctor
 from app.commands.models import models
 from app.commands.pull import pull
@@ -229,7 +229,7 @@ def test_pull_without_a_network_says_so(home: Path, monkeypatch: pytest.MonkeyPa
 def looked(name: str, **changes: Any) -> Check:
     """What doctor says under a name of the model and the settings given."""
     model = changes.pop("model", None)
-    patient = Patient(Settings(**changes), model=model)
+    patient = CheckContext(Settings(**changes), model=model)
     return next(check for check in (look(patient) for look in CHECKS) if check and check.name == name)
 
 
@@ -275,9 +275,9 @@ def test_doctor_changes_nothing(home: Path) -> None:
 
 
 def test_a_port_in_use_is_a_failure(home: Path, silent_port: int) -> None:
-    patient = Patient(Settings(port=silent_port))
+    patient = CheckContext(Settings(port=silent_port))
     assert checks._bind_problem("127.0.0.1", silent_port) == "address already in use"
-    assert checks.port(Patient(Settings(port=0))).state == "ok"
+    assert checks.port(CheckContext(Settings(port=0))).state == "ok"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checks, "_is_tiles", lambda *_: False)
         assert checks.port(patient).state == "failed"
@@ -292,7 +292,7 @@ def test_a_port_that_a_tiles_server_has_is_well(tmp_path: Path, body: str, state
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, folder=tmp_path))
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
     try:
-        assert checks.port(Patient(Settings(port=server.server_port))).state == state
+        assert checks.port(CheckContext(Settings(port=server.server_port))).state == state
     finally:
         server.shutdown()
         server.server_close()
@@ -319,16 +319,16 @@ def test_an_mlx_that_does_not_start_is_a_failure(tmp_path: Path, monkeypatch: py
     broken.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(broken))
     checks._back_end.cache_clear()
-    found = checks.mlx(Patient(Settings()))
+    found = checks.mlx(CheckContext(Settings()))
     checks._back_end.cache_clear()
     assert (found.state, found.detail) == ("failed", "does not start: libmlx.so: no such file")
 
 
 def test_an_old_or_missing_package_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_version", lambda name: "0.31.9" if name == "mlx-lm" else "1.0")
-    assert checks.packages(Patient(Settings())).state == "failed"
+    assert checks.packages(CheckContext(Settings())).state == "failed"
     monkeypatch.setattr(checks, "_version", lambda name: None if name == "mlx" else "1.0")
-    assert "mlx missing" in checks.packages(Patient(Settings())).detail
+    assert "mlx missing" in checks.packages(CheckContext(Settings())).detail
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_an_old_or_missing_package_is_a_failure(monkeypatch: pytest.MonkeyPatch)
 def test_an_old_c_library_is_a_failure(monkeypatch: pytest.MonkeyPatch, libc: tuple[str, str], state: str) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(checks.platform, "libc_ver", lambda: libc)
-    assert checks.system(Patient(Settings())).state == state
+    assert checks.system(CheckContext(Settings())).state == state
 
 
 @pytest.mark.parametrize(("weights", "state"), [(10**6, "ok"), (10**15, "failed")])
@@ -345,19 +345,19 @@ def test_a_model_that_does_not_fit_into_memory_is_a_failure(built: Path, weights
     from dataclasses import replace
 
     model = replace(catalog.inspect(built), weight_bytes=weights)
-    assert checks.memory(Patient(Settings(), model=model)).state == state
+    assert checks.memory(CheckContext(Settings(), model=model)).state == state
 
 
 def test_a_data_folder_that_others_may_read_is_a_warning(tmp_path: Path) -> None:
     for mode, state in ((0o700, "ok"), (0o755, "warning")):
         tmp_path.chmod(mode)
-        assert checks.data_folder(Patient(Settings(data_dir=tmp_path))).state == state
+        assert checks.data_folder(CheckContext(Settings(data_dir=tmp_path))).state == state
 
 
 def test_a_data_folder_that_is_a_file_is_a_failure(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert checks.data_folder(Patient(Settings(data_dir=tmp_path / "file"))).state == "failed"
-    assert checks.data_folder(Patient(Settings(data_dir=tmp_path / "file/below"))).state == "failed"
+    assert checks.data_folder(CheckContext(Settings(data_dir=tmp_path / "file"))).state == "failed"
+    assert checks.data_folder(CheckContext(Settings(data_dir=tmp_path / "file/below"))).state == "failed"
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_a_data_folder_that_is_a_file_is_a_failure(tmp_path: Path) -> None:
 def test_a_chat_template_is_tried(built: Path, tmp_path: Path, template: str, state: str) -> None:
     folder = Path(shutil.copytree(built, tmp_path / "tiny"))
     (folder / "chat_template.jinja").write_text(template)
-    found = model_checks.chat_template(Patient(Settings(), model=catalog.inspect(folder)))
+    found = model_checks.chat_template(CheckContext(Settings(), model=catalog.inspect(folder)))
     assert found is not None
     assert found.state == state
 
@@ -386,12 +386,12 @@ def test_a_chat_template_may_stand_in_the_tokenizer_config(built: Path, tmp_path
     folder = Path(shutil.copytree(built, tmp_path / "tiny"))
     (folder / "chat_template.jinja").unlink()
     model = catalog.inspect(folder)
-    found = model_checks.chat_template(Patient(Settings(), model=model))
+    found = model_checks.chat_template(CheckContext(Settings(), model=model))
     assert found is not None
     assert found.detail.startswith("none")
     settings = {"chat_template": template, "bos_token": {"content": "<s>"}}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    assert model_checks.chat_template(Patient(Settings(), model=model)) != found
+    assert model_checks.chat_template(CheckContext(Settings(), model=model)) != found
 
 
 def test_a_tokenizer_that_loses_text_is_a_warning(built: Path, tmp_path: Path) -> None:
@@ -399,9 +399,9 @@ def test_a_tokenizer_that_loses_text_is_a_warning(built: Path, tmp_path: Path) -
     model = catalog.inspect(folder)
     content = json.loads((folder / "tokenizer.json").read_text())
     (folder / "tokenizer.json").write_text(json.dumps(content | {"normalizer": {"type": "Lowercase"}}))
-    lossy = model_checks.tokenizer(Patient(Settings(), model=model))
+    lossy = model_checks.tokenizer(CheckContext(Settings(), model=model))
     (folder / "tokenizer.json").write_text("{}")
-    broken = model_checks.tokenizer(Patient(Settings(), model=model))
+    broken = model_checks.tokenizer(CheckContext(Settings(), model=model))
     assert lossy is not None
     assert broken is not None
     assert (lossy.state, broken.state) == ("warning", "failed")

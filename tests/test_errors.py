@@ -16,7 +16,7 @@ from litestar import Litestar
 
 from app.application import create_app
 from app.dto.shared import parameters
-from app.services.engine.scheduler.running import RunningGeneration
+from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.errors import Unavailable
 from app.services.generation import Generation, GenerationRequest, Started, Text, Timings
 from app.services.loading import Loading

@@ -13,8 +13,8 @@ from app.services import free_memory, models_router
 from app.services.engine.model import loading
 from app.services.errors import Busy, InvalidRequest, Unavailable
 from app.services.generation import Finished, Generation, GenerationRequest, Message, Started
-from app.services.late import Late
 from app.services.model_service import ModelService
+from app.services.pending_generation import PendingGeneration
 from app.settings import Settings
 from tests import tiny_model
 from tests.conftest import wait_for
@@ -88,7 +88,7 @@ def test_a_reader_can_be_woken_while_its_model_loads_and_then_gets_its_answer(
 ) -> None:
     async def work(models: ModelService) -> None:
         generation = await models.generate(asking("alpha"))
-        assert isinstance(generation, Late)
+        assert isinstance(generation, PendingGeneration)
         assert (generation.choices, generation.end_reasoning()) == (1, False)
         asyncio.get_running_loop().call_later(0.05, generation.wake)
         assert await generation.ready() == ()
@@ -97,7 +97,7 @@ def test_a_reader_can_be_woken_while_its_model_loads_and_then_gets_its_answer(
         heard = await events(generation)
         assert isinstance(heard[0], Started)
         assert heard[0].model == "alpha"
-        assert not isinstance(await models.generate(asking("alpha")), Late)
+        assert not isinstance(await models.generate(asking("alpha")), PendingGeneration)
 
     live(folder, tmp_path, work)
 

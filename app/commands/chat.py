@@ -12,7 +12,7 @@ from rich.console import Console
 
 from app import settings
 from app.commands.chat_client import ChatClient, Refused
-from app.commands.talk import Talk
+from app.commands.chat_session import ChatSession
 
 
 @click.command()
@@ -29,7 +29,7 @@ def chat(url: str | None, api_key: str | None, model: str | None, system: str, m
         raise click.ClickException(str(error)) from None
     key = api_key or next(iter(known.api_key), None)
     try:
-        talk = Talk(
+        talk = ChatSession(
             ChatClient(url or f"http://127.0.0.1:{known.port}", key),
             Console(highlight=False, soft_wrap=True),
             model=model,

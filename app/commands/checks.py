@@ -38,7 +38,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class CheckContext:
     """What is looked at: the settings and the model they name, with the reason if it cannot be loaded."""
 
     settings: Settings
@@ -46,14 +46,14 @@ class Patient:
     problem: str | None = None
 
 
-def python(_: Patient) -> Check:
+def python(_: CheckContext) -> Check:
     """Look at the Python that runs this."""
     good = (3, 11) <= sys.version_info[:2] < (3, 14)
     advice = "" if good else "Use Python 3.11, 3.12 or 3.13."
     return Check("Python", "ok" if good else "failed", platform.python_version(), advice)
 
 
-def packages(_: Patient) -> Check:
+def packages(_: CheckContext) -> Check:
     """Look at the packages that matter most, and at the age of mlx-lm."""
     versions = {name: _version(name) for name in PACKAGES}
     detail = ", ".join(f"{name} {found or 'missing'}" for name, found in versions.items())
@@ -62,7 +62,7 @@ def packages(_: Patient) -> Check:
     return Check("Packages", "ok" if good else "failed", detail, advice)
 
 
-def system(_: Patient) -> Check:
+def system(_: CheckContext) -> Check:
     """Look for a system that MLX has wheels for."""
     detail = f"{platform.system()} {platform.release()} on {platform.machine()}"
     if sys.platform == "darwin":
@@ -74,7 +74,7 @@ def system(_: Patient) -> Check:
     return Check("System", "ok" if good else "failed", f"{detail}, {library or 'libc'} {number or 'unknown'}", advice)
 
 
-def mlx(_: Patient) -> Check:
+def mlx(_: CheckContext) -> Check:
     """Look at where MLX computes."""
     back_end, problem = _back_end()
     if problem:
@@ -85,7 +85,7 @@ def mlx(_: Patient) -> Check:
     return Check("MLX", "ok", f"computes on {back_end}")
 
 
-def blas(_: Patient) -> Check | None:
+def blas(_: CheckContext) -> Check | None:
     """Look for a fast BLAS where MLX computes on a Linux CPU."""
     from app.services.engine.model.blas import preload
 
@@ -97,7 +97,7 @@ def blas(_: Patient) -> Check | None:
     return Check("BLAS", "warning", "no OpenBLAS: prompts are read about 20 times slower", advice)
 
 
-def compiler(_: Patient) -> Check | None:
+def compiler(_: CheckContext) -> Check | None:
     """Look for the compiler that MLX calls by this name on a Linux CPU."""
     if not _is_linux_cpu():
         return None
@@ -106,7 +106,7 @@ def compiler(_: Patient) -> Check | None:
     return Check("Compiler", "warning", "no g++: MLX compiles nothing and may be slower", "apt-get install g++")
 
 
-def memory(patient: Patient) -> Check:
+def memory(patient: CheckContext) -> Check:
     """Look for memory for the model, with a quarter more for conversations."""
     import psutil
 
@@ -123,7 +123,7 @@ def memory(patient: Patient) -> Check:
     return Check("Memory", "ok", detail)
 
 
-def disk(patient: Patient) -> Check:
+def disk(patient: CheckContext) -> Check:
     """Look for free disk where the server keeps things and where models are downloaded."""
     free = {place: free_bytes(place) for place in (patient.settings.data_dir, hugging_face_cache())}
     detail = ", ".join(f"{decimal(size)} free for {place}" for place, size in free.items())
@@ -132,7 +132,7 @@ def disk(patient: Patient) -> Check:
     return Check("Disk", "ok", detail)
 
 
-def port(patient: Patient) -> Check:
+def port(patient: CheckContext) -> Check:
     """Look whether the port is free, or a Tiles server has it already."""
     host, number = patient.settings.host, patient.settings.port
     address, problem = f"{host}:{number}", _bind_problem(host, number)
@@ -143,7 +143,7 @@ def port(patient: Patient) -> Check:
     return Check("Port", "failed", f"{address}: {problem}", "Stop what uses it, or give another --port.")
 
 
-def data_folder(patient: Patient) -> Check:
+def data_folder(patient: CheckContext) -> Check:
     """Look whether the data folder can be written, by its owner alone."""
     folder = patient.settings.data_dir
     there = _nearest(folder)
@@ -156,7 +156,7 @@ def data_folder(patient: Patient) -> Check:
     return Check("Data folder", "ok", str(folder))
 
 
-def session_file(patient: Patient) -> Check:
+def session_file(patient: CheckContext) -> Check:
     """Look whether the session file can be read and written."""
     path = patient.settings.session_file
     if patient.settings.skip_session_persist:

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.text import Text
 
 from app.commands import checks, model_checks
-from app.commands.bad_use import BadUse
-from app.commands.checks import Check, Patient
+from app.commands.checks import Check, CheckContext
+from app.commands.usage_error import UsageError
 from app.services import bootstrap
 from app.services.errors import LoadFailed
 from app.settings import SettingError, Settings, read
 
 SIGNS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "red")}
-CHECKS: tuple[Callable[[Patient], Check | None], ...] = (
+CHECKS: tuple[Callable[[CheckContext], Check | None], ...] = (
     checks.python,
     checks.packages,
     checks.system,
@@ -46,7 +46,7 @@ def doctor(model: str | None, port: str | None, as_json: bool) -> None:
     try:
         settings = read({"model": model, "port": port})
     except SettingError as error:
-        raise BadUse(str(error)) from error
+        raise UsageError(str(error)) from error
     patient = _patient(settings)
     results = [result for look in CHECKS if (result := look(patient))]
     if as_json:
@@ -66,13 +66,13 @@ def _print(results: list[Check]) -> None:
             console.print(Text(f"    {check.advice}"))
 
 
-def _patient(settings: Settings) -> Patient:
+def _patient(settings: Settings) -> CheckContext:
     """Find the model that a start with these settings would try first."""
     with redirect_stdout(sys.stderr):
         candidates = bootstrap.candidates(settings)
     if not candidates:
-        return Patient(settings)
+        return CheckContext(settings)
     try:
-        return Patient(settings, model=bootstrap.locate(candidates[0]))
+        return CheckContext(settings, model=bootstrap.locate(candidates[0]))
     except LoadFailed as error:
-        return Patient(settings, problem=error.message)
+        return CheckContext(settings, problem=error.message)

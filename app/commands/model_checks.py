@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from app.commands.checks import Check, Patient
+from app.commands.checks import Check, CheckContext
 from app.services import catalog
 from app.services.errors import LoadFailed
 
 SAMPLE = "Zoë says 你好 🙂"
 
 
-def model_folder(patient: Patient) -> Check:
+def model_folder(patient: CheckContext) -> Check:
     """Look whether the model's files are whole."""
     if patient.problem:
         return Check("Model", "failed", patient.problem, "`tiles-server models` lists what can be loaded.")
@@ -23,7 +23,7 @@ def model_folder(patient: Patient) -> Check:
     return Check("Model", "ok", detail)
 
 
-def draft_model(patient: Patient) -> Check | None:
+def draft_model(patient: CheckContext) -> Check | None:
     """Look whether the files of the model that guesses for it are whole."""
     if (name := patient.settings.draft_model) is None:
         return None
@@ -34,7 +34,7 @@ def draft_model(patient: Patient) -> Check | None:
     return Check("Draft model", "ok", f"{draft.id}: {draft.model_type}, {draft.precision}, {draft.path}")
 
 
-def chat_template(patient: Patient) -> Check | None:
+def chat_template(patient: CheckContext) -> Check | None:
     """Look whether the model's chat template renders a conversation."""
     if patient.model is None:
         return None
@@ -52,7 +52,7 @@ def chat_template(patient: Patient) -> Check | None:
     return Check("Chat template", "ok", f"renders a turn in {len(rendered)} characters")
 
 
-def tokenizer(patient: Patient) -> Check | None:
+def tokenizer(patient: CheckContext) -> Check | None:
     """Look whether text comes back from the tokenizer as it went in."""
     if patient.model is None or not (path := patient.model.path / "tokenizer.json").exists():
         return None

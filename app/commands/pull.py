@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.filesize import decimal
 
-from app.commands.bad_use import BadUse
 from app.commands.checks import free_bytes
+from app.commands.usage_error import UsageError
 from app.services import catalog
 from app.services.catalog import ModelFolder
 from app.services.errors import LoadFailed
@@ -31,7 +31,7 @@ def pull(repo_id: str) -> None:
     """Download the model ID (org/name on Hugging Face). Stopped half-way, the same command goes on."""
     repo_id = repo_id.removeprefix("https://huggingface.co/").strip("/")
     if not REPO_ID.fullmatch(repo_id):
-        raise BadUse(f"{repo_id!r} is no repo id: give org/name.")
+        raise UsageError(f"{repo_id!r} is no repo id: give org/name.")
     folder = _served(_download(repo_id, hugging_face_cache(), os.environ.get("HF_ENDPOINT")), repo_id)
     click.echo(f"{folder.id}: {folder.model_type}, {folder.precision}, {decimal(folder.weight_bytes)} of weights")
     click.echo(f"Serve it with: tiles-server --model {folder.id}")

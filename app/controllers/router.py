@@ -13,7 +13,7 @@ from app.controllers.openapi import body_refusals, operation, refusals
 from app.dto.llama.model_events import ModelEvent
 from app.dto.tiles.session import LoadRequest, Success, UnloadRequest
 from app.services.errors import AppError, InvalidRequest, NotFound
-from app.services.feed import Change
+from app.services.model_events import Change
 from app.services.model_service import ModelService
 from app.settings import Settings
 

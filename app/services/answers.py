@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from functools import partial
 
-from app.services.engine.scheduler.running import RunningGeneration
+from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.errors import AppError
 
 

@@ -15,14 +15,14 @@ from app.services.answers import Answers
 from app.services.catalog import ModelFolder
 from app.services.engine.engine import Engine
 from app.services.engine.scheduler.meter import Meter
-from app.services.engine.speculative.drafting import Drafting
+from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, Unavailable
 from app.services.facts import AdapterFacts, ModelFacts
 from app.services.generation import EmbeddingRequest, Generation, GenerationRequest, Message
-from app.services.late import Late
 from app.services.loading import Loading
 from app.services.memory import store
 from app.services.models_router import PATIENCE, UNLOADED, ModelsRouter
+from app.services.pending_generation import PendingGeneration
 from app.services.served_model import ServedModel
 from app.services.session import Session
 from app.settings import Settings
@@ -267,7 +267,7 @@ class ModelService:
     async def _begin(self, model: str | None, beginning: Coroutine[Any, Any, Generation], answers: int) -> Generation:
         if self.router is None or self.router.ready(model) is not None:
             return await beginning
-        return await Late.begin(beginning, answers)
+        return await PendingGeneration.begin(beginning, answers)
 
     async def _generate(self, requests: Sequence[GenerationRequest]) -> Generation:
         async with self.using(requests[0].model) as model:
@@ -392,11 +392,11 @@ async def _overslept(seconds: float) -> float:
     return time.monotonic() - began - seconds
 
 
-def _drafting(settings: Settings) -> Drafting | None:
+def _drafting(settings: Settings) -> DraftConfig | None:
     """Who guesses for the models; one that is served alone was meant to have its guesses."""
     if settings.draft_model is None:
         return None
-    return Drafting(settings.draft_model, settings.draft_tokens, strict=settings.models_dir is None)
+    return DraftConfig(settings.draft_model, settings.draft_tokens, strict=settings.models_dir is None)
 
 
 def _same_model(one: Session, other: Session) -> bool:

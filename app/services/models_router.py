@@ -13,7 +13,7 @@ from app.services.answers import Answers
 from app.services.catalog import ModelFolder
 from app.services.engine.engine import Engine
 from app.services.errors import AppError, Busy, InvalidRequest, LoadFailed, NotFound, Unavailable
-from app.services.feed import Change, Feed, Kind
+from app.services.model_events import Change, Kind, ModelEvents
 from app.services.model_state import ModelState
 from app.services.routed_model import RoutedModel
 from app.services.served_model import ServedModel
@@ -41,7 +41,7 @@ class ModelsRouter:
         answers: Answers,
         on_progress: Callable[[str, float], None],
     ) -> None:
-        self.feed = Feed()
+        self.feed = ModelEvents()
         self.default: str | None = None  # the model of the session, which answers where none is named
         self._folder = folder
         self._settings = settings

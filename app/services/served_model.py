@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from app.services.answers import Answers
 from app.services.caller import caller
 from app.services.engine.engine import Engine
-from app.services.engine.scheduler.running import RunningGeneration
+from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.errors import AppError, Busy, InvalidRequest, PromptTooLong
 from app.services.facts import ModelFacts, SlotFacts
 from app.services.generation import EmbeddingRequest, Generation, GenerationRequest
-from app.services.several import Several
+from app.services.merged_generation import MergedGeneration
 from app.settings import Settings
 
 if TYPE_CHECKING:  # it imports MLX, which belongs on the engine thread
-    from app.services.engine.loaded import LoadedModel
+    from app.services.engine.loaded_model import LoadedModel
 
 _FEW = 1024  # texts and ids of one request that are tokenized in one go
 
@@ -83,7 +83,7 @@ class ServedModel:
                 for generation in self._engine.submit(self.loaded, prompt, request)
             ]
             self._note(generations)
-        return generations[0] if len(generations) == 1 else Several(generations)
+        return generations[0] if len(generations) == 1 else MergedGeneration(generations)
 
     async def embed(self, request: EmbeddingRequest) -> Generation:
         """Begin to turn texts into vectors. Returns once that is accepted; raises AppError for what is refused."""
@@ -124,22 +124,22 @@ class ServedModel:
 
     async def slots(self) -> list[SlotFacts]:
         """Say what is in each place of the batch."""
-        return await self._engine.between_steps(self.loaded.runner.slots)
+        return await self._engine.between_steps(self.loaded.scheduler.slots)
 
     async def save_slot(self, slot: int, name: str) -> tuple[int, int]:
         """Write what an idle place of the batch left to a file. Returns tokens and bytes. Raises AppError."""
-        tokens, layers = await self._engine.between_steps(self.loaded.runner.slot_layers, slot)
+        tokens, layers = await self._engine.between_steps(self.loaded.scheduler.slot_layers, slot)
         write = partial(self.loaded.write_slot, self._slot_file(name), tokens, layers)
         return len(tokens), await self._engine.written(write)
 
     async def restore_slot(self, slot: int, name: str) -> tuple[int, int]:
         """Bring that back, into any idle place. Returns tokens and bytes. Raises AppError."""
         read = partial(self.loaded.read_slot, self._slot_file(name))
-        return await self._engine.between_steps(self.loaded.runner.fill_slot, slot, read)
+        return await self._engine.between_steps(self.loaded.scheduler.fill_slot, slot, read)
 
     async def erase_slot(self, slot: int) -> int:
         """Forget what an idle place of the batch left, in memory and on disk. Returns tokens. Raises AppError."""
-        return await self._engine.between_steps(self.loaded.runner.erase_slot, slot)
+        return await self._engine.between_steps(self.loaded.scheduler.erase_slot, slot)
 
     def _slot_file(self, name: str) -> Path:
         folder = self._settings.data_dir / "slots"

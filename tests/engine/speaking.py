@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
-from app.services.engine.output.calls import CallMarkup
-from app.services.engine.output.speech import Markup, Part, Speech
+from app.services.engine.output.parser import Markup, OutputParser, OutputPart
+from app.services.engine.output.tool_calls import CallMarkup
 from app.services.generation import ToolArguments, ToolCall
 
 TOOLS = [
@@ -46,7 +46,7 @@ CALL = '<tool_call>\n{"name": "add", "arguments": {"a": "x", "b": 2}}\n</tool_ca
 ADDED = (0, "add", '{"a": "x", "b": 2}')
 
 
-def merged(parts: Iterable[Part]) -> list[Any]:
+def merged(parts: Iterable[OutputPart]) -> list[Any]:
     """Parts without the seams between pieces and without the random ids of calls; arguments as they are written."""
     whole: list[Any] = []
     for part in parts:
@@ -64,7 +64,7 @@ def merged(parts: Iterable[Part]) -> list[Any]:
 
 
 def speak(pieces: Iterable[str], facts: Markup, **options: Any) -> tuple[list[Any], str | None]:
-    speech = Speech(facts, **options)
+    speech = OutputParser(facts, **options)
     parts = [part for piece in pieces for part in speech.feed(piece)] + speech.finish()
     return merged(parts), speech.stopped
 

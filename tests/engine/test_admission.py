@@ -13,12 +13,12 @@ from app.services import free_memory
 from app.services.engine.cache.footprint import measure
 from app.services.engine.cache.layers import nbytes
 from app.services.engine.cache.prefix_cache import PrefixCache
+from app.services.engine.model.memory_budget import MemoryBudget, out_of_memory
 from app.services.engine.model.prefill import forward
-from app.services.engine.model.room import Room, out_of_memory
 from app.services.engine.sampling.dry import Dry
-from app.services.engine.sampling.sampling import Choice
+from app.services.engine.sampling.sampler import SamplingParams
 from app.services.engine.scheduler.row import Row
-from app.services.engine.scheduler.runner import Runner
+from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.errors import AppError, InvalidRequest, Unavailable
 from tests.engine.workshop import EVERY, Workshop, finish, prompts, random_model
 
@@ -28,41 +28,41 @@ def workshop(tiny: Path) -> Workshop:
     return Workshop("llama", tiny)
 
 
-class Small(Room):
+class Small(MemoryBudget):
     """So many bytes for a runner, of which it uses what its rows and its kept prompts hold."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
         self.size = size
-        self.runner: Runner | None = None
+        self.scheduler: Scheduler | None = None
 
     def free(self) -> int:
-        if self.runner is None:
+        if self.scheduler is None:
             return self.size
-        batches = [nbytes(batch._layers) for batch in self.runner._batch._batches]
-        prompts = [nbytes(row.layers or []) for row in self.runner._prompts]
-        return self.size - sum(batches) - sum(prompts) - self.runner._prefixes.nbytes
+        batches = [nbytes(batch._layers) for batch in self.scheduler._batch._batches]
+        prompts = [nbytes(row.layers or []) for row in self.scheduler._prompts]
+        return self.size - sum(batches) - sum(prompts) - self.scheduler._prefixes.nbytes
 
 
-def small(workshop: Workshop, size: int, **more: Any) -> Runner:
+def small(workshop: Workshop, size: int, **more: Any) -> Scheduler:
     room = Small(size)
-    runner = workshop.runner(room=room, **more)
-    room.runner = runner
-    runner.admission.settle()
-    return runner
+    scheduler = workshop.scheduler(room=room, **more)
+    room.scheduler = scheduler
+    scheduler.admission.settle()
+    return scheduler
 
 
-def told(runner: Runner) -> dict[Row, list[AppError]]:
+def told(scheduler: Scheduler) -> dict[Row, list[AppError]]:
     """The errors that rows are told from now on."""
     errors: dict[Row, list[AppError]] = {}
-    fail = runner._fail
+    fail = scheduler._fail
 
     def note(row: Row, error: AppError) -> None:
         for one in (row, *row.siblings):
             errors.setdefault(one, []).append(error)
         fail(row, error)
 
-    runner._fail = note  # type: ignore[method-assign]
+    scheduler._fail = note  # type: ignore[method-assign]
     return errors
 
 
@@ -79,16 +79,16 @@ def test_the_footprint_is_what_rows_take(architecture: str) -> None:
 
 
 def test_rows_wait_until_there_is_memory_and_all_are_answered(workshop: Workshop) -> None:
-    given = [(prompt, Choice(), 8) for prompt in prompts(7)]
+    given = [(prompt, SamplingParams(), 8) for prompt in prompts(7)]
     one = measure(workshop.model).bytes(100)
-    runner = small(workshop, 6 * one)
+    scheduler = small(workshop, 6 * one)
     rows = [workshop.row(*asked) for asked in given]
-    errors, most = told(runner), 0
+    errors, most = told(scheduler), 0
     for row in rows:
-        runner.submit(row)
-    while runner.busy:
-        runner.step()
-        most = max(most, len(runner._running()))
+        scheduler.submit(row)
+    while scheduler.busy:
+        scheduler.step()
+        most = max(most, len(scheduler._running()))
     assert not errors
     assert 1 < most < 7
     assert [row.answer for row in rows] == [workshop.alone(*asked) for asked in given]
@@ -96,32 +96,32 @@ def test_rows_wait_until_there_is_memory_and_all_are_answered(workshop: Workshop
 
 def test_kept_prompts_make_room_before_anybody_waits(workshop: Workshop) -> None:
     one = measure(workshop.model).bytes(100)
-    runner = small(workshop, 3 * one, cache_bytes=2**30)
+    scheduler = small(workshop, 3 * one, cache_bytes=2**30)
     for prompt in prompts(6):
-        finish(runner, [workshop.row(prompt, Choice(), 4)])
-    assert runner._prefixes.nbytes > 0
-    before = len(runner._prefixes)
-    wide = workshop.row([9] * 400, Choice(), 4)
-    assert runner.admission.footprint.bytes(404) > runner.admission.free()
-    finish(runner, [wide])
+        finish(scheduler, [workshop.row(prompt, SamplingParams(), 4)])
+    assert scheduler._prefixes.nbytes > 0
+    before = len(scheduler._prefixes)
+    wide = workshop.row([9] * 400, SamplingParams(), 4)
+    assert scheduler.admission.footprint.bytes(404) > scheduler.admission.free()
+    finish(scheduler, [wide])
     assert len(wide.answer) == 4
-    assert len(runner._prefixes) < before
+    assert len(scheduler._prefixes) < before
 
 
 def test_what_never_fits_is_refused_with_the_numbers(workshop: Workshop) -> None:
-    runner = small(workshop, measure(workshop.model).bytes(500))
-    runner.admission.check(400, 1)
+    scheduler = small(workshop, measure(workshop.model).bytes(500))
+    scheduler.admission.check(400, 1)
     for tokens, answers in ((600, 1), (400, 3)):
         with pytest.raises(InvalidRequest, match=rf"{tokens} tokens .* [KM]iB .* [KM]iB") as refused:
-            runner.admission.check(tokens, answers)
+            scheduler.admission.check(tokens, answers)
         assert refused.value.code == "memory_exceeded"
 
 
 def test_what_does_not_fit_although_nothing_runs_is_told_so(workshop: Workshop) -> None:
-    runner = small(workshop, measure(workshop.model).bytes(500))
-    errors = told(runner)
-    row, after = workshop.row([7] * 900, Choice(), 4), workshop.row([7] * 9, Choice(), 4)
-    finish(runner, [row, after])
+    scheduler = small(workshop, measure(workshop.model).bytes(500))
+    errors = told(scheduler)
+    row, after = workshop.row([7] * 900, SamplingParams(), 4), workshop.row([7] * 9, SamplingParams(), 4)
+    finish(scheduler, [row, after])
     ((error,),) = errors.values()
     assert isinstance(error, Unavailable)
     assert "900 tokens" in error.message
@@ -130,9 +130,9 @@ def test_what_does_not_fit_although_nothing_runs_is_told_so(workshop: Workshop) 
 
 def test_an_answer_that_outgrows_the_memory_ends_with_what_there_is(workshop: Workshop) -> None:
     size = measure(workshop.model).bytes
-    runner = small(workshop, size(1500))
-    long = workshop.row([7] * 20, Choice(), 5000)
-    finish(runner, [long])
+    scheduler = small(workshop, size(1500))
+    long = workshop.row([7] * 20, SamplingParams(), 5000)
+    finish(scheduler, [long])
     assert (long.finished, len(long.answer) < 1600, len(long.answer) >= 1024) == ("length", True, True)
 
 
@@ -157,42 +157,42 @@ BAD = 719  # no prompt of `prompts` has it
 
 @pytest.mark.parametrize("place", ["first", "last", "said"])
 def test_an_allocation_that_fails_for_a_row_fails_that_row_alone(workshop: Workshop, place: str) -> None:
-    given = [(prompt, Choice(temperature=1.0, seed=seed), 20) for seed, prompt in enumerate(prompts(5, 100))]
+    given = [(prompt, SamplingParams(temperature=1.0, seed=seed), 20) for seed, prompt in enumerate(prompts(5, 100))]
     expected = [workshop.alone(*asked) for asked in given]
-    runner = workshop.runner(cache_bytes=2**30, model=Greedy(workshop.model, BAD))
-    errors = told(runner)
+    scheduler = workshop.scheduler(cache_bytes=2**30, model=Greedy(workshop.model, BAD))
+    errors = told(scheduler)
     prompt = {"first": [BAD, *given[0][0]], "last": [*given[0][0], BAD], "said": given[0][0]}[place]
-    forcing = Choice(logit_bias={BAD: 100.0}) if place == "said" else Choice()
+    forcing = SamplingParams(logit_bias={BAD: 100.0}) if place == "said" else SamplingParams()
     bad = workshop.row(prompt, forcing, 20)
     bad.siblings = [workshop.row(prompt, forcing, 20)] if place == "first" else []
     rows = [workshop.row(*asked) for asked in given]
     for row in rows[:3]:
-        runner.submit(row)
+        scheduler.submit(row)
     for _ in range(4):
-        runner.step()
-    finish(runner, [bad, *rows[3:]])
+        scheduler.step()
+    finish(scheduler, [bad, *rows[3:]])
     assert set(errors) == {bad, *bad.siblings}
     assert all(error.code == "out_of_memory" for (error,) in errors.values())
     assert [row.answer for row in rows] == expected
     again = workshop.row(*given[0])
-    finish(runner, [again])
+    finish(scheduler, [again])
     assert again.answer == expected[0]
 
 
 def test_what_is_short_once_costs_nobody_the_answer(workshop: Workshop) -> None:
     choices = [
-        Choice(),
-        Choice(temperature=1.0, seed=3, frequency_penalty=0.7),
-        Choice(repetition_penalty=1.4),
-        Choice(temperature=1.0, seed=4, repetition_penalty=1.4, penalty_window=3, typical_p=0.8),
-        Choice(temperature=1.0, seed=5, dry=Dry(2.0, allowed_length=0, window=9)),
+        SamplingParams(),
+        SamplingParams(temperature=1.0, seed=3, frequency_penalty=0.7),
+        SamplingParams(repetition_penalty=1.4),
+        SamplingParams(temperature=1.0, seed=4, repetition_penalty=1.4, penalty_window=3, typical_p=0.8),
+        SamplingParams(temperature=1.0, seed=5, dry=Dry(2.0, allowed_length=0, window=9)),
     ]
     given = [(prompt, choice, 30) for prompt, choice in zip(prompts(5), choices, strict=True)]
     expected = [workshop.alone(*asked) for asked in given]
-    runner = workshop.runner(model=Greedy(workshop.model, expected[1][12], 1))
-    errors = told(runner)
+    scheduler = workshop.scheduler(model=Greedy(workshop.model, expected[1][12], 1))
+    errors = told(scheduler)
     rows = [workshop.row(*asked) for asked in given]
-    finish(runner, rows)
+    finish(scheduler, rows)
     assert not errors
     assert [row.answer for row in rows] == expected
     assert any(row.failures for row in rows)
@@ -200,13 +200,13 @@ def test_what_is_short_once_costs_nobody_the_answer(workshop: Workshop) -> None:
 
 def test_what_is_short_while_several_answers_run_costs_none_of_them(workshop: Workshop) -> None:
     prompt = prompts(1, 80)[0]
-    choices = [Choice(temperature=1.0, seed=seed) for seed in range(3)]
+    choices = [SamplingParams(temperature=1.0, seed=seed) for seed in range(3)]
     expected = [workshop.alone(prompt, choice, 30) for choice in choices]
-    runner = workshop.runner(model=Greedy(workshop.model, expected[1][12], 1))
-    errors = told(runner)
+    scheduler = workshop.scheduler(model=Greedy(workshop.model, expected[1][12], 1))
+    errors = told(scheduler)
     rows = [workshop.row(prompt, choice, 30) for choice in choices]
     rows[0].siblings = rows[1:]
-    finish(runner, rows[:1])
+    finish(scheduler, rows[:1])
     assert not errors
     assert [row.answer for row in rows] == expected
 
@@ -232,26 +232,29 @@ def test_a_machine_that_cannot_be_measured_has_what_it_had(workshop: Workshop, m
         raise OSError(errno.EMFILE, "Too many open files")
 
     prompt = [7 + i % 50 for i in range(40)]
-    runner, rows = workshop.runner(room=Room()), [workshop.row(prompt, Choice()) for _ in range(3)]
+    scheduler, rows = (
+        workshop.scheduler(room=MemoryBudget()),
+        [workshop.row(prompt, SamplingParams()) for _ in range(3)],
+    )
     before = free_memory.available()
     monkeypatch.setattr(psutil, "virtual_memory", fails)
     assert free_memory.available() == before
     for row in rows:
-        runner.submit(row)
-    while runner.busy:
-        runner.step()
-    assert [row.answer for row in rows] == [workshop.alone(prompt, Choice(), 24)] * 3
-    assert Room().free() > 0
+        scheduler.submit(row)
+    while scheduler.busy:
+        scheduler.step()
+    assert [row.answer for row in rows] == [workshop.alone(prompt, SamplingParams(), 24)] * 3
+    assert MemoryBudget().free() > 0
     monkeypatch.setattr(free_memory, "available", type(free_memory.available)())  # one that never could ask
-    assert 0 < Room().free() < free_memory.total()
+    assert 0 < MemoryBudget().free() < free_memory.total()
 
 
 def test_the_room_of_this_machine_shrinks_by_what_is_taken() -> None:
     mx.clear_cache()
-    room = Room(mx.get_active_memory() + 2**24)
+    room = MemoryBudget(mx.get_active_memory() + 2**24)
     before = room.free()
     taken = mx.zeros((1024, 1024))
     mx.eval(taken)
     assert before - room.free() == taken.nbytes
-    assert 0 < Room().free() < 2**50
+    assert 0 < MemoryBudget().free() < 2**50
     assert PrefixCache(0).evict(5) == 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.services.engine.model.chat_template import ChatTemplate
 from app.services.engine.model.conversation import EVERY_ORDER, Capabilities, fit
-from app.services.engine.output.call_formats import call_format, call_text
+from app.services.engine.output.tool_call_formats import call_format, call_text
 from app.services.errors import InvalidRequest
 from app.services.generation import GenerationRequest, Message, ToolCall
 from tests.engine.families import LLAMA, Family, byte_tokenizer

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services import catalog
-from app.services.engine.cache.beginnings import Beginnings
-from app.services.engine.loaded import Limits, LoadedModel, assemble
+from app.services.engine.cache.conversation_owners import ConversationOwners
+from app.services.engine.loaded_model import Limits, LoadedModel, assemble
 from app.services.engine.prompt import Prompt
 from app.services.engine.scheduler.row import Row, repeats
-from app.services.engine.scheduler.running import Outbox
+from app.services.engine.scheduler.running_generation import Outbox
 from app.services.errors import InvalidRequest, ServerError
 from app.services.generation import (
     Completion,
@@ -48,7 +48,7 @@ SCHEMA = {
 @pytest.fixture(scope="module")
 def make_loaded(tiny: Any, model_and_tokenizer: tuple[Any, Any]) -> Callable[..., LoadedModel]:
     """Puts the tiny model together anew, under another name if need be; conversations are remembered by all."""
-    beginnings = Beginnings()
+    beginnings = ConversationOwners()
 
     def make(named: str = "tiny", *, stop_repetition: bool = True, max_memory: int | None = None) -> LoadedModel:
         limits = Limits(32, 2**28, 1, None, stop_repetition, max_memory, 0, store_folder=None, store_bytes=0)
@@ -84,9 +84,9 @@ class Answer:
 def answer(loaded: LoadedModel, *requests: GenerationRequest) -> list[Answer]:
     answers = [Answer(loaded, request) for request in requests]
     for one in answers:
-        loaded.runner.submit(one.row)
-    while loaded.runner.busy:
-        loaded.runner.step()
+        loaded.scheduler.submit(one.row)
+    while loaded.scheduler.busy:
+        loaded.scheduler.step()
     return answers
 
 
@@ -181,17 +181,17 @@ def test_a_grammar_that_cannot_follow_its_answer_is_no_silent_end(loaded: Loaded
     request = bound_to("choice", '["yes", "no"]')
     heard: list[Any] = []
     one, other = Answer(loaded, request), Answer(loaded, request)
-    loaded.runner._outbox.put = lambda generation, events: heard.extend(events)  # type: ignore[method-assign]
+    loaded.scheduler._outbox.put = lambda generation, events: heard.extend(events)  # type: ignore[method-assign]
     assert one.row.bound is not None
     one.row.bound.accept(loaded.prompts.tokenize("x")[0])
     assert one.row.bound.failed
     try:
         for row in (one.row, other.row):
-            loaded.runner.submit(row)
-        while loaded.runner.busy:
-            loaded.runner.step()
+            loaded.scheduler.submit(row)
+        while loaded.scheduler.busy:
+            loaded.scheduler.step()
     finally:
-        del loaded.runner._outbox.put
+        del loaded.scheduler._outbox.put
     assert [error.code for error in heard if isinstance(error, ServerError)] == ["grammar_failed"]
     assert other.said.text in {"yes", "no"}
 
@@ -280,7 +280,7 @@ def check_scores(loaded: LoadedModel, one: Answer, width: int) -> None:
     tokens = [score.token for score in one.said.logprobs]
     assert b"".join(score.data for score in one.said.logprobs).decode(errors="replace") == one.said.text
     prompt = one.row.prompt
-    logits = loaded.runner._model(mx.array([prompt + tokens]), cache=make_prompt_cache(loaded.runner._model))[0]
+    logits = loaded.scheduler._model(mx.array([prompt + tokens]), cache=make_prompt_cache(loaded.scheduler._model))[0]
     reference = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
     for place, score in enumerate(one.said.logprobs):
         expected = reference[len(prompt) - 1 + place]
@@ -365,7 +365,7 @@ def test_a_setting_lets_loops_go_on(make_loaded: Callable[..., LoadedModel]) -> 
 def test_a_prompt_that_has_no_memory_is_refused_before_it_is_queued(make_loaded: Callable[..., LoadedModel]) -> None:
     mx.clear_cache()
     loaded = make_loaded(max_memory=mx.get_active_memory() + 2**20)
-    loaded.runner.admission.settle()
+    loaded.scheduler.admission.settle()
     loaded.prepare(GenerationRequest(HELLO, max_tokens=400))
     with pytest.raises(InvalidRequest, match=r"tokens and needs .* MiB .*--max-memory") as refused:
         loaded.prepare(GenerationRequest((Message("user", "river " * 2000),), max_tokens=1))
@@ -380,9 +380,9 @@ def test_a_conversation_that_another_model_answered_last_says_so(make_loaded: Ca
     def reason(loaded: LoadedModel, messages: tuple[Message, ...]) -> str:
         request = GenerationRequest(messages, max_tokens=2)
         rows = loaded.rows(loaded.prepare(request), request, [None])
-        loaded.runner.submit(rows)
-        while loaded.runner.busy:
-            loaded.runner.step()
+        loaded.scheduler.submit(rows)
+        while loaded.scheduler.busy:
+            loaded.scheduler.step()
         return rows.cache_use.reason
 
     assert reason(here, HELLO) == "not_stored"

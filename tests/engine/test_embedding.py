@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
-from app.services.engine.sampling.sampling import Choice
+from app.services.engine.sampling.sampler import SamplingParams
 from app.services.engine.scheduler.embedding import Embedding, NoEmbeddings, body_of
-from app.services.engine.scheduler.running import RunningGeneration
+from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.generation import Pooling
 from tests.engine.workshop import ARCHITECTURES, Workshop, random_model
 
@@ -60,40 +60,40 @@ def test_a_slice_is_as_long_as_the_budget_says() -> None:
 
 def test_rows_get_their_tokens_between_the_slices(tiny: Path) -> None:
     workshop = Workshop("llama", tiny)
-    alone, beside = workshop.row([1, 2, 3], Choice(), 30), workshop.row([1, 2, 3], Choice(), 30)
-    runner = workshop.runner()
-    runner.submit(alone)
-    while runner.busy:
-        runner.step()
+    alone, beside = workshop.row([1, 2, 3], SamplingParams(), 30), workshop.row([1, 2, 3], SamplingParams(), 30)
+    scheduler = workshop.scheduler()
+    scheduler.submit(alone)
+    while scheduler.busy:
+        scheduler.step()
     embedding = Embedding(None, "m", [[1] * 700] * 8, "mean")
-    runner.submit(beside)
+    scheduler.submit(beside)
     while not beside.answer:
-        runner.step()
-    runner.embed(embedding)
+        scheduler.step()
+    scheduler.embed(embedding)
     steps = 0
     while not embedding.finished:
         before = len(beside.answer)
-        runner.step()
+        scheduler.step()
         assert beside.finished or len(beside.answer) > before
         steps += 1
     assert steps > 1
-    while runner.busy:
-        runner.step()
+    while scheduler.busy:
+        scheduler.step()
     assert beside.answer == alone.answer
 
 
 def test_what_nobody_waits_for_is_dropped(tiny: Path) -> None:
-    runner = Workshop("llama", tiny).runner()
+    scheduler = Workshop("llama", tiny).scheduler()
 
     async def reader() -> RunningGeneration:
         return RunningGeneration(lambda _: None)
 
     gone = asyncio.run(reader())
-    runner.embed(Embedding(gone, "m", [[1] * 5000], "mean"))
-    runner.step()
-    assert runner.busy
-    runner.cancel(gone)
-    assert not runner.busy
+    scheduler.embed(Embedding(gone, "m", [[1] * 5000], "mean"))
+    scheduler.step()
+    assert scheduler.busy
+    scheduler.cancel(gone)
+    assert not scheduler.busy
 
 
 class Closed(nn.Module):

@@ -28,8 +28,8 @@ from pydantic import (
     create_model,
 )
 
-from app.services.engine.sampling.call_grammar import json_rule
 from app.services.engine.sampling.grammar import Grammars
+from app.services.engine.sampling.tool_call_grammar import json_rule
 from app.services.generation import Constraint
 from app.services.json_schema.enforcement import enforcement
 from tests.schemas import WRITTEN, check, schemas

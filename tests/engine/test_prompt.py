@@ -10,7 +10,7 @@ from mlx_lm.utils import load_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from app.services.engine.output.text import pieces
+from app.services.engine.output.detokenizer import pieces
 from app.services.engine.prompt import PromptBuilder
 from app.services.errors import InvalidRequest, PromptTooLong
 from app.services.generation import GenerationRequest

@@ -10,15 +10,15 @@ from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 from mlx_lm.utils import load_tokenizer
 
 from app.services.engine.cache.prefix_cache import PrefixCache
-from app.services.engine.model.room import Room
-from app.services.engine.output.speech import Markup, Speech
-from app.services.engine.output.text import detokenizers
-from app.services.engine.sampling.sampling import Choice
+from app.services.engine.model.memory_budget import MemoryBudget
+from app.services.engine.output.detokenizer import detokenizers
+from app.services.engine.output.parser import Markup, OutputParser
+from app.services.engine.sampling.sampler import SamplingParams
 from app.services.engine.scheduler.row import Row, kept_tokens
-from app.services.engine.scheduler.runner import Runner
-from app.services.engine.scheduler.running import Outbox
-from app.services.engine.speculative.drafter import DraftModel
-from app.services.engine.speculative.guesser import Guesser
+from app.services.engine.scheduler.running_generation import Outbox
+from app.services.engine.scheduler.scheduler import Scheduler
+from app.services.engine.speculative.draft_model import DraftModel
+from app.services.engine.speculative.proposer import Proposer
 
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 768, "tie_word_embeddings": True}
 ATTENTION = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "rms_norm_eps": 1e-6}
@@ -71,18 +71,18 @@ class Workshop:
         self.detokenizer = detokenizers(self.tokenizer, self.markup.markers(), self.vocabulary)
         self._alone: dict[tuple[tuple[int, ...], str, int], list[int]] = {}
 
-    def runner(
+    def scheduler(
         self,
         *,
         max_rows: int = 32,
         cache_bytes: int = 0,
         prefixes: PrefixCache | None = None,
-        room: Room | None = None,
+        room: MemoryBudget | None = None,
         controls: frozenset[int] = frozenset(),
         model: Any = None,
         draft: DraftModel | None = None,
-    ) -> Runner:
-        return Runner(
+    ) -> Scheduler:
+        return Scheduler(
             model or self.model,
             self.vocabulary,
             max_rows=max_rows,
@@ -96,49 +96,49 @@ class Workshop:
     def row(
         self,
         prompt: list[int],
-        choice: Choice,
+        choice: SamplingParams,
         max_tokens: int = 24,
         end: frozenset[int] = frozenset(),
-        guesser: Guesser | None = None,
+        guesser: Proposer | None = None,
     ) -> Row:
         return Row(
             generation=None,
             prompt=list(prompt),
             max_tokens=max_tokens,
             choice=choice,
-            speech=Speech(self.markup),
+            speech=OutputParser(self.markup),
             detokenizer=self.detokenizer(),
             end_tokens=end,
             guesser=guesser,
         )
 
-    def alone(self, prompt: list[int], choice: Choice, max_tokens: int = 24) -> list[int]:
+    def alone(self, prompt: list[int], choice: SamplingParams, max_tokens: int = 24) -> list[int]:
         """What a row says that has a runner to itself; it is computed once."""
         asked = (tuple(prompt), repr(choice), max_tokens)
         if asked not in self._alone:
             row = self.row(prompt, choice, max_tokens)
-            finish(self.runner(), [row])
+            finish(self.scheduler(), [row])
             self._alone[asked] = row.answer
         return self._alone[asked]
 
 
-def finish(runner: Runner, rows: list[Row]) -> int:
+def finish(scheduler: Scheduler, rows: list[Row]) -> int:
     """Have rows answered. Returns the steps that it took."""
     for row in rows:
-        runner.submit(row)
+        scheduler.submit(row)
     steps = 0
-    while runner.busy:
-        runner.step()
+    while scheduler.busy:
+        scheduler.step()
         steps += 1
     return steps
 
 
-def check_guessed(runner: Runner, row: Row, expected: list[int]) -> None:
+def check_guessed(scheduler: Scheduler, row: Row, expected: list[int]) -> None:
     """A row for which something guesses says what it says without, and leaves nothing of what was taken back."""
-    finish(runner, [row])
+    finish(scheduler, [row])
     assert row.answer == expected
     assert row.guessed >= row.guessed_right
-    kept = runner._prefixes.take([*kept_tokens(row), 1])
+    kept = scheduler._prefixes.take([*kept_tokens(row), 1])
     assert kept is not None
     assert list(kept.tokens) == kept_tokens(row)
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.services.conversation_streams import KEPT_SECONDS, MOST_BYTES, ConversationStream, ConversationStreams
-from app.services.engine.scheduler.running import RunningGeneration
+from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.errors import InvalidRequest
 from tests.loop import run
 

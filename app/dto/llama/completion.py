@@ -13,12 +13,12 @@ from app.dto.llama.models import generation_params, lora_params
 from app.dto.openai.prompt import Prompt, prompts
 from app.dto.shared import parameters
 from app.dto.shared.base import Dialect, Limits, Reply
-from app.dto.shared.counts import PromptProgress, TimingsReply
-from app.dto.shared.generating import Generating
 from app.dto.shared.logprobs import NativeProbability
+from app.dto.shared.sampling_fields import SamplingFields
+from app.dto.shared.usage import PromptProgress, TimingsReply
 
 
-class NativeGenerating(Generating):
+class NativeGenerating(SamplingFields):
     """What both of llama.cpp's ways to ask for text have."""
 
     response_fields: list[str] = Field(default_factory=list, max_length=256, examples=[["content"]])

@@ -6,7 +6,7 @@ from msgspec import UNSET, UnsetType
 
 from app.dto.llama.models import ModelRow
 from app.dto.shared.base import Reply
-from app.services.feed import Change
+from app.services.model_events import Change
 from app.services.model_state import ModelState, Status
 
 _EVENTS = {"begun": "model_status", "status": "status_change", "listed": "models_reload", "removed": "model_remove"}

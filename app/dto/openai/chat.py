@@ -10,8 +10,8 @@ import app.services.generation as gen
 from app.dto.openai.chat_message import ChatMessage, Tool
 from app.dto.shared import parameters
 from app.dto.shared.base import MOST_TOOLS, Limits, few_messages
-from app.dto.shared.generating import Generating, StreamOptions
 from app.dto.shared.response_format import ResponseFormat
+from app.dto.shared.sampling_fields import SamplingFields, StreamOptions
 from app.dto.shared.tool_choice import DESCRIPTION, Asked, openai_choice
 from app.services.errors import InvalidRequest
 from app.services.json_schema.enforcement import Binding
@@ -28,7 +28,7 @@ EFFORTS = {"none": 0, "minimal": 128, "low": 512, "medium": 2048, "high": 8192, 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
-class ChatRequest(Generating):
+class ChatRequest(SamplingFields):
     """A conversation to be answered."""
 
     registry = parameters.CHAT

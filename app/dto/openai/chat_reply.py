@@ -11,10 +11,10 @@ import app.services.generation as gen
 from app.dto.openai.chat import ChatRequest
 from app.dto.openai.custom_tools import CustomInput, input_of
 from app.dto.shared.base import Dialect, Reply
-from app.dto.shared.counts import FINGERPRINT, Metrics, PromptProgress, TimingsReply, Usage
 from app.dto.shared.errors import ErrorDetail
 from app.dto.shared.logprobs import ChoiceLogprobs
 from app.dto.shared.logprobs import logprobs as spelled
+from app.dto.shared.usage import FINGERPRINT, Metrics, PromptProgress, TimingsReply, Usage
 
 
 class Function(Reply, kw_only=True):

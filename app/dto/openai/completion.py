@@ -14,13 +14,13 @@ import app.services.generation as gen
 from app.dto.openai.prompt import Prompt, prompts
 from app.dto.shared import parameters
 from app.dto.shared.base import Dialect, Limits, Reply
-from app.dto.shared.counts import FINGERPRINT, PromptProgress, TimingsReply, Usage
-from app.dto.shared.generating import Generating, StreamOptions
 from app.dto.shared.logprobs import ContentLogprob
+from app.dto.shared.sampling_fields import SamplingFields, StreamOptions
+from app.dto.shared.usage import FINGERPRINT, PromptProgress, TimingsReply, Usage
 from app.services.errors import InvalidRequest
 
 
-class CompletionRequest(Generating):
+class CompletionRequest(SamplingFields):
     """Prompts to be continued."""
 
     registry = parameters.COMPLETION

@@ -6,8 +6,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from app.dto.openai.responses_items import OutputItem, OutputText, ReasoningText, SummaryText
 from app.dto.shared.base import Reply
-from app.dto.shared.counts import PromptProgress, TimingsReply
 from app.dto.shared.logprobs import ContentLogprob
+from app.dto.shared.usage import PromptProgress, TimingsReply
 
 
 class InputTokensDetails(Reply, kw_only=True):

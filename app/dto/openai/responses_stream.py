@@ -55,8 +55,8 @@ from app.dto.openai.responses_items import (
     output_item_id,
 )
 from app.dto.shared.base import Dialect, Reply
-from app.dto.shared.counts import PromptProgress, TimingsReply
 from app.dto.shared.logprobs import ContentLogprob
+from app.dto.shared.usage import PromptProgress, TimingsReply
 from app.services.errors import AppError
 
 

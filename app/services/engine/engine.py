@@ -14,21 +14,21 @@ from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 import structlog
 
 from app.services.catalog import ModelFolder
-from app.services.engine.cache.beginnings import Beginnings
+from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.cache.disk_thread import disk
 from app.services.engine.model import blas
 from app.services.engine.model.open_files import limit_untouched
+from app.services.engine.scheduler.fair_share import FairShare
 from app.services.engine.scheduler.meter import Meter
-from app.services.engine.scheduler.running import Outbox, RunningGeneration
-from app.services.engine.scheduler.turns import Turns
-from app.services.engine.speculative.drafting import Drafting
+from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
+from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.errors import AppError, LoadFailed, ServerError, Unavailable, UnprocessableBody
 from app.services.generation import EmbeddingRequest, GenerationRequest, Started
 
 if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the thread
-    from app.services.engine.loaded import LoadedModel
+    from app.services.engine.loaded_model import LoadedModel
     from app.services.engine.prompt import Prompt
-    from app.services.engine.scheduler.runner import Runner
+    from app.services.engine.scheduler.scheduler import Scheduler
 
 log = structlog.get_logger()
 
@@ -56,7 +56,7 @@ class Engine:
         store_bytes: int = 0,
         most_models: int = 1,
         adapters: Sequence[tuple[Path, float]] = (),
-        drafting: Drafting | None = None,
+        drafting: DraftConfig | None = None,
     ) -> None:
         self.back_end = "unknown"
         self.meter = Meter()
@@ -67,15 +67,15 @@ class Engine:
         self._claim: IO[bytes] | None = None  # of the store's folder, held while this process lives
         self._commands: SimpleQueue[Command] = SimpleQueue()
         self._outbox = Outbox()
-        self._beginnings = Beginnings()
-        self._runners: list[Runner] = []
-        self._turns = Turns()
+        self._beginnings = ConversationOwners()
+        self._runners: list[Scheduler] = []
+        self._turns = FairShare()
         self._loads: list[Iterator[None]] = []
         self._awaited_loads: set[asyncio.Future[LoadedModel]] = set()
         self._stopped = False
         self._unusable: LoadFailed | None = None
         self._step_began: float | None = None  # of the step under way
-        self._at_work: Runner | None = None  # whose it is
+        self._at_work: Scheduler | None = None  # whose it is
         self._usual_step = 0.0  # seconds, of the longest steps lately
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="prompt")
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -93,8 +93,8 @@ class Engine:
         self._commands.put(self._on_stop)
         self._thread.join(timeout=10 if self._runners and not self.stuck_for() else 1)
         if self._thread.is_alive():
-            for runner in list(self._runners):
-                runner.write_prefixes()
+            for scheduler in list(self._runners):
+                scheduler.write_prefixes()
         self._prompts.shutdown(wait=False, cancel_futures=True)
 
     def stuck_for(self) -> float:
@@ -102,11 +102,11 @@ class Engine:
 
         It may take what steps took lately, or what this much work takes at the rate that was measured.
         """
-        began, runner = self._step_began, self._at_work
-        if began is None or runner is None:
+        began, scheduler = self._step_began, self._at_work
+        if began is None or scheduler is None:
             return 0.0
         elapsed = time.monotonic() - began
-        return elapsed if elapsed > 10 * max(self._usual_step, runner.expected) else 0.0
+        return elapsed if elapsed > 10 * max(self._usual_step, scheduler.expected) else 0.0
 
     async def load(self, folder: ModelFolder, progress: Callable[[float], None]) -> "LoadedModel":
         """Load a model beside what is loaded; whoever does not want it any more cancels this.
@@ -133,13 +133,13 @@ class Engine:
                 load.set_exception(error)
 
     def _unwanted(self, model: "LoadedModel") -> None:
-        self._commands.put(partial(self._on_unload, model.runner, True, None))
+        self._commands.put(partial(self._on_unload, model.scheduler, True, None))
 
     async def unload(self, model: "LoadedModel", *, now: bool = False) -> None:
         """Take a model out. Its running answers are finished first unless `now`, which ends them with an error."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        self._commands.put(partial(self._on_unload, model.runner, now, _Promise(loop, done)))
+        self._commands.put(partial(self._on_unload, model.scheduler, now, _Promise(loop, done)))
         await done
 
     async def prepare(self, model: "LoadedModel", request: GenerationRequest) -> "Prompt":
@@ -181,7 +181,7 @@ class Engine:
             inputs += await self.off_loop(model.inputs, request.inputs[start : start + _FEW])
             _refuse_many(sum(map(len, inputs)))
         embedding = await self.off_loop(model.embedding, request, inputs, generation)
-        self._commands.put(partial(self._queue, model, partial(model.runner.embed, embedding), [generation]))
+        self._commands.put(partial(self._queue, model, partial(model.scheduler.embed, embedding), [generation]))
         return generation
 
     def _cancel(self, generation: RunningGeneration) -> None:
@@ -197,17 +197,17 @@ class Engine:
         while not self._stopped:
             self._obey()
             self._loads = [load for load in self._loads if next(load, _DONE) is not _DONE]
-            if (runner := self._turns.next(self._runners)) is not None:
-                self._step(runner)
+            if (scheduler := self._turns.next(self._runners)) is not None:
+                self._step(scheduler)
             self._free_retired()
-            self.meter.running = sum(runner.running for runner in self._runners)
-            self.meter.waiting = sum(runner.waiting for runner in self._runners)
+            self.meter.running = sum(scheduler.running for scheduler in self._runners)
+            self.meter.waiting = sum(scheduler.waiting for scheduler in self._runners)
             self._outbox.send()
-        for runner in self._runners:
-            runner.fail(Unavailable("The server is shutting down", code="shutting_down"))
+        for scheduler in self._runners:
+            scheduler.fail(Unavailable("The server is shutting down", code="shutting_down"))
         self._outbox.send()
-        for runner in self._runners:
-            runner.free()
+        for scheduler in self._runners:
+            scheduler.free()
         if self._claim is not None:
             self._claim.close()
 
@@ -241,7 +241,7 @@ class Engine:
             self._store = (None, 0)
 
     def _obey(self) -> None:
-        busy = bool(self._loads) or any(runner.busy for runner in self._runners)
+        busy = bool(self._loads) or any(scheduler.busy for scheduler in self._runners)
         try:
             while True:
                 self._do(self._commands.get(block=not busy))
@@ -255,28 +255,28 @@ class Engine:
         except Exception:  # the thread outlives whatever a command runs into
             log.exception("engine command failed")
 
-    def _step(self, runner: "Runner") -> None:
-        self._at_work, self._step_began = runner, time.monotonic()
+    def _step(self, scheduler: "Scheduler") -> None:
+        self._at_work, self._step_began = scheduler, time.monotonic()
         try:
-            if runner.busy:
-                runner.step()
+            if scheduler.busy:
+                scheduler.step()
         except Exception:
             log.exception("engine step failed")
-            runner.fail(ServerError("The engine failed while computing this answer", code="engine_error"))
+            scheduler.fail(ServerError("The engine failed while computing this answer", code="engine_error"))
         seconds = time.monotonic() - self._step_began
         self._step_began = self._at_work = None
         self._usual_step = max(seconds, 0.99 * self._usual_step)
-        self._turns.took(runner, seconds)
+        self._turns.took(scheduler, seconds)
 
     def _free_retired(self) -> None:
-        for runner in [runner for runner in self._runners if runner.retired and not runner.busy]:
-            self._free(runner)
+        for scheduler in [scheduler for scheduler in self._runners if scheduler.retired and not scheduler.busy]:
+            self._free(scheduler)
 
-    def _free(self, runner: "Runner") -> None:
+    def _free(self, scheduler: "Scheduler") -> None:
         from app.services.engine.model.loading import memory, release
 
-        self._runners.remove(runner)
-        runner.free()
+        self._runners.remove(scheduler)
+        scheduler.free()
         release()
         self.meter.memory = memory()
 
@@ -287,9 +287,9 @@ class Engine:
             self._loads.append(self._loading(folder, progress, promise))
 
     def _loading(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> Iterator[None]:
-        from app.services.engine.loaded import Limits, assemble
+        from app.services.engine.loaded_model import Limits, assemble
         from app.services.engine.model.loading import release
-        from app.services.engine.speculative.draft_loading import load
+        from app.services.engine.speculative.loading import load
 
         try:
             steps = load(folder.path, self._drafting)
@@ -307,10 +307,10 @@ class Engine:
             limits = Limits(*self._limits, *self._store, self._adapters)
             loaded = assemble(folder, model, tokenizer, limits, self._outbox, self._beginnings, draft)
             loaded.warm_up()
-            loaded.runner.meter = self.meter
+            loaded.scheduler.meter = self.meter
             release()
-            loaded.runner.admission.settle()
-            self._runners.append(loaded.runner)
+            loaded.scheduler.admission.settle()
+            self._runners.append(loaded.scheduler)
             threading.Thread(target=loaded.grammars.warm_up, name="grammar", daemon=True).start()
             progress(1.0)
             promise.keep(loaded)
@@ -320,10 +320,10 @@ class Engine:
             log.exception("load failed", folder=folder.path.name)
             promise.refuse(LoadFailed(f"{folder.path.name}: the model could not be loaded; the log says more"))
 
-    def _on_unload(self, runner: "Runner", now: bool, promise: "_Promise | None") -> None:
-        runner.retired = True
+    def _on_unload(self, scheduler: "Scheduler", now: bool, promise: "_Promise | None") -> None:
+        scheduler.retired = True
         if now:
-            runner.fail(Unavailable("The model was unloaded while it answered", code="model_unloaded"))
+            scheduler.fail(Unavailable("The model was unloaded while it answered", code="model_unloaded"))
         self._free_retired()
         if promise is not None:
             promise.keep(None)
@@ -331,11 +331,11 @@ class Engine:
     def _on_submit(
         self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest, generations: list[RunningGeneration]
     ) -> None:
-        self._queue(model, lambda: model.runner.submit(model.rows(prompt, request, generations)), generations)
+        self._queue(model, lambda: model.scheduler.submit(model.rows(prompt, request, generations)), generations)
 
     def _queue(self, model: "LoadedModel", queue: Callable[[], None], generations: list[RunningGeneration]) -> None:
         error: AppError = Unavailable("The model was unloaded", code="model_unloaded")
-        if not model.runner.retired:
+        if not model.scheduler.retired:
             try:
                 queue()
             except Exception:
@@ -347,12 +347,12 @@ class Engine:
             self._outbox.put(generation, [error])
 
     def _on_cancel(self, generation: RunningGeneration) -> None:
-        for runner in self._runners:
-            runner.cancel(generation)
+        for scheduler in self._runners:
+            scheduler.cancel(generation)
 
     def _on_close_reasoning(self, generation: RunningGeneration) -> None:
-        for runner in self._runners:
-            runner.close_reasoning(generation)
+        for scheduler in self._runners:
+            scheduler.close_reasoning(generation)
 
     def _on_work(self, work: Callable[[], object], promise: "_Promise") -> None:
         try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.services.engine.model.chat_template import ChatTemplate
-from app.services.engine.output.text import pieces
+from app.services.engine.output.detokenizer import pieces
 from app.services.engine.sampling.dry import NO_BREAKERS, Breakers
 from app.services.errors import InvalidRequest, PromptTooLong, UnprocessableBody
 from app.services.generation import GenerationRequest

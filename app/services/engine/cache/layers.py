@@ -8,7 +8,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import CacheList, RotatingKVCache
 
 Layers = list[Any]  # one mlx-lm cache a layer, of a single row
-Marks = dict[int, Layers]  # number of tokens to what the layers held then that cannot be cut to it later
+Checkpoints = dict[int, Layers]  # number of tokens to what the layers held then that cannot be cut to it later
 
 
 def leaves(layers: Iterable[Any]) -> Iterator[Any]:

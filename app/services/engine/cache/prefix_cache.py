@@ -11,9 +11,9 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
 
-from app.services.engine.cache.layers import Layers, Marks, at_mark, mark, nbytes
+from app.services.engine.cache.layers import Checkpoints, Layers, at_mark, mark, nbytes
 from app.services.engine.cache.prefix_store import PrefixStore
-from app.services.engine.cache.prefixes import Known, covers, longest_shared, nearest, related, shared, usable
+from app.services.engine.cache.prefixes import CachedPrefix, covers, longest_shared, nearest, related, shared, usable
 from app.services.generation import CacheUse
 
 _MOST_ENTRIES = 256  # the search looks at every one
@@ -28,7 +28,7 @@ class _Entry:
     tokens: Any  # int32 (length,)
     layers: Layers
     trimmable: bool
-    marks: Marks
+    marks: Checkpoints
     used: float = field(default_factory=time.monotonic)
     nbytes: int = field(init=False)  # asked for far more often than it changes
 
@@ -39,7 +39,7 @@ class _Entry:
     def lengths(self) -> Collection[int]:
         return self.marks
 
-    def keep(self, marks: Marks) -> None:
+    def keep(self, marks: Checkpoints) -> None:
         """Have these marks."""
         self.marks = marks
         self.nbytes = nbytes(self.layers) + sum(nbytes(marked) for marked in marks.values())
@@ -76,7 +76,7 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def take(self, tokens: Sequence[int]) -> Known | None:
+    def take(self, tokens: Sequence[int]) -> CachedPrefix | None:
         """Give a copy of the layers for the longest known beginning. One token always stays over."""
         wanted = np.asarray(tokens[:-1], dtype=np.int32)
         if not len(wanted):
@@ -88,7 +88,7 @@ class PrefixCache:
             return None
         entry.used = time.monotonic()
         marks = {place: marked for place, marked in entry.marks.items() if place <= length}
-        return Known(wanted[:length], entry.cut(length), marks)
+        return CachedPrefix(wanted[:length], entry.cut(length), marks)
 
     def explain(self, tokens: Sequence[int], cached: int, *, known_elsewhere: bool = False) -> CacheUse:
         """Say why no more than so many of the tokens are known; `known_elsewhere` is to another model."""
@@ -103,7 +103,9 @@ class PrefixCache:
             return CacheUse(cached, "other_model")
         return CacheUse(cached, "first_diff", known) if known else CacheUse(cached, "not_stored")
 
-    def put(self, tokens: Sequence[int], layers: Layers, marks: Marks | None = None, *, proven: bool = False) -> None:
+    def put(
+        self, tokens: Sequence[int], layers: Layers, marks: Checkpoints | None = None, *, proven: bool = False
+    ) -> None:
         """Keep the layers of these tokens, and the marks within; what they cover or what covers them is kept once.
 
         `proven` is what will be asked for again as far as can be told: it goes later.
@@ -219,7 +221,7 @@ class PrefixCache:
         self._evicted.append(entry.tokens)
 
 
-def _fewest(entry: _Entry) -> Marks:
+def _fewest(entry: _Entry) -> Checkpoints:
     """Leave of the marks the first and the last ones; the whole length needs none."""
     places = sorted(place for place in entry.marks if place < len(entry.tokens))
     return {place: entry.marks[place] for place in {*places[:1], *places[1 - _MOST_MARKS :]}}

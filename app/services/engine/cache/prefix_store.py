@@ -21,8 +21,8 @@ from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
 from app.services.atomic import private_file, private_folder
 from app.services.engine.cache.disk_thread import Job, disk
-from app.services.engine.cache.layers import Layers, Marks, cuts
-from app.services.engine.cache.prefixes import Known, covers, nearest, related, usable
+from app.services.engine.cache.layers import Checkpoints, Layers, cuts
+from app.services.engine.cache.prefixes import CachedPrefix, covers, nearest, related, usable
 
 log = structlog.get_logger()
 
@@ -46,7 +46,7 @@ class _Pending:
     tokens: Any
     trimmable: bool
     layers: Layers
-    marks: Marks
+    marks: Checkpoints
 
     @property
     def lengths(self) -> Collection[int]:
@@ -77,7 +77,7 @@ class PrefixStore:
         """How many of the wanted tokens (length,) a file stands for."""
         return nearest(self._stored, wanted)[0]
 
-    def load(self, wanted: Any) -> Known | None:
+    def load(self, wanted: Any) -> CachedPrefix | None:
         """Read the nearest prefix. None if its file turns out torn."""
         _, stored = nearest(self._stored, wanted)
         if stored is None:
@@ -95,9 +95,9 @@ class PrefixStore:
             log.warning("prefix file thrown away", reason=str(error)[:200])
             self._forget(stored)
             return None
-        return Known(stored.tokens, layers, marks)
+        return CachedPrefix(stored.tokens, layers, marks)
 
-    def note(self, tokens: Any, layers: Layers, marks: Marks, *, trimmable: bool) -> None:
+    def note(self, tokens: Any, layers: Layers, marks: Checkpoints, *, trimmable: bool) -> None:
         """Have the layers of these tokens written, once nothing longer has come for a moment."""
         if len(tokens) < _FEWEST_TOKENS:
             return
@@ -190,12 +190,12 @@ def _stands_for(prefix: _Stored | _Pending, tokens: Any) -> bool:
     return covers(prefix.tokens, tokens) and usable(prefix, len(tokens)) == len(tokens)
 
 
-def _packed(layers: Layers, marks: Marks) -> Layers:
+def _packed(layers: Layers, marks: Checkpoints) -> Layers:
     """Put the layers of the marks behind those of the whole, the shortest first."""
     return [*layers, *(layer for length in sorted(marks) for layer in marks[length])]
 
 
-def _unpacked(packed: Layers, lengths: Sequence[int]) -> tuple[Layers, Marks]:
+def _unpacked(packed: Layers, lengths: Sequence[int]) -> tuple[Layers, Checkpoints]:
     """Undo that."""
     mx.eval([layer.state for layer in packed])
     each = sum(not cuts(layer) for layer in packed) // (len(lengths) + 1)

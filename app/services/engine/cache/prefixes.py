@@ -6,16 +6,16 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from app.services.engine.cache.layers import Layers, Marks
+from app.services.engine.cache.layers import Checkpoints, Layers
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class CachedPrefix:
     """Tokens, int32 (length,), and the layers that hold them, with the marks within."""
 
     tokens: Any
     layers: Layers
-    marks: Marks
+    marks: Checkpoints
 
 
 _APART = 32  # tokens between two marks: fewer are soon computed

@@ -8,7 +8,7 @@ from typing import Any
 from app.services.engine.model import template_probe
 from app.services.engine.model.conversation import STRICT, Capabilities, fit
 from app.services.engine.model.template_messages import spell, with_descriptions, with_parameters, with_plain_schemas
-from app.services.engine.output.call_formats import call_format, call_text, parser_name
+from app.services.engine.output.tool_call_formats import call_format, call_text, parser_name
 from app.services.errors import InvalidRequest
 from app.services.generation import GenerationRequest, Message, ToolCall
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from app.services.engine.output.call_formats import nine_characters
+from app.services.engine.output.tool_call_formats import nine_characters
 from app.services.generation import Message, ToolCall
 
 # What may stand in a conversation: calls are a turn of the assistant that has some.

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from app.services.engine.output.call_arguments import arguments
+from app.services.engine.output.tool_call_arguments import arguments
 from app.services.generation import Message, ToolCall
 
 _DEEPEST = 32  # levels of a schema; templates recurse

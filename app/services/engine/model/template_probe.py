@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 from app.services.engine.model.conversation import EVERY_ORDER, Capabilities, Turn
-from app.services.engine.output.call_arguments import arguments
+from app.services.engine.output.tool_call_arguments import arguments
 from app.services.generation import Message, ToolCall
 
 TOOL: dict[str, Any] = {

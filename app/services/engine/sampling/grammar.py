@@ -10,9 +10,15 @@ import llguidance
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
-from app.services.engine.output.call_formats import CallFormat
-from app.services.engine.sampling.call_grammar import WRITTEN, answer_schema, call_grammar, cannot_enforce, enforced
+from app.services.engine.output.tool_call_formats import CallFormat
 from app.services.engine.sampling.plain_tokenizer import plain_tokenizer
+from app.services.engine.sampling.tool_call_grammar import (
+    WRITTEN,
+    answer_schema,
+    call_grammar,
+    cannot_enforce,
+    enforced,
+)
 from app.services.errors import InvalidRequest
 from app.services.generation import Constraint, GenerationRequest
 
@@ -131,7 +137,7 @@ def _by_number(special: Mapping[str, int], match: re.Match[str]) -> str:
     return f"<[{special[name]}]>" if name in special else match[0]
 
 
-class Bound:
+class GrammarConstraint:
     """The grammar of one row. It binds once the reasoning is over; whether that comes at all, the model decides.
 
     `failed` says that the grammar could not follow the answer: what it holds to from there on is nothing.

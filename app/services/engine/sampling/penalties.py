@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from app.services.engine.sampling.choice import Choice
 from app.services.engine.sampling.columns import column
+from app.services.engine.sampling.params import SamplingParams
 
 
 def tail(prompt: Sequence[int], answer: Sequence[int], count: int) -> list[int]:
@@ -23,7 +23,7 @@ class Penalties:
 
     def __init__(
         self,
-        choices: Sequence[Choice],
+        choices: Sequence[SamplingParams],
         prompts: Sequence[Sequence[int]],
         answers: Sequence[Sequence[int]],
         vocabulary: int,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from app.services.engine.cache.footprint import Footprint
 from app.services.engine.cache.prefix_cache import PrefixCache
-from app.services.engine.model.room import Room
+from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.scheduler.row import Row
 from app.services.errors import NoMemory, Unavailable
 
@@ -16,7 +16,7 @@ _MORE = 512  # and each time that those are used up
 class Admission:
     """Sets memory aside for rows, and lets go of kept prompts before it refuses."""
 
-    def __init__(self, footprint: Footprint, room: Room | None, prefixes: PrefixCache) -> None:
+    def __init__(self, footprint: Footprint, room: MemoryBudget | None, prefixes: PrefixCache) -> None:
         self.footprint = footprint
         self._room = room
         self._prefixes = prefixes

@@ -9,11 +9,11 @@ from mlx_lm.models.cache import ArraysCache
 
 from app.services.engine.cache.layers import Layers, cuts, leaves, merge
 from app.services.engine.model.adapters import Adapters
-from app.services.engine.sampling.sampling import Sampler
-from app.services.engine.sampling.scores import Score, Scores
+from app.services.engine.sampling.logprobs import BatchLogprobs, RowLogprobs
+from app.services.engine.sampling.sampler import Sampler
 from app.services.engine.scheduler.row import Row
 
-Drawn = tuple[Row, int, Score | None]  # a row, its token, and how likely that was if the row asks
+Drawn = tuple[Row, int, RowLogprobs | None]  # a row, its token, and how likely that was if the row asks
 
 
 class Batch:
@@ -34,7 +34,7 @@ class Batch:
         self._merged = False
         self._sampler: Sampler | None = None
         self._next: mx.array | None = None  # (rows,) tokens to feed
-        self._scores: Scores | None = None  # of the tokens in `_next`
+        self._scores: BatchLogprobs | None = None  # of the tokens in `_next`
         self._fresh = 0  # rows at the end whose next token is still the prompt's
         self._told = True  # whether the tokens in `_next` are read; those of prompts need not be
 
@@ -166,7 +166,7 @@ class Batch:
             row.note_step(fresh=place >= len(self.rows) - self._fresh)
         return self._forced(drawn)
 
-    def _scored(self, logits: mx.array, drawn: mx.array) -> Scores | None:
+    def _scored(self, logits: mx.array, drawn: mx.array) -> BatchLogprobs | None:
         places = [place for place, row in enumerate(self.rows) if row.logprobs is not None]
         if not places:
             return None
@@ -174,9 +174,9 @@ class Batch:
             assert self._sampler is not None
             post_sampling = mx.array([[row.choice.post_sampling] for row in self.rows])
             logits = mx.where(post_sampling, self._sampler.distribution(), logits.astype(mx.float32))
-        return Scores(logits, drawn, places, max(self.rows[place].logprobs or 0 for place in places))
+        return BatchLogprobs(logits, drawn, places, max(self.rows[place].logprobs or 0 for place in places))
 
-    def _read(self, ready: mx.array, scores: Scores | None) -> list[Drawn]:
+    def _read(self, ready: mx.array, scores: BatchLogprobs | None) -> list[Drawn]:
         drawn = []
         for place, token in enumerate(cast("list[int]", ready.tolist())):
             row = self.rows[place]

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 
 from app.services.engine.cache.layers import Layers
-from app.services.engine.model.room import out_of_memory
+from app.services.engine.model.memory_budget import out_of_memory
 from app.services.engine.scheduler.batch import Batch, Drawn
 from app.services.engine.scheduler.row import Row
 

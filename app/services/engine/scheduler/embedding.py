@@ -10,7 +10,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.cache.layers import Layers
 from app.services.engine.model.blas import threads
-from app.services.engine.scheduler.running import RunningGeneration
+from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.errors import InvalidRequest
 from app.services.generation import Embedded, Pooling
 

@@ -3,15 +3,15 @@
 import time
 from collections.abc import Iterator, Sequence
 
-from app.services.engine.cache.layers import Layers, Marks
+from app.services.engine.cache.layers import Checkpoints, Layers
 from app.services.engine.model.adapters import Scales
-from app.services.engine.output.speech import Part, Said, Speech
-from app.services.engine.output.text import Detokenizer
-from app.services.engine.sampling.grammar import Bound
-from app.services.engine.sampling.sampling import Choice
-from app.services.engine.sampling.scores import Score, spelled
-from app.services.engine.scheduler.running import RunningGeneration
-from app.services.engine.speculative.guesser import Guesser
+from app.services.engine.output.detokenizer import Detokenizer
+from app.services.engine.output.parser import OutputParser, OutputPart, TextPiece
+from app.services.engine.sampling.grammar import GrammarConstraint
+from app.services.engine.sampling.logprobs import RowLogprobs, spelled
+from app.services.engine.sampling.sampler import SamplingParams
+from app.services.engine.scheduler.running_generation import RunningGeneration
+from app.services.engine.speculative.proposer import Proposer
 from app.services.facts import AnswerSettings
 from app.services.generation import (
     CacheUse,
@@ -60,18 +60,18 @@ class Row:
         generation: RunningGeneration | None,  # None while warming up
         prompt: list[int],
         max_tokens: int,
-        choice: Choice,
-        speech: Speech,
+        choice: SamplingParams,
+        speech: OutputParser,
         detokenizer: Detokenizer,
         end_tokens: frozenset[int],
         room: int | None = None,
-        bound: Bound | None = None,
+        bound: GrammarConstraint | None = None,
         logprobs: int | None = None,
         thinking_budget: int | None = None,
         think_token: int | None = None,
         think_end: Sequence[int] = (),
         stop_repetition: bool = False,
-        guesser: Guesser | None = None,
+        guesser: Proposer | None = None,
         scales: Scales = (),
         slot: int | None = None,
         settings: AnswerSettings | None = None,
@@ -88,7 +88,7 @@ class Row:
         self.layers: Layers | None = None
         self.cached = 0  # tokens of the prompt that came from the prefix cache
         self.cache_use = CacheUse(0, "not_stored")
-        self.marks: Marks = {}  # of what is given
+        self.marks: Checkpoints = {}  # of what is given
         self.boundaries: list[int] = []  # where the next marks are made, in ascending order
         self.done = 0  # tokens of what is given that are in the layers
         self.answer: list[int] = []  # tokens drawn and read, the end token too
@@ -209,7 +209,7 @@ class Row:
             self.fed += 1
         self.drawn += 1
 
-    def take(self, token: int, score: Score | None = None) -> list[Event]:
+    def take(self, token: int, score: RowLogprobs | None = None) -> list[Event]:
         """Take in the next token and give what there is to say. Sets `finished` when it was the last."""
         events: list[Event] = [] if self.answer else [self.progress()]
         self.answer.append(token)
@@ -277,9 +277,9 @@ class Row:
             right_tokens=self.guessed_right,
         )
 
-    def _events(self, said: list[Part]) -> Iterator[Event]:
+    def _events(self, said: list[OutputPart]) -> Iterator[Event]:
         for piece in said:
-            if not isinstance(piece, Said):
+            if not isinstance(piece, TextPiece):
                 yield piece
             elif piece.reasoning:
                 yield Reasoning(piece.text, self.timings())

@@ -1,0 +1,258 @@
+"""What every request that generates text may say: how tokens are chosen, when it ends, and how it is streamed."""
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+import app.services.generation as gen
+from app.dto.shared.adapters import AdapterScale, scales
+from app.dto.shared.base import Body, Limits, RequestBody
+from app.dto.shared.samplers import parse
+from app.services.errors import InvalidRequest
+from app.services.json_schema.enforcement import Binding
+
+_TOKEN = re.compile("[0-9]{1,9}")
+_BREAKERS, _DRY_BASE = gen.Sampling().dry_breakers, gen.Sampling().dry_base
+_NUMBER = re.compile("-?[0-9]+")
+_BANNED = -1e9  # a logit that is never drawn; an infinity would be no number where every token is banned
+_MOST_BIASES = 65536
+
+
+def _few_biases(bias: Any) -> Any:
+    """Count them before they are looked at."""
+    if isinstance(bias, dict | list) and len(bias) > _MOST_BIASES:
+        raise ValueError(f"more than {_MOST_BIASES} biases")
+    return bias
+
+
+Biases = Annotated[dict[str, float | bool] | list[list[int | float | bool | str]], BeforeValidator(_few_biases)]
+
+
+class StreamOptions(Body):
+    """What else a stream should carry."""
+
+    include_usage: bool = False
+
+
+class Grammar(Body):
+    """A grammar with its language."""
+
+    type: Literal["gbnf", "lark"]
+    grammar: str
+
+
+class SamplingFields(RequestBody):
+    """A request for generated text, of any dialect that has llama.cpp's extras."""
+
+    model: str | None = Field(default=None, description="any name is answered, unless there are several models")
+    stream: bool = False
+    max_tokens: int | None = Field(default=None, ge=-1)
+    max_completion_tokens: int | None = Field(default=None, ge=-1)
+    n_predict: int | None = Field(default=None, ge=-1)
+    temperature: float | None = Field(default=None, ge=0, le=100)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    top_k: int | None = Field(default=None, ge=-1, lt=2**31)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    xtc_probability: float = Field(default=0.0, ge=0, le=1)
+    xtc_threshold: float = Field(default=0.1, ge=0, le=1)
+    typical_p: float | None = Field(default=None, ge=0, description="1 is off")
+    typ_p: float | None = Field(default=None, ge=0, description="the Web UI's name of typical_p")
+    top_n_sigma: float = Field(default=-1.0, ge=-1000, le=1000, description="standard deviations; 0 or less is off")
+    dynatemp_range: float = Field(default=0.0, ge=0, le=100, description="0 is off")
+    dynatemp_exponent: float = Field(default=1.0, ge=0, le=100)
+    min_keep: int = Field(default=0, ge=0, lt=2**31)
+    adaptive_target: float = Field(default=-1.0, le=1, description="negative is off; other values are not supported")
+    samplers: str | list[str] | None = Field(
+        default=None,
+        max_length=256,
+        description="names in a list or with semicolons between them, or llama.cpp's letters",
+        examples=[["top_k", "min_p", "temperature"]],
+    )
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
+    stop: str | list[str] | None = None
+    presence_penalty: float = Field(default=0.0, ge=-100, le=100)
+    frequency_penalty: float = Field(default=0.0, ge=-100, le=100)
+    # Less takes float32 out of its range: what a grammar forbids would be drawn.
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100, description="1 is off")
+    repeat_penalty: float | None = Field(default=None, ge=0.01, le=100, description="1 is off")
+    repeat_last_n: int | None = Field(default=None, ge=-1, lt=2**31)
+    dry_multiplier: float = Field(default=0.0, ge=0, le=100, description="0 is off")
+    dry_base: float = Field(default=1.75, ge=0, le=100, description="below 1 it is 1.75")
+    dry_allowed_length: int = Field(default=2, ge=0, lt=2**31, description="tokens")
+    dry_penalty_last_n: int = Field(default=64, ge=-1, lt=2**31, description="tokens; 0 is off, -1 is all")
+    dry_sequence_breakers: list[str] = Field(
+        default=list(_BREAKERS), min_length=1, max_length=32, description="texts over which no repetition reaches"
+    )
+    logit_bias: Biases = Field(
+        default_factory=dict,
+        description="by token id or text, as an object or as llama.cpp's pairs; false bans",
+        examples=[{"42": -100}],
+    )
+    ignore_eos: bool = False
+    json_schema: dict[str, Any] = Field(default_factory=dict, description="the answer is JSON of this schema")
+    grammar: str | Grammar = Field(default="", description="GBNF, or another language by name")
+    regex: str | None = Field(default=None, min_length=1, description="the whole answer matches it")
+    choice: list[str] | None = Field(default=None, min_length=1, description="the answer is one of these")
+    lora: list[AdapterScale] | None = Field(default=None, description="how much each adapter counts")
+    return_progress: bool = False
+    timings_per_token: bool = False
+    id_slot: int = Field(default=-1, ge=-1, lt=2**31)
+    sse_ping_interval: float | None = Field(default=None, ge=-1, le=3600, description="seconds; 0 or -1 is never")
+
+    @field_validator("stop")
+    @classmethod
+    def _no_empty_stop(cls, stop: str | list[str] | None) -> str | list[str] | None:
+        if stop == "" or (isinstance(stop, list) and "" in stop):
+            raise ValueError("a stop string may not be empty")
+        return stop
+
+    @field_validator("dry_sequence_breakers")
+    @classmethod
+    def _no_empty_breaker(cls, breakers: list[str]) -> list[str]:
+        if not all(text.encode(errors="ignore") for text in breakers):  # half an emoji is no text
+            raise ValueError("a text may not be empty")
+        return breakers
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _token_ids(cls, bias: dict[str, float | bool] | list[list[Any]]) -> dict[str, float | bool] | list[list[Any]]:
+        pairs = list(bias.items()) if isinstance(bias, dict) else bias
+        if any(len(pair) != 2 or pair[1] is True or isinstance(pair[1], str) for pair in pairs):
+            raise ValueError("an entry is a token id or a text, and its bias or false")
+        for token, value in pairs:
+            is_text = isinstance(token, str) and (isinstance(bias, list) or not _NUMBER.fullmatch(token))
+            if not token if is_text else not _TOKEN.fullmatch(str(token)):
+                raise ValueError(f"'{str(token)[:32]}' is no token id")
+            if not -100 <= value <= 100:
+                raise ValueError(f"the bias of token {str(token)[:32]} is not between -100 and 100")
+        return bias
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """The texts that end the answer."""
+        return tuple([self.stop] if isinstance(self.stop, str) else self.stop or ())
+
+    @property
+    def slot(self) -> int | None:
+        """The place of the batch that is asked for."""
+        return None if self.id_slot == -1 else self.id_slot
+
+    @property
+    def delivery(self) -> gen.Delivery:
+        """How the answer is told."""
+        return gen.Delivery(self.stream, self.timings_per_token)
+
+    def ping_seconds(self, default: float) -> float:
+        """Seconds of silence after which a stream gets a comment line."""
+        return default if self.sse_ping_interval is None else self.sse_ping_interval
+
+    def check(self, limits: Limits) -> None:
+        """Raise AppError for what is refused by name and for what is too much."""
+        self.refuse()
+        limits.check_stop(self.stop_strings, "stop")
+
+    def sampling(self) -> gen.Sampling:
+        """Say how tokens are chosen in the common vocabulary."""
+        window = None if self.repeat_last_n in (None, -1) else self.repeat_last_n
+        off = window == 0
+        repetition = self.repetition_penalty if self.repetition_penalty is not None else self.repeat_penalty
+        return gen.Sampling(
+            temperature=self.temperature,
+            top_k=None if self.top_k is None else max(0, self.top_k),
+            top_p=self.top_p,
+            min_p=self.min_p,
+            xtc_probability=self.xtc_probability,
+            xtc_threshold=self.xtc_threshold,
+            seed=None if self.seed == -1 else self.seed,
+            repetition_penalty=1.0 if off else repetition,
+            presence_penalty=0.0 if off else self.presence_penalty,
+            frequency_penalty=0.0 if off else self.frequency_penalty,
+            penalty_window=window,
+            logit_bias=self._biases(),
+            typical_p=next((value for value in (self.typical_p, self.typ_p) if value is not None), 1.0),
+            top_n_sigma=self.top_n_sigma,
+            dynatemp_range=self.dynatemp_range,
+            dynatemp_exponent=self.dynatemp_exponent,
+            min_keep=self.min_keep,
+            dry_multiplier=self.dry_multiplier,
+            dry_base=self.dry_base if self.dry_base >= 1 else _DRY_BASE,
+            dry_allowed_length=self.dry_allowed_length,
+            dry_window=None if self.dry_penalty_last_n == -1 else self.dry_penalty_last_n,
+            dry_breakers=tuple(self.dry_sequence_breakers),
+            samplers=gen.SAMPLERS if self.samplers in (None, "") else parse(self.samplers)[0],
+        )
+
+    def constraint(self) -> gen.Constraint | None:
+        """Say what the answer has to be. Raises InvalidRequest for two such wishes."""
+        asked = list(self._constraints())
+        if len(asked) > 1:
+            raise InvalidRequest(f"{asked[0].param} and {asked[1].param} exclude each other", param=asked[1].param)
+        return asked[0] if asked else None
+
+    def continuing(self, prompt: tuple[str | int, ...]) -> gen.GenerationRequest:
+        """Ask for the continuation of a prompt that goes past the chat template."""
+        return gen.GenerationRequest(
+            model=self.model,
+            prompt=prompt,
+            sampling=self.sampling(),
+            max_tokens=self.token_limit(),
+            stop=self.stop_strings,
+            slot=self.slot,
+            ignore_eos=self.ignore_eos,
+            lora=self.adapters(),
+            constraint=self.constraint(),
+            split_reasoning=False,
+            delivery=self.delivery,
+        )
+
+    def adapters(self) -> dict[int, float] | None:
+        """Say how much each adapter counts, None for as much as usual."""
+        return None if self.lora is None else scales(self.lora)
+
+    def token_limit(self) -> int | None:
+        """Give the most tokens of the answer, None for as many as the context holds."""
+        given = (self.n_predict, self.max_completion_tokens, self.max_tokens)
+        limit = next((value for value in given if value is not None), -1)
+        return None if limit == -1 else limit
+
+    def _given(self) -> dict[str, Any]:
+        given = super()._given()
+        if self.adaptive_target < 0:
+            given.pop("adaptive_target", None)  # clients send that it is off
+        return given
+
+    def _unknown(self) -> Iterator[str]:
+        yield from super()._unknown()
+        yield from (f"samplers.{name}" for name in parse(self.samplers or "")[1])
+
+    @cached_property
+    def binding(self) -> Binding:
+        """Give the grammar of the answer."""
+        return Binding(self.constraint())
+
+    def _constraints(self) -> Iterator[gen.Constraint]:
+        if self.json_schema:
+            yield gen.Constraint("json_schema", json.dumps(self.json_schema), "json_schema")
+        if self.grammar:
+            language = self.grammar.type if isinstance(self.grammar, Grammar) else "gbnf"
+            text = self.grammar.grammar if isinstance(self.grammar, Grammar) else self.grammar
+            yield gen.Constraint(language, text, "grammar")
+        if self.regex:
+            yield gen.Constraint("regex", self.regex, "regex")
+        if self.choice:
+            yield gen.Constraint("choice", json.dumps(self.choice), "choice")
+
+    def _biases(self) -> dict[int | str, float]:
+        """A name in an object that is a number is a token id, any other is a text."""
+        by_name = isinstance(self.logit_bias, dict)
+        pairs: Any = self.logit_bias.items() if isinstance(self.logit_bias, dict) else self.logit_bias
+        return {
+            token if isinstance(token, str) and not (by_name and _TOKEN.fullmatch(token)) else int(token): (
+                _BANNED if value is False else float(value)
+            )
+            for token, value in pairs
+        }

@@ -1,0 +1,489 @@
+"""A loaded model: its facts, its prompt builder and its runner, put together."""
+
+import secrets
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from app.services import free_memory
+from app.services.catalog import ModelFolder
+from app.services.engine.cache import slot_file
+from app.services.engine.cache.conversation_owners import ConversationOwners
+from app.services.engine.cache.layers import Layers
+from app.services.engine.cache.prefix_cache import PrefixCache
+from app.services.engine.cache.prefix_store import PrefixStore, fingerprint
+from app.services.engine.model.adapters import Adapters
+from app.services.engine.model.defaults import read_defaults, read_pooling
+from app.services.engine.model.loading import back_end, weights
+from app.services.engine.model.memory_budget import MemoryBudget
+from app.services.engine.output.detokenizer import Detokenizer, detokenizers, longest_token
+from app.services.engine.output.parser import Markup, OutputParser, StopStrings
+from app.services.engine.prompt import Prompt, PromptBuilder
+from app.services.engine.sampling.dry import NO_BREAKERS, Breakers, Dry
+from app.services.engine.sampling.dry_breakers import BreakerTexts
+from app.services.engine.sampling.grammar import GrammarConstraint, Grammars
+from app.services.engine.sampling.sampler import SamplingParams
+from app.services.engine.scheduler.embedding import Embedding
+from app.services.engine.scheduler.row import Row
+from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
+from app.services.engine.scheduler.scheduler import Scheduler
+from app.services.engine.speculative.draft_model import DraftModel, DraftModelProposer
+from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
+from app.services.engine.speculative.proposer import ChainedProposer, Proposer
+from app.services.errors import AppError, InvalidRequest, PromptTooLong, UnprocessableBody
+from app.services.facts import AnswerSettings, ModelFacts
+from app.services.generation import EmbeddingRequest, GenerationRequest, Message, Sampling
+
+log = structlog.get_logger()
+
+_LONGEST_GRAMMAR = 2**18  # characters; what is longer takes seconds to compile
+_NEVER = -1e9  # a logit that is never drawn
+_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: spreads small numbers over all bits
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a model may use."""
+
+    max_rows: int
+    cache_bytes: int | None  # of all prefix caches together; None is a quarter of what is free
+    most_models: int  # that share them
+    context_length: int | None  # cap in tokens; None is the model's own
+    stop_repetition: bool  # end an answer that only repeats itself
+    max_memory: int | None  # bytes for everything; None is what the machine has
+    most_guessed: int  # tokens of an answer that are guessed from its prompt at once; 0 is none
+    store_folder: Path | None  # of the prefix cache on disk; None is none
+    store_bytes: int
+    adapters: Sequence[tuple[Path, float]] = ()  # folders, and how much they count where a request says nothing
+
+
+class LoadedModel:
+    """What the engine hands out for a model; arrays stay inside its runner."""
+
+    def __init__(
+        self,
+        facts: ModelFacts,
+        prompts: PromptBuilder,
+        scheduler: Scheduler,
+        markup: Markup,
+        detokenizer: Callable[[], Detokenizer],
+        grammars: Grammars,
+        adapters: Adapters,
+        beginnings: ConversationOwners,
+        *,
+        stop_repetition: bool,
+        most_guessed: int = 0,
+        draft: DraftModel | None = None,
+    ) -> None:
+        self.facts = facts
+        self.prompts = prompts
+        self.scheduler = scheduler
+        self.grammars = grammars
+        self.adapters = adapters
+        self._beginnings = beginnings
+        self._stop_repetition = stop_repetition
+        self._most_guessed = most_guessed
+        self._draft = draft
+        self._markup = markup
+        self._detokenizer = detokenizer
+        self._think_start = prompts.tokenize(markup.think_start or "")
+        self._think_end = prompts.tokenize(markup.think_end or "")
+        self._close_thought = prompts.tokenize(f"\n{markup.think_end}\n\n") if markup.think_end else []
+        start = prompts.tokenize(markup.calls.start) if markup.calls else []
+        self._call_token = start[0] if len(start) == 1 else None
+        self._blank = [tokens[0] for text in ("\n", "\n\n") if len(tokens := prompts.tokenize(text)) == 1]
+        self._spared = facts.end_tokens | frozenset(prompts.tokenize("\n"))
+        self._breakers = BreakerTexts(prompts.piece, prompts.tokenize, facts.vocabulary)
+
+    def prepare(self, request: GenerationRequest) -> Prompt:
+        """Check what depends on the model and build the prompt. Raises InvalidRequest or PromptTooLong."""
+        self._check_tokens([part for part in request.prompt or () if isinstance(part, int)], "prompt")
+        if request.answers > self.facts.max_rows:
+            raise InvalidRequest(f"no more than {self.facts.max_rows} answers fit into the batch", param="n")
+        self.adapters.scales(request.lora)
+        if request.constraint and len(request.constraint.text) > _LONGEST_GRAMMAR:
+            param = request.constraint.param
+            raise UnprocessableBody(f"{param} has more than {_LONGEST_GRAMMAR} characters", param=param)
+        prompt = self.prompts.build(request)  # first: for one that does not fit nothing else is computed
+        bias = self._logit_bias(request)
+        matcher = self.grammars.matcher(request, self._markup.calls.format if self._markup.calls else None)
+        stops = StopStrings(request.stop) if request.stop else None
+        self.scheduler.admission.check(len(prompt.tokens), request.answers)
+        breakers = self._breakers.find(request.sampling.dry_breakers if _repeats_less(request.sampling) else ())
+        return replace(prompt, matcher=matcher, stops=stops, logit_bias=bias, breakers=breakers)
+
+    def embedding(
+        self, request: EmbeddingRequest, inputs: Sequence[list[int]], generation: RunningGeneration
+    ) -> Embedding:
+        """Make what computes the vectors of texts, of which these are the tokens."""
+        return Embedding(generation, self.facts.id, inputs, request.pooling or self.facts.pooling)
+
+    def check_dimensions(self, request: EmbeddingRequest) -> None:
+        """Raise InvalidRequest for vectors of another size than the model's."""
+        size = self.facts.hidden_size
+        if request.dimensions not in (None, size):
+            raise InvalidRequest(
+                f"This model's vectors have {size} dimensions; they mean nothing when they are cut", param="dimensions"
+            )
+
+    def inputs(self, several: Sequence[tuple[str | int, ...]]) -> list[list[int]]:
+        """Check and tokenize texts that become vectors. Raises InvalidRequest or PromptTooLong."""
+        return [self._input(parts) for parts in several]
+
+    def _input(self, parts: tuple[str | int, ...]) -> list[int]:
+        self._check_tokens([part for part in parts if isinstance(part, int)], "input")
+        self.prompts.refuse_unfit(parts)
+        tokens = self.prompts.tokenize_parts(parts, special=True)
+        if not tokens:
+            raise InvalidRequest("input: an empty text has no vector", param="input")
+        if len(tokens) > self.facts.context_length:
+            raise PromptTooLong(len(tokens), self.facts.context_length)
+        return tokens
+
+    def detokenize(self, tokens: list[int]) -> str:
+        """Give the text of token ids, control tokens too. Raises InvalidRequest for ids that do not exist."""
+        self._check_tokens(tokens, "tokens")
+        return self.prompts.detokenize(tokens)
+
+    def tokenize(self, content: tuple[str | int, ...], *, special: bool) -> list[tuple[int, bytes]]:
+        """Give the token ids of text and ids, each with its bytes. Raises InvalidRequest for ids that do not exist."""
+        self._check_tokens([part for part in content if isinstance(part, int)], "content")
+        return [(token, self.prompts.piece(token)) for token in self.prompts.tokenize_parts(content, special=special)]
+
+    def _check_tokens(self, tokens: list[int], param: str) -> None:
+        for token in tokens:
+            if not 0 <= token < self.facts.vocabulary:
+                raise InvalidRequest(
+                    f"{param}: {token} is no token of this model, which has {self.facts.vocabulary}", param=param
+                )
+
+    def rows(self, prompt: Prompt, request: GenerationRequest, generations: Sequence[RunningGeneration | None]) -> Row:
+        """Make the row of the first answer, with those of the others as its siblings."""
+        first, *rest = (self.row(prompt, request, one, place) for place, one in enumerate(generations))
+        first.siblings = rest
+        first.known_elsewhere = self._beginnings.elsewhere(prompt.beginning, self.facts.id)
+        return first
+
+    def row(
+        self, prompt: Prompt, request: GenerationRequest, generation: RunningGeneration | None, place: int = 0
+    ) -> Row:
+        """Make the row of one answer to a prepared request; `place` counts the answers to it."""
+        room = self.facts.context_length - len(prompt.tokens)
+        max_tokens = room if request.max_tokens is None else min(request.max_tokens, room)
+        free = request.ignore_eos and prompt.matcher is None  # a grammar ends where nothing else may come
+        end_tokens = frozenset() if free else self.facts.end_tokens
+        chosen = choice(
+            request.sampling,
+            self.facts.defaults,
+            prompt.logit_bias,
+            place,
+            self._spared,
+            prompt.breakers,
+            self.facts.context_length,
+        )
+        scales = self.adapters.scales(request.lora)
+        return Row(
+            generation=generation,
+            prompt=prompt.tokens,
+            max_tokens=max_tokens,
+            room=room,
+            choice=replace(chosen, post_sampling=True) if request.post_sampling else chosen,
+            speech=self._speech(prompt, request),
+            detokenizer=self._detokenizer(),
+            end_tokens=end_tokens,
+            bound=self._bound(prompt, request),
+            logprobs=request.logprobs,
+            thinking_budget=_thinking_budget(request, max_tokens),
+            think_token=self._think_token(request),
+            think_end=self._close_thought,
+            scales=scales,
+            slot=request.slot,
+            settings=AnswerSettings(
+                sampling=_decided(request.sampling, chosen),
+                ignore_eos=request.ignore_eos,
+                scales=scales,
+                logprobs=request.logprobs,
+                post_sampling=request.post_sampling,
+                delivery=request.delivery,
+            ),
+            guesser=self._guesser(chosen, len(prompt.tokens), end_tokens),
+            stop_repetition=self._stop_repetition and not free and not request.constraint and max_tokens > 256,
+        )
+
+    def _guesser(self, chosen: SamplingParams, prompt: int, end_tokens: frozenset[int]) -> Proposer | None:
+        """Who guesses for a row: what stood in its prompt costs nothing to look up, so that comes first."""
+        if chosen.dry is not None:
+            return None  # each of its draws looks at all that stands before
+        guessers: list[Proposer] = [PromptLookupProposer(self._most_guessed)] if self._most_guessed else []
+        if self._draft is not None:
+            guessers.append(DraftModelProposer(self._draft, chosen, prompt, end_tokens))
+        return ChainedProposer(guessers) if guessers else None
+
+    def write_slot(self, path: Path, tokens: Any, layers: Layers) -> int:
+        """Write the layers of tokens (length,) to a file. Returns the bytes. Raises ServerError."""
+        return slot_file.write(path, self._fingerprint(), tokens, layers)
+
+    def read_slot(self, path: Path) -> tuple[list[int], Layers, int]:
+        """Read tokens, their layers, and the bytes of a file. Raises InvalidRequest for one of another model."""
+        return slot_file.read(path, self._fingerprint())
+
+    def _fingerprint(self) -> str:
+        return fingerprint(self.facts.path, "", f"{self.facts.precision} {back_end()}")
+
+    def _logit_bias(self, request: GenerationRequest) -> dict[int, float]:
+        """What was asked, by token; an answer without an end draws no end token, and one without calls begins none."""
+        ends = self.facts.end_tokens if request.ignore_eos else ()
+        texts = [asked for asked in request.sampling.logit_bias if isinstance(asked, str)]
+        self.prompts.refuse_very_long(texts, "logit_bias")
+        bias = {token: _NEVER for token in ends if token < self.facts.vocabulary}
+        bias |= {
+            token: value
+            for asked, value in request.sampling.logit_bias.items()
+            for token in (self.prompts.tokenize(asked) if isinstance(asked, str) else (asked,))
+        }
+        self._check_tokens(list(bias), "logit_bias")
+        if request.tools and request.tool_choice.mode == "none" and self._call_token is not None:
+            bias[self._call_token] = _NEVER
+        return bias
+
+    def _speech(self, prompt: Prompt, request: GenerationRequest) -> OutputParser:
+        return OutputParser(
+            self._markup,
+            stop=request.stop,
+            tools=_tools(request),
+            one_call=not request.tool_choice.parallel,
+            split_reasoning=request.split_reasoning,
+            thinking=prompt.thinking,
+            continued=request.continue_final_message,
+            may_think=prompt.matcher is None or self._think_token(request) is not None,
+            bound=prompt.matcher is not None,
+            plain=request.constraint is not None,
+            stops=prompt.stops,
+        )
+
+    def _think_token(self, request: GenerationRequest) -> int | None:
+        """The token by which an answer that a grammar binds may begin with a thought."""
+        return self._think_start[0] if len(self._think_start) == 1 and _may_think(request) else None
+
+    def _bound(self, prompt: Prompt, request: GenerationRequest) -> GrammarConstraint | None:
+        if prompt.matcher is None:
+            return None
+        return GrammarConstraint(
+            prompt.matcher,
+            self.facts.vocabulary,
+            think_start=self._think_start,
+            think_end=self._think_end,
+            blank=self._blank,
+            end_tokens=self.facts.end_tokens,
+            thinking=prompt.thinking,
+            may_think=_may_think(request),
+        )
+
+    def warm_up(self) -> None:
+        """Compute two small answers, so that the first request pays for no compilation."""
+        request = GenerationRequest(messages=(Message("user", "Hello"),), max_tokens=3)
+        try:
+            prompt = self.prepare(request)
+        except AppError:
+            prompt = Prompt("", [0, 0], thinking=False)
+        for _ in range(min(2, self.facts.max_rows)):
+            self.scheduler.submit(self.row(prompt, request, None))
+        while self.scheduler.busy:
+            self.scheduler.step()
+        self.scheduler.forget()
+
+
+def assemble(
+    folder: ModelFolder,
+    model: Any,
+    tokenizer: Any,
+    limits: Limits,
+    outbox: Outbox,
+    beginnings: ConversationOwners,
+    draft: DraftModel | None = None,
+) -> LoadedModel:
+    """Put a model and a tokenizer of mlx-lm together. On the engine thread."""
+    adapters = Adapters(limits.adapters)
+    adapters.lay_over(model)
+    markup = Markup.of(tokenizer)
+    facts = _facts(folder, model, tokenizer, limits, markup)
+    scheduler = Scheduler(
+        model,
+        facts.vocabulary,
+        max_rows=limits.max_rows,
+        prefixes=_prefixes(facts, limits),
+        outbox=outbox,
+        adapters=adapters,
+        room=MemoryBudget(limits.max_memory),
+        controls=_controls(tokenizer),
+        draft=draft,
+    )
+    prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length, longest_token(tokenizer))
+    grammars = Grammars(tokenizer, facts.vocabulary, facts.end_tokens)
+    detokenizer = detokenizers(tokenizer, markup.markers(), facts.vocabulary)
+    return LoadedModel(
+        facts,
+        prompts,
+        scheduler,
+        markup,
+        detokenizer,
+        grammars,
+        adapters,
+        beginnings,
+        stop_repetition=limits.stop_repetition,
+        most_guessed=limits.most_guessed,
+        draft=draft,
+    )
+
+
+def _controls(tokenizer: Any) -> frozenset[int]:
+    """The control tokens, of which templates put some around each message."""
+    return frozenset(int(token) for token, added in tokenizer.added_tokens_decoder.items() if added.special)
+
+
+def _prefixes(facts: ModelFacts, limits: Limits) -> PrefixCache:
+    free = free_memory.available()
+    cache_bytes = (free // 4 if limits.cache_bytes is None else limits.cache_bytes) // limits.most_models
+    if limits.store_folder is None or not limits.store_bytes or limits.adapters:  # what adapters made is not told apart
+        return PrefixCache(cache_bytes)
+    name = fingerprint(facts.path, facts.chat_template, f"{facts.precision} {back_end()}")
+    try:
+        return PrefixCache(cache_bytes, PrefixStore(limits.store_folder, name, limits.store_bytes))
+    except OSError as error:
+        log.warning("prompts are not kept on disk", reason=str(error)[:200])
+        return PrefixCache(cache_bytes)
+
+
+def choice(
+    asked: Sampling,
+    default: Sampling,
+    logit_bias: Mapping[int, float],
+    place: int = 0,
+    spared: frozenset[int] = frozenset(),
+    breakers: Breakers = NO_BREAKERS,
+    window: int = sys.maxsize,
+) -> SamplingParams:
+    """Decide every value: what was asked, else the model's own; a seed that was not asked for is drawn.
+
+    `spared` are tokens that XTC never leaves out: without them no answer would end, and no line; `breakers` are the
+    tokens of the request's texts over which no repetition reaches; `window` is how many tokens there can be.
+    Several answers to one request differ by their place; the first is what a single one would be.
+    """
+    temperature = _first(asked.temperature, default.temperature, 0.0)
+    return SamplingParams(
+        temperature=temperature,
+        top_k=int(_first(asked.top_k, default.top_k, 0)),
+        top_p=_first(asked.top_p, default.top_p, 1.0),
+        min_p=_first(asked.min_p, default.min_p, 0.0),
+        xtc_probability=asked.xtc_probability,
+        xtc_threshold=asked.xtc_threshold,
+        xtc_spared=spared if asked.xtc_probability > 0 else frozenset(),
+        seed=secrets.randbits(64) if asked.seed is None else (asked.seed ^ place * _GOLDEN) & (2**64 - 1),
+        repetition_penalty=_first(asked.repetition_penalty, default.repetition_penalty, 1.0),
+        presence_penalty=asked.presence_penalty,
+        frequency_penalty=asked.frequency_penalty,
+        penalty_window=None if asked.penalty_window is None else min(asked.penalty_window, window),
+        logit_bias=dict(logit_bias) or None,
+        typical_p=asked.typical_p,
+        top_n_sigma=asked.top_n_sigma,
+        dynatemp_range=asked.dynatemp_range,
+        dynatemp_exponent=asked.dynatemp_exponent,
+        min_keep=asked.min_keep,
+        dry=_dry(asked, breakers) if _repeats_less(asked) else None,
+        samplers=asked.samplers,
+    )
+
+
+def _decided(asked: Sampling, chosen: SamplingParams) -> Sampling:
+    """What was asked, with the values that were decided for it."""
+    return replace(
+        asked,
+        temperature=chosen.temperature,
+        top_k=chosen.top_k,
+        top_p=chosen.top_p,
+        min_p=chosen.min_p,
+        seed=chosen.seed,
+        repetition_penalty=chosen.repetition_penalty,
+        penalty_window=chosen.penalty_window,
+        logit_bias={},
+    )
+
+
+def _repeats_less(asked: Sampling) -> bool:
+    """Whether DRY changes anything."""
+    return asked.dry_multiplier > 0 and asked.dry_window != 0 and "dry" in asked.samplers
+
+
+def _dry(asked: Sampling, breakers: Breakers) -> Dry:
+    window = sys.maxsize if asked.dry_window is None else asked.dry_window
+    return Dry(asked.dry_multiplier, asked.dry_base, asked.dry_allowed_length, window, breakers)
+
+
+def _may_think(request: GenerationRequest) -> bool:
+    """Whether an answer may begin with a thought by itself; one that is gone on with has begun already."""
+    asked = request.template_kwargs.get("enable_thinking") is not False
+    return asked and request.prompt is None and not request.continue_final_message
+
+
+def _tools(request: GenerationRequest) -> Sequence[Mapping[str, Any]]:
+    """The tools whose calls are looked for."""
+    return request.tools if request.tool_choice.mode != "none" else ()
+
+
+def _thinking_budget(request: GenerationRequest, max_tokens: int) -> int | None:
+    """The asked budget, but a quarter of the answer's tokens stays for the answer itself."""
+    if request.thinking_budget is None:
+        return None
+    return min(request.thinking_budget, max_tokens - max_tokens // 4)
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
+
+
+def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, markup: Markup) -> ModelFacts:
+    context = min(folder.context_length, limits.context_length or folder.context_length)
+    vocabulary, hidden = _logits_shape(model, tokenizer)
+    return ModelFacts(
+        id=folder.id,
+        path=folder.path,
+        model_type=folder.model_type,
+        context_length=context,
+        trained_context_length=folder.context_length,
+        vocabulary=vocabulary,
+        hidden_size=hidden,
+        parameters=folder.parameters,
+        weight_bytes=folder.weight_bytes,
+        precision=folder.precision,
+        created=folder.created,
+        chat_template=_template(tokenizer),
+        bos_token=tokenizer.bos_token or "",
+        eos_token=tokenizer.eos_token or "",
+        end_tokens=frozenset(int(token) for token in tokenizer.eos_token_ids),
+        defaults=read_defaults(folder.path),
+        pooling=read_pooling(folder.path),
+        thinks=bool(tokenizer.has_thinking),
+        calls_tools=markup.calls is not None,
+        max_rows=limits.max_rows,
+    )
+
+
+def _logits_shape(model: Any, tokenizer: Any) -> tuple[int, int]:
+    """Width of the logits and size of the hidden state; the configuration may pad the vocabulary."""
+    args = getattr(model, "args", None)
+    inner = getattr(args, "text_config", None) or {}
+    width = getattr(args, "vocab_size", None) or (inner.get("vocab_size") if isinstance(inner, dict) else None)
+    hidden = getattr(args, "hidden_size", None) or (inner.get("hidden_size") if isinstance(inner, dict) else None)
+    if width is None:
+        embedding = next((a for name, a in weights(model).items() if "embed" in name and a.ndim == 2), None)
+        width = embedding.shape[0] if embedding is not None else len(tokenizer)
+    return int(width), int(hidden or 0)
+
+
+def _template(tokenizer: Any) -> str:
+    template = tokenizer.chat_template
+    return template if isinstance(template, str) else ""

@@ -1,0 +1,44 @@
+"""How much memory is free for prompts and answers."""
+
+import sys
+
+import mlx.core as mx
+
+from app.services import free_memory
+from app.services.engine.model.loading import back_end
+
+_SPARE = 2 * 2**30  # bytes of the machine that stay free for others, unless a twentieth of it is less
+
+
+class MemoryBudget:
+    """Up to a limit that was set, or to what the machine has: Metal's working set, or what the system calls available.
+
+    May be asked on any thread.
+    """
+
+    def __init__(self, limit: int | None = None) -> None:
+        self._limit = limit if limit is not None else _device_limit()
+        self._spare = min(_SPARE, free_memory.total() // 20)
+
+    def free(self) -> int:
+        """Bytes that can be taken now. MLX's own pool of freed buffers counts as free."""
+        if self._limit is not None:
+            return int(self._limit - mx.get_active_memory())
+        return int(free_memory.available() + mx.get_cache_memory() - self._spare)
+
+
+def _device_limit() -> int | None:
+    """Bytes that a GPU can use; None on the CPU."""
+    if back_end() == "cpu":
+        return None
+    facts = mx.device_info()
+    if working_set := facts.get("max_recommended_working_set_size"):
+        return int(working_set)
+    return int(facts.get("total_memory", sys.maxsize)) // 10 * 9
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, as Python, MLX, Metal and CUDA say it."""
+    told = str(error).lower()
+    words = ("[malloc", "malloc]", "unable to allocate", "insufficient memory", "out of memory", "outofmemory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in told for word in words))

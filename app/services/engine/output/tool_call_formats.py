@@ -1,0 +1,213 @@
+"""How families of models write their calls: those of which the arguments are JSON, and the marks of the others."""
+
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import regex
+
+from app.services.engine.output.tool_call_arguments import arguments
+from app.services.generation import ToolCall
+
+Piece = str | re.Pattern[str]
+
+_STRING = r'"(?:[^"\\\x00-\x1f]|\\.)*+"'
+# Where models put the arguments, whatever their template shows.
+_ARGUMENTS = '"(?:arguments|parameters|args|input|params)"'
+# The brace of the arguments: what follows it begins a member, or closes it.
+_BRACE = r"""\{(?=\s*+(?:["'}]|[A-Za-z_$][\w$-]*+\s*+:|/[/*]|\#))"""
+# What may stand behind the arguments of a call that is an object: more of its members, and whatever closes.
+_REST = rf"(?:\s*,\s*{_STRING}\s*:\s*(?:{_STRING}|[\w.+-]++))*+[\s,\]}}]*+"
+_TAIL = regex.compile(_REST)
+_ID = re.compile("[a-zA-Z0-9]{9}")
+_LLAMA = '{"name": function name, "parameters": dictionary of argument name and its value}'
+
+# Marks within the calls of a parser of mlx-lm's. Where they are control tokens, the parser still has to see them.
+_INNER: dict[str, tuple[str, ...]] = {
+    "function_gemma": ("<escape>",),
+    "gemma4": ('<|"|>',),
+    "glm47": ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
+    "kimi_k2": ("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"),
+    "kimi_k3": ("<|open|>", "<|close|>", "<|sep|>"),
+    "longcat": ("<longcat_arg_key>", "</longcat_arg_key>", "<longcat_arg_value>", "</longcat_arg_value>"),
+    "minicpm5": ("<function", "</function>", "<param", "</param>", "<![CDATA[", "]]>"),
+    "minimax_m2": ("<invoke", "</invoke>", "<parameter", "</parameter>"),
+    "mistral": ("[ARGS]", "[CALL_ID]"),
+    "muse_spark": ("<atem:invoke", "</atem:invoke>", "<atem:parameter", "</atem:parameter>"),
+    "qwen3_coder": ("<function=", "</function>", "<parameter=", "</parameter>"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFormat:
+    """Calls whose arguments are JSON objects.
+
+    A region lies between the marks `start` and `end`. It is `opens`, calls with `between` among them, `closes`; each
+    call is `before(name)`, the arguments, `after`. Regions have a `gap`. None: there is one of them only.
+
+    `head` reads what the model wrote from the start of a region, or from the end of a call's arguments, to the brace
+    that opens the next arguments (`name`, maybe `id`), looking at what follows it, or to what ends the region (`end`).
+    No optional text may stand at its end: what is read may not depend on how much has come. `tail` is what says nothing
+    behind arguments.
+    """
+
+    start: str
+    head: regex.Pattern[str]
+    tail: regex.Pattern[str] = _TAIL
+    end: str = ""
+    starts: tuple[str, ...] = ()  # marks that begin a call where the start of the region is missing; a part of it
+    opens: str = ""
+    before: Callable[[str], Sequence[Piece]]
+    after: Sequence[Piece] = ()
+    between: str | None = None
+    closes: str = ""
+    gap: str | None = None
+    starts_call: bool = False  # the start mark is a part of the call's JSON
+    new_id: Callable[[], str] = lambda: f"call_{secrets.token_hex(12)}"
+
+
+def call_format(parser: str | None, template: str) -> CallFormat | None:
+    """Tell the format by the name of mlx-lm's parser and the chat template; None: the arguments are no JSON."""
+    if parser is None:
+        return _llama() if _LLAMA in template else None
+    if parser == "mistral":
+        return _mistral_heads("[CALL_ID]" in template) if "[ARGS]" in template else _mistral_list()
+    return {"json_tools": _hermes, "kimi_k2": _kimi}.get(parser, lambda: None)()
+
+
+def call_text(calls: Sequence[ToolCall], parser: str | None, form: CallFormat | None) -> str:
+    """Spell calls as the model's family writes them, as Hermes does where that is not known."""
+    if parser == "pythonic":
+        return f"<|tool_call_start|>[{', '.join(_pythonic(call) for call in calls)}]<|tool_call_end|>"
+    form = form or _hermes()
+    written = [_written(call, form) for call in calls]
+    if form.between is None:  # a region for each
+        return (form.gap or "\n").join(f"{form.start}{form.opens}{one}{form.closes}{form.end}" for one in written)
+    return f"{form.start}{form.opens}{form.between.join(written)}{form.closes}{form.end}"
+
+
+def _written(call: ToolCall, form: CallFormat) -> str:
+    values = json.dumps(arguments(call.arguments), ensure_ascii=False)
+    return "".join(
+        _identity(piece, call) if isinstance(piece, re.Pattern) else piece
+        for piece in (*form.before(call.name), values, *form.after)
+    )
+
+
+def _identity(pattern: re.Pattern[str], call: ToolCall) -> str:
+    ways = (call.id, str(call.index), nine_characters(call.id))
+    return next((text for text in ways if pattern.fullmatch(text)), call.id)
+
+
+def _pythonic(call: ToolCall) -> str:
+    values = arguments(call.arguments).items()
+    pairs = (f"{k}={json.dumps(v, ensure_ascii=False) if isinstance(v, str) else repr(v)}" for k, v in values)
+    return f"{call.name}({', '.join(pairs)})"
+
+
+def nine_characters(identity: str) -> str:
+    """Give the id of nine letters and digits that stands for another in templates that take no other, always one."""
+    if _ID.fullmatch(identity):
+        return identity
+    return hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:9]
+
+
+def parser_name(tokenizer: Any) -> str | None:
+    """Name the parser that mlx-lm chose for a tokenizer."""
+    return tokenizer.tool_parser.__module__.rpartition(".")[2] if tokenizer.tool_parser else None
+
+
+def inner_marks(parser: str | None) -> tuple[str, ...]:
+    """Give the marks within calls."""
+    return _INNER.get(parser or "", ())
+
+
+def _object() -> str:
+    """Match a call that is an object, up to the brace of its arguments."""
+    identity = rf'(?:"id"\s*:\s*(?P<id>{_STRING})\s*,\s*)?+'
+    kind = r'(?:"type"\s*:\s*"function"\s*,\s*)?+'
+    return rf'\{{\s*{kind}{identity}"name"\s*:\s*(?P<name>{_STRING})\s*,\s*{_ARGUMENTS}\s*:\s*{_BRACE}'
+
+
+def _named(member: str) -> Callable[[str], Sequence[Piece]]:
+    return lambda name: (f'{{"name": {json.dumps(name, ensure_ascii=False)}, "{member}": ',)
+
+
+def _hermes() -> CallFormat:
+    return CallFormat(
+        start="<tool_call>",
+        end="</tool_call>",
+        head=regex.compile(rf"{_REST}(?:(?P<end></tool_call>)|[\s,\[]*+{_object()})", regex.DOTALL),
+        opens="\n",
+        before=_named("arguments"),
+        after=("}",),
+        closes="\n",
+        gap="\n",
+    )
+
+
+def _llama() -> CallFormat:
+    return CallFormat(
+        start='{"name":',
+        head=regex.compile(rf"{_object()}|\s*(?P<end>\}})", regex.DOTALL),
+        before=lambda name: (f' {json.dumps(name, ensure_ascii=False)}, "parameters": ',),
+        after=("}",),
+        starts_call=True,
+    )
+
+
+def _mistral_list() -> CallFormat:
+    return CallFormat(
+        start="[TOOL_CALLS]",
+        head=regex.compile(rf"{_REST}(?:\[TOOL_CALLS\])?+[\s,\[]*+{_object()}|{_mistral_head()}"),
+        opens="[",
+        before=_named("arguments"),
+        after=(', "id": "', _ID, '"}'),
+        between=", ",
+        closes="]",
+        new_id=_nine,
+    )
+
+
+def _mistral_heads(identified: bool) -> CallFormat:
+    return CallFormat(
+        start="[TOOL_CALLS]",
+        head=regex.compile(rf"{_mistral_head()}|{_REST}(?:\[TOOL_CALLS\])?+[\s,\[]*+{_object()}"),
+        before=lambda name: (name, "[CALL_ID]", _ID, "[ARGS]") if identified else (name, "[ARGS]"),
+        gap="",
+        new_id=_nine,
+    )
+
+
+def _mistral_head() -> str:
+    identity = r"(?:\[CALL_ID\]\s*(?P<id>[\w-]+)\s*)?+"
+    return rf"\s*(?:\[TOOL_CALLS\]\s*)?+(?P<name>[\w-]+)\s*{identity}\[ARGS\]\s*{_BRACE}"
+
+
+def _nine() -> str:
+    """Templates of Mistral's refuse a conversation with any other kind of id."""
+    return secrets.token_hex(5)[:9]
+
+
+def _kimi() -> CallFormat:
+    tail = r"(?:\s|<\|tool_call_end\|>)*+"
+    name = r"(?:(?P<id>(?:functions\.)?(?P<name>[^\s<:]++):\d++)|(?:functions\.)?(?P<name>[^\s<:]++))"
+    head = rf"<\|tool_call_begin\|>\s*{name}\s*<\|tool_call_argument_begin\|>\s*{_BRACE}"
+    return CallFormat(
+        start="<|tool_calls_section_begin|>",
+        end="<|tool_calls_section_end|>",
+        starts=("<|tool_call_begin|>",),
+        head=regex.compile(rf"{tail}(?:(?P<end><\|tool_calls_section_end\|>)|{head})"),
+        tail=regex.compile(tail),
+        before=lambda name: (
+            f"<|tool_call_begin|>functions.{name}:",
+            re.compile("[0-9]+"),
+            "<|tool_call_argument_begin|>",
+        ),
+        after=("<|tool_call_end|>",),
+        between="",
+    )

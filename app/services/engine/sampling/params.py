@@ -1,0 +1,94 @@
+"""How one row chooses its next token, every value decided."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from app.services.engine.sampling.dry import Dry
+from app.services.generation import SAMPLERS
+
+_USUAL = ("penalties", "top_k", "top_p", "min_p", "xtc", "temperature")  # in the order that is quickest here
+_COLD = 1e-6  # temperatures below it take the most likely token; float32 cannot divide by much less
+_OFF: dict[str, dict[str, Any]] = {
+    "penalties": {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0},
+    "dry": {"dry": None},
+    "top_n_sigma": {"top_n_sigma": 0.0},
+    "top_k": {"top_k": 0},
+    "typ_p": {"typical_p": 1.0},
+    "top_p": {"top_p": 1.0},
+    "min_p": {"min_p": 0.0},
+    "xtc": {"xtc_probability": 0.0},
+    "temperature": {"temperature": 1.0, "dynatemp_range": 0.0},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How one row chooses, every value decided. Source of the terms: llama.cpp's sampler chain."""
+
+    temperature: float = 0.0  # 0 takes the most likely token
+    top_k: int = 0  # 0 keeps all
+    top_p: float = 1.0
+    min_p: float = 0.0
+    xtc_probability: float = 0.0  # how often all but the least of the likely tokens are left out
+    xtc_threshold: float = 0.1  # how likely a token has to be for that
+    xtc_spared: frozenset[int] = frozenset()  # tokens that are never left out so
+    seed: int = 0  # 64 bits
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    penalty_window: int | None = None  # last tokens of prompt and answer; None is the whole answer and no prompt
+    logit_bias: Mapping[int, float] | None = None
+    typical_p: float = 1.0  # 1 keeps all
+    top_n_sigma: float = 0.0  # standard deviations below the highest logit; 0 or less keeps all
+    dynatemp_range: float = 0.0  # how far the temperature moves with the entropy; 0 is not at all
+    dynatemp_exponent: float = 1.0
+    min_keep: int = 0  # tokens that top_p, min_p, typical_p and XTC leave at least
+    dry: Dry | None = None
+    samplers: tuple[str, ...] = SAMPLERS  # their order; those that are not named do nothing
+    post_sampling: bool = False  # what it draws from is to be told
+
+    @property
+    def greedy(self) -> bool:
+        """Whether its temperature takes the most likely token of those that are left."""
+        return self.temperature < _COLD and self.dynatemp_range <= 0
+
+    @property
+    def penalised(self) -> bool:
+        """Whether what was said changes the logits."""
+        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+
+    @property
+    def effective(self) -> "SamplingParams":
+        """The same, with every sampler off that is not named."""
+        if self.samplers == SAMPLERS:
+            return self
+        off = {name: value for sampler in _OFF.keys() - set(self.samplers) for name, value in _OFF[sampler].items()}
+        return replace(self, **off)
+
+    @property
+    def order(self) -> tuple[str, ...] | None:
+        """The samplers that change something, in their order; None where that is the usual order of the usual ones."""
+        order = tuple(sampler for sampler in self.samplers if self._acts(sampler))
+        plain = self.min_keep < 2 and self.dynatemp_range <= 0 and not self.post_sampling
+        return None if plain and _is_within(order, _USUAL) else order
+
+    def _acts(self, sampler: str) -> bool:
+        acts = {
+            "penalties": self.penalised,
+            "dry": self.dry is not None,
+            "top_n_sigma": self.top_n_sigma > 0,
+            "top_k": self.top_k > 0,
+            "typ_p": self.typical_p < 1,
+            "top_p": self.top_p < 1,
+            "min_p": self.min_p > 0,
+            "xtc": self.xtc_probability > 0 and not self.greedy,
+            "temperature": self.temperature != 1 or self.dynatemp_range > 0,
+        }
+        return acts[sampler]
+
+
+def _is_within(order: Sequence[str], usual: Sequence[str]) -> bool:
+    """Whether an order is the usual one, but for samplers that are missing."""
+    rest = iter(usual)
+    return all(sampler in rest for sampler in order)

@@ -1,0 +1,101 @@
+"""Caches that cannot be cut: what is marked at the ends of messages is reused, and so cheaply."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.services.engine.cache import prefix_store
+from app.services.engine.cache.layers import cuts, nbytes
+from app.services.engine.cache.prefix_cache import PrefixCache
+from app.services.engine.cache.prefix_store import PrefixStore
+from app.services.engine.cache.prefixes import boundaries
+from app.services.engine.sampling.sampler import SamplingParams
+from app.services.engine.scheduler.row import Row
+from app.services.engine.scheduler.scheduler import Scheduler
+from tests.engine.workshop import HYBRID, Workshop, finish, prompts
+
+OPEN, CLOSE = 1, 2
+CONTROLS = frozenset({OPEN, CLOSE})
+TEXTS = prompts(12, 120)
+
+
+def message(place: int) -> list[int]:
+    return [OPEN, *TEXTS[place], *TEXTS[place - 1][:40], CLOSE]
+
+
+def chat(*places: int) -> list[int]:
+    """A conversation of these messages, with the beginning of the answer."""
+    return [token for place in places for token in message(place)] + [OPEN, 600]
+
+
+@pytest.fixture(scope="module", params=["gemma3_text", "mamba2", HYBRID])
+def workshop(request: Any, tiny: Path) -> Workshop:
+    return Workshop(request.param, tiny)
+
+
+def ask(workshop: Workshop, scheduler: Scheduler, prompt: list[int]) -> Row:
+    """Answer, and see that what was cached changes nothing."""
+    row = workshop.row(prompt, SamplingParams(), 6)
+    finish(scheduler, [row])
+    assert row.answer == workshop.alone(prompt, SamplingParams(), 6)
+    return row
+
+
+def test_an_edited_last_message_and_a_growing_chat_reuse_the_beginning(workshop: Workshop) -> None:
+    scheduler = workshop.scheduler(cache_bytes=2**30, controls=CONTROLS)
+    assert ask(workshop, scheduler, chat(0, 1, 2)).cached == 0
+    edited = ask(workshop, scheduler, chat(0, 1, 3))
+    assert edited.cached == len(message(0)) + len(message(1))
+    assert ask(workshop, scheduler, [*chat(0, 1, 2)[:-2], OPEN, 601]).cached == len(chat(0, 1, 2)) - 2, (
+        "without thoughts"
+    )
+    grown = ask(workshop, scheduler, [*chat(0, 1, 3), *edited.answer, CLOSE, *chat(4)])
+    assert grown.cached == len(chat(0, 1, 3)) + len(edited.answer) - 1
+    again = ask(workshop, scheduler, [*chat(0, 1, 3), *edited.answer, CLOSE, *chat(5)])
+    assert again.cached == grown.cached
+    assert ask(workshop, scheduler, chat(0, 6)).cached == len(message(0))
+
+
+def test_marks_are_back_after_a_restart(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefix_store, "_SETTLE_SECONDS", 0.0)
+    for memory in (2**30, 0):
+        folder = tmp_path / str(memory)
+        cached = []
+        for last in (2, 3):
+            prefixes = PrefixCache(memory, PrefixStore(folder, "model", 2**30))
+            scheduler = workshop.scheduler(prefixes=prefixes, controls=CONTROLS)
+            cached.append(ask(workshop, scheduler, chat(0, 1, last)).cached)
+            prefixes.close()
+        assert cached == [0, len(message(0)) + len(message(1))]
+
+
+def test_a_mark_holds_only_what_cannot_be_cut(workshop: Workshop) -> None:
+    scheduler = workshop.scheduler(cache_bytes=2**30, controls=CONTROLS)
+    ask(workshop, scheduler, chat(0, 1, 2, 3, 4))
+    (entry,) = scheduler._prefixes._entries
+    assert len(entry.marks) == 4
+    whole = sum(nbytes([layer]) for layer in entry.layers if not cuts(layer))
+    for marked in entry.marks.values():
+        assert 0 < nbytes(marked) <= whole
+    ask(workshop, scheduler, chat(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11))
+    assert max(len(entry.marks) for entry in scheduler._prefixes._entries) <= 8
+
+
+def test_boundaries_are_the_first_and_the_last_few_and_never_close_together() -> None:
+    text = [OPEN, *[9] * 50, CLOSE]
+    assert boundaries([*text * 9, OPEN, 9], 0, CONTROLS) == [51 + 1, 52 * 7, 52 * 8, 52 * 9]
+    assert boundaries([*text * 2, OPEN, 9], 52, CONTROLS) == [104]
+    assert boundaries([OPEN, CLOSE] * 20, 0, CONTROLS) == [39]
+    assert boundaries([9] * 100, 0, CONTROLS) == []
+
+
+def test_a_title_does_not_cost_the_conversation_that_it_is_about(workshop: Workshop) -> None:
+    scheduler = workshop.scheduler(cache_bytes=2**30, controls=CONTROLS)
+    first = ask(workshop, scheduler, chat(0, 1, 2))
+    turn = [*chat(0, 1, 2), *first.answer, CLOSE, *chat(3)]
+    second = ask(workshop, scheduler, turn)
+    scheduler._prefixes._max_bytes = scheduler._prefixes.nbytes
+    ask(workshop, scheduler, chat(7))  # a title, which fits only where the conversation goes
+    third = ask(workshop, scheduler, [*turn, *second.answer, CLOSE, *chat(5)])
+    assert third.cached == len(turn) + len(second.answer) - 1

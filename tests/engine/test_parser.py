@@ -1,0 +1,138 @@
+"""Text to events: whatever the pieces a text comes in, what is said of it is the same."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.services.engine.output.parser import Markup, OutputParser, TextPiece
+from tests.engine.speaking import ADDED, CALL, JSON, TOOLS, markup, speak, split
+
+PLAIN = Markup()
+CUTS = st.lists(st.integers(0, 200), max_size=12)
+# Texts of whole and broken marks, of calls, and of plain pieces that look a little like marks.
+PIECES = st.sampled_from(
+    ["<think>", "</think>", "<tool_call>", "</tool_call>", CALL, "<", "</t", "<think", "a", "b", "ab", " ", "\n", "é🙂"]
+)
+TEXTS = st.lists(PIECES, max_size=10).map("".join)
+
+
+@given(
+    TEXTS,
+    CUTS,
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.lists(st.sampled_from(["ab", "b ", "<t", "é"]), max_size=2),
+)
+def test_any_split_of_a_text_says_the_same(
+    text: str, cuts: list[int], thinking: bool, reasoning: bool, tools: bool, stop: list[str]
+) -> None:
+    options: dict[str, Any] = {
+        "thinking": thinking,
+        "split_reasoning": reasoning,
+        "tools": TOOLS if tools else [],
+        "stop": stop,
+    }
+    whole = speak([text], JSON, **options)
+    assert speak(split(text, cuts), JSON, **options) == whole
+    assert speak(list(text), JSON, **options) == whole
+
+
+def test_a_call_in_the_middle_of_reasoning_is_a_call() -> None:
+    said, _ = speak(list(f"<think>I add.{CALL} Done"), JSON, tools=TOOLS)
+    assert said == [["I add.", True], ADDED, ["Done", False]]
+
+
+@pytest.mark.parametrize("think", [("<think>", "</think>"), ("<|channel>thought", "<channel|>")])
+def test_reasoning_is_split_off_without_the_blank_around_it(think: tuple[str, str]) -> None:
+    facts = markup(think=think)
+    text = f"{think[0]}\nWell, \nwell.\n{think[1]}\n\n Hello there\n"
+    assert speak(list(text), facts) == ([["Well, \nwell.\n", True], ["Hello there\n", False]], None)
+
+
+def test_a_prompt_that_ends_in_reasoning_begins_with_it() -> None:
+    assert speak(list("\nHm.</think>\nHi"), JSON, thinking=True) == ([["Hm.", True], ["Hi", False]], None)
+
+
+def test_reasoning_and_its_tags_stay_in_the_text_where_that_is_asked() -> None:
+    text = "<think>\nHm.</think>\nHi"
+    assert speak(list(text), JSON, split_reasoning=False) == ([[text, False]], None)
+
+
+def test_the_markers_of_a_structure_are_not_shown() -> None:
+    facts = markup(think=None, structural=("<|a|>", "<|b|>"))
+    assert speak(list("<|a|>Hi<|b|>"), facts) == ([["Hi", False]], None)
+
+
+# Stop strings.
+
+LETTERS = st.text("abc", max_size=24)
+STOPS = st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=4)
+
+
+def cut(text: str, stops: list[str]) -> tuple[str, str | None]:
+    """The reference: the match that is whole first, the longest of those that end at the same place."""
+    found = [(text.index(stop) + len(stop), text.index(stop), stop) for stop in stops if stop in text]
+    if not found:
+        return text, None
+    _, begin, stop = min(found)
+    return text[:begin], stop
+
+
+@given(LETTERS, STOPS, CUTS)
+def test_stop_strings_cut_at_the_match_that_is_whole_first(text: str, stops: list[str], cuts: list[int]) -> None:
+    said, stopped = speak(split(text, cuts), PLAIN, stop=stops)
+    expected, stop = cut(text, stops)
+    assert ("".join(piece for piece, _ in said), stopped) == (expected, stop)
+
+
+@given(LETTERS, STOPS)
+def test_nothing_is_said_that_a_stop_string_would_take_back(text: str, stops: list[str]) -> None:
+    speech, said = OutputParser(PLAIN, stop=stops), ""
+    for letter in text:
+        said += "".join(event.text for event in speech.feed(letter) if isinstance(event, TextPiece))
+        assert cut(text, stops)[0].startswith(said)
+
+
+@given(
+    TEXTS,
+    st.lists(st.sampled_from(["ab", "add", "<t", "call>", '"b": 2', "b", "é"]), min_size=1, max_size=3),
+    st.booleans(),
+)
+def test_no_part_of_the_answer_holds_a_stop_string(text: str, stops: list[str], thinking: bool) -> None:
+    said, _ = speak(list(text), JSON, stop=stops, tools=TOOLS, thinking=thinking)
+    for event in said:
+        if isinstance(event, list) and not event[1]:
+            assert not any(stop in event[0] for stop in stops)
+
+
+@pytest.mark.parametrize("stop", ["a", "</think>", "think", "\n", "<", "n"])
+def test_stop_strings_count_in_the_answer_alone_and_never_cut_a_mark(stop: str) -> None:
+    for pieces in (["a\nn</think>\n\n12"], list("a\nn</think>\n\n12")):
+        assert speak(pieces, JSON, stop=[stop], thinking=True) == ([["a\nn", True], ["12", False]], None)
+    for pieces in ([f"\n<think>a\nn</think>\n\n12{CALL}"], list(f"\n<think>a\nn</think>\n\n12{CALL}")):
+        expected = [["a\nn", True], ["12", False], ADDED]
+        assert speak(pieces, JSON, stop=[stop], tools=TOOLS) == (expected, None)
+
+
+def test_a_call_stays_whole_when_it_holds_a_stop_string() -> None:
+    said, stopped = speak(list(f"{CALL} end"), JSON, stop=['"b"', "end"], tools=TOOLS)
+    assert said == [ADDED]
+    assert stopped == "end"
+
+
+def test_nothing_follows_a_stop_string() -> None:
+    speech = OutputParser(PLAIN, stop=["x"])
+    assert [event for event in speech.feed("axb") if isinstance(event, TextPiece)] == [TextPiece("a")]
+    assert speech.stopped == "x"
+    assert speech.feed("more") == []
+    assert speech.finish() == []
+
+
+def test_a_thought_that_is_gone_on_with_keeps_its_first_blank() -> None:
+    fresh = OutputParser(JSON, thinking=True).feed("\n so it is</think>")
+    assert fresh == [TextPiece("so it is", reasoning=True)]
+    continued = OutputParser(JSON, thinking=True, continued=True).feed(" so it is</think>")
+    assert continued == [TextPiece(" so it is", reasoning=True)]

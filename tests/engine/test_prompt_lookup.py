@@ -1,0 +1,99 @@
+"""Guessing from the prompt changes the pace of an answer and nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.services.engine.sampling.sampler import SamplingParams
+from app.services.engine.scheduler.row import kept_tokens
+from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
+from tests.engine.workshop import Workshop, check_guessed, finish, prompts
+
+
+@pytest.fixture(scope="module")
+def workshop(tiny: Path) -> Workshop:
+    return Workshop("llama", tiny)
+
+
+CHOICES = st.builds(
+    SamplingParams,
+    temperature=st.sampled_from([0.0, 0.0, 0.3, 1.0]),
+    seed=st.integers(0, 2**64 - 1),
+    top_k=st.sampled_from([0, 2]),
+    frequency_penalty=st.sampled_from([0.0, 0.0, 0.4]),
+    repetition_penalty=st.sampled_from([1.0, 1.2]),
+    penalty_window=st.sampled_from([None, 3]),
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(20, 40), min_size=1, max_size=60), CHOICES, st.integers(1, 12))
+def test_an_answer_is_the_same_with_guesses_and_without(
+    workshop: Workshop, prompt: list[int], choice: SamplingParams, most: int
+) -> None:
+    expected = workshop.alone(prompt * 3, choice, 40)
+    scheduler = workshop.scheduler(cache_bytes=2**28)
+    row = workshop.row(prompt * 3, choice, 40, guesser=PromptLookupProposer(most))
+    check_guessed(scheduler, row, expected)
+
+
+def test_a_copying_answer_takes_fewer_steps_and_may_end_within_a_guess(workshop: Workshop) -> None:
+    prompt, seven = prompts(1)[0], SamplingParams(logit_bias={7: 100.0})
+    scheduler = workshop.scheduler()
+    row = workshop.row([*prompt, *[7] * 20], seven, 101, guesser=PromptLookupProposer(8))
+    steps = finish(scheduler, [row])
+    assert row.answer == [7] * 101
+    assert (row.finished, row.guessed_right > 80, steps < 30) == ("length", True, True)
+    timings = row.timings()
+    assert (timings.guessed_tokens, timings.right_tokens) == (row.guessed, row.guessed_right)
+    assert len(kept_tokens(row)) <= len(row.prompt) + 101
+
+
+def test_a_guess_that_runs_past_the_end_token_leaves_no_trace(workshop: Workshop) -> None:
+    prompt = prompts(1)[0] * 2
+    expected = workshop.alone(prompt, SamplingParams(), 60)
+    end = frozenset({expected[30]})
+    rows = [workshop.row(prompt, SamplingParams(), 60, end, lookup) for lookup in (None, PromptLookupProposer(16))]
+    for row in rows:
+        scheduler = workshop.scheduler(cache_bytes=2**28)
+        finish(scheduler, [row])
+        turn = [*prompt, *row.answer, 5, 6]
+        after = workshop.row(turn, SamplingParams(), 8)
+        finish(scheduler, [after])
+        assert after.answer == workshop.alone(turn, SamplingParams(), 8)
+    assert rows[0].answer == rows[1].answer
+
+
+def test_others_may_come_and_go_while_one_guesses(workshop: Workshop) -> None:
+    asked: list[tuple[Any, ...]] = [(prompt * 3, SamplingParams(), 40) for prompt in prompts(3, 30)]
+    scheduler = workshop.scheduler()
+    rows = [workshop.row(*one, guesser=PromptLookupProposer(8)) for one in asked]
+    for row in rows:
+        scheduler.submit(row)
+        for _ in range(9):
+            scheduler.step()
+    finish(scheduler, [])
+    assert [row.answer for row in rows] == [workshop.alone(*one) for one in asked]
+
+
+def test_models_whose_caches_cannot_be_cut_guess_nothing(tiny: Path) -> None:
+    workshop = Workshop("mamba2", tiny)
+    row = workshop.row([7] * 40, SamplingParams(), 20, guesser=PromptLookupProposer(8))
+    finish(workshop.scheduler(), [row])
+    assert (row.guessed, row.answer) == (0, workshop.alone([7] * 40, SamplingParams(), 20))
+
+
+def test_guesses_come_from_the_last_place_and_grow_while_they_are_right() -> None:
+    lookup = PromptLookupProposer(8)
+    text = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 1, 2, 3]
+    assert lookup.guess(text, 99) == [4, 5, 6, 7]
+    lookup.learn(4, 4)
+    assert lookup.guess([*text, 4, 5, 6, 7], 99) == [8, 9, 10, 11, 1, 2, 3, 4]
+    assert lookup.guess([*text, 4, 5, 6, 7], 2) == [8, 9]
+    lookup.learn(8, 0)
+    assert [bool(lookup.guess([*text, 4, 5, 6, 7], 99)) for _ in range(5)] == [False] * 4 + [True]
+    assert PromptLookupProposer(8).guess([1, 2, 3], 9) == []

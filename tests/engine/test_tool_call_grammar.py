@@ -1,0 +1,249 @@
+"""Calls that a grammar sees to: whatever is drawn from what it allows, the calls are those that were asked for."""
+
+import json
+import random
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from app.services.engine.output.parser import Markup, OutputParser
+from app.services.engine.output.tool_call_formats import CallFormat
+from app.services.engine.sampling.grammar import Grammars
+from app.services.errors import InvalidRequest
+from app.services.generation import Constraint, GenerationRequest, Message, ToolChoice
+from tests.engine.families import FAMILIES, byte_tokenizer
+from tests.engine.speaking import merged
+
+SCHEMAS = {
+    "add": {
+        "type": "object",
+        "properties": {"a": {"type": "string", "maxLength": 3}, "b": {"type": "integer", "minimum": 0, "maximum": 9}},
+        "required": ["a"],
+        "additionalProperties": False,
+    },
+    "say \"hi\"": {
+        "type": "object",
+        "properties": {"mood": {"$ref": "#/$defs/mood"}},
+        "required": ["mood"],
+        "additionalProperties": False,
+        "$defs": {"mood": {"enum": ["good", "bad"]}},
+    },
+}  # fmt: skip
+TOOLS = tuple(
+    {"type": "function", "function": {"name": name, "parameters": schema}} for name, schema in SCHEMAS.items()
+)
+PLAIN_NAMES = ("mistral heads", "mistral ids", "kimi_k2")  # whose names are not quoted
+STREAMED = [name for name, family in FAMILIES.items() if family.streams]
+
+
+@cache
+def model(name: str, folder: Path, tokens: bool) -> tuple[Any, Grammars, Markup]:
+    """A tokenizer of the family, in which its marks are tokens or text like any other."""
+    family = FAMILIES[name]
+    tokenizer = byte_tokenizer(folder, family, family.marks if tokens else ())
+    return tokenizer, Grammars(tokenizer, len(tokenizer), frozenset(tokenizer.eos_token_ids)), Markup.of(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tokenizers")
+
+
+def form_of(spoken: Markup) -> CallFormat | None:
+    return spoken.calls and spoken.calls.format
+
+
+def draw(
+    tokenizer: Any, grammars: Grammars, request: GenerationRequest, spoken: Markup, seed: int, start: str = ""
+) -> str:
+    """An answer of random tokens out of those that may come, the end among them, from a beginning on."""
+    chance = random.Random(seed)
+    matcher = grammars.matcher(request, form_of(spoken))
+    assert matcher is not None
+    ids = tokenizer.encode(start, add_special_tokens=False)
+    assert matcher.validate_tokens(ids) == len(ids), start
+    matcher.consume_tokens(ids)
+    end = tokenizer.eos_token_id
+    for _ in range(3000):
+        bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+        allowed = [int(token) for token in np.flatnonzero(bits[: len(tokenizer)])]
+        letters = [token for token in allowed if token != end]
+        token = end if end in allowed and (not letters or chance.random() < 0.3) else chance.choice(letters)
+        if token == end:
+            return str(tokenizer.decode(ids, skip_special_tokens=False))
+        matcher.consume_token(token)
+        ids.append(token)
+    raise AssertionError("it never ends")
+
+
+def calls_of(text: str, spoken: Markup, request: GenerationRequest) -> list[Any]:
+    speech = OutputParser(spoken, tools=request.tools, one_call=not request.tool_choice.parallel)
+    parts = merged(speech.feed(text) + speech.finish())
+    calls = [part for part in parts if isinstance(part, tuple)]
+    assert speech.called == len(calls)
+    return parts
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+@pytest.mark.parametrize("name", STREAMED)
+def test_what_is_required_comes_and_nothing_else(name: str, tokens: bool, folder: Path) -> None:
+    tokenizer, grammars, spoken = model(name, folder, tokens)
+    tools = TOOLS[:1] if name in PLAIN_NAMES else TOOLS
+    several = 0
+    for seed in range(6):
+        request = GenerationRequest(tools=tools, tool_choice=ToolChoice("required"))
+        parts = calls_of(draw(tokenizer, grammars, request, spoken, seed), spoken, request)
+        assert parts
+        for part in parts:
+            assert isinstance(part, tuple), part
+            jsonschema.validate(json.loads(part[2]), SCHEMAS[part[1]])
+        several += len(parts) > 1
+    assert several or name == "llama"
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_a_named_tool_is_the_only_one(name: str, folder: Path) -> None:
+    tokenizer, grammars, spoken = model(name, folder, True)
+    request = GenerationRequest(tools=TOOLS, tool_choice=ToolChoice("required", names=("add",), parallel=False))
+    for seed in range(3):
+        ((index, called, arguments),) = calls_of(draw(tokenizer, grammars, request, spoken, seed), spoken, request)
+        assert (index, called) == (0, "add")
+        jsonschema.validate(json.loads(arguments), SCHEMAS["add"])
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+@pytest.mark.parametrize("name", STREAMED)
+def test_a_strict_tool_is_called_rightly_or_not_at_all(name: str, tokens: bool, folder: Path) -> None:
+    tokenizer, grammars, spoken = model(name, folder, tokens)
+    assert spoken.calls is not None
+    request = GenerationRequest(tools=TOOLS[:1], tool_choice=ToolChoice(strict=frozenset({"add"})))
+    for seed in range(3):
+        parts = calls_of(draw(tokenizer, grammars, request, spoken, seed, "Hm. <"), spoken, request)
+        assert parts[0][0].startswith("Hm. <")
+        parts = calls_of(draw(tokenizer, grammars, request, spoken, seed, f"Hm. {spoken.calls.start}"), spoken, request)
+        _, called, arguments = parts[1]
+        assert called == "add"
+        jsonschema.validate(json.loads(arguments), SCHEMAS["add"])
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_the_familys_own_writing_is_allowed(name: str, folder: Path) -> None:
+    tokenizer, grammars, spoken = model(name, folder, True)
+    loose = {"type": "function", "function": {"name": "add"}}
+    request = GenerationRequest(tools=(loose,), tool_choice=ToolChoice("required"))
+    matcher = grammars.matcher(request, form_of(spoken))
+    assert matcher is not None
+    call = FAMILIES[name].calls[0].rstrip()
+    if name == "mistral list":
+        call = '[TOOL_CALLS][{"name": "add", "arguments": {"a": "y", "b": -3}, "id": "abcdefghi"}]'
+    ids = tokenizer.encode(call, add_special_tokens=False)
+    assert matcher.consume_tokens(ids)
+    assert matcher.is_accepting()
+
+
+def test_an_answer_of_a_schema_or_a_call(folder: Path) -> None:
+    tokenizer, grammars, spoken = model("json_tools", folder, True)
+    answer = Constraint("json_schema", '{"enum": ["yes", "no"]}', "response_format")
+    request = GenerationRequest(tools=TOOLS, constraint=answer, tool_choice=ToolChoice(strict=frozenset(SCHEMAS)))
+    said = [calls_of(draw(tokenizer, grammars, request, spoken, seed), spoken, request) for seed in range(12)]
+    for parts in said:
+        assert parts in ([['"yes"', False]], [['"no"', False]]) or all(isinstance(part, tuple) for part in parts)
+    assert len({type(parts[0]) for parts in said}) == 2
+
+
+def test_plain_auto_and_none_need_no_grammar(folder: Path) -> None:
+    _, grammars, spoken = model("json_tools", folder, True)
+    for choice in (ToolChoice(), ToolChoice("none", strict=frozenset({"add"})), ToolChoice(parallel=False)):
+        assert grammars.matcher(GenerationRequest(tools=TOOLS, tool_choice=choice), form_of(spoken)) is None
+
+
+@pytest.mark.parametrize(
+    "choice", [ToolChoice("required"), ToolChoice(strict=frozenset({"add"}), param="tools.0.strict")]
+)
+def test_a_family_that_writes_no_json_is_refused(choice: ToolChoice, folder: Path) -> None:
+    _, grammars, spoken = model("pythonic", folder, True)
+    request = GenerationRequest(tools=TOOLS, tool_choice=choice)
+    with pytest.raises(InvalidRequest, match="does not write its calls as JSON") as refused:
+        grammars.matcher(request, form_of(spoken))
+    assert (refused.value.param, refused.value.code) == (choice.param, "calls_not_enforceable")
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"not": {"type": "string"}},
+        {"type": "object", "properties": None, "required": None},
+        {
+            "type": "object",
+            "properties": {"a": {"type": "string"}},
+            "required": ["a", "b"],
+            "additionalProperties": False,
+        },
+        {"$ref": "#/$defs/nothing"},
+        {"type": "array", "items": {"type": "string"}},
+        {"type": "object", "properties": {"a": {"type": "integer", "minimum": 5, "maximum": 1}}, "required": ["a"]},
+        {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]},
+    ],
+)
+def test_one_tool_with_an_odd_schema_takes_no_other_down(parameters: dict[str, Any], folder: Path) -> None:
+    tokenizer, grammars, spoken = model("json_tools", folder, True)
+    odd = {"type": "function", "function": {"name": "odd", "parameters": parameters}}
+    request = GenerationRequest(tools=(*TOOLS, odd), tool_choice=ToolChoice("required", parallel=False))
+    names = set()
+    for seed in range(12):
+        ((_, called, arguments),) = calls_of(draw(tokenizer, grammars, request, spoken, seed), spoken, request)
+        names.add(called)
+        if called == "odd":
+            assert isinstance(json.loads(arguments), dict)
+        else:
+            jsonschema.validate(json.loads(arguments), SCHEMAS[called])
+    assert len(names) > 1
+    only = replace(request, tool_choice=ToolChoice("required", names=("odd",), parallel=False))
+    ((_, called, arguments),) = calls_of(draw(tokenizer, grammars, only, spoken, 1), spoken, only)
+    assert called == "odd"
+    assert isinstance(json.loads(arguments), dict)
+
+
+@pytest.mark.parametrize("mark", ["</tool_call>", "<tool_call>", "<|end|>"])
+def test_arguments_may_have_the_text_of_a_mark(mark: str, folder: Path) -> None:
+    tokenizer, grammars, spoken = model("json_tools", folder, True)
+    schema = {
+        "type": "object",
+        "properties": {"tag": {"enum": [mark]}},
+        "required": ["tag"],
+        "additionalProperties": False,
+    }
+    tool = {"type": "function", "function": {"name": "add", "parameters": schema}}
+    request = GenerationRequest(tools=(tool,), tool_choice=ToolChoice("required", parallel=False))
+    matcher = grammars.matcher(request, form_of(spoken))
+    assert matcher is not None
+    written: list[int] = []
+    for _ in range(200):
+        bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+        token = int(np.flatnonzero(bits)[0])
+        if matcher.is_stopped():
+            break
+        assert matcher.consume_token(token), matcher.get_error()
+        written.append(token)
+    assert json.dumps({"tag": mark}) in str(tokenizer.decode(written, skip_special_tokens=False))
+
+
+def test_an_answer_that_has_begun_is_no_call(folder: Path) -> None:
+    tokenizer, grammars, spoken = model("json_tools", folder, True)
+    constraint = Constraint("json_schema", '{"enum": ["yes", "no"]}', "response_format")
+    request = GenerationRequest(
+        messages=(Message("user", "?"), Message("assistant", '"y')),
+        continue_final_message=True,
+        tools=TOOLS,
+        constraint=constraint,
+        tool_choice=ToolChoice(strict=frozenset(SCHEMAS)),
+    )
+    assert {draw(tokenizer, grammars, request, spoken, seed) for seed in range(3)} == {'es"'}
+    free = replace(request, tool_choice=ToolChoice("required", parallel=False))
+    ((_, called, _),) = calls_of(draw(tokenizer, grammars, free, spoken, 1), spoken, free)
+    assert called in SCHEMAS
