@@ -123,108 +123,148 @@ def _setting(
 class Settings:
     """What a server is told. Flags win over the environment, the environment over the defaults."""
 
-    model: str | None = _setting(None, str, "Model to serve: a folder or a repo id in a cache", metavar="ID_OR_PATH")
-    demo: bool = _setting(False, _flag, "Serve the small demo model that comes with the server")
+    model: str | None = _setting(
+        None, str, "Model to serve: a folder, or a repo id from the Hugging Face cache", metavar="ID_OR_PATH"
+    )
+    demo: bool = _setting(False, _flag, "Serve the small demo model that ships with the server")
     models_dir: Path | None = _setting(
-        None, _path, "Serve every model in this folder, each when it is asked for: router mode", metavar="DIR"
+        None, _path, "Router mode: serve every model in this folder, each loaded on its first request", metavar="DIR"
     )
-    max_models: int = _setting(4, _whole(1, 64), "Models of --models-dir in memory at the same time", metavar="N")
+    max_models: int = _setting(
+        4, _whole(1, 64), "Maximum number of models of --models-dir in memory at once", metavar="N"
+    )
     sleep_idle_seconds: float = _setting(
-        0.0, _seconds, "Unload a model of --models-dir that nobody has used for so long; 0 is never", metavar="SECONDS"
+        0.0,
+        _seconds,
+        "Unload a model of --models-dir after this many seconds without a request; 0 turns it off",
+        metavar="SECONDS",
     )
-    host: str = _setting("127.0.0.1", str, "Address to listen on; beyond loopback needs --api-key or --insecure")
-    port: int = _setting(6969, _whole(0, 65535), "Port to listen on; 0 takes a free one")
+    host: str = _setting("127.0.0.1", str, "Address to listen on; a non-loopback address needs --api-key or --insecure")
+    port: int = _setting(6969, _whole(0, 65535), "Port to listen on; 0 picks a free one")
     api_key: tuple[str, ...] = _setting(
-        (), _listed(_key), "Key that requests must carry; several with commas", metavar="KEY"
+        (), _listed(_key), "API key that requests must carry; separate several with commas", metavar="KEY"
     )
-    insecure: bool = _setting(False, _flag, "Listen beyond loopback without a key, in so many words")
+    insecure: bool = _setting(False, _flag, "Allow a non-loopback address without an API key")
     allow_host: tuple[str, ...] = _setting(
-        (), _listed(allowed_host), "Host names to answer to besides loopback; several with commas", metavar="NAME"
+        (),
+        _listed(allowed_host),
+        "Host names to accept besides loopback ones; separate several with commas",
+        metavar="NAME",
     )
     allow_origin: tuple[str, ...] = _setting(
         (),
         _listed(allowed_origin),
-        "Web origins to answer besides loopback, with commas; * for a part of the host, as in https://*.app.example",
+        "Web origins to accept besides loopback ones (CORS); separate several with commas; * as in https://*.app.example",
         metavar="ORIGIN",
     )
     context_length: int | None = _setting(
-        None, _whole(16, 2**20), "Cap of the context, in tokens; the model's own when absent", metavar="TOKENS"
+        None, _whole(16, 2**20), "Maximum context length in tokens; the model's own by default", metavar="TOKENS"
     )
-    max_batch: int = _setting(32, _whole(1, 256), "Answers that are made at the same time", metavar="ROWS")
-    max_queue: int = _setting(256, _whole(1, 65536), "Requests that may wait; one more gets a 503", metavar="N")
+    max_batch: int = _setting(32, _whole(1, 256), "Maximum number of sequences decoded in one batch", metavar="ROWS")
+    max_queue: int = _setting(
+        256, _whole(1, 65536), "Maximum number of queued requests; further ones get a 503", metavar="N"
+    )
     lora: tuple[str, ...] = _setting(
         (),
         _adapters,
-        "LoRA adapter of mlx-lm to lay over the model; with :0.5 at half its strength; several with commas",
+        "LoRA adapter (mlx-lm format) to apply, with an optional scale as in DIR:0.5; separate several with commas",
         metavar="DIR[:SCALE]",
     )
     max_memory: int | None = _setting(
-        None, _bytes, "Memory for models, prompts and answers together; what is free when absent", metavar="SIZE"
+        None,
+        _bytes,
+        "Memory budget for weights, KV caches and the prefix cache; all free memory by default",
+        metavar="SIZE",
     )
     cache_ram: int | None = _setting(
-        None, _bytes, "Memory for prompts kept between requests; a quarter of what is free when absent", metavar="SIZE"
+        None, _bytes, "Memory limit of the prefix cache; a quarter of the free memory by default", metavar="SIZE"
     )
-    cache_disk: int = _setting(4 * 2**30, _bytes, "Disk for prompts kept over a restart; 0 keeps none", metavar="SIZE")
+    cache_disk: int = _setting(
+        4 * 2**30, _bytes, "Disk limit of the prefix cache, which survives restarts; 0 turns it off", metavar="SIZE"
+    )
     prompt_lookup: int = _setting(
         0,
         _whole(0, 64),
-        "Tokens that a lone answer may copy from its prompt at a time; 0 guesses none",
+        "Prompt-lookup speculative decoding: maximum draft tokens per step; 0 turns it off",
         metavar="TOKENS",
     )
     draft_model: str | None = _setting(
-        None, str, "Small model of the same vocabulary that guesses for a lone answer", metavar="ID_OR_PATH"
+        None,
+        str,
+        "Draft model for speculative decoding (same vocabulary); used while a single request runs",
+        metavar="ID_OR_PATH",
     )
-    draft_tokens: int = _setting(4, _whole(1, 64), "Tokens that --draft-model guesses at a time", metavar="TOKENS")
-    stop_repetition: str = _setting("on", _one_of("on", "off"), "End answers that only repeat themselves")
+    draft_tokens: int = _setting(4, _whole(1, 64), "Maximum draft tokens per step of --draft-model", metavar="TOKENS")
+    stop_repetition: str = _setting("on", _one_of("on", "off"), "Stop a completion that only repeats itself: on or off")
     sse_ping_interval: float = _setting(
-        15.0, _seconds, "Seconds of silence after which a stream gets a comment line", metavar="SECONDS"
+        15.0,
+        _seconds,
+        "Send a keep-alive comment on a stream that has been silent for this many seconds",
+        metavar="SECONDS",
     )
-    max_body: int = _setting(100 * 2**20, _bytes, "Largest request body", metavar="SIZE")
+    max_body: int = _setting(100 * 2**20, _bytes, "Maximum size of a request body", metavar="SIZE")
     max_values: int = _setting(
         500_000,
         _whole(1000, 2**30),
-        "Most values in a request body: texts, numbers, names, objects and lists",
+        "Maximum number of JSON values in a request body: strings, numbers, keys, objects and arrays",
         metavar="N",
     )
-    max_nesting: int = _setting(64, _whole(4, 512), "Deepest nesting of a request body", metavar="LEVELS")
-    max_messages: int = _setting(4096, _whole(1, 2**20), "Most messages in one conversation", metavar="N")
-    max_stop_strings: int = _setting(256, _whole(1, 65536), "Most stop strings in one request", metavar="N")
-    max_stop_length: int = _setting(4096, _whole(1, 2**20), "Longest stop string, in bytes", metavar="BYTES")
+    max_nesting: int = _setting(64, _whole(4, 512), "Maximum nesting depth of a request body", metavar="LEVELS")
+    max_messages: int = _setting(4096, _whole(1, 2**20), "Maximum number of messages in a conversation", metavar="N")
+    max_stop_strings: int = _setting(256, _whole(1, 65536), "Maximum number of stop strings per request", metavar="N")
+    max_stop_length: int = _setting(4096, _whole(1, 2**20), "Maximum length of a stop string in bytes", metavar="BYTES")
     max_choices: int = _setting(
-        64, _whole(1, 4096), "Most answers to one request for completions: prompts times n", metavar="N"
+        64, _whole(1, 4096), "Maximum number of completions per request (prompts times n)", metavar="N"
     )
     watchdog_seconds: float = _setting(
-        60.0, _seconds, "After how long a step that does not return means a restart; 0 is never", metavar="SECONDS"
+        60.0,
+        _seconds,
+        "Restart the server when an engine step hangs for longer than this many seconds; 0 turns it off",
+        metavar="SECONDS",
     )
     shutdown_seconds: float = _setting(
-        5.0, _seconds, "How long running answers may go on after Ctrl-C or SIGTERM", metavar="SECONDS"
+        5.0, _seconds, "Seconds that running requests get to finish after Ctrl-C or SIGTERM", metavar="SECONDS"
     )
-    store: str = _setting("on", _one_of("on", "off"), "Keep responses that ask to be kept, for previous_response_id")
-    store_days: int = _setting(30, _whole(1, 3650), "How long a response is kept", metavar="DAYS")
-    store_size: int = _setting(2**30, _bytes, "Room for kept responses; the oldest go first", metavar="SIZE")
+    store: str = _setting(
+        "on", _one_of("on", "off"), "Store responses of /v1/responses on disk, for previous_response_id: on or off"
+    )
+    store_days: int = _setting(30, _whole(1, 3650), "Days after which stored responses are deleted", metavar="DAYS")
+    store_size: int = _setting(
+        2**30, _bytes, "Disk limit of stored responses; the oldest are deleted first", metavar="SIZE"
+    )
     ui_settings: dict[str, Any] | None = _setting(
-        None, _json_file, "JSON file of defaults for llama.cpp's Web UI, by the names of its settings", metavar="FILE"
+        None, _json_file, "JSON file with default settings for the llama.cpp Web UI", metavar="FILE"
     )
     log_format: str | None = _setting(
-        None, _one_of("console", "json"), "Log lines for people or for programs; by terminal when absent"
+        None, _one_of("console", "json"), "Log format; console on a terminal and json elsewhere by default"
     )
     webui_dir: Path | None = _setting(
-        None, _path, "Built Web UI to serve at /; webui in the data folder when absent", flag="webui", metavar="DIR"
+        None,
+        _path,
+        "Folder of a built Web UI to serve at /; webui in --data-dir by default",
+        flag="webui",
+        metavar="DIR",
     )
-    open_browser: bool = _setting(False, _flag, "Open a browser once the server listens", name="open")
-    data_dir: Path = _setting(Path("~/.tiles/server"), _path, "Folder of what the server keeps", metavar="DIR")
+    open_browser: bool = _setting(False, _flag, "Open a browser at the address of the server", name="open")
+    data_dir: Path = _setting(
+        Path("~/.tiles/server"), _path, "Folder for caches, stored responses and the Web UI", metavar="DIR"
+    )
     session_file: Path = _setting(
-        Path("~/.tiles/server_session.json"), _path, "Where the session is kept", flag=False, metavar="FILE"
+        Path("~/.tiles/server_session.json"),
+        _path,
+        "File that remembers the session of the Tiles CLI",
+        flag=False,
+        metavar="FILE",
     )
     keep_conversation: bool = _setting(
-        False, _flag, "Keep the conversation of memory mode over a restart, in a file beside the session file"
+        False, _flag, "Keep the memory-mode conversation across restarts, in a file next to the session file"
     )
-    skip_session_persist: bool = _setting(False, _flag, "Neither read nor write the session file", flag=False)
-    bootstrap_model: str | None = _setting(None, str, "Model to load when there is no session", flag=False)
-    bootstrap_model_cache_path: str | None = _setting(None, str, "Folder of that model", flag=False)
-    bootstrap_memory_path: str | None = _setting(None, str, "Memory folder of that session", flag=False)
-    bootstrap_system_prompt: str | None = _setting(None, str, "System prompt of that session", flag=False)
-    model_cache_path: str | None = _setting(None, str, "Folder for POST /models/load", flag=False)
+    skip_session_persist: bool = _setting(False, _flag, "Do not read or write the session file", flag=False)
+    bootstrap_model: str | None = _setting(None, str, "Model to load when there is no session file", flag=False)
+    bootstrap_model_cache_path: str | None = _setting(None, str, "Folder of the bootstrap model", flag=False)
+    bootstrap_memory_path: str | None = _setting(None, str, "Memory folder of the bootstrap session", flag=False)
+    bootstrap_system_prompt: str | None = _setting(None, str, "System prompt of the bootstrap session", flag=False)
+    model_cache_path: str | None = _setting(None, str, "Folder that POST /models/load loads from", flag=False)
 
     @property
     def adapters(self) -> tuple[tuple[Path, float], ...]:
