@@ -14,6 +14,7 @@ from app.services import bootstrap, catalog, free_memory, memory_path, session
 from app.services.answers import Answers
 from app.services.catalog import ModelFolder
 from app.services.engine.engine import Engine
+from app.services.engine.limits import EngineLimits
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, Unavailable
@@ -44,19 +45,7 @@ class ModelService:
         self._on_progress = on_progress  # called on the engine thread with a model's id and 0 to 1
         self.last_error: str | None = None  # of the last load, None once one has worked
         self._settings = settings
-        self._engine = Engine(
-            max_rows=settings.max_batch,
-            cache_bytes=settings.cache_ram,
-            context_length=settings.context_length,
-            stop_repetition=settings.stop_repetition == "on",
-            max_memory=settings.max_memory,
-            most_guessed=settings.prompt_lookup,
-            store_folder=settings.data_dir / "prefixes",
-            store_bytes=settings.cache_disk,
-            adapters=settings.adapters,
-            most_models=settings.max_models if settings.models_dir else 1,
-            drafting=_drafting(settings),
-        )
+        self._engine = Engine(_limits(settings), _drafting(settings))
         self._answers = Answers()
         self.router = self._routing(settings)  # None when one model is served
         self._served: ServedModel | None = None
@@ -390,6 +379,21 @@ async def _overslept(seconds: float) -> float:
     began = time.monotonic()
     await asyncio.sleep(seconds)
     return time.monotonic() - began - seconds
+
+
+def _limits(settings: Settings) -> EngineLimits:
+    return EngineLimits(
+        max_rows=settings.max_batch,
+        max_models=settings.max_models if settings.models_dir else 1,
+        cache_bytes=settings.cache_ram,
+        context_length=settings.context_length,
+        max_memory=settings.max_memory,
+        max_lookup_tokens=settings.prompt_lookup,
+        stop_repetition=settings.stop_repetition == "on",
+        store_folder=settings.data_dir / "prefixes",
+        store_bytes=settings.cache_disk,
+        adapters=settings.adapters,
+    )
 
 
 def _drafting(settings: Settings) -> DraftConfig | None:

@@ -16,7 +16,8 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from app.services import catalog
 from app.services.engine.cache.conversation_owners import ConversationOwners
-from app.services.engine.loaded_model import Limits, LoadedModel, assemble
+from app.services.engine.limits import EngineLimits
+from app.services.engine.loaded_model import LoadedModel, assemble
 from app.services.engine.prompt import Prompt
 from app.services.engine.scheduler.row import Row, repeats
 from app.services.engine.scheduler.running_generation import Outbox
@@ -51,7 +52,7 @@ def make_loaded(tiny: Any, model_and_tokenizer: tuple[Any, Any]) -> Callable[...
     beginnings = ConversationOwners()
 
     def make(named: str = "tiny", *, stop_repetition: bool = True, max_memory: int | None = None) -> LoadedModel:
-        limits = Limits(32, 2**28, 1, None, stop_repetition, max_memory, 0, store_folder=None, store_bytes=0)
+        limits = EngineLimits(cache_bytes=2**28, stop_repetition=stop_repetition, max_memory=max_memory)
         return assemble(catalog.inspect(tiny, named), *model_and_tokenizer, limits, Outbox(), beginnings)
 
     return make

@@ -4,10 +4,10 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -16,6 +16,7 @@ import structlog
 from app.services.catalog import ModelFolder
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.cache.disk_thread import disk
+from app.services.engine.limits import EngineLimits
 from app.services.engine.model import blas
 from app.services.engine.model.open_files import limit_untouched
 from app.services.engine.scheduler.fair_share import FairShare
@@ -43,27 +44,11 @@ _FEW = 16  # texts of one request that are tokenized in one go
 class Engine:
     """Start it once; its methods are for the event loop, what begins with _on_ runs on its thread."""
 
-    def __init__(
-        self,
-        *,
-        max_rows: int,
-        cache_bytes: int | None,
-        context_length: int | None,
-        stop_repetition: bool = True,
-        max_memory: int | None = None,
-        most_guessed: int = 0,
-        store_folder: Path | None = None,
-        store_bytes: int = 0,
-        most_models: int = 1,
-        adapters: Sequence[tuple[Path, float]] = (),
-        drafting: DraftConfig | None = None,
-    ) -> None:
+    def __init__(self, limits: EngineLimits, draft: DraftConfig | None = None) -> None:
         self.back_end = "unknown"
         self.meter = Meter()
-        self._limits = (max_rows, cache_bytes, most_models, context_length, stop_repetition, max_memory, most_guessed)
-        self._store = (store_folder if store_bytes else None, store_bytes)
-        self._adapters = adapters
-        self._drafting = drafting
+        self._limits = limits
+        self._draft = draft
         self._claim: IO[bytes] | None = None  # of the store's folder, held while this process lives
         self._commands: SimpleQueue[Command] = SimpleQueue()
         self._outbox = Outbox()
@@ -233,12 +218,12 @@ class Engine:
     def _claim_store(self) -> None:
         from app.services.engine.cache.prefix_store import lock
 
-        folder, _ = self._store
+        folder = self._limits.store_folder if self._limits.store_bytes else None
         if folder is not None and (claim := lock(folder)) is not None:
             self._claim = claim
         elif folder is not None:
             log.warning("prompts are not kept on disk", reason="another server keeps its own there, or nobody may")
-            self._store = (None, 0)
+            self._limits = replace(self._limits, store_folder=None)
 
     def _obey(self) -> None:
         busy = bool(self._loads) or any(scheduler.busy for scheduler in self._runners)
@@ -287,12 +272,12 @@ class Engine:
             self._loads.append(self._loading(folder, progress, promise))
 
     def _loading(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> Iterator[None]:
-        from app.services.engine.loaded_model import Limits, assemble
+        from app.services.engine.loaded_model import assemble
         from app.services.engine.model.loading import release
         from app.services.engine.speculative.loading import load
 
         try:
-            steps = load(folder.path, self._drafting)
+            steps = load(folder.path, self._draft)
             while True:
                 try:
                     progress(next(steps))
@@ -304,8 +289,7 @@ class Engine:
                     steps.close()
                     release()
                     return
-            limits = Limits(*self._limits, *self._store, self._adapters)
-            loaded = assemble(folder, model, tokenizer, limits, self._outbox, self._beginnings, draft)
+            loaded = assemble(folder, model, tokenizer, self._limits, self._outbox, self._beginnings, draft)
             loaded.warm_up()
             loaded.scheduler.meter = self.meter
             release()

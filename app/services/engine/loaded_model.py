@@ -3,7 +3,7 @@
 import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.cache.layers import Layers
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.cache.prefix_store import PrefixStore, fingerprint
+from app.services.engine.limits import EngineLimits
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.defaults import read_defaults, read_pooling
 from app.services.engine.model.loading import back_end, weights
@@ -43,22 +44,6 @@ log = structlog.get_logger()
 _LONGEST_GRAMMAR = 2**18  # characters; what is longer takes seconds to compile
 _NEVER = -1e9  # a logit that is never drawn
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: spreads small numbers over all bits
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a model may use."""
-
-    max_rows: int
-    cache_bytes: int | None  # of all prefix caches together; None is a quarter of what is free
-    most_models: int  # that share them
-    context_length: int | None  # cap in tokens; None is the model's own
-    stop_repetition: bool  # end an answer that only repeats itself
-    max_memory: int | None  # bytes for everything; None is what the machine has
-    most_guessed: int  # tokens of an answer that are guessed from its prompt at once; 0 is none
-    store_folder: Path | None  # of the prefix cache on disk; None is none
-    store_bytes: int
-    adapters: Sequence[tuple[Path, float]] = ()  # folders, and how much they count where a request says nothing
 
 
 class LoadedModel:
@@ -301,7 +286,7 @@ def assemble(
     folder: ModelFolder,
     model: Any,
     tokenizer: Any,
-    limits: Limits,
+    limits: EngineLimits,
     outbox: Outbox,
     beginnings: ConversationOwners,
     draft: DraftModel | None = None,
@@ -335,7 +320,7 @@ def assemble(
         adapters,
         beginnings,
         stop_repetition=limits.stop_repetition,
-        most_guessed=limits.most_guessed,
+        most_guessed=limits.max_lookup_tokens,
         draft=draft,
     )
 
@@ -345,9 +330,9 @@ def _controls(tokenizer: Any) -> frozenset[int]:
     return frozenset(int(token) for token, added in tokenizer.added_tokens_decoder.items() if added.special)
 
 
-def _prefixes(facts: ModelFacts, limits: Limits) -> PrefixCache:
+def _prefixes(facts: ModelFacts, limits: EngineLimits) -> PrefixCache:
     free = free_memory.available()
-    cache_bytes = (free // 4 if limits.cache_bytes is None else limits.cache_bytes) // limits.most_models
+    cache_bytes = (free // 4 if limits.cache_bytes is None else limits.cache_bytes) // limits.max_models
     if limits.store_folder is None or not limits.store_bytes or limits.adapters:  # what adapters made is not told apart
         return PrefixCache(cache_bytes)
     name = fingerprint(facts.path, facts.chat_template, f"{facts.precision} {back_end()}")
@@ -445,7 +430,7 @@ def _first(*values: float | None) -> float:
     return next(value for value in values if value is not None)
 
 
-def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: Limits, markup: Markup) -> ModelFacts:
+def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: EngineLimits, markup: Markup) -> ModelFacts:
     context = min(folder.context_length, limits.context_length or folder.context_length)
     vocabulary, hidden = _logits_shape(model, tokenizer)
     return ModelFacts(

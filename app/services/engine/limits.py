@@ -1,0 +1,21 @@
+"""What the models of one engine may use."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLimits:
+    """What the models of one engine may use, alone or together."""
+
+    max_rows: int = 32  # answers of one model that are computed side by side
+    max_models: int = 1  # that are loaded at a time; they share `cache_bytes`
+    cache_bytes: int | None = None  # of all prefix caches together; None is a quarter of what is free
+    context_length: int | None = None  # tokens, a cap; None is the model's own
+    max_memory: int | None = None  # bytes for everything; None is what the machine has
+    max_lookup_tokens: int = 0  # proposed for a row from its own prompt at a time; 0 turns prompt lookup off
+    stop_repetition: bool = True  # end an answer that only repeats itself
+    store_folder: Path | None = None  # of the prefix cache on disk; None is none
+    store_bytes: int = 0  # of that folder, of all models together; 0 is none
+    adapters: Sequence[tuple[Path, float]] = ()  # folders, and their scale where a request says nothing
