@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
-from app.services.engine.output.parser import Markup, OutputParser, OutputPart
+from app.services.engine.output.markup import Markup
+from app.services.engine.output.parser import OutputParser
+from app.services.engine.output.parts import OutputPart
 from app.services.engine.output.tool_calls import CallMarkup
 from app.services.generation import ToolArguments, ToolCall
 

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.engine.output.parser import Markup, OutputParser, TextPiece
+from app.services.engine.output.markup import Markup
+from app.services.engine.output.parser import OutputParser
+from app.services.engine.output.parts import TextPiece
 from tests.engine.speaking import ADDED, CALL, JSON, TOOLS, markup, speak, split
 
 PLAIN = Markup()

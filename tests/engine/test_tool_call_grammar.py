@@ -11,7 +11,8 @@ import jsonschema
 import numpy as np
 import pytest
 
-from app.services.engine.output.parser import Markup, OutputParser
+from app.services.engine.output.markup import Markup
+from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.tool_call_formats import CallFormat
 from app.services.engine.sampling.grammar import Grammars
 from app.services.errors import InvalidRequest

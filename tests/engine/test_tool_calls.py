@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from mlx_lm import tool_parsers
 
 from app.services.engine.output.detokenizer import detokenizers
-from app.services.engine.output.parser import Markup, OutputParser, OutputPart
+from app.services.engine.output.markup import Markup
+from app.services.engine.output.parser import OutputParser
+from app.services.engine.output.parts import OutputPart
 from app.services.engine.output.tool_call_regions import Tags
 from app.services.generation import ToolArguments, ToolCall
 from tests.engine.families import FAMILIES, TWO, A, byte_tokenizer, written

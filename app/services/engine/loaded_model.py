@@ -22,7 +22,9 @@ from app.services.engine.model.defaults import read_defaults, read_pooling
 from app.services.engine.model.loading import back_end, weights
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.output.detokenizer import Detokenizer, detokenizers, longest_token
-from app.services.engine.output.parser import Markup, OutputParser, StopStrings
+from app.services.engine.output.markup import Markup
+from app.services.engine.output.parser import OutputParser
+from app.services.engine.output.stop_strings import StopStrings
 from app.services.engine.prompt import Prompt, PromptBuilder
 from app.services.engine.sampling.dry import NO_BREAKERS, Breakers, Dry
 from app.services.engine.sampling.dry_breakers import BreakerTexts

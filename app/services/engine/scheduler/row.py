@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from app.services.engine.cache.layers import Checkpoints, Layers
 from app.services.engine.model.adapters import Scales
 from app.services.engine.output.detokenizer import Detokenizer
-from app.services.engine.output.parser import OutputParser, OutputPart, TextPiece
+from app.services.engine.output.parser import OutputParser
+from app.services.engine.output.parts import OutputPart, TextPiece
 from app.services.engine.sampling.grammar import GrammarConstraint
 from app.services.engine.sampling.logprobs import RowLogprobs, spelled
 from app.services.engine.sampling.sampler import SamplingParams
