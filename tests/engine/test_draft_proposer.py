@@ -1,4 +1,4 @@
-"""A small model's guesses change the pace of an answer and nothing else."""
+"""Draft tokens from a small model change the speed of an answer and nothing else."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def make() -> Make:
     models = {ALL: same, SOME: near, NONE: other}
 
     def draft(kind: str = ALL, most: int = 4, context: int = 4096) -> DraftModel:
-        return DraftModel(models[kind], vocabulary=768, context_length=context, most=most)
+        return DraftModel(models[kind], vocabulary=768, context_length=context, max_draft_tokens=most)
 
     return draft
 
@@ -56,8 +56,8 @@ def drafted(
     return ChainedProposer([DraftModelProposer(draft, choice, len(prompt), end)])
 
 
-def guess(draft: DraftModel, tokens: list[int], count: int) -> list[int]:
-    return draft.guess(tokens, count, Sampler([LIKELIEST], [[]], [0], draft.vocabulary))
+def draw(draft: DraftModel, tokens: list[int], count: int) -> list[int]:
+    return draft.draw(tokens, count, Sampler([LIKELIEST], [[]], [0], draft.vocabulary))
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_an_answer_is_the_same_with_a_draft_and_without(
 @pytest.mark.parametrize(
     "choice", [LIKELIEST, SamplingParams(temperature=1.0, seed=7, top_k=20, frequency_penalty=0.2)]
 )
-def test_a_draft_that_is_right_saves_steps(workshop: Workshop, make: Make, choice: SamplingParams) -> None:
+def test_draft_tokens_that_are_accepted_save_steps(workshop: Workshop, make: Make, choice: SamplingParams) -> None:
     right, steps = {}, {}
     prompt = prompts(1)[0]
     for kind in (ALL, SOME, NONE):
@@ -96,7 +96,7 @@ def test_a_draft_that_is_right_saves_steps(workshop: Workshop, make: Make, choic
     assert steps[ALL] < 30 < steps[SOME] < steps[NONE]
 
 
-def test_nothing_is_guessed_behind_an_end_token_nor_beyond_the_last_token(workshop: Workshop, make: Make) -> None:
+def test_nothing_is_proposed_behind_an_end_token_nor_beyond_the_last_token(workshop: Workshop, make: Make) -> None:
     prompt = prompts(1)[0][:12]
     expected = workshop.alone(prompt, SamplingParams(), 60)
     assert expected[11] not in expected[:11]
@@ -104,11 +104,11 @@ def test_nothing_is_guessed_behind_an_end_token_nor_beyond_the_last_token(worksh
     row = workshop.row(prompt, SamplingParams(), 60, end, drafted(make(most=12), prompt, end=end))
     finish(workshop.scheduler(), [row])
     assert (row.finished, row.answer) == ("stop", expected[:12])
-    told = DraftModelProposer(make(most=12), LIKELIEST, len(prompt), end)
-    assert told.guess(prompt, 3) == expected[:3]
-    assert told.guess([*prompt, *expected[:10]], 99) == expected[10:12]
-    assert told.guess([*prompt, *expected[:12]], 99) == []
-    assert told.guess(prompt, 0) == []
+    proposer = DraftModelProposer(make(most=12), LIKELIEST, len(prompt), end)
+    assert proposer.propose(prompt, 3) == expected[:3]
+    assert proposer.propose([*prompt, *expected[:10]], 99) == expected[10:12]
+    assert proposer.propose([*prompt, *expected[:12]], 99) == []
+    assert proposer.propose(prompt, 0) == []
 
 
 def test_others_may_come_and_go_while_one_is_drafted(workshop: Workshop, make: Make) -> None:
@@ -130,25 +130,25 @@ def test_others_may_come_and_go_while_one_is_drafted(workshop: Workshop, make: M
 def test_whatever_was_asked_before_the_likeliest_follows(make: Make, asked: list[tuple[list[int], int]]) -> None:
     draft = make(NONE)
     for tokens, count in asked:
-        assert guess(draft, tokens, count) == guess(make(NONE), tokens, count)
+        assert draw(draft, tokens, count) == draw(make(NONE), tokens, count)
 
 
 def test_a_long_prompt_is_computed_a_slice_at_a_time(workshop: Workshop, make: Make) -> None:
     prompt = prompts(1)[0] * 20
     draft = make()
-    held = []
-    while not (told := guess(draft, prompt, 4)):
-        held.append(len(draft._held))
-    sizes = [after - before for before, after in zip([0, *held], held, strict=False)]
+    lengths = []
+    while not (tokens := draw(draft, prompt, 4)):
+        lengths.append(len(draft._tokens))
+    sizes = [after - before for before, after in zip([0, *lengths], lengths, strict=False)]
     assert sizes[0] == 16  # the fewest, until it is known better
     assert (len(sizes) > 1, max(sizes) <= 2048, min(sizes) > 0) == (True, True, True)
-    assert told == workshop.alone(prompt, SamplingParams(), 4)
+    assert tokens == workshop.alone(prompt, SamplingParams(), 4)
 
 
 def test_tokens_that_the_draft_has_not_and_contexts_beyond_its_own_do_no_harm(workshop: Workshop, make: Make) -> None:
     prompt = prompts(1)[0]
     narrow = random_model("llama", vocab_size=300, **TALKATIVE)
-    few = DraftModel(narrow, vocabulary=768, context_length=4096, most=4)
+    few = DraftModel(narrow, vocabulary=768, context_length=4096, max_draft_tokens=4)
     for draft in (few, make(context=len(prompt) + 8)):
         row = workshop.row(prompt, SamplingParams(), 40, guesser=drafted(draft, prompt))
         finish(workshop.scheduler(), [row])
@@ -175,36 +175,36 @@ class Full:
 @pytest.mark.parametrize("calls", [4, 5, 10])
 def test_a_draft_that_finds_no_memory_costs_the_answer_nothing(workshop: Workshop, calls: int) -> None:
     prompt = prompts(1)[0][:30]
-    draft = DraftModel(Full(workshop.model, calls), vocabulary=768, context_length=4096, most=4)
+    draft = DraftModel(Full(workshop.model, calls), vocabulary=768, context_length=4096, max_draft_tokens=4)
     row = workshop.row(prompt, SamplingParams(), 60, guesser=drafted(draft, prompt))
     finish(workshop.scheduler(draft=draft), [row])
     assert (row.answer, row.failures) == (workshop.alone(prompt, SamplingParams(), 60), 0)
     assert row.guessed_right == row.guessed > 0
 
 
-def test_what_is_wrong_again_and_again_is_tried_ever_more_seldom() -> None:
-    boldness = DraftLength(8, longest_pause=16)
+def test_pauses_get_longer_while_nothing_is_accepted() -> None:
+    length = DraftLength(8, longest_pause=16)
     pauses = []
     for _ in range(4):
-        boldness.learn(4, 0)
-        pauses.append(sum(iter(boldness.pauses, False)))
+        length.update(4, 0)
+        pauses.append(sum(iter(length.skip_step, False)))
     assert pauses == [4, 8, 16, 16]
-    boldness.learn(4, 1)
-    assert (boldness.size, boldness.pauses()) == (2, False)
-    boldness.learn(2, 2)
-    boldness.learn(4, 0)
-    assert sum(iter(boldness.pauses, False)) == 4
+    length.update(4, 1)
+    assert (length.tokens, length.skip_step()) == (2, False)
+    length.update(2, 2)
+    length.update(4, 0)
+    assert sum(iter(length.skip_step, False)) == 4
 
 
-def test_the_one_that_guessed_learns_how_it_was(make: Make) -> None:
+def test_the_proposer_of_a_draft_learns_what_was_accepted(make: Make) -> None:
     lookup, draft = PromptLookupProposer(8), DraftModelProposer(make(), LIKELIEST, 0, frozenset())
     both = ChainedProposer([lookup, draft])
-    assert both.guess([20, 21, 22, 23, 20, 21], 9) == [22, 23, 20, 21]
-    both.learn(4, 0)
-    assert (lookup.wants_all, draft.wants_all, both.wants_all) == (False, True, True)
-    assert len(both.guess([30, 31], 9)) == 4
-    both.learn(4, 0)
-    assert not both.wants_all
+    assert both.propose([20, 21, 22, 23, 20, 21], 9) == [22, 23, 20, 21]
+    both.update(4, 0)
+    assert (lookup.needs_last_token, draft.needs_last_token, both.needs_last_token) == (False, True, True)
+    assert len(both.propose([30, 31], 9)) == 4
+    both.update(4, 0)
+    assert not both.needs_last_token
 
 
 def test_unloading_lets_go_of_the_draft(workshop: Workshop, make: Make) -> None:
@@ -212,7 +212,7 @@ def test_unloading_lets_go_of_the_draft(workshop: Workshop, make: Make) -> None:
     with_draft, without = workshop.scheduler(draft=draft), workshop.scheduler()
     own, footprint = without.admission.footprint, with_draft.admission.footprint
     assert footprint.token == own.token + draft.footprint.token > own.token
-    assert guess(draft, [20, 21], 2)
+    assert draw(draft, [20, 21], 2)
     with_draft.free()
     assert (draft._model, draft._layers) == (None, [])
 
@@ -223,10 +223,10 @@ def loaded(folder: Path, draft: Path | str, *, strict: bool = True) -> DraftMode
         while True:
             assert 0 <= next(steps) <= 1
     except StopIteration as end:
-        model, tokenizer, found = end.value
+        model, tokenizer, draft_model = end.value
         assert model is not None
         assert tokenizer.get_vocab()
-        return found  # type: ignore[no-any-return]
+        return draft_model  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -242,8 +242,8 @@ def sliding(tiny: Path, tmp_path: Path) -> Path:
 def test_a_draft_of_the_same_vocabulary_is_loaded(tiny: Path, tmp_path: Path) -> None:
     draft = loaded(tiny, tiny_model.build(tmp_path / "small", layers=1, seed=5))
     assert draft is not None
-    assert (draft.most, draft.context_length) == (4, 8192)
-    assert len(guess(draft, [20, 21], 3)) == 3
+    assert (draft.max_draft_tokens, draft.context_length) == (4, 8192)
+    assert len(draw(draft, [20, 21], 3)) == 3
 
 
 def test_a_draft_that_is_missing_or_cannot_be_cut_is_refused(tiny: Path, sliding: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_draft_that_is_missing_or_cannot_be_cut_is_refused(tiny: Path, sliding
             loaded(tiny, sliding, strict=strict)
 
 
-def test_a_model_that_cannot_take_guesses_back_goes_without(tiny: Path, sliding: Path) -> None:
+def test_a_model_whose_cache_cannot_be_trimmed_goes_without_a_draft(tiny: Path, sliding: Path) -> None:
     assert loaded(sliding, tiny) is None
 
 

@@ -1,4 +1,4 @@
-"""Guessing from the prompt changes the pace of an answer and nothing else."""
+"""Draft tokens from the prompt change the speed of an answer and nothing else."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ CHOICES = st.builds(
 @pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(20, 40), min_size=1, max_size=60), CHOICES, st.integers(1, 12))
-def test_an_answer_is_the_same_with_guesses_and_without(
+def test_an_answer_is_the_same_with_draft_tokens_and_without(
     workshop: Workshop, prompt: list[int], choice: SamplingParams, most: int
 ) -> None:
     expected = workshop.alone(prompt * 3, choice, 40)
@@ -41,7 +41,7 @@ def test_an_answer_is_the_same_with_guesses_and_without(
     check_guessed(scheduler, row, expected)
 
 
-def test_a_copying_answer_takes_fewer_steps_and_may_end_within_a_guess(workshop: Workshop) -> None:
+def test_a_copying_answer_takes_fewer_steps_and_may_end_within_a_draft(workshop: Workshop) -> None:
     prompt, seven = prompts(1)[0], SamplingParams(logit_bias={7: 100.0})
     scheduler = workshop.scheduler()
     row = workshop.row([*prompt, *[7] * 20], seven, 101, guesser=PromptLookupProposer(8))
@@ -53,7 +53,7 @@ def test_a_copying_answer_takes_fewer_steps_and_may_end_within_a_guess(workshop:
     assert len(kept_tokens(row)) <= len(row.prompt) + 101
 
 
-def test_a_guess_that_runs_past_the_end_token_leaves_no_trace(workshop: Workshop) -> None:
+def test_a_draft_that_runs_past_the_end_token_leaves_no_trace(workshop: Workshop) -> None:
     prompt = prompts(1)[0] * 2
     expected = workshop.alone(prompt, SamplingParams(), 60)
     end = frozenset({expected[30]})
@@ -68,7 +68,7 @@ def test_a_guess_that_runs_past_the_end_token_leaves_no_trace(workshop: Workshop
     assert rows[0].answer == rows[1].answer
 
 
-def test_others_may_come_and_go_while_one_guesses(workshop: Workshop) -> None:
+def test_others_may_come_and_go_while_one_has_draft_tokens(workshop: Workshop) -> None:
     asked: list[tuple[Any, ...]] = [(prompt * 3, SamplingParams(), 40) for prompt in prompts(3, 30)]
     scheduler = workshop.scheduler()
     rows = [workshop.row(*one, guesser=PromptLookupProposer(8)) for one in asked]
@@ -80,20 +80,20 @@ def test_others_may_come_and_go_while_one_guesses(workshop: Workshop) -> None:
     assert [row.answer for row in rows] == [workshop.alone(*one) for one in asked]
 
 
-def test_models_whose_caches_cannot_be_cut_guess_nothing(tiny: Path) -> None:
+def test_models_whose_caches_cannot_be_trimmed_get_no_draft_tokens(tiny: Path) -> None:
     workshop = Workshop("mamba2", tiny)
     row = workshop.row([7] * 40, SamplingParams(), 20, guesser=PromptLookupProposer(8))
     finish(workshop.scheduler(), [row])
     assert (row.guessed, row.answer) == (0, workshop.alone([7] * 40, SamplingParams(), 20))
 
 
-def test_guesses_come_from_the_last_place_and_grow_while_they_are_right() -> None:
+def test_proposals_come_from_the_last_occurrence_and_grow_while_they_are_accepted() -> None:
     lookup = PromptLookupProposer(8)
     text = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 1, 2, 3]
-    assert lookup.guess(text, 99) == [4, 5, 6, 7]
-    lookup.learn(4, 4)
-    assert lookup.guess([*text, 4, 5, 6, 7], 99) == [8, 9, 10, 11, 1, 2, 3, 4]
-    assert lookup.guess([*text, 4, 5, 6, 7], 2) == [8, 9]
-    lookup.learn(8, 0)
-    assert [bool(lookup.guess([*text, 4, 5, 6, 7], 99)) for _ in range(5)] == [False] * 4 + [True]
-    assert PromptLookupProposer(8).guess([1, 2, 3], 9) == []
+    assert lookup.propose(text, 99) == [4, 5, 6, 7]
+    lookup.update(4, 4)
+    assert lookup.propose([*text, 4, 5, 6, 7], 99) == [8, 9, 10, 11, 1, 2, 3, 4]
+    assert lookup.propose([*text, 4, 5, 6, 7], 2) == [8, 9]
+    lookup.update(8, 0)
+    assert [bool(lookup.propose([*text, 4, 5, 6, 7], 99)) for _ in range(5)] == [False] * 4 + [True]
+    assert PromptLookupProposer(8).propose([1, 2, 3], 9) == []

@@ -113,13 +113,13 @@ class Batch:
         assert self._next is not None
         tokens, room = row.given + row.answer[row.base :], row.max_tokens - row.drawn
         if self._told or self._fresh:
-            return row.guesser.guess(tokens, room)
-        if row.guesser.wants_all:
-            return row.guesser.guess([*tokens, cast("int", self._next.item())], room)
-        guess = row.guesser.guess(tokens, room)  # the next is drawn, but not read yet: it is what is guessed first
+            return row.guesser.propose(tokens, room)
+        if row.guesser.needs_last_token:
+            return row.guesser.propose([*tokens, cast("int", self._next.item())], room)
+        guess = row.guesser.propose(tokens, room)  # the next is drawn, but not read yet: it is what is guessed first
         if not guess or cast("int", self._next.item()) == guess[0]:
             return guess[1:]
-        row.guesser.learn(len(guess), 0)
+        row.guesser.update(len(guess), 0)
         return []
 
     def _verify(self, row: Row, guess: list[int]) -> list[Drawn]:
@@ -136,7 +136,7 @@ class Batch:
         for layer in self._layers:
             layer.trim(len(guess) - right)
         read = drawn[: right + 1] if self._told or self._fresh else [first, *drawn[: right + 1]]
-        row.guesser.learn(len(guess), right)
+        row.guesser.update(len(guess), right)
         row.note_guess(len(guess), right, fresh=bool(self._fresh))
         self._next, self._fresh, self._told = mx.array(drawn[right : right + 1], mx.uint32), 0, True
         self._sampler = self._scores = None

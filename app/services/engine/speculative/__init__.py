@@ -1,1 +1,1 @@
-"""Speculative decoding: draft tokens from the prompt or from a small model."""
+"""Speculative decoding: draft tokens come from the prompt or from a small model, and the model verifies them."""

@@ -1,12 +1,12 @@
-"""Which small model guesses for the others."""
+"""Settings of the draft model."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class DraftConfig:
-    """What was asked of drafts."""
+    """Which draft model to load, and how to use it."""
 
     model: str  # a folder or a repo id
-    most: int  # tokens guessed at once
-    strict: bool  # refuse a model of another vocabulary, rather than let it go without
+    max_draft_tokens: int  # at once
+    strict: bool  # refuse a draft model with another vocabulary, rather than go without one

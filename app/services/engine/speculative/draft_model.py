@@ -1,4 +1,4 @@
-"""Guesses of what an answer says next: what a small model with the same vocabulary would say."""
+"""Draft tokens from a small model with the same vocabulary."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -16,129 +16,131 @@ from app.services.engine.model.prefill import forward
 from app.services.engine.sampling.sampler import Sampler, SamplingParams
 from app.services.engine.speculative.proposer import DraftLength
 
-_SLICE = 0.1  # seconds of a prompt between two tokens of its answer
-_FEW = 16  # tokens that are computed together with the guess
-_LONGEST_PAUSE = 64  # steps; a guess costs several calls of the small model
+_SLICE_SECONDS = 0.1  # of the draft model's prefill between two tokens of the answer
+_FEW = 16  # tokens that are computed together with the draft
+_LONGEST_PAUSE = 64  # steps; a draft costs several calls of the small model
 
 
 class DraftModel:
-    """A small model with one cache, which follows whichever row asks. On the engine thread."""
+    """A small model with one KV cache, for whichever row asks. Lives on the engine thread."""
 
-    def __init__(self, model: Any, *, vocabulary: int, context_length: int, most: int) -> None:
+    def __init__(self, model: Any, *, vocabulary: int, context_length: int, max_draft_tokens: int) -> None:
         self.footprint = measure(model)
         self.vocabulary = vocabulary  # of the large model
         self.context_length = context_length  # tokens
-        self.most = most  # tokens guessed at once
+        self.max_draft_tokens = max_draft_tokens  # at once
         self._model = model
         self._width = logits_width(model)
-        self._pace = ChunkSizer()
+        self._chunk_sizer = ChunkSizer()
         self._layers: Layers = []
-        self._held: list[int] = []  # tokens in the layers
+        self._tokens: list[int] = []  # in the layers
 
-    def guess(self, tokens: Sequence[int], count: int, sampler: Sampler) -> list[int]:
-        """Draw tokens to follow; none while there are more to compute before than a step has time for."""
+    def draw(self, tokens: Sequence[int], count: int, sampler: Sampler) -> list[int]:
+        """Draw tokens to follow; none while the tokens before take more prefill than a step has time for."""
         try:
-            return self._guess(tokens, count, sampler)
+            return self._draw(tokens, count, sampler)
         except Exception:
             self.forget()  # the layers may hold more than was noted
             raise
 
     def forget(self) -> None:
         """Let go of the cache."""
-        self._layers, self._held = [], []
+        self._layers, self._tokens = [], []
 
     def free(self) -> None:
         """Let go of the model too."""
         self.forget()
         self._model = None
 
-    def _guess(self, tokens: Sequence[int], count: int, sampler: Sampler) -> list[int]:
-        self._cut(tokens)
-        rest = list(tokens[len(self._held) :])
+    def _draw(self, tokens: Sequence[int], count: int, sampler: Sampler) -> list[int]:
+        self._trim(tokens)
+        rest = list(tokens[len(self._tokens) :])
         if len(rest) <= _FEW:
             return self._decode(rest, count, sampler)
-        part = rest[: min(len(rest) - 1, self._pace.tokens(_SLICE))]
-        with self._pace.measured(len(part)):
-            forward(self._model, self._layers, self._readable(part))
-        self._held += part
+        chunk = rest[: min(len(rest) - 1, self._chunk_sizer.tokens(_SLICE_SECONDS))]
+        with self._chunk_sizer.measured(len(chunk)):
+            forward(self._model, self._layers, self._clamp(chunk))
+        self._tokens += chunk
         return []
 
-    def _cut(self, tokens: Sequence[int]) -> None:
-        """Cut the cache to what it shares with the tokens, all but their last, which is yet to be fed."""
-        known = shared(np.array(self._held), np.array(tokens[:-1]))
-        if not known:
-            self._layers, self._held = make_prompt_cache(self._model), []
+    def _trim(self, tokens: Sequence[int]) -> None:
+        """Trim the cache to what it shares with the tokens, all but their last, which is yet to be fed."""
+        length = shared(np.array(self._tokens), np.array(tokens[:-1]))
+        if not length:
+            self._layers, self._tokens = make_prompt_cache(self._model), []
             return
         for layer in self._layers:
-            layer.trim(len(self._held) - known)
-        del self._held[known:]
+            layer.trim(len(self._tokens) - length)
+        del self._tokens[length:]
 
     def _decode(self, tokens: list[int], count: int, sampler: Sampler) -> list[int]:
-        """Feed tokens, then each guess but the last; all of it is computed in one go."""
-        fed, drawn = mx.array([self._readable(tokens)]), mx.array([self.vocabulary])
-        drafted = []
+        """Feed tokens, then each draft token but the last; all of it is computed in one go."""
+        fed, drawn = mx.array([self._clamp(tokens)]), mx.array([self.vocabulary])
+        draws = []
         for _ in range(count):
             logits = self._model(fed, cache=self._layers)[:, -1]
-            drawn = sampler(self._widened(logits), drawn)
-            drafted.append(drawn)
+            drawn = sampler(self._fit_width(logits), drawn)
+            draws.append(drawn)
             fed = drawn[:, None]
-        guess = cast("list[int]", mx.concatenate(drafted).tolist())
-        self._held += [*tokens, *guess[:-1]]
-        return guess
+        draft = cast("list[int]", mx.concatenate(draws).tolist())
+        self._tokens += [*tokens, *draft[:-1]]
+        return draft
 
-    def _widened(self, logits: mx.array) -> mx.array:
-        """Cut or fill up logits (1, its width) to the large model's; what is filled up is never drawn."""
+    def _fit_width(self, logits: mx.array) -> mx.array:
+        """Cut or pad logits (1, width of the draft model) to the large model's width; padding is never drawn."""
         missing = max(0, self.vocabulary - self._width)
         return mx.pad(logits[:, : self.vocabulary], [(0, 0), (0, missing)], constant_values=-mx.inf)
 
-    def _readable(self, tokens: Sequence[int]) -> list[int]:
-        """Put its last token for those that it does not have; a wrong guess is the worst that comes of it."""
+    def _clamp(self, tokens: Sequence[int]) -> list[int]:
+        """Replace tokens that the draft model lacks by its last one; at worst its draft is rejected."""
         return [min(token, self._width - 1) for token in tokens]
 
 
 class DraftModelProposer:
-    """The guesses of a draft model for one row, drawn as the row draws; nothing follows an end token.
+    """Proposes what a draft model draws, with the row's own sampling; nothing after an end token.
 
-    A draw's noise depends on its place and the token alone. So where the two models think alike they say the same, at
+    A draw's noise depends on its position and the token alone. So where the two models agree they draw the same, at
     any temperature.
     """
 
-    def __init__(self, model: DraftModel, choice: SamplingParams, prompt: int, end_tokens: frozenset[int]) -> None:
+    def __init__(
+        self, model: DraftModel, params: SamplingParams, prompt_tokens: int, end_tokens: frozenset[int]
+    ) -> None:
         self._model = model
-        self._choice = choice
-        self._prompt = prompt  # tokens
+        self._params = params
+        self._prompt_tokens = prompt_tokens
         self._end_tokens = end_tokens
-        self._boldness = DraftLength(model.most, _LONGEST_PAUSE)
+        self._draft_length = DraftLength(model.max_draft_tokens, _LONGEST_PAUSE)
 
     @property
-    def wants_all(self) -> bool:
-        """Whether to wait for what is not read yet: to guess it again would be a waste."""
-        return not self._boldness.pause
+    def needs_last_token(self) -> bool:
+        """Whether to read the last token before `propose`, unless it pauses: to draw that token again is a waste."""
+        return not self._draft_length.pause
 
-    def guess(self, tokens: Sequence[int], room: int) -> list[int]:
-        """Give tokens that may follow all those of a prompt and its answer; no more than there is room for."""
-        count = min(self._boldness.size, room, self._model.context_length - len(tokens))
-        if self._boldness.pauses() or count < 1 or tokens[-1] in self._end_tokens:
+    def propose(self, tokens: Sequence[int], limit: int) -> list[int]:
+        """Give up to `limit` draft tokens that may follow the tokens of a prompt and its answer."""
+        count = min(self._draft_length.tokens, limit, self._model.context_length - len(tokens))
+        if self._draft_length.skip_step() or count < 1 or tokens[-1] in self._end_tokens:
             return []
         try:
-            guess = self._model.guess(tokens, count, self._sampler(tokens))
+            draft = self._model.draw(tokens, count, self._sampler(tokens))
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            self.learn(count, 0)  # the answer goes on without
+            self.update(count, 0)  # the answer goes on without
             return []
-        ends = (place for place, token in enumerate(guess) if token in self._end_tokens)
-        return guess[: next(ends, len(guess)) + 1]
+        ends = (index for index, token in enumerate(draft) if token in self._end_tokens)
+        return draft[: next(ends, len(draft)) + 1]
 
-    def learn(self, guessed: int, right: int) -> None:
-        """Note how many of the guessed tokens were right."""
-        self._boldness.learn(guessed, right)
+    def update(self, proposed: int, accepted: int) -> None:
+        """Note how many of the draft tokens were accepted."""
+        self._draft_length.update(proposed, accepted)
 
     def _sampler(self, tokens: Sequence[int]) -> Sampler:
-        prompt, answer = tokens[: self._prompt], tokens[self._prompt :]
-        return Sampler([self._choice], [answer], [len(answer)], self._model.vocabulary, [prompt])
+        prompt, answer = tokens[: self._prompt_tokens], tokens[self._prompt_tokens :]
+        return Sampler([self._params], [answer], [len(answer)], self._model.vocabulary, [prompt])
 
 
 def logits_width(model: Any) -> int:
-    """How wide a model's logits are; nothing is computed for it."""
+    """Width of a model's logits, the size of its padded vocabulary; nothing is computed for it."""
     return int(model(mx.array([[0]])).shape[-1])

@@ -1,4 +1,4 @@
-"""A model, and the small one that guesses for it: read, and looked at whether they fit."""
+"""Loads a model and its draft model, and checks whether the two fit."""
 
 from collections.abc import Generator
 from pathlib import Path
@@ -13,7 +13,7 @@ from app.services.engine.cache.layers import cuts, leaves
 from app.services.engine.model import loading
 from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.engine.speculative.draft_model import DraftModel, logits_width
-from app.services.engine.speculative.vocabulary import difference
+from app.services.engine.speculative.vocabulary import vocabulary_mismatch
 from app.services.errors import LoadFailed
 
 log = structlog.get_logger()
@@ -21,28 +21,36 @@ log = structlog.get_logger()
 Steps = Generator[float, None, tuple[Any, Any, DraftModel | None]]
 
 
-def load(folder: Path, drafting: DraftConfig | None) -> Steps:
+def load(folder: Path, config: DraftConfig | None) -> Steps:
     """Yield progress from 0 to 1 and return mlx-lm's model and tokenizer wrapper, with a draft model if one fits.
 
     Raises LoadFailed. Runs on the engine thread alone.
     """
-    small = _resolve(drafting.model) if drafting else None  # before the large one is read in vain
+    draft_folder = _resolve(config.model) if config else None  # fails before the large model is read
     model, tokenizer = yield from loading.load(folder)
-    if drafting is None or small is None:
+    if config is None or draft_folder is None:
         return model, tokenizer, None
-    if reason := _uncut(model):
-        log.warning("no draft model", model=folder.name, reason=f"{reason} of the model cannot take guesses back")
+    if reason := _untrimmable(model):
+        log.warning("no draft model", model=folder.name, reason=f"{reason} of the model cannot take draft tokens back")
         return model, tokenizer, None
-    draft, words = yield from _read(small.path)
-    if reason := _uncut(draft):
-        raise _refusal(small, f"{reason} cannot take guesses back")
-    if (reason := difference(tokenizer, words, tokenizer.eos_token_ids)) and drafting.strict:
-        raise _refusal(small, reason)
+    draft, draft_tokenizer = yield from _load_quietly(draft_folder.path)
+    if reason := _untrimmable(draft):
+        raise _refusal(draft_folder, f"{reason} cannot take draft tokens back")
+    if (reason := vocabulary_mismatch(tokenizer, draft_tokenizer, tokenizer.eos_token_ids)) and config.strict:
+        raise _refusal(draft_folder, reason)
     if reason:
         log.warning("no draft model", model=folder.name, reason=reason)
         return model, tokenizer, None
-    sizes = {"vocabulary": logits_width(model), "context_length": small.context_length, "most": drafting.most}
-    return model, tokenizer, DraftModel(draft, **sizes)
+    return (
+        model,
+        tokenizer,
+        DraftModel(
+            draft,
+            vocabulary=logits_width(model),
+            context_length=draft_folder.context_length,
+            max_draft_tokens=config.max_draft_tokens,
+        ),
+    )
 
 
 def _resolve(model: str) -> ModelFolder:
@@ -52,8 +60,8 @@ def _resolve(model: str) -> ModelFolder:
         raise LoadFailed(f"The draft model: {error.message}") from error
 
 
-def _read(folder: Path) -> Generator[float, None, tuple[Any, Any]]:
-    """Load without a progress of its own: the large one has nearly all of it."""
+def _load_quietly(folder: Path) -> Generator[float, None, tuple[Any, Any]]:
+    """Load the draft model without progress of its own: the large one takes nearly all of the time."""
     steps = loading.load(folder)
     while True:
         try:
@@ -64,8 +72,8 @@ def _read(folder: Path) -> Generator[float, None, tuple[Any, Any]]:
         yield 0.9
 
 
-def _uncut(model: Any) -> str | None:
-    """What of a model's cache cannot be cut to fewer tokens, None where all can."""
+def _untrimmable(model: Any) -> str | None:
+    """Say which layers of a model have a cache that cannot be trimmed; None where all can be."""
     for layer in make_prompt_cache(model):
         if not cuts(layer):
             sliding = any(isinstance(leaf, RotatingKVCache) for leaf in leaves([layer]))

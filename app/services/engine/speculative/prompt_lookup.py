@@ -1,44 +1,44 @@
-"""Guesses of what an answer says next: what followed its last tokens where they stood before."""
+"""Prompt lookup: proposes the tokens that followed the answer's last n-gram earlier in the prompt or the answer."""
 
 from collections.abc import Sequence
 
 from app.services.engine.speculative.proposer import DraftLength
 
-_LENGTHS = (4, 3, 2)  # tokens that have to be the same, the longest first
+_NGRAM_SIZES = (4, 3, 2)  # tokens that have to match, tried in this order
 
 
 class PromptLookupProposer:
-    """The guesses for one row. They grow while they are right and pause when they are wrong."""
+    """Proposes for one row from what its prompt and its answer repeat."""
 
-    wants_all = False  # it seldom has a guess, and waiting costs each step
+    needs_last_token = False  # proposals are rare, and reading the token would slow down every step
 
-    def __init__(self, most: int) -> None:
-        self._boldness = DraftLength(most)
+    def __init__(self, max_draft_tokens: int) -> None:
+        self._draft_length = DraftLength(max_draft_tokens)
         self._tokens: list[int] = []
-        self._places: dict[tuple[int, ...], int] = {}  # what follows a run of tokens, the last time
+        self._positions: dict[tuple[int, ...], int] = {}  # n-gram to where its last occurrence ends
 
-    def guess(self, tokens: Sequence[int], room: int) -> list[int]:
-        """Give tokens that may follow all those of a prompt and its answer; no more than there is room for."""
-        self._learn(tokens)
-        if self._boldness.pauses():
+    def propose(self, tokens: Sequence[int], limit: int) -> list[int]:
+        """Give up to `limit` draft tokens that may follow the tokens of a prompt and its answer."""
+        self._index(tokens)
+        if self._draft_length.skip_step():
             return []
-        size = self._boldness.size
-        for length in _LENGTHS:
-            place = self._places.get(tuple(self._tokens[-length:]))
-            if place is not None and place < len(self._tokens):
-                following = self._tokens[place : place + size]  # over again where it is a short loop
-                return [following[step % len(following)] for step in range(min(size, room))]
+        size = self._draft_length.tokens
+        for ngram_size in _NGRAM_SIZES:
+            position = self._positions.get(tuple(self._tokens[-ngram_size:]))
+            if position is not None and position < len(self._tokens):
+                following = self._tokens[position : position + size]  # repeated where fewer than that follow
+                return [following[step % len(following)] for step in range(min(size, limit))]
         return []
 
-    def learn(self, guessed: int, right: int) -> None:
-        """Note how many of the guessed tokens were right."""
-        self._boldness.learn(guessed, right)
+    def update(self, proposed: int, accepted: int) -> None:
+        """Note how many of the draft tokens were accepted."""
+        self._draft_length.update(proposed, accepted)
 
-    def _learn(self, tokens: Sequence[int]) -> None:
-        """Note what follows what, all but the end, of which nothing is known yet."""
+    def _index(self, tokens: Sequence[int]) -> None:
+        """Add the n-grams of new tokens, all but the last ones, which nothing follows yet."""
         start = len(self._tokens)
         self._tokens = list(tokens)
-        for place in range(max(start, 1), len(self._tokens)):
-            for length in _LENGTHS:
-                if place >= length:
-                    self._places[tuple(self._tokens[place - length : place])] = place
+        for position in range(max(start, 1), len(self._tokens)):
+            for ngram_size in _NGRAM_SIZES:
+                if position >= ngram_size:
+                    self._positions[tuple(self._tokens[position - ngram_size : position])] = position

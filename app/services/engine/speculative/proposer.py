@@ -1,72 +1,72 @@
-"""Guesses of what an answer says next; the model then tells how far they were right."""
+"""Speculative decoding: a proposer gives draft tokens, and the model verifies them in one step."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
-_FIRST = 4  # tokens guessed at first
+_FIRST_LENGTH = 4  # draft tokens
 _SHORTEST_PAUSE = 4  # steps
 
 
 class Proposer(Protocol):
-    """The guesses for one row."""
+    """Proposes draft tokens for one row."""
 
     @property
-    def wants_all(self) -> bool:
-        """Whether to wait for a token that is drawn and not read yet before it is asked."""
+    def needs_last_token(self) -> bool:
+        """Whether to read the last token, if it is drawn but not read yet, before `propose` is called."""
 
-    def guess(self, tokens: Sequence[int], room: int) -> list[int]:
-        """Give tokens that may follow all those of a prompt and its answer; no more than there is room for."""
+    def propose(self, tokens: Sequence[int], limit: int) -> list[int]:
+        """Give up to `limit` draft tokens that may follow the tokens of a prompt and its answer."""
 
-    def learn(self, guessed: int, right: int) -> None:
-        """Note how many of the guessed tokens were right."""
+    def update(self, proposed: int, accepted: int) -> None:
+        """Note how many of the draft tokens were accepted."""
 
 
 class ChainedProposer:
-    """Several guessers for one row: the first that has a guess."""
+    """Several proposers for one row: the first with a proposal counts."""
 
-    def __init__(self, guessers: Sequence[Proposer]) -> None:
-        self._guessers = guessers
-        self._last = guessers[0]  # the one that guessed
+    def __init__(self, proposers: Sequence[Proposer]) -> None:
+        self._proposers = proposers
+        self._last = proposers[0]  # the one that proposed
 
     @property
-    def wants_all(self) -> bool:
-        """Whether any of them wants to see what is not read yet."""
-        return any(guesser.wants_all for guesser in self._guessers)
+    def needs_last_token(self) -> bool:
+        """Whether any of them needs it."""
+        return any(proposer.needs_last_token for proposer in self._proposers)
 
-    def guess(self, tokens: Sequence[int], room: int) -> list[int]:
-        """Give the guess of the first that has one."""
-        for guesser in self._guessers:
-            if guess := guesser.guess(tokens, room):
-                self._last = guesser
-                return guess
+    def propose(self, tokens: Sequence[int], limit: int) -> list[int]:
+        """Give the draft tokens of the first proposer that has any."""
+        for proposer in self._proposers:
+            if draft := proposer.propose(tokens, limit):
+                self._last = proposer
+                return draft
         return []
 
-    def learn(self, guessed: int, right: int) -> None:
-        """Tell the one that guessed."""
-        self._last.learn(guessed, right)
+    def update(self, proposed: int, accepted: int) -> None:
+        """Update the proposer whose draft tokens they were."""
+        self._last.update(proposed, accepted)
 
 
 class DraftLength:
-    """How many tokens to guess: more while they are right, none for some steps when none was."""
+    """How many tokens to propose: more while they are accepted, none for some steps after one with none accepted."""
 
-    def __init__(self, most: int, longest_pause: int = _SHORTEST_PAUSE) -> None:
-        self.size = min(_FIRST, most)  # tokens
-        self.pause = 0  # steps that are left of it
-        self._most = most
+    def __init__(self, longest: int, longest_pause: int = _SHORTEST_PAUSE) -> None:
+        self.tokens = min(_FIRST_LENGTH, longest)
+        self.pause = 0  # steps left
+        self._longest = longest
         self._longest_pause = longest_pause
         self._next_pause = _SHORTEST_PAUSE
 
-    def pauses(self) -> bool:
-        """Whether this step guesses nothing."""
-        pausing = self.pause > 0
-        self.pause -= pausing
-        return pausing
+    def skip_step(self) -> bool:
+        """Whether to propose nothing in this step; counts the pause down."""
+        skip = self.pause > 0
+        self.pause -= skip
+        return skip
 
-    def learn(self, guessed: int, right: int) -> None:
-        """Note how many of the guessed tokens were right; pauses in a row double up to the longest."""
-        if right == 0:
-            self.size = min(_FIRST, self._most)
+    def update(self, proposed: int, accepted: int) -> None:
+        """Note how many of the draft tokens were accepted. Each pause in a row is twice as long, up to the longest."""
+        if accepted == 0:
+            self.tokens = min(_FIRST_LENGTH, self._longest)
             self.pause, self._next_pause = self._next_pause, min(self._longest_pause, 2 * self._next_pause)
             return
-        self.size = min(self._most, 2 * self.size) if right == guessed else max(2, right + 1)
+        self.tokens = min(self._longest, 2 * self.tokens) if accepted == proposed else max(2, accepted + 1)
         self._next_pause = _SHORTEST_PAUSE

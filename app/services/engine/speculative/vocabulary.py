@@ -1,4 +1,4 @@
-"""Whether two tokenizers mean the same by a token."""
+"""Compares the vocabulary of a model with that of its draft model."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,16 +6,16 @@ from typing import Any
 SAMPLE = "Zoë says 你好 🙂, and:\n\n    if x != 42:  # twice"
 
 
-def difference(tokenizer: Any, draft: Any, end_tokens: Iterable[int]) -> str | None:
-    """Say why the draft's tokens are not the tokenizer's, None where they are. Either may have more at its end."""
-    ours, theirs = _texts(tokenizer), _texts(draft)
-    for token in sorted(ours.keys() & theirs.keys()):
-        if ours[token] != theirs[token]:
-            return f"token {token} is {theirs[token]!r} in its vocabulary and {ours[token]!r} in the model's"
+def vocabulary_mismatch(tokenizer: Any, draft: Any, end_tokens: Iterable[int]) -> str | None:
+    """Say why two tokenizers do not mean the same by their tokens; None where they do. Either may have more tokens."""
+    texts, draft_texts = _texts(tokenizer), _texts(draft)
+    for token in sorted(texts.keys() & draft_texts.keys()):
+        if texts[token] != draft_texts[token]:
+            return f"token {token} is {draft_texts[token]!r} in its vocabulary and {texts[token]!r} in the model's"
     for token in sorted(end_tokens):
-        if token not in theirs:
-            return f"its vocabulary ends before {token}, the model's end token {ours.get(token)!r}"
-    if _split(tokenizer) != _split(draft):
+        if token not in draft_texts:
+            return f"its vocabulary ends before {token}, the model's end token {texts.get(token)!r}"
+    if _encode_sample(tokenizer) != _encode_sample(draft):
         return "it splits the same text into other tokens"
     return None
 
@@ -24,5 +24,5 @@ def _texts(tokenizer: Any) -> dict[int, str]:
     return {int(token): text for text, token in tokenizer.get_vocab().items()}
 
 
-def _split(tokenizer: Any) -> list[int]:
+def _encode_sample(tokenizer: Any) -> list[int]:
     return list(tokenizer.encode(SAMPLE, add_special_tokens=False))
