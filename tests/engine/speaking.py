@@ -66,9 +66,9 @@ def merged(parts: Iterable[OutputPart]) -> list[Any]:
 
 
 def speak(pieces: Iterable[str], facts: Markup, **options: Any) -> tuple[list[Any], str | None]:
-    speech = OutputParser(facts, **options)
-    parts = [part for piece in pieces for part in speech.feed(piece)] + speech.finish()
-    return merged(parts), speech.stopped
+    parser = OutputParser(facts, **options)
+    parts = [part for piece in pieces for part in parser.feed(piece)] + parser.finish()
+    return merged(parts), parser.stop_string
 
 
 def split(text: str, cuts: list[int]) -> list[str]:

@@ -92,9 +92,9 @@ def test_stop_strings_cut_at_the_match_that_is_whole_first(text: str, stops: lis
 
 @given(LETTERS, STOPS)
 def test_nothing_is_said_that_a_stop_string_would_take_back(text: str, stops: list[str]) -> None:
-    speech, said = OutputParser(PLAIN, stop=stops), ""
+    parser, said = OutputParser(PLAIN, stop=stops), ""
     for letter in text:
-        said += "".join(event.text for event in speech.feed(letter) if isinstance(event, TextPiece))
+        said += "".join(event.text for event in parser.feed(letter) if isinstance(event, TextPiece))
         assert cut(text, stops)[0].startswith(said)
 
 
@@ -126,15 +126,15 @@ def test_a_call_stays_whole_when_it_holds_a_stop_string() -> None:
 
 
 def test_nothing_follows_a_stop_string() -> None:
-    speech = OutputParser(PLAIN, stop=["x"])
-    assert [event for event in speech.feed("axb") if isinstance(event, TextPiece)] == [TextPiece("a")]
-    assert speech.stopped == "x"
-    assert speech.feed("more") == []
-    assert speech.finish() == []
+    parser = OutputParser(PLAIN, stop=["x"])
+    assert [event for event in parser.feed("axb") if isinstance(event, TextPiece)] == [TextPiece("a")]
+    assert parser.stop_string == "x"
+    assert parser.feed("more") == []
+    assert parser.finish() == []
 
 
 def test_a_thought_that_is_gone_on_with_keeps_its_first_blank() -> None:
     fresh = OutputParser(JSON, thinking=True).feed("\n so it is</think>")
     assert fresh == [TextPiece("so it is", reasoning=True)]
-    continued = OutputParser(JSON, thinking=True, continued=True).feed(" so it is</think>")
+    continued = OutputParser(JSON, thinking=True, continues=True).feed(" so it is</think>")
     assert continued == [TextPiece(" so it is", reasoning=True)]

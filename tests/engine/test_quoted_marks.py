@@ -253,7 +253,7 @@ def test_a_thought_stands_at_the_beginning_or_not_at_all(text: str) -> None:
         assert parts == [["T", True], [text, False]]
 
 
-@pytest.mark.parametrize("options", [{"may_think": False}, {"continued": True}, {"split_reasoning": False}])
+@pytest.mark.parametrize("options", [{"may_think": False}, {"continues": True}, {"split_reasoning": False}])
 def test_a_mark_at_the_beginning_is_text_where_no_thought_may_come(options: dict[str, Any]) -> None:
     text = "<think>T</think> A"
     for pieces in ([text], list(text)):
@@ -261,7 +261,7 @@ def test_a_mark_at_the_beginning_is_text_where_no_thought_may_come(options: dict
 
 
 def test_where_a_grammar_holds_calls_stand_at_the_beginning_or_not_at_all() -> None:
-    bound: dict[str, Any] = {"tools": TOOLS, "bound": True, "plain": True}
+    bound: dict[str, Any] = {"tools": TOOLS, "has_grammar": True, "plain": True}
     for thought in ("", "<think>T</think>\n\n"):
         before = [["T", True]] if thought else []
         text = f'{{"a": "{CALL}"}}'

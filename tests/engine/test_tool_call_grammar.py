@@ -83,10 +83,10 @@ def draw(
 
 
 def calls_of(text: str, spoken: Markup, request: GenerationRequest) -> list[Any]:
-    speech = OutputParser(spoken, tools=request.tools, one_call=not request.tool_choice.parallel)
-    parts = merged(speech.feed(text) + speech.finish())
+    parser = OutputParser(spoken, tools=request.tools, one_call=not request.tool_choice.parallel)
+    parts = merged(parser.feed(text) + parser.finish())
     calls = [part for part in parts if isinstance(part, tuple)]
-    assert speech.called == len(calls)
+    assert parser.complete_calls == len(calls)
     return parts
 
 

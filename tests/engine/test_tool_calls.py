@@ -76,9 +76,9 @@ def test_calls_are_heard_at_any_split(name: str, cuts: list[int]) -> None:
 
 @pytest.mark.parametrize("name", STREAMED)
 def test_json_arguments_come_as_they_are_written_and_their_sum_is_the_whole(name: str) -> None:
-    speech, arguments, names = OutputParser(facts(name), tools=TOOLS), ["", ""], []
+    parser, arguments, names = OutputParser(facts(name), tools=TOOLS), ["", ""], []
     for character in FAMILIES[name].text:
-        for part in speech.feed(character):
+        for part in parser.feed(character):
             if isinstance(part, ToolCall):
                 names.append((part.index, part.name, arguments[0] if part.index else ""))
             elif isinstance(part, ToolArguments):
@@ -86,7 +86,7 @@ def test_json_arguments_come_as_they_are_written_and_their_sum_is_the_whole(name
                 arguments[part.index] += part.text
     assert arguments == [written(A), written(TWO)]
     assert names == [(0, "add", ""), (1, "add", written(A))]
-    assert speech.called == 2
+    assert parser.complete_calls == 2
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -139,11 +139,11 @@ def test_without_tools_a_call_stays_text(name: str) -> None:
 def test_where_one_call_may_be_made_the_answer_is_over_with_it(name: str) -> None:
     text = FAMILIES[name].text
     for pieces in ([text], list(text)):
-        speech = OutputParser(facts(name), tools=TOOLS, one_call=True)
-        parts = [part for piece in pieces for part in speech.feed(piece)] + speech.finish()
+        parser = OutputParser(facts(name), tools=TOOLS, one_call=True)
+        parts = [part for piece in pieces for part in parser.feed(piece)] + parser.finish()
         assert parsed(merged(parts)) == expected(name)[:2]
-        assert speech.over
-        assert speech.called == 1
+        assert parser.over
+        assert parser.complete_calls == 1
 
 
 # As ids.
@@ -158,11 +158,11 @@ def test_calls_are_heard_where_their_marks_are_tokens(name: str, tmp_path: Path)
     assert spoken.calls is not None and known is not None
     assert (spoken.calls.start, spoken.calls.end) == (known.start, known.end)
     detokenizer = detokenizers(tokenizer, spoken.markers(), len(tokenizer))()
-    speech = OutputParser(spoken, tools=TOOLS)
+    parser = OutputParser(spoken, tools=TOOLS)
     ids = tokenizer.encode(family.text, add_special_tokens=False)
     assert sum(token >= 256 for token in ids) >= len(family.marks) // 2
-    parts: list[OutputPart] = [part for token in ids for part in speech.feed(detokenizer.feed(token))]
-    assert parsed(merged(parts + speech.finish())) == expected(name)
+    parts: list[OutputPart] = [part for token in ids for part in parser.feed(detokenizer.feed(token))]
+    assert parsed(merged(parts + parser.finish())) == expected(name)
 
 
 def test_a_muse_answer_has_headers_that_are_not_shown() -> None:
@@ -185,7 +185,7 @@ def test_under_a_grammar_a_muse_answer_has_no_header() -> None:
 
     more = {"transitions": RESPONSE_FORMAT["transitions"], "initial": RESPONSE_FORMAT["initial_state"]}
     spoken = markup("muse_spark", None, **more)
-    assert speak(list('{"a": "<|eom|>"}'), spoken, bound=True, plain=True)[0] == [said('{"a": "<|eom|>"}')]
+    assert speak(list('{"a": "<|eom|>"}'), spoken, has_grammar=True, plain=True)[0] == [said('{"a": "<|eom|>"}')]
 
 
 # What goes wrong.
@@ -262,8 +262,8 @@ def test_words_in_the_marks_of_a_family_that_would_take_any_are_no_call() -> Non
 
 
 def test_calls_are_numbered_and_their_ids_differ() -> None:
-    speech = OutputParser(JSON, tools=TOOLS)
-    calls = [part for part in speech.feed(CALL + CALL) if isinstance(part, ToolCall)]
+    parser = OutputParser(JSON, tools=TOOLS)
+    calls = [part for part in parser.feed(CALL + CALL) if isinstance(part, ToolCall)]
     assert [call.index for call in calls] == [0, 1]
     assert calls[0].id != calls[1].id
 

@@ -107,7 +107,7 @@ class Workshop:
             prompt=list(prompt),
             max_tokens=max_tokens,
             choice=choice,
-            speech=OutputParser(self.markup),
+            parser=OutputParser(self.markup),
             detokenizer=self.detokenizer(),
             end_tokens=end,
             guesser=guesser,

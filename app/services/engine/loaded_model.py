@@ -179,7 +179,7 @@ class LoadedModel:
             max_tokens=max_tokens,
             room=room,
             choice=replace(chosen, post_sampling=True) if request.post_sampling else chosen,
-            speech=self._speech(prompt, request),
+            parser=self._parser(prompt, request),
             detokenizer=self._detokenizer(),
             end_tokens=end_tokens,
             bound=self._bound(prompt, request),
@@ -237,7 +237,7 @@ class LoadedModel:
             bias[self._call_token] = _NEVER
         return bias
 
-    def _speech(self, prompt: Prompt, request: GenerationRequest) -> OutputParser:
+    def _parser(self, prompt: Prompt, request: GenerationRequest) -> OutputParser:
         return OutputParser(
             self._markup,
             stop=request.stop,
@@ -245,11 +245,11 @@ class LoadedModel:
             one_call=not request.tool_choice.parallel,
             split_reasoning=request.split_reasoning,
             thinking=prompt.thinking,
-            continued=request.continue_final_message,
+            continues=request.continue_final_message,
             may_think=prompt.matcher is None or self._think_token(request) is not None,
-            bound=prompt.matcher is not None,
+            has_grammar=prompt.matcher is not None,
             plain=request.constraint is not None,
-            stops=prompt.stops,
+            stop_strings=prompt.stops,
         )
 
     def _think_token(self, request: GenerationRequest) -> int | None:

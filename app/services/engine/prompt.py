@@ -35,7 +35,7 @@ class Prompt:
     thinking: bool
     beginning: int = 0  # the same for prompts of one conversation
     matcher: Any = None  # llguidance's LLMatcher
-    stops: Any = None  # speech.StopStrings
+    stops: Any = None  # StopStrings
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     breakers: Breakers = NO_BREAKERS
 

@@ -13,10 +13,10 @@ _MOST_RETRIES = 16  # of texts that began like a call and did not end: what they
 
 
 class OutputParser:
-    """Turns the text of one answer into what is said and called.
+    """Parses the text of one answer, as it comes, into text, reasoning and tool calls.
 
-    `stopped` names the stop string that ended it; `called` counts the calls that are whole. Stop strings are looked for
-    in what is said in the answer: not in thoughts, not in marks, not in calls.
+    `stop_string` is what ended it; `complete_calls` counts the calls of which all has come. Stop strings
+    are looked for in the text of the answer alone: not in the reasoning, not in markers, not in calls.
     """
 
     def __init__(
@@ -27,59 +27,59 @@ class OutputParser:
         tools: Sequence[Mapping[str, Any]] = (),
         split_reasoning: bool = True,
         thinking: bool = False,
-        continued: bool = False,  # goes on with text that is there, so that white space at its beginning counts
+        continues: bool = False,  # goes on with text that is there, so that white space at its beginning counts
         one_call: bool = False,  # the answer is over once a call is whole
         may_think: bool = True,  # a thought can begin the answer
-        bound: bool = False,  # a grammar holds for the answer
+        has_grammar: bool = False,  # a grammar holds for the answer
         plain: bool = False,  # no mark means anything in it, but for calls at its beginning
-        stops: StopStrings | None = None,  # the stop strings, made before
+        stop_strings: StopStrings | None = None,  # instead of `stop`, compiled before
     ) -> None:
-        self.stopped: str | None = None
-        self.called = 0
+        self.stop_string: str | None = None
+        self.complete_calls = 0
         self._markup = markup
         self._tools = tools
         self._one_call = one_call
-        self._bound = bound
+        self._has_grammar = has_grammar
         self._plain = plain
         self._finders = markup.finders(tools=bool(tools), split_reasoning=split_reasoning)
-        stops = stops or (StopStrings(tuple(stop)) if stop else None)
-        self._stops = StopStringFinder(stops) if stops else None
+        stop_strings = stop_strings or (StopStrings(tuple(stop)) if stop else None)
+        self._stop_finder = StopStringFinder(stop_strings) if stop_strings else None
         self._reader: CallReader | None = None  # of the region of calls that the model is in
         self._rehearsal: Rehearsal | None = None  # of a call that stands in the thoughts
         self._begun = 0  # calls
         self._held = ""  # what may be a part of a mark, or blank before the answer is known to begin
         self._blank: set[str] = set()  # states whose leading white space is dropped
-        self._may_think = may_think and split_reasoning and not continued
-        if thinking and not continued:
+        self._may_think = may_think and split_reasoning and not continues
+        if thinking and not continues:
             self._blank.add(REASONING)
-        headed = markup.initial if split_reasoning and not bound else None  # a grammar lets no header be written
+        headed = markup.initial if split_reasoning and not has_grammar else None  # a grammar lets no header be written
         self._state = headed or self._begin()
         if thinking and split_reasoning:
             self._state = REASONING
 
     @property
-    def thinking(self) -> bool:
+    def in_reasoning(self) -> bool:
         """Whether the model is in its reasoning now."""
         return self._state == REASONING
 
     @property
-    def speaking(self) -> bool:
+    def in_answer(self) -> bool:
         """Whether what comes may be of the answer: not in its reasoning, not in a call, not in the blank after them."""
         if self._reader is not None:
             return not self._reader.begun
         return self._state in (OPEN, NORMAL, PLAIN) and (NORMAL not in self._blank or bool(self._held.strip()))
 
     @property
-    def reading(self) -> bool:
+    def in_call(self) -> bool:
         """Whether the model is in a call, or in what may become one."""
         return self._reader is not None
 
     @property
     def over(self) -> bool:
         """Whether nothing more is to be said: a stop string came, or the one call that may be made is whole."""
-        return self.stopped is not None or (self._one_call and self.called > 0)
+        return self.stop_string is not None or (self._one_call and self.complete_calls > 0)
 
-    def answer(self) -> None:
+    def skip_reasoning(self) -> None:
         """Know that the answer begins without a thought."""
         self._may_think = False
         if self._state == OPEN:
@@ -113,7 +113,7 @@ class OutputParser:
                 said += more
                 retries += 1
                 if retries > _MOST_RETRIES:
-                    self._state = REASONING if self.thinking else PLAIN
+                    self._state = REASONING if self.in_reasoning else PLAIN
                 said += self.feed(rest)
             else:
                 held, self._held = self._held, ""
@@ -160,7 +160,7 @@ class OutputParser:
             self._held = text[begin:]
             return said, ""
         mark = text[begin:end]
-        if self.stopped is None:
+        if self.stop_string is None:
             said += self._cross(finder.edges[mark], mark)
         return said, text[end:]
 
@@ -171,7 +171,7 @@ class OutputParser:
             if self._state == REASONING:
                 self._rehearsal = self._rehearse(mark)
             else:
-                how: dict[str, Any] = {"start": mark, "one_call": self._one_call, "well_formed": self._bound}
+                how: dict[str, Any] = {"start": mark, "one_call": self._one_call, "well_formed": self._has_grammar}
                 self._reader = CallReader(self._markup.calls, self._tools, self._begun, **how)
             return []
         if to == REASONING:
@@ -195,15 +195,15 @@ class OutputParser:
 
     def _say(self, text: str) -> list[OutputPart]:
         """Say text of the answer up to a stop string."""
-        if self._stops is None:
+        if self._stop_finder is None:
             return [TextPiece(text)]
-        text = self._stops.feed(text)
-        self.stopped = self._stops.match
+        text = self._stop_finder.feed(text)
+        self.stop_string = self._stop_finder.match
         return [TextPiece(text)] if text else []
 
     def _stop_end(self) -> list[OutputPart]:
         """Say what was held back for a stop string that might have come."""
-        rest = self._stops.flush() if self._stops else ""
+        rest = self._stop_finder.flush() if self._stop_finder else ""
         return [TextPiece(rest)] if rest else []
 
     def _call(self, reader: CallReader, text: str) -> tuple[list[OutputPart], str]:
@@ -228,7 +228,7 @@ class OutputParser:
         told: list[OutputPart] = []
         for part in heard:
             told += self._piece(part) if isinstance(part, str) else [*self._stop_end(), part]
-        self.called += reader.take_whole()
+        self.complete_calls += reader.take_complete()
         return told
 
     def _rehearse(self, mark: str) -> Rehearsal:
@@ -252,10 +252,10 @@ class OutputParser:
         self._rehearsal = None
         said: list[OutputPart] = []
         for part in rehearsal.finish():
-            if self.stopped is not None:
+            if self.stop_string is not None:
                 break
             if not isinstance(part, TextPiece):
                 self._state = NORMAL
             said += self._piece(part.text) if isinstance(part, TextPiece) else [part]
-        self.called += rehearsal.called
+        self.complete_calls += rehearsal.complete_calls
         return said

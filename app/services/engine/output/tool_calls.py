@@ -110,7 +110,7 @@ class CallReader:
             heard += more
         return heard
 
-    def take_whole(self) -> int:
+    def take_complete(self) -> int:
         """Give how many calls have become complete since it was asked last."""
         whole, self._whole = self._whole, 0
         return whole

@@ -62,7 +62,7 @@ class Row:
         prompt: list[int],
         max_tokens: int,
         choice: SamplingParams,
-        speech: OutputParser,
+        parser: OutputParser,
         detokenizer: Detokenizer,
         end_tokens: frozenset[int],
         room: int | None = None,
@@ -114,7 +114,7 @@ class Row:
         self._think_end = think_end
         self._thought = 0
         self._stop_repetition = stop_repetition
-        self._speech = speech
+        self._parser = parser
         self._detokenizer = detokenizer
         self._end_tokens = end_tokens
 
@@ -138,7 +138,7 @@ class Row:
         """Whether nothing more can be drawn before this is read: it is the last, or the last that may be thought."""
         if self.drawn >= self.max_tokens:
             return True
-        if self._thinking_budget is None or not self._speech.thinking:
+        if self._thinking_budget is None or not self._parser.in_reasoning:
             return False
         return self._thought + self.drawn - len(self.answer) >= self._thinking_budget
 
@@ -220,10 +220,10 @@ class Row:
         if score is not None:
             self._unsaid.append(spelled(token, score, self.logprobs or 0, self._detokenizer))
         if self.bound is not None and len(self.answer) == 1 and token != self._think_token:
-            self._speech.answer()
+            self._parser.skip_reasoning()
         text = self._detokenizer.feed(token)
-        events += self._events(self._speech.feed(text))
-        if text and not self._speech.speaking:
+        events += self._events(self._parser.feed(text))
+        if text and not self._parser.in_answer:
             self._unsaid.clear()  # log-probabilities are told of the answer alone
         self._mind_reasoning()
         cause = self._end()
@@ -231,11 +231,11 @@ class Row:
 
     def close_reasoning(self) -> None:
         """Have the model end its reasoning now."""
-        if self._speech.thinking and max(self.forced, default=-1) < len(self.answer):
+        if self._parser.in_reasoning and max(self.forced, default=-1) < len(self.answer):
             self.forced |= {self.drawn + place: token for place, token in enumerate(self._think_end)}
 
     def _mind_reasoning(self) -> None:
-        if not self._speech.thinking:
+        if not self._parser.in_reasoning:
             return
         self._thought += 1
         if self._thinking_budget is not None and self._thought >= self._thinking_budget:
@@ -243,8 +243,8 @@ class Row:
 
     def _end(self) -> FinishCause | None:
         """Say why the answer is over, None while it is not."""
-        if self._speech.over:
-            return "stop_string" if self._speech.stopped is not None else "tool_call"
+        if self._parser.over:
+            return "stop_string" if self._parser.stop_string is not None else "tool_call"
         if len(self.answer) >= self.max_tokens:
             return "context" if self.max_tokens == self._room else "max_tokens"
         if self._stop_repetition and repeats(self.answer):
@@ -253,14 +253,14 @@ class Row:
 
     def finish(self, cause: FinishCause) -> list[Event]:
         """End the answer: what was held back, then the end itself."""
-        rest = self._speech.feed(self._detokenizer.finish()) + self._speech.finish()
+        rest = self._parser.feed(self._detokenizer.finish()) + self._parser.finish()
         events = list(self._events(rest))
-        if self._speech.stopped is not None:  # in what was held back
+        if self._parser.stop_string is not None:  # in what was held back
             cause = "stop_string"
         told = () if cause == "stop_string" else tuple(self._unsaid)
         reason: FinishReason = "length" if cause in ("max_tokens", "context", "repetition", "memory") else "stop"
-        self.finished = "tool_calls" if self._speech.called and reason == "stop" else reason
-        return [*events, Finished(self.finished, self._speech.stopped, self.timings(), cause, self.cache_use, told)]
+        self.finished = "tool_calls" if self._parser.complete_calls and reason == "stop" else reason
+        return [*events, Finished(self.finished, self._parser.stop_string, self.timings(), cause, self.cache_use, told)]
 
     def timings(self) -> Timings:
         """Where the time went until now."""
