@@ -124,22 +124,22 @@ class ServedModel:
 
     async def slots(self) -> list[SlotFacts]:
         """Say what is in each place of the batch."""
-        return await self._engine.between_steps(self.loaded.scheduler.slots)
+        return await self._engine.between_steps(self.loaded.scheduler.slots.facts)
 
     async def save_slot(self, slot: int, name: str) -> tuple[int, int]:
         """Write what an idle place of the batch left to a file. Returns tokens and bytes. Raises AppError."""
-        tokens, layers = await self._engine.between_steps(self.loaded.scheduler.slot_layers, slot)
+        tokens, layers = await self._engine.between_steps(self.loaded.scheduler.slots.layers, slot)
         write = partial(self.loaded.write_slot, self._slot_file(name), tokens, layers)
         return len(tokens), await self._engine.written(write)
 
     async def restore_slot(self, slot: int, name: str) -> tuple[int, int]:
         """Bring that back, into any idle place. Returns tokens and bytes. Raises AppError."""
         read = partial(self.loaded.read_slot, self._slot_file(name))
-        return await self._engine.between_steps(self.loaded.scheduler.fill_slot, slot, read)
+        return await self._engine.between_steps(self.loaded.scheduler.slots.fill, slot, read)
 
     async def erase_slot(self, slot: int) -> int:
         """Forget what an idle place of the batch left, in memory and on disk. Returns tokens. Raises AppError."""
-        return await self._engine.between_steps(self.loaded.scheduler.erase_slot, slot)
+        return await self._engine.between_steps(self.loaded.scheduler.slots.erase, slot)
 
     def _slot_file(self, name: str) -> Path:
         folder = self._settings.data_dir / "slots"

@@ -39,8 +39,8 @@ class Small(MemoryBudget):
     def free(self) -> int:
         if self.scheduler is None:
             return self.size
-        batches = [nbytes(batch._layers) for batch in self.scheduler._batch._batches]
-        prompts = [nbytes(row.layers or []) for row in self.scheduler._prompts]
+        batches = [nbytes(batch._layers) for batch in self.scheduler._batches._batches]
+        prompts = [nbytes(row.layers or []) for row in self.scheduler._prefill.rows]
         return self.size - sum(batches) - sum(prompts) - self.scheduler._prefixes.nbytes
 
 

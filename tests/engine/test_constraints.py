@@ -264,7 +264,9 @@ def test_ignoring_the_end_token_does_not_break_a_grammar(loaded: LoadedModel) ->
     assert one.said.finished.reason == "stop"
 
 
-def test_logprobs_are_the_models_own_the_same_alone_and_in_a_batch(loaded: LoadedModel) -> None:
+def test_logprobs_are_the_models_own_the_same_alone_and_in_a_batch(
+    loaded: LoadedModel, model_and_tokenizer: tuple[Any, Any]
+) -> None:
     samplings = [Sampling(temperature=0.0), Sampling(temperature=1.0, seed=4, frequency_penalty=0.5), Sampling(seed=5)]
     requests = [
         GenerationRequest(HELLO, sampling=s, max_tokens=12, logprobs=n)
@@ -274,14 +276,14 @@ def test_logprobs_are_the_models_own_the_same_alone_and_in_a_batch(loaded: Loade
     assert together[3].said.logprobs == []
     for place, one in enumerate(together[:3]):
         assert answer(loaded, requests[place])[0].said.logprobs == one.said.logprobs
-        check_scores(loaded, one, requests[place].logprobs or 0)
+        check_scores(model_and_tokenizer[0], one, requests[place].logprobs or 0)
 
 
-def check_scores(loaded: LoadedModel, one: Answer, width: int) -> None:
+def check_scores(model: Any, one: Answer, width: int) -> None:
     tokens = [score.token for score in one.said.logprobs]
     assert b"".join(score.data for score in one.said.logprobs).decode(errors="replace") == one.said.text
     prompt = one.row.prompt
-    logits = loaded.scheduler._model(mx.array([prompt + tokens]), cache=make_prompt_cache(loaded.scheduler._model))[0]
+    logits = model(mx.array([prompt + tokens]), cache=make_prompt_cache(model))[0]
     reference = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
     for place, score in enumerate(one.said.logprobs):
         expected = reference[len(prompt) - 1 + place]

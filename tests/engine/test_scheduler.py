@@ -1,6 +1,5 @@
 """Rows in a batch get what they would get alone, whoever joins and leaves, in both ways of reading tokens."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from mlx_lm.models.cache import make_prompt_cache
 from app.services.engine.sampling.dry import Dry
 from app.services.engine.sampling.sampler import SamplingParams
 from app.services.engine.scheduler import batches
-from app.services.engine.scheduler.batch import Batch
 from app.services.engine.scheduler.row import kept_tokens
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.errors import ServerError
@@ -88,7 +86,7 @@ def test_more_rows_than_places_wait_and_all_are_answered(workshop: Workshop) -> 
         scheduler.submit(row)
     while scheduler.busy:
         scheduler.step()
-        assert len(scheduler._batch) + len(scheduler._prompts) <= 3
+        assert scheduler.running <= 3
     assert all(len(row.answer) == 6 for row in rows)
 
 
@@ -103,10 +101,10 @@ def test_an_end_token_ends_a_row_and_no_tokens_means_prompt_only(workshop: Works
 
 
 class Failing:
-    """A model that fails once, at its nth call."""
+    """A model that fails once, at its nth call after the one that measures it."""
 
     def __init__(self, model: Any, at: int) -> None:
-        self._model, self._left = model, at
+        self._model, self._left = model, at + 1
 
     def __call__(self, *arguments: Any, **more: Any) -> Any:
         self._left -= 1
@@ -131,11 +129,8 @@ class Collected(Outbox):
 
 @pytest.mark.parametrize("fails_at", range(1, 7))
 def test_wherever_the_model_fails_every_reader_is_told(workshop: Workshop, fails_at: int) -> None:
-    scheduler = workshop.scheduler()
-    scheduler._outbox = told = Collected()
-    failing = Failing(workshop.model, fails_at)
-    scheduler._model, scheduler._make_batch = failing, partial(Batch, failing, workshop.vocabulary)
-    scheduler._batch = scheduler._batches()
+    outbox = Collected()
+    scheduler = workshop.scheduler(model=Failing(workshop.model, fails_at), outbox=outbox)
     long, *short = (workshop.row(prompt, SamplingParams(), 30) for prompt in ([9] * 300, *prompts(3, 30)))
     short[0].siblings = [workshop.row(short[0].prompt, SamplingParams(), 30)]
     for row in (long, *short):
@@ -144,7 +139,7 @@ def test_wherever_the_model_fails_every_reader_is_told(workshop: Workshop, fails
         while scheduler.busy:
             scheduler.step()
     scheduler.fail(ServerError())
-    assert told.errors == 5
+    assert outbox.errors == 5
     after = workshop.row([5, 6, 7], SamplingParams(), 6)
     finish(scheduler, [after])
     assert after.answer == workshop.alone([5, 6, 7], SamplingParams(), 6)
@@ -156,7 +151,7 @@ def test_rows_of_very_different_length_are_apart_and_get_what_they_would_get_alo
     monkeypatch.setattr(batches, "_CALL_BYTES", 0)
     monkeypatch.setattr(batches, "_LOOK_EVERY", 4)
     scheduler = workshop.scheduler()
-    scheduler._batch._call_bytes = 64 * scheduler.admission.footprint.token  # of one row: lengths matter soon
+    scheduler._batches._call_bytes = 64 * scheduler.admission.footprint.token  # of one row: lengths matter soon
     short = [(prompt, CHOICES[i % 6], 40) for i, prompt in enumerate(prompts(5, 20))]
     long = [(prompt * 9, CHOICES[i + 1], 25) for i, prompt in enumerate(prompts(2, 60))]
     rows = [workshop.row(*one) for one in (*short, *long)]
@@ -165,7 +160,7 @@ def test_rows_of_very_different_length_are_apart_and_get_what_they_would_get_alo
     most = 0
     while scheduler.busy:
         scheduler.step()
-        most = max(most, len(scheduler._batch._batches))
+        most = max(most, len(scheduler._batches._batches))
     assert [row.answer for row in rows] == [workshop.alone(*one) for one in (*short, *long)]
     assert most > 1 or not scheduler.admission.footprint.token
 
@@ -178,10 +173,10 @@ def test_a_batch_splits_when_its_rows_have_grown_apart(workshop: Workshop) -> No
         pass
     for row in rows:
         scheduler.submit(row)
-    while len(scheduler._batch) < len(rows):
+    while len(scheduler._batches) < len(rows):
         scheduler.step()
-    whole = scheduler._batch._batches[0]
-    scheduler._batch._batches.append(whole.part(rows[1:4:2]))
+    whole = scheduler._batches._batches[0]
+    scheduler._batches._batches.append(whole.part(rows[1:4:2]))
     while scheduler.busy:
         scheduler.step()
     assert [row.answer for row in rows] == [workshop.alone(*one) for one in given]

@@ -12,7 +12,7 @@ import pytest
 from app.services.engine import engine as engines
 from app.services.engine.engine import Engine
 from app.services.engine.model import chunk_sizer as pace
-from app.services.engine.scheduler import scheduler as schedulers
+from app.services.engine.scheduler import prefill_manager
 from app.services.engine.scheduler.embedding import Embedding
 from app.services.errors import Unavailable
 from app.services.generation import EmbeddingRequest, Finished, GenerationRequest, Message
@@ -97,7 +97,7 @@ def test_a_slow_machine_is_not_called_hanging(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     """A token of a prompt takes twelve seconds, or six where many are computed at once; 60 are a hang by default."""
-    forward, forward_padded, embed = schedulers.forward, schedulers.forward_padded, Embedding.compute
+    forward, forward_padded, embed = prefill_manager.forward, prefill_manager.forward_padded, Embedding.compute
     told = Settings(model=str(tiny), data_dir=tmp_path, skip_session_persist=True)
     models = ModelService(told)
     stuck: list[float] = []
@@ -119,8 +119,8 @@ def test_a_slow_machine_is_not_called_hanging(
         take(spent)
         return spent
 
-    monkeypatch.setattr(schedulers, "forward", slow)
-    monkeypatch.setattr(schedulers, "forward_padded", slow_padded)
+    monkeypatch.setattr(prefill_manager, "forward", slow)
+    monkeypatch.setattr(prefill_manager, "forward_padded", slow_padded)
     monkeypatch.setattr(Embedding, "compute", slow_embedding)
 
     async def live() -> None:
@@ -152,10 +152,10 @@ def test_a_hang_is_found_wherever_it_is(
         async with models.running():
             await until(lambda: models.facts, "the model")
             if place == "forward":
-                monkeypatch.setattr(schedulers, "forward", hang)
+                monkeypatch.setattr(prefill_manager, "forward", hang)
             else:
                 (scheduler,) = models._engine._runners
-                monkeypatch.setattr(scheduler._batch, "step", lambda: hang() or ([], []))
+                monkeypatch.setattr(scheduler._batches, "step", lambda: hang() or ([], []))
             with pytest.raises(Unavailable, match="has not come back"):
                 await answer(models)
             assert stuck == [True]

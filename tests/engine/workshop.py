@@ -82,13 +82,14 @@ class Workshop:
         controls: frozenset[int] = frozenset(),
         model: Any = None,
         draft: DraftModel | None = None,
+        outbox: Outbox | None = None,
     ) -> Scheduler:
         return Scheduler(
             model or self.model,
             self.vocabulary,
             max_rows=max_rows,
             prefixes=PrefixCache(cache_bytes) if prefixes is None else prefixes,
-            outbox=Outbox(),
+            outbox=outbox or Outbox(),
             room=room,
             controls=controls,
             draft=draft,

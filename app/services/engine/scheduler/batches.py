@@ -77,6 +77,15 @@ class Batches:
                 batch.leave(gone)
         self._batches = [batch for batch in self._batches if len(batch)]
 
+    def clear(self) -> None:
+        """Drop all rows, with their caches."""
+        self._batches.clear()
+
+    def free(self) -> None:
+        """Let go of the model."""
+        self.clear()
+        del self._make
+
     def _cheapest(self, rows: Sequence[Row]) -> Batch | None:
         longest = max(row.length for row in rows)
         best, least = None, self._cost(len(rows), longest)

@@ -2,38 +2,37 @@
 
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import structlog
-from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import trim_prompt_cache
 
 from app.services.engine.cache.footprint import measure
-from app.services.engine.cache.layers import Layers, cuts, mark, merge
+from app.services.engine.cache.layers import Layers
 from app.services.engine.cache.prefix_cache import PrefixCache
-from app.services.engine.cache.prefixes import boundaries
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.blas import threads
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.loading import memory, weights
 from app.services.engine.model.memory_budget import MemoryBudget, out_of_memory
-from app.services.engine.model.prefill import SHORT, forward, forward_padded
+from app.services.engine.model.prefill import SHORT
 from app.services.engine.scheduler.admission import Admission
 from app.services.engine.scheduler.batch import Batch
 from app.services.engine.scheduler.batches import Batches
-from app.services.engine.scheduler.embedding import Body, Embedding, body_of
+from app.services.engine.scheduler.embedding import Embedding
+from app.services.engine.scheduler.embedding_queue import EmbeddingQueue
 from app.services.engine.scheduler.meter import Meter
+from app.services.engine.scheduler.prefill_manager import PrefillManager
 from app.services.engine.scheduler.row import Row, kept_tokens
 from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
 from app.services.engine.scheduler.slots import Slots
 from app.services.engine.scheduler.wait_queue import WaitQueue
 from app.services.engine.speculative.draft_model import DraftModel
-from app.services.errors import AppError, InvalidRequest, ServerError, Unavailable
-from app.services.facts import SlotFacts
+from app.services.errors import AppError, ServerError, Unavailable
 from app.services.generation import Event
 
 log = structlog.get_logger()
@@ -61,37 +60,37 @@ class Scheduler:
     ) -> None:
         self.retired = False  # takes no more requests; goes when its rows are done
         self.alone = True  # no other model is at work
-        self._model = model
-        self._vocabulary = vocabulary
         self._max_rows = max_rows
-        self._adapters = adapters or Adapters()
+        self._adapters = adapters = adapters or Adapters()
         self._outbox = outbox
         self.meter = Meter()  # another takes its place once the model is warm
         self._stepped: float | None = None  # when rows were last decoded, on time's performance counter
         self._pace = ChunkSizer()  # of prompts
         self._decoding = ChunkSizer()  # of rows; what comes of many at once is known before they are
         self._prefixes = prefixes
-        self._slots = Slots(max_rows)
         self._draft = draft
         own = measure(model)
-        self._token_bytes = own.token
         self.admission = Admission(own + draft.footprint if draft else own, room, prefixes)
-        self._controls = controls  # tokens that templates put around messages
-        self._marks = not all(cuts(layer) for layer in make_prompt_cache(model))
-        self._weight_bytes = weight_bytes(model)
-        self._spared = 1 if self._weight_bytes < _SMALL else 0  # cores, while tokens come
-        self._make_batch = partial(Batch, model, vocabulary, adapters=self._adapters)
-        self._batch = self._batches()
-        self._live: set[Row] = set()  # every row whose reader still waits for its end
+        size = weight_bytes(model)
+        self._spared = 1 if size < _SMALL else 0  # cores, while tokens come
         self._waiting = WaitQueue()
-        self._prompts: deque[Row] = deque()  # whose prompts are being computed, a slice each in turn
-        self._embeddings: deque[Embedding] = deque()
-        self._body: Body | None = None  # known once something was embedded
+        self._prefill = PrefillManager(
+            model, outbox=outbox, adapters=adapters, chunk_sizer=self._pace, controls=controls
+        )
+        self._batches = Batches(
+            partial(Batch, model, vocabulary, adapters=adapters),
+            weight_bytes=size,
+            token_bytes=own.token,
+            free=self.admission.free,
+        )
+        self._embeddings = EmbeddingQueue(model, vocabulary, adapters=adapters, chunk_sizer=self._pace)
+        self.slots = Slots(max_rows, prefixes, self._running)
+        self._live: set[Row] = set()  # every row whose reader still waits for its end
 
     @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self._batch.rows or self._prompts or self._waiting or self._embeddings)
+        return bool(self._batches.rows or self._prefill or self._waiting or self._embeddings)
 
     @property
     def expected(self) -> float:
@@ -115,15 +114,15 @@ class Scheduler:
 
     def embed(self, embedding: Embedding) -> None:
         """Queue texts that become vectors."""
-        self._embeddings.append(embedding)
+        self._embeddings.put(embedding)
 
     def cancel(self, generation: RunningGeneration) -> None:
         """Drop the row of a reader that has gone; what was computed is kept for the next request."""
-        self._embeddings = deque(one for one in self._embeddings if one.generation is not generation)
-        for row in [*self._waiting, *self._prompts]:
-            if generation in (one.generation for one in (row, *row.siblings)):
-                self._drop(row, generation)
-        gone = [row for row in self._batch.rows if row.generation is generation]
+        self._embeddings.cancel(generation)
+        self._waiting.cancel(generation)
+        if row := self._prefill.cancel(generation):
+            self._keep(row)
+        gone = [row for row in self._batches.rows if row.generation is generation]
         for row in gone:
             self.meter.answer(row.timings())
         self._end(gone)
@@ -138,36 +137,7 @@ class Scheduler:
     def forget(self) -> None:
         """Empty the prefix cache, as if nothing had ever been asked."""
         self._prefixes.clear()
-        self._slots = Slots(self._max_rows)
-
-    def slots(self) -> list[SlotFacts]:
-        """Say what is in each place of the batch."""
-        self._slots.seat(self._running())
-        return self._slots.facts()
-
-    def slot_layers(self, slot: int) -> tuple[Any, Layers]:
-        """Give copies of the tokens and layers that an idle place left. Raises InvalidRequest if nothing is kept."""
-        self._slots.seat(self._running())
-        if (found := self._prefixes.whole(self._slots.tokens(slot))) is None:
-            raise InvalidRequest(f"Nothing is kept of slot {slot}", param="id_slot", code="slot_empty")
-        return found
-
-    def fill_slot(self, slot: int, read: Callable[[], tuple[list[int], Layers, int]]) -> tuple[int, int]:
-        """Put what is read into the prefix cache, and note it of an idle place. Returns tokens and bytes."""
-        self._slots.seat(self._running())
-        self._slots.tokens(slot)
-        tokens, layers, size = read()
-        self._prefixes.put(tokens, layers)
-        self._slots.hold(slot, tokens)
-        return len(tokens), size
-
-    def erase_slot(self, slot: int) -> int:
-        """Forget what an idle place left, and the conversation that it belongs to. Returns the tokens."""
-        self._slots.seat(self._running())
-        tokens = self._slots.tokens(slot)
-        self._prefixes.forget(tokens)
-        self._slots.hold(slot, [])
-        return len(tokens)
+        self.slots.clear()
 
     def write_prefixes(self) -> None:
         """Have written what is to be on disk; on any thread."""
@@ -178,33 +148,20 @@ class Scheduler:
         self._prefixes.close()
         if self._draft is not None:
             self._draft.free()
-        self._model = self._body = None
-        self._make_batch = partial(Batch, None, self._vocabulary)
-        self._batch = self._batches()
-
-    def _drop(self, row: Row, generation: RunningGeneration) -> None:
-        left = row.without(generation)
-        if row in self._waiting:
-            self._waiting.replace(row, left)
-            return
-        place = self._prompts.index(row)
-        del self._prompts[place]
-        if left:
-            self._prompts.insert(place, left)
-        else:
-            self._keep(row)
+        self._prefill.free()
+        self._embeddings.free()
+        self._batches.free()
 
     def fail(self, error: AppError) -> None:
         """End every row with an error and begin anew with an empty batch."""
         rows, self._live = self._live, set()
-        readers = [*(row.generation for row in rows), *(one.generation for one in self._embeddings)]
+        readers = [row.generation for row in rows] + [one.generation for one in self._embeddings.clear()]
         self._waiting.clear()
-        self._prompts.clear()
-        self._embeddings.clear()
-        self._batch = self._batches()
+        self._prefill.clear()
+        self._batches.clear()
         for row in rows:
             row.layers, row.marks = None, {}
-        self._slots.seat([])
+        self.slots.seat()
         for generation in readers:
             self._outbox.put(generation, [error])
 
@@ -213,27 +170,23 @@ class Scheduler:
         self._decode()
         if self._waiting and self._places() > 0:
             self._let_in()
-        if self._prompts:
+        if self._prefill:
             self._compute_prompts()
         if self._embeddings:
-            self._compute_embedding()
+            self._compute_embeddings()
         self.meter.memory = memory()
 
     def _places(self) -> int:
-        return self._max_rows - len(self._batch) - sum(1 + len(row.siblings) for row in self._prompts)
+        return self._max_rows - len(self._running())
 
     def _running(self) -> list[Row]:
-        return [*self._batch.rows, *(one for row in self._prompts for one in (row, *row.siblings))]
-
-    def _batches(self) -> Batches:
-        sizes = {"weight_bytes": self._weight_bytes, "token_bytes": self._token_bytes}
-        return Batches(self._make_batch, **sizes, free=self.admission.free)
+        return [*self._batches.rows, *self._prefill.rows]
 
     def _decode(self) -> None:
         threads.spare(self._spared)
-        rows = len(self._batch)
+        rows = len(self._batches)
         with self._decoding.measured(rows) if rows else nullcontext():
-            drawn, lost = self._batch.step()
+            drawn, lost = self._batches.step()
         ended: list[Row] = []
         following = 0
         for row, token, score in drawn:
@@ -300,161 +253,83 @@ class Scheduler:
     def _end(self, rows: list[Row]) -> None:
         if rows:
             self._outbox.send()  # nobody waits for the copy of a cache
-            self._batch.leave(rows)
+            self._batches.leave(rows)
             for row in rows:
                 self._keep(row)
 
     def _let_in(self) -> None:
         """Give places to those who wait, as far as there are any and memory for them."""
-        self._slots.seat(self._running())  # what ended holds no memory
+        self.slots.seat()  # what ended holds no memory
         while row := self._waiting.take(running := self._running(), partial(self._fits, running)):
             self._admit(row)
         at_rest = self.alone and not running and not self._embeddings
         if self._waiting and at_rest:  # nothing will end that could make room
             first = next(iter(self._waiting))
-            self._waiting.replace(first, None)
+            self._waiting.remove(first)
             self._fail(first, self.admission.refusal(first))
 
     def _fits(self, running: Sequence[Row], row: Row) -> bool:
         return self._places() > len(row.siblings) and self.admission.lets_in(row, running)
 
     def _admit(self, row: Row) -> None:
+        """Begin with what is cached of a row's prompt."""
         known_as = self._adapters.keys(row.given, row.scales) or []
-        known = self._prefixes.take(known_as)
-        if known:
-            row.layers, row.done, row.marks = known.layers, len(known.tokens), known.marks
-        else:
-            row.layers = make_prompt_cache(self._model)
-        if self._marks:
-            row.boundaries = boundaries(row.given, row.done, self._controls)
+        self._prefill.add(row, self._prefixes.take(known_as))
         if not row.answer:
             row.cached = row.done
             row.cache_use = self._prefixes.explain(known_as, row.done, known_elsewhere=row.known_elsewhere)
             self.meter.looked_up(row.cache_use)
             row.clock.begin_prefill()
             self._tell(row, [row.progress()])
-        self._prompts.append(row)
-        self._slots.seat(self._running())
+        self.slots.seat()
 
     def _compute_prompts(self) -> None:
-        """Give the prompts slices in turn until the time for it is over; those that are done join the batch."""
+        """Give the prompts slices in turn until the time for it is over; those that are ready join the batch."""
         budget = self._budget()
-        while self._prompts and budget > 0:
-            rows = self._short_prompts(budget) or [self._prompts.popleft()]
+        while self._prefill and budget > 0:
+            rows = self._prefill.take(budget)
             try:
-                budget -= self._compute_together(rows) if len(rows) > 1 else self._compute_slice(rows[0], budget)
+                chunk = self._prefill.compute(rows, budget)
+                self._begin_answers(chunk.ready, chunk.layers)
+                budget -= chunk.tokens
             except Exception as error:
                 if not out_of_memory(error):
                     raise
                 self._again(rows)
 
-    def _budget(self) -> int:
-        """Tokens of a slice; prompts and embeddings share the time."""
-        seconds = _SLICE_ALONE if self.alone and not self._batch.rows else _SLICE_BESIDE_DECODING
-        return self._pace.tokens(seconds / 2 if self._prompts and self._embeddings else seconds)
+    def _begin_answers(self, rows: Sequence[Row], layers: Layers | None) -> None:
+        """Have rows whose prompts are computed decoded; of those that ask for no tokens the answer is over."""
+        if rows and rows[0].max_tokens:
+            self._batches.join(rows, layers)
+        elif rows:
+            for row in rows:
+                self._tell(row, row.finish("max_tokens"))
+            self.meter.prompt(rows[0].timings())
+            self._keep(rows[0])
 
-    def _compute_embedding(self) -> None:
-        """Give the first of them a slice; then it is another's turn."""
-        embedding = self._embeddings[0]
+    def _compute_embeddings(self) -> None:
+        """Give a slice to the request for vectors whose turn it is."""
         try:
-            self._embed(embedding, self._budget())
+            embedding = self._embeddings.compute(self._budget())
         except Exception as error:
             if not isinstance(error, AppError) and not out_of_memory(error):
                 raise
-            self._give_up(embedding, error)
+            self._fail_embedding(self._embeddings.take(), error)
             return
-        self._embeddings.rotate(-1)
         if embedding.finished:
             self._outbox.put(embedding.generation, [embedding.result()])
             self.meter.embedded(embedding.tokens)
-            self._embeddings.pop()
 
-    def _embed(self, embedding: Embedding, budget: int) -> None:
-        self._adapters.use([self._adapters.defaults])
-        self._body = self._body or body_of(self._model, self._vocabulary)
-        while budget > 0 and not embedding.finished:
-            with self._pace.expecting(budget):
-                budget -= embedding.compute(self._body, partial(make_prompt_cache, self._model), budget)
-
-    def _give_up(self, embedding: Embedding, error: Exception) -> None:
-        self._embeddings.popleft()
+    def _fail_embedding(self, embedding: Embedding, error: Exception) -> None:
         if not isinstance(error, AppError):
             self._free_memory()
             error = Unavailable("There was not enough memory for these texts", code="out_of_memory")
         self._outbox.put(embedding.generation, [error])
 
-    def _short_prompts(self, budget: int) -> list[Row]:
-        """Take the prompts at the front that can be computed in one go, if there are several."""
-        together: list[Row] = []
-        longest = 0
-        for row in self._prompts:
-            longest = max(longest, row.left - 1)
-            if (
-                longest > SHORT
-                or row.max_tokens == 0
-                or row.siblings
-                or row.boundaries
-                or row.failures
-                or longest * (len(together) + 1) > max(budget, SHORT)
-            ):
-                break
-            together.append(row)
-        if len(together) < 2:
-            return []
-        for _ in together:
-            self._prompts.popleft()
-        return together
-
-    def _compute_together(self, rows: list[Row]) -> int:
-        """Compute all but the last token of short prompts in one call. Returns the tokens that this took."""
-        lengths = [row.left - 1 for row in rows]
-        longest = max(lengths)
-        layers = merge([row.give_layers() for row in rows])
-        if longest:
-            padding = [longest - length for length in lengths]
-            tokens = [row.given[row.done : -1] + [0] * pad for row, pad in zip(rows, padding, strict=True)]
-            self._adapters.use([row.scales for row in rows])
-            with self._pace.measured(longest * len(rows)):
-                forward_padded(self._model, layers, tokens, lengths, padding)
-        for row, length in zip(rows, lengths, strict=True):
-            row.done += length
-        self._batch.join(rows, layers)
-        return longest * len(rows) + len(rows)
-
-    def _compute_slice(self, row: Row, budget: int) -> int:
-        """Compute a part of one prompt. Returns the tokens that this took."""
-        last = 0 if row.max_tokens == 0 else 1  # the token that joins the batch, to draw the first of the answer
-        size = min(row.left - last, budget, *(place - row.done for place in row.boundaries[:1]))
-        if size:
-            self._adapters.use([row.scales])
-            with self._pace.measured(size):
-                forward(self._model, row.layers or [], row.given[row.done : row.done + size])
-            row.done += size
-            self._mark(row)
-            if not row.answer:
-                self._tell(row, [row.progress()])
-        if row.left > last:
-            self._prompts.append(row)
-        elif last:
-            self._join(row)
-        else:
-            for one in row.share():
-                self._tell(one, one.finish("max_tokens"))
-            self.meter.prompt(row.timings())
-            self._keep(row)
-        return size + 1
-
-    def _mark(self, row: Row) -> None:
-        """Keep what a later prompt could not get back from the whole, where a message ends."""
-        if row.boundaries and row.done == row.boundaries[0] and row.layers is not None:
-            row.marks[row.boundaries.pop(0)] = marked = mark(row.layers)
-            mx.eval([layer.state for layer in marked])
-
-    def _join(self, row: Row) -> None:
-        rows = row.share()
-        row.siblings = []  # each is a row of its own from now on
-        merged = merge([row.give_layers()] * len(rows)) if len(rows) > 1 else None
-        self._batch.join(rows, merged)
+    def _budget(self) -> int:
+        """Tokens of a slice; prompts and embeddings share the time."""
+        seconds = _SLICE_ALONE if self.alone and not self._batches.rows else _SLICE_BESIDE_DECODING
+        return self._pace.tokens(seconds / 2 if self._prefill and self._embeddings else seconds)
 
     def _keep(self, row: Row) -> None:
         if row.layers is not None and (surplus := row.said - len(row.answer)) > 0:  # it ended within a guess

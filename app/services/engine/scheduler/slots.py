@@ -1,8 +1,11 @@
 """The places of the batch, by number: who is in each, and what was there last."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from app.services.engine.cache.layers import Layers
+from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.scheduler.row import Row, kept_tokens
 from app.services.errors import InvalidRequest
 from app.services.facts import SlotFacts
@@ -27,12 +30,20 @@ class _Place:
 class Slots:
     """Rows have the same place from their admission to their end. Lives on the engine thread."""
 
-    def __init__(self, count: int) -> None:
-        self._places = [_Place(SlotFacts(number)) for number in range(count)]
+    def __init__(self, count: int, prefixes: PrefixCache, running: Callable[[], Collection[Row]]) -> None:
+        self._count = count
+        self._prefixes = prefixes
+        self._running = running
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was in the places."""
+        self._places = [_Place(SlotFacts(number)) for number in range(self._count)]
         self._tasks = 0
 
-    def seat(self, rows: Collection[Row]) -> None:
+    def seat(self) -> None:
         """Give each of the running rows a place that has none; rows that run no more leave theirs."""
+        rows = self._running()
         running = set(rows)
         for place in self._places:
             if place.row not in running:
@@ -43,16 +54,31 @@ class Slots:
                 self._take(row)
 
     def facts(self) -> list[SlotFacts]:
-        """Say how each place stands, as of the last time that rows were seated."""
+        """Say what is in each place of the batch."""
+        self.seat()
         return [place.facts if place.row is None else _at_work(place.facts, place.row) for place in self._places]
 
-    def tokens(self, slot: int) -> list[int]:
-        """Give what the last row of a place left. Raises InvalidRequest for one that is taken or does not exist."""
-        return self._free(slot).tokens
+    def layers(self, slot: int) -> tuple[Any, Layers]:
+        """Give copies of the tokens and layers that an idle place left. Raises InvalidRequest if nothing is kept."""
+        if (found := self._prefixes.whole(self._free(slot).tokens)) is None:
+            raise InvalidRequest(f"Nothing is kept of slot {slot}", param="id_slot", code="slot_empty")
+        return found
 
-    def hold(self, slot: int, tokens: list[int]) -> None:
-        """Note what a place holds now. Raises as `tokens` does."""
-        self._free(slot).hold(tokens)
+    def fill(self, slot: int, read: Callable[[], tuple[list[int], Layers, int]]) -> tuple[int, int]:
+        """Put what is read into the prefix cache, and note it of an idle place. Returns tokens and bytes."""
+        place = self._free(slot)
+        tokens, layers, size = read()
+        self._prefixes.put(tokens, layers)
+        place.hold(tokens)
+        return len(tokens), size
+
+    def erase(self, slot: int) -> int:
+        """Forget what an idle place left, and the conversation that it belongs to. Returns the tokens."""
+        place = self._free(slot)
+        tokens = place.tokens
+        self._prefixes.forget(tokens)
+        place.hold([])
+        return len(tokens)
 
     def _take(self, row: Row) -> None:
         free = [place for place in self._places if place.row is None]
@@ -63,6 +89,8 @@ class Slots:
             place.facts = replace(place.facts, task=self._tasks, settings=row.settings, limit=row.max_tokens)
 
     def _free(self, slot: int) -> _Place:
+        """Give an idle place. Raises InvalidRequest for one that is taken or does not exist."""
+        self.seat()
         if not 0 <= slot < len(self._places):
             raise InvalidRequest(f"There is no slot {slot}; there are {len(self._places)}", param="id_slot")
         if self._places[slot].row is not None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from app.services.caller import NOBODY, Caller
 from app.services.engine.scheduler.row import Row
+from app.services.engine.scheduler.running_generation import RunningGeneration
 
 _PATIENCE = 32  # times that a request is passed by before nobody passes it any more
 _TRIED = 8  # requests that are looked at in one step
@@ -33,10 +34,13 @@ class WaitQueue:
         """Take in those again that had a place; they come before all others."""
         self._rows[:0] = rows
 
-    def replace(self, row: Row, left: Row | None) -> None:
-        """Put another in the place of a request, or nobody."""
-        place = self._rows.index(row)
-        self._rows[place : place + 1] = [left] if left else []
+    def remove(self, row: Row) -> None:
+        """Drop a request."""
+        self._rows.remove(row)
+
+    def cancel(self, generation: RunningGeneration) -> None:
+        """Drop the row of a generation; its siblings wait on."""
+        self._rows = [rest for row in self._rows if (rest := row.without(generation))]
 
     def clear(self) -> None:
         """Forget all of them."""
