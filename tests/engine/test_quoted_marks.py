@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from app.services.engine.output.markup import Markup
-from app.services.engine.output.tool_call_regions import Tags
+from app.services.engine.output.tool_call_tags import Tags
 from tests.engine.families import FAMILIES, TWO, A, arg_key, hermes, minicpm, minimax, muse, qwen_coder
 from tests.engine.speaking import ADDED, CALL, JSON, TOOLS, markup, speak, split
 

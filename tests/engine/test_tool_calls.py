@@ -15,7 +15,7 @@ from app.services.engine.output.detokenizer import detokenizers
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.parts import OutputPart
-from app.services.engine.output.tool_call_regions import Tags
+from app.services.engine.output.tool_call_tags import Tags
 from app.services.generation import ToolArguments, ToolCall
 from tests.engine.families import FAMILIES, TWO, A, byte_tokenizer, written
 from tests.engine.speaking import ADDED, CALL, JSON, TOOLS, markup, merged, speak, split
