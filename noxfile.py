@@ -123,7 +123,7 @@ def webui(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Write the tables of README and docs from the code; -- --check only looks."""
+    """Write the tables of the documentation from the code; -- --check only looks."""
     install(session)
     session.run("python", "scripts/tables.py", *session.posargs)
 

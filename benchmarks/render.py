@@ -1,6 +1,7 @@
 """From a run's JSON to what README and docs show of it."""
 
 import shutil
+import textwrap
 from pathlib import Path
 
 from benchmarks import chart, figures, names, tables
@@ -9,6 +10,7 @@ from benchmarks.figures import Figures
 
 ROOT = Path(__file__).parents[1]
 FOLDER = Path("docs") / "benchmark"
+WIDTH = 120  # of a line of prose
 START, END = "<!-- figures of the benchmark -->", "<!-- end of figures -->"
 
 # What README's table shows: model, workload, measure.
@@ -17,19 +19,9 @@ IN_README = frozenset(
         (names.DEMO, "one-stream", "tokens_per_second"),
         (names.DEMO, "streams-32", "tokens_per_second"),
         (names.DEMO, "short", "requests_per_second"),
-        (names.DEMO, "chat", "first_ttft"),
         (names.DEMO, "chat", "later_ttft"),
-        (names.DEMO, "agent", "later_ttft"),
-        (names.DEMO, "long-prompt", "p95_during"),
         (names.DEMO, "restart", "warm_ttft"),
-        (names.LARGER, "one-stream", "tokens_per_second"),
         (names.LARGER, "streams-32", "tokens_per_second"),
-        (names.LARGER, "chat", "first_ttft"),
-        (names.LARGER, "chat", "later_ttft"),
-        (names.DEMO, "start", "health_seconds"),
-        (names.DEMO, "start", "ready_seconds"),
-        (names.DEMO, "start", "idle_cpu_percent"),
-        (names.DEMO, "start", "resident_memory"),
     }
 )
 
@@ -76,14 +68,16 @@ def _facts(run: Figures) -> str:
     return f"Measured by `nox -s bench` on {date} in {run.seconds / 60:.0f} minutes: {where}."
 
 
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_on_hyphens=False)
+
+
 def _readme(run: Figures) -> str:
     parts = [
         _picture(f"{FOLDER.as_posix()}/"),
-        f"{_facts(run)} {tables.legend(run.results)}",
+        _wrapped(f"{_facts(run)} {tables.legend(run.results)}"),
         tables.markdown(tables.figure_heads(run.results), tables.figure_rows(run.results, IN_README)),
-        "What was to be reached:",
-        tables.markdown(tables.GOAL_HEADS, tables.goal_rows(run.results)),
-        f"[All figures]({FOLDER.as_posix()}/README.md), and what is measured how.",
+        f"[All figures]({FOLDER.as_posix()}/README.md), and the goals.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -94,7 +88,7 @@ def _whole(run: Figures) -> str:
         "Written by `python -m benchmarks render`, from [figures.json](figures.json). "
         "[What is measured how](../benchmarking.md).",
         _picture(""),
-        _facts(run),
+        _wrapped(_facts(run)),
         "## Goals",
         tables.markdown(tables.GOAL_HEADS, tables.goal_rows(run.results)),
         "## All figures",

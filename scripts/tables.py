@@ -1,4 +1,4 @@
-"""Write the tables of README and docs from the code they describe; --check only says whether they are up to date."""
+"""Write the tables of the documentation from the code they describe; --check only says whether they are up to date."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -93,7 +93,7 @@ def _errors() -> Iterator[type[AppError]]:
 
 
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
-    "settings": ("README.md", settings_table),
+    "settings": ("docs/settings.md", settings_table),
     **{
         route: ("docs/compatibility.md", partial(parameter_table, registry))
         for route, registry in parameters.REGISTRIES.items()
