@@ -20,7 +20,7 @@ def end(code: int = 0) -> NoReturn:
     A thread on which MLX was used calls the interpreter when it ends. If that is ending too, the thread is taken apart
     within C++ and aborts the process; an import of MLX that is under way does the same. So nothing of that is waited
     for. What is not done thereby: `atexit` functions, destructors, the joining of threads. All that has to last is
-    written by then (docs/engine.md, "How it stops").
+    written by then (docs/engine.md, "Shutdown").
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
