@@ -6,16 +6,57 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from app.services.json_schema.formats import FREE, PATTERNS, RANGES
 from app.services.json_schema.types import KEYWORDS
 
 ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+WIDTH = 120  # of a line of prose
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 
 
 def test_the_tables_are_those_that_the_code_makes() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "tables.py"), "--check"]
     checked = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    dead = []
+    for target in links(document.read_text()):
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        if not file.exists() or (anchor and anchor not in anchors(file.read_text())):
+            dead.append(target)
+    assert not dead
+
+
+def test_readme_is_short_and_the_index_is_complete() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+    listed = {(ROOT / "docs" / target).resolve() for target in links((ROOT / "docs" / "README.md").read_text())}
+    assert set((ROOT / "docs").rglob("*.md")) - listed == {ROOT / "docs" / "README.md"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_line_of_prose_is_too_wide(document: Path) -> None:
+    prose = FENCED.sub("", document.read_text())
+    assert not [line for line in prose.splitlines() if len(line) > WIDTH and not line.startswith("|")]
+
+
+def links(text: str) -> list[str]:
+    """Give the relative links and pictures of a Markdown file."""
+    text = re.sub(r"`[^`\n]*`", "", FENCED.sub("", text))
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
+    return [target for target in targets if ":" not in target]
+
+
+def anchors(text: str) -> set[str]:
+    """Give the anchors that GitHub makes of the headings of a Markdown file."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_package_stands_in_the_architecture() -> None:
