@@ -9,8 +9,9 @@ from typing import Any
 from llguidance import LLMatcher
 
 from app.services.generation import Constraint, ToolChoice
+from app.services.json_schema.context import Meaningless
 from app.services.json_schema.definitions import prune
-from app.services.json_schema.rewriter import Meaningless, Rewriter
+from app.services.json_schema.rewriter import Rewriter
 from app.services.json_schema.types import types_of
 
 # What may be too much for the grammar in a place that cannot be told beforehand; what is missed least comes first.
