@@ -1,23 +1,20 @@
 """HTTP on one connection: uvicorn's, with bounds on all that comes before the gate can judge a request."""
 
 import asyncio
-import socket
+from collections.abc import Iterable
 from typing import Any, cast
 
 import httptools
-from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.connections import Connections, most
-from app.services.errors import AppError, HeadTooLarge, InvalidRequest, RequestTimeout, Unavailable, UrlTooLong
+from app.request_cycle import BreakableBody, LingeringTransport, UnchunkedSender
+from app.request_head import MOST_HEAD_BYTES, MOST_URL_BYTES, RequestHead, head_too_large
+from app.reset_probe import ResetProbe
+from app.services.errors import AppError, InvalidRequest, RequestTimeout, Unavailable
 
-MOST_URL_BYTES = 16 * 1024
-MOST_HEAD_BYTES = 64 * 1024  # the request's line and its headers; a browser's cookies for localhost can be many
-MOST_HEADERS = 256
 _HEAD_SECONDS = 30.0  # for a whole head, from the first byte or the beginning of the connection
 _BODY_SECONDS = 60.0  # of silence in the middle of a body
-_LOOK_SECONDS = 0.05  # between two looks whether a client that has ended its half is gone
-_PROBES = frozenset({0, 20, 200, 2000})  # looks at which it is written to; some clients bear five, some proxies wait
 _LAST_SECONDS = 2.0  # in which a client that is still sending can read why it is refused
 _LAST_BYTES = 16 * 2**20
 
@@ -33,15 +30,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._connections = connections
         self._begun = False  # a request is being read,
         self._in_body = False  # of which the head has been read
-        self._body: _Body | None = None
-        self._head_bytes = 0  # of its URL and its headers so far
-        self._framing = b""  # the headers that say how long its body is
+        self._body: BreakableBody | None = None
+        self._head = RequestHead()
         self._anew = False  # its head is read a second time
         self._unread_bytes = 0  # since a head or a piece of a body was whole; what they are of is not known yet
         self._deadline: asyncio.TimerHandle | None = None
         self._turned_away = False  # one too many
-        self._has_ended = False  # the client has no more to say,
-        self._looks = 0  # and so often was looked whether it is still there
+        self._has_ended = False  # the client has no more to say
+        self._probe: ResetProbe | None = None  # then: whether it is still there
         self._refused = False  # nothing more is read,
         self._lingering = False  # and nothing more is written
         self._leaving = False  # the server ends
@@ -60,6 +56,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         self._expect(None)
+        if self._probe is not None:
+            self._probe.cancel()
         self._unset_keepalive_if_required()
         self._connections.work(self)
         super().connection_lost(exc)
@@ -96,7 +94,7 @@ class BoundedProtocol(HttpToolsProtocol):
         try:
             self._feed(data)
             if self._unread_bytes > MOST_HEAD_BYTES:
-                raise _too_large()
+                raise head_too_large()
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(cause if isinstance(cause, AppError) else _unreadable())
@@ -113,14 +111,14 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
             except httptools.HttpParserUpgrade as upgrade:  # which nobody has to heed
                 rest = rest[upgrade.args[0] :]
-                if self._framing:
+                if self._head.framing:
                     self._parse_body_anew()
 
     def _parse_body_anew(self) -> None:
         """Read the body of a request that also offers another protocol, as Java's client does: the parser leaves it."""
         self.parser = httptools.HttpRequestParser(self)
         self._anew = True
-        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + self._framing + b"\r\n")
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + self._head.framing + b"\r\n")
         self._anew = False
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -132,24 +130,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._lingering or self._resting() or self.scope["http_version"] == "1.0":  # which has no harmless write
             return False
         self.cycle.keep_alive = False
-        self._deadline = self.loop.call_later(_LOOK_SECONDS, self._look_for_reset)
+        self._probe = ResetProbe(self)
         return True
-
-    def _look_for_reset(self) -> None:
-        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self.transport.abort()
-            return
-        if self._looks in _PROBES and not self.pipeline:
-            self._probe()
-        self._looks += 1
-        self._deadline = self.loop.call_later(_LOOK_SECONDS, self._look_for_reset)
-
-    def _probe(self) -> None:
-        """Write what changes nothing: an informational answer, or, within a stream, a 0 before a chunk's size."""
-        if not self.cycle.response_started:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        elif self.cycle.chunked_encoding and not self.cycle.response_complete:
-            self.transport.write(b"0")
 
     # What the parser finds.
 
@@ -159,27 +141,20 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         super().on_message_begin()
         self._begun = True
-        self._head_bytes = 0
-        self._framing = b""
+        self._head = RequestHead()
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the URL."""
         if self._anew:
             return
         super().on_url(url)
-        self._head_bytes += len(url)
-        if len(self.url) > MOST_URL_BYTES:
-            raise UrlTooLong(f"The URL is longer than {MOST_URL_BYTES} bytes")
+        self._head.add_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; a field behind the body is none."""
         if self._in_body:
             return
-        if name.lower() in {b"content-length", b"transfer-encoding"}:
-            self._framing += name + b": " + value + b"\r\n"
-        self._head_bytes += len(name) + len(value) + len(": \r\n")
-        if len(self.headers) >= MOST_HEADERS or self._head_bytes > MOST_HEAD_BYTES:
-            raise _too_large()
+        self._head.add_header(name, value)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -187,27 +162,18 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._anew:
             return
         version = self.parser.get_http_version()
-        if objection := self._objection(version):
+        if objection := _objection(version, self.headers, is_one_too_many=self._turned_away):
             self.scope["state"]["refusal"] = objection
         if version == "1.0":
             self.expect_100_continue = False  # which it does not know
         super().on_headers_complete()
-        self.cycle.transport = cast("asyncio.Transport", _LastWords(self))
-        self._body = _Body(self.cycle)
+        self.cycle.transport = cast("asyncio.Transport", LingeringTransport(self.transport, self._linger))
+        self._body = BreakableBody(self.cycle)
         self.cycle.receive = self._body.receive  # type: ignore[method-assign]
         if version == "1.0":
-            self.cycle.send = _Unchunked(self.cycle).send  # type: ignore[method-assign]
+            self.cycle.send = UnchunkedSender(self.cycle).send  # type: ignore[method-assign]
         self._in_body = True
         self._unread_bytes = 0
-
-    def _objection(self, version: str) -> AppError | None:
-        if version not in {"1.0", "1.1"}:
-            return InvalidRequest("This server speaks HTTP/1.1 and HTTP/1.0", code="invalid_http")
-        if version == "1.1" and not any(name == b"host" for name, _ in self.headers):
-            return InvalidRequest("A request of HTTP/1.1 needs a Host header", code="invalid_http")
-        if self._turned_away:
-            return Unavailable("This server has as many connections as it can hold", code="busy")
-        return None
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -216,7 +182,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Be ready for the next request."""
-        if self._framing and self.parser.should_upgrade():
+        if self._head.framing and self.parser.should_upgrade():
             return  # its body is still to come
         super().on_message_complete()
         self._begun = self._in_body = False
@@ -292,10 +258,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if not has_line:
             self.scope["method"] = "-"  # the parser knows no word for none
-        self.cycle.transport = cast("asyncio.Transport", _LastWords(self))
+        self.cycle.transport = cast("asyncio.Transport", LingeringTransport(self.transport, self._linger))
         self.cycle.keep_alive = self.cycle.waiting_for_100_continue = self.cycle.more_body = False
 
-    def linger(self) -> None:
+    def _linger(self) -> None:
         """Close once the client has had time to read: to close on what it still sends would take the answer from it."""
         if self._leaving or self._has_ended or self.transport.is_closing():
             self.transport.close()
@@ -303,59 +269,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refused = self._lingering = True
         self.transport.write_eof()
         self._expect(_LAST_SECONDS)
-
-
-class _LastWords:
-    """The transport of one answer. To close it waits for the client."""
-
-    def __init__(self, protocol: BoundedProtocol) -> None:
-        self._protocol = protocol
-        self.write = protocol.transport.write
-        self.is_closing = protocol.transport.is_closing
-
-    def close(self) -> None:
-        """Hang up soon."""
-        self._protocol.linger()
-
-
-class _Body:
-    """What is received of one request; it raises what broke it off."""
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._receive = cycle.receive
-        self._event = cycle.message_event
-        self._error: AppError | None = None
-
-    async def receive(self) -> ASGIReceiveEvent:
-        """Receive a message of ASGI."""
-        message = await self._receive()
-        if self._error is not None:
-            raise self._error
-        return message
-
-    def end(self, error: AppError) -> None:
-        """Raise this from now on."""
-        self._error = error
-        self._event.set()
-
-
-class _Unchunked:
-    """Sends to a client of HTTP/1.0, which knows no chunks: an answer whose length is not known ends with the
-    connection."""
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-        self._send = cycle.send
-        self._endless = False
-
-    async def send(self, message: ASGISendEvent) -> None:
-        """Send a message of ASGI."""
-        if message["type"] == "http.response.start":
-            self._endless = all(name.lower() != b"content-length" for name, _ in message["headers"])
-            self._cycle.chunked_encoding = False if self._endless else None
-        elif self._endless and message["type"] == "http.response.body":
-            self._cycle.expected_content_length = len(message["body"])
-        await self._send(message)
 
 
 def _plain_url(url: bytes) -> bytes:
@@ -368,10 +281,16 @@ def _plain_url(url: bytes) -> bytes:
     return bytes(path)
 
 
-def _too_large() -> AppError:
-    kibibytes = MOST_HEAD_BYTES // 1024
-    return HeadTooLarge(f"The request has more than {MOST_HEADERS} headers, or more than {kibibytes} KiB of them")
-
-
 def _unreadable() -> AppError:
     return InvalidRequest("This is no HTTP request that can be read", code="invalid_http")
+
+
+def _objection(version: str, headers: Iterable[tuple[bytes, bytes]], *, is_one_too_many: bool) -> AppError | None:
+    """Say what is wrong with a head that could be read."""
+    if version not in {"1.0", "1.1"}:
+        return InvalidRequest("This server speaks HTTP/1.1 and HTTP/1.0", code="invalid_http")
+    if version == "1.1" and not any(name == b"host" for name, _ in headers):
+        return InvalidRequest("A request of HTTP/1.1 needs a Host header", code="invalid_http")
+    if is_one_too_many:
+        return Unavailable("This server has as many connections as it can hold", code="busy")
+    return None

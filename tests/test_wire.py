@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from app.connections import Connections
-from app.protocol import MOST_HEAD_BYTES, MOST_HEADERS, MOST_URL_BYTES, BoundedProtocol
+from app.protocol import BoundedProtocol
+from app.request_head import MOST_HEAD_BYTES, MOST_HEADERS, MOST_URL_BYTES
 from tests.conftest import Server, events, running, wait_for
 from tests.test_safety import ROUTES
 
