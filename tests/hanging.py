@@ -11,7 +11,7 @@ from app.services.engine import engine
 
 def hang_while(there: Path) -> None:
     """Let each step of the engine wait for ever once, if the file is there; the file is taken away."""
-    step = engine.Engine._step
+    step = engine.MLXEngine._step
 
     def hanging(self: Any, runner: Any) -> None:
         if runner.busy and there.exists():
@@ -19,7 +19,7 @@ def hang_while(there: Path) -> None:
             runner.step = threading.Event().wait
         step(self, runner)
 
-    engine.Engine._step = hanging  # type: ignore[method-assign]
+    engine.MLXEngine._step = hanging  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import structlog
 from app.services import bootstrap, catalog, free_memory, memory_path, session
 from app.services.answers import Answers
 from app.services.catalog import ModelFolder
-from app.services.engine.engine import Engine
+from app.services.engine.engine import MLXEngine
 from app.services.engine.limits import EngineLimits
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.speculative.draft_config import DraftConfig
@@ -45,7 +45,7 @@ class ModelService:
         self._on_progress = on_progress  # called on the engine thread with a model's id and 0 to 1
         self.last_error: str | None = None  # of the last load, None once one has worked
         self._settings = settings
-        self._engine = Engine(_limits(settings), _drafting(settings))
+        self._engine = MLXEngine(_limits(settings), _drafting(settings))
         self._answers = Answers()
         self.router = self._routing(settings)  # None when one model is served
         self._served: ServedModel | None = None

@@ -11,7 +11,7 @@ import structlog
 from app.services import catalog, free_memory, models_folder
 from app.services.answers import Answers
 from app.services.catalog import ModelFolder
-from app.services.engine.engine import Engine
+from app.services.engine.engine import MLXEngine
 from app.services.errors import AppError, Busy, InvalidRequest, LoadFailed, NotFound, Unavailable
 from app.services.model_events import Change, Kind, ModelEvents
 from app.services.model_state import ModelState
@@ -37,7 +37,7 @@ class ModelsRouter:
         self,
         folder: Path,
         settings: Settings,
-        engine: Engine,
+        engine: MLXEngine,
         answers: Answers,
         on_progress: Callable[[str, float], None],
     ) -> None:

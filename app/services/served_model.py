@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from app.services.answers import Answers
 from app.services.caller import caller
-from app.services.engine.engine import Engine
+from app.services.engine.engine import MLXEngine
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.errors import AppError, Busy, InvalidRequest, PromptTooLong
 from app.services.facts import ModelFacts, SlotFacts
@@ -26,7 +26,7 @@ _FEW = 1024  # texts and ids of one request that are tokenized in one go
 class ServedModel:
     """One model, its queue and its answers under way. Its methods are for the event loop."""
 
-    def __init__(self, engine: Engine, model: "LoadedModel", settings: Settings, answers: Answers) -> None:
+    def __init__(self, engine: MLXEngine, model: "LoadedModel", settings: Settings, answers: Answers) -> None:
         self.loaded = model
         self._engine = engine
         self._settings = settings

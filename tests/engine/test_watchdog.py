@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.services.engine import engine as engines
-from app.services.engine.engine import Engine
+from app.services.engine.engine import MLXEngine
 from app.services.engine.model import chunk_sizer as pace
 from app.services.engine.scheduler import prefill_manager
 from app.services.engine.scheduler.embedding import Embedding
@@ -58,13 +58,13 @@ def test_a_step_that_comes_back_by_itself_makes_all_well_again(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     held, let_go = threading.Event(), threading.Event()
-    step, stuck = Engine._step, []
+    step, stuck = MLXEngine._step, []
 
     def hang() -> None:
         clock.now += 3600
         let_go.wait(60)
 
-    def hold(self: Engine, scheduler: Any) -> None:
+    def hold(self: MLXEngine, scheduler: Any) -> None:
         if held.is_set() and scheduler.busy:
             held.clear()
             monkeypatch.setattr(scheduler, "step", hang)
@@ -72,7 +72,7 @@ def test_a_step_that_comes_back_by_itself_makes_all_well_again(
         if let_go.is_set():
             monkeypatch.undo()
 
-    monkeypatch.setattr(Engine, "_step", hold)
+    monkeypatch.setattr(MLXEngine, "_step", hold)
     told = Settings(model=str(tiny), data_dir=tmp_path, skip_session_persist=True, watchdog_seconds=0.2)
 
     async def live() -> None:

@@ -41,7 +41,7 @@ _MOST_EMBEDDED = 2**20  # tokens of one request that become vectors
 _FEW = 16  # texts of one request that are tokenized in one go
 
 
-class Engine:
+class MLXEngine:
     """Start it once; its methods are for the event loop, what begins with _on_ runs on its thread."""
 
     def __init__(self, limits: EngineLimits, draft: DraftConfig | None = None) -> None:
