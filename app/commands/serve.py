@@ -108,7 +108,7 @@ def _run(told: Settings, listener: socket.socket) -> None:
 
     raise_limit()
     successor = Successor(listener.getsockname()[1], told.watchdog_seconds)
-    models = ModelService(told, on_stuck=successor.come, **_bar())
+    models = ModelService(told, _on_progress(), successor.come)
     config = uvicorn.Config(
         create_app(told, models),
         log_config=None,
@@ -133,13 +133,13 @@ def _run(told: Settings, listener: socket.socket) -> None:
     end()
 
 
-def _bar() -> dict[str, Callable[[str, float], None]]:
+def _on_progress() -> Callable[[str, float], None]:
     """A bar for people; where nobody looks, not even its import."""
     if not sys.stderr.isatty():
-        return {}
+        return lambda model, fraction: None
     from app.commands.loading_bar import LoadingBar
 
-    return {"on_progress": LoadingBar()}
+    return LoadingBar()
 
 
 def _announce(address: str, *, has_ui: bool) -> None:

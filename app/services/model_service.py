@@ -20,6 +20,7 @@ from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, Unavailable
 from app.services.facts import AdapterFacts, ModelFacts
 from app.services.generation import EmbeddingRequest, Generation, GenerationRequest, Message
+from app.services.inference import Engine
 from app.services.loading import Loading
 from app.services.memory import store
 from app.services.models_router import PATIENCE, UNLOADED, ModelsRouter
@@ -39,13 +40,14 @@ class ModelService:
         settings: Settings,
         on_progress: Callable[[str, float], None] = lambda model, done: None,
         on_stuck: Callable[[], None] = lambda: None,
+        engine: Engine | None = None,  # None is MLX's
     ) -> None:
         self.stuck: str | None = None  # why nothing can be answered, although a model is loaded
         self._on_stuck = on_stuck
         self._on_progress = on_progress  # called on the engine thread with a model's id and 0 to 1
         self.last_error: str | None = None  # of the last load, None once one has worked
         self._settings = settings
-        self._engine = MLXEngine(_limits(settings), _drafting(settings))
+        self._engine = engine or MLXEngine(_limits(settings), _drafting(settings))
         self._answers = Answers()
         self.router = self._routing(settings)  # None when one model is served
         self._served: ServedModel | None = None
@@ -161,11 +163,11 @@ class ModelService:
     def adapters(self, model: str | None = None) -> list[AdapterFacts]:
         """Give the adapters of the model that answers, none without one. Raises Unavailable while it loads."""
         self.require_no_load()
-        return self.find(model).loaded.adapters.facts() if self._served or self.router else []
+        return self.find(model).model.adapters() if self._served or self.router else []
 
     def set_adapters(self, scales: dict[int, float], model: str | None = None) -> None:
         """Say how much each adapter counts where a request says nothing. Raises InvalidRequest, and as `find` does."""
-        self.find(model).loaded.adapters.set_defaults(scales)
+        self.find(model).model.set_adapters(scales)
 
     async def render(self, request: GenerationRequest) -> str:
         """Give the prompt that a conversation becomes. Raises AppError."""
@@ -241,7 +243,7 @@ class ModelService:
             with suppress(TimeoutError):
                 await asyncio.wait_for(model.at_rest(), PATIENCE)
             model.fail_all(UNLOADED)
-            await self._engine.unload(model.loaded, now=True)
+            await model.model.unload(now=True)
             log.info("model unloaded", model=model.facts.id)
             return True
 
@@ -323,7 +325,7 @@ class ModelService:
         old, old_session = self._served, self._session
         if old is not None and not free_memory.fits(folder, self._engine.back_end):
             self._served = None
-            await self._engine.unload(old.loaded, now=True)
+            await old.model.unload(now=True)
         self._loading = Loading(folder.id)
         try:
             model = await self._serve(folder)
@@ -337,11 +339,11 @@ class ModelService:
         log.info("model loaded", model=folder.id, type=folder.model_type, context=model.facts.context_length)
         if previous is not None:
             previous.need_readers(UNLOADED)
-            await self._engine.unload(previous.loaded)
+            await previous.model.unload()
 
     async def _serve(self, folder: ModelFolder) -> ServedModel:
         model = await self._engine.load(folder, self._note_progress)
-        return ServedModel(self._engine, model, self._settings, self._answers)
+        return ServedModel(model, self._settings, self._answers)
 
     async def _bring_back(self, facts: ModelFacts, old_session: Session | None) -> None:
         """Load the previous model again, after its successor would not load in its place."""

@@ -11,8 +11,8 @@ import structlog
 from app.services import catalog, free_memory, models_folder
 from app.services.answers import Answers
 from app.services.catalog import ModelFolder
-from app.services.engine.engine import MLXEngine
 from app.services.errors import AppError, Busy, InvalidRequest, LoadFailed, NotFound, Unavailable
+from app.services.inference import Engine
 from app.services.model_events import Change, Kind, ModelEvents
 from app.services.model_state import ModelState
 from app.services.routed_model import RoutedModel
@@ -37,7 +37,7 @@ class ModelsRouter:
         self,
         folder: Path,
         settings: Settings,
-        engine: MLXEngine,
+        engine: Engine,
         answers: Answers,
         on_progress: Callable[[str, float], None],
     ) -> None:
@@ -250,7 +250,7 @@ class ModelsRouter:
 
         self._progress(model, 0.0)
         loaded = await self._engine.load(folder, progress)
-        return ServedModel(self._engine, loaded, self._settings, self._answers)
+        return ServedModel(loaded, self._settings, self._answers)
 
     def _progress(self, model: RoutedModel, done: float) -> None:
         if model.load is not None and model.served is None:
@@ -309,7 +309,7 @@ class ModelsRouter:
         model.stop_alarm()
         served.on_rest = lambda: None
         served.fail_all(UNLOADED)
-        await self._engine.unload(served.loaded, now=True)
+        await served.model.unload(now=True)
         model.gone()
         log.info("model unloaded", model=model.id)
         self._tell(model, "status")

@@ -5,30 +5,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from app.services.answers import Answers
 from app.services.caller import caller
-from app.services.engine.engine import MLXEngine
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.errors import AppError, Busy, InvalidRequest, PromptTooLong
 from app.services.facts import ModelFacts, SlotFacts
 from app.services.generation import EmbeddingRequest, Generation, GenerationRequest
+from app.services.inference import EngineModel
 from app.services.merged_generation import MergedGeneration
 from app.settings import Settings
-
-if TYPE_CHECKING:  # it imports MLX, which belongs on the engine thread
-    from app.services.engine.loaded_model import LoadedModel
-
-_FEW = 1024  # texts and ids of one request that are tokenized in one go
 
 
 class ServedModel:
     """One model, its queue and its answers under way. Its methods are for the event loop."""
 
-    def __init__(self, engine: MLXEngine, model: "LoadedModel", settings: Settings, answers: Answers) -> None:
-        self.loaded = model
-        self._engine = engine
+    def __init__(self, model: EngineModel, settings: Settings, answers: Answers) -> None:
+        self.model = model
         self._settings = settings
         self._answers = answers  # of all models
         self.on_rest: Callable[[], None] = lambda: None  # called when nothing is under way any more
@@ -40,7 +33,7 @@ class ServedModel:
     @property
     def facts(self) -> ModelFacts:
         """What there is to know of it."""
-        return self.loaded.facts
+        return self.model.facts
 
     @property
     def busy(self) -> bool:
@@ -76,12 +69,7 @@ class ServedModel:
         """Begin the answers to several requests side by side: all of them or, with an AppError, none."""
         self._require_place()
         with self._at_work(len(requests)):
-            prompts = [await self._engine.prepare(self.loaded, request) for request in requests]
-            generations = [
-                generation
-                for prompt, request in zip(prompts, requests, strict=True)
-                for generation in self._engine.submit(self.loaded, prompt, request)
-            ]
+            generations = await self.model.generate(requests)
             self._note(generations)
         return generations[0] if len(generations) == 1 else MergedGeneration(generations)
 
@@ -89,57 +77,48 @@ class ServedModel:
         """Begin to turn texts into vectors. Returns once that is accepted; raises AppError for what is refused."""
         self._require_place()
         with self._at_work(1):
-            generation = await self._engine.embed(self.loaded, request)
+            generation = await self.model.embed(request)
             self._note([generation])
         return generation
 
     async def render(self, request: GenerationRequest) -> str:
         """Give the prompt that a conversation becomes. Raises AppError."""
-        return await self._engine.off_loop(self.loaded.prompts.render, request)
+        return await self.model.render(request)
 
     async def count(self, request: GenerationRequest) -> int:
         """Count the tokens of the prompt that a request becomes, whether or not it fits. Raises AppError."""
-        return await self._engine.off_loop(self.loaded.prompts.count, request)
+        return await self.model.count(request)
 
     async def tokenize(self, content: tuple[str | int, ...], *, special: bool) -> list[tuple[int, bytes]]:
         """Give the token ids of text and ids, each with its bytes. Raises AppError."""
-        self.loaded.prompts.refuse_very_long(content, "content")
-        tokens: list[tuple[int, bytes]] = []
-        for start in range(0, len(content), _FEW):  # so that other prompts come in between
-            some = content[start : start + _FEW]
-            tokens += await self._engine.off_loop(self.loaded.tokenize, some, special=special and start == 0)
-        return tokens
+        return await self.model.tokenize(content, special=special)
 
     async def detokenize(self, tokens: list[int]) -> str:
         """Give the text of token ids. Raises AppError."""
-        return await self._engine.off_loop(self.loaded.detokenize, tokens)
+        return await self.model.detokenize(tokens)
 
     async def measure(self, request: GenerationRequest) -> tuple[int, int]:
         """Give the tokens of a request's prompt, and those that the context holds. Raises AppError."""
         try:
-            prompt = await self._engine.prepare(self.loaded, request)
+            return await self.model.measure(request), self.facts.context_length
         except PromptTooLong as error:
             return error.prompt_tokens, error.context_length
-        return len(prompt.tokens), self.facts.context_length
 
     async def slots(self) -> list[SlotFacts]:
         """Say what is in each place of the batch."""
-        return await self._engine.between_steps(self.loaded.scheduler.slots.facts)
+        return await self.model.slots()
 
     async def save_slot(self, slot: int, name: str) -> tuple[int, int]:
         """Write what an idle place of the batch left to a file. Returns tokens and bytes. Raises AppError."""
-        tokens, layers = await self._engine.between_steps(self.loaded.scheduler.slots.layers, slot)
-        write = partial(self.loaded.write_slot, self._slot_file(name), tokens, layers)
-        return len(tokens), await self._engine.written(write)
+        return await self.model.save_slot(slot, self._slot_file(name))
 
     async def restore_slot(self, slot: int, name: str) -> tuple[int, int]:
         """Bring that back, into any idle place. Returns tokens and bytes. Raises AppError."""
-        read = partial(self.loaded.read_slot, self._slot_file(name))
-        return await self._engine.between_steps(self.loaded.scheduler.slots.fill, slot, read)
+        return await self.model.restore_slot(slot, self._slot_file(name))
 
     async def erase_slot(self, slot: int) -> int:
         """Forget what an idle place of the batch left, in memory and on disk. Returns tokens. Raises AppError."""
-        return await self._engine.between_steps(self.loaded.scheduler.slots.erase, slot)
+        return await self.model.erase_slot(slot)
 
     def _slot_file(self, name: str) -> Path:
         folder = self._settings.data_dir / "slots"

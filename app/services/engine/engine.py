@@ -8,37 +8,30 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from queue import Empty, SimpleQueue
-from typing import IO, TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING
 
 import structlog
 
 from app.services.catalog import ModelFolder
 from app.services.engine.cache.conversation_owners import ConversationOwners
-from app.services.engine.cache.disk_thread import disk
+from app.services.engine.commands import CommandQueue, Reply
 from app.services.engine.limits import EngineLimits
 from app.services.engine.model import blas
 from app.services.engine.model.open_files import limit_untouched
+from app.services.engine.model_handle import ModelHandle
 from app.services.engine.scheduler.fair_share import FairShare
 from app.services.engine.scheduler.meter import Meter
-from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
+from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.speculative.draft_config import DraftConfig
-from app.services.errors import AppError, LoadFailed, ServerError, Unavailable, UnprocessableBody
-from app.services.generation import EmbeddingRequest, GenerationRequest, Started
+from app.services.errors import AppError, LoadFailed, ServerError, Unavailable
 
 if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the thread
     from app.services.engine.loaded_model import LoadedModel
-    from app.services.engine.prompt import Prompt
     from app.services.engine.scheduler.scheduler import Scheduler
 
 log = structlog.get_logger()
 
-Command = Callable[[], None]
-P = ParamSpec("P")
-T = TypeVar("T")
 _DONE = object()
-_MOST_EMBEDDED = 2**20  # tokens of one request that become vectors
-_FEW = 16  # texts of one request that are tokenized in one go
 
 
 class MLXEngine:
@@ -50,7 +43,7 @@ class MLXEngine:
         self._limits = limits
         self._draft = draft
         self._claim: IO[bytes] | None = None  # of the store's folder, held while this process lives
-        self._commands: SimpleQueue[Command] = SimpleQueue()
+        self._commands = CommandQueue()
         self._outbox = Outbox()
         self._beginnings = ConversationOwners()
         self._runners: list[Scheduler] = []
@@ -93,7 +86,7 @@ class MLXEngine:
         elapsed = time.monotonic() - began
         return elapsed if elapsed > 10 * max(self._usual_step, scheduler.expected) else 0.0
 
-    async def load(self, folder: ModelFolder, progress: Callable[[float], None]) -> "LoadedModel":
+    async def load(self, folder: ModelFolder, progress: Callable[[float], None]) -> ModelHandle:
         """Load a model beside what is loaded; whoever does not want it any more cancels this.
 
         Raises LoadFailed. `progress` is called on the engine thread, 0 to 1.
@@ -101,15 +94,22 @@ class MLXEngine:
         loop = asyncio.get_running_loop()
         loaded: asyncio.Future[LoadedModel] = loop.create_future()
         self._awaited_loads.add(loaded)
-        self._commands.put(partial(self._on_load, folder, progress, _Promise(loop, loaded, self._unwanted)))
+        self._commands.put(partial(self._on_load, folder, progress, Reply(loop, loaded, self._discard)))
         try:
-            return await loaded
+            model = await loaded
         except asyncio.CancelledError:
             if loaded.done() and not loaded.cancelled() and loaded.exception() is None:
-                self._unwanted(loaded.result())  # it came just as nobody wanted it any more
+                self._discard(loaded.result())  # it came just as nobody wanted it any more
             raise
         finally:
             self._awaited_loads.discard(loaded)
+        return ModelHandle(
+            model,
+            commands=self._commands,
+            prompts=self._prompts,
+            outbox=self._outbox,
+            unload=partial(self._unload, model.scheduler),
+        )
 
     def give_up_loads(self, error: AppError) -> None:
         """Tell those who wait for a model that it will not come."""
@@ -117,70 +117,15 @@ class MLXEngine:
             if not load.done():
                 load.set_exception(error)
 
-    def _unwanted(self, model: "LoadedModel") -> None:
-        self._commands.put(partial(self._on_unload, model.scheduler, True, None))
-
-    async def unload(self, model: "LoadedModel", *, now: bool = False) -> None:
-        """Take a model out. Its running answers are finished first unless `now`, which ends them with an error."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-        self._commands.put(partial(self._on_unload, model.scheduler, now, _Promise(loop, done)))
-        await done
-
-    async def prepare(self, model: "LoadedModel", request: GenerationRequest) -> "Prompt":
-        """Render and tokenize off the event loop. Raises InvalidRequest or PromptTooLong."""
-        return await self.off_loop(model.prepare, request)
-
-    async def off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do what a model's prompt builder can do on the thread of prompts, which is its only one."""
-        return await asyncio.get_running_loop().run_in_executor(self._prompts, partial(work, *args, **kwargs))
-
-    async def written(self, work: Callable[[], T]) -> T:
-        """Do what writes arrays to the disk on the one thread for that. Raises what it raises."""
-        return await asyncio.wrap_future(disk.call(work))
-
-    async def between_steps(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do something short with a runner on the engine thread. Raises what it raises of AppError."""
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[T] = loop.create_future()
-        self._commands.put(partial(self._on_work, partial(work, *args, **kwargs), _Promise(loop, done)))
-        return await done
-
-    def submit(self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest) -> list[RunningGeneration]:
-        """Queue a prepared request. Returns the ends from which the events of its answers are read."""
-        facts = model.facts
-        started = Started(facts.id, len(prompt.tokens), prompt.text, facts.context_length, facts.defaults)
-        generations = [RunningGeneration(self._cancel, self._close_reasoning) for _ in range(request.answers)]
-        for generation in generations:
-            generation.put(started)
-        self._commands.put(partial(self._on_submit, model, prompt, request, generations))
-        return generations
-
-    async def embed(self, model: "LoadedModel", request: EmbeddingRequest) -> RunningGeneration:
-        """Queue texts that become vectors. Raises InvalidRequest or PromptTooLong."""
-        generation = RunningGeneration(self._cancel)
-        model.check_dimensions(request)
-        _refuse_many(model.prompts.fewest_tokens([part for parts in request.inputs for part in parts]))
-        inputs: list[list[int]] = []
-        for start in range(0, len(request.inputs), _FEW):  # so that other prompts come in between
-            inputs += await self.off_loop(model.inputs, request.inputs[start : start + _FEW])
-            _refuse_many(sum(map(len, inputs)))
-        embedding = await self.off_loop(model.embedding, request, inputs, generation)
-        self._commands.put(partial(self._queue, model, partial(model.scheduler.embed, embedding), [generation]))
-        return generation
-
-    def _cancel(self, generation: RunningGeneration) -> None:
-        self._commands.put(partial(self._on_cancel, generation))
-
-    def _close_reasoning(self, generation: RunningGeneration) -> None:
-        self._commands.put(partial(self._on_close_reasoning, generation))
+    def _discard(self, model: "LoadedModel") -> None:
+        self._commands.put(partial(self._unload, model.scheduler, True))
 
     # On the engine thread.
 
     def _run(self) -> None:
         self._import()
         while not self._stopped:
-            self._obey()
+            self._commands.run(wait=not self._loads and not any(scheduler.busy for scheduler in self._runners))
             self._loads = [load for load in self._loads if next(load, _DONE) is not _DONE]
             if (scheduler := self._turns.next(self._runners)) is not None:
                 self._step(scheduler)
@@ -225,21 +170,6 @@ class MLXEngine:
             log.warning("prompts are not kept on disk", reason="another server keeps its own there, or nobody may")
             self._limits = replace(self._limits, store_folder=None)
 
-    def _obey(self) -> None:
-        busy = bool(self._loads) or any(scheduler.busy for scheduler in self._runners)
-        try:
-            while True:
-                self._do(self._commands.get(block=not busy))
-                busy = True
-        except Empty:
-            return
-
-    def _do(self, command: Command) -> None:
-        try:
-            command()
-        except Exception:  # the thread outlives whatever a command runs into
-            log.exception("engine command failed")
-
     def _step(self, scheduler: "Scheduler") -> None:
         self._at_work, self._step_began = scheduler, time.monotonic()
         try:
@@ -265,13 +195,13 @@ class MLXEngine:
         release()
         self.meter.memory = memory()
 
-    def _on_load(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> None:
+    def _on_load(self, folder: ModelFolder, progress: Callable[[float], None], reply: Reply) -> None:
         if self._unusable is not None:
-            promise.refuse(self._unusable)
+            reply.fail(self._unusable)
         else:
-            self._loads.append(self._loading(folder, progress, promise))
+            self._loads.append(self._loading(folder, progress, reply))
 
-    def _loading(self, folder: ModelFolder, progress: Callable[[float], None], promise: "_Promise") -> Iterator[None]:
+    def _loading(self, folder: ModelFolder, progress: Callable[[float], None], reply: Reply) -> Iterator[None]:
         from app.services.engine.loaded_model import assemble
         from app.services.engine.model.loading import release
         from app.services.engine.speculative.loading import load
@@ -285,7 +215,7 @@ class MLXEngine:
                     model, tokenizer, draft = end.value
                     break
                 yield
-                if not promise.wanted:
+                if not reply.is_awaited:
                     steps.close()
                     release()
                     return
@@ -297,93 +227,18 @@ class MLXEngine:
             self._runners.append(loaded.scheduler)
             threading.Thread(target=loaded.grammars.warm_up, name="grammar", daemon=True).start()
             progress(1.0)
-            promise.keep(loaded)
+            reply.send(loaded)
         except AppError as error:
-            promise.refuse(error)
+            reply.fail(error)
         except Exception:
             log.exception("load failed", folder=folder.path.name)
-            promise.refuse(LoadFailed(f"{folder.path.name}: the model could not be loaded; the log says more"))
+            reply.fail(LoadFailed(f"{folder.path.name}: the model could not be loaded; the log says more"))
 
-    def _on_unload(self, scheduler: "Scheduler", now: bool, promise: "_Promise | None") -> None:
+    def _unload(self, scheduler: "Scheduler", now: bool) -> None:
         scheduler.retired = True
         if now:
             scheduler.fail(Unavailable("The model was unloaded while it answered", code="model_unloaded"))
         self._free_retired()
-        if promise is not None:
-            promise.keep(None)
-
-    def _on_submit(
-        self, model: "LoadedModel", prompt: "Prompt", request: GenerationRequest, generations: list[RunningGeneration]
-    ) -> None:
-        self._queue(model, lambda: model.scheduler.submit(model.rows(prompt, request, generations)), generations)
-
-    def _queue(self, model: "LoadedModel", queue: Callable[[], None], generations: list[RunningGeneration]) -> None:
-        error: AppError = Unavailable("The model was unloaded", code="model_unloaded")
-        if not model.scheduler.retired:
-            try:
-                queue()
-            except Exception:
-                log.exception("request could not be queued")
-                error = ServerError("The engine failed before it began this answer", code="engine_error")
-            else:
-                return
-        for generation in generations:
-            self._outbox.put(generation, [error])
-
-    def _on_cancel(self, generation: RunningGeneration) -> None:
-        for scheduler in self._runners:
-            scheduler.cancel(generation)
-
-    def _on_close_reasoning(self, generation: RunningGeneration) -> None:
-        for scheduler in self._runners:
-            scheduler.close_reasoning(generation)
-
-    def _on_work(self, work: Callable[[], object], promise: "_Promise") -> None:
-        try:
-            promise.keep(work())
-        except AppError as error:
-            promise.refuse(error)
-        except Exception:
-            log.exception("engine command failed")
-            promise.refuse(ServerError())
 
     def _on_stop(self) -> None:
         self._stopped = True
-
-
-class _Promise:
-    """A future of the event loop, to be settled from another thread; what comes too late goes to `unwanted`."""
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        future: "asyncio.Future[Any]",
-        unwanted: Callable[[Any], None] = lambda value: None,
-    ) -> None:
-        self._loop = loop
-        self._future = future
-        self._unwanted = unwanted
-
-    @property
-    def wanted(self) -> bool:
-        """Whether somebody still waits."""
-        return not self._future.done()
-
-    def keep(self, value: object) -> None:
-        self._loop.call_soon_threadsafe(self._keep, value)
-
-    def _keep(self, value: object) -> None:
-        if self.wanted:
-            self._future.set_result(value)
-        else:
-            self._unwanted(value)
-
-    def refuse(self, error: Exception) -> None:
-        self._loop.call_soon_threadsafe(lambda: self._future.set_exception(error) if self.wanted else None)
-
-
-def _refuse_many(tokens: int) -> None:
-    if tokens > _MOST_EMBEDDED:
-        raise UnprocessableBody(
-            f"input: more than {_MOST_EMBEDDED} tokens in one request; send fewer at a time", param="input"
-        )
