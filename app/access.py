@@ -6,7 +6,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 from app.origins import matches, split
-from app.services.errors import Forbidden, Unauthorized
+from app.services.errors import BrowserPage, CrossSite, Unauthorized, UnknownHost, UnknownOrigin
 from app.settings import Settings
 
 PUBLIC = frozenset({"/", "/ping", "/health", "/v1/health", "/favicon.ico", "/sw.js"})  # and /schema and below
@@ -71,24 +71,21 @@ class Access:
         name = parts[1] if parts else ""
         if is_loopback(name) or name in self._hosts or (self._beyond_loopback and _is_address(name)):
             return
-        raise Forbidden("This server does not answer to that Host; start it with --allow-host to let it", code="host")
+        raise UnknownHost
 
     def _check_origin(self, headers: Mapping[str, str]) -> None:
         origin = headers.get("origin")
         if origin is not None and not self.allows_origin(origin, headers.get("host", "")):
-            raise Forbidden(
-                "This server does not answer pages of that Origin; start it with --allow-origin to let it",
-                code="origin",
-            )
+            raise UnknownOrigin
 
     def _check_page(self, method: str, path: str, headers: Mapping[str, str]) -> None:
         """Refuse what a page must not do even where it sends no Origin, as an image or a form may."""
         site = headers.get("sec-fetch-site")
         if path in NEVER_FROM_PAGES and method != "OPTIONS" and (site is not None or "origin" in headers):
-            raise Forbidden("A web page may not do this", code="browser_page")
+            raise BrowserPage
         embedded = site == "cross-site" and "origin" not in headers
         if embedded and not (method in {"GET", "HEAD"} and self._is_shown(path)):
-            raise Forbidden("A page of another site may not do this", code="cross_site")
+            raise CrossSite
 
     def _is_shown(self, path: str) -> bool:
         return path == "/" or _is_docs(path) or self._is_ui_file(path)
@@ -98,7 +95,7 @@ class Access:
         keys = _keys(headers.get("authorization", "")) + _keys(headers.get("x-api-key", ""))
         # Every one is compared, so that time tells nothing.
         if not sum(hmac.compare_digest(key, known) for key in keys for known in self._keys):
-            raise Unauthorized("Invalid API Key")
+            raise Unauthorized
 
 
 def _spellings(key: str) -> set[bytes]:

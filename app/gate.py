@@ -16,7 +16,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from app.access import Access
 from app.dto.shared.errors import error_reply, is_anthropics
 from app.services.caller import Caller, caller
-from app.services.errors import AppError, Unavailable
+from app.services.errors import AppError, ShuttingDown, Unavailable
 
 log = structlog.get_logger()
 
@@ -85,7 +85,7 @@ class Gate:
             await self._pass(scope, receive, exchange)
         except asyncio.CancelledError:  # the server ends and does not wait any longer
             if not exchange.status:
-                await exchange.refuse(Unavailable("The server is shutting down", code="shutting_down"))
+                await exchange.refuse(ShuttingDown())
 
     async def _pass(self, scope: HTTPScope, receive: Receive, exchange: "_Exchange") -> None:
         if exchange.is_preflight:

@@ -11,7 +11,7 @@ from app.connections import Connections, most
 from app.request_cycle import BreakableBody, LingeringTransport, UnchunkedSender
 from app.request_head import MOST_HEAD_BYTES, MOST_URL_BYTES, RequestHead, head_too_large
 from app.reset_probe import ResetProbe
-from app.services.errors import AppError, InvalidRequest, RequestTimeout, Unavailable
+from app.services.errors import AppError, Busy, InvalidHttp, RequestTimeout
 
 _HEAD_SECONDS = 30.0  # for a whole head, from the first byte or the beginning of the connection
 _BODY_SECONDS = 60.0  # of silence in the middle of a body
@@ -97,7 +97,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 raise head_too_large()
         except httptools.HttpParserError as error:
             cause = error.__context__
-            self._refuse(cause if isinstance(cause, AppError) else _unreadable())
+            self._refuse(cause if isinstance(cause, AppError) else InvalidHttp())
         except AppError as error:
             self._refuse(error)
         else:
@@ -281,16 +281,12 @@ def _plain_url(url: bytes) -> bytes:
     return bytes(path)
 
 
-def _unreadable() -> AppError:
-    return InvalidRequest("This is no HTTP request that can be read", code="invalid_http")
-
-
 def _objection(version: str, headers: Iterable[tuple[bytes, bytes]], *, is_one_too_many: bool) -> AppError | None:
     """Say what is wrong with a head that could be read."""
     if version not in {"1.0", "1.1"}:
-        return InvalidRequest("This server speaks HTTP/1.1 and HTTP/1.0", code="invalid_http")
+        return InvalidHttp("This server speaks HTTP/1.1 and HTTP/1.0")
     if version == "1.1" and not any(name == b"host" for name, _ in headers):
-        return InvalidRequest("A request of HTTP/1.1 needs a Host header", code="invalid_http")
+        return InvalidHttp("A request of HTTP/1.1 needs a Host header")
     if is_one_too_many:
-        return Unavailable("This server has as many connections as it can hold", code="busy")
+        return Busy("This server has as many connections as it can hold")
     return None

@@ -1,7 +1,7 @@
 """Write the tables of the documentation from the code they describe; --check only says whether they are up to date."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import Field
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,7 @@ from app import settings
 from app.dto.shared import fields, parameters
 from app.dto.shared.fields import Field as InnerField
 from app.dto.shared.parameters import Parameter
-from app.services import errors
-from app.services.errors import AppError
+from app.services.errors import every_error
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,17 +78,12 @@ def field_table(registry: Iterable[InnerField]) -> str:
 
 
 def error_table() -> str:
-    """Every error: status, type, code, meaning."""
-    rows = [
-        (str(e.status), f"`{e.kind}`", f"`{e.code}`" if e.code else "", (e.__doc__ or "").strip()) for e in _errors()
-    ]
-    return table(("status", "type", "code", "when"), sorted(rows))
-
-
-def _errors() -> Iterator[type[AppError]]:
-    for value in vars(errors).values():
-        if isinstance(value, type) and issubclass(value, AppError) and value is not AppError:
-            yield value
+    """Every error: status, type, code, meaning, and what to do about it."""
+    rows = (
+        (str(e.status), f"`{e.kind}`", f"`{e.code}`" if e.code else "", e.__doc__ or "", e.advice)
+        for e in every_error()
+    )
+    return table(("status", "type", "code", "meaning", "what to do"), sorted(rows))
 
 
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {

@@ -17,7 +17,7 @@ from litestar import Litestar
 from app.application import create_app
 from app.dto.shared import parameters
 from app.services.engine.scheduler.running_generation import RunningGeneration
-from app.services.errors import Unavailable
+from app.services.errors import ShuttingDown
 from app.services.generation import Generation, GenerationRequest, Started, Text, Timings
 from app.services.loading import Loading
 from app.services.model_service import ModelService
@@ -677,7 +677,7 @@ def test_a_failure_of_ours_is_a_500_that_says_nothing(
 
 def test_a_late_failure_in_a_stream_is_an_error_event_without_end_mark(log_lines: list[Any]) -> None:
     body = {"messages": [USER], "stream": True}
-    for error, message in [(SECRET, "internal error"), (Unavailable("Going down", code="x"), "Going down")]:
+    for error, message in [(SECRET, "internal error"), (ShuttingDown("Going down"), "Going down")]:
         answer = ask(Broken(error, late=True), "POST", CHAT, body)
         assert answer.status_code == 200
         *chunks, last = events(answer.text, ended=False)
@@ -690,16 +690,16 @@ def test_a_late_failure_in_a_stream_is_an_error_event_without_end_mark(log_lines
 
 @pytest.mark.parametrize(("path", "choices"), [("/v1/completions", {"choices": []}), ("/completion", {})])
 def test_a_late_failure_has_the_words_of_its_dialect(path: str, choices: dict[str, Any], log_lines: list[Any]) -> None:
-    answer = ask(Broken(Unavailable("Going down", code="x"), late=True), "POST", path, {"prompt": "a", "stream": True})
+    answer = ask(Broken(ShuttingDown("Going down"), late=True), "POST", path, {"prompt": "a", "stream": True})
     last = events(answer.text, ended=False)[-1]
     assert last.pop("error")["message"] == "Going down"
     assert last == choices
 
 
 def test_a_late_failure_of_a_whole_answer_has_its_status(log_lines: list[Any]) -> None:
-    answer = ask(Broken(Unavailable("Going down", code="x"), late=True), "POST", CHAT, {"messages": [USER]})
+    answer = ask(Broken(ShuttingDown("Going down"), late=True), "POST", CHAT, {"messages": [USER]})
     error = error_of(answer, 503)
-    assert error["code"] == "x"
+    assert error["code"] == "shutting_down"
     assert int(answer.headers["retry-after"]) >= 1
     assert (
         error_of(ask(Broken(SECRET, late=True), "POST", CHAT, {"messages": [USER]}), 500)["message"] == "internal error"

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 from app.dto.shared import parameters
-from app.services.errors import Unavailable
+from app.services.errors import ShuttingDown
 from app.services.generation import ToolCall
 from tests.conftest import KEY, Server
 from tests.scripted import Scripted, answer, serving, thought
@@ -256,7 +256,7 @@ class Failing(Scripted):
 
     async def generate(self, request: Any) -> Any:
         generation = await super().generate(request)
-        generation.put(Unavailable("Going down", code="shutting_down"))  # type: ignore[attr-defined]
+        generation.put(ShuttingDown("Going down"))  # type: ignore[attr-defined]
         return generation
 
 

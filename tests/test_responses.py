@@ -13,7 +13,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from app.services.errors import Unavailable
+from app.services.errors import ShuttingDown
 from app.services.generation import ToolCall
 from tests.conftest import Server, wait_for
 from tests.scripted import Scripted, answer, serving, thought
@@ -252,7 +252,7 @@ class Failing(Scripted):
 
     async def generate(self, request: Any) -> Any:
         generation = await super().generate(request)
-        generation.put(Unavailable("Going down", code="shutting_down"))  # type: ignore[attr-defined]
+        generation.put(ShuttingDown("Going down"))  # type: ignore[attr-defined]
         return generation
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from app.services import free_memory, models_router
 from app.services.engine.model import loading
-from app.services.errors import Busy, InvalidRequest, Unavailable
+from app.services.errors import InvalidRequest, QueueFull, Unavailable
 from app.services.generation import Finished, Generation, GenerationRequest, Message, Started
 from app.services.model_service import ModelService
 from app.services.pending_generation import PendingGeneration
@@ -127,7 +127,7 @@ def test_no_more_requests_wait_for_models_than_may_wait_at_all(
     async def work(models: ModelService) -> None:
         waiting = [await models.generate(asking(name)) for name in ("alpha", "beta")]
         for name in ("alpha", "beta"):
-            with pytest.raises(Busy, match=r"waiting \(2\)"):
+            with pytest.raises(QueueFull, match=r"waiting \(2\)"):
                 await models.generate(asking(name))
         held.set()
         for generation in waiting:

@@ -9,11 +9,11 @@ from litestar.params import Body, FromQuery
 
 from app.controllers.openapi import body_refusals, operation, refusals
 from app.dto.shared.adapters import AdapterReply, AdapterScale, AdaptersSet, scales
-from app.services.errors import InvalidRequest, Unavailable
+from app.services.errors import InvalidRequest, ModelLoading
 from app.services.model_service import ModelService
 
 _ADAPTER = {"id": 0, "path": "/home/me/adapters/pirate", "scale": 1.0, "task_name": "", "prompt_prefix": ""}
-_LOADING = Unavailable("Loading model", code="loading")
+_LOADING = ModelLoading()
 _UNKNOWN = InvalidRequest("lora: there is no adapter 3, only 1", param="lora")
 _SCALES = [Example(summary="At half its strength", value=[{"id": 0, "scale": 0.5}])]
 

@@ -23,7 +23,7 @@ from app.controllers.errors import invalid
 from app.controllers.half_characters import replace_halves
 from app.controllers.json_size import JsonSize
 from app.dto.shared.base import Limits, RequestBody
-from app.services.errors import BodyTooLarge, RequestTimeout, UnprocessableBody, UnsupportedEncoding
+from app.services.errors import BodyTooLarge, InvalidJson, RequestTimeout, TooDeep, UnsupportedEncoding
 from app.settings import Settings
 
 _SECONDS = 60.0  # that a body may take longer
@@ -167,28 +167,28 @@ def decode(body: bytes, *, array: bool = False) -> Any:
     try:
         value = msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8))
     except RecursionError:
-        raise UnprocessableBody("The body nests too deep", code="too_deep") from None
+        raise TooDeep("The body nests too deep") from None
     except UnicodeDecodeError:
         raise _not_utf8(body) from None
     except msgspec.DecodeError as error:
         _refuse_other_unicode(body)
         if (mended := replace_halves(body)) != body:
             return decode(mended, array=array)
-        raise UnprocessableBody(f"The body is not valid JSON: {error}", code="invalid_json") from None
+        raise InvalidJson(f"The body is not valid JSON: {error}") from None
     if not isinstance(value, list if array else dict):
         name = "array" if array else "object"
-        raise UnprocessableBody(f"The body has to be a JSON {name}", code="invalid_json")
+        raise InvalidJson(f"The body has to be a JSON {name}")
     return value
 
 
-def _not_utf8(body: bytes) -> UnprocessableBody:
+def _not_utf8(body: bytes) -> InvalidJson:
     """Say where: msgspec counts from the beginning of the string."""
     try:
         body.decode()
         place = 0
     except UnicodeDecodeError as error:
         place = error.start
-    return UnprocessableBody(f"The body is not valid UTF-8 at byte {place}; JSON is sent as UTF-8", code="invalid_json")
+    return InvalidJson(f"The body is not valid UTF-8 at byte {place}; JSON is sent as UTF-8")
 
 
 def _refuse_other_unicode(body: bytes) -> None:

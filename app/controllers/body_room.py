@@ -5,7 +5,7 @@ import asyncio
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.services import heap
-from app.services.errors import Unavailable
+from app.services.errors import Busy
 from app.settings import Settings
 
 _VALUE = 256  # bytes that a value takes as an object, about
@@ -24,7 +24,7 @@ class BodyRoom:
         """Have a request hold so many bytes, until it is over. Raises Unavailable where so many are not free."""
         more = size - scope["state"].get(_SHARE, 0)
         if more > self._free:
-            raise Unavailable("Too many large requests are under way; try again soon", code="busy")
+            raise Busy("Too many large requests are under way; try again soon")
         self._free -= more
         scope["state"][_SHARE] = size
 

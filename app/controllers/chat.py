@@ -16,7 +16,7 @@ from app.dto.openai.chat_reply import ChatCompletion, ChatCompletionChunk, ChatS
 from app.dto.shared.base import Limits
 from app.dto.tiles.memory import MemoryStream, is_memory
 from app.services.conversation_streams import ConversationStreams
-from app.services.errors import NothingLoaded, PromptTooLong, Unavailable
+from app.services.errors import ModelLoading, ModelNotLoaded, PromptTooLong, QueueFull
 from app.services.memory.agent import MemoryAgent
 from app.services.model_service import ModelService
 from app.services.ongoing import Ongoing
@@ -95,10 +95,10 @@ _EVENTS = (
     "\n\ndata: [DONE]\n\n"
 )
 _REFUSALS = body_refusals(
-    NothingLoaded(),
+    ModelNotLoaded(),
     PromptTooLong(9000, 8192),
-    Unavailable("Loading model", code="loading"),
-    Unavailable("Too many requests are waiting (256); try again soon", code="busy"),
+    ModelLoading(),
+    QueueFull(256),
 )
 
 

@@ -19,7 +19,7 @@ from app.dto.llama.completion import (
 )
 from app.dto.openai.completion import CompletionRequest, CompletionStream, TextCompletion, TextCompletionChunk
 from app.dto.shared.base import Limits
-from app.services.errors import InvalidRequest, NothingLoaded, PromptTooLong, Unavailable
+from app.services.errors import ModelLoading, ModelNotLoaded, NoInfill, PromptTooLong, QueueFull
 from app.services.model_service import ModelService
 from app.settings import Settings
 
@@ -81,16 +81,12 @@ _NATIVE_EVENTS = (
     '"tokens_evaluated":10}\n\n'
 )
 _LATER = (
-    NothingLoaded(),
+    ModelNotLoaded(),
     PromptTooLong(9000, 8192),
-    Unavailable("Loading model", code="loading"),
-    Unavailable("Too many requests are waiting (256); try again soon", code="busy"),
+    ModelLoading(),
+    QueueFull(256),
 )
-_NO_INFILL = InvalidRequest(
-    "This model has no fill-in-the-middle tokens, so it cannot write what stands before a suffix",
-    param="suffix",
-    code="no_infill",
-)
+_NO_INFILL = NoInfill()
 _REQUESTS = [
     Example(summary="A prompt", value={"prompt": "The quick brown fox", "max_tokens": 16}),
     Example(summary="Two prompts, streamed", value={"prompt": ["The quick", "Once"], "max_tokens": 16, "stream": True}),

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import AsyncIterator, Iterator
 
-from app.services.errors import BodyTooLarge, UnprocessableBody, UnsupportedEncoding
+from app.services.errors import BodyTooLarge, CorruptEncoding, UnsupportedEncoding
 
 _PIECE = 2**16
 _MOST_LAYERS = 3
@@ -78,7 +78,5 @@ class _Inflater:
             return _GZIP
         return _ZLIB if head[0] & 15 == 8 and (head[0] * 256 + head[1]) % 31 == 0 else _RAW
 
-    def _broken(self, why: str) -> UnprocessableBody:
-        return UnprocessableBody(
-            f"The body is not the {self._name} that its Content-Encoding says: {why}", code="encoding"
-        )
+    def _broken(self, why: str) -> CorruptEncoding:
+        return CorruptEncoding(f"The body is not the {self._name} that its Content-Encoding says: {why}")

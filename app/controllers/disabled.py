@@ -4,11 +4,11 @@ from litestar import Controller, get, post
 
 from app.controllers.openapi import operation, refusals
 from app.dto.shared.errors import ErrorReply
-from app.services.errors import Forbidden
+from app.services.errors import FeatureForbidden
 
 # The Web UI takes tools for absent when it reads a 403, older ones when they read these two words.
-_TOOLS = Forbidden("Tools of the server were not found: it runs none", code="feature_disabled")
-_PROXY = Forbidden("This server fetches nothing for web pages", code="feature_disabled")
+_TOOLS = FeatureForbidden("Tools of the server were not found: it runs none")
+_PROXY = FeatureForbidden("This server fetches nothing for web pages")
 
 
 class DisabledController(Controller):

@@ -16,7 +16,7 @@ from app.dto.openai.embeddings import (
     NativeEmbeddingRequest,
     native_embeddings,
 )
-from app.services.errors import InvalidRequest, NothingLoaded, PromptTooLong, Unavailable
+from app.services.errors import InvalidRequest, ModelLoading, ModelNotLoaded, PromptTooLong, QueueFull
 from app.services.generation import Embedded, EmbeddingRequest, Event
 from app.services.model_service import ModelService
 
@@ -34,11 +34,11 @@ _REQUESTS = [
 ]
 _NATIVE_REQUESTS = [Example(summary="A text", value={"content": "Hello world"})]
 _REFUSALS = body_refusals(
-    NothingLoaded(),
+    ModelNotLoaded(),
     PromptTooLong(9000, 8192),
     InvalidRequest("This model's vectors have 256 dimensions", param="dimensions"),
-    Unavailable("Loading model", code="loading"),
-    Unavailable("Too many requests are waiting (256); try again soon", code="busy"),
+    ModelLoading(),
+    QueueFull(256),
 )
 
 

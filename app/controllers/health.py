@@ -7,11 +7,11 @@ from msgspec import UNSET
 from app.controllers.openapi import operation, refusals
 from app.dto.llama.health import Health, Pong
 from app.dto.shared.errors import ErrorReply
-from app.services.errors import Unavailable
+from app.services.errors import EngineStuck, ModelLoading
 from app.services.model_service import ModelService
 
 _HEALTHY = {"status": "ok", "tiles": True, "model_loaded": True, "model": "tiles-nano"}
-_LOADING = Unavailable("Loading model", code="loading")
+_LOADING = ModelLoading()
 
 
 class HealthController(Controller):
@@ -36,10 +36,10 @@ class HealthController(Controller):
         )
         if model_service.stuck is not None:
             health.status = "stuck"
-            health.error = ErrorReply.of(Unavailable(model_service.stuck, code="engine_stuck")).error
+            health.error = ErrorReply.of(EngineStuck(model_service.stuck)).error
             return Response(health, status_code=503, headers={"Retry-After": "5"})
         if loading is None:
             return Response(health)
-        wait = Unavailable("Loading model", retry_after=loading.seconds_left(), code="loading")
+        wait = ModelLoading(retry_after=loading.seconds_left())
         health.progress, health.error = round(loading.progress, 3), ErrorReply.of(wait).error
         return Response(health, status_code=503, headers={"Retry-After": str(wait.retry_after)})

@@ -2,7 +2,7 @@
 
 from itertools import accumulate
 
-from app.services.errors import UnprocessableBody
+from app.services.errors import TooDeep, TooManyValues
 
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")  # how a bracket changes the nesting, as a signed byte
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
@@ -32,15 +32,11 @@ class JsonSize:
         self._marks += len(bare) + len(pieces) - 1
         self._nest(bare.translate(_STEPS, _NO_BRACKETS))
         if self.values > self._most_values:
-            raise UnprocessableBody(
-                f"The body has more than {self._most_values} values; --max-values raises the limit",
-                code="too_many_values",
-            )
+            raise TooManyValues(f"The body has more than {self._most_values} values; --max-values raises the limit")
         if self._marks > _MARKS * self._most_values:
-            raise UnprocessableBody(
+            raise TooManyValues(
                 f"The body has more than {_MARKS * self._most_values} bytes of numbers and brackets; --max-values "
-                "raises the limit",
-                code="too_many_values",
+                "raises the limit"
             )
 
     def _unescaped(self, data: bytes) -> bytes:
@@ -56,4 +52,4 @@ class JsonSize:
         levels = list(accumulate(memoryview(steps).cast("b"), initial=self._nesting))
         self._nesting = levels[-1]
         if max(levels) > self._most_nesting:
-            raise UnprocessableBody(f"The body nests deeper than {self._most_nesting} levels", code="too_deep")
+            raise TooDeep(f"The body nests deeper than {self._most_nesting} levels")

@@ -8,7 +8,7 @@ from app.controllers.answer import unless_gone
 from app.dto.openai.chat import ChatRequest
 from app.dto.shared.base import Limits
 from app.dto.tiles.memory import to_memory
-from app.services.errors import Forbidden
+from app.services.errors import BrowserPage
 from app.services.generation import Generation
 from app.services.memory.agent import MemoryAgent
 
@@ -22,4 +22,4 @@ async def begin(chat: ChatRequest, request: Request[Any, Any, Any], agent: Memor
 def refuse_pages(request: Request[Any, Any, Any]) -> None:
     """Raise Forbidden for a web page: one on another loopback port could otherwise read the notes."""
     if "origin" in request.headers or "sec-fetch-site" in request.headers:
-        raise Forbidden("A web page may not do this", code="browser_page")
+        raise BrowserPage

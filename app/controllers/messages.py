@@ -25,7 +25,7 @@ from app.dto.anthropic.replies import (
 from app.dto.shared.base import Limits
 from app.dto.shared.errors import AnthropicErrorReply
 from app.gate import request_id_of
-from app.services.errors import NothingLoaded, PromptTooLong, Unavailable
+from app.services.errors import ModelLoading, ModelNotLoaded, PromptTooLong, QueueFull
 from app.services.model_service import ModelService
 from app.settings import Settings
 
@@ -72,10 +72,10 @@ _EVENTS = (
     '{"type":"text_delta","text":"Oslo"}}\n\nevent: message_stop\ndata: {"type":"message_stop"}\n\n'
 )
 _REFUSALS = body_refusals(
-    NothingLoaded(),
+    ModelNotLoaded(),
     PromptTooLong(9000, 8192),
-    Unavailable("Loading model", code="loading"),
-    Unavailable("Too many requests are waiting (256); try again soon", code="busy"),
+    ModelLoading(),
+    QueueFull(256),
     spelling=AnthropicErrorReply,
 )
 

@@ -7,7 +7,7 @@ from litestar.params import FromPath
 from app.controllers.openapi import operation, refusals
 from app.dto.llama.models import ModelList, ModelRow
 from app.dto.shared.errors import ErrorReply
-from app.services.errors import NotFound, NotSupported, Unavailable
+from app.services.errors import FeatureDisabled, FeatureNotSupported, ModelLoading, ModelNotFound
 from app.services.model_service import ModelService
 
 _ROW = {
@@ -32,11 +32,11 @@ _ROW = {
         "ftype": "float32",
     },
 }
-_LOADING = Unavailable("Loading model", code="loading")
-_UNKNOWN = NotFound("There is no model 'x' here; there is 'tiles-nano'", param="model", code="model_not_found")
+_LOADING = ModelLoading()
+_UNKNOWN = ModelNotFound("There is no model 'x' here; there is 'tiles-nano'")
 _PULL = "This server downloads and deletes no models; `tiles-server pull` does"
-_DOWNLOADS = NotFound(_PULL, code="feature_disabled")
-_DOWNLOADS_NOT = NotSupported(_PULL, code="feature_disabled")
+_DOWNLOADS = FeatureDisabled(_PULL)
+_DOWNLOADS_NOT = FeatureNotSupported(_PULL)
 
 
 class ModelsController(Controller):
@@ -76,5 +76,5 @@ class ModelsController(Controller):
         facts = model_service.facts
         if facts is None or facts.id != wanted:
             there = f"there is '{facts.id}'" if facts else "nothing is loaded"
-            raise NotFound(f"There is no model '{wanted[:200]}' here; {there}", param="model", code="model_not_found")
+            raise ModelNotFound(f"There is no model '{wanted[:200]}' here; {there}")
         return ModelRow.of(facts)

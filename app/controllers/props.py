@@ -7,13 +7,13 @@ from litestar.params import FromQuery
 
 from app.controllers.openapi import operation, query_refusals
 from app.dto.llama.models import Props, RouterProps
-from app.services.errors import InvalidRequest, NotFound, Unavailable
+from app.services.errors import ModelLoading, ModelNotFound, ModelNotLoaded
 from app.services.model_service import ModelService
 from app.settings import Settings
 
-_LOADING = Unavailable("Loading model", code="loading")
-_NOT_LOADED = InvalidRequest("model is not loaded", param="model", code="model_not_loaded")
-_UNKNOWN = NotFound("model 'x' not found; those that are here: 'y'", param="model", code="model_not_found")
+_LOADING = ModelLoading()
+_NOT_LOADED = ModelNotLoaded("model is not loaded", param="model")
+_UNKNOWN = ModelNotFound("model 'x' not found; those that are here: 'y'")
 _EXAMPLE = msgspec.to_builtins(Props.of(None, 32))
 
 

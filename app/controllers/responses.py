@@ -44,24 +44,26 @@ from app.dto.openai.responses_stream import ResponseStream
 from app.dto.shared.base import Limits
 from app.services.errors import (
     InvalidRequest,
-    NotFound,
-    NothingLoaded,
+    ModelLoading,
+    ModelNotLoaded,
+    PreviousResponseNotFound,
     PromptTooLong,
-    Unavailable,
+    QueueFull,
+    ResponseNotFound,
     UnsupportedParameter,
 )
 from app.services.model_service import ModelService
 from app.services.stored_responses import StoredResponses
 from app.settings import Settings
 
-_UNKNOWN = NotFound("Response with id 'resp_0c5f' not found.", param="response_id", code="response_not_found")
+_UNKNOWN = ResponseNotFound("resp_0c5f")
 _NOT_A_STREAM = UnsupportedParameter("stream", "is for responses in the background, which are not supported")
 _NOT_IN_BACKGROUND = InvalidRequest("Only a response in the background can be cancelled; hang up to end any other")
 _REFUSALS = body_refusals(
-    NothingLoaded(),
+    ModelNotLoaded(),
     PromptTooLong(9000, 8192),
-    Unavailable("Loading model", code="loading"),
-    Unavailable("Too many requests are waiting (256); try again soon", code="busy"),
+    ModelLoading(),
+    QueueFull(256),
 )
 
 Events = (
@@ -174,7 +176,7 @@ class ResponsesController(Controller):
     ) -> DeletedResponse:
         """Forget a response that was kept."""
         if not await asyncio.to_thread(stored_responses.delete, response_id):
-            raise _unknown(response_id)
+            raise ResponseNotFound(response_id)
         return DeletedResponse(id=response_id)
 
     @get(
@@ -215,12 +217,7 @@ async def _earlier(responses: StoredResponses, identity: str | None) -> list[Inp
     content = await asyncio.to_thread(responses.read, identity)
     stored = StoredResponse.read(content) if content else None
     if stored is None:
-        why = "" if responses.enabled else "; this server was started with --store off"
-        raise InvalidRequest(
-            f"Previous response with id '{identity[:64]}' not found{why}",
-            param="previous_response_id",
-            code="previous_response_not_found",
-        )
+        raise PreviousResponseNotFound(identity, is_stored=responses.enabled)
     return stored.conversation()
 
 
@@ -242,9 +239,5 @@ async def _stored(responses: StoredResponses, identity: str) -> StoredResponse:
     content = await asyncio.to_thread(responses.read, identity)
     stored = StoredResponse.read(content) if content else None
     if stored is None:
-        raise _unknown(identity)
+        raise ResponseNotFound(identity)
     return stored
-
-
-def _unknown(identity: str) -> NotFound:
-    return NotFound(f"Response with id '{identity[:64]}' not found.", param="response_id", code="response_not_found")

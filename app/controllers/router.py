@@ -12,16 +12,16 @@ from app.controllers.answer import PING, sent_event, sse
 from app.controllers.openapi import body_refusals, operation, refusals
 from app.dto.llama.model_events import ModelEvent
 from app.dto.tiles.session import LoadRequest, Success, UnloadRequest
-from app.services.errors import AppError, InvalidRequest, NotFound
+from app.services.errors import AppError, FeatureDisabled, ModelAlreadyRunning, ModelNotFound, ModelNotLoaded
 from app.services.model_events import Change
 from app.services.model_service import ModelService
 from app.settings import Settings
 
 _REQUEST = [Example(value={"model": "mlx-community/Qwen3-4B-4bit"})]
-_UNKNOWN = NotFound("model 'x' not found; those that are here: 'y'", param="model", code="model_not_found")
-_RUNNING = InvalidRequest("model is already running", param="model", code="model_already_running")
-_NOT_RUNNING = InvalidRequest("model is not running", param="model", code="model_not_loaded")
-_ONE_MODEL = NotFound("This server serves one model; --models-dir serves several", code="feature_disabled")
+_UNKNOWN = ModelNotFound("model 'x' not found; those that are here: 'y'")
+_RUNNING = ModelAlreadyRunning()
+_NOT_RUNNING = ModelNotLoaded("model is not running", param="model")
+_ONE_MODEL = FeatureDisabled("This server serves one model; --models-dir serves several")
 _EVENTS = (
     'data: {"model":"qwen3-4b","event":"status_change","data":{"status":"loading","progress":'
     '{"stages":["text_model"],"current":"text_model","value":0.42}}}\n\n'

@@ -11,14 +11,14 @@ from litestar.params import Body, FromPath, FromQuery
 from app.controllers.openapi import body_refusals, operation, query_refusals
 from app.dto.llama.models import EMPTY_CONTEXT
 from app.dto.llama.slots import Slot, SlotDone, SlotFile, SlotTimings
-from app.services.errors import InvalidRequest, NothingLoaded, Unavailable, UnprocessableBody
+from app.services.errors import InvalidRequest, ModelLoading, ModelNotLoaded, NoSlotAvailable, UnprocessableBody
 from app.services.facts import SlotFacts
 from app.services.model_service import ModelService
 from app.services.served_model import ServedModel
 from app.settings import Settings
 
-_LOADING = Unavailable("Loading model", code="loading")
-_ALL_BUSY = Unavailable("No slot is available", code="no_slot")
+_LOADING = ModelLoading()
+_ALL_BUSY = NoSlotAvailable()
 _NO_NAME = UnprocessableBody("filename: Field required", param="filename")
 _NO_SLOT = InvalidRequest("There is no slot 99; there are 32", param="id_slot")
 _REQUEST = [Example(value={"filename": "chat-1.bin"})]
@@ -56,7 +56,7 @@ class SlotsController(Controller):
         "/slots/{id_slot:str}",
         status_code=200,
         operation_class=operation(_SAVED),
-        responses=body_refusals(_LOADING, NothingLoaded(), _NO_SLOT),
+        responses=body_refusals(_LOADING, ModelNotLoaded(), _NO_SLOT),
     )
     async def act_on_slot(
         self,

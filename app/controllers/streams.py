@@ -11,7 +11,7 @@ from app.controllers.answer import sse
 from app.controllers.openapi import body_refusals, operation, refusals
 from app.dto.llama.streams import StreamLookup, StreamSession
 from app.services.conversation_streams import ConversationStreams
-from app.services.errors import InvalidRequest, NotFound, UnprocessableBody
+from app.services.errors import InvalidRequest, OffsetLost, StreamNotFound, UnprocessableBody
 
 _LONGEST_ID = 512
 _ID = "8c5b2c1e-3a49-4f0e-9d56-0f6f1f1f2a77"
@@ -23,8 +23,8 @@ _SESSION = {
     "started_at": 1767225600,
     "completed_at": 0,
 }
-_UNKNOWN = NotFound("There is no stream of this conversation, or none any more", param="conv_id", code="no_stream")
-_LOST = InvalidRequest("The first 1024 bytes of this stream are not kept any more", param="from", code="offset_lost")
+_UNKNOWN = StreamNotFound()
+_LOST = OffsetLost(1024)
 _NO_ID = UnprocessableBody("conv_id: Missing required query parameter", param="conv_id")
 _EVENTS = 'data: {"id":"chatcmpl-7d1f9c","choices":[{"index":0,"delta":{"content":"Oslo"}}]}\n\ndata: [DONE]\n\n'
 

@@ -20,7 +20,7 @@ from app.dto.llama.tokens import (
 )
 from app.dto.openai.chat import ChatRequest
 from app.dto.shared.base import Limits
-from app.services.errors import NothingLoaded, Unavailable
+from app.services.errors import ModelLoading, ModelNotLoaded
 from app.services.model_service import ModelService
 
 _CHAT = [Example(value={"messages": [{"role": "user", "content": "What is the capital of Norway?"}]})]
@@ -28,7 +28,7 @@ _TOKENIZE = [
     Example(summary="A text", value={"content": "Hello world"}),
     Example(summary="With the text of every token", value={"content": "Hello 😀", "with_pieces": True}),
 ]
-_REFUSALS = body_refusals(NothingLoaded(), Unavailable("Loading model", code="loading"))
+_REFUSALS = body_refusals(ModelNotLoaded(), ModelLoading())
 
 
 class TokensController(Controller):

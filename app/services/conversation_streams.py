@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from app.services.errors import InvalidRequest
+from app.services.errors import AnswerStopped, OffsetLost
 from app.services.generation import Generation
 
 MOST_BYTES = 4 * 2**20  # of an answer, its last ones
@@ -46,11 +46,7 @@ class ConversationStream:
     def read(self, offset: int = 0) -> AsyncIterator[bytes]:
         """Give the bytes from an offset on, as they come. Raises InvalidRequest for an offset that is dropped."""
         if offset < self._dropped:
-            raise InvalidRequest(
-                f"The first {self._dropped} bytes of this stream are not kept any more",
-                param="from",
-                code="offset_lost",
-            )
+            raise OffsetLost(self._dropped)
         return self._read(offset)
 
     async def _read(self, offset: int) -> AsyncIterator[bytes]:
@@ -105,7 +101,7 @@ class ConversationStreams:
                 return task.result()
             if not task.cancelled() and task.exception() is None:
                 task.result().cancel()
-            raise InvalidRequest("The answer was stopped before it began", code="stopped")
+            raise AnswerStopped
         finally:
             task.cancel()
             if self._beginnings.get(conversation) is task:

@@ -17,7 +17,15 @@ from app.services.engine.engine import MLXEngine
 from app.services.engine.limits import EngineLimits
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.speculative.draft_config import DraftConfig
-from app.services.errors import AppError, InvalidRequest, LoadFailed, NothingLoaded, Unavailable
+from app.services.errors import (
+    AppError,
+    EngineStuck,
+    InvalidRequest,
+    LoadFailed,
+    ModelLoading,
+    ModelNotLoaded,
+    ShuttingDown,
+)
 from app.services.facts import AdapterFacts, ModelFacts
 from app.services.generation import EmbeddingRequest, Generation, GenerationRequest, Message
 from app.services.inference import Engine
@@ -106,7 +114,7 @@ class ModelService:
             self.router.find(model)
         elif self._served is None:
             self.require_no_load()
-            raise NothingLoaded
+            raise ModelNotLoaded
 
     def find(self, model: str | None = None) -> ServedModel:
         """Give the model for a request that names one, or none, without loading it. Raises AppError."""
@@ -132,17 +140,17 @@ class ModelService:
     def require_open(self) -> None:
         """Raise Unavailable once the server is about to end."""
         if self._draining:
-            raise Unavailable("The server is shutting down", retry_after=5, code="shutting_down")
+            raise ShuttingDown(retry_after=5)
 
     def _require_work(self) -> None:
         self.require_open()
         if self.stuck is not None:
-            raise Unavailable(self.stuck, retry_after=5, code="engine_stuck")
+            raise EngineStuck(self.stuck, retry_after=5)
 
     def require_no_load(self) -> None:
         """Raise Unavailable while the first model loads."""
         if (loading := self.loading) is not None:
-            raise Unavailable("Loading model", retry_after=loading.seconds_left(), code="loading")
+            raise ModelLoading(retry_after=loading.seconds_left())
 
     async def generate(self, request: GenerationRequest) -> Generation:
         """Begin the answers to a request, one as a rule, to be read as one.
@@ -251,9 +259,9 @@ class ModelService:
         """Refuse new requests, give up loads, and wait for the running answers; what takes longer gets an error."""
         self._draining = True
         self._end_loads()
-        self._answers.need_readers(Unavailable("The server is shutting down", code="shutting_down"))
+        self._answers.need_readers(ShuttingDown())
         await self._answers.over(seconds)
-        self._answers.fail_all(Unavailable("The server is shutting down", code="shutting_down"))
+        self._answers.fail_all(ShuttingDown())
 
     async def _begin(self, model: str | None, beginning: Coroutine[Any, Any, Generation], answers: int) -> Generation:
         if self.router is None or self.router.ready(model) is not None:
@@ -269,7 +277,7 @@ class ModelService:
             return await model.embed(request)
 
     def _end_loads(self) -> None:
-        ending = Unavailable("The server is shutting down", code="shutting_down")
+        ending = ShuttingDown()
         if self._first_load is not None:
             self._first_load.cancel()
         if self.router is not None:
@@ -291,7 +299,7 @@ class ModelService:
             elif self.stuck is None:
                 self.stuck = f"The engine has not come back from a step for {seconds:.0f} s"
                 log.error("engine stuck", seconds=round(seconds))
-                self._answers.fail_all(Unavailable(self.stuck, code="engine_stuck"))
+                self._answers.fail_all(EngineStuck(self.stuck))
                 self._on_stuck()
 
     async def _load_first(self, candidates: list[bootstrap.Candidate]) -> None:

@@ -11,7 +11,19 @@ import structlog
 from app.services import catalog, free_memory, models_folder
 from app.services.answers import Answers
 from app.services.catalog import ModelFolder
-from app.services.errors import AppError, Busy, InvalidRequest, LoadFailed, NotFound, Unavailable
+from app.services.errors import (
+    AppError,
+    LoadCancelled,
+    LoadFailed,
+    ModelAlreadyRunning,
+    ModelLoading,
+    ModelNameMissing,
+    ModelNotFound,
+    ModelNotLoaded,
+    ModelUnloaded,
+    QueueFull,
+    ShuttingDown,
+)
 from app.services.inference import Engine
 from app.services.model_events import Change, Kind, ModelEvents
 from app.services.model_state import ModelState
@@ -65,13 +77,11 @@ class ModelsRouter:
         """Give a model by its id; without one, that of the session. Raises NotFound, or InvalidRequest for no name."""
         name = name or self.default
         if not name:
-            raise InvalidRequest("model name is missing from the request", param="model", code="model_missing")
+            raise ModelNameMissing
         if (model := self._models.get(name)) is not None:
             return model
         there = ", ".join(f"'{identity}'" for identity in sorted(self._models)[:_MOST_NAMED]) or "none"
-        raise NotFound(
-            f"model '{name[:200]}' not found; those that are here: {there}", param="model", code="model_not_found"
-        )
+        raise ModelNotFound(f"model '{name[:200]}' not found; those that are here: {there}")
 
     def ready(self, name: str | None) -> ServedModel | None:
         """Give a model that takes requests at once."""
@@ -97,7 +107,7 @@ class ModelsRouter:
         """Begin to load a model. Raises NotFound, and InvalidRequest for one that is loaded or loading."""
         model = await self._find_anew(name)
         if model.load is not None or model.ready is not None:
-            raise InvalidRequest("model is already running", param="model", code="model_already_running")
+            raise ModelAlreadyRunning
         model.asked = True
         self._see_to(model)
 
@@ -113,7 +123,7 @@ class ModelsRouter:
             model.dismiss(PATIENCE)
             self._leave(model)
         else:
-            raise InvalidRequest("model is not running", param="model", code="model_not_loaded")
+            raise ModelNotLoaded("model is not running", param="model")
 
     async def start(self, folder: ModelFolder) -> None:
         """Load a model that a session brings along, and make it the default. Raises LoadFailed."""
@@ -176,10 +186,10 @@ class ModelsRouter:
 
     async def _wait(self, model: RoutedModel) -> ServedModel:
         if self._closed:
-            raise Unavailable("The server is shutting down", code="shutting_down")
+            raise ShuttingDown
         waiting = sum(other.waiting for other in self._models.values())
         if waiting >= self._settings.max_queue:
-            raise Busy(waiting)
+            raise QueueFull(waiting)
         place = model.queue()
         self._see_to(model)
         try:
@@ -191,7 +201,7 @@ class ModelsRouter:
     def _see_to(self, model: RoutedModel) -> None:
         """Begin to load a model that is wanted."""
         if model.replaced:
-            model.refuse(Unavailable("Another model takes its place", retry_after=1, code="loading"))
+            model.refuse(ModelLoading("Another model takes its place"))
         elif model.wanted and model.load is None and model.served is None and not self._closed:
             model.begun, model.progress, model.error = False, 0.0, None
             model.load = asyncio.create_task(self._load(model))
@@ -201,7 +211,7 @@ class ModelsRouter:
     def _never_began(self, model: RoutedModel, load: "asyncio.Task[None]") -> None:
         """Clean up after a load that was cancelled before its first step, which it cannot do itself."""
         if model.load is load:
-            self._give_up(model, _cancelled())
+            self._give_up(model, LoadCancelled())
 
     async def _load(self, model: RoutedModel) -> None:
         error: AppError
@@ -212,7 +222,7 @@ class ModelsRouter:
                 model.begun = True
                 model.served = await self._read(model, folder)
         except asyncio.CancelledError:
-            error = _cancelled()
+            error = LoadCancelled()
         except LoadFailed as failure:
             error, model.error = failure, failure.message
             log.warning("load failed", model=model.id, error=failure.message)
@@ -327,11 +337,7 @@ class ModelsRouter:
         self.feed.tell(Change(kind, model.state()))
 
 
-UNLOADED = Unavailable("The model was unloaded while it answered", code="model_unloaded")
-
-
-def _cancelled() -> InvalidRequest:
-    return InvalidRequest("The load of the model was cancelled", param="model", code="load_cancelled")
+UNLOADED = ModelUnloaded()
 
 
 def _claim(model: RoutedModel) -> tuple[bool, bool, float]:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from app.services.errors import AppError, InvalidRequest
+from app.services.errors import AppError, ModelNotLoaded
 from app.services.model_state import ModelState, Status
 from app.services.served_model import ServedModel
 
@@ -110,7 +110,7 @@ class RoutedModel:
     def require(self) -> ServedModel:
         """Give it, if it takes requests. Raises InvalidRequest."""
         if self.ready is None:
-            raise InvalidRequest("model is not loaded", param="model", code="model_not_loaded")
+            raise ModelNotLoaded("model is not loaded", param="model")
         return self.ready
 
     def hand_out(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from app.services.answers import Answers
 from app.services.caller import caller
 from app.services.engine.scheduler.running_generation import RunningGeneration
-from app.services.errors import AppError, Busy, InvalidRequest, PromptTooLong
+from app.services.errors import AppError, InvalidRequest, PromptTooLong, QueueFull
 from app.services.facts import ModelFacts, SlotFacts
 from app.services.generation import EmbeddingRequest, Generation, GenerationRequest
 from app.services.inference import EngineModel
@@ -156,4 +156,4 @@ class ServedModel:
         alone = all(generation.caller.who != caller.get().who for generation in self._running)
         if waiting >= self._settings.max_queue * (2 if alone else 1):
             oldest = max((generation.age() for generation in self._running), default=1.0)
-            raise Busy(waiting, retry_after=max(1, min(60, round(oldest))))
+            raise QueueFull(waiting, retry_after=max(1, min(60, round(oldest))))

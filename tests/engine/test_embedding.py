@@ -12,8 +12,9 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.sampling.sampler import SamplingParams
-from app.services.engine.scheduler.embedding import Embedding, NoEmbeddings, body_of
+from app.services.engine.scheduler.embedding import Embedding, body_of
 from app.services.engine.scheduler.running_generation import RunningGeneration
+from app.services.errors import NoEmbeddings
 from app.services.generation import Pooling
 from tests.engine.workshop import ARCHITECTURES, Workshop, random_model
 

@@ -16,7 +16,7 @@ from app.dto.openai.part import Part
 from app.dto.openai.responses_tools import flat_name
 from app.dto.shared.base import Reply, Typed, json_text
 from app.dto.shared.logprobs import ContentLogprob
-from app.services.errors import InvalidRequest
+from app.services.errors import InvalidRequest, ItemNotFound
 
 _TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
 _OUTPUT_ID = re.compile(r"(?:msg|fc|ctc|rs)_([0-9a-f]{32})[0-9a-f]{2,4}")
@@ -191,7 +191,7 @@ def _said_by(item: InputItem, where: str) -> Iterator[gen.Message]:
 
 def _check(item: InputItem, where: str) -> None:
     if item.type == "item_reference":
-        raise InvalidRequest(f"Item with id '{(item.id or '')[:64]}' not found", param=where, code="item_not_found")
+        raise ItemNotFound(item.id or "", where)
     needed: dict[str, dict[str, object]] = {
         "message": {"role": item.role, "content": item.content},
         "function_call": {"call_id": item.call_id, "name": item.name},

@@ -23,7 +23,7 @@ from app.services.engine.scheduler.fair_share import FairShare
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.speculative.draft_config import DraftConfig
-from app.services.errors import AppError, LoadFailed, ServerError, Unavailable
+from app.services.errors import AppError, EngineFailed, LoadFailed, ModelUnloaded, ShuttingDown
 
 if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the thread
     from app.services.engine.loaded_model import LoadedModel
@@ -134,7 +134,7 @@ class MLXEngine:
             self.meter.waiting = sum(scheduler.waiting for scheduler in self._runners)
             self._outbox.send()
         for scheduler in self._runners:
-            scheduler.fail(Unavailable("The server is shutting down", code="shutting_down"))
+            scheduler.fail(ShuttingDown())
         self._outbox.send()
         for scheduler in self._runners:
             scheduler.free()
@@ -177,7 +177,7 @@ class MLXEngine:
                 scheduler.step()
         except Exception:
             log.exception("engine step failed")
-            scheduler.fail(ServerError("The engine failed while computing this answer", code="engine_error"))
+            scheduler.fail(EngineFailed())
         seconds = time.monotonic() - self._step_began
         self._step_began = self._at_work = None
         self._usual_step = max(seconds, 0.99 * self._usual_step)
@@ -237,7 +237,7 @@ class MLXEngine:
     def _unload(self, scheduler: "Scheduler", now: bool) -> None:
         scheduler.retired = True
         if now:
-            scheduler.fail(Unavailable("The model was unloaded while it answered", code="model_unloaded"))
+            scheduler.fail(ModelUnloaded())
         self._free_retired()
 
     def _on_stop(self) -> None:

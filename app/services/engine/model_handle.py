@@ -12,7 +12,7 @@ import structlog
 from app.services.engine.cache.disk_thread import disk
 from app.services.engine.commands import CommandQueue
 from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
-from app.services.errors import AppError, ServerError, Unavailable, UnprocessableBody
+from app.services.errors import AppError, EngineFailed, ModelUnloaded, UnprocessableBody
 from app.services.facts import AdapterFacts, ModelFacts, SlotFacts
 from app.services.generation import EmbeddingRequest, GenerationRequest, Started
 from app.services.inference import EngineModel
@@ -154,13 +154,13 @@ class ModelHandle(EngineModel):
 
     def _submit_or_fail(self, submit: Callable[[], None], generations: list[RunningGeneration]) -> None:
         """Have the scheduler take answers; what hinders that is their error. On the engine thread."""
-        error: AppError = Unavailable("The model was unloaded", code="model_unloaded")
+        error: AppError = ModelUnloaded("The model was unloaded")
         if not self._model.scheduler.retired:
             try:
                 submit()
             except Exception:
                 log.exception("request could not be queued")
-                error = ServerError("The engine failed before it began this answer", code="engine_error")
+                error = EngineFailed("The engine failed before it began this answer")
             else:
                 return
         for generation in generations:

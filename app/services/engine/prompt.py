@@ -7,7 +7,7 @@ from typing import Any
 from app.services.engine.model.chat_template import ChatTemplate
 from app.services.engine.output.detokenizer import pieces
 from app.services.engine.sampling.dry import NO_BREAKERS, Breakers
-from app.services.errors import InvalidRequest, PromptTooLong, UnprocessableBody
+from app.services.errors import InvalidRequest, NoInfill, PromptTooLong, TextTooLong
 from app.services.generation import GenerationRequest
 
 # Of the model families that can fill in: what stands before the text, before what follows, and before the answer.
@@ -122,10 +122,8 @@ class PromptBuilder:
         """Raise UnprocessableBody for texts that are not to be tokenized in one go, whether or not they would fit."""
         if (length := sum(len(part) for part in parts if isinstance(part, str))) > self._most_characters:
             most = self._most_characters
-            raise UnprocessableBody(
-                f"{param}: a text of {length} characters; this server tokenizes {most} in one request",
-                param=param,
-                code="text_too_long",
+            raise TextTooLong(
+                f"{param}: a text of {length} characters; this server tokenizes {most} in one request", param=param
             )
 
     def render(self, request: GenerationRequest) -> str:
@@ -160,11 +158,7 @@ class PromptBuilder:
 
     def _infill(self, before: Sequence[str | int], after: str) -> str:
         if self._infill_marks is None:
-            raise InvalidRequest(
-                "This model has no fill-in-the-middle tokens, so it cannot write what stands before a suffix",
-                param="suffix",
-                code="no_infill",
-            )
+            raise NoInfill
         texts = [part for part in before if isinstance(part, str)]
         if len(texts) < len(before):
             raise InvalidRequest("A suffix goes with a prompt of text, not with token ids", param="suffix")

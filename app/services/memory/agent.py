@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from app.services import memory_path
-from app.services.errors import AppError, InvalidRequest, PromptTooLong
+from app.services.errors import AppError, InvalidRequest, NoMemoryFolder, PromptTooLong
 from app.services.generation import Event, Finished, Generation, GenerationRequest, Text
 from app.services.memory import paths, store
 from app.services.memory.audit import Audit
@@ -63,11 +63,7 @@ class MemoryAgent:
     async def _begin(self, asked: MemoryRequest) -> Generation:
         session = self._models.session
         if session is None or not session.memory_path:
-            raise InvalidRequest(
-                "No memory folder is set. Name one as memory_path of POST /start, or in TILES_BOOTSTRAP_MEMORY_PATH "
-                "before the server loads its first session.",
-                code="no_memory",
-            )
+            raise NoMemoryFolder
         folder = await asyncio.to_thread(
             memory_path.prepare, session.memory_path, self._settings.data_dir, self._settings.session_file
         )

@@ -14,7 +14,7 @@ from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 from app.services import atomic
 from app.services.atomic import private_file, private_folder
 from app.services.engine.cache.layers import Layers
-from app.services.errors import InvalidRequest, ServerError
+from app.services.errors import SlotNotRestored, SlotNotWritten
 
 log = structlog.get_logger()
 
@@ -39,7 +39,7 @@ def write(path: Path, fingerprint: str, tokens: Any, layers: Layers) -> int:
         unfinished.replace(path)
     except (OSError, RuntimeError) as error:  # MLX says RuntimeError of a full disk
         log.warning("slot not written", reason=str(error)[:200])
-        raise ServerError("The file could not be written; the log says more", code="slot_not_written") from None
+        raise SlotNotWritten from None
     finally:
         unfinished.unlink(missing_ok=True)
     return size
@@ -56,7 +56,5 @@ def read(path: Path, fingerprint: str) -> tuple[list[int], Layers, int]:
         mx.eval([layer.state for layer in layers])
     except Exception as error:  # whatever is wrong with it, it cannot be restored
         log.info("slot not restored", reason=str(error)[:200])
-        raise InvalidRequest(
-            "There is no such file, or it was not saved from this model", param="filename", code="slot_not_restored"
-        ) from None
+        raise SlotNotRestored from None
     return [int(token) for token in tokens], layers, size

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.services.engine.output.tool_call_formats import CallFormat, Piece
-from app.services.errors import InvalidRequest
+from app.services.errors import CallsNotEnforceable, InvalidRequest
 from app.services.generation import Constraint, GenerationRequest
 from app.services.json_schema.enforcement import enforced_tools, enforcement, parameters_of
 
@@ -145,9 +145,4 @@ def _cannot(request: GenerationRequest) -> InvalidRequest:
         return InvalidRequest(
             f"{param} and tools exclude each other with this model: its calls are no JSON", param=param
         )
-    param = request.tool_choice.param
-    return InvalidRequest(
-        f"{param} cannot be enforced: this model does not write its calls as JSON; only auto and none are possible",
-        param=param,
-        code="calls_not_enforceable",
-    )
+    return CallsNotEnforceable(request.tool_choice.param)

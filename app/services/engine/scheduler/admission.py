@@ -7,7 +7,7 @@ from app.services.engine.cache.footprint import Footprint
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.scheduler.row import Row
-from app.services.errors import NoMemory, Unavailable
+from app.services.errors import MemoryExceeded, MemoryInUse
 
 _GROWTH = 1024  # tokens of an answer that memory is set aside for at first
 _MORE = 512  # and each time that those are used up
@@ -31,10 +31,10 @@ class Admission:
         self._most = self.free()
 
     def check(self, tokens: int, answers: int) -> None:
-        """Raise NoMemory for a prompt of so many tokens that has no room even alone. On any thread."""
+        """Raise MemoryExceeded for a prompt of so many tokens that has no room even alone. On any thread."""
         needed = self._needed(tokens + 1, answers, others=0)
         if needed > self._most and needed > self.free():
-            raise NoMemory(
+            raise MemoryExceeded(
                 f"This prompt has {tokens} tokens and needs {_size(needed)} of memory for its cache; beside the model "
                 f"there are {_size(self._most)}. Shorten it, or see --max-memory."
             )
@@ -60,14 +60,13 @@ class Admission:
         row.reserved += _MORE
         return True
 
-    def refusal(self, row: Row) -> Unavailable:
+    def refusal(self, row: Row) -> MemoryInUse:
         """Say why a row cannot come in although nothing else runs."""
         needed = self._least(row)
-        return Unavailable(
+        return MemoryInUse(
             f"This prompt has {len(row.given)} tokens and needs {_size(needed)} of memory for its cache; "
             f"{_size(max(0, self.free()))} are free. Something else on this machine uses the rest.",
             retry_after=10,
-            code="memory_exceeded",
         )
 
     def _least(self, row: Row) -> int:

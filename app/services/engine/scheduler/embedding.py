@@ -11,22 +11,13 @@ from mlx_lm.models.cache import make_prompt_cache
 from app.services.engine.cache.layers import Layers
 from app.services.engine.model.blas import threads
 from app.services.engine.scheduler.running_generation import RunningGeneration
-from app.services.errors import InvalidRequest
+from app.services.errors import NoEmbeddings
 from app.services.generation import Embedded, Pooling
 
 Body = Callable[..., mx.array]  # tokens (rows, length) and a cache to hidden states (rows, length, size)
 
 _BODIES = ("model", "transformer", "backbone")  # what mlx-lm's models call all of themselves but the head
 _MOST_ROWS, _MOST_TOKENS = 32, 8192  # of a group, whose caches are in memory together
-
-
-class NoEmbeddings(InvalidRequest):
-    """The model's hidden states cannot be had."""
-
-    code = "no_embeddings"
-
-    def __init__(self) -> None:
-        super().__init__("This model cannot embed texts: its architecture does not show its hidden states")
 
 
 class Embedding:

@@ -32,7 +32,7 @@ from app.services.engine.scheduler.running_generation import Outbox, RunningGene
 from app.services.engine.scheduler.slots import Slots
 from app.services.engine.scheduler.wait_queue import WaitQueue
 from app.services.engine.speculative.draft_model import DraftModel
-from app.services.errors import AppError, ServerError, Unavailable
+from app.services.errors import AppError, GrammarFailed, OutOfMemory
 from app.services.generation import Event
 
 log = structlog.get_logger()
@@ -194,7 +194,7 @@ class Scheduler:
                 continue  # it ended within what was guessed
             if row.bound is not None and row.bound.failed:
                 log.error("a grammar could not follow its answer")
-                self._fail(row, ServerError("The grammar could not follow the answer", code="grammar_failed"))
+                self._fail(row, GrammarFailed())
                 row.finished = "stop"
                 ended.append(row)
                 continue
@@ -224,7 +224,7 @@ class Scheduler:
         self._waiting.put_back(row for row in rows if row.failures == 1)
         for row in rows:
             if row.failures > 1:
-                self._fail(row, Unavailable("There was not enough memory for this answer", code="out_of_memory"))
+                self._fail(row, OutOfMemory())
 
     def _free_memory(self) -> None:
         """Let go of all that is only kept."""
@@ -323,7 +323,7 @@ class Scheduler:
     def _fail_embedding(self, embedding: Embedding, error: Exception) -> None:
         if not isinstance(error, AppError):
             self._free_memory()
-            error = Unavailable("There was not enough memory for these texts", code="out_of_memory")
+            error = OutOfMemory("There was not enough memory for these texts")
         self._outbox.put(embedding.generation, [error])
 
     def _budget(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from app.services.engine.cache.layers import Layers
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.scheduler.row import Row, kept_tokens
-from app.services.errors import InvalidRequest
+from app.services.errors import InvalidRequest, SlotBusy, SlotEmpty
 from app.services.facts import SlotFacts
 
 
@@ -61,7 +61,7 @@ class Slots:
     def layers(self, slot: int) -> tuple[Any, Layers]:
         """Give copies of the tokens and layers that an idle place left. Raises InvalidRequest if nothing is kept."""
         if (found := self._prefixes.whole(self._free(slot).tokens)) is None:
-            raise InvalidRequest(f"Nothing is kept of slot {slot}", param="id_slot", code="slot_empty")
+            raise SlotEmpty(slot)
         return found
 
     def fill(self, slot: int, read: Callable[[], tuple[list[int], Layers, int]]) -> tuple[int, int]:
@@ -94,9 +94,7 @@ class Slots:
         if not 0 <= slot < len(self._places):
             raise InvalidRequest(f"There is no slot {slot}; there are {len(self._places)}", param="id_slot")
         if self._places[slot].row is not None:
-            raise InvalidRequest(
-                f"Slot {slot} is at work; ask again when it is idle", param="id_slot", code="slot_busy"
-            )
+            raise SlotBusy(slot)
         return self._places[slot]
 
 

@@ -1,0 +1,154 @@
+"""Everything that a client may be told to have gone wrong: a class for each error, listed in docs/errors.md."""
+
+from collections.abc import Iterator
+
+from app.services.errors.access import (
+    BrowserPage,
+    CrossSite,
+    UnknownHost,
+    UnknownOrigin,
+)
+from app.services.errors.base import (
+    AppError,
+    Forbidden,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    ServerError,
+    Unauthorized,
+    Unavailable,
+    UnprocessableBody,
+)
+from app.services.errors.generation import (
+    AnswerStopped,
+    CallsNotEnforceable,
+    GrammarFailed,
+    MemoryExceeded,
+    MemoryInUse,
+    NoEmbeddings,
+    NoInfill,
+    NoMemoryFolder,
+    OutOfMemory,
+    PromptTooLong,
+    UnsupportedParameter,
+)
+from app.services.errors.models import (
+    LoadCancelled,
+    LoadFailed,
+    ModelAlreadyRunning,
+    ModelLoading,
+    ModelNameMissing,
+    ModelNotFound,
+    ModelNotLoaded,
+    ModelUnloaded,
+)
+from app.services.errors.requests import (
+    BodyTooLarge,
+    CorruptEncoding,
+    HeadTooLarge,
+    InvalidHttp,
+    InvalidJson,
+    RequestTimeout,
+    TextTooLong,
+    TooDeep,
+    TooManyValues,
+    UnsupportedEncoding,
+    UrlTooLong,
+)
+from app.services.errors.server import (
+    Busy,
+    EngineFailed,
+    EngineStuck,
+    FeatureDisabled,
+    FeatureForbidden,
+    FeatureNotSupported,
+    QueueFull,
+    ShuttingDown,
+)
+from app.services.errors.slots import (
+    NoSlotAvailable,
+    SlotBusy,
+    SlotEmpty,
+    SlotNotRestored,
+    SlotNotWritten,
+)
+from app.services.errors.stored import (
+    ItemNotFound,
+    OffsetLost,
+    PreviousResponseNotFound,
+    ResponseNotFound,
+    StreamNotFound,
+)
+
+__all__ = [
+    "AnswerStopped",
+    "AppError",
+    "BodyTooLarge",
+    "BrowserPage",
+    "Busy",
+    "CallsNotEnforceable",
+    "CorruptEncoding",
+    "CrossSite",
+    "EngineFailed",
+    "EngineStuck",
+    "FeatureDisabled",
+    "FeatureForbidden",
+    "FeatureNotSupported",
+    "Forbidden",
+    "GrammarFailed",
+    "HeadTooLarge",
+    "InvalidHttp",
+    "InvalidJson",
+    "InvalidRequest",
+    "ItemNotFound",
+    "LoadCancelled",
+    "LoadFailed",
+    "MemoryExceeded",
+    "MemoryInUse",
+    "MethodNotAllowed",
+    "ModelAlreadyRunning",
+    "ModelLoading",
+    "ModelNameMissing",
+    "ModelNotFound",
+    "ModelNotLoaded",
+    "ModelUnloaded",
+    "NoEmbeddings",
+    "NoInfill",
+    "NoMemoryFolder",
+    "NoSlotAvailable",
+    "NotFound",
+    "OffsetLost",
+    "OutOfMemory",
+    "PreviousResponseNotFound",
+    "PromptTooLong",
+    "QueueFull",
+    "RequestTimeout",
+    "ResponseNotFound",
+    "ServerError",
+    "ShuttingDown",
+    "SlotBusy",
+    "SlotEmpty",
+    "SlotNotRestored",
+    "SlotNotWritten",
+    "StreamNotFound",
+    "TextTooLong",
+    "TooDeep",
+    "TooManyValues",
+    "Unauthorized",
+    "Unavailable",
+    "UnknownHost",
+    "UnknownOrigin",
+    "UnprocessableBody",
+    "UnsupportedEncoding",
+    "UnsupportedParameter",
+    "UrlTooLong",
+]
+
+_BASES = frozenset({AppError, Forbidden, Unavailable})  # only their subclasses are raised
+
+
+def every_error() -> Iterator[type[AppError]]:
+    """Give every class that is raised."""
+    for value in globals().values():
+        if isinstance(value, type) and issubclass(value, AppError) and value not in _BASES:
+            yield value

@@ -1,0 +1,60 @@
+"""The server itself: busy, stuck, shutting down, and what is turned off on purpose."""
+
+from app.services.errors.base import AppError, Forbidden, NotFound, ServerError, Unavailable
+
+
+class Busy(Unavailable):
+    """Too many connections are open, or too many large bodies are being read."""
+
+    code = "busy"
+
+
+class QueueFull(Busy):
+    """More requests wait than `--max-queue`; `Retry-After` is how long the oldest running one has taken so far."""
+
+    def __init__(self, waiting: int, *, retry_after: int = 1) -> None:
+        super().__init__(f"Too many requests are waiting ({waiting}); try again soon", retry_after=retry_after)
+
+
+class ShuttingDown(Unavailable):
+    """The server is shutting down."""
+
+    code = "shutting_down"
+    advice = "Try again when it has been started anew."
+    default_message = "The server is shutting down"
+
+
+class EngineStuck(Unavailable):
+    """A step of the engine takes longer than `--watchdog-seconds`; the server restarts itself."""
+
+    code = "engine_stuck"
+
+
+class EngineFailed(ServerError):
+    """The engine failed on this request; see the log."""
+
+    code = "engine_error"
+    default_message = "The engine failed while computing this answer"
+
+
+class FeatureForbidden(Forbidden):
+    """A feature of llama-server that this server leaves out: tools of the server, a proxy for web pages."""
+
+    code = "feature_disabled"
+    advice = "Nothing; clients do without it."
+
+
+class FeatureDisabled(NotFound):
+    """A feature of another mode: several models, or downloads through HTTP."""
+
+    code = "feature_disabled"
+    advice = "Start the server with `--models-dir`; download with `tiles-server pull`."
+
+
+class FeatureNotSupported(AppError):
+    """Models are not downloaded or deleted through HTTP."""
+
+    status = 501
+    kind = "not_supported_error"
+    code = "feature_disabled"
+    advice = "Use `tiles-server pull`."
