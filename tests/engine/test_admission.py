@@ -74,7 +74,7 @@ def test_the_footprint_is_what_rows_take(architecture: str) -> None:
         layers = make_prompt_cache(model)
         forward(model, layers, [5] * tokens)
         forward(model, layers, [6])  # a step of decoding: windows shrink to their size
-        slack = 2 * 256 * footprint.token
+        slack = 2 * 256 * footprint.token_bytes
         assert nbytes(layers) <= footprint.bytes(tokens + 1) <= nbytes(layers) + slack
 
 

@@ -1,4 +1,4 @@
-"""Caches that cannot be cut: what is marked at the ends of messages is reused, and so cheaply."""
+"""Caches that cannot be trimmed: checkpoints at the ends of messages are reused, and cost little."""
 
 from pathlib import Path
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from app.services.engine.cache import prefix_store
-from app.services.engine.cache.layers import cuts, nbytes
+from app.services.engine.cache.layers import is_trimmable, nbytes
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.cache.prefix_store import PrefixStore
-from app.services.engine.cache.prefixes import boundaries
+from app.services.engine.cache.prefixes import message_ends
 from app.services.engine.sampling.sampler import SamplingParams
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.scheduler import Scheduler
@@ -57,7 +57,7 @@ def test_an_edited_last_message_and_a_growing_chat_reuse_the_beginning(workshop:
     assert ask(workshop, scheduler, chat(0, 6)).cached == len(message(0))
 
 
-def test_marks_are_back_after_a_restart(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_survive_a_restart(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefix_store, "_SETTLE_SECONDS", 0.0)
     for memory in (2**30, 0):
         folder = tmp_path / str(memory)
@@ -70,24 +70,24 @@ def test_marks_are_back_after_a_restart(workshop: Workshop, tmp_path: Path, monk
         assert cached == [0, len(message(0)) + len(message(1))]
 
 
-def test_a_mark_holds_only_what_cannot_be_cut(workshop: Workshop) -> None:
+def test_a_checkpoint_holds_only_layers_that_cannot_be_trimmed(workshop: Workshop) -> None:
     scheduler = workshop.scheduler(cache_bytes=2**30, controls=CONTROLS)
     ask(workshop, scheduler, chat(0, 1, 2, 3, 4))
     (entry,) = scheduler._prefixes._entries
-    assert len(entry.marks) == 4
-    whole = sum(nbytes([layer]) for layer in entry.layers if not cuts(layer))
-    for marked in entry.marks.values():
-        assert 0 < nbytes(marked) <= whole
+    assert len(entry.checkpoints) == 4
+    whole = sum(nbytes([layer]) for layer in entry.layers if not is_trimmable(layer))
+    for layers in entry.checkpoints.values():
+        assert 0 < nbytes(layers) <= whole
     ask(workshop, scheduler, chat(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11))
-    assert max(len(entry.marks) for entry in scheduler._prefixes._entries) <= 8
+    assert max(len(entry.checkpoints) for entry in scheduler._prefixes._entries) <= 8
 
 
-def test_boundaries_are_the_first_and_the_last_few_and_never_close_together() -> None:
+def test_message_ends_are_the_first_and_the_last_few_and_never_close_together() -> None:
     text = [OPEN, *[9] * 50, CLOSE]
-    assert boundaries([*text * 9, OPEN, 9], 0, CONTROLS) == [51 + 1, 52 * 7, 52 * 8, 52 * 9]
-    assert boundaries([*text * 2, OPEN, 9], 52, CONTROLS) == [104]
-    assert boundaries([OPEN, CLOSE] * 20, 0, CONTROLS) == [39]
-    assert boundaries([9] * 100, 0, CONTROLS) == []
+    assert message_ends([*text * 9, OPEN, 9], 0, CONTROLS) == [51 + 1, 52 * 7, 52 * 8, 52 * 9]
+    assert message_ends([*text * 2, OPEN, 9], 52, CONTROLS) == [104]
+    assert message_ends([OPEN, CLOSE] * 20, 0, CONTROLS) == [39]
+    assert message_ends([9] * 100, 0, CONTROLS) == []
 
 
 def test_a_title_does_not_cost_the_conversation_that_it_is_about(workshop: Workshop) -> None:

@@ -211,7 +211,7 @@ def test_unloading_lets_go_of_the_draft(workshop: Workshop, make: Make) -> None:
     draft = make()
     with_draft, without = workshop.scheduler(draft=draft), workshop.scheduler()
     own, footprint = without.admission.footprint, with_draft.admission.footprint
-    assert footprint.token == own.token + draft.footprint.token > own.token
+    assert footprint.token_bytes == own.token_bytes + draft.footprint.token_bytes > own.token_bytes
     assert draw(draft, [20, 21], 2)
     with_draft.free()
     assert (draft._model, draft._layers) == (None, [])

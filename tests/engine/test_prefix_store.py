@@ -58,10 +58,10 @@ def test_a_prefix_is_back_after_a_restart_and_stands_for_its_tokens(opened: Open
     before.close()
     (file,) = files(tmp_path)
     assert file.stat().st_mode & 0o777 == 0o600
-    found = opened().take([*TOKENS[:100], 3, 4])
-    assert found is not None
-    layers = found.layers
-    assert len(found.tokens) == 100
+    match = opened().get([*TOKENS[:100], 3, 4])
+    assert match is not None
+    layers = match.layers
+    assert len(match.tokens) == 100
     expected = model(mx.array([[3]]), cache=layers_of(model, TOKENS[:100]))
     assert mx.allclose(model(mx.array([[3]]), cache=layers), expected, atol=1e-5)
 
@@ -70,10 +70,10 @@ def test_another_model_finds_nothing(opened: Opened, model: Any) -> None:
     before = opened("one")
     before.put(TOKENS, layers_of(model, TOKENS))
     before.close()
-    assert opened("other").take([*TOKENS, 1]) is None
+    assert opened("other").get([*TOKENS, 1]) is None
 
 
-def test_what_grew_is_written_once_and_takes_the_place_of_what_it_covers(
+def test_a_prompt_that_grew_is_written_once_and_replaces_its_prefixes(
     opened: Opened, model: Any, tmp_path: Path
 ) -> None:
     cache = opened()
@@ -81,7 +81,7 @@ def test_what_grew_is_written_once_and_takes_the_place_of_what_it_covers(
         cache.put(TOKENS[:length], layers_of(model, TOKENS[:length]))
     cache.close()
     assert len(files(tmp_path)) == 1
-    assert opened().take([*TOKENS, 1]) is not None
+    assert opened().get([*TOKENS, 1]) is not None
 
 
 def test_short_prompts_are_not_written(opened: Opened, model: Any, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_the_least_recently_used_goes_first(opened: Opened, model: Any, tmp_path
         cache.close()
         sizes.append(max(file.stat().st_size for file in files(tmp_path)))
     after = opened()
-    assert [after.take([*prompt, 9]) is not None for prompt in prompts] == [False, True, True]
+    assert [after.get([*prompt, 9]) is not None for prompt in prompts] == [False, True, True]
 
 
 @given(st.data())
@@ -121,9 +121,9 @@ def test_a_torn_or_changed_file_is_thrown_away_and_nothing_else_happens(model: A
     file.write_bytes(content)
     store = PrefixStore(folder, "model", 2**30)
     after = PrefixCache(2**30, store)
-    assert after.take([*TOKENS, 1]) is None
+    assert after.get([*TOKENS, 1]) is None
     for claimed in [stored.tokens.tolist() for stored in store._stored]:  # the change is in the tokens it is found by
-        assert after.take([*claimed, 1]) is None
+        assert after.get([*claimed, 1]) is None
     after.close()
     assert files(folder) == []
 
@@ -144,7 +144,7 @@ def test_a_folder_that_is_gone_or_full_costs_no_answer(
     after = opened()
     other = [5, *TOKENS]
     after.put(other, layers_of(model, other))
-    assert after.take([*other, 1]) is not None
+    assert after.get([*other, 1]) is not None
     after.close()
     assert len(files(tmp_path)) == 1
     assert list(tmp_path.glob("v*/.*")) == []
@@ -163,8 +163,8 @@ def test_a_file_that_cannot_be_read_just_now_stays(
     after = opened()
     with monkeypatch.context() as without:
         without.setattr(Path, "read_bytes", no_descriptor)
-        assert after.take([*TOKENS, 1]) is None
-    assert after.take([*TOKENS, 1]) is not None
+        assert after.get([*TOKENS, 1]) is None
+    assert after.get([*TOKENS, 1]) is not None
 
 
 def test_what_a_killed_process_left_half_written_is_gone(tmp_path: Path) -> None:
@@ -198,8 +198,8 @@ def test_a_conversation_that_is_forgotten_is_gone_from_the_disk_too(opened: Open
     cache.forget(TOKENS[:90])
     cache.forget([])
     assert len(files(tmp_path)) == 1
-    assert cache.take([*TOKENS, 1]) is None
-    assert cache.whole(other) is not None
+    assert cache.get([*TOKENS, 1]) is None
+    assert cache.get_whole(other) is not None
     cache.forget([*other, 1, 2])
     assert files(tmp_path) == []
-    assert cache.whole(other) is None
+    assert cache.get_whole(other) is None

@@ -1,4 +1,4 @@
-"""The search for common beginnings, beside one that is too slow and too simple to be wrong."""
+"""The search for common prefixes, beside one that is too slow and too simple to be wrong."""
 
 from dataclasses import dataclass
 from itertools import takewhile
@@ -8,14 +8,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.services.engine.cache.prefixes import covers, longest_shared, nearest, shared
+from app.services.engine.cache.prefixes import common_prefix_length, is_prefix, longest_common_prefix, longest_match
 
 FEW = st.lists(st.integers(0, 1), max_size=8)
 SOME = st.lists(st.integers(0, 1), min_size=1, max_size=8)
 
 
 @dataclass
-class Kept:
+class Entry:
     tokens: Any
     trimmable: bool = True
 
@@ -24,25 +24,25 @@ def array(tokens: list[int]) -> Any:
     return np.asarray(tokens, dtype=np.int32)
 
 
-def simply_shared(one: list[int], other: list[int]) -> int:
-    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
+def count_common(a: list[int], b: list[int]) -> int:
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))))
 
 
 @given(FEW, FEW)
-def test_what_two_share(one: list[int], other: list[int]) -> None:
-    assert shared(array(one), array(other)) == simply_shared(one, other)
+def test_two_sequences_have_a_common_prefix(a: list[int], b: list[int]) -> None:
+    assert common_prefix_length(array(a), array(b)) == count_common(a, b)
 
 
-@given(FEW, SOME)
-def test_what_covers_what(long: list[int], short: list[int]) -> None:
-    assert covers(array(long), array(short)) is (long[: len(short)] == short)
+@given(SOME, FEW)
+def test_one_sequence_is_a_prefix_of_the_other(prefix: list[int], tokens: list[int]) -> None:
+    assert is_prefix(array(prefix), array(tokens)) is (tokens[: len(prefix)] == prefix)
 
 
 @given(st.lists(FEW, max_size=6), FEW)
-def test_the_longest_shared_and_the_nearest(known: list[list[int]], wanted: list[int]) -> None:
-    longest = max((simply_shared(tokens, wanted) for tokens in known), default=0)
-    assert longest_shared([array(tokens) for tokens in known], array(wanted)) == longest
-    length, found = nearest([Kept(array(tokens)) for tokens in known], array(wanted))
+def test_the_longest_common_prefix_and_the_longest_match(sequences: list[list[int]], tokens: list[int]) -> None:
+    longest = max((count_common(sequence, tokens) for sequence in sequences), default=0)
+    assert longest_common_prefix([array(sequence) for sequence in sequences], array(tokens)) == longest
+    length, match = longest_match([Entry(array(sequence)) for sequence in sequences], array(tokens))
     assert length == longest
-    assert (found is None) is (longest == 0)
-    assert found is None or simply_shared(list(found.tokens), wanted) == longest
+    assert (match is None) is (longest == 0)
+    assert match is None or count_common(list(match.tokens), tokens) == longest

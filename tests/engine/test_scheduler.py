@@ -53,7 +53,7 @@ def test_what_a_row_leaves_behind_is_the_cache_of_its_tokens(workshop: Workshop)
     for row in rows:
         tokens = kept_tokens(row)
         assert tokens[: len(row.prompt)] == row.prompt
-        found = scheduler._prefixes.take([*tokens, 1])
+        found = scheduler._prefixes.get([*tokens, 1])
         assert found is not None
         layers = found.layers
         assert len(found.tokens) == len(tokens)
@@ -151,7 +151,7 @@ def test_rows_of_very_different_length_are_apart_and_get_what_they_would_get_alo
     monkeypatch.setattr(batches, "_CALL_BYTES", 0)
     monkeypatch.setattr(batches, "_LOOK_EVERY", 4)
     scheduler = workshop.scheduler()
-    scheduler._batches._call_bytes = 64 * scheduler.admission.footprint.token  # of one row: lengths matter soon
+    scheduler._batches._call_bytes = 64 * scheduler.admission.footprint.token_bytes  # of one row: lengths matter soon
     short = [(prompt, CHOICES[i % 6], 40) for i, prompt in enumerate(prompts(5, 20))]
     long = [(prompt * 9, CHOICES[i + 1], 25) for i, prompt in enumerate(prompts(2, 60))]
     rows = [workshop.row(*one) for one in (*short, *long)]
@@ -162,7 +162,7 @@ def test_rows_of_very_different_length_are_apart_and_get_what_they_would_get_alo
         scheduler.step()
         most = max(most, len(scheduler._batches._batches))
     assert [row.answer for row in rows] == [workshop.alone(*one) for one in (*short, *long)]
-    assert most > 1 or not scheduler.admission.footprint.token
+    assert most > 1 or not scheduler.admission.footprint.token_bytes
 
 
 def test_a_batch_splits_when_its_rows_have_grown_apart(workshop: Workshop) -> None:

@@ -140,7 +140,7 @@ def check_guessed(scheduler: Scheduler, row: Row, expected: list[int]) -> None:
     finish(scheduler, [row])
     assert row.answer == expected
     assert row.guessed >= row.guessed_right
-    kept = scheduler._prefixes.take([*kept_tokens(row), 1])
+    kept = scheduler._prefixes.get([*kept_tokens(row), 1])
     assert kept is not None
     assert list(kept.tokens) == kept_tokens(row)
 

@@ -1,1 +1,1 @@
-"""Caches of keys and values: in memory, on disk, in files, and what they take."""
+"""KV caches: the prefix cache in memory and on disk, slot files, and the memory that a row takes."""

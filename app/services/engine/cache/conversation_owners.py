@@ -1,20 +1,20 @@
-"""Which model answered a conversation last: what one model computed is of no use to another."""
+"""Which model answered each conversation last: one model's KV cache is of no use to another."""
 
 from collections import OrderedDict
 
-_REMEMBERED = 256
+_MAX_CONVERSATIONS = 256
 
 
 class ConversationOwners:
-    """Conversations by how they begin. One for all models; on the engine thread."""
+    """The last model of each conversation, by its key. One object for all models; lives on the engine thread."""
 
     def __init__(self) -> None:
         self._models: OrderedDict[int, str] = OrderedDict()
 
-    def elsewhere(self, beginning: int, model: str) -> bool:
-        """Whether another model answered this conversation last; from now on it is this one."""
-        last = self._models.pop(beginning, model)
-        self._models[beginning] = model
-        if len(self._models) > _REMEMBERED:
+    def claim(self, key: int, model: str) -> bool:
+        """Note that a model answers a conversation. Returns whether another model did so last."""
+        last = self._models.pop(key, model)
+        self._models[key] = model
+        if len(self._models) > _MAX_CONVERSATIONS:
             self._models.popitem(last=False)
         return last != model

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """Something to write, in the name of somebody, not before its time."""
+    """Something to write for an owner, not before it is due."""
 
     owner: object
     work: Callable[[], None]
@@ -28,7 +28,7 @@ class Job:
 
 
 class DiskThread:
-    """Does jobs one after the other, in the order in which they came. Its methods are for any other thread."""
+    """Runs jobs one after the other, in the order in which they came. Its methods are for any other thread."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -37,7 +37,7 @@ class DiskThread:
         self._thread: threading.Thread | None = None
 
     def put(self, job: Job) -> None:
-        """Take a job."""
+        """Queue a job."""
         with self._changed:
             self._jobs.append(job)
             if self._thread is None:
@@ -46,7 +46,7 @@ class DiskThread:
             self._changed.notify_all()
 
     def call(self, work: Callable[[], T]) -> Future[T]:
-        """Do something soon; the future has what comes of it."""
+        """Queue a function; the future gets its result."""
         future: Future[T] = Future()
 
         def job() -> None:
@@ -60,29 +60,29 @@ class DiskThread:
         self.put(Job(future, job))
         return future
 
-    def drop(self, jobs: list[Job]) -> None:
-        """Take back jobs that have not begun."""
+    def cancel(self, jobs: list[Job]) -> None:
+        """Remove jobs that have not started."""
         with self._changed:
             self._jobs = [job for job in self._jobs if job not in jobs]
             self._changed.notify_all()
 
     def flush(self, owner: object, seconds: float) -> None:
-        """Have the jobs of somebody done now, and wait for them, but no longer than that."""
+        """Run the jobs of an owner now, and wait for them at most so many seconds."""
         with self._changed:
             for job in self._jobs:
                 if job.owner is owner:
                     job.due = 0.0
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._has(owner), seconds)
+            self._changed.wait_for(lambda: not self._has_jobs(owner), seconds)
 
-    def _has(self, owner: object) -> bool:
+    def _has_jobs(self, owner: object) -> bool:
         return any(job.owner is owner for job in (*self._jobs, *filter(None, [self._current])))
 
     def _run(self) -> None:
         while True:
-            self._do(self._next())  # which keeps no job, and with it no arrays, until the next one comes
+            self._run_job(self._next_job())  # no variable, which would keep a job's arrays until the next one comes
 
-    def _do(self, job: Job) -> None:
+    def _run_job(self, job: Job) -> None:
         try:
             job.work()
         except Exception:  # the thread outlives whatever a job runs into
@@ -91,7 +91,7 @@ class DiskThread:
             self._current = None
             self._changed.notify_all()
 
-    def _next(self) -> Job:
+    def _next_job(self) -> Job:
         with self._changed:
             while True:
                 now = time.monotonic()

@@ -1,4 +1,4 @@
-"""How much memory the cache of a row takes, measured on the model that is loaded."""
+"""Memory that the KV cache of a row takes, measured on the model that is loaded."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,18 +10,18 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.cache.layers import leaves
 
-_STEP = 256  # tokens: mlx-lm's caches grow by so many at once
+_STEP = 256  # tokens by which mlx-lm's caches grow
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """A part that every row has, and layers that grow with each token: to the end, or as far as their window."""
+    """Bytes of a row's cache: a fixed part, and layers that grow with each token, without end or up to a window."""
 
     fixed: int  # bytes
-    growing: Mapping[int | None, int]  # window in tokens, None for layers without one; bytes a token
+    growing: Mapping[int | None, int]  # bytes a token, by the window in tokens; None is no window
 
     @property
-    def token(self) -> int:
+    def token_bytes(self) -> int:
         """Bytes that a token takes while nothing has reached its window."""
         return sum(self.growing.values())
 
@@ -34,7 +34,7 @@ class Footprint:
 
 
 def measure(model: Any) -> Footprint:
-    """Compute one token and look at what it leaves."""
+    """Compute one token and measure the cache that it leaves."""
     layers = make_prompt_cache(model)
     model(mx.array([[0]]), cache=layers)
     fixed, growing = 0, Counter[int | None]()

@@ -1,4 +1,4 @@
-"""The caches of a model's layers: what they hold, whether they can be cut, merged and marked."""
+"""A model's KV cache, layer by layer: whether it can be trimmed, and its checkpoints, bytes and batches."""
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,12 +7,12 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import CacheList, RotatingKVCache
 
-Layers = list[Any]  # one mlx-lm cache a layer, of a single row
-Checkpoints = dict[int, Layers]  # number of tokens to what the layers held then that cannot be cut to it later
+Layers = list[Any]  # one of mlx-lm's caches a layer, of a single row or of a batch
+Checkpoints = dict[int, Layers]  # number of tokens to copies of those layers that cannot be trimmed to it later
 
 
 def leaves(layers: Iterable[Any]) -> Iterator[Any]:
-    """Give the caches of layers, those of compound layers one by one."""
+    """Yield the caches of layers, those within compound ones one by one."""
     for layer in layers:
         if isinstance(layer, CacheList):
             yield from leaves(layer.caches)
@@ -20,24 +20,24 @@ def leaves(layers: Iterable[Any]) -> Iterator[Any]:
             yield layer
 
 
-def cuts(layer: Any) -> bool:
-    """Whether a layer's cache can be cut to fewer tokens however many it holds: a sliding window forgets."""
+def is_trimmable(layer: Any) -> bool:
+    """Whether a layer's cache can be trimmed however many tokens it holds: a sliding window forgets."""
     return bool(layer.is_trimmable()) and not any(isinstance(leaf, RotatingKVCache) for leaf in leaves([layer]))
 
 
-def mark(layers: Layers) -> Layers:
-    """Copy what could not be cut back to this length later; arrays are copied when somebody writes to them."""
-    return [_compact(copy.deepcopy(layer)) for layer in layers if not cuts(layer)]
+def make_checkpoint(layers: Layers) -> Layers:
+    """Copy the layers that could not be trimmed to this length later. Their arrays are copied on write."""
+    return [_compact(copy.deepcopy(layer)) for layer in layers if not is_trimmable(layer)]
 
 
-def at_mark(layers: Layers, marked: Layers, surplus: int) -> Layers:
-    """Give layers as they were `surplus` tokens before, with the help of what was marked then."""
-    left = iter(copy.deepcopy(marked))
-    then = [copy.deepcopy(layer) if cuts(layer) else next(left) for layer in layers]
-    for layer in then:
-        if cuts(layer):
+def restore_checkpoint(layers: Layers, checkpoint: Layers, surplus: int) -> Layers:
+    """Copy layers as they were `surplus` tokens before, when the checkpoint was made."""
+    untrimmable = iter(copy.deepcopy(checkpoint))
+    restored = [copy.deepcopy(layer) if is_trimmable(layer) else next(untrimmable) for layer in layers]
+    for layer in restored:
+        if is_trimmable(layer):
             layer.trim(surplus)
-    return then
+    return restored
 
 
 def nbytes(layers: Iterable[Any]) -> int:

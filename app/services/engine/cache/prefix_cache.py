@@ -1,4 +1,4 @@
-"""KV caches kept between requests, found by the longest common beginning of their tokens."""
+"""Prefix cache: KV caches of earlier prompts and answers, found by the longest prefix they share with a new prompt."""
 
 import copy
 import time
@@ -11,16 +11,24 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
 
-from app.services.engine.cache.layers import Checkpoints, Layers, at_mark, mark, nbytes
+from app.services.engine.cache.layers import Checkpoints, Layers, make_checkpoint, nbytes, restore_checkpoint
 from app.services.engine.cache.prefix_store import PrefixStore
-from app.services.engine.cache.prefixes import CachedPrefix, covers, longest_shared, nearest, related, shared, usable
+from app.services.engine.cache.prefixes import (
+    CachedPrefix,
+    common_prefix_length,
+    either_is_prefix,
+    is_prefix,
+    longest_common_prefix,
+    longest_match,
+    usable_length,
+)
 from app.services.generation import CacheUse
 
-_MOST_ENTRIES = 256  # the search looks at every one
-_MOST_MARKS = 8  # of an entry: its first and its last ones
-_EVICTED_REMEMBERED = 64
-_WORTH_READING = 64  # tokens that the disk must know more than the memory
-_UNPROVEN = 600.0  # seconds that what nobody has come back to counts as older than it is
+_MAX_ENTRIES = 256  # the search looks at every one
+_MAX_CHECKPOINTS = 8  # of an entry: its first and its last ones
+_MAX_EVICTED = 64  # evicted prefixes whose tokens are remembered
+_WORTH_READING = 64  # tokens that the match on disk must be longer than the one in memory
+_NEVER_HIT_AGE = 600.0  # seconds by which an entry counts as older until it is hit
 
 
 @dataclass(slots=True, eq=False)
@@ -28,27 +36,27 @@ class _Entry:
     tokens: Any  # int32 (length,)
     layers: Layers
     trimmable: bool
-    marks: Checkpoints
-    used: float = field(default_factory=time.monotonic)
-    nbytes: int = field(init=False)  # asked for far more often than it changes
+    checkpoints: Checkpoints
+    last_used: float = field(default_factory=time.monotonic)
+    nbytes: int = field(init=False)  # read far more often than it changes
 
     def __post_init__(self) -> None:
-        self.keep(self.marks)
+        self.set_checkpoints(self.checkpoints)
 
     @property
-    def lengths(self) -> Collection[int]:
-        return self.marks
+    def checkpoint_lengths(self) -> Collection[int]:
+        return self.checkpoints
 
-    def keep(self, marks: Checkpoints) -> None:
-        """Have these marks."""
-        self.marks = marks
-        self.nbytes = nbytes(self.layers) + sum(nbytes(marked) for marked in marks.values())
+    def set_checkpoints(self, checkpoints: Checkpoints) -> None:
+        """Replace the checkpoints."""
+        self.checkpoints = checkpoints
+        self.nbytes = nbytes(self.layers) + sum(nbytes(layers) for layers in checkpoints.values())
 
-    def cut(self, length: int) -> Layers:
-        """Give a copy of the layers for the first tokens; copy on write: nothing is copied here."""
+    def copy_layers(self, length: int) -> Layers:
+        """Copy the layers for the first `length` tokens. Copy on write: no array is copied here."""
         surplus = len(self.tokens) - length
         if surplus and not self.trimmable:
-            return at_mark(self.layers, self.marks[length], surplus)
+            return restore_checkpoint(self.layers, self.checkpoints[length], surplus)
         layers = copy.deepcopy(self.layers)
         if surplus:
             trim_prompt_cache(layers, surplus)
@@ -56,9 +64,9 @@ class _Entry:
 
 
 class PrefixCache:
-    """In memory up to `max_bytes`, least recently used goes first; behind it a store on disk, if there is one.
+    """An LRU cache of up to `max_bytes` in memory; behind it a store on disk, if there is one.
 
-    What nobody has come back to goes before conversations: a title or another aside does not cost the conversation
+    An entry that was never hit is evicted before conversations: the request for a title does not cost the conversation
     that it is about. Lives on the engine thread.
     """
 
@@ -66,162 +74,169 @@ class PrefixCache:
         self._max_bytes = max_bytes
         self._store = store
         self._entries: list[_Entry] = []
-        self._evicted: deque[Any] = deque(maxlen=_EVICTED_REMEMBERED)  # tokens of what had to go
+        self._evicted: deque[Any] = deque(maxlen=_MAX_EVICTED)  # tokens
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the entries hold."""
+        """Bytes of all entries."""
         return sum(entry.nbytes for entry in self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def take(self, tokens: Sequence[int]) -> CachedPrefix | None:
-        """Give a copy of the layers for the longest known beginning. One token always stays over."""
-        wanted = np.asarray(tokens[:-1], dtype=np.int32)
-        if not len(wanted):
-            return None
-        length, entry = nearest(self._entries, wanted)
-        if (read := self._read(wanted, length)) is not None:
-            length, entry = usable(read, shared(read.tokens, wanted)), read
-        if entry is None or not length:
-            return None
-        entry.used = time.monotonic()
-        marks = {place: marked for place, marked in entry.marks.items() if place <= length}
-        return CachedPrefix(wanted[:length], entry.cut(length), marks)
+    def get(self, tokens: Sequence[int]) -> CachedPrefix | None:
+        """Copy the longest cached prefix of a prompt. It is shorter than the prompt: one token has to be computed."""
+        return self._get(np.asarray(tokens[:-1], dtype=np.int32))
 
-    def explain(self, tokens: Sequence[int], cached: int, *, known_elsewhere: bool = False) -> CacheUse:
-        """Say why no more than so many of the tokens are known; `known_elsewhere` is to another model."""
+    def get_whole(self, tokens: Sequence[int]) -> CachedPrefix | None:
+        """Copy the longest cached prefix of these tokens, which may be all of them."""
+        return self._get(np.asarray(tokens, dtype=np.int32))
+
+    def explain(self, tokens: Sequence[int], cached: int, *, other_model: bool = False) -> CacheUse:
+        """Say why only `cached` of the tokens came from the cache; `other_model` answered the conversation last."""
         if len(tokens) and cached >= len(tokens) - 1:
             return CacheUse(cached, "whole")
-        wanted = np.asarray(tokens, dtype=np.int32)
-        gone = longest_shared(self._evicted, wanted)
-        known = longest_shared((entry.tokens for entry in self._entries), wanted)
-        if gone > max(known, cached):
-            return CacheUse(cached, "evicted", gone)
-        if known_elsewhere:
+        prompt = np.asarray(tokens, dtype=np.int32)
+        evicted = longest_common_prefix(self._evicted, prompt)
+        stored = longest_common_prefix((entry.tokens for entry in self._entries), prompt)
+        if evicted > max(stored, cached):
+            return CacheUse(cached, "evicted", evicted)
+        if other_model:
             return CacheUse(cached, "other_model")
-        return CacheUse(cached, "first_diff", known) if known else CacheUse(cached, "not_stored")
+        return CacheUse(cached, "first_diff", stored) if stored else CacheUse(cached, "not_stored")
 
     def put(
-        self, tokens: Sequence[int], layers: Layers, marks: Checkpoints | None = None, *, proven: bool = False
+        self,
+        tokens: Sequence[int],
+        layers: Layers,
+        checkpoints: Checkpoints | None = None,
+        *,
+        expect_reuse: bool = False,
     ) -> None:
-        """Keep the layers of these tokens, and the marks within; what they cover or what covers them is kept once.
+        """Store the layers of these tokens with the checkpoints within. Of two prefixes of each other one is stored.
 
-        `proven` is what will be asked for again as far as can be told: it goes later.
+        Where `expect_reuse`, the entry counts as hit, and so is evicted later.
         """
-        kept = np.asarray(tokens, dtype=np.int32)
-        if not len(kept):
+        array = np.asarray(tokens, dtype=np.int32)
+        if not len(array):
             return
         mx.eval([layer.state for layer in layers])  # a lazy copy would keep the whole batch alive
-        entry = _Entry(kept, layers, can_trim_prompt_cache(layers), dict(marks or {}))
-        if not proven:
-            entry.used -= _UNPROVEN
-        if self._covered(entry):
+        entry = _Entry(array, layers, can_trim_prompt_cache(layers), dict(checkpoints or {}))
+        if not expect_reuse:
+            entry.last_used -= _NEVER_HIT_AGE
+        if self._merge_into_longer(entry):
             return
         self._add(entry)
         if self._store is not None:
-            self._store.note(kept, layers, entry.marks, trimmable=entry.trimmable)
+            self._store.put(array, layers, entry.checkpoints, trimmable=entry.trimmable)
 
-    def evict(self, wanted_bytes: int, keep: Sequence[int] = ()) -> int:
-        """Let go of entries for so many bytes, the one last that stands for the tokens to keep. Returns the bytes."""
-        _, spared = nearest(self._entries, np.asarray(keep, dtype=np.int32))
+    def evict(self, size: int, keep: Sequence[int] = ()) -> int:
+        """Evict entries of `size` bytes or more, last the one that matches the tokens to keep. Returns the bytes."""
+        _, match = longest_match(self._entries, np.asarray(keep, dtype=np.int32))
         freed = 0
-        for entry in sorted(self._entries, key=lambda entry: (entry is spared, entry.used)):
-            if freed >= wanted_bytes:
+        for entry in sorted(self._entries, key=lambda entry: (entry is match, entry.last_used)):
+            if freed >= size:
                 break
             freed += entry.nbytes
-            self._drop(entry)
+            self._evict(entry)
         return freed
-
-    def whole(self, tokens: Sequence[int]) -> tuple[Any, Layers] | None:
-        """Give copies of these tokens, as far as they are known, and of their layers."""
-        found = self.take([*tokens, 0])  # which leaves the last one out
-        return None if found is None else (found.tokens, found.layers)
 
     def forget(self, tokens: Sequence[int]) -> None:
         """Forget a conversation, what came before these tokens of it and what came after; on disk too."""
-        gone = np.asarray(tokens, dtype=np.int32)
-        self._entries = [entry for entry in self._entries if not related(entry.tokens, gone)]
+        conversation = np.asarray(tokens, dtype=np.int32)
+        self._entries = [entry for entry in self._entries if not either_is_prefix(entry.tokens, conversation)]
         if self._store is not None:
-            self._store.forget(gone)
+            self._store.forget(conversation)
 
     def clear(self) -> None:
         """Forget everything in memory."""
         self._entries.clear()
 
-    def write(self) -> None:
-        """Have written what is to be on disk; on any thread."""
+    def flush(self) -> None:
+        """Write to the disk what is still to be written; on any thread."""
         if self._store is not None:
             self._store.flush()
 
     def close(self) -> None:
-        """Let the disk have what it should, and let go of everything."""
+        """Flush, and forget everything in memory."""
         self.clear()
-        self.write()
+        self.flush()
 
-    def _read(self, wanted: Any, known: int) -> _Entry | None:
-        """Bring a prefix back from the disk, if the memory knows much less of it."""
-        if self._store is None or self._store.longest(wanted) < known + _WORTH_READING:
+    def _get(self, tokens: Any) -> CachedPrefix | None:
+        if not len(tokens):
             return None
-        found = self._store.load(wanted)
-        if found is None:
+        length, entry = longest_match(self._entries, tokens)
+        if (from_disk := self._load(tokens, length)) is not None:
+            length, entry = usable_length(from_disk, common_prefix_length(from_disk.tokens, tokens)), from_disk
+        if entry is None or not length:
             return None
-        entry = _Entry(found.tokens, found.layers, can_trim_prompt_cache(found.layers), dict(found.marks))
+        entry.last_used = time.monotonic()
+        checkpoints = {position: layers for position, layers in entry.checkpoints.items() if position <= length}
+        return CachedPrefix(tokens[:length], entry.copy_layers(length), checkpoints)
+
+    def _load(self, tokens: Any, length: int) -> _Entry | None:
+        """Load a prefix from the disk, if it matches many more tokens than the `length` that memory has."""
+        if self._store is None or self._store.match_length(tokens) < length + _WORTH_READING:
+            return None
+        prefix = self._store.get(tokens)
+        if prefix is None:
+            return None
+        entry = _Entry(prefix.tokens, prefix.layers, can_trim_prompt_cache(prefix.layers), dict(prefix.checkpoints))
         self._add(entry)
         return entry
 
     def _add(self, entry: _Entry) -> None:
-        self._absorb(entry)
+        self._replace_shorter(entry)
         if entry.nbytes > self._max_bytes:
             return
         self._entries.append(entry)
-        self._fit(entry)
+        self._evict_surplus(entry)
 
-    def _absorb(self, entry: _Entry) -> None:
-        """Put an entry in the place of those that it covers, with their marks."""
-        for old in [old for old in self._entries if covers(entry.tokens, old.tokens)]:
-            entry.used = max(entry.used, old.used, time.monotonic() if len(old.tokens) < len(entry.tokens) else 0.0)
+    def _replace_shorter(self, entry: _Entry) -> None:
+        """Remove the entries that are prefixes of this one, which takes over their checkpoints."""
+        for old in [old for old in self._entries if is_prefix(old.tokens, entry.tokens)]:
+            hit = time.monotonic() if len(old.tokens) < len(entry.tokens) else 0.0
+            entry.last_used = max(entry.last_used, old.last_used, hit)
             if not entry.trimmable:
-                entry.marks = {len(old.tokens): mark(old.layers)} | old.marks | entry.marks
+                entry.checkpoints = {len(old.tokens): make_checkpoint(old.layers)} | old.checkpoints | entry.checkpoints
             self._entries.remove(old)
-        entry.keep(_fewest(entry))
+        entry.set_checkpoints(_thin_out(entry))
 
-    def _covered(self, entry: _Entry) -> bool:
-        """Whether what there is stands for all of an entry; what it did not stand for, it takes over."""
-        old = next((old for old in self._entries if covers(old.tokens, entry.tokens)), None)
+    def _merge_into_longer(self, entry: _Entry) -> bool:
+        """Give an entry's checkpoints to one that it is a prefix of. Returns whether there is one."""
+        old = next((old for old in self._entries if is_prefix(entry.tokens, old.tokens)), None)
         if old is None:
             return False
-        old.used = time.monotonic()
+        old.last_used = time.monotonic()
         if not old.trimmable:
-            old.marks = {len(entry.tokens): mark(entry.layers)} | entry.marks | old.marks
-            old.keep(_fewest(old))
-            self._fit(old)
+            old.checkpoints = {len(entry.tokens): make_checkpoint(entry.layers)} | entry.checkpoints | old.checkpoints
+            old.set_checkpoints(_thin_out(old))
+            self._evict_surplus(old)
         return True
 
-    def _fit(self, latest: _Entry) -> None:
-        """Let go of what was used longest ago, but of the latest only for the sake of what was used just before.
+    def _evict_surplus(self, latest: _Entry) -> None:
+        """Evict down to the limits: least recently used first, the latest and the one used before it last.
 
-        The latest may be the beginning of a conversation, or a mere aside of the one before.
+        The latest may be the start of a conversation, or a mere aside of the one before.
         """
-        held = self.nbytes
-        if held <= self._max_bytes and len(self._entries) <= _MOST_ENTRIES:
+        size = self.nbytes
+        if size <= self._max_bytes and len(self._entries) <= _MAX_ENTRIES:
             return
         before = max(
-            (entry for entry in self._entries if entry is not latest), key=lambda entry: entry.used, default=None
+            (entry for entry in self._entries if entry is not latest), key=lambda entry: entry.last_used, default=None
         )
-        for entry in sorted(self._entries, key=lambda entry: (entry is latest or entry is before, entry.used)):
-            if held <= self._max_bytes and len(self._entries) <= _MOST_ENTRIES:
+        for entry in sorted(self._entries, key=lambda entry: (entry is latest or entry is before, entry.last_used)):
+            if size <= self._max_bytes and len(self._entries) <= _MAX_ENTRIES:
                 break
-            held -= entry.nbytes
-            self._drop(entry)
+            size -= entry.nbytes
+            self._evict(entry)
 
-    def _drop(self, entry: _Entry) -> None:
-        self._entries = [one for one in self._entries if one is not entry]
+    def _evict(self, entry: _Entry) -> None:
+        self._entries = [other for other in self._entries if other is not entry]
         self._evicted.append(entry.tokens)
 
 
-def _fewest(entry: _Entry) -> Checkpoints:
-    """Leave of the marks the first and the last ones; the whole length needs none."""
-    places = sorted(place for place in entry.marks if place < len(entry.tokens))
-    return {place: entry.marks[place] for place in {*places[:1], *places[1 - _MOST_MARKS :]}}
+def _thin_out(entry: _Entry) -> Checkpoints:
+    """Leave the first and the last few checkpoints of an entry; its full length needs none."""
+    positions = sorted(position for position in entry.checkpoints if position < len(entry.tokens))
+    return {position: entry.checkpoints[position] for position in {*positions[:1], *positions[1 - _MAX_CHECKPOINTS :]}}

@@ -1,4 +1,4 @@
-"""Common beginnings of token sequences, and which of many is the nearest."""
+"""Searches token sequences for common prefixes, and finds where the messages of a prompt end."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -8,96 +8,96 @@ import numpy as np
 
 from app.services.engine.cache.layers import Checkpoints, Layers
 
+_CHECKPOINT_DISTANCE = 32  # tokens between two checkpoints at least: fewer are soon computed
+_LAST_CHECKPOINTS = 3  # of a prompt, besides its first
+
 
 @dataclass(frozen=True, slots=True)
 class CachedPrefix:
-    """Tokens, int32 (length,), and the layers that hold them, with the marks within."""
+    """Tokens, int32 (length,), the layers computed from them, and the checkpoints within."""
 
     tokens: Any
     layers: Layers
-    marks: Checkpoints
-
-
-_APART = 32  # tokens between two marks: fewer are soon computed
-_LAST = 3  # marks of a prompt, besides its first
+    checkpoints: Checkpoints
 
 
 class Prefix(Protocol):
-    """Tokens, int32 (length,), whose caches are kept; whether these can be cut to any length, or else to which ones."""
+    """Tokens, int32 (length,), with a KV cache that is trimmable to any length, or else to its checkpoints alone."""
 
     tokens: Any
     trimmable: bool
 
     @property
-    def lengths(self) -> Collection[int]:
-        """Lengths to which a cache can be cut that is not trimmable."""
+    def checkpoint_lengths(self) -> Collection[int]:
+        """Lengths, in tokens, to which a cache can be cut that is not trimmable."""
 
 
 P = TypeVar("P", bound=Prefix)
 
 
-def shared(one: Any, other: Any) -> int:
-    """Length of the common beginning."""
-    length = min(len(one), len(other))
+def common_prefix_length(a: Any, b: Any) -> int:
+    """Count the tokens that two sequences (length,) have in common from the start."""
+    length = min(len(a), len(b))
     if not length:
         return 0
-    different = one[:length] != other[:length]
+    different = a[:length] != b[:length]
     first = int(different.argmax())
     return first if different[first] else length
 
 
-def covers(long: Any, short: Any) -> bool:
-    """Whether one sequence begins with the other."""
-    length = len(short)
-    return len(long) >= length and bool(long[length - 1] == short[-1]) and long[:length].tobytes() == short.tobytes()
+def longest_common_prefix(sequences: Iterable[Any], tokens: Any) -> int:
+    """Length of the longest prefix that any of the sequences has in common with the tokens."""
+    longest = 0
+    for sequence in sequences:
+        if len(sequence) > longest < len(tokens) and sequence[longest] == tokens[longest]:  # else it cannot be longer
+            longest = max(longest, common_prefix_length(sequence, tokens))
+    return longest
 
 
-def nearest(prefixes: Iterable[P], wanted: Any) -> tuple[int, P | None]:
-    """Find whose cache stands for the most of the wanted tokens, and for how many."""
-    best, found = 0, None
+def is_prefix(prefix: Any, tokens: Any) -> bool:
+    """Whether tokens begin with a prefix, which is not empty."""
+    length = len(prefix)
+    return (
+        len(tokens) >= length
+        and bool(tokens[length - 1] == prefix[-1])
+        and tokens[:length].tobytes() == prefix.tobytes()
+    )
+
+
+def either_is_prefix(a: Any, b: Any) -> bool:
+    """Whether one of two sequences begins with the other, and neither is empty."""
+    short, long = sorted((a, b), key=len)
+    return len(short) > 0 and is_prefix(short, long)
+
+
+def longest_match(prefixes: Iterable[P], tokens: Any) -> tuple[int, P | None]:
+    """Find the prefix whose cache can be used for the most of these tokens, and for how many."""
+    longest, match = 0, None
     for prefix in prefixes:
-        if len(prefix.tokens) <= best or best >= len(wanted) or prefix.tokens[best] != wanted[best]:
-            continue  # it cannot share more than the best so far
-        if (length := _usable(prefix, wanted)) > best:
-            best, found = length, prefix
-    return best, found
+        if len(prefix.tokens) <= longest or longest >= len(tokens) or prefix.tokens[longest] != tokens[longest]:
+            continue  # it cannot share more than the longest so far
+        length = usable_length(prefix, common_prefix_length(prefix.tokens, tokens))
+        if length > longest:
+            longest, match = length, prefix
+    return longest, match
 
 
-def _usable(prefix: Prefix, wanted: Any) -> int:
-    return usable(prefix, shared(prefix.tokens, wanted))
-
-
-def usable(prefix: Prefix, length: int) -> int:
-    """How many of the first `length` tokens the prefix's cache can stand for."""
+def usable_length(prefix: Prefix, length: int) -> int:
+    """How many of its first `length` tokens the prefix's cache can be cut to."""
     if prefix.trimmable or length == len(prefix.tokens):
         return length
-    return max((mark for mark in prefix.lengths if mark <= length), default=0)
+    return max((checkpoint for checkpoint in prefix.checkpoint_lengths if checkpoint <= length), default=0)
 
 
-def related(one: Any, other: Any) -> bool:
-    """Whether one of two sequences begins with the other, and neither is empty."""
-    short, long = sorted((one, other), key=len)
-    return len(short) > 0 and covers(long, short)
-
-
-def longest_shared(sequences: Iterable[Any], wanted: Any) -> int:
-    """Length of the longest beginning that any of the sequences has in common with the wanted one."""
-    best = 0
-    for tokens in sequences:
-        if len(tokens) > best < len(wanted) and tokens[best] == wanted[best]:  # else it cannot share more
-            best = max(best, shared(tokens, wanted))
-    return best
-
-
-def boundaries(tokens: list[int], done: int, controls: frozenset[int]) -> list[int]:
-    """Where the messages of a prompt end, the first time and the last few times, in ascending order.
+def message_ends(tokens: list[int], start: int, control_tokens: frozenset[int]) -> list[int]:
+    """Find where the messages of a prompt end behind `start`: the first and the last few, in ascending order.
 
     Chat templates put control tokens around each message. A conversation that goes on, or whose last message is
-    written anew, shares all up to one of them.
+    edited, shares all up to one of them.
     """
-    found: list[int] = []
-    places = np.flatnonzero(np.isin(tokens, list(controls)))
-    for place in (int(one) for one in places[::-1]):
-        if place - done >= _APART and (not found or found[-1] - place >= _APART):
-            found.append(place)
-    return sorted({*found[:_LAST], *found[-1:]})
+    ends: list[int] = []
+    positions = np.flatnonzero(np.isin(tokens, list(control_tokens)))
+    for position in (int(index) for index in positions[::-1]):
+        if position - start >= _CHECKPOINT_DISTANCE and (not ends or ends[-1] - position >= _CHECKPOINT_DISTANCE):
+            ends.append(position)
+    return sorted({*ends[:_LAST_CHECKPOINTS], *ends[-1:]})

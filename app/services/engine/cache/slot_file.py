@@ -1,4 +1,4 @@
-"""The KV cache of one conversation in a file that a client names."""
+"""Saves the KV cache of one slot to a file that a client names, and restores it."""
 
 import base64
 import os
@@ -22,37 +22,37 @@ _VERSION = "1"
 
 
 def write(path: Path, fingerprint: str, tokens: Any, layers: Layers) -> int:
-    """Write the layers of tokens (length,), whole or not at all. Returns the bytes. Raises ServerError."""
-    facts = {
+    """Write tokens (length,) and their layers, whole or not at all. Returns the file's bytes. Raises ServerError."""
+    metadata = {
         "version": _VERSION,
         "model": fingerprint,
         "tokens": base64.b64encode(tokens.astype(np.int32).tobytes()).decode(),
     }
-    unfinished = path.with_name(f"{atomic.unfinished_name(path.name)}{secrets.token_hex(4)}.safetensors")
+    temporary = path.with_name(f"{atomic.unfinished_name(path.name)}{secrets.token_hex(4)}.safetensors")
     try:
         private_folder(path.parent)
-        private_file(unfinished).close()  # MLX keeps the mode of what is there
-        save_prompt_cache(str(unfinished), layers, facts)
-        with unfinished.open("rb") as file:
+        private_file(temporary).close()  # MLX keeps the mode of what is there
+        save_prompt_cache(str(temporary), layers, metadata)
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        size = unfinished.stat().st_size
-        unfinished.replace(path)
+        size = temporary.stat().st_size
+        temporary.replace(path)
     except (OSError, RuntimeError) as error:  # MLX says RuntimeError of a full disk
         log.warning("slot not written", reason=str(error)[:200])
         raise SlotNotWritten from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return size
 
 
 def read(path: Path, fingerprint: str) -> tuple[list[int], Layers, int]:
-    """Read tokens, their layers, and the bytes. Raises InvalidRequest for what is no such file of this model."""
+    """Read tokens, their layers, and the file's bytes. Raises InvalidRequest if it is no such file of this model."""
     try:
         size = path.stat().st_size
-        layers, facts = load_prompt_cache(str(path), return_metadata=True)
-        if (facts["version"], facts["model"]) != (_VERSION, fingerprint):
+        layers, metadata = load_prompt_cache(str(path), return_metadata=True)
+        if (metadata["version"], metadata["model"]) != (_VERSION, fingerprint):
             raise ValueError("it was saved with another model or another version")
-        tokens = np.frombuffer(base64.b64decode(facts["tokens"]), dtype=np.int32)
+        tokens = np.frombuffer(base64.b64decode(metadata["tokens"]), dtype=np.int32)
         mx.eval([layer.state for layer in layers])
     except Exception as error:  # whatever is wrong with it, it cannot be restored
         log.info("slot not restored", reason=str(error)[:200])

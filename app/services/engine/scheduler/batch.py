@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import ArraysCache
 
-from app.services.engine.cache.layers import Layers, cuts, leaves, merge
+from app.services.engine.cache.layers import Layers, is_trimmable, leaves, merge
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.sampling.logprobs import BatchLogprobs, RowLogprobs
 from app.services.engine.sampling.sampler import Sampler
@@ -108,7 +108,7 @@ class Batch:
         """Guess what a row says next, where a guess can be taken back and nothing depends on each single step."""
         if row.guesser is None or row.bound or row.logprobs is not None or row.forced:
             return []
-        if not all(cuts(layer) for layer in self._layers):
+        if not all(is_trimmable(layer) for layer in self._layers):
             return []
         assert self._next is not None
         tokens, room = row.given + row.answer[row.base :], row.max_tokens - row.drawn

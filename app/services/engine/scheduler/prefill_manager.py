@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from app.services.engine.cache.layers import Layers, cuts, mark, merge
-from app.services.engine.cache.prefixes import CachedPrefix, boundaries
+from app.services.engine.cache.layers import Layers, is_trimmable, make_checkpoint, merge
+from app.services.engine.cache.prefixes import CachedPrefix, message_ends
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.prefill import SHORT, forward, forward_padded
@@ -45,7 +45,7 @@ class PrefillManager:
         self._adapters = adapters
         self._chunk_sizer = chunk_sizer
         self._controls = controls  # tokens that templates put around messages
-        self._needs_checkpoints = not all(cuts(layer) for layer in make_prompt_cache(model))
+        self._needs_checkpoints = not all(is_trimmable(layer) for layer in make_prompt_cache(model))
         self._queue: deque[Row] = deque()  # each with its siblings
 
     @property
@@ -59,11 +59,11 @@ class PrefillManager:
     def add(self, row: Row, cached: CachedPrefix | None) -> None:
         """Take in a row whose prompt is to be computed, from the end of what is cached of it."""
         if cached:
-            row.layers, row.done, row.marks = cached.layers, len(cached.tokens), cached.marks
+            row.layers, row.done, row.marks = cached.layers, len(cached.tokens), cached.checkpoints
         else:
             row.layers = make_prompt_cache(self._model)
         if self._needs_checkpoints:
-            row.boundaries = boundaries(row.given, row.done, self._controls)
+            row.boundaries = message_ends(row.given, row.done, self._controls)
         self._queue.append(row)
 
     def cancel(self, generation: RunningGeneration) -> Row | None:
@@ -153,5 +153,5 @@ class PrefillManager:
     def _make_checkpoint(self, row: Row) -> None:
         """Keep what a later prompt could not get back from the whole, where a message ends."""
         if row.boundaries and row.done == row.boundaries[0] and row.layers is not None:
-            row.marks[row.boundaries.pop(0)] = marked = mark(row.layers)
+            row.marks[row.boundaries.pop(0)] = marked = make_checkpoint(row.layers)
             mx.eval([layer.state for layer in marked])

@@ -105,7 +105,7 @@ class Row:
         self.guesser = guesser if thinking_budget is None else None  # a budget has to be seen token by token
         self.logprobs = logprobs  # how many alternatives are told with each token; None is no log-probabilities
         self.forced: dict[int, int] = {}  # tokens that are said whatever is drawn, by their place in the answer
-        self.known_elsewhere = False  # to another model, which answered this conversation last
+        self.other_model = False  # whether another model answered this conversation last
         self._room = room  # tokens that the context has left for the answer
         self._unsaid: list[TokenLogprob] = []  # of tokens whose text is held back
         self._told = 0  # of the answer's tokens, those whose text is

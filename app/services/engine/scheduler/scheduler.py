@@ -80,7 +80,7 @@ class Scheduler:
         self._batches = Batches(
             partial(Batch, model, vocabulary, adapters=adapters),
             weight_bytes=size,
-            token_bytes=own.token,
+            token_bytes=own.token_bytes,
             free=self.admission.free,
         )
         self._embeddings = EmbeddingQueue(model, vocabulary, adapters=adapters, chunk_sizer=self._pace)
@@ -141,7 +141,7 @@ class Scheduler:
 
     def write_prefixes(self) -> None:
         """Have written what is to be on disk; on any thread."""
-        self._prefixes.write()
+        self._prefixes.flush()
 
     def free(self) -> None:
         """Let go of the model and of everything computed with it."""
@@ -274,10 +274,10 @@ class Scheduler:
     def _admit(self, row: Row) -> None:
         """Begin with what is cached of a row's prompt."""
         known_as = self._adapters.keys(row.given, row.scales) or []
-        self._prefill.add(row, self._prefixes.take(known_as))
+        self._prefill.add(row, self._prefixes.get(known_as))
         if not row.answer:
             row.cached = row.done
-            row.cache_use = self._prefixes.explain(known_as, row.done, known_elsewhere=row.known_elsewhere)
+            row.cache_use = self._prefixes.explain(known_as, row.done, other_model=row.other_model)
             self.meter.looked_up(row.cache_use)
             row.clock.begin_prefill()
             self._tell(row, [row.progress()])
@@ -338,7 +338,7 @@ class Scheduler:
         known_as = self._adapters.keys(kept_tokens(row), row.scales)
         if row.layers is not None and row.done and known_as:
             known = row.cached >= SHORT or (row.generation is not None and row.generation.caller.conversing)
-            self._prefixes.put(known_as, row.give_layers(), row.marks, proven=known)
+            self._prefixes.put(known_as, row.give_layers(), row.marks, expect_reuse=known)
             self.meter.cache_bytes = self._prefixes.nbytes
 
 

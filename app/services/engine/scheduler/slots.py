@@ -60,9 +60,9 @@ class Slots:
 
     def layers(self, slot: int) -> tuple[Any, Layers]:
         """Give copies of the tokens and layers that an idle place left. Raises InvalidRequest if nothing is kept."""
-        if (found := self._prefixes.whole(self._free(slot).tokens)) is None:
+        if (cached := self._prefixes.get_whole(self._free(slot).tokens)) is None:
             raise SlotEmpty(slot)
-        return found
+        return cached.tokens, cached.layers
 
     def fill(self, slot: int, read: Callable[[], tuple[list[int], Layers, int]]) -> tuple[int, int]:
         """Put what is read into the prefix cache, and note it of an idle place. Returns tokens and bytes."""

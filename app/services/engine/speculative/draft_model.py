@@ -9,7 +9,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.cache.footprint import measure
 from app.services.engine.cache.layers import Layers
-from app.services.engine.cache.prefixes import shared
+from app.services.engine.cache.prefixes import common_prefix_length
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.memory_budget import out_of_memory
 from app.services.engine.model.prefill import forward
@@ -65,7 +65,7 @@ class DraftModel:
 
     def _trim(self, tokens: Sequence[int]) -> None:
         """Trim the cache to what it shares with the tokens, all but their last, which is yet to be fed."""
-        length = shared(np.array(self._tokens), np.array(tokens[:-1]))
+        length = common_prefix_length(np.array(self._tokens), np.array(tokens[:-1]))
         if not length:
             self._layers, self._tokens = make_prompt_cache(self._model), []
             return

@@ -9,7 +9,7 @@ from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
 from app.services import catalog
 from app.services.catalog import ModelFolder
-from app.services.engine.cache.layers import cuts, leaves
+from app.services.engine.cache.layers import is_trimmable, leaves
 from app.services.engine.model import loading
 from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.engine.speculative.draft_model import DraftModel, logits_width
@@ -75,7 +75,7 @@ def _load_quietly(folder: Path) -> Generator[float, None, tuple[Any, Any]]:
 def _untrimmable(model: Any) -> str | None:
     """Say which layers of a model have a cache that cannot be trimmed; None where all can be."""
     for layer in make_prompt_cache(model):
-        if not cuts(layer):
+        if not is_trimmable(layer):
             sliding = any(isinstance(leaf, RotatingKVCache) for leaf in leaves([layer]))
             return "the sliding window" if sliding else "the recurrent layers"
     return None
