@@ -13,7 +13,7 @@ from app.dto.shared.base import Dialect
 from app.dto.shared.errors import ErrorReply
 from app.gate import Facts, facts_of
 from app.services.errors import AppError, ServerError
-from app.services.generation import Completion, Embedded, Event, Finished, Generation, Last, Started
+from app.services.generation import Completion, Event, Finished, Generation, Started
 
 log = structlog.get_logger()
 
@@ -141,7 +141,7 @@ async def _fold(generation: Generation, said: Sequence[Fold], facts: Facts) -> N
         for event in await generation.ready():
             said[event.choice].add(event)
             note(event, facts)
-            unfinished -= isinstance(event, Last)
+            unfinished -= isinstance(event, Finished)
 
 
 async def _speak(
@@ -205,8 +205,6 @@ def note(event: Event, facts: Facts) -> None:
     """Keep what the log line of the request says; of several answers the tokens add up."""
     if isinstance(event, Started):
         facts.update(model=event.model, prompt_tokens=facts.get("prompt_tokens", 0) + event.prompt_tokens)
-    elif isinstance(event, Embedded):
-        facts.update(model=event.model, prompt_tokens=event.prompt_tokens)
     elif isinstance(event, Finished):
         timings = event.timings
         speed = (timings.completion_tokens - 1) * 1000 / timings.completion_ms if timings.completion_ms else 0.0

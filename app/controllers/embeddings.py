@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body
 
-from app.controllers.answer import fold, header
+from app.controllers.answer import header, unless_gone
 from app.controllers.openapi import body_refusals, operation
 from app.dto.openai.embeddings import (
     EmbeddingList,
@@ -16,8 +16,9 @@ from app.dto.openai.embeddings import (
     NativeEmbeddingRequest,
     native_embeddings,
 )
+from app.gate import facts_of
 from app.services.errors import InvalidRequest, ModelLoading, ModelNotLoaded, PromptTooLong, QueueFull
-from app.services.generation import Embedded, EmbeddingRequest, Event
+from app.services.generation import Embedded, EmbeddingRequest
 from app.services.model_service import ModelService
 
 _ANSWER = {
@@ -78,16 +79,7 @@ class NativeEmbeddingsController(Controller):
         return Response(native_embeddings(embedded, data), headers=header(data.ignored))
 
 
-class _Kept:
-    """Takes in the only event there is."""
-
-    event: Embedded
-
-    def add(self, event: Event) -> None:
-        assert isinstance(event, Embedded)
-        self.event = event
-
-
 async def _embed(asked: EmbeddingRequest, request: Request[Any, Any, Any], models: ModelService) -> Embedded:
-    (kept,) = await fold(await models.embed(asked), request, [_Kept()])
-    return kept.event
+    embedded = await unless_gone(models.embed(asked), request)
+    facts_of(request.scope).update(model=embedded.model, prompt_tokens=embedded.prompt_tokens)
+    return embedded

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from functools import partial
 
-from app.services.engine.scheduler.running_generation import RunningGeneration
+from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.errors import AppError
 
 
@@ -13,9 +13,9 @@ class Answers:
 
     def __init__(self) -> None:
         self.at_work = asyncio.Event()  # set while there are any
-        self._running: set[RunningGeneration] = set()
+        self._running: set[RunningRequest] = set()
 
-    def add(self, generations: Iterable[RunningGeneration]) -> None:
+    def add(self, generations: Iterable[RunningRequest]) -> None:
         """Take in answers that have begun."""
         self.at_work.set()
         for generation in generations:
@@ -37,7 +37,7 @@ class Answers:
         if self._running and seconds > 0:
             await asyncio.wait([generation.over for generation in self._running], timeout=seconds)
 
-    def _forget(self, generation: RunningGeneration, _: object) -> None:
+    def _forget(self, generation: RunningRequest, _: object) -> None:
         self._running.discard(generation)
         if not self._running:
             self.at_work.clear()

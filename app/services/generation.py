@@ -288,7 +288,7 @@ class Finished(OfChoice):
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded(OfChoice):
+class Embedded:
     """The vectors of an EmbeddingRequest."""
 
     model: str
@@ -296,8 +296,7 @@ class Embedded(OfChoice):
     vectors: Any  # numpy, float32 (inputs, dimensions), as they are pooled
 
 
-Event = Started | Progress | Text | Reasoning | ToolCall | ToolArguments | Finished | Embedded
-Last = Finished | Embedded  # nothing follows it
+Event = Started | Progress | Text | Reasoning | ToolCall | ToolArguments | Finished
 
 
 class Generation(Protocol):
@@ -357,5 +356,5 @@ class Completion:
             case Finished():
                 self.finished = event
                 self.logprobs.extend(event.logprobs)
-            case Progress() | Embedded():
+            case Progress():
                 pass

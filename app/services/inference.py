@@ -7,6 +7,7 @@ from typing import Protocol
 from app.services.catalog import ModelFolder
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import RunningGeneration
+from app.services.engine.scheduler.running_request import RunningEmbedding
 from app.services.errors import AppError
 from app.services.facts import AdapterFacts, ModelFacts, SlotFacts
 from app.services.generation import EmbeddingRequest, GenerationRequest
@@ -28,7 +29,7 @@ class EngineModel(Protocol):
     async def generate(self, requests: Sequence[GenerationRequest]) -> list[RunningGeneration]:
         """Begin the answers to several requests: all of them or, with an AppError, none."""
 
-    async def embed(self, request: EmbeddingRequest) -> RunningGeneration:
+    async def embed(self, request: EmbeddingRequest) -> RunningEmbedding:
         """Begin to turn texts into vectors."""
 
     async def render(self, request: GenerationRequest) -> str:

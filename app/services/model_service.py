@@ -27,7 +27,7 @@ from app.services.errors import (
     ShuttingDown,
 )
 from app.services.facts import AdapterFacts, ModelFacts
-from app.services.generation import EmbeddingRequest, Generation, GenerationRequest, Message
+from app.services.generation import Embedded, EmbeddingRequest, Generation, GenerationRequest, Message
 from app.services.inference import Engine
 from app.services.loading import Loading
 from app.services.memory import store
@@ -164,9 +164,10 @@ class ModelService:
         answers = sum(request.answers for request in requests)
         return await self._begin(requests[0].model, self._generate(requests), answers)
 
-    async def embed(self, request: EmbeddingRequest) -> Generation:
-        """Begin to turn texts into vectors. Returns once that is accepted; raises AppError for what is refused."""
-        return await self._begin(request.model, self._embed(request), 1)
+    async def embed(self, request: EmbeddingRequest) -> Embedded:
+        """Turn texts into vectors. Raises AppError. To cancel this stops it within one engine step."""
+        async with self.using(request.model) as model:
+            return await model.embed(request)
 
     def adapters(self, model: str | None = None) -> list[AdapterFacts]:
         """Give the adapters of the model that answers, none without one. Raises Unavailable while it loads."""
@@ -271,10 +272,6 @@ class ModelService:
     async def _generate(self, requests: Sequence[GenerationRequest]) -> Generation:
         async with self.using(requests[0].model) as model:
             return await model.generate_all([self._with_system_prompt(request, model) for request in requests])
-
-    async def _embed(self, request: EmbeddingRequest) -> Generation:
-        async with self.using(request.model) as model:
-            return await model.embed(request)
 
     def _end_loads(self) -> None:
         ending = ShuttingDown()

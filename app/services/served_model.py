@@ -8,10 +8,10 @@ from pathlib import Path
 
 from app.services.answers import Answers
 from app.services.caller import caller
-from app.services.engine.scheduler.running_generation import RunningGeneration
+from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.errors import AppError, InvalidRequest, PromptTooLong, QueueFull
 from app.services.facts import ModelFacts, SlotFacts
-from app.services.generation import EmbeddingRequest, Generation, GenerationRequest
+from app.services.generation import Embedded, EmbeddingRequest, Generation, GenerationRequest
 from app.services.inference import EngineModel
 from app.services.merged_generation import MergedGeneration
 from app.settings import Settings
@@ -25,7 +25,7 @@ class ServedModel:
         self._settings = settings
         self._answers = answers  # of all models
         self.on_rest: Callable[[], None] = lambda: None  # called when nothing is under way any more
-        self._running: set[RunningGeneration] = set()
+        self._running: set[RunningRequest] = set()
         self._preparing = 0  # requests whose prompts are being rendered and tokenized
         self._held = 0  # requests that need it to stay
         self._at_rest = asyncio.Event()
@@ -73,13 +73,13 @@ class ServedModel:
             self._note(generations)
         return generations[0] if len(generations) == 1 else MergedGeneration(generations)
 
-    async def embed(self, request: EmbeddingRequest) -> Generation:
-        """Begin to turn texts into vectors. Returns once that is accepted; raises AppError for what is refused."""
+    async def embed(self, request: EmbeddingRequest) -> Embedded:
+        """Turn texts into vectors. Raises AppError. To cancel this stops it within one engine step."""
         self._require_place()
         with self._at_work(1):
-            generation = await self.model.embed(request)
-            self._note([generation])
-        return generation
+            running = await self.model.embed(request)
+            self._note([running])
+        return await running.result()
 
     async def render(self, request: GenerationRequest) -> str:
         """Give the prompt that a conversation becomes. Raises AppError."""
@@ -134,14 +134,14 @@ class ServedModel:
         finally:
             self._preparing -= requests
 
-    def _note(self, generations: Sequence[RunningGeneration]) -> None:
+    def _note(self, generations: Sequence[RunningRequest]) -> None:
         self._at_rest.clear()
         self._answers.add(generations)
         for generation in generations:
             self._running.add(generation)
             generation.over.add_done_callback(partial(self._forget, generation))
 
-    def _forget(self, generation: RunningGeneration, _: object) -> None:
+    def _forget(self, generation: RunningRequest, _: object) -> None:
         self._running.discard(generation)
         self._look()
 

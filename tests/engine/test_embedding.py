@@ -13,7 +13,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.sampling.sampler import SamplingParams
 from app.services.engine.scheduler.embedding import Embedding, body_of
-from app.services.engine.scheduler.running_generation import RunningGeneration
+from app.services.engine.scheduler.running_request import RunningEmbedding
 from app.services.errors import NoEmbeddings
 from app.services.generation import Pooling
 from tests.engine.workshop import ARCHITECTURES, Workshop, random_model
@@ -86,8 +86,8 @@ def test_rows_get_their_tokens_between_the_slices(tiny: Path) -> None:
 def test_what_nobody_waits_for_is_dropped(tiny: Path) -> None:
     scheduler = Workshop("llama", tiny).scheduler()
 
-    async def reader() -> RunningGeneration:
-        return RunningGeneration(lambda _: None)
+    async def reader() -> RunningEmbedding:
+        return RunningEmbedding(lambda _: None)
 
     gone = asyncio.run(reader())
     scheduler.embed(Embedding(gone, "m", [[1] * 5000], "mean"))

@@ -128,7 +128,7 @@ def test_a_slow_machine_is_not_called_hanging(
             await until(lambda: models.facts, "the model")
             long = replace(HELLO, messages=(Message("user", "word " * 100),))
             await asyncio.gather(answer(models, long), *(answer(models) for _ in range(6)))
-            await (await models.embed(EmbeddingRequest((("word " * 100,), ("word",))))).ready()
+            await models.embed(EmbeddingRequest((("word " * 100,), ("word",))))
 
     asyncio.run(live())
     assert len(stuck) > 10

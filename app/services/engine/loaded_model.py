@@ -33,6 +33,7 @@ from app.services.engine.sampling.sampler import SamplingParams
 from app.services.engine.scheduler.embedding import Embedding
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
+from app.services.engine.scheduler.running_request import RunningEmbedding
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.speculative.draft_model import DraftModel, DraftModelProposer
 from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
@@ -103,11 +104,9 @@ class LoadedModel:
         breakers = self._breakers.find(request.sampling.dry_breakers if _repeats_less(request.sampling) else ())
         return replace(prompt, matcher=matcher, stops=stops, logit_bias=bias, breakers=breakers)
 
-    def embedding(
-        self, request: EmbeddingRequest, inputs: Sequence[list[int]], generation: RunningGeneration
-    ) -> Embedding:
+    def embedding(self, request: EmbeddingRequest, inputs: Sequence[list[int]], running: RunningEmbedding) -> Embedding:
         """Make what computes the vectors of texts, of which these are the tokens."""
-        return Embedding(generation, self.facts.id, inputs, request.pooling or self.facts.pooling)
+        return Embedding(running, self.facts.id, inputs, request.pooling or self.facts.pooling)
 
     def check_dimensions(self, request: EmbeddingRequest) -> None:
         """Raise InvalidRequest for vectors of another size than the model's."""

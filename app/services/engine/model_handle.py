@@ -12,6 +12,7 @@ import structlog
 from app.services.engine.cache.disk_thread import disk
 from app.services.engine.commands import CommandQueue
 from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
+from app.services.engine.scheduler.running_request import RunningEmbedding, RunningRequest
 from app.services.errors import AppError, EngineFailed, ModelUnloaded, UnprocessableBody
 from app.services.facts import AdapterFacts, ModelFacts, SlotFacts
 from app.services.generation import EmbeddingRequest, GenerationRequest, Started
@@ -67,19 +68,19 @@ class ModelHandle(EngineModel):
         submitted = [self._submit(prompt, request) for prompt, request in zip(prompts, requests, strict=True)]
         return [generation for generations in submitted for generation in generations]
 
-    async def embed(self, request: EmbeddingRequest) -> RunningGeneration:
+    async def embed(self, request: EmbeddingRequest) -> RunningEmbedding:
         """Tokenize the texts a few at a time, then queue them all."""
         model = self._model
-        generation = RunningGeneration(self._cancel)
+        running = RunningEmbedding(self._cancel)
         model.check_dimensions(request)
         _refuse_many(model.prompts.fewest_tokens([part for parts in request.inputs for part in parts]))
         inputs: list[list[int]] = []
         for start in range(0, len(request.inputs), _EMBEDDED_AT_ONCE):  # so that other prompts come in between
             inputs += await self._off_loop(model.inputs, request.inputs[start : start + _EMBEDDED_AT_ONCE])
             _refuse_many(sum(map(len, inputs)))
-        embedding = await self._off_loop(model.embedding, request, inputs, generation)
-        self._queue(partial(model.scheduler.embed, embedding), [generation])
-        return generation
+        embedding = await self._off_loop(model.embedding, request, inputs, running)
+        self._queue(partial(model.scheduler.embed, embedding), [running])
+        return running
 
     async def render(self, request: GenerationRequest) -> str:
         """Give the prompt as text."""
@@ -143,17 +144,17 @@ class ModelHandle(EngineModel):
         self._queue(lambda: model.scheduler.submit(model.rows(prompt, request, generations)), generations)
         return generations
 
-    def _queue(self, submit: Callable[[], None], generations: list[RunningGeneration]) -> None:
-        self._commands.put(partial(self._submit_or_fail, submit, generations))
+    def _queue(self, submit: Callable[[], None], requests: Sequence[RunningRequest]) -> None:
+        self._commands.put(partial(self._submit_or_fail, submit, requests))
 
-    def _cancel(self, generation: RunningGeneration) -> None:
-        self._commands.put(partial(self._model.scheduler.cancel, generation))
+    def _cancel(self, request: RunningRequest) -> None:
+        self._commands.put(partial(self._model.scheduler.cancel, request))
 
     def _close_reasoning(self, generation: RunningGeneration) -> None:
         self._commands.put(partial(self._model.scheduler.close_reasoning, generation))
 
-    def _submit_or_fail(self, submit: Callable[[], None], generations: list[RunningGeneration]) -> None:
-        """Have the scheduler take answers; what hinders that is their error. On the engine thread."""
+    def _submit_or_fail(self, submit: Callable[[], None], requests: Sequence[RunningRequest]) -> None:
+        """Have the scheduler take requests; what hinders that is their error. On the engine thread."""
         error: AppError = ModelUnloaded("The model was unloaded")
         if not self._model.scheduler.retired:
             try:
@@ -163,8 +164,8 @@ class ModelHandle(EngineModel):
                 error = EngineFailed("The engine failed before it began this answer")
             else:
                 return
-        for generation in generations:
-            self._outbox.put(generation, [error])
+        for request in requests:
+            self._outbox.put(request, [error])
 
 
 def _refuse_many(tokens: int) -> None:

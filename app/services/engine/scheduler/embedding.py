@@ -10,7 +10,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.cache.layers import Layers
 from app.services.engine.model.blas import threads
-from app.services.engine.scheduler.running_generation import RunningGeneration
+from app.services.engine.scheduler.running_request import RunningEmbedding
 from app.services.errors import NoEmbeddings
 from app.services.generation import Embedded, Pooling
 
@@ -24,9 +24,9 @@ class Embedding:
     """The vectors of one request in the making. On the engine thread."""
 
     def __init__(
-        self, generation: RunningGeneration | None, model: str, inputs: Sequence[Sequence[int]], pooling: Pooling
+        self, request: RunningEmbedding | None, model: str, inputs: Sequence[Sequence[int]], pooling: Pooling
     ) -> None:
-        self.generation = generation
+        self.request = request
         self._model = model
         self._inputs = inputs
         self._groups = deque(_Group(places, inputs, pooling) for places in _alike(inputs))

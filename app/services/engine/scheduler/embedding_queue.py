@@ -9,7 +9,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.scheduler.embedding import Body, Embedding, body_of
-from app.services.engine.scheduler.running_generation import RunningGeneration
+from app.services.engine.scheduler.running_request import RunningRequest
 
 
 class EmbeddingQueue:
@@ -50,9 +50,9 @@ class EmbeddingQueue:
         """Take out the first request."""
         return self._queue.popleft()
 
-    def cancel(self, generation: RunningGeneration) -> None:
-        """Drop the request of a generation."""
-        self._queue = deque(embedding for embedding in self._queue if embedding.generation is not generation)
+    def cancel(self, request: RunningRequest) -> None:
+        """Drop a request."""
+        self._queue = deque(embedding for embedding in self._queue if embedding.request is not request)
 
     def clear(self) -> list[Embedding]:
         """Drop all requests. Returns them."""

@@ -13,7 +13,8 @@ from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.prefill import SHORT, forward, forward_padded
 from app.services.engine.scheduler.row import Row
-from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
+from app.services.engine.scheduler.running_generation import Outbox
+from app.services.engine.scheduler.running_request import RunningRequest
 
 
 class Chunk(NamedTuple):
@@ -66,11 +67,11 @@ class PrefillManager:
             row.boundaries = message_ends(row.given, row.done, self._controls)
         self._queue.append(row)
 
-    def cancel(self, generation: RunningGeneration) -> Row | None:
-        """Drop the row of a generation. Returns it if no sibling goes on with its prompt."""
+    def cancel(self, request: RunningRequest) -> Row | None:
+        """Drop the row of a request. Returns it if no sibling goes on with its prompt."""
         for index, row in enumerate(self._queue):
-            if generation in (one.generation for one in (row, *row.siblings)):
-                if rest := row.without(generation):
+            if any(one.generation is request for one in (row, *row.siblings)):
+                if rest := row.without(request):
                     self._queue[index] = rest
                     return None
                 del self._queue[index]

@@ -12,6 +12,7 @@ from app.services.engine.sampling.grammar import GrammarConstraint
 from app.services.engine.sampling.logprobs import RowLogprobs, spelled
 from app.services.engine.sampling.sampler import SamplingParams
 from app.services.engine.scheduler.running_generation import RunningGeneration
+from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.engine.speculative.proposer import Proposer
 from app.services.facts import AnswerSettings
 from app.services.generation import (
@@ -179,9 +180,9 @@ class Row:
             sibling.clock.prefill_began = self.clock.prefill_began
         return [self, *self.siblings]
 
-    def without(self, generation: RunningGeneration) -> "Row | None":
-        """Give what is left of this row and its siblings without the one that belongs to a generation."""
-        rows = [row for row in (self, *self.siblings) if row.generation is not generation]
+    def without(self, request: RunningRequest) -> "Row | None":
+        """Give what is left of this row and its siblings without the one that belongs to a request."""
+        rows = [row for row in (self, *self.siblings) if row.generation is not request]
         if not rows:
             return None
         first, *rest = rows

@@ -5,9 +5,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
-from app.services.caller import caller
+from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.errors import AppError
-from app.services.generation import Event, Last
+from app.services.generation import Embedded, Event, Finished
 
 Outcome = Event | AppError
 
@@ -29,35 +29,20 @@ class Bell:
         await self._sleeping
 
 
-class RunningGeneration:
+class RunningGeneration(RunningRequest):
     """The reader's end, to be used on the event loop that made it."""
 
     choices = 1
 
     def __init__(
         self,
-        cancel: Callable[["RunningGeneration"], None],
+        cancel: Callable[[RunningRequest], None],
         close_reasoning: Callable[["RunningGeneration"], None] = lambda _: None,
     ) -> None:
-        self.caller = caller.get()
-        self._cancel = cancel
+        super().__init__(cancel)
         self._close_reasoning = close_reasoning
-        self._loop = asyncio.get_running_loop()
         self._events: deque[Outcome] = deque()
         self.bell = Bell()  # rung when something comes
-        self._began = self._loop.time()
-        self._readers = 1
-        self._unread: AppError | None = None  # what ends it once nobody reads it
-        self.over: asyncio.Future[None] = self._loop.create_future()  # settled when nobody reads any more
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop of the reader."""
-        return self._loop
-
-    def age(self) -> float:
-        """Seconds since it was accepted."""
-        return self._loop.time() - self._began
 
     def put(self, event: Outcome) -> None:
         """Hand over an event. On the loop's thread only."""
@@ -92,15 +77,9 @@ class RunningGeneration:
                 self._end()
                 raise self._events.popleft()  # type: ignore[misc]
             events.append(self._events.popleft())  # type: ignore[arg-type]
-        if events and isinstance(events[-1], Last):
+        if events and isinstance(events[-1], Finished):
             self._end()
         return events
-
-    def cancel(self) -> None:
-        """Stop within one engine step. Calling it again, or after the end, does nothing."""
-        if not self.over.done():
-            self._end()
-            self._cancel(self)
 
     def end_reasoning(self) -> bool:
         """Have the model close its reasoning within a few engine steps. False once the answer is over."""
@@ -109,41 +88,17 @@ class RunningGeneration:
         self._close_reasoning(self)
         return True
 
-    def note_readers(self, count: int) -> None:
-        """Say how many read it; it may go on without any, unless `need_reader` says otherwise."""
-        self._readers = count
-        self._look_for_reader()
-
-    def need_reader(self, error: AppError | None) -> None:
-        """From now on, end it with this error as soon as nobody reads it; with None let it go on again."""
-        self._unread = error
-        self._look_for_reader()
-
-    def _look_for_reader(self) -> None:
-        if self._unread is not None and not self._readers:
-            self.fail(self._unread)
-
-    def fail(self, error: AppError) -> None:
-        """End the answer with an error, whatever the engine is doing."""
-        if not self.over.done():
-            self._cancel(self)
-            self.put(error)
-
-    def _end(self) -> None:
-        if not self.over.done():
-            self.over.set_result(None)
-
 
 class Outbox:
     """Collects what one engine step has to say, so that each event loop is woken once."""
 
     def __init__(self) -> None:
-        self._letters: list[tuple[RunningGeneration, Outcome]] = []
+        self._letters: list[tuple[RunningRequest, Outcome | Embedded]] = []
 
-    def put(self, generation: RunningGeneration | None, events: Iterable[Outcome]) -> None:
-        """Add events for a reader, if there is one. On the engine thread only."""
-        if generation is not None:
-            self._letters.extend((generation, event) for event in events)
+    def put(self, request: RunningRequest | None, outcomes: Iterable[Outcome | Embedded]) -> None:
+        """Add what there is to say of a request, if anybody waits for it. On the engine thread only."""
+        if request is not None:
+            self._letters.extend((request, outcome) for outcome in outcomes)
 
     def send(self) -> None:
         """Hand everything over."""
@@ -154,6 +109,6 @@ class Outbox:
             letters[0][0].loop.call_soon_threadsafe(_deliver, letters)
 
 
-def _deliver(letters: Sequence[tuple[RunningGeneration, Outcome]]) -> None:
-    for generation, event in letters:
-        generation.put(event)
+def _deliver(letters: Sequence[tuple[RunningRequest, Outcome | Embedded]]) -> None:
+    for request, outcome in letters:
+        request.put(outcome)

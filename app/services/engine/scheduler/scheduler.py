@@ -29,6 +29,7 @@ from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.prefill_manager import PrefillManager
 from app.services.engine.scheduler.row import Row, kept_tokens
 from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
+from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.engine.scheduler.slots import Slots
 from app.services.engine.scheduler.wait_queue import WaitQueue
 from app.services.engine.speculative.draft_model import DraftModel
@@ -116,17 +117,17 @@ class Scheduler:
         """Queue texts that become vectors."""
         self._embeddings.put(embedding)
 
-    def cancel(self, generation: RunningGeneration) -> None:
-        """Drop the row of a reader that has gone; what was computed is kept for the next request."""
-        self._embeddings.cancel(generation)
-        self._waiting.cancel(generation)
-        if row := self._prefill.cancel(generation):
+    def cancel(self, request: RunningRequest) -> None:
+        """Drop what nobody waits for any more; what was computed of a row is kept for the next request."""
+        self._embeddings.cancel(request)
+        self._waiting.cancel(request)
+        if row := self._prefill.cancel(request):
             self._keep(row)
-        gone = [row for row in self._batches.rows if row.generation is generation]
+        gone = [row for row in self._batches.rows if row.generation is request]
         for row in gone:
             self.meter.answer(row.timings())
         self._end(gone)
-        self._live = {row for row in self._live if row.generation is not generation}
+        self._live = {row for row in self._live if row.generation is not request}
 
     def close_reasoning(self, generation: RunningGeneration) -> None:
         """Have the row of a reader end its reasoning."""
@@ -155,15 +156,15 @@ class Scheduler:
     def fail(self, error: AppError) -> None:
         """End every row with an error and begin anew with an empty batch."""
         rows, self._live = self._live, set()
-        readers = [row.generation for row in rows] + [one.generation for one in self._embeddings.clear()]
+        requests = [*(row.generation for row in rows), *(one.request for one in self._embeddings.clear())]
         self._waiting.clear()
         self._prefill.clear()
         self._batches.clear()
         for row in rows:
             row.layers, row.marks = None, {}
         self.slots.seat()
-        for generation in readers:
-            self._outbox.put(generation, [error])
+        for request in requests:
+            self._outbox.put(request, [error])
 
     def step(self) -> None:
         """One token for every row that is decoding, then a slice of prompts and one of what is embedded."""
@@ -317,14 +318,14 @@ class Scheduler:
             self._fail_embedding(self._embeddings.take(), error)
             return
         if embedding.finished:
-            self._outbox.put(embedding.generation, [embedding.result()])
+            self._outbox.put(embedding.request, [embedding.result()])
             self.meter.embedded(embedding.tokens)
 
     def _fail_embedding(self, embedding: Embedding, error: Exception) -> None:
         if not isinstance(error, AppError):
             self._free_memory()
             error = OutOfMemory("There was not enough memory for these texts")
-        self._outbox.put(embedding.generation, [error])
+        self._outbox.put(embedding.request, [error])
 
     def _budget(self) -> int:
         """Tokens of a slice; prompts and embeddings share the time."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from app.services.caller import NOBODY, Caller
 from app.services.engine.scheduler.row import Row
-from app.services.engine.scheduler.running_generation import RunningGeneration
+from app.services.engine.scheduler.running_request import RunningRequest
 
 _PATIENCE = 32  # times that a request is passed by before nobody passes it any more
 _TRIED = 8  # requests that are looked at in one step
@@ -38,9 +38,9 @@ class WaitQueue:
         """Drop a request."""
         self._rows.remove(row)
 
-    def cancel(self, generation: RunningGeneration) -> None:
-        """Drop the row of a generation; its siblings wait on."""
-        self._rows = [rest for row in self._rows if (rest := row.without(generation))]
+    def cancel(self, request: RunningRequest) -> None:
+        """Drop the row of a request; its siblings wait on."""
+        self._rows = [rest for row in self._rows if (rest := row.without(request))]
 
     def clear(self) -> None:
         """Forget all of them."""
