@@ -28,11 +28,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, connections: Connections, **options: Any) -> None:
         super().__init__(**options)
         self._connections = connections
-        self._begun = False  # a request is being read,
+        self._in_request = False  # a request is being read,
         self._in_body = False  # of which the head has been read
         self._body: BreakableBody | None = None
         self._head = RequestHead()
-        self._anew = False  # its head is read a second time
+        self._parsing_body_anew = False  # its head is read a second time
         self._unread_bytes = 0  # since a head or a piece of a body was whole; what they are of is not known yet
         self._deadline: asyncio.TimerHandle | None = None
         self._turned_away = False  # one too many
@@ -117,9 +117,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def _parse_body_anew(self) -> None:
         """Read the body of a request that also offers another protocol, as Java's client does: the parser leaves it."""
         self.parser = httptools.HttpRequestParser(self)
-        self._anew = True
+        self._parsing_body_anew = True
         self.parser.feed_data(b"POST / HTTP/1.1\r\n" + self._head.framing + b"\r\n")
-        self._anew = False
+        self._parsing_body_anew = False
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Go on with the answer for a client that has no more to say, unless it is gone.
@@ -137,15 +137,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin to count."""
-        if self._anew:
+        if self._parsing_body_anew:
             return
         super().on_message_begin()
-        self._begun = True
+        self._in_request = True
         self._head = RequestHead()
 
     def on_url(self, url: bytes) -> None:
         """Take a piece of the URL."""
-        if self._anew:
+        if self._parsing_body_anew:
             return
         super().on_url(url)
         self._head.add_url(url)
@@ -159,7 +159,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Begin to answer."""
-        if self._anew:
+        if self._parsing_body_anew:
             return
         version = self.parser.get_http_version()
         if objection := _objection(version, self.headers, is_one_too_many=self._turned_away):
@@ -185,7 +185,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head.framing and self.parser.should_upgrade():
             return  # its body is still to come
         super().on_message_complete()
-        self._begun = self._in_body = False
+        self._in_request = self._in_body = False
         self._unread_bytes = 0
 
     def on_response_complete(self) -> None:
@@ -236,7 +236,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer the request that is being read with an error, after those before it; the last answer here."""
         self._refused = True
         self._expect(None)
-        if not self._begun:
+        if not self._in_request:
             self.on_message_begin()  # there is not even a request to refuse
         if self._in_body:
             self._break_off(error)

@@ -53,15 +53,15 @@ class WebUi:
         return None
 
 
-async def _sent(file: UiFile, asked: dict[bytes, bytes]) -> ASGIResponse:
-    zipped = file.zips and _takes_gzip(asked.get(b"accept-encoding", b"").decode("latin-1"))
+async def _sent(file: UiFile, request_headers: dict[bytes, bytes]) -> ASGIResponse:
+    zipped = file.zips and _takes_gzip(request_headers.get(b"accept-encoding", b"").decode("latin-1"))
     tag = f'"{file.version}{"-gz" if zipped else ""}"'
     headers = {"Cache-Control": file.cache_control, "ETag": tag, "X-Content-Type-Options": "nosniff"}
     if file.zips:
         headers["Vary"] = "Accept-Encoding"
     if file.media_type.startswith("text/html"):
         headers["Content-Security-Policy"] = _PAGE_RULES
-    if _is_known(asked.get(b"if-none-match", b"").decode("latin-1"), tag):
+    if _matches(request_headers.get(b"if-none-match", b"").decode("latin-1"), tag):
         return ASGIResponse(status_code=304, headers=headers)
     if zipped:
         headers["Content-Encoding"] = "gzip"
@@ -78,6 +78,6 @@ def _takes_gzip(accepted: str) -> bool:
     return weights.get("gzip", weights.get("*", False))
 
 
-def _is_known(known: str, tag: str) -> bool:
-    tags = [item.strip().removeprefix("W/") for item in known.split(",")]
+def _matches(header: str, tag: str) -> bool:
+    tags = [item.strip().removeprefix("W/") for item in header.split(",")]
     return tag in tags or "*" in tags

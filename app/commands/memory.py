@@ -33,7 +33,7 @@ def memory(ctx: click.Context, path: Path | None) -> None:
 def ls(path: Path | None) -> None:
     """List the notes: size, when they last changed by the agent, name."""
     with _opened(path) as root:
-        changed = {parts: when for when, parts in Backups(root).kept()}
+        changed = {parts: when for when, parts in Backups(root).list_backups()}
         notes = dict(tree.read(root).notes())
     for parts, size in notes.items():
         click.echo(f"{decimal(size):>10}  {_when(changed.get(parts)):16}  {_printable('/'.join(parts))}")
@@ -84,7 +84,7 @@ def undo(path: Path | None, note: str) -> None:
         except (OSError, ValueError) as error:
             raise _said(note, error) from None
         with paths.opened(root, parts[:-1]) as folder:
-            there = paths.facts(folder, parts[-1]) is not None
+            there = paths.lstat(folder, parts[-1]) is not None
     if not done:
         raise click.ClickException(f"there is no note {note}, and no backup of it")
     click.echo(f"{note} is what it was before" if there else f"{note} was new, and is gone; undo again brings it back")

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.services import catalog
-from app.services.catalog import Found
+from app.services.catalog import CatalogEntry
 
 
 @click.command()
@@ -26,7 +26,7 @@ def models(as_json: bool) -> None:
         click.echo("No models are in the caches of this machine. `tiles-server pull ID` downloads one.")
 
 
-def _described(model: Found) -> dict[str, Any]:
+def _described(model: CatalogEntry) -> dict[str, Any]:
     folder = model.folder
     return {
         "id": model.id,
@@ -41,7 +41,7 @@ def _described(model: Found) -> dict[str, Any]:
     }
 
 
-def _print(found: list[Found]) -> None:
+def _print(found: list[CatalogEntry]) -> None:
     table = Table("model", "size", "kind", "context", "can be loaded", box=None, pad_edge=False)
     for model in found:
         table.add_row(*(Text(cell, overflow="fold") for cell in _row(model)))
@@ -52,7 +52,7 @@ def _print(found: list[Found]) -> None:
             console.print(Text(f"\n{model.id}: {model.problem}"), soft_wrap=True)
 
 
-def _row(model: Found) -> tuple[str, ...]:
+def _row(model: CatalogEntry) -> tuple[str, ...]:
     folder, size = model.folder, decimal(model.disk_bytes)
     if folder is None:
         return model.id, size, "", "", "no, see below"

@@ -75,11 +75,11 @@ def _unfinished(folder: Path) -> Iterator[tuple[Path, re.Match[str]]]:
                 yield path, match
 
 
-def _is_left(written: float, writer: str | None) -> bool:
+def _is_left(written_at: float, writer: str | None) -> bool:
     """Whether nobody goes on with it; another server may be writing here."""
-    if written >= _BEGAN:
+    if written_at >= _BEGAN:
         return False
-    if time.time() - written > _OLD:
+    if time.time() - written_at > _OLD:
         return True
     return writer is not None and (int(writer) == os.getpid() or not _lives(int(writer)))
 

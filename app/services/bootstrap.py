@@ -55,13 +55,13 @@ def _from_variables(settings: Settings) -> Candidate | None:
     if not model or not path:
         _warn_of_half(model, path)
         return None
-    given = Session(
+    session = Session(
         model=model,
         model_cache_path=path,
         memory_path=settings.bootstrap_memory_path or "",
         system_prompt=settings.bootstrap_system_prompt or DEFAULT_SYSTEM_PROMPT,
     )
-    return Candidate("bootstrap", given, persist=not settings.skip_session_persist)
+    return Candidate("bootstrap", session, persist=not settings.skip_session_persist)
 
 
 def _warn_of_half(model: str | None, path: str | None) -> None:

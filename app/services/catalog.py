@@ -43,7 +43,7 @@ class ModelFolder:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CatalogEntry:
     """A model in a cache: `folder` when it can be loaded, else `problem` says why not."""
 
     id: str
@@ -59,13 +59,13 @@ def resolve(model: str, cache_path: str | None = None, environ: Mapping[str, str
     `model` is a folder, a Hugging Face cache entry, or a repo id in a cache of this machine. A `cache_path` says where
     it lies instead: one of these too, or a hub folder that has `model`. Raises LoadFailed.
     """
-    place = cache_path or model
-    with explained(place):
-        if not place:
+    name = cache_path or model
+    with explained(name):
+        if not name:
             raise LoadFailed("No model is named: give a folder or a repo id.")
-        path = Path(place).expanduser()
-        if hub.REPO_ID.fullmatch(place) and not path.exists():
-            return _first_sound([cache / hub.entry_name(place) for cache in hub.caches(environ)], _unknown(place))
+        path = Path(name).expanduser()
+        if hub.REPO_ID.fullmatch(name) and not path.exists():
+            return _first_sound([cache / hub.entry_name(name) for cache in hub.caches(environ)], _unknown(name))
         if not cache_path:
             return inspect(path)
         in_hub = path / hub.entry_name(model) if hub.REPO_ID.fullmatch(model) else path
@@ -85,11 +85,11 @@ def inspect(path: Path, model_id: str | None = None) -> ModelFolder:
         return _checked(path, model_id)
 
 
-def available(environ: Mapping[str, str] = os.environ) -> Iterator[Found]:
+def available(environ: Mapping[str, str] = os.environ) -> Iterator[CatalogEntry]:
     """Every model in the caches of this machine, loadable or not, in the order in which they are searched."""
     for cache in hub.caches(environ):
         for entry in sorted(cache.glob("models--*")):
-            yield _found(entry)
+            yield _entry(entry)
 
 
 def _unknown(repo_id: str) -> str:
@@ -99,12 +99,12 @@ def _unknown(repo_id: str) -> str:
     )
 
 
-def _found(entry: Path) -> Found:
+def _entry(entry: Path) -> CatalogEntry:
     repo_id, size = hub.repo_id(entry), hub.disk_bytes(entry)
     try:
-        return Found(repo_id, entry, size, folder=inspect(entry))
+        return CatalogEntry(repo_id, entry, size, folder=inspect(entry))
     except LoadFailed as error:
-        return Found(repo_id, entry, size, problem=error.message)
+        return CatalogEntry(repo_id, entry, size, problem=error.message)
 
 
 def _first_sound(paths: Iterable[Path], otherwise: str) -> ModelFolder:
@@ -201,8 +201,8 @@ def _context_length(config: Mapping[str, Any]) -> int:
 
 
 def _quantization(config: Mapping[str, Any]) -> dict[str, Any]:
-    given = config.get("quantization") or config.get("quantization_config")
-    return given if isinstance(given, dict) else {}
+    quantization = config.get("quantization") or config.get("quantization_config")
+    return quantization if isinstance(quantization, dict) else {}
 
 
 def _precision(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:

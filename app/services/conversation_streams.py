@@ -28,14 +28,14 @@ class ConversationStream:
         self.ended_at: float | None = None
         self.sent = 0  # bytes
         self._clock = clock
-        self._kept = bytearray()
+        self._buffer = bytearray()
         self._grown = asyncio.Event()
 
     def write(self, data: bytes) -> None:
         """Add what is sent next; what it has no room for any more is dropped at the beginning."""
         self.sent += len(data)
-        self._kept += data
-        del self._kept[: max(0, len(self._kept) - MOST_BYTES)]
+        self._buffer += data
+        del self._buffer[: max(0, len(self._buffer) - MOST_BYTES)]
         self._tell()
 
     def end(self) -> None:
@@ -63,7 +63,7 @@ class ConversationStream:
 
     async def _sent(self, offset: int) -> AsyncIterator[bytes]:
         while offset >= self._dropped:  # a reader that is too slow ends like a lost connection
-            if data := bytes(self._kept[offset - self._dropped :]):
+            if data := bytes(self._buffer[offset - self._dropped :]):
                 offset += len(data)
                 yield data
             elif self.ended_at is not None:
@@ -73,7 +73,7 @@ class ConversationStream:
 
     @property
     def _dropped(self) -> int:
-        return self.sent - len(self._kept)
+        return self.sent - len(self._buffer)
 
     def _tell(self) -> None:
         grown, self._grown = self._grown, asyncio.Event()
@@ -87,25 +87,25 @@ class ConversationStreams:
         self._clock = clock
         self._streams: dict[str, ConversationStream] = {}
         self._stops: dict[ConversationStream, Callable[[], None]] = {}  # of those that are under way
-        self._beginnings: dict[str, asyncio.Future[Generation]] = {}  # of answers that are not accepted yet
+        self._pending: dict[str, asyncio.Future[Generation]] = {}  # of answers that are not accepted yet
 
-    async def unless_stopped(self, conversation: str, beginning: Coroutine[Any, Any, Generation]) -> Generation:
+    async def unless_stopped(self, conversation: str, pending: Coroutine[Any, Any, Generation]) -> Generation:
         """Let an answer be accepted. Raises InvalidRequest if its conversation, if it has one, is stopped meanwhile."""
         if not conversation:
-            return await beginning
-        self._stop_beginning(conversation)
-        task = self._beginnings[conversation] = asyncio.ensure_future(beginning)
+            return await pending
+        self._stop_pending(conversation)
+        task = self._pending[conversation] = asyncio.ensure_future(pending)
         try:
             await asyncio.wait({task})
-            if self._beginnings.get(conversation) is task:
+            if self._pending.get(conversation) is task:
                 return task.result()
             if not task.cancelled() and task.exception() is None:
                 task.result().cancel()
             raise AnswerStopped
         finally:
             task.cancel()
-            if self._beginnings.get(conversation) is task:
-                del self._beginnings[conversation]
+            if self._pending.get(conversation) is task:
+                del self._pending[conversation]
 
     def begin(
         self,
@@ -134,18 +134,18 @@ class ConversationStreams:
     def find_all(self, conversations: Iterable[str]) -> list[ConversationStream]:
         """Give the answers of conversations, whether or not they are named with their model; the current ones first."""
         self._forget_old()
-        asked = set(conversations)
-        bare = {name.partition(_SEPARATOR)[0] for name in asked}
-        found = [
+        names = set(conversations)
+        bare = {name.partition(_SEPARATOR)[0] for name in names}
+        streams = [
             stream
             for name, stream in self._streams.items()
-            if name in asked or name.partition(_SEPARATOR)[0] in asked or name in bare
+            if name in names or name.partition(_SEPARATOR)[0] in names or name in bare
         ]
-        return sorted(found, key=lambda stream: (stream.ended_at is not None, -stream.started_at))
+        return sorted(streams, key=lambda stream: (stream.ended_at is not None, -stream.started_at))
 
     def stop(self, conversation: str) -> None:
         """Stop the answer of a conversation and forget it; whoever reads it comes to the end of what was sent."""
-        self._stop_beginning(conversation)
+        self._stop_pending(conversation)
         stream = self._streams.pop(conversation, None)
         if stream is not None and (stop := self._stops.get(stream)):
             stop()
@@ -159,9 +159,9 @@ class ConversationStreams:
             for conversation in list(self._streams):
                 self.stop(conversation)
 
-    def _stop_beginning(self, conversation: str) -> None:
-        if (beginning := self._beginnings.pop(conversation, None)) is not None:
-            beginning.cancel()
+    def _stop_pending(self, conversation: str) -> None:
+        if (pending := self._pending.pop(conversation, None)) is not None:
+            pending.cancel()
 
     def _ended(self, stream: ConversationStream) -> None:
         stream.end()
@@ -170,8 +170,8 @@ class ConversationStreams:
 
     def _forget_old(self) -> None:
         ended = sorted((stream.ended_at, name) for name, stream in self._streams.items() if stream.ended_at is not None)
-        for place, (ended_at, name) in enumerate(reversed(ended)):
-            if place >= _MOST_ENDED or ended_at + KEPT_SECONDS <= self._clock():
+        for index, (ended_at, name) in enumerate(reversed(ended)):
+            if index >= _MOST_ENDED or ended_at + KEPT_SECONDS <= self._clock():
                 del self._streams[name]
 
 

@@ -49,9 +49,9 @@ def owner(folder: Path) -> str | None:
 def snapshots(entry: Path) -> list[Path]:
     """Snapshots of a cache entry: that of refs/main first, then the newest first."""
     main = entry / "refs/main"
-    wanted = main.read_text(errors="replace").strip() if main.is_file() else None
+    commit = main.read_text(errors="replace").strip() if main.is_file() else None
     newest = sorted((entry / "snapshots").glob("*/"), key=lambda path: path.stat().st_mtime, reverse=True)
-    return sorted(newest, key=lambda path: path.name != wanted)
+    return sorted(newest, key=lambda path: path.name != commit)
 
 
 def disk_bytes(entry: Path) -> int:

@@ -17,8 +17,8 @@ _ID = re.compile(r"resp_[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    written: float  # Unix seconds
+class _Entry:
+    written_at: float  # Unix seconds
     size: int  # bytes
 
 
@@ -34,7 +34,7 @@ class StoredResponses:
         self._folder = folder
         self._seconds = days * 86_400
         self._most_bytes = most_bytes
-        self._kept: dict[str, _Kept] | None = None  # oldest first; None until somebody looks
+        self._entries: dict[str, _Entry] | None = None  # oldest first; None until somebody looks
         self._lock = Lock()
 
     def tidy(self) -> None:
@@ -53,9 +53,9 @@ class StoredResponses:
             except OSError as error:
                 log.warning("response not kept", reason=str(error))
                 return False
-            kept = self._look()
-            kept[identity] = _Kept(time.time(), len(content))
-            self._make_room(kept)
+            entries = self._look()
+            entries[identity] = _Entry(time.time(), len(content))
+            self._make_room(entries)
         return True
 
     def read(self, identity: str) -> bytes | None:
@@ -82,26 +82,26 @@ class StoredResponses:
     def _path(self, identity: str) -> Path:
         return self._folder / f"{identity}.json"
 
-    def _look(self) -> dict[str, _Kept]:
-        if self._kept is None:
-            found = {}
+    def _look(self) -> dict[str, _Entry]:
+        if self._entries is None:
+            entries = {}
             for path in self._folder.glob("resp_*.json"):
                 with suppress(OSError):  # another server on this folder may have removed it
                     facts = path.stat()
-                    found[path.stem] = _Kept(facts.st_mtime, facts.st_size)
-            self._kept = dict(sorted(found.items(), key=lambda item: item[1].written))
-        return self._kept
+                    entries[path.stem] = _Entry(facts.st_mtime, facts.st_size)
+            self._entries = dict(sorted(entries.items(), key=lambda item: item[1].written_at))
+        return self._entries
 
-    def _make_room(self, kept: dict[str, _Kept]) -> None:
-        total = sum(one.size for one in kept.values())
+    def _make_room(self, entries: dict[str, _Entry]) -> None:
+        total = sum(one.size for one in entries.values())
         oldest = time.time() - self._seconds
-        for identity, one in list(kept.items()):
-            if one.written >= oldest and total <= self._most_bytes:
+        for identity, one in list(entries.items()):
+            if one.written_at >= oldest and total <= self._most_bytes:
                 return
             total -= one.size
-            self._remove(identity, kept)
+            self._remove(identity, entries)
 
-    def _remove(self, identity: str, kept: dict[str, _Kept]) -> None:
-        kept.pop(identity, None)
+    def _remove(self, identity: str, entries: dict[str, _Entry]) -> None:
+        entries.pop(identity, None)
         with suppress(OSError):
             self._path(identity).unlink(missing_ok=True)

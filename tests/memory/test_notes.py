@@ -169,7 +169,7 @@ def test_the_backup_is_the_last_content_and_undo_exchanges_the_two(notes: Notes,
     notes.create_file("a/b.md", "two")
     notes.update_file("a/b.md", "two", "three")
     backups = Backups(notes._root)
-    assert [parts for _, parts in backups.kept()] == [("a", "b.md")]
+    assert [parts for _, parts in backups.list_backups()] == [("a", "b.md")]
     assert backups.undo(("a", "b.md")) is True
     assert file.read_text() == "two"
     backups.undo(("a", "b.md"))
@@ -204,4 +204,4 @@ def test_old_backups_go_when_they_are_too_many(notes: Notes, monkeypatch: pytest
         notes.delete_file(f"{number}.md")
     backups = Backups(notes._root)
     backups.trim()
-    assert 1 <= len(backups.kept()) <= 4
+    assert 1 <= len(backups.list_backups()) <= 4

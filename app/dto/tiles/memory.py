@@ -28,7 +28,7 @@ def to_memory(chat: ChatRequest, limits: Limits) -> MemoryRequest:
     replies = [message.content for message in asked.messages if message.role == "assistant"]
     limited = any(value is not None for value in (chat.n_predict, chat.max_completion_tokens, chat.max_tokens))
     return MemoryRequest(
-        said=chat.input,
+        message=chat.input,
         reply=replies[-1] if replies else "",
         begins=not chat.python_code if chat.chat_start is None else chat.chat_start,
         code=chat.python_code,

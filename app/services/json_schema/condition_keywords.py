@@ -72,9 +72,9 @@ class ConditionKeywords:
             ]
             return self._derive({"anyOf": [{"allOf": [part, *rest]} for part, rest in zip(parts, others, strict=True)]})
         if len(parts) > _MOST_PARTS or not all(
-            disjoint(one, other, self._context.target, there)
-            for place, one in enumerate(parts)
-            for other in parts[:place]
+            disjoint(first, other, self._context.target, there)
+            for index, first in enumerate(parts)
+            for other in parts[:index]
         ):
             self._context.ignored.add("oneOf")
         return {"anyOf": [self._schema(part) for part in parts]}

@@ -81,8 +81,8 @@ def _with_other(name: str, schema: Any, context: Any, resolve: Resolve, depth: i
 def _other_types(types: list[str] | None) -> Any:
     if types is None:
         return None
-    taken = {*types, "number"} if "integer" in types else set(types)  # no pattern knows the numbers with a fraction
-    rest = [name for name in TYPES if name not in taken]
+    excluded = {*types, "number"} if "integer" in types else set(types)  # no pattern knows the numbers with a fraction
+    rest = [name for name in TYPES if name not in excluded]
     return {"type": rest} if rest else False
 
 

@@ -64,25 +64,25 @@ class _Reader:
 
     def __init__(self, pattern: str) -> None:
         self._text = pattern
-        self._place = 0
+        self._position = 0
         self._result = Translation()
-        self._written: list[str] = []
+        self._output: list[str] = []
         self._depth = 0
 
     def read(self) -> Translation:
         split = _alternatives(self._text)
-        while self._place < len(self._text):
-            self._written.append(self._next(at_start=not split and "".join(self._written) == "^"))
-        self._result.patterns.insert(0, "".join(self._written))
+        while self._position < len(self._text):
+            self._output.append(self._next(at_start=not split and "".join(self._output) == "^"))
+        self._result.patterns.insert(0, "".join(self._output))
         return self._result
 
     def _next(self, *, at_start: bool) -> str:
-        text, place = self._text, self._place
-        if _LOOK.match(text, place):
+        text, position = self._text, self._position
+        if _LOOK.match(text, position):
             return self._look(at_start)
-        if _NAMED_BACK.match(text, place):
-            return self._loosen(_NAMED_BACK.match(text, place)[0], r"[\s\S]*")  # type: ignore[index]
-        match text[place]:
+        if _NAMED_BACK.match(text, position):
+            return self._loosen(_NAMED_BACK.match(text, position)[0], r"[\s\S]*")  # type: ignore[index]
+        match text[position]:
             case "\\":
                 return self._escape()
             case "[":
@@ -90,42 +90,42 @@ class _Reader:
             case "{":
                 return self._brace()
             case "*" | "+" | "?":
-                return self._repeated(text[place])
+                return self._repeated(text[position])
             case "}":
                 return self._as("}", r"\}")
-            case "(" if text.startswith("(?#", place):
-                end = text.find(")", place)
-                return self._as(text[place : end + 1] if end >= 0 else text[place:], "")
-            case "(" if text.startswith("(?>", place):
+            case "(" if text.startswith("(?#", position):
+                end = text.find(")", position)
+                return self._as(text[position : end + 1] if end >= 0 else text[position:], "")
+            case "(" if text.startswith("(?>", position):
                 return self._loosen("(?>", "(?:")
-        return self._as(text[place], text[place])
+        return self._as(text[position], text[position])
 
-    def _as(self, original: str, written: str) -> str:
-        self._place += len(original)
-        return written
+    def _as(self, original: str, output: str) -> str:
+        self._position += len(original)
+        return output
 
-    def _loosen(self, original: str, written: str) -> str:
+    def _loosen(self, original: str, output: str) -> str:
         self._result.exact = False
-        return self._as(original, written)
+        return self._as(original, output)
 
     def _brace(self) -> str:
-        if quantifier := _QUANTIFIER.match(self._text, self._place):
+        if quantifier := _QUANTIFIER.match(self._text, self._position):
             return self._repeated(quantifier[0])
-        if re.match(r"\{,[0-9]+\}", self._text[self._place :]):  # a quantifier in Python, text in JavaScript
+        if re.match(r"\{,[0-9]+\}", self._text[self._position :]):  # a quantifier in Python, text in JavaScript
             raise _Unknown
         return self._as("{", r"\{")
 
     def _repeated(self, quantifier: str) -> str:
-        self._place += len(quantifier)
-        if self._text.startswith("+", self._place):  # possessive: takes less than the plain one
+        self._position += len(quantifier)
+        if self._text.startswith("+", self._position):  # possessive: takes less than the plain one
             self._result.exact = False
-            self._place += 1
-        elif self._text.startswith("?", self._place):  # whether it is lazy changes no match of the whole
-            self._place += 1
+            self._position += 1
+        elif self._text.startswith("?", self._position):  # whether it is lazy changes no match of the whole
+            self._position += 1
         return quantifier
 
     def _escape(self) -> str:
-        after = self._text[self._place + 1 : self._place + 2]
+        after = self._text[self._position + 1 : self._position + 2]
         if not after:
             raise _Unknown
         if after in "Zz":
@@ -135,15 +135,15 @@ class _Reader:
         if after in "bB":
             return self._loosen(r"\b", "")
         if after in "123456789":
-            number = re.match(r"\\[0-9]{1,2}", self._text[self._place :])
+            number = re.match(r"\\[0-9]{1,2}", self._text[self._position :])
             return self._loosen(number[0], r"[\s\S]*")  # type: ignore[index]
-        if reference := re.match(r"\\k<\w+>", self._text[self._place :]):
+        if reference := re.match(r"\\k<\w+>", self._text[self._position :]):
             return self._loosen(reference[0], r"[\s\S]*")
         return self._character()
 
     def _character(self) -> str:
         """An escape that means the same within a class and outside."""
-        rest = self._text[self._place :]
+        rest = self._text[self._position :]
         if pair := re.match(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})", rest):
             code = 0x10000 + (int(pair[1], 16) - 0xD800 << 10) + int(pair[2], 16) - 0xDC00
             return self._as(pair[0], rf"\x{{{code:X}}}")
@@ -163,36 +163,36 @@ class _Reader:
         return self._as(rest[:2], after)
 
     def _class(self) -> str:
-        if self._text.startswith("[^]", self._place) and not _CLASS.match(self._text, self._place + 1):
+        if self._text.startswith("[^]", self._position) and not _CLASS.match(self._text, self._position + 1):
             return self._as("[^]", r"[\s\S]")
-        self._place += 1
-        written = ["["]
-        if self._text.startswith("^", self._place):
-            written.append(self._as("^", "^"))
+        self._position += 1
+        output = ["["]
+        if self._text.startswith("^", self._position):
+            output.append(self._as("^", "^"))
         while True:
-            rest = self._text[self._place :]
+            rest = self._text[self._position :]
             if not rest:
                 raise _Unknown
             if rest[0] == "]":
-                return "".join(written) + self._as("]", "]")
+                return "".join(output) + self._as("]", "]")
             if rest.startswith(r"\b"):
-                written.append(self._as(r"\b", r"\x08"))
+                output.append(self._as(r"\b", r"\x08"))
             elif rest[0] == "\\":
-                written.append(self._character())
+                output.append(self._character())
             elif posix := re.match(r"\[:\^?[a-z]+:\]", rest):
-                written.append(self._as(posix[0], posix[0]))
+                output.append(self._as(posix[0], posix[0]))
             elif rest[:2] in ("&&", "--", "~~"):  # operators elsewhere
-                written.append(self._as(rest[:2], f"\\{rest[0]}\\{rest[0]}"))
+                output.append(self._as(rest[:2], f"\\{rest[0]}\\{rest[0]}"))
             else:
-                written.append(self._as(rest[0], r"\[" if rest[0] == "[" else rest[0]))
+                output.append(self._as(rest[0], r"\[" if rest[0] == "[" else rest[0]))
 
     def _look(self, at_start: bool) -> str:
         """Look-ahead where the text begins is a pattern of its own; any other is left out."""
-        opening = _LOOK.match(self._text, self._place)[0]  # type: ignore[index]
-        end = _closing(self._text, self._place)
-        inner = self._text[self._place + len(opening) : end]
-        self._place = end + 1
-        if re.match(r"[*+?{]", self._text[self._place :]):
+        opening = _LOOK.match(self._text, self._position)[0]  # type: ignore[index]
+        end = _closing(self._text, self._position)
+        inner = self._text[self._position + len(opening) : end]
+        self._position = end + 1
+        if re.match(r"[*+?{]", self._text[self._position :]):
             raise _Unknown
         conditions = None
         if at_start and "<" not in opening:
@@ -246,33 +246,33 @@ def _complement(piece: str) -> str:
 
 def _closing(text: str, start: int) -> int:
     """Find the bracket that closes the one at `start`."""
-    depth, place = 0, start
-    while place < len(text):
-        if text[place] == "\\":
-            place += 1
-        elif text[place] == "[" and (skipped := _CLASS.match(text, place)):
-            place = skipped.end() - 1
-        elif text[place] == "(":
+    depth, index = 0, start
+    while index < len(text):
+        if text[index] == "\\":
+            index += 1
+        elif text[index] == "[" and (character_class := _CLASS.match(text, index)):
+            index = character_class.end() - 1
+        elif text[index] == "(":
             depth += 1
-        elif text[place] == ")":
+        elif text[index] == ")":
             depth -= 1
             if depth == 0:
-                return place
-        place += 1
+                return index
+        index += 1
     raise _Unknown
 
 
 def _alternatives(text: str) -> bool:
     """Whether a pattern is several, outside of any bracket."""
-    depth, place = 0, 0
-    while place < len(text):
-        if text[place] == "\\":
-            place += 1
-        elif text[place] == "[" and (skipped := _CLASS.match(text, place)):
-            place = skipped.end() - 1
-        elif text[place] in "()":
-            depth += 1 if text[place] == "(" else -1
-        elif text[place] == "|" and depth == 0:
+    depth, index = 0, 0
+    while index < len(text):
+        if text[index] == "\\":
+            index += 1
+        elif text[index] == "[" and (character_class := _CLASS.match(text, index)):
+            index = character_class.end() - 1
+        elif text[index] in "()":
+            depth += 1 if text[index] == "(" else -1
+        elif text[index] == "|" and depth == 0:
             return True
-        place += 1
+        index += 1
     return False

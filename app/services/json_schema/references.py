@@ -27,19 +27,19 @@ class References:
         address, _, fragment = (base + reference if reference.startswith("#") else _join(base, reference)).partition(
             "#"
         )
-        places = [self._schemas.get(address), self._root if reference.startswith("#") else None]
-        for place in places:
-            target = None if place is None else self._within(place, address, fragment)
+        candidates = [self._schemas.get(address), self._root if reference.startswith("#") else None]
+        for candidate in candidates:
+            target = None if candidate is None else self._within(candidate, address, fragment)
             if isinstance(target, dict | bool):
                 return target
         return None
 
-    def _within(self, place: Any, address: str, fragment: str) -> Any:
+    def _within(self, root: Any, address: str, fragment: str) -> Any:
         if not fragment:
-            return place
+            return root
         for spelling in (fragment, unquote(fragment)):
             if spelling.startswith("/"):
-                target = _pointed(place, spelling)
+                target = _pointed(root, spelling)
             else:
                 namesakes = self._anchors.get(spelling, [])
                 target = self._schemas.get(f"{address}#{spelling}", namesakes[0] if len(namesakes) == 1 else None)
@@ -83,14 +83,14 @@ def _join(base: str, reference: str) -> str:
         return reference
 
 
-def _pointed(place: Any, pointer: str) -> Any:
+def _pointed(node: Any, pointer: str) -> Any:
     """Follow a JSON pointer."""
     for step in pointer[1:].split("/"):
         name = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(place, dict) and name in place:
-            place = place[name]
-        elif isinstance(place, list) and name.isascii() and name.isdigit() and int(name) < len(place):
-            place = place[int(name)]
+        if isinstance(node, dict) and name in node:
+            node = node[name]
+        elif isinstance(node, list) and name.isascii() and name.isdigit() and int(name) < len(node):
+            node = node[int(name)]
         else:
             return None
-    return place
+    return node

@@ -30,11 +30,11 @@ class Rewriter:
     def __init__(self, root: Any, is_possible: Callable[[Any], bool], without: Iterable[str] = ()) -> None:
         self._root = root
         self._context = RewriteContext(root, is_possible, without)
-        self._objects = ObjectKeywords(self._context, self.schema, self._derive)
-        self._conditions = ConditionKeywords(self._context, self.schema, self._body, self._derive)
+        self._objects = ObjectKeywords(self._context, self.schema, self._rewrite_derived)
+        self._conditions = ConditionKeywords(self._context, self.schema, self._body, self._rewrite_derived)
         self._names: dict[int, str] = {}  # of the definitions, by the identity of their schema
         self._pending: list[tuple[str, dict[str, Any]]] = []
-        self._made: list[Any] = []  # schemas whose identity counts, also those written here
+        self._keep_alive: list[Any] = []  # schemas whose identity counts, also those written here
         self._schemas = 0
         self._originals: set[int] = set()
         self._copies = 0
@@ -76,7 +76,7 @@ class Rewriter:
         if id(original) not in self._names:
             self._names[id(original)] = f"s{len(self._names)}"
             self._pending.append((self._names[id(original)], original))
-            self._made.append(original)
+            self._keep_alive.append(original)
         return self._names[id(original)]
 
     def _body(self, original: dict[str, Any]) -> Schema:
@@ -202,9 +202,9 @@ class Rewriter:
         if (number := count(most)) is not None:
             own["maxItems"] = min(own.get("maxItems", number), number)
 
-    def _derive(self, schema: Any) -> Schema:
+    def _rewrite_derived(self, schema: Any) -> Schema:
         """Rewrite a schema that was written here."""
-        self._made.append(schema)
+        self._keep_alive.append(schema)
         return self.schema(schema)
 
 

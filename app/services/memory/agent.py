@@ -50,38 +50,38 @@ class MemoryAgent:
             await self._sandbox.close()
             self._files.shutdown(wait=False)
 
-    async def answer(self, asked: MemoryRequest) -> Generation:
+    async def answer(self, request: MemoryRequest) -> Generation:
         """Begin an answer; another request waits until it is over. Raises AppError for what is refused."""
         self._models.expect()
         await self._one_at_a_time.acquire()
         try:
-            return await self._begin(asked)
+            return await self._begin(request)
         except BaseException:
             self._one_at_a_time.release()
             raise
 
-    async def _begin(self, asked: MemoryRequest) -> Generation:
+    async def _begin(self, request: MemoryRequest) -> Generation:
         session = self._models.session
         if session is None or not session.memory_path:
             raise NoMemoryFolder
         folder = await asyncio.to_thread(
             memory_path.prepare, session.memory_path, self._settings.data_dir, self._settings.session_file
         )
-        draft = (await self._known(session)).copy()
-        if asked.code.strip():
-            draft.result((await self._run(folder, asked.code)).message())
-        if asked.begins:
-            draft.begin(asked.reply, asked.said)
-        elif not asked.code.strip():
+        draft = (await self._load_conversation(session)).copy()
+        if request.code.strip():
+            draft.result((await self._run(folder, request.code)).message())
+        if request.begins:
+            draft.begin(request.reply, request.message)
+        elif not request.code.strip():
             raise InvalidRequest("A relay brings the code of the last answer", param="python_code")
-        generation = await self._models.generate(await self._fitted(draft, asked.generation))
-        return _Remembered(generation, lambda text: self._settle(session, draft, text))
+        generation = await self._models.generate(await self._fit(draft, request.generation))
+        return _RecordedGeneration(generation, lambda text: self._settle(session, draft, text))
 
-    async def _known(self, session: Session) -> Conversation:
+    async def _load_conversation(self, session: Session) -> Conversation:
         """Give the conversation of a session: a new one for one that just began."""
         if session is not self._session:
-            kept = await asyncio.to_thread(store.read, self._file, session) if self._keeps else None
-            self._session, self._conversation = session, kept or Conversation()
+            saved = await asyncio.to_thread(store.read, self._file, session) if self._keeps else None
+            self._session, self._conversation = session, saved or Conversation()
         return self._conversation
 
     async def _run(self, folder: Path, code: str) -> Outcome:
@@ -98,21 +98,21 @@ class MemoryAgent:
             with suppress(RuntimeError):  # the server has ended meanwhile, and the folder is closed with it
                 self._files.submit(notes.close)  # after a call that may still be at work there
         milliseconds = round((time.perf_counter() - began) * 1000, 1)
-        log.info("memory run", outcome=_kind(outcome), ms=milliseconds, code_bytes=len(code), **audit.facts())
+        log.info("memory run", outcome=_kind(outcome), ms=milliseconds, code_bytes=len(code), **audit.log_fields())
         return outcome
 
     async def _in_order(self, work: Any, *args: Any) -> Any:
         """Do file work off the event loop, one piece after the other."""
         return await asyncio.get_running_loop().run_in_executor(self._files, work, *args)
 
-    async def _fitted(self, draft: Conversation, generation: GenerationRequest) -> GenerationRequest:
+    async def _fit(self, draft: Conversation, generation: GenerationRequest) -> GenerationRequest:
         """Make the conversation fit, with room for an answer. Raises PromptTooLong when that cannot be."""
         steps: dict[str, int] = {}
         while True:
-            request = replace(generation, messages=draft.messages(), model=None)  # the session's own
-            tokens, context = await self._models.measure(request)
-            room = min(generation.max_tokens or context, context // 4)
-            if tokens + room <= context:
+            fitting = replace(generation, messages=draft.messages(), model=None)  # the session's own
+            tokens, context = await self._models.measure(fitting)
+            answer_tokens = min(generation.max_tokens or context, context // 4)
+            if tokens + answer_tokens <= context:
                 break
             if (step := draft.shorten()) is None:
                 if tokens < context:
@@ -120,8 +120,8 @@ class MemoryAgent:
                 raise PromptTooLong(tokens, context)
             steps[step] = steps.get(step, 0) + 1
         if steps:
-            log.info("memory conversation shortened", context=context, tokens=tokens, **_named(steps))
-        return request
+            log.info("memory conversation shortened", context=context, tokens=tokens, **_with_log_names(steps))
+        return fitting
 
     async def _settle(self, session: Session, draft: Conversation, text: str) -> None:
         """An answer is over: keep it, then let the next request in. Where nothing was said, nothing has happened."""
@@ -139,14 +139,14 @@ class MemoryAgent:
         return store.beside(self._settings.session_file)
 
 
-class _Remembered:
+class _RecordedGeneration:
     """A generation whose text is kept when it is over, however it ends."""
 
-    def __init__(self, inner: Generation, over: Callable[[str], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, inner: Generation, on_end: Callable[[str], Coroutine[Any, Any, None]]) -> None:
         self._inner = inner
-        self._over = over
+        self._on_end = on_end
         self._text: list[str] = []
-        self._kept: asyncio.Task[None] | None = None
+        self._saving: asyncio.Task[None] | None = None
 
     @property
     def choices(self) -> int:
@@ -183,9 +183,9 @@ class _Remembered:
         self._inner.note_readers(count)
 
     def _end(self) -> "asyncio.Task[None]":
-        if self._kept is None:
-            self._kept = asyncio.ensure_future(self._over("".join(self._text)))
-        return self._kept
+        if self._saving is None:
+            self._saving = asyncio.ensure_future(self._on_end("".join(self._text)))
+        return self._saving
 
 
 def _kind(outcome: Outcome) -> str:
@@ -193,5 +193,5 @@ def _kind(outcome: Outcome) -> str:
     return "ok" if outcome.error is None else outcome.error.partition(":")[0][:64]
 
 
-def _named(steps: Mapping[str, int]) -> dict[str, int]:
+def _with_log_names(steps: Mapping[str, int]) -> dict[str, int]:
     return {f"{step.replace(' ', 's_')}": count for step, count in steps.items()}

@@ -24,6 +24,6 @@ class Audit:
         if isinstance(path, str) and path and len(self.paths) < _MOST_PATHS:
             self.paths[path[:_LONGEST_PATH]] = None
 
-    def facts(self) -> dict[str, Any]:
+    def log_fields(self) -> dict[str, Any]:
         """Give the fields of the log line."""
         return {"calls": dict(self.calls), "paths": list(self.paths), "read": self.read, "written": self.written}

@@ -26,8 +26,8 @@ class Backups:
     def write(self, parts: Parts, content: bytes) -> None:
         """Put a file in the memory in one step, whole or not at all. What the note was becomes its backup."""
         with self._folder() as ours, paths.opened(self._root, parts[:-1], make=True) as folder:
-            found = paths.facts(folder, parts[-1])
-            with _new(ours, content, mode=stat.S_IMODE(found.st_mode) & 0o777 if found else 0o600) as name:
+            status = paths.lstat(folder, parts[-1])
+            with _new(ours, content, mode=stat.S_IMODE(status.st_mode) & 0o777 if status else 0o600) as name:
                 self._keep(ours, folder, parts, copy=True)
                 os.rename(name, parts[-1], src_dir_fd=ours, dst_dir_fd=folder)
 
@@ -43,20 +43,20 @@ class Backups:
         with (
             self._folder() as ours,
             paths.opened(self._root, parts[:-1], make=True) as folder,
-            _kept_folder(ours, parts) as kept,
+            _backup_folder(ours, parts) as backup_folder,
         ):
-            there, before = _plain(folder, name), _plain(kept, _file(name))
+            there, before = _plain(folder, name), _plain(backup_folder, _file(name))
             if there and before:
                 with _new(ours, paths.read(folder, name, _MOST_IN_BACKUP), mode=0o600) as copy:
-                    os.rename(_file(name), name, src_dir_fd=kept, dst_dir_fd=folder)
-                os.rename(copy, _file(name), src_dir_fd=ours, dst_dir_fd=kept)  # from now on the only one there is
+                    os.rename(_file(name), name, src_dir_fd=backup_folder, dst_dir_fd=folder)
+                os.rename(copy, _file(name), src_dir_fd=ours, dst_dir_fd=backup_folder)  # now the only one
             elif there:
-                os.rename(name, _file(name), src_dir_fd=folder, dst_dir_fd=kept)
+                os.rename(name, _file(name), src_dir_fd=folder, dst_dir_fd=backup_folder)
             elif before:
-                os.rename(_file(name), name, src_dir_fd=kept, dst_dir_fd=folder)
+                os.rename(_file(name), name, src_dir_fd=backup_folder, dst_dir_fd=folder)
             return there or before
 
-    def kept(self) -> list[tuple[float, Parts]]:
+    def list_backups(self) -> list[tuple[float, Parts]]:
         """Give what has a backup, with the time of it, newest first."""
         try:
             with paths.opened(self._root, (FOLDER,)) as ours:
@@ -73,21 +73,21 @@ class Backups:
             return
 
     def _grow(self, ours: int, folder: int, name: str) -> None:
-        found = paths.facts(folder, name)
-        self._grown += found.st_size if found else 0
+        status = paths.lstat(folder, name)
+        self._grown += status.st_size if status else 0
         if self._grown > _MOST_BYTES // 4:  # one run may write for long
             self._trim(ours)
 
     def _trim(self, ours: int) -> None:
         self._grown = 0
         _remove_leftovers(ours)
-        found = sorted(_walk(ours))
-        total = sum(size for _, size, _ in found)
-        for _, size, parts in found:
+        backups = sorted(_walk(ours))
+        total = sum(size for _, size, _ in backups)
+        for _, size, parts in backups:
             if total <= _MOST_BYTES:
                 return
-            with _kept_folder(ours, parts) as kept:
-                os.unlink(_file(parts[-1]), dir_fd=kept)
+            with _backup_folder(ours, parts) as backup_folder:
+                os.unlink(_file(parts[-1]), dir_fd=backup_folder)
             total -= size
 
     @contextmanager
@@ -101,14 +101,14 @@ class Backups:
         if not _plain(folder, name):
             return False
         self._grow(ours, folder, name)
-        with _kept_folder(ours, parts) as kept:
+        with _backup_folder(ours, parts) as backup_folder:
             if not copy:
-                os.rename(name, _file(name), src_dir_fd=folder, dst_dir_fd=kept)
-                os.utime(_file(name), dir_fd=kept, follow_symlinks=False)
+                os.rename(name, _file(name), src_dir_fd=folder, dst_dir_fd=backup_folder)
+                os.utime(_file(name), dir_fd=backup_folder, follow_symlinks=False)
                 return True
             content = paths.read(folder, name, _MOST_IN_BACKUP)
             with _new(ours, content, mode=0o600) as new:
-                os.rename(new, _file(name), src_dir_fd=ours, dst_dir_fd=kept)
+                os.rename(new, _file(name), src_dir_fd=ours, dst_dir_fd=backup_folder)
             return True
 
 
@@ -132,8 +132,8 @@ def _new(ours: int, content: bytes, *, mode: int) -> Iterator[str]:
 def _remove_leftovers(ours: int) -> None:
     """Remove what a kill left half written, an hour later: another server may be writing here."""
     with os.scandir(ours) as entries:
-        left = [entry.name for entry in entries if entry.name.startswith("new-") and _old(entry)]
-    for name in left:
+        leftovers = [entry.name for entry in entries if entry.name.startswith("new-") and _old(entry)]
+    for name in leftovers:
         with suppress(OSError):
             os.unlink(name, dir_fd=ours)
 
@@ -144,17 +144,17 @@ def _old(entry: "os.DirEntry[str]") -> bool:
 
 def _plain(folder: int, name: str) -> bool:
     """Whether a plain file is there. Raises OSError for something else."""
-    if (found := paths.facts(folder, name)) is None:
+    if (status := paths.lstat(folder, name)) is None:
         return False
-    paths.check_file(found)
+    paths.check_file(status)
     return True
 
 
 @contextmanager
-def _kept_folder(ours: int, parts: Parts) -> Iterator[int]:
+def _backup_folder(ours: int, parts: Parts) -> Iterator[int]:
     # Other endings than files have, so that a note may be where a folder was.
-    with paths.opened(ours, tuple(f"{part}.d" for part in parts[:-1]), make=True) as kept:
-        yield kept
+    with paths.opened(ours, tuple(f"{part}.d" for part in parts[:-1]), make=True) as backup_folder:
+        yield backup_folder
 
 
 def _file(name: str) -> str:
@@ -163,10 +163,10 @@ def _file(name: str) -> str:
 
 def _walk(folder: int, above: Parts = ()) -> Iterator[tuple[float, int, Parts]]:
     with os.scandir(folder) as entries:
-        found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
-    for name, facts in found:
-        if stat.S_ISDIR(facts.st_mode) and name.endswith(".d"):
+        children = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+    for name, status in children:
+        if stat.S_ISDIR(status.st_mode) and name.endswith(".d"):
             with paths.opened(folder, (name,)) as below:
                 yield from _walk(below, (*above, name.removesuffix(".d")))
-        elif stat.S_ISREG(facts.st_mode) and name.endswith(".bak"):
-            yield facts.st_mtime, facts.st_size, (*above, name.removesuffix(".bak"))
+        elif stat.S_ISREG(status.st_mode) and name.endswith(".bak"):
+            yield status.st_mtime, status.st_size, (*above, name.removesuffix(".bak"))

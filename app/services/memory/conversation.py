@@ -39,12 +39,12 @@ class Conversation:
                 joined.add(message)
         return tuple(joined.messages)
 
-    def begin(self, reply: str, said: str) -> None:
+    def begin(self, reply: str, message: str) -> None:
         """Begin a turn of the user's. The reply last shown is added unless it is there, in an answer that was kept."""
         if reply.strip() and not self._holds(reply.strip()):
             self.turns = self.turns or [Turn()]
             self.turns[-1].add(Message("assistant", reply))
-        self.turns.append(Turn([Message("user", said)]))
+        self.turns.append(Turn([Message("user", message)]))
 
     def result(self, message: str) -> None:
         """Add the outcome of code."""
@@ -64,7 +64,7 @@ class Conversation:
             self.turns.pop(0)
             return "turn dropped"
         newest = self.turns[-1].messages
-        longest = max(range(len(newest)), key=lambda place: _cuttable(newest[place]))
+        longest = max(range(len(newest)), key=lambda index: _cuttable(newest[index]))
         if (length := _cuttable(newest[longest])) > 256:
             cut = outcome.shorten(newest[longest].content, length // 2)
             newest[longest] = replace(newest[longest], content=cut)

@@ -30,7 +30,7 @@ class Notes:
         self._root = root  # a descriptor
         self._audit = audit
         self._backups = Backups(root)
-        self._known: Tree | None = None  # what lies there, kept up to date over this run's own writes
+        self._listing: Tree | None = None  # what lies there, kept up to date over this run's own writes
 
     def call(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> object:
         """Call one of FUNCTIONS. Raises TypeError for arguments that do not fit, and what the function raises."""
@@ -58,10 +58,10 @@ class Notes:
     def create_file(self, file_path: str, content: str = "") -> bool:
         """Write a file, over what it was; folders on the way are made."""
         parts = _file_parts(file_path)
-        written = _encoded(content)
-        self._check_room(parts, len(written))
-        self._backups.write(parts, written)
-        self._wrote(parts, written)
+        data = _encoded(content)
+        self._check_room(parts, len(data))
+        self._backups.write(parts, data)
+        self._wrote(parts, data)
         return True
 
     def create_dir(self, dir_path: str) -> bool:
@@ -85,12 +85,12 @@ class Notes:
             before = self._read(parts)
             if old_content not in before:
                 return f"Error: old_content is not in {_shown(parts)}"
-            written = _encoded(before.replace(old_content, new_content, 1))
-            self._check_room(parts, len(written))
-            self._backups.write(parts, written)
-            self._wrote(parts, written)
+            data = _encoded(before.replace(old_content, new_content, 1))
+            self._check_room(parts, len(data))
+            self._backups.write(parts, data)
+            self._wrote(parts, data)
         except (OSError, ValueError, TypeError) as error:
-            return self._told(error, file_path)
+            return self._error_text(error, file_path)
         return True
 
     def read_file(self, file_path: str) -> str:
@@ -98,7 +98,7 @@ class Notes:
         try:
             return self._read(_file_parts(file_path))
         except (OSError, ValueError, TypeError) as error:
-            return self._told(error, file_path)
+            return self._error_text(error, file_path)
 
     def delete_file(self, file_path: str) -> bool:
         """Take a file away; its backup stays."""
@@ -114,7 +114,7 @@ class Notes:
 
     def list_files(self) -> str:
         """Draw what lies in the memory."""
-        self._known = None
+        self._listing = None
         return self._tree().draw()
 
     def go_to_link(self, link: str) -> str:
@@ -129,10 +129,10 @@ class Notes:
     def check_if_file_exists(self, path: str) -> bool:
         """Whether a file is there."""
         try:
-            found = self._facts(_file_parts(path))
+            status = self._lstat(_file_parts(path))
         except (OSError, TypeError):
             return False
-        return found is not None and stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+        return status is not None and stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
     def check_if_dir_exists(self, path: str) -> bool:
         """Whether a folder is there."""
@@ -145,9 +145,9 @@ class Notes:
     def get_size(self, path: str) -> int:
         """Give the bytes of a file or a folder, of the whole memory for an empty path."""
         parts = paths.split(path)
-        if parts and (found := self._facts(parts)) is not None and not stat.S_ISDIR(found.st_mode):
-            paths.check_file(found)
-            return found.st_size
+        if parts and (status := self._lstat(parts)) is not None and not stat.S_ISDIR(status.st_mode):
+            paths.check_file(status)
+            return status.st_size
         with paths.opened(self._root, parts) as folder:
             return tree.read(folder).size
 
@@ -157,43 +157,43 @@ class Notes:
         self._audit.read += len(content)
         return content.decode()
 
-    def _facts(self, parts: Parts) -> os.stat_result | None:
+    def _lstat(self, parts: Parts) -> os.stat_result | None:
         with paths.opened(self._root, parts[:-1]) as folder:
-            return paths.facts(folder, parts[-1])
+            return paths.lstat(folder, parts[-1])
 
     def _tree(self) -> Tree:
-        if self._known is None:
-            self._known = tree.read(self._root)
-        return self._known
+        if self._listing is None:
+            self._listing = tree.read(self._root)
+        return self._listing
 
     def _check_room(self, parts: Parts, size: int) -> None:
         """Raise ValueError unless a file of this size fits in every limit."""
-        known = self._tree()
-        folder = known.at(parts[:-1])
+        listing = self._tree()
+        folder = listing.at(parts[:-1])
         grows = size - (folder.files.get(parts[-1], 0) if folder else 0)
         if size > MOST_IN_FILE:
             raise ValueError(f"file too large: at most {MOST_IN_FILE} bytes")
-        if grows > 0 and known.size + grows > MOST_IN_MEMORY:
+        if grows > 0 and listing.size + grows > MOST_IN_MEMORY:
             raise ValueError(f"memory full: at most {MOST_IN_MEMORY} bytes")
         for depth in range(1, len(parts)):
-            above = known.at(parts[:depth])
+            above = listing.at(parts[:depth])
             if grows > 0 and above is not None and above.size + grows > MOST_IN_FOLDER:
                 raise ValueError(f"folder full: at most {MOST_IN_FOLDER} bytes")
         self._check_entries(parts)
 
     def _check_entries(self, parts: Parts) -> None:
-        known = self._tree()
-        folders = [known.at(parts[:depth]) for depth in range(len(parts))]
+        listing = self._tree()
+        folders = [listing.at(parts[:depth]) for depth in range(len(parts))]
         new = sum(f is None or (n not in f.files and n not in f.folders) for f, n in zip(folders, parts, strict=True))
-        if new and known.entries + new > MOST_ENTRIES:
+        if new and listing.entries + new > MOST_ENTRIES:
             raise ValueError(f"memory full: at most {MOST_ENTRIES} files and folders")
 
-    def _wrote(self, parts: Parts, written: bytes) -> None:
-        self._tree().make(parts[:-1]).files[parts[-1]] = len(written)
-        self._audit.written += len(written)
+    def _wrote(self, parts: Parts, data: bytes) -> None:
+        self._tree().make(parts[:-1]).files[parts[-1]] = len(data)
+        self._audit.written += len(data)
         self._audit.wrote = True
 
-    def _told(self, error: Exception, path: object) -> str:
+    def _error_text(self, error: Exception, path: object) -> str:
         """Say an error as a result, in words that name no path but the agent's own."""
         shown = str(path)[:200]
         match error:

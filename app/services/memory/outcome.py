@@ -17,8 +17,8 @@ class Outcome:
     def message(self) -> str:
         """Say it as the model was trained on it."""
         error = self.error if self.error is None else _cut(self.error, len(self.error), _MOST_ERROR)
-        room = MOST_SHOWN - (0 if error is None else len(error))
-        shown = _cut(self.variables, self.length or len(self.variables), room)
+        most = MOST_SHOWN - (0 if error is None else len(error))
+        shown = _cut(self.variables, self.length or len(self.variables), most)
         body = shown if error is None else f"({shown}, {{{error}}})"
         return f"<result>\n{body}\n</result>"
 

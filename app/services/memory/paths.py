@@ -85,7 +85,7 @@ def open_root(path: str | os.PathLike[str]) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def facts(folder: int, name: str) -> os.stat_result | None:
+def lstat(folder: int, name: str) -> os.stat_result | None:
     """Look at a name without following it; None where there is nothing."""
     try:
         return os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -93,19 +93,19 @@ def facts(folder: int, name: str) -> os.stat_result | None:
         return None
 
 
-def check_file(found: os.stat_result) -> None:
+def check_file(status: os.stat_result) -> None:
     """Raise Refused for all but a file that has this one name: no link of either kind, no device, no pipe."""
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError("that is a folder")
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
         raise Refused("that is a link or no plain file")
 
 
 def read(folder: int, name: str, most: int) -> bytes:
     """Read a plain file of at most `most` bytes. Raises OSError, Refused, ValueError for a larger one."""
-    if (found := facts(folder, name)) is None:
+    if (status := lstat(folder, name)) is None:
         raise FileNotFoundError("it does not exist")
-    check_file(found)  # before it is opened, because opening a device may do something
+    check_file(status)  # before it is opened, because opening a device may do something
     with os.fdopen(os.open(name, _FILE, dir_fd=folder), "rb") as file:
         check_file(os.fstat(file.fileno()))  # and after, because it may be another one by now
         content = file.read(most + 1)

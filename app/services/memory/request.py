@@ -11,7 +11,7 @@ DEFAULT_MAX_TOKENS = 1024
 class MemoryRequest:
     """One step of a user turn: its first, or a relay with code to run."""
 
-    said: str  # by the user
+    message: str  # by the user
     reply: str  # the last that was shown to the user
     begins: bool
     code: str

@@ -150,18 +150,18 @@ class Sandbox:
             else:
                 snapshot = await self._answer(snapshot, call)
 
-    async def _answer(self, asked: AsyncFunctionSnapshot, call: Call) -> Any:
-        name = str(asked.function_name)
+    async def _answer(self, snapshot: AsyncFunctionSnapshot, call: Call) -> Any:
+        name = str(snapshot.function_name)
         if name not in self._functions:
-            return await asked.resume({"exception": NameError(f"name '{name}' is not defined")})
+            return await snapshot.resume({"exception": NameError(f"name '{name}' is not defined")})
         try:
-            value = await call(name, asked.args, asked.kwargs)
+            value = await call(name, snapshot.args, snapshot.kwargs)
         except (OSError, ValueError, TypeError) as error:
-            return await asked.resume({"exception": error})
+            return await snapshot.resume({"exception": error})
         except Exception:
             log.exception("a memory function failed", function=name)
-            return await asked.resume({"exception": RuntimeError(f"{name} failed")})
-        return await asked.resume({"return_value": value})
+            return await snapshot.resume({"exception": RuntimeError(f"{name} failed")})
+        return await snapshot.resume({"return_value": value})
 
     async def _shown(self, session: AsyncMontySession, error: str | None) -> Outcome:
         """Have the variables shown in the sandbox: their repr may be any length and is cut there."""

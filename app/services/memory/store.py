@@ -17,15 +17,15 @@ log = structlog.get_logger(__name__)
 _VERSION = 1
 
 
-class _Said(msgspec.Struct, forbid_unknown_fields=True):
+class _StoredMessage(msgspec.Struct, forbid_unknown_fields=True):
     role: str
     content: str
 
 
-class _Kept(msgspec.Struct, forbid_unknown_fields=True):
+class _StoredConversation(msgspec.Struct, forbid_unknown_fields=True):
     version: int
     session: dict[str, str]
-    turns: list[list[_Said]]
+    turns: list[list[_StoredMessage]]
 
 
 def beside(session_file: Path) -> Path:
@@ -36,15 +36,15 @@ def beside(session_file: Path) -> Path:
 def read(path: Path, session: Session) -> Conversation | None:
     """Read the conversation of a session; None where there is none, or, with a warning, where the file is not ours."""
     try:
-        kept = msgspec.json.decode(atomic.regular(path).read_bytes(), type=_Kept)
+        stored = msgspec.json.decode(atomic.regular(path).read_bytes(), type=_StoredConversation)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
         log.warning("conversation file ignored", path=str(path), reason=str(error))
         return None
-    if kept.version != _VERSION or kept.session != asdict(session):
+    if stored.version != _VERSION or stored.session != asdict(session):
         return None
-    return Conversation([Turn([_message(said) for said in turn]) for turn in kept.turns])
+    return Conversation([Turn([_message(message) for message in turn]) for turn in stored.turns])
 
 
 def write(path: Path, session: Session, conversation: Conversation) -> None:
@@ -64,5 +64,5 @@ def forget(path: Path) -> None:
         log.warning("conversation not removed", path=str(path))
 
 
-def _message(said: _Said) -> Message:
-    return Message("assistant" if said.role == "assistant" else "user", said.content)
+def _message(stored: _StoredMessage) -> Message:
+    return Message("assistant" if stored.role == "assistant" else "user", stored.content)

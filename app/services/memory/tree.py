@@ -73,13 +73,13 @@ def read(folder: int, depth: int = paths.DEEPEST) -> Tree:
     """Read a folder by its descriptor. Hidden names, links and what is no file are left out."""
     tree = Tree()
     with os.scandir(folder) as entries:
-        seen = [(entry.name, _facts(entry)) for entry in entries if paths.usable(entry.name)]
-    for name, found in seen:
-        if found is None:
+        children = [(entry.name, _lstat(entry)) for entry in entries if paths.usable(entry.name)]
+    for name, status in children:
+        if status is None:
             continue
-        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
-            tree.files[name] = found.st_size
-        elif stat.S_ISDIR(found.st_mode) and depth:
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
+            tree.files[name] = status.st_size
+        elif stat.S_ISDIR(status.st_mode) and depth:
             try:
                 with paths.opened(folder, (name,)) as below:
                     tree.folders[name] = read(below, depth - 1)
@@ -88,7 +88,7 @@ def read(folder: int, depth: int = paths.DEEPEST) -> Tree:
     return tree
 
 
-def _facts(entry: "os.DirEntry[str]") -> os.stat_result | None:
+def _lstat(entry: "os.DirEntry[str]") -> os.stat_result | None:
     try:
         return entry.stat(follow_symlinks=False)
     except OSError:

@@ -16,7 +16,7 @@ from app.services.ui.source import PLACES
 
 _MOST_FILES = 50_000
 _MOST_BYTES = 2**30
-_BEGINNINGS = (*(f"{place}/package.json" for place in PLACES), "package.json", "index.html", "index.html.gz")
+_ROOT_FILES = (*(f"{place}/package.json" for place in PLACES), "package.json", "index.html", "index.html.gz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class _Member:
 def unpack(archive: Path, folder: Path) -> Path:
     """Unpack the part of an archive that is a Web UI, below a folder; give the folder that holds it. Raises NoUi."""
     try:
-        with _opened(archive) as found:
-            members = list(_checked(found))
+        with _opened(archive) as members:
+            members = list(_checked(members))
             root = _root([member.name for member in members if member.plain])
             chosen = [member for member in members if member.name.startswith(root)]
             _check(chosen)
@@ -85,10 +85,10 @@ def _checked(members: Iterable[_Member]) -> Iterator[_Member]:
 
 
 def _root(names: list[str]) -> str:
-    for beginning in _BEGINNINGS:
-        found = [name for name in names if name == beginning or name.endswith(f"/{beginning}")]
-        if found:
-            shallowest = min(found, key=lambda name: (name.count("/"), name))
+    for root_file in _ROOT_FILES:
+        matches = [name for name in names if name == root_file or name.endswith(f"/{root_file}")]
+        if matches:
+            shallowest = min(matches, key=lambda name: (name.count("/"), name))
             return shallowest[: shallowest.rfind("/") + 1]
     raise NoUi("The archive has no Web UI in it: neither a built one (index.html) nor the source of one (tools/ui)")
 

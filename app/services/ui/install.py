@@ -16,39 +16,39 @@ _PREFIX = ".webui-"
 
 
 @contextmanager
-def workshop(place: Path) -> Iterator[Path]:
-    """Give a folder beside a place, for one who installs there; raises NoUi for a second one. What earlier ones that
+def workshop(target: Path) -> Iterator[Path]:
+    """Give a folder beside a target, for one who installs there; raises NoUi for a second one. What earlier ones that
     were killed left behind goes."""
-    private_folder(place.parent)
-    with private_file(place.parent / ".webui.lock") as lock:
+    private_folder(target.parent)
+    with private_file(target.parent / ".webui.lock") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise NoUi(f"Another installation into {place} is under way") from None
-        _clear(place)
-        work = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place.parent))
+            raise NoUi(f"Another installation into {target} is under way") from None
+        _clear(target)
+        work = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=target.parent))
         try:
             yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def put(built: Path, place: Path) -> None:
-    """Copy a built UI and let the place point to the copy, in one step. Raises NoUi."""
-    if place.exists() and not place.is_symlink() and any(place.iterdir()) and not is_built(place):
-        raise NoUi(f"{place} is no Web UI; move it away first")
-    version = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place.parent))
+def put(built: Path, target: Path) -> None:
+    """Copy a built UI and let the target point to the copy, in one step. Raises NoUi."""
+    if target.exists() and not target.is_symlink() and any(target.iterdir()) and not is_built(target):
+        raise NoUi(f"{target} is no Web UI; move it away first")
+    version = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=target.parent))
     try:
         shutil.copytree(built, version, symlinks=True, dirs_exist_ok=True)
         _unzip_page(version)
         _close_to_others(version)
         if not is_built(version):
             raise NoUi(f"{built} is no built Web UI: it has no index.html")
-        _point(place, version)
+        _point(target, version)
     except BaseException:
         shutil.rmtree(version, ignore_errors=True)
         raise
-    _clear(place)
+    _clear(target)
 
 
 def _close_to_others(folder: Path) -> None:
@@ -65,18 +65,18 @@ def _unzip_page(folder: Path) -> None:
         zipped.unlink()
 
 
-def _point(place: Path, version: Path) -> None:
+def _point(target: Path, version: Path) -> None:
     link = version.with_name(f"{version.name}-link")
     link.symlink_to(version.name)
-    if place.is_dir() and not place.is_symlink():  # put there by hand
-        place.rename(version.with_name(f"{version.name}-old"))
-    link.replace(place)
+    if target.is_dir() and not target.is_symlink():  # put there by hand
+        target.rename(version.with_name(f"{version.name}-old"))
+    link.replace(target)
 
 
-def _clear(place: Path) -> None:
-    """Remove every folder of ours but the one that the place points to."""
-    current = place.resolve()
-    for folder in place.parent.glob(f"{_PREFIX}*"):
+def _clear(target: Path) -> None:
+    """Remove every folder of ours but the one that the target points to."""
+    current = target.resolve()
+    for folder in target.parent.glob(f"{_PREFIX}*"):
         if folder.resolve() == current:
             continue
         if folder.is_symlink():

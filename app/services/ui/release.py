@@ -23,12 +23,12 @@ def download(build: int | None, folder: Path, on_progress: Progress) -> Path:
     archive = folder / "dist.tar.gz"
     try:
         expected = _digest(url)
-        found = _fetch(url, archive, on_progress)
+        digest = _fetch(url, archive, on_progress)
     except NoUi:
         raise
     except Exception as error:
         raise NoUi(_reason(version, error)) from error
-    if found != expected:
+    if digest != expected:
         raise NoUi(f"What came for {version} is not what its digest says; try again")
     return archive
 

@@ -27,7 +27,9 @@ def is_source(folder: Path) -> bool:
 
 def find(folder: Path) -> Path | None:
     """Give the source of the UI in a checkout, or the folder itself where it is one."""
-    return next((place for place in (folder, *(folder / name for name in PLACES)) if is_source(place)), None)
+    return next(
+        (candidate for candidate in (folder, *(folder / name for name in PLACES)) if is_source(candidate)), None
+    )
 
 
 def build(source: Path, work: Path, report: Report) -> Path:
