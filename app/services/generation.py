@@ -123,6 +123,21 @@ class Sampling:
     dry_breakers: tuple[str, ...] = ("\n", ":", '"', "*")  # no repetition reaches over them
     samplers: tuple[str, ...] = SAMPLERS
 
+    @property
+    def uses_dry(self) -> bool:
+        """Whether DRY, which penalises repetitions, changes anything."""
+        return self.dry_multiplier > 0 and self.dry_window != 0 and "dry" in self.samplers
+
+    def over(self, defaults: "Sampling") -> "Sampling":
+        """The same, with the value of `defaults` for each that is None here and has a default of the model's own."""
+        undecided = [name for name in _MODEL_DEFAULTS if getattr(self, name) is None]
+        return replace(self, **{name: getattr(defaults, name) for name in undecided})
+
+
+_MODEL_DEFAULTS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+# llama.cpp's values of these; a model's generation_config.json may have others.
+LLAMA_SAMPLING = Sampling(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05, repetition_penalty=1.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Constraint:

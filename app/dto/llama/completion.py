@@ -204,19 +204,9 @@ def _picked(whole: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def _settings(request: NativeGenerating, defaults: gen.Sampling) -> dict[str, Any]:
-    asked = request.sampling()
-    decided = replace(
-        asked,
-        temperature=defaults.temperature if asked.temperature is None else asked.temperature,
-        top_k=defaults.top_k if asked.top_k is None else asked.top_k,
-        top_p=defaults.top_p if asked.top_p is None else asked.top_p,
-        min_p=defaults.min_p if asked.min_p is None else asked.min_p,
-        repetition_penalty=(
-            defaults.repetition_penalty if asked.repetition_penalty is None else asked.repetition_penalty
-        ),
-    )
+    sampling = request.sampling().over(defaults)
     limit = request.token_limit()
-    return generation_params(decided, request.delivery) | {
+    return generation_params(sampling, request.delivery) | {
         "max_tokens": -1 if limit is None else limit,
         "n_predict": -1 if limit is None else limit,
         "lora": lora_params(request.adapters() or {}),
@@ -224,8 +214,8 @@ def _settings(request: NativeGenerating, defaults: gen.Sampling) -> dict[str, An
         "n_probs": request.n_probs,
         "post_sampling_probs": request.post_sampling_probs,
         "stop": list(request.stop_strings),
-        "logit_bias": [{"token": token, "bias": bias} for token, bias in asked.logit_bias.items()],
-        "dry_sequence_breakers": list(asked.dry_breakers),
+        "logit_bias": [{"token": token, "bias": bias} for token, bias in sampling.logit_bias.items()],
+        "dry_sequence_breakers": list(sampling.dry_breakers),
         "grammar": request.grammar if isinstance(request.grammar, str) else request.grammar.grammar,
         "grammar_lazy": False,
         "grammar_triggers": [],

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType, field
 from app import __version__
 from app.dto.shared.base import Reply
 from app.services.facts import ModelFacts
-from app.services.generation import Delivery, Sampling
+from app.services.generation import LLAMA_SAMPLING, Delivery, Sampling
 from app.services.model_state import ModelState, Status
 
 EMPTY_CONTEXT = 8192  # what /props says while nothing is loaded
@@ -304,21 +304,22 @@ _WHOLE = Delivery()
 
 def generation_params(sampling: Sampling, delivery: Delivery = _WHOLE) -> dict[str, Any]:
     """Sampling in llama.cpp's names; what does not exist here stands at its off value."""
+    sampling = sampling.over(LLAMA_SAMPLING)
     return {
         "seed": _or(sampling.seed, 2**32 - 1),
-        "temperature": _or(sampling.temperature, 0.8),
+        "temperature": sampling.temperature,
         "dynatemp_range": sampling.dynatemp_range,
         "dynatemp_exponent": sampling.dynatemp_exponent,
-        "top_k": int(_or(sampling.top_k, 40)),
-        "top_p": _or(sampling.top_p, 0.95),
-        "min_p": _or(sampling.min_p, 0.05),
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
         "top_n_sigma": sampling.top_n_sigma,
         "xtc_probability": sampling.xtc_probability,
         "xtc_threshold": sampling.xtc_threshold,
         "typical_p": sampling.typical_p,
         "typ_p": sampling.typical_p,  # the Web UI's name
         "repeat_last_n": _or(sampling.penalty_window, -1),
-        "repeat_penalty": _or(sampling.repetition_penalty, 1.0),
+        "repeat_penalty": sampling.repetition_penalty,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
         "dry_multiplier": sampling.dry_multiplier,

@@ -1,7 +1,5 @@
 """A loaded model: its facts, its prompt builder and its runner, put together."""
 
-import secrets
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +24,9 @@ from app.services.engine.output.markup import Markup
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.stop_strings import StopStrings
 from app.services.engine.prompt import Prompt, PromptBuilder
-from app.services.engine.sampling.dry import NO_BREAKERS, Breakers, Dry
 from app.services.engine.sampling.dry_breakers import BreakerTexts
 from app.services.engine.sampling.grammar import GrammarConstraint, Grammars
-from app.services.engine.sampling.sampler import SamplingParams
+from app.services.engine.sampling.params import SamplingParams, resolve_sampling
 from app.services.engine.scheduler.embedding import Embedding
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
@@ -40,13 +37,12 @@ from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
 from app.services.engine.speculative.proposer import ChainedProposer, Proposer
 from app.services.errors import AppError, InvalidRequest, PromptTooLong, UnprocessableBody
 from app.services.facts import AnswerSettings, ModelFacts
-from app.services.generation import EmbeddingRequest, GenerationRequest, Message, Sampling
+from app.services.generation import EmbeddingRequest, GenerationRequest, Message
 
 log = structlog.get_logger()
 
 _LONGEST_GRAMMAR = 2**18  # characters; what is longer takes seconds to compile
 _NEVER = -1e9  # a logit that is never drawn
-_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: spreads small numbers over all bits
 
 
 class LoadedModel:
@@ -84,7 +80,7 @@ class LoadedModel:
         start = prompts.tokenize(markup.calls.start) if markup.calls else []
         self._call_token = start[0] if len(start) == 1 else None
         self._blank = [tokens[0] for text in ("\n", "\n\n") if len(tokens := prompts.tokenize(text)) == 1]
-        self._spared = facts.end_tokens | frozenset(prompts.tokenize("\n"))
+        self._needed_tokens = facts.end_tokens | frozenset(prompts.tokenize("\n"))
         self._breakers = BreakerTexts(prompts.piece, prompts.tokenize, facts.vocabulary)
 
     def prepare(self, request: GenerationRequest) -> Prompt:
@@ -101,7 +97,7 @@ class LoadedModel:
         matcher = self.grammars.matcher(request, self._markup.calls.format if self._markup.calls else None)
         stops = StopStrings(request.stop) if request.stop else None
         self.scheduler.admission.check(len(prompt.tokens), request.answers)
-        breakers = self._breakers.find(request.sampling.dry_breakers if _repeats_less(request.sampling) else ())
+        breakers = self._breakers.find(request.sampling.dry_breakers if request.sampling.uses_dry else ())
         return replace(prompt, matcher=matcher, stops=stops, logit_bias=bias, breakers=breakers)
 
     def embedding(self, request: EmbeddingRequest, inputs: Sequence[list[int]], running: RunningEmbedding) -> Embedding:
@@ -162,14 +158,15 @@ class LoadedModel:
         max_tokens = room if request.max_tokens is None else min(request.max_tokens, room)
         free = request.ignore_eos and prompt.matcher is None  # a grammar ends where nothing else may come
         end_tokens = frozenset() if free else self.facts.end_tokens
-        chosen = choice(
-            request.sampling,
-            self.facts.defaults,
-            prompt.logit_bias,
-            place,
-            self._spared,
-            prompt.breakers,
-            self.facts.context_length,
+        sampling = request.sampling.over(self.facts.defaults)
+        params = resolve_sampling(
+            sampling,
+            index=place,
+            logit_bias=prompt.logit_bias,
+            needed_tokens=self._needed_tokens,
+            breakers=prompt.breakers,
+            context_length=self.facts.context_length,
+            post_sampling=request.post_sampling,
         )
         scales = self.adapters.scales(request.lora)
         return Row(
@@ -177,7 +174,7 @@ class LoadedModel:
             prompt=prompt.tokens,
             max_tokens=max_tokens,
             room=room,
-            choice=replace(chosen, post_sampling=True) if request.post_sampling else chosen,
+            choice=params,
             parser=self._parser(prompt, request),
             detokenizer=self._detokenizer(),
             end_tokens=end_tokens,
@@ -189,24 +186,24 @@ class LoadedModel:
             scales=scales,
             slot=request.slot,
             settings=AnswerSettings(
-                sampling=_decided(request.sampling, chosen),
+                sampling=replace(sampling, seed=params.seed, penalty_window=params.penalty_window, logit_bias={}),
                 ignore_eos=request.ignore_eos,
                 scales=scales,
                 logprobs=request.logprobs,
                 post_sampling=request.post_sampling,
                 delivery=request.delivery,
             ),
-            guesser=self._guesser(chosen, len(prompt.tokens), end_tokens),
+            guesser=self._guesser(params, len(prompt.tokens), end_tokens),
             stop_repetition=self._stop_repetition and not free and not request.constraint and max_tokens > 256,
         )
 
-    def _guesser(self, chosen: SamplingParams, prompt: int, end_tokens: frozenset[int]) -> Proposer | None:
+    def _guesser(self, params: SamplingParams, prompt: int, end_tokens: frozenset[int]) -> Proposer | None:
         """Who guesses for a row: what stood in its prompt costs nothing to look up, so that comes first."""
-        if chosen.dry is not None:
+        if params.dry is not None:
             return None  # each of its draws looks at all that stands before
         guessers: list[Proposer] = [PromptLookupProposer(self._most_guessed)] if self._most_guessed else []
         if self._draft is not None:
-            guessers.append(DraftModelProposer(self._draft, chosen, prompt, end_tokens))
+            guessers.append(DraftModelProposer(self._draft, params, prompt, end_tokens))
         return ChainedProposer(guessers) if guessers else None
 
     def write_slot(self, path: Path, tokens: Any, layers: Layers) -> int:
@@ -344,71 +341,6 @@ def _prefixes(facts: ModelFacts, limits: EngineLimits) -> PrefixCache:
         return PrefixCache(cache_bytes)
 
 
-def choice(
-    asked: Sampling,
-    default: Sampling,
-    logit_bias: Mapping[int, float],
-    place: int = 0,
-    spared: frozenset[int] = frozenset(),
-    breakers: Breakers = NO_BREAKERS,
-    window: int = sys.maxsize,
-) -> SamplingParams:
-    """Decide every value: what was asked, else the model's own; a seed that was not asked for is drawn.
-
-    `spared` are tokens that XTC never leaves out: without them no answer would end, and no line; `breakers` are the
-    tokens of the request's texts over which no repetition reaches; `window` is how many tokens there can be.
-    Several answers to one request differ by their place; the first is what a single one would be.
-    """
-    temperature = _first(asked.temperature, default.temperature, 0.0)
-    return SamplingParams(
-        temperature=temperature,
-        top_k=int(_first(asked.top_k, default.top_k, 0)),
-        top_p=_first(asked.top_p, default.top_p, 1.0),
-        min_p=_first(asked.min_p, default.min_p, 0.0),
-        xtc_probability=asked.xtc_probability,
-        xtc_threshold=asked.xtc_threshold,
-        xtc_spared=spared if asked.xtc_probability > 0 else frozenset(),
-        seed=secrets.randbits(64) if asked.seed is None else (asked.seed ^ place * _GOLDEN) & (2**64 - 1),
-        repetition_penalty=_first(asked.repetition_penalty, default.repetition_penalty, 1.0),
-        presence_penalty=asked.presence_penalty,
-        frequency_penalty=asked.frequency_penalty,
-        penalty_window=None if asked.penalty_window is None else min(asked.penalty_window, window),
-        logit_bias=dict(logit_bias) or None,
-        typical_p=asked.typical_p,
-        top_n_sigma=asked.top_n_sigma,
-        dynatemp_range=asked.dynatemp_range,
-        dynatemp_exponent=asked.dynatemp_exponent,
-        min_keep=asked.min_keep,
-        dry=_dry(asked, breakers) if _repeats_less(asked) else None,
-        samplers=asked.samplers,
-    )
-
-
-def _decided(asked: Sampling, chosen: SamplingParams) -> Sampling:
-    """What was asked, with the values that were decided for it."""
-    return replace(
-        asked,
-        temperature=chosen.temperature,
-        top_k=chosen.top_k,
-        top_p=chosen.top_p,
-        min_p=chosen.min_p,
-        seed=chosen.seed,
-        repetition_penalty=chosen.repetition_penalty,
-        penalty_window=chosen.penalty_window,
-        logit_bias={},
-    )
-
-
-def _repeats_less(asked: Sampling) -> bool:
-    """Whether DRY changes anything."""
-    return asked.dry_multiplier > 0 and asked.dry_window != 0 and "dry" in asked.samplers
-
-
-def _dry(asked: Sampling, breakers: Breakers) -> Dry:
-    window = sys.maxsize if asked.dry_window is None else asked.dry_window
-    return Dry(asked.dry_multiplier, asked.dry_base, asked.dry_allowed_length, window, breakers)
-
-
 def _may_think(request: GenerationRequest) -> bool:
     """Whether an answer may begin with a thought by itself; one that is gone on with has begun already."""
     asked = request.template_kwargs.get("enable_thinking") is not False
@@ -425,10 +357,6 @@ def _thinking_budget(request: GenerationRequest, max_tokens: int) -> int | None:
     if request.thinking_budget is None:
         return None
     return min(request.thinking_budget, max_tokens - max_tokens // 4)
-
-
-def _first(*values: float | None) -> float:
-    return next(value for value in values if value is not None)
 
 
 def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: EngineLimits, markup: Markup) -> ModelFacts:

@@ -4,21 +4,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from app.services.generation import Pooling, Sampling
+from app.services.generation import LLAMA_SAMPLING, Pooling, Sampling
 
 
 def read_defaults(folder: Path) -> Sampling:
-    """Read generation_config.json; what it leaves open is temperature 0.8, top_k 40, top_p 0.95, min_p 0.05."""
+    """Read generation_config.json; llama.cpp's values stand for those that it lacks."""
     config = _config(folder / "generation_config.json")
     if config.get("do_sample") is False:
         config |= {"temperature": 0.0}
+    top_k = _number(config, "top_k", 0, 2**31 - 1)
     return Sampling(
-        temperature=_number(config, "temperature", 0.8, 0.0, 100.0),
-        top_k=int(_number(config, "top_k", 40, 0, 2**31 - 1)),
-        top_p=_number(config, "top_p", 0.95, 0.0, 1.0),
-        min_p=_number(config, "min_p", 0.05, 0.0, 1.0),
-        repetition_penalty=_number(config, "repetition_penalty", 1.0, 0.01, 100.0),
-    )
+        temperature=_number(config, "temperature", 0.0, 100.0),
+        top_k=None if top_k is None else int(top_k),
+        top_p=_number(config, "top_p", 0.0, 1.0),
+        min_p=_number(config, "min_p", 0.0, 1.0),
+        repetition_penalty=_number(config, "repetition_penalty", 0.01, 100.0),
+    ).over(LLAMA_SAMPLING)
 
 
 def read_pooling(folder: Path) -> Pooling:
@@ -34,7 +35,7 @@ def _config(path: Path) -> dict[str, Any]:
     return dict(config) if isinstance(config, dict) else {}
 
 
-def _number(config: dict[str, Any], key: str, default: float, low: float, high: float) -> float:
+def _number(config: dict[str, Any], key: str, low: float, high: float) -> float | None:
     value = config.get(key)
     usable = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-    return float(value) if usable and value is not None else default
+    return float(value) if usable and value is not None else None

@@ -1,13 +1,16 @@
 """How one row chooses its next token, every value decided."""
 
+import secrets
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from app.services.engine.sampling.dry import Dry
-from app.services.generation import SAMPLERS
+from app.services.engine.sampling.dry import NO_BREAKERS, Breakers, Dry
+from app.services.generation import SAMPLERS, Sampling
 
 _USUAL = ("penalties", "top_k", "top_p", "min_p", "xtc", "temperature")  # in the order that is quickest here
+_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: spreads small numbers over all bits
 _COLD = 1e-6  # temperatures below it take the most likely token; float32 cannot divide by much less
 _OFF: dict[str, dict[str, Any]] = {
     "penalties": {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0},
@@ -86,6 +89,57 @@ class SamplingParams:
             "temperature": self.temperature != 1 or self.dynatemp_range > 0,
         }
         return acts[sampler]
+
+
+def resolve_sampling(
+    sampling: Sampling,
+    *,
+    index: int = 0,
+    logit_bias: Mapping[int, float] | None = None,
+    needed_tokens: frozenset[int] = frozenset(),
+    breakers: Breakers = NO_BREAKERS,
+    context_length: int = sys.maxsize,
+    post_sampling: bool = False,
+) -> SamplingParams:
+    """Give the parameters of one row. What is the model's own to decide is decided already, by `Sampling.over`.
+
+    `index` counts the answers to one request: each has a seed of its own, the first that of a single answer. A seed
+    that the request does not name is drawn. `needed_tokens` are never left out by XTC: without them no answer would
+    end, and no line. `breakers` are the tokens of the request's DRY breakers, `logit_bias` is by token.
+    """
+    return SamplingParams(
+        temperature=_decided(sampling.temperature),
+        top_k=int(_decided(sampling.top_k)),
+        top_p=_decided(sampling.top_p),
+        min_p=_decided(sampling.min_p),
+        xtc_probability=sampling.xtc_probability,
+        xtc_threshold=sampling.xtc_threshold,
+        xtc_spared=needed_tokens if sampling.xtc_probability > 0 else frozenset(),
+        seed=secrets.randbits(64) if sampling.seed is None else (sampling.seed ^ index * _GOLDEN) & (2**64 - 1),
+        repetition_penalty=_decided(sampling.repetition_penalty),
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        penalty_window=None if sampling.penalty_window is None else min(sampling.penalty_window, context_length),
+        logit_bias=dict(logit_bias or {}) or None,
+        typical_p=sampling.typical_p,
+        top_n_sigma=sampling.top_n_sigma,
+        dynatemp_range=sampling.dynatemp_range,
+        dynatemp_exponent=sampling.dynatemp_exponent,
+        min_keep=sampling.min_keep,
+        dry=_dry(sampling, breakers) if sampling.uses_dry else None,
+        samplers=sampling.samplers,
+        post_sampling=post_sampling,
+    )
+
+
+def _decided(value: float | None) -> float:
+    assert value is not None, "Sampling.over has not been called"
+    return value
+
+
+def _dry(sampling: Sampling, breakers: Breakers) -> Dry:
+    window = sys.maxsize if sampling.dry_window is None else sampling.dry_window
+    return Dry(sampling.dry_multiplier, sampling.dry_base, sampling.dry_allowed_length, window, breakers)
 
 
 def _is_within(order: Sequence[str], usual: Sequence[str]) -> bool:
