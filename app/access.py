@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 
-from app.origins import matches, split
+from app.origins import is_loopback, matches, split
 from app.services.errors import BrowserPage, CrossSite, Unauthorized, UnknownHost, UnknownOrigin
 from app.settings import Settings
 
@@ -14,16 +14,6 @@ NEVER_FROM_PAGES = frozenset({"/start"})  # names a folder that the model may th
 
 _BLANKS = " \t"  # of headers; others may be bytes of a letter
 _MOST_KEYS = 8  # that one request may try
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def is_public(path: str) -> bool:

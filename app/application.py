@@ -48,15 +48,19 @@ from app.web_ui import WebUi
 
 
 def create_app(settings: Settings | None = None, models: ModelService | None = None) -> Litestar:
-    """Put the server together. Its engine runs while the application does."""
+    """Put the server together. Its engine runs while the application does.
+
+    Raises SettingError for settings that cannot be used together.
+    """
     settings = settings or read()
+    settings.check()
     models = models or ModelService(settings)
     metrics = Metrics(models.meter)
     agent = MemoryAgent(models, settings)
     limits = Limits(settings.max_messages, settings.max_stop_strings, settings.max_stop_length, settings.max_choices)
     responses = StoredResponses(
         settings.data_dir / "responses",
-        enabled=settings.store == "on",
+        enabled=settings.store,
         days=settings.store_days,
         most_bytes=settings.store_size,
     )

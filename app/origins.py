@@ -1,6 +1,7 @@
 """Origins and hosts as they are written in headers and settings: scheme, host and port, and patterns of them."""
 
 import re
+from ipaddress import ip_address
 
 # Scheme, host and port. Nothing else may stand in an origin; a Host header is one without its scheme.
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:\[([0-9a-f:.]+)\]|([^\s\[\]:/?#@\\,%]+))(?::([0-9]{0,5}))?")
@@ -8,6 +9,16 @@ _WEB = frozenset({"http", "https"})
 _LABELS = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 Origin = tuple[str, str, int | None]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def split(url: str) -> Origin | None:

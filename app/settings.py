@@ -2,12 +2,15 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from app.origins import allowed_host, allowed_origin
+from app.origins import allowed_host, allowed_origin, is_loopback
+from app.services.models_folder import is_model
+from app.services.ui.folder import is_built
 
 
 class SettingError(ValueError):
@@ -94,6 +97,10 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def _switch(value: str) -> bool:
+    return _one_of("on", "off")(value) == "on"
+
+
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -106,17 +113,20 @@ def _bytes(value: str) -> int:
     return int(size)
 
 
+T = TypeVar("T")
+
+
 def _setting(
-    default: Any,
-    parse: Callable[[str], Any],
+    default: T,
+    parse: Callable[[str], T],
     meaning: str,
     *,
     name: str | None = None,  # of flag and variable, where it is not the field's own
     flag: bool | str = True,  # or its name, where it is not the variable's
     metavar: str | None = None,
-) -> Any:
-    facts = {"parse": parse, "meaning": meaning, "name": name, "flag": flag, "metavar": metavar}
-    return field(default=default, metadata=facts)
+) -> T:
+    metadata = {"parse": parse, "meaning": meaning, "name": name, "flag": flag, "metavar": metavar}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +205,7 @@ class Settings:
         metavar="ID_OR_PATH",
     )
     draft_tokens: int = _setting(4, _whole(1, 64), "Maximum draft tokens per step of --draft-model", metavar="TOKENS")
-    stop_repetition: str = _setting("on", _one_of("on", "off"), "Stop a completion that only repeats itself: on or off")
+    stop_repetition: bool = _setting(True, _switch, "Stop a completion that only repeats itself: on or off")
     sse_ping_interval: float = _setting(
         15.0,
         _seconds,
@@ -225,8 +235,8 @@ class Settings:
     shutdown_seconds: float = _setting(
         5.0, _seconds, "Seconds that running requests get to finish after Ctrl-C or SIGTERM", metavar="SECONDS"
     )
-    store: str = _setting(
-        "on", _one_of("on", "off"), "Store responses of /v1/responses on disk, for previous_response_id: on or off"
+    store: bool = _setting(
+        True, _switch, "Store responses of /v1/responses on disk, for previous_response_id: on or off"
     )
     store_days: int = _setting(30, _whole(1, 3650), "Days after which stored responses are deleted", metavar="DAYS")
     store_size: int = _setting(
@@ -275,6 +285,43 @@ class Settings:
         """Expand the folders, so that every reader sees the same path."""
         for name in ("data_dir", "session_file"):
             object.__setattr__(self, name, getattr(self, name).expanduser())
+
+    def check(self) -> None:
+        """Raise SettingError for settings that contradict each other or that name what is not there."""
+        if (problem := next(self._problems(), None)) is not None:
+            raise SettingError(problem)
+
+    def _problems(self) -> Iterator[str]:
+        if self.model and self.demo:
+            yield "--model and --demo exclude each other"
+        for folder, scale in self.adapters:
+            if not folder.is_dir() or not isfinite(scale):
+                yield f"--lora: {folder} is no folder, or {scale} is no scale"
+        if self.webui_dir and not is_built(self.webui_dir):
+            yield f"--webui: {self.webui_dir} is no built Web UI: it has no index.html"
+        if self.draft_model is None and self.draft_tokens != Settings().draft_tokens:
+            yield "--draft-tokens is for a draft model: give --draft-model too"
+        yield from self._router_problems()
+        if not is_loopback(self.host) and not self.api_key and not self.insecure:
+            yield (
+                f"listening on {self.host} lets other machines in: "
+                "give --api-key, or --insecure to say that you mean it"
+            )
+
+    def _router_problems(self) -> Iterator[str]:
+        folder = self.models_dir
+        if folder is None:
+            if self.max_models != Settings().max_models:
+                yield "--max-models is for several models: give --models-dir too"
+            if self.sleep_idle_seconds:
+                yield "--sleep-idle-seconds is for several models: give --models-dir too"
+            return
+        if self.adapters:
+            yield "--lora is for one model: give --model instead of --models-dir"
+        if not folder.is_dir():
+            yield f"--models-dir: {folder} is no folder"
+        if is_model(folder):
+            yield f"--models-dir: {folder} is a model itself; --model serves it"
 
     @property
     def ui_folder(self) -> Path:

@@ -49,6 +49,8 @@ def _default(value: object) -> str:
     match value:
         case None | () | False:
             return ""
+        case True:
+            return "`on`"
         case int() if value >= 2**20:
             return f"{value // 2**20}M"
     return f"`{value}`"

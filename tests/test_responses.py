@@ -228,7 +228,7 @@ def test_only_what_runs_in_the_background_can_be_cancelled(server: Server) -> No
 
 
 def test_a_server_can_be_told_to_keep_nothing(tmp_path: Path) -> None:
-    with serving(Scripted([answer("a"), answer("b")]), tmp_path, store="off") as url:
+    with serving(Scripted([answer("a"), answer("b")]), tmp_path, store=False) as url:
         body = httpx.post(f"{url}{ROUTE}", json={"input": "Hi", "store": True}).json()
         assert body["store"] is False
         error = error_of(httpx.post(f"{url}{ROUTE}", json={"input": "Hi", "previous_response_id": body["id"]}), 400)

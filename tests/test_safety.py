@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.access import Access, is_loopback, is_public
+from app.access import Access, is_public
 from app.application import create_app
+from app.origins import is_loopback
 from app.services.errors import Forbidden, Unauthorized
 from app.settings import Settings
 from tests.conftest import KEY, OTHER_KEY, Server

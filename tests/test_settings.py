@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.access import Access
+from app.application import create_app
 from app.services.errors import Forbidden, Unauthorized
 from app.settings import SettingError, Settings, read
 
@@ -179,3 +180,39 @@ def test_a_host_is_allowed_at_any_port_and_however_it_is_written() -> None:
     assert not lets_in(access, host="other.example")
     assert not lets_in(access, host="")
     assert lets_in(access)  # a client of HTTP/1.0, which is no browser
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "tiles.example"])
+def test_no_server_lets_other_machines_in_without_a_key(host: str) -> None:
+    with pytest.raises(SettingError, match="lets other machines in"):
+        create_app(Settings(host=host))
+    Settings(host=host, insecure=True).check()
+    Settings(host=host, api_key=("k",)).check()
+    Settings(host="127.0.0.2").check()
+
+
+def test_settings_that_contradict_each_other_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"model": "x", "demo": True}, "exclude each other"),
+        ({"draft_tokens": 8}, "give --draft-model too"),
+        ({"max_models": 2}, "give --models-dir too"),
+        ({"sleep_idle_seconds": 5.0}, "give --models-dir too"),
+        ({"models_dir": tmp_path / "no"}, "is no folder"),
+        ({"models_dir": tmp_path}, "--model serves it"),
+        ({"models_dir": tmp_path.parent, "lora": (str(tmp_path),)}, "--lora is for one model"),
+        ({"lora": (f"{tmp_path}:nan",)}, "nan is no scale"),
+        ({"webui_dir": tmp_path}, "no index.html"),
+    ]
+    for values, message in wrong:
+        with pytest.raises(SettingError, match=message):
+            Settings(**values).check()
+
+
+def test_a_switch_is_on_or_off() -> None:
+    for name in ("store", "stop_repetition"):
+        assert getattr(Settings(), name) is True
+        assert getattr(read({name: "off"}, {}), name) is False
+        assert getattr(read({}, {f"TILES_{name.upper()}": "on"}), name) is True
+        with pytest.raises(SettingError, match="give one of on, off"):
+            read({name: "1"}, {})

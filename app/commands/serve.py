@@ -6,7 +6,6 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import partial
-from math import isfinite
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,9 +13,7 @@ import click
 import uvicorn
 
 from app import log, settings
-from app.access import is_loopback
 from app.commands.process import SIGNALS, Successor, end, end_at_once, end_within
-from app.services.models_folder import is_model
 from app.services.ui.folder import is_built
 from app.settings import Settings
 from app.standard_error import StandardError
@@ -46,44 +43,13 @@ def serve(**flags: Any) -> None:
     """Serve a model: with --demo the one that comes along, with --model any MLX folder or cached repo id."""
     try:
         told = settings.read(flags)
-        _check(told)
+        told.check()
         listener = _listen(told)
     except (settings.SettingError, OSError) as error:
         _tell(f"tiles-server: {error}")
         sys.exit(2)
     log.set_up(told.log_format)
     _run(told, listener)
-
-
-def _check(told: Settings) -> None:
-    if told.model and told.demo:
-        raise settings.SettingError("--model and --demo exclude each other")
-    for folder, scale in told.adapters:
-        if not folder.is_dir() or not isfinite(scale):
-            raise settings.SettingError(f"--lora: {folder} is no folder, or {scale} is no scale")
-    if told.webui_dir and not is_built(told.webui_dir):
-        raise settings.SettingError(f"--webui: {told.webui_dir} is no built Web UI: it has no index.html")
-    if told.draft_model is None and told.draft_tokens != Settings().draft_tokens:
-        raise settings.SettingError("--draft-tokens is for a draft model: give --draft-model too")
-    _check_router(told)
-    if not is_loopback(told.host) and not told.api_key and not told.insecure:
-        raise settings.SettingError(
-            f"listening on {told.host} lets other machines in: give --api-key, or --insecure to say that you mean it"
-        )
-
-
-def _check_router(told: Settings) -> None:
-    folder, usual = told.models_dir, Settings()
-    if folder is None and told.max_models != usual.max_models:
-        raise settings.SettingError("--max-models is for several models: give --models-dir too")
-    if folder is None and told.sleep_idle_seconds:
-        raise settings.SettingError("--sleep-idle-seconds is for several models: give --models-dir too")
-    if folder is not None and told.adapters:
-        raise settings.SettingError("--lora is for one model: give --model instead of --models-dir")
-    if folder is not None and not folder.is_dir():
-        raise settings.SettingError(f"--models-dir: {folder} is no folder")
-    if folder is not None and is_model(folder):
-        raise settings.SettingError(f"--models-dir: {folder} is a model itself; --model serves it")
 
 
 def _listen(told: Settings) -> socket.socket:
