@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from app.services.engine.output.tool_call_literals import gemma, pythonic, whole
-from app.services.engine.output.tool_call_regions import Region
+from app.services.engine.output.tool_call_syntax import Region
 from app.services.engine.output.tool_call_tags import Tags
 
 _NAME = r"""(?:"(?P<name>[^"<>]{1,200})"|'(?P<name>[^'<>]{1,200})'|(?P<name>[^\s"'<>]{1,200}))"""

@@ -8,7 +8,7 @@ from typing import Any
 
 import regex
 
-from app.services.engine.output.tool_call_regions import Call, Tools, behind_blank
+from app.services.engine.output.tool_call_syntax import Call, Tools, behind_blank
 from app.services.engine.output.tool_call_values import called, properties, typed, written
 
 

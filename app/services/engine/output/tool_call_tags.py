@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import regex
 
-from app.services.engine.output.tool_call_regions import Call, Tools, behind_blank
+from app.services.engine.output.tool_call_syntax import Call, Tools, behind_blank
 from app.services.engine.output.tool_call_values import arguments_text, properties, typed, written
 
 Pair = tuple[str | None, str, str | None]  # key, value, and a type where the call itself says it

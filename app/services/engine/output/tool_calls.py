@@ -8,7 +8,7 @@ from typing import Any
 from app.services.engine.output.json_reader import ObjectReader
 from app.services.engine.output.tool_call_families import region_of
 from app.services.engine.output.tool_call_formats import CallFormat, call_format, inner_marks, parser_name
-from app.services.engine.output.tool_call_regions import Call, Region
+from app.services.engine.output.tool_call_syntax import Call, Region
 from app.services.engine.output.tool_call_values import called, loaded
 from app.services.generation import ToolArguments, ToolCall
 
