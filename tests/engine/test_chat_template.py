@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app.services.engine.model.chat_template import ChatTemplate
 from app.services.engine.model.conversation import EVERY_ORDER, Capabilities, fit
-from app.services.engine.output.tool_call_formats import call_format, call_text
+from app.services.engine.output.tool_call_formats import call_format, write_calls
 from app.services.errors import InvalidRequest
 from app.services.generation import GenerationRequest, Message, ToolCall
 from tests.engine.families import LLAMA, Family, byte_tokenizer
@@ -146,8 +146,8 @@ def test_a_conversation_that_goes_on_keeps_its_beginning(
     one = template(manner)
     capabilities = one._capabilities[False]
     if any(message.role == "user" for message in messages):
-        before = fit(messages, capabilities, one._call_text)
-        after = fit([*messages, more], capabilities, one._call_text)
+        before = fit(messages, capabilities, one._write_calls)
+        after = fit([*messages, more], capabilities, one._write_calls)
         assert after[: len(before) - 1] == before[:-1]
         assert after[len(before) - 1].content.startswith(before[-1].content)
 
@@ -275,7 +275,7 @@ PLAIN = '{"a": "x y", "b": 2}'
     ],
 )
 def test_a_call_in_the_text_is_written_as_the_family_writes_it(parser: str | None, source: str, expected: str) -> None:
-    assert call_text([ToolCall(0, "abcdefghi", "add", PLAIN)], parser, call_format(parser, source)) == expected
+    assert write_calls([ToolCall(0, "abcdefghi", "add", PLAIN)], parser, call_format(parser, source)) == expected
 
 
 # Arguments.

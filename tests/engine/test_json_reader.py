@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.services.engine.output.json_reader import ObjectReader, repaired
+from app.services.engine.output.json_reader import ObjectReader, repair
 
 # Strings that hold what readers look for.
 TEXTS = st.lists(
@@ -33,12 +33,12 @@ def read(pieces: list[str], **options: Any) -> tuple[str, ObjectReader, str]:
     """What is written of a text, the reader, and what follows the object."""
     reader, written, rest = ObjectReader(**options), "", ""
     for piece in pieces:
-        if reader.over or reader.broken:
+        if reader.over or reader.invalid:
             rest += piece
         else:
             written += reader.feed(piece)
             rest += reader.rest
-    if not (reader.over or reader.broken):
+    if not (reader.over or reader.invalid):
         written += reader.finish()
         rest += reader.rest
     return written, reader, rest
@@ -52,7 +52,7 @@ def test_what_is_json_stays_as_it_was_written(text: str, after: str) -> None:
             written, reader, rest = read(pieces, well_formed=well_formed)
             assert (written, rest) == (text, after)
             assert reader.over
-            assert not reader.wild
+            assert not reader.ambiguous
 
 
 @settings(max_examples=100, deadline=None)
@@ -77,7 +77,7 @@ def test_whatever_is_written_the_pieces_change_nothing_and_what_ends_is_an_objec
     whole, reader, rest = read([text])
     for pieces in (list(text), [text[a:b] for a, b in itertools.pairwise(places)]):
         other, again, behind = read(pieces)
-        assert (other, again.over, again.wild, behind) == (whole, reader.over, reader.wild, rest)
+        assert (other, again.over, again.ambiguous, behind) == (whole, reader.over, reader.ambiguous, rest)
     if reader.over:
         assert isinstance(json.loads(whole), dict)
 
@@ -143,7 +143,7 @@ def test_an_escape_of_half_a_character_and_a_large_number_stay() -> None:
 @pytest.mark.parametrize("text", ["[1]", '"a"', "1", "x", " {}"])
 def test_what_does_not_begin_as_an_object_is_none(text: str) -> None:
     written, reader, rest = read([text])
-    assert (written, reader.broken, rest) == ("", True, text)
+    assert (written, reader.invalid, rest) == ("", True, text)
 
 
 @pytest.mark.parametrize(
@@ -161,4 +161,4 @@ def test_what_does_not_begin_as_an_object_is_none(text: str) -> None:
     ],
 )
 def test_only_what_can_be_meant_in_one_way_is_repaired(text: str, written: str | None) -> None:
-    assert repaired(text) == written
+    assert repair(text) == written

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from app.services.engine.output.markup import Markup
-from app.services.engine.output.tool_call_tags import Tags
+from app.services.engine.output.tool_call_tags import TagSyntax
 from tests.engine.families import FAMILIES, TWO, A, arg_key, hermes, minicpm, minimax, muse, qwen_coder
 from tests.engine.speaking import ADDED, CALL, JSON, TOOLS, markup, speak, split
 
@@ -141,11 +141,11 @@ TAGGED: dict[str, Callable[[dict[str, Any]], str]] = {
 def is_ambiguous(name: str, value: str) -> bool:
     """Whether a value holds what ends it in such a way that nobody could tell."""
     calls = facts(name).calls
-    region = calls.region if calls else None
-    if not isinstance(region, Tags):
+    syntax = calls.syntax if calls else None
+    if not isinstance(syntax, TagSyntax):
         return False
-    last = region.region_end or region.call_end
-    ends = rf"{region.argument_end}\s*(?:(?:{region.call_end}\s*)?{last}|{region.argument})"
+    last = syntax.region_end or syntax.call_end
+    ends = rf"{syntax.argument_end}\s*(?:(?:{syntax.call_end}\s*)?{last}|{syntax.argument})"
     return regex.search(ends, value) is not None
 
 
@@ -209,8 +209,8 @@ def test_a_call_in_tags_may_lack_its_opening_mark(end: str) -> None:
 def test_a_call_in_tags_may_be_closed_too_often_or_too_little(name: str) -> None:
     calls = facts(name).calls
     assert calls is not None
-    assert isinstance(calls.region, Tags)
-    call, member = TAGGED[name]({"a": "x", "b": 2}).rstrip(), calls.region.argument_end
+    assert isinstance(calls.syntax, TagSyntax)
+    call, member = TAGGED[name]({"a": "x", "b": 2}).rstrip(), calls.syntax.argument_end
     ends = re.findall(r"</[^<>]*>", call)[-2:]
     for more in (ends[-1], f"\n{ends[-1]}\n{ends[-1]}", ends[-2]):
         for pieces in ([call, more, "\nDone."], list(f"{call}{more}\nDone.")):
@@ -219,7 +219,7 @@ def test_a_call_in_tags_may_be_closed_too_often_or_too_little(name: str) -> None
             assert content(parts) == f"{more.lstrip()}\nDone."
         parts, _ = speak(list(f"{call}{more}\n{call}"), facts(name), tools=TOOLS)
         assert arguments(parts) == [{"a": "x", "b": 2}] * 2
-    call = call.replace(member, "") if calls.region.region_end else call
+    call = call.replace(member, "") if calls.syntax.region_end else call
     for pieces in ([call, "\nDone."], list(f"{call}\nDone.")):
         parts, _ = speak(pieces, facts(name), tools=TOOLS)
         assert arguments(parts) == [{"a": "x", "b": 2}]

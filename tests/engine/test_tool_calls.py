@@ -15,7 +15,7 @@ from app.services.engine.output.detokenizer import detokenizers
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.parts import OutputPart
-from app.services.engine.output.tool_call_tags import Tags
+from app.services.engine.output.tool_call_tags import TagSyntax
 from app.services.generation import ToolArguments, ToolCall
 from tests.engine.families import FAMILIES, TWO, A, byte_tokenizer, written
 from tests.engine.speaking import ADDED, CALL, JSON, TOOLS, markup, merged, speak, split
@@ -121,7 +121,7 @@ def test_a_call_that_lacks_nothing_but_its_last_mark_is_one_and_a_cut_one_is_tex
     whole = family.calls[0].rstrip()
     text = family.before + whole.removesuffix(calls.end)
     parts, _ = speak(list(text), facts(name), tools=TOOLS)
-    if isinstance(calls.region, Tags) and not calls.region.region_end:  # this mark is all that tells where it ends
+    if isinstance(calls.syntax, TagSyntax) and not calls.syntax.region_end:  # this mark is all that tells where it ends
         assert parts == [said(text)]
     else:
         assert parsed(parts)[:2] == [said(family.before), called(0, family.arguments)]

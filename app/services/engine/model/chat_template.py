@@ -8,7 +8,7 @@ from typing import Any
 from app.services.engine.model import template_probe
 from app.services.engine.model.conversation import STRICT, Capabilities, fit
 from app.services.engine.model.template_messages import spell, with_descriptions, with_parameters, with_plain_schemas
-from app.services.engine.output.tool_call_formats import call_format, call_text, parser_name
+from app.services.engine.output.tool_call_formats import call_format, parser_name, write_calls
 from app.services.errors import InvalidRequest
 from app.services.generation import GenerationRequest, Message, ToolCall
 
@@ -43,7 +43,7 @@ class ChatTemplate:
         goes_on = request.continue_final_message
         refusal: Exception | None = None
         for tools, capabilities in self._ways(request.tools):
-            messages = fit(request.messages, capabilities, self._call_text, continues=goes_on)
+            messages = fit(request.messages, capabilities, self._write_calls, continues=goes_on)
             options = {"add_generation_prompt": request.generation_prompt and not goes_on, **request.template_kwargs}
             try:
                 return self._apply(messages, tools, capabilities, continue_final_message=goes_on, **options)
@@ -75,8 +75,8 @@ class ChatTemplate:
             str(renderer.apply_chat_template(spelled, tools=list(tools) or self._no_tools, tokenize=False, **options))
         )
 
-    def _call_text(self, calls: Sequence[ToolCall]) -> str:
-        return call_text(calls, self._parser, self._format)
+    def _write_calls(self, calls: Sequence[ToolCall]) -> str:
+        return write_calls(calls, self._parser, self._format)
 
     def _tools_of(self, tools: Tools) -> Tools:
         """Give tools as the template takes them, as far as that is known."""
@@ -107,7 +107,7 @@ class ChatTemplate:
 
         def render(messages: Sequence[Message], capabilities: Capabilities) -> str | None:
             try:
-                fitted = fit(messages, capabilities, self._call_text)
+                fitted = fit(messages, capabilities, self._write_calls)
                 return self._apply(fitted, tools, capabilities, add_generation_prompt=True)
             except Exception:
                 return None

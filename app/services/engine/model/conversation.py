@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from app.services.engine.output.tool_call_formats import nine_characters
+from app.services.engine.output.tool_call_formats import nine_character_id
 from app.services.generation import Message, ToolCall
 
 # What may stand in a conversation: calls are a turn of the assistant that has some.
@@ -46,7 +46,7 @@ STRICT = Capabilities(order=_STRICT_ORDER, calls=False, results=False, empty_ans
 def fit(
     messages: Iterable[Message],
     capabilities: Capabilities,
-    call_text: Callable[[Sequence[ToolCall]], str],
+    write_calls: Callable[[Sequence[ToolCall]], str],
     *,
     continues: bool = False,
 ) -> tuple[Message, ...]:
@@ -54,7 +54,7 @@ def fit(
 
     What is said of a message depends on those before it alone, so that a prompt that goes on keeps its beginning: a
     system message that may not stand where it does becomes a part of the user's turn there, turns of one role become
-    one, and where a turn is missing an empty one stands. `call_text` spells calls for a template that has no words
+    one, and where a turn is missing an empty one stands. `write_calls` spells calls for a template that has no words
     for them. `continues` leaves the last message, which is gone on with, as it is.
     """
     if not capabilities.any_call_id:
@@ -64,7 +64,7 @@ def fit(
     if capabilities.calls:
         messages = _results_beside_calls(tuple(messages), capabilities)
     else:
-        messages = (_with_calls_in_text(message, call_text) for message in messages)
+        messages = (_with_calls_in_text(message, write_calls) for message in messages)
     turns = _Turns(capabilities)
     for message in messages:
         turns.add(message)
@@ -208,9 +208,9 @@ def _one(messages: Sequence[Message]) -> Message:
 
 def _with_nine(message: Message) -> Message:
     """Give calls ids of nine letters and digits, a call and its result the same one, and the same one every time."""
-    calls = tuple(replace(call, id=nine_characters(call.id)) for call in message.tool_calls)
+    calls = tuple(replace(call, id=nine_character_id(call.id)) for call in message.tool_calls)
     result = message.tool_call_id
-    return replace(message, tool_calls=calls, tool_call_id=None if result is None else nine_characters(result))
+    return replace(message, tool_calls=calls, tool_call_id=None if result is None else nine_character_id(result))
 
 
 def _text_before_calls(message: Message) -> Iterator[Message]:
@@ -221,10 +221,10 @@ def _text_before_calls(message: Message) -> Iterator[Message]:
     yield message
 
 
-def _with_calls_in_text(message: Message, call_text: Callable[[Sequence[ToolCall]], str]) -> Message:
+def _with_calls_in_text(message: Message, write_calls: Callable[[Sequence[ToolCall]], str]) -> Message:
     if not message.tool_calls:
         return message
-    text = "\n".join(part for part in (message.content, call_text(message.tool_calls)) if part)
+    text = "\n".join(part for part in (message.content, write_calls(message.tool_calls)) if part)
     return replace(message, content=text, tool_calls=())
 
 

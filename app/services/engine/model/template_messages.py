@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from app.services.engine.output.tool_call_arguments import arguments
+from app.services.engine.output.tool_call_arguments import parse_arguments
 from app.services.generation import Message, ToolCall
 
 _DEEPEST = 32  # levels of a schema; templates recurse
@@ -26,7 +26,7 @@ def spell(message: Message, *, text_content: bool = True, argument_objects: bool
 
 
 def _call(call: ToolCall, argument_objects: bool) -> dict[str, Any]:
-    values = arguments(call.arguments)
+    values = parse_arguments(call.arguments)
     written = values if argument_objects else json.dumps(values, ensure_ascii=False)
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": written}}
 

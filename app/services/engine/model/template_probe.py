@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 from app.services.engine.model.conversation import EVERY_ORDER, Capabilities, Turn
-from app.services.engine.output.tool_call_arguments import arguments
+from app.services.engine.output.tool_call_arguments import parse_arguments
 from app.services.generation import Message, ToolCall
 
 TOOL: dict[str, Any] = {
@@ -144,7 +144,7 @@ def _takes(render: Render, can: Capabilities, messages: Sequence[Message], in_pl
 
 def _words(message: Message) -> list[str]:
     """What has to come out of a message."""
-    called = [arguments(call.arguments)["word"] for call in message.tool_calls]
+    called = [parse_arguments(call.arguments)["word"] for call in message.tool_calls]
     return [message.content, *called] if message.content else called
 
 

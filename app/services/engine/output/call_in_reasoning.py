@@ -2,18 +2,18 @@
 
 from typing import Protocol
 
-from app.services.engine.output.markup import Finder
+from app.services.engine.output.markup import MarkerFinder
 from app.services.engine.output.parts import OutputPart, TextPiece
 
 
 class AnswerParser(Protocol):
-    """What parses text from the call on as an answer, an `OutputParser`."""
+    """What parses the text from the call on as if it were an answer: an `OutputParser`."""
 
     complete_calls: int
 
     @property
     def in_call(self) -> bool:
-        """Whether the model is in a call, or in what may become one."""
+        """Whether the text is in a call, or in what may become one."""
 
     def feed(self, text: str) -> list[OutputPart]:
         """Take in text and give what is certain now."""
@@ -22,19 +22,19 @@ class AnswerParser(Protocol):
         """Give what was held back."""
 
 
-class Rehearsal:
-    """A call within a thought. It counts only where the thought never closes; where it does, it was thought of.
+class CallInReasoning:
+    """A call within reasoning. It is made only if the answer ends without closing the reasoning; else it is reasoning.
 
-    So nothing of it, and of what follows it, can be told before one of the two has come.
+    So nothing of it, nor of what follows it, can be given out before either has happened.
     """
 
-    def __init__(self, parser: AnswerParser, close: Finder, mark: str) -> None:
-        self.mark = mark  # that begins the call
-        self.text = mark  # all of it so far
-        self._parser = parser  # reads it as an answer
+    def __init__(self, parser: AnswerParser, close: MarkerFinder, marker: str) -> None:
+        self.marker = marker  # the start marker of the call
+        self.text = marker  # all text so far
+        self._parser = parser
         self._close = close
-        self._parts = parser.feed(mark)
-        self._held = ""  # what may be a part of the mark that closes the thought
+        self._parts = parser.feed(marker)
+        self._pending = ""  # what may be a part of the marker that closes the reasoning
 
     @property
     def is_call(self) -> bool:
@@ -47,12 +47,12 @@ class Rehearsal:
 
     @property
     def complete_calls(self) -> int:
-        """Calls that are whole."""
+        """Calls of which all has come."""
         return self._parser.complete_calls
 
     def feed(self, text: str) -> tuple[str, str]:
-        """Take in text. Gives the mark that closes the thought and what follows it; no mark, and what is no call."""
-        text, self._held = self._held + text, ""
+        """Returns the marker that closes the reasoning and what follows it; or "", and what is no call."""
+        text, self._pending = self._pending + text, ""
         begin, end = self._close(text)
         self.text += text[:begin]
         if begin < end:
@@ -60,9 +60,9 @@ class Rehearsal:
         self._parts += self._parser.feed(text[:begin])
         if not self.is_call:
             return "", text[begin:]
-        self._held = text[begin:]
+        self._pending = text[begin:]
         return "", ""
 
     def finish(self) -> list[OutputPart]:
-        """Give all of it, when the answer ends in it."""
-        return self._parts + self._parser.feed(self._held) + self._parser.finish()
+        """Give all of it as parts of an answer: the answer has ended in it."""
+        return self._parts + self._parser.feed(self._pending) + self._parser.finish()

@@ -1,4 +1,4 @@
-"""Token ids to text, never showing half a character."""
+"""Detokenizers: an answer's token ids to text, as they come, never half a character."""
 
 import codecs
 import re
@@ -68,7 +68,7 @@ class WrappedDetokenizer:
 def detokenizers(tokenizer: Any, markers: Iterable[str], width: int) -> Callable[[], Detokenizer]:
     """Choose the detokenizer of a model and return what makes one for an answer.
 
-    Control tokens are not shown, but for the `markers` that speech looks for. `width` is that of the logits, which
+    Control tokens are hidden, but for the `markers` that the parser looks for. `width` is that of the logits, which
     may be wider than the vocabulary.
     """
     shown = tuple(markers)
@@ -84,7 +84,7 @@ def detokenizers(tokenizer: Any, markers: Iterable[str], width: int) -> Callable
 
 
 def longest_token(tokenizer: Any) -> int | None:
-    """Length in bytes of the longest token of a byte-level vocabulary; others may normalize, so theirs says nothing."""
+    """Give the length in bytes of the longest token of a byte-level vocabulary. None for others: they may normalize."""
     if not _is_byte_level(tokenizer) or getattr(tokenizer.backend_tokenizer, "normalizer", None) is not None:
         return None
     return max(len(text) for text in tokenizer.get_vocab())
@@ -116,7 +116,7 @@ def _alphabet() -> dict[str, bytes]:
     plain = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     alphabet = {chr(byte): bytes([byte]) for byte in plain}
     others = (byte for byte in range(256) if byte not in plain)
-    return alphabet | {chr(256 + place): bytes([byte]) for place, byte in enumerate(others)}
+    return alphabet | {chr(256 + index): bytes([byte]) for index, byte in enumerate(others)}
 
 
 def pieces(tokenizer: Any) -> Callable[[int], bytes]:

@@ -1,4 +1,4 @@
-"""The arguments of a call as an object, whatever a model or a client made of them."""
+"""The arguments of a tool call as an object, whatever a model or a client sent."""
 
 import json
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ _MOST_OF_DEEP = 1000  # characters of what nests deeper, which nobody reads
 _BROKEN = "INVALID_JSON"  # as Anthropic tells clients to give back arguments that cannot be read
 
 
-def arguments(text: str) -> dict[str, Any]:
-    """Read the arguments of a call, whatever a model or a client made of them.
+def parse_arguments(text: str) -> dict[str, Any]:
+    """Parse the arguments of a call, whatever a model or a client sent.
 
-    None at all, and null, are an object without members. What is no object, or is cut off, stands in one as it came,
-    and of what nests so deep that no template could write it the beginning.
+    Empty text and null give an empty object. What is no JSON object becomes one with a single member, the text itself;
+    of what nests too deep for a template, the first 1,000 characters.
     """
     if not text.strip():
         return {}

@@ -1,21 +1,21 @@
-"""How families of models write their calls where the arguments are no JSON, by the parsers that mlx-lm has for them."""
+"""How families of models write tool calls whose arguments are not JSON, by mlx-lm's name of the parser."""
 
 import re
 from collections.abc import Callable
 from typing import Any
 
-from app.services.engine.output.tool_call_literals import gemma, pythonic, whole
-from app.services.engine.output.tool_call_syntax import Region
-from app.services.engine.output.tool_call_tags import Tags
+from app.services.engine.output.tool_call_literals import gemma_syntax, parser_syntax, pythonic_syntax
+from app.services.engine.output.tool_call_syntax import CallSyntax
+from app.services.engine.output.tool_call_tags import TagSyntax
 
 _NAME = r"""(?:"(?P<name>[^"<>]{1,200})"|'(?P<name>[^'<>]{1,200})'|(?P<name>[^\s"'<>]{1,200}))"""
 _KEY = r"""(?:"(?P<key>[^"<>]{1,200})"|'(?P<key>[^'<>]{1,200})'|(?P<key>[^\s"'<>]{1,200}))"""
 _OTHERS = r'(?:[\w:-]++="[^"<>]*+"\s++)*?'  # attributes before the one that counts
 
 
-def region_of(parser: str | None, parse: Callable[[str, list[Any]], Any] | None, end: str) -> Region | None:
-    """Tell how the calls of a parser of mlx-lm's are written, where they are not JSON; None: they are."""
-    makers: dict[str, Callable[[], Region]] = {
+def call_syntax(parser: str | None, parse: Callable[[str, list[Any]], Any] | None, end: str) -> CallSyntax | None:
+    """Choose the syntax by mlx-lm's parser name. None: the calls are JSON. `parse` is mlx-lm's parser."""
+    makers: dict[str, Callable[[], CallSyntax]] = {
         "qwen3_coder": _qwen_coder,
         "minimax_m2": _minimax,
         "minicpm5": _minicpm,
@@ -24,20 +24,20 @@ def region_of(parser: str | None, parse: Callable[[str, list[Any]], Any] | None,
         "laguna": lambda: _arg_keys(""),
         "longcat": lambda: _arg_keys("longcat_"),
         "kimi_k3": _kimi_k3,
-        "gemma4": lambda: gemma('<|"|>', end),
-        "function_gemma": lambda: gemma("<escape>", end),
+        "gemma4": lambda: gemma_syntax('<|"|>', end),
+        "function_gemma": lambda: gemma_syntax("<escape>", end),
     }
     if parser in makers:
         return makers[parser]()
     if parser == "pythonic" and parse is not None:
-        return pythonic(parse)
+        return pythonic_syntax(parse)
     if parse is None:
         return None
-    return whole(parse, end, r"\s*+<\|tool_call_begin\|>" if parser == "kimi_k2" else "")
+    return parser_syntax(parse, end, r"\s*+<\|tool_call_begin\|>" if parser == "kimi_k2" else "")
 
 
-def _qwen_coder() -> Tags:
-    return Tags(
+def _qwen_coder() -> TagSyntax:
+    return TagSyntax(
         start="<tool_call>",
         call=r"<function=\s*+(?P<name>[^\s<>]{1,200}+)(?:\s*+>)?+",
         argument=r"<parameter=\s*+(?P<key>[^<>\n]{1,200}+)(?:>|(?=\n))",
@@ -50,8 +50,8 @@ def _qwen_coder() -> Tags:
     )
 
 
-def _minimax() -> Tags:
-    return Tags(
+def _minimax() -> TagSyntax:
+    return TagSyntax(
         start="<minimax:tool_call>",
         call=rf"<invoke\s++name\s*+=\s*+{_NAME}\s*+>",
         argument=rf"<parameter\s++name\s*+=\s*+{_KEY}\s*+>",
@@ -63,8 +63,8 @@ def _minimax() -> Tags:
     )
 
 
-def _minicpm() -> Tags:
-    return Tags(
+def _minicpm() -> TagSyntax:
+    return TagSyntax(
         start="<function name=",
         call=rf"<function\s++name\s*+=\s*+{_NAME}\s*+>",
         argument=rf"<param\s++name\s*+=\s*+{_KEY}\s*+>",
@@ -76,8 +76,8 @@ def _minicpm() -> Tags:
     )
 
 
-def _muse() -> Tags:
-    return Tags(
+def _muse() -> TagSyntax:
+    return TagSyntax(
         start="<atem:function_calls>",
         call=rf"<atem:invoke\s++{_OTHERS}name={_NAME}[^>]*+>",
         argument=rf"<atem:parameter\s++{_OTHERS}name={_KEY}[^>]*+>",
@@ -89,21 +89,21 @@ def _muse() -> Tags:
     )
 
 
-def _arg_keys(mark: str) -> Tags:
-    return Tags(
-        start=f"<{mark}tool_call>",
-        call=rf"(?P<name>[^\s<>{{}}\[\]]{{1,200}})\s*+(?=<{mark}arg_key>|</{mark}tool_call>)",
-        argument=(rf"<{mark}arg_key>(?P<key>[^<>]{{1,200}})</{mark}arg_key>(?:\\n|\s)*+<{mark}arg_value>"),
-        argument_end=f"</{mark}arg_value>",
-        call_end=f"</{mark}tool_call>",
-        closer=f"</{mark}tool_call>",
+def _arg_keys(prefix: str) -> TagSyntax:
+    return TagSyntax(
+        start=f"<{prefix}tool_call>",
+        call=rf"(?P<name>[^\s<>{{}}\[\]]{{1,200}})\s*+(?=<{prefix}arg_key>|</{prefix}tool_call>)",
+        argument=(rf"<{prefix}arg_key>(?P<key>[^<>]{{1,200}})</{prefix}arg_key>(?:\\n|\s)*+<{prefix}arg_value>"),
+        argument_end=f"</{prefix}arg_value>",
+        call_end=f"</{prefix}tool_call>",
+        closer=f"</{prefix}tool_call>",
         untyped_is_text=False,
     )
 
 
-def _kimi_k3() -> Tags:
+def _kimi_k3() -> TagSyntax:
     key = rf'argument\s++{_OTHERS}key="(?P<key>[^"<>]{{1,200}})"(?:\s++type="(?P<kind>\w++)")?'
-    return Tags(
+    return TagSyntax(
         start="<|open|>tools<|sep|>",
         call=rf'<\|open\|>call\s++{_OTHERS}tool="(?P<name>[^"<>]{{1,200}})"[^<>]*+<\|sep\|>',
         argument=rf"<\|open\|>(?:{key}|json)[^<>]*+<\|sep\|>",

@@ -1,4 +1,4 @@
-"""How families of models write their calls: those of which the arguments are JSON, and the marks of the others."""
+"""How families of models write tool calls whose arguments are JSON, and the markers within the calls of the others."""
 
 import hashlib
 import json
@@ -10,13 +10,13 @@ from typing import Any
 
 import regex
 
-from app.services.engine.output.tool_call_arguments import arguments
+from app.services.engine.output.tool_call_arguments import parse_arguments
 from app.services.generation import ToolCall
 
 Piece = str | re.Pattern[str]
 
 _STRING = r'"(?:[^"\\\x00-\x1f]|\\.)*+"'
-# Where models put the arguments, whatever their template shows.
+# The member in which models put the arguments, whatever their template shows.
 _ARGUMENTS = '"(?:arguments|parameters|args|input|params)"'
 # The brace of the arguments: what follows it begins a member, or closes it.
 _BRACE = r"""\{(?=\s*+(?:["'}]|[A-Za-z_$][\w$-]*+\s*+:|/[/*]|\#))"""
@@ -26,7 +26,7 @@ _TAIL = regex.compile(_REST)
 _ID = re.compile("[a-zA-Z0-9]{9}")
 _LLAMA = '{"name": function name, "parameters": dictionary of argument name and its value}'
 
-# Marks within the calls of a parser of mlx-lm's. Where they are control tokens, the parser still has to see them.
+# Markers within calls, by mlx-lm's name of the parser. Even where they are control tokens, the parser has to see them.
 _INNER: dict[str, tuple[str, ...]] = {
     "function_gemma": ("<escape>",),
     "gemma4": ('<|"|>',),
@@ -46,32 +46,32 @@ _INNER: dict[str, tuple[str, ...]] = {
 class CallFormat:
     """Calls whose arguments are JSON objects.
 
-    A region lies between the marks `start` and `end`. It is `opens`, calls with `between` among them, `closes`; each
-    call is `before(name)`, the arguments, `after`. Regions have a `gap`. None: there is one of them only.
+    A region lies between the markers `start` and `end`. It consists of `opens`, the calls with `between` among them
+    (None: one call a region), and `closes`; a call of `before(name)`, the arguments, and `after`. Regions are separated
+    by `gap`; None: there is only one.
 
-    `head` reads what the model wrote from the start of a region, or from the end of a call's arguments, to the brace
-    that opens the next arguments (`name`, maybe `id`), looking at what follows it, or to what ends the region (`end`).
-    No optional text may stand at its end: what is read may not depend on how much has come. `tail` is what says nothing
-    behind arguments.
+    `head` matches from the start of a region, or from the end of a call's arguments, to the brace that opens the next
+    arguments (groups `name`, maybe `id`), or to the end of the region (group `end`). It must not end in optional text:
+    what it matches may not depend on how much has come. `tail` matches what has no meaning behind arguments.
     """
 
     start: str
     head: regex.Pattern[str]
     tail: regex.Pattern[str] = _TAIL
     end: str = ""
-    starts: tuple[str, ...] = ()  # marks that begin a call where the start of the region is missing; a part of it
+    starts: tuple[str, ...] = ()  # markers that begin a call where the start of the region is missing; a part of it
     opens: str = ""
     before: Callable[[str], Sequence[Piece]]
     after: Sequence[Piece] = ()
     between: str | None = None
     closes: str = ""
     gap: str | None = None
-    starts_call: bool = False  # the start mark is a part of the call's JSON
+    starts_call: bool = False  # the start marker is a part of the call's JSON
     new_id: Callable[[], str] = lambda: f"call_{secrets.token_hex(12)}"
 
 
 def call_format(parser: str | None, template: str) -> CallFormat | None:
-    """Tell the format by the name of mlx-lm's parser and the chat template; None: the arguments are no JSON."""
+    """Choose the format by mlx-lm's parser name and the chat template. None: the arguments are not JSON."""
     if parser is None:
         return _llama() if _LLAMA in template else None
     if parser == "mistral":
@@ -79,61 +79,61 @@ def call_format(parser: str | None, template: str) -> CallFormat | None:
     return {"json_tools": _hermes, "kimi_k2": _kimi}.get(parser, lambda: None)()
 
 
-def call_text(calls: Sequence[ToolCall], parser: str | None, form: CallFormat | None) -> str:
-    """Spell calls as the model's family writes them, as Hermes does where that is not known."""
+def write_calls(calls: Sequence[ToolCall], parser: str | None, form: CallFormat | None) -> str:
+    """Write calls as the model's family does, as Hermes does where that is unknown."""
     if parser == "pythonic":
-        return f"<|tool_call_start|>[{', '.join(_pythonic(call) for call in calls)}]<|tool_call_end|>"
+        return f"<|tool_call_start|>[{', '.join(_write_pythonic(call) for call in calls)}]<|tool_call_end|>"
     form = form or _hermes()
-    written = [_written(call, form) for call in calls]
+    texts = [_write_call(call, form) for call in calls]
     if form.between is None:  # a region for each
-        return (form.gap or "\n").join(f"{form.start}{form.opens}{one}{form.closes}{form.end}" for one in written)
-    return f"{form.start}{form.opens}{form.between.join(written)}{form.closes}{form.end}"
+        return (form.gap or "\n").join(f"{form.start}{form.opens}{text}{form.closes}{form.end}" for text in texts)
+    return f"{form.start}{form.opens}{form.between.join(texts)}{form.closes}{form.end}"
 
 
-def _written(call: ToolCall, form: CallFormat) -> str:
-    values = json.dumps(arguments(call.arguments), ensure_ascii=False)
+def _write_call(call: ToolCall, form: CallFormat) -> str:
+    values = json.dumps(parse_arguments(call.arguments), ensure_ascii=False)
     return "".join(
-        _identity(piece, call) if isinstance(piece, re.Pattern) else piece
+        _fitting_id(piece, call) if isinstance(piece, re.Pattern) else piece
         for piece in (*form.before(call.name), values, *form.after)
     )
 
 
-def _identity(pattern: re.Pattern[str], call: ToolCall) -> str:
-    ways = (call.id, str(call.index), nine_characters(call.id))
-    return next((text for text in ways if pattern.fullmatch(text)), call.id)
+def _fitting_id(pattern: re.Pattern[str], call: ToolCall) -> str:
+    candidates = (call.id, str(call.index), nine_character_id(call.id))
+    return next((text for text in candidates if pattern.fullmatch(text)), call.id)
 
 
-def _pythonic(call: ToolCall) -> str:
-    values = arguments(call.arguments).items()
+def _write_pythonic(call: ToolCall) -> str:
+    values = parse_arguments(call.arguments).items()
     pairs = (f"{k}={json.dumps(v, ensure_ascii=False) if isinstance(v, str) else repr(v)}" for k, v in values)
     return f"{call.name}({', '.join(pairs)})"
 
 
-def nine_characters(identity: str) -> str:
-    """Give the id of nine letters and digits that stands for another in templates that take no other, always one."""
+def nine_character_id(identity: str) -> str:
+    """Turn an id into one of nine letters and digits, always the same, for templates that take no other."""
     if _ID.fullmatch(identity):
         return identity
     return hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:9]
 
 
 def parser_name(tokenizer: Any) -> str | None:
-    """Name the parser that mlx-lm chose for a tokenizer."""
+    """Give the name of the tool parser that mlx-lm chose for a tokenizer."""
     return tokenizer.tool_parser.__module__.rpartition(".")[2] if tokenizer.tool_parser else None
 
 
-def inner_marks(parser: str | None) -> tuple[str, ...]:
-    """Give the marks within calls."""
+def inner_markers(parser: str | None) -> tuple[str, ...]:
+    """Give the markers within the calls of a parser."""
     return _INNER.get(parser or "", ())
 
 
-def _object() -> str:
-    """Match a call that is an object, up to the brace of its arguments."""
+def _object_head() -> str:
+    """Give a pattern of a call that is an object, up to the brace of its arguments."""
     identity = rf'(?:"id"\s*:\s*(?P<id>{_STRING})\s*,\s*)?+'
     kind = r'(?:"type"\s*:\s*"function"\s*,\s*)?+'
     return rf'\{{\s*{kind}{identity}"name"\s*:\s*(?P<name>{_STRING})\s*,\s*{_ARGUMENTS}\s*:\s*{_BRACE}'
 
 
-def _named(member: str) -> Callable[[str], Sequence[Piece]]:
+def _json_head(member: str) -> Callable[[str], Sequence[Piece]]:
     return lambda name: (f'{{"name": {json.dumps(name, ensure_ascii=False)}, "{member}": ',)
 
 
@@ -141,9 +141,9 @@ def _hermes() -> CallFormat:
     return CallFormat(
         start="<tool_call>",
         end="</tool_call>",
-        head=regex.compile(rf"{_REST}(?:(?P<end></tool_call>)|[\s,\[]*+{_object()})", regex.DOTALL),
+        head=regex.compile(rf"{_REST}(?:(?P<end></tool_call>)|[\s,\[]*+{_object_head()})", regex.DOTALL),
         opens="\n",
-        before=_named("arguments"),
+        before=_json_head("arguments"),
         after=("}",),
         closes="\n",
         gap="\n",
@@ -153,7 +153,7 @@ def _hermes() -> CallFormat:
 def _llama() -> CallFormat:
     return CallFormat(
         start='{"name":',
-        head=regex.compile(rf"{_object()}|\s*(?P<end>\}})", regex.DOTALL),
+        head=regex.compile(rf"{_object_head()}|\s*(?P<end>\}})", regex.DOTALL),
         before=lambda name: (f' {json.dumps(name, ensure_ascii=False)}, "parameters": ',),
         after=("}",),
         starts_call=True,
@@ -163,23 +163,23 @@ def _llama() -> CallFormat:
 def _mistral_list() -> CallFormat:
     return CallFormat(
         start="[TOOL_CALLS]",
-        head=regex.compile(rf"{_REST}(?:\[TOOL_CALLS\])?+[\s,\[]*+{_object()}|{_mistral_head()}"),
+        head=regex.compile(rf"{_REST}(?:\[TOOL_CALLS\])?+[\s,\[]*+{_object_head()}|{_mistral_head()}"),
         opens="[",
-        before=_named("arguments"),
+        before=_json_head("arguments"),
         after=(', "id": "', _ID, '"}'),
         between=", ",
         closes="]",
-        new_id=_nine,
+        new_id=_new_nine_character_id,
     )
 
 
 def _mistral_heads(identified: bool) -> CallFormat:
     return CallFormat(
         start="[TOOL_CALLS]",
-        head=regex.compile(rf"{_mistral_head()}|{_REST}(?:\[TOOL_CALLS\])?+[\s,\[]*+{_object()}"),
+        head=regex.compile(rf"{_mistral_head()}|{_REST}(?:\[TOOL_CALLS\])?+[\s,\[]*+{_object_head()}"),
         before=lambda name: (name, "[CALL_ID]", _ID, "[ARGS]") if identified else (name, "[ARGS]"),
         gap="",
-        new_id=_nine,
+        new_id=_new_nine_character_id,
     )
 
 
@@ -188,8 +188,8 @@ def _mistral_head() -> str:
     return rf"\s*(?:\[TOOL_CALLS\]\s*)?+(?P<name>[\w-]+)\s*{identity}\[ARGS\]\s*{_BRACE}"
 
 
-def _nine() -> str:
-    """Templates of Mistral's refuse a conversation with any other kind of id."""
+def _new_nine_character_id() -> str:
+    """Make an id for Mistral, whose templates refuse any other kind."""
     return secrets.token_hex(5)[:9]
 
 

@@ -1,4 +1,4 @@
-"""Calls as tags around their names and values."""
+"""Tool calls written as XML-like tags around names and values."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,27 +7,27 @@ from typing import Any, Literal
 
 import regex
 
-from app.services.engine.output.tool_call_syntax import Call, Tools, behind_blank
-from app.services.engine.output.tool_call_values import arguments_text, properties, typed, written
+from app.services.engine.output.tool_call_syntax import Call, Tools, skip_blank
+from app.services.engine.output.tool_call_values import arguments_json, coerce, properties, to_json
 
 Pair = tuple[str | None, str, str | None]  # key, value, and a type where the call itself says it
 Closing = Literal["balanced", "first", "absent"]  # how what closes a value is found
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tags:
-    """Tags around values: `call` with its name, `argument` with its key, and what closes each, as patterns.
+class TagSyntax:
+    """Tags around values: `call` with its name, `argument` with its key, and the closing tag of each, as patterns.
 
-    A value ends where what closes it is followed by another argument or by the end of the call, and a region ends where
-    no mark follows that closes anything. So values may hold marks, and whole calls.
+    A value ends where its closing tag is followed by another argument or by the end of the call; a region ends where
+    no closing tag follows. So values may contain tags, even complete calls.
     """
 
-    start: str  # the mark of the family
+    start: str  # the start marker of the family
     call: str
     argument: str  # one without a key holds all arguments as JSON
     argument_end: str
     call_end: str
-    region_end: str = ""  # nothing where each call has marks of its own
+    region_end: str = ""  # nothing where each call has markers of its own
     closer: str
     starts: tuple[str, ...] = ()
     line_by_line: bool = False  # values stand in lines of their own
@@ -45,8 +45,8 @@ class Tags:
             return None
         return match is not None and (not known_only or _is_known(match["name"], tools))
 
-    def read(self, text: str, tools: Tools, *, at_end: bool) -> tuple[list[Call], int] | None:
-        """Give the calls of a region and its length; none of them for what is no region. None: it is not whole yet."""
+    def parse(self, text: str, tools: Tools, *, at_end: bool) -> tuple[list[Call], int] | None:
+        """Give the calls of a region and its length; no calls where it is no region; None while it is incomplete."""
         readings: list[tuple[bool, tuple[Closing, ...]]] = [(self.line_by_line, ("balanced", "first"))]
         if at_end:
             readings += [(False, ("balanced", "first"))] if self.line_by_line else []
@@ -59,17 +59,17 @@ class Tags:
         return ([], 0) if at_end else None
 
     def _ends(self, text: str, *, at_end: bool) -> Iterator[int]:
-        """Where the region may end, the likeliest place first."""
+        """Give the positions at which the region may end, the likeliest first."""
         doubtful, followed = [], []
         for match in self._patterns.end.finditer(text):
             end = match.end()
-            follows = self._patterns.closing.match(text, behind_blank(text, end), partial=True)
+            follows = self._patterns.closing.match(text, skip_blank(text, end), partial=True)
             if follows is not None and follows.partial and not at_end:
                 return  # what follows decides
             if follows is not None and not follows.partial:
                 followed.append(end)
                 continue
-            if self._opened(text[:end]):
+            if self._has_open_region(text[:end]):
                 doubtful.append(end)
             else:
                 yield end
@@ -78,65 +78,65 @@ class Tags:
             yield len(text)
             yield from reversed(followed)  # what follows closes nothing: a model wrote it once too often
 
-    def _opened(self, text: str) -> bool:
+    def _has_open_region(self, text: str) -> bool:
         """Whether regions within the values are still open, as far as one can tell."""
         own = self.start in self.starts
         return text.count(self.start) - own >= len(self._patterns.last.findall(text))
 
     def _calls(self, region: str, tools: Tools, *, closing: Closing, framed: bool) -> list[Call]:
-        """Read all calls of a whole region; none of them where it is not one."""
+        """Parse all calls of a complete region; none of them where it is not one."""
         calls: list[Call] = []
-        place = behind_blank(region, 0)
-        while place < len(region):
-            opened = self._patterns.call.match(region, place)
-            if opened is None:
-                return calls if self._patterns.region_end.fullmatch(region, place) else []
-            members = self._members(region, opened.end(), closing=closing, framed=framed)
+        position = skip_blank(region, 0)
+        while position < len(region):
+            head = self._patterns.call.match(region, position)
+            if head is None:
+                return calls if self._patterns.region_end.fullmatch(region, position) else []
+            members = self._members(region, head.end(), closing=closing, framed=framed)
             if members is None:
                 return []
-            name, (pairs, place) = opened["name"].strip(), members
+            name, (pairs, position) = head["name"].strip(), members
             arguments = self._arguments(pairs, properties(tools, name))
             if arguments is None or (closing != "balanced" and len(pairs) > len({key for key, *_ in pairs})):
                 return []  # a key that comes twice: a value has taken in an argument
             calls.append(("", name, arguments))
-            place = behind_blank(region, place)
+            position = skip_blank(region, position)
         return calls
 
     def _arguments(self, pairs: Sequence[Pair], schemas: Mapping[str, Any]) -> str | None:
         """Write the arguments as JSON."""
         if len(pairs) == 1 and pairs[0][0] is None:
-            return arguments_text(pairs[0][1].strip())
+            return arguments_json(pairs[0][1].strip())
         members = {}  # the last of those with the same key counts
         for key, text, kind in pairs:
             schema = {"type": kind} if kind else schemas.get(key or "")
-            members[written(key or "")] = typed(self.value(text), schema, untyped_is_text=self.untyped_is_text)
+            members[to_json(key or "")] = coerce(self.value(text), schema, untyped_is_text=self.untyped_is_text)
         return f"{{{', '.join(f'{key}: {value}' for key, value in members.items())}}}"
 
-    def _members(self, region: str, place: int, *, closing: Closing, framed: bool) -> tuple[list[Pair], int] | None:
-        """Read the arguments of a call, and the place behind it. None where it is none."""
+    def _members(self, region: str, position: int, *, closing: Closing, framed: bool) -> tuple[list[Pair], int] | None:
+        """Parse the arguments of a call; the second value is the position behind it. None where it is no call."""
         members: list[Pair] = []
         while True:
-            place = behind_blank(region, place)
-            argument = self._patterns.argument.match(region, place)
+            position = skip_blank(region, position)
+            argument = self._patterns.argument.match(region, position)
             if argument is None:
                 break
             end = self._value_end(region, argument.end(), closing=closing, framed=framed)
             if end is None:
                 return None
-            read = argument.groupdict()
-            key = read["key"].strip() if read["key"] is not None else None
-            members.append((key, self._frameless(region[argument.end() : end[0]]), read.get("kind")))
-            place = end[1]
-        if closed := self._patterns.call_end.match(region, place):
-            return members, closed.end()
+            groups = argument.groupdict()
+            key = groups["key"].strip() if groups["key"] is not None else None
+            members.append((key, self._frameless(region[argument.end() : end[0]]), groups.get("kind")))
+            position = end[1]
+        if call_end := self._patterns.call_end.match(region, position):
+            return members, call_end.end()
         # What closes the call may be missing where the region is closed.
-        return (members, place) if self._patterns.region_end.fullmatch(region, place) else None
+        return (members, position) if self._patterns.region_end.fullmatch(region, position) else None
 
     def _value_end(self, region: str, begin: int, *, closing: Closing, framed: bool) -> tuple[int, int] | None:
         """Find what closes a value; where that is `absent`, what follows the value does."""
         if closing == "absent":
-            absent = self._patterns.unclosed.search(region, begin)
-            return absent.span() if absent is not None else None
+            end = self._patterns.unclosed.search(region, begin)
+            return end.span() if end is not None else None
         framed = framed and region.startswith("\n", begin)
         depth = 0
         for match in self._patterns.either.finditer(region, begin):
@@ -171,7 +171,7 @@ class _TagPatterns:
     unclosed: regex.Pattern[str]  # where an argument ends that nothing closes
 
     @classmethod
-    def of(cls, tags: Tags) -> "_TagPatterns":
+    def of(cls, tags: TagSyntax) -> "_TagPatterns":
         last = tags.region_end or tags.call_end
         closes = rf"{tags.region_end}\Z|" if tags.region_end else ""
         call = tags.call  # regions that follow each other may be read as one

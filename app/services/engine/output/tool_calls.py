@@ -1,4 +1,4 @@
-"""Calls as a model writes them: told piece by piece where their arguments are JSON, else when they are whole."""
+"""Parses a model's tool calls: streamed where their arguments are JSON, else given when they are complete."""
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -6,67 +6,67 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.services.engine.output.json_reader import ObjectReader
-from app.services.engine.output.tool_call_families import region_of
-from app.services.engine.output.tool_call_formats import CallFormat, call_format, inner_marks, parser_name
-from app.services.engine.output.tool_call_syntax import Call, Region
-from app.services.engine.output.tool_call_values import called, loaded
+from app.services.engine.output.tool_call_families import call_syntax
+from app.services.engine.output.tool_call_formats import CallFormat, call_format, inner_markers, parser_name
+from app.services.engine.output.tool_call_syntax import Call, CallSyntax
+from app.services.engine.output.tool_call_values import parse_call, parse_json
 from app.services.generation import ToolArguments, ToolCall
 
-_GUESSING = {"glm47", "laguna"}  # families in which words between the marks look like a call
-_MOST_LOOKS = 64  # for the end of a region, before they become rare: a value may be full of what may end it
+_KNOWN_ONLY = {"glm47", "laguna"}  # families in which plain words between the markers look like a call
+_MOST_ATTEMPTS = 64  # for the end of a region, before they become rare: a value may be full of what may end it
 _LOOK_BEHIND = 64  # characters behind what may end a region, in which it shows whether it does
 
-Heard = ToolCall | ToolArguments | str  # a string is no call after all
+CallPart = ToolCall | ToolArguments | str  # a string is no call after all
 
 
 @dataclass(frozen=True, slots=True)
 class CallMarkup:
-    """How a model writes calls: the marks around them, and their format where they are JSON, else their region's."""
+    """How a model writes calls: the markers around them, their format where arguments are JSON, else their syntax."""
 
     start: str
     end: str
     inner: tuple[str, ...] = ()
-    guesses: bool = False  # a call of a tool that there is not is none
+    known_only: bool = False  # a call of a tool that is not in the request is text
     format: CallFormat | None = None
-    region: Region | None = None
+    syntax: CallSyntax | None = None
 
     @classmethod
     def of(cls, tokenizer: Any) -> "CallMarkup | None":
-        """Read it off mlx-lm's tokenizer wrapper and its template. None: this model calls nothing."""
+        """Read it off mlx-lm's tokenizer wrapper and its chat template. None: this model calls no tools."""
         parser = parser_name(tokenizer)
         template = tokenizer.chat_template
         form = call_format(parser, template if isinstance(template, str) else "")
         if parser is None:
-            return cls(form.start, form.end, guesses=True, format=form) if form else None
+            return cls(form.start, form.end, known_only=True, format=form) if form else None
         start, end = tokenizer.tool_call_start, tokenizer.tool_call_end or ""
         return cls(
             start=start,
             end=end,
-            inner=inner_marks(parser),
-            guesses=parser in _GUESSING,
+            inner=inner_markers(parser),
+            known_only=parser in _KNOWN_ONLY,
             format=form,
-            region=region_of(parser, tokenizer.tool_parser, end) if form is None or form.starts else None,
+            syntax=call_syntax(parser, tokenizer.tool_parser, end) if form is None or form.starts else None,
         )
 
     @property
     def starts(self) -> tuple[str, ...]:
-        """Every mark with which a call may begin."""
-        reader = self.format or self.region
-        others = reader.starts if reader else ()
+        """Every marker with which a call may begin."""
+        notation = self.format or self.syntax
+        others = notation.starts if notation else ()
         return tuple(dict.fromkeys((self.start, *others)))
 
     def is_part_of_call(self, start: str) -> bool:
-        """Whether the mark that begins a call is a part of it."""
-        reader = self.format or self.region
-        return start in (reader.starts if reader else ()) or bool(self.format and self.format.starts_call)
+        """Whether the marker that begins a call is a part of it."""
+        notation = self.format or self.syntax
+        return start in (notation.starts if notation else ()) or bool(self.format and self.format.starts_call)
 
 
 class CallReader:
-    """Reads a region of calls, from behind the mark that begins it. `over`: it has ended, and `rest` is what follows.
+    """Reads a region of calls, from behind its start marker. `over`: it has ended, and `rest` is what follows it.
 
-    What has been told stands. So a call is begun only when its name is certain and its arguments are an object so far,
-    which is mended as it comes and so becomes one whenever it ends. Where nothing has been told, the mark was only
-    quoted: it is text, and what stands behind it is `rest`.
+    What was given out cannot be taken back. So a call is given out only once its name is certain and its arguments are
+    an object so far, which is repaired as it comes and is valid JSON wherever it ends. If the region ends without a
+    call, the marker was only quoted: it is text, and what stands behind it is `rest`.
     """
 
     def __init__(
@@ -75,234 +75,235 @@ class CallReader:
         tools: Iterable[Mapping[str, Any]],
         index: int = 0,
         *,
-        start: str | None = None,  # the mark, where it is not that of the family
-        one_call: bool = False,  # nothing follows the first that is whole
-        well_formed: bool = False,  # a grammar sees to it
+        start: str | None = None,  # the start marker, where it is not that of the family
+        one_call: bool = False,  # the region ends with its first complete call
+        well_formed: bool = False,  # a grammar sees to it that the JSON is valid
     ) -> None:
         self.over = False
         self.rest = ""
         self.index = index  # of the next call
-        self.begun = False  # a call has been told
-        self._whole = 0  # calls that have become complete
+        self.has_calls = False  # one was given out
+        self._complete = 0  # calls that take_complete has yet to count
         self._markup = markup
         self._tools = list(tools)
         self._start = start or markup.start
-        self._guesses = markup.guesses or self._start != markup.start  # only tools that there are make a call
+        self._known_only = markup.known_only or self._start != markup.start
         self._one_call = one_call
         self._well_formed = well_formed
         self._arguments: ObjectReader | None = None
         self._value: ObjectReader | None = None  # of a call that is an object in another order than its format's
         self._json = ""  # of that value so far
-        self._held = self._start if markup.is_part_of_call(self._start) else ""
-        self._raw = ""  # what has been taken out of it without being told
-        self._looked = 0  # characters of a region that have been looked at
-        self._looks = self._look_at = 0  # how often, and how long it has to be for the next time
-        self._closed = -1  # where the last of its closers ended
-        self._step: Callable[[], list[Heard] | None] = self._head if markup.format else self._region_head
+        self._pending = self._start if markup.is_part_of_call(self._start) else ""
+        self._raw = ""  # the same as the model wrote it
+        self._scanned = 0  # characters of a region in which its closer was looked for
+        self._attempts = self._next_attempt = 0  # to parse it: how many, and its length before the next one
+        self._closer_end = -1  # the position behind the last closer
+        self._step: Callable[[], list[CallPart] | None] = self._read_head if markup.format else self._read_region_head
 
-    def feed(self, text: str) -> list[Heard]:
+    def feed(self, text: str) -> list[CallPart]:
         """Take in text and give what is certain now."""
-        self._held += text
-        heard: list[Heard] = []
-        while self._held and not self.over:
+        self._pending += text
+        parts: list[CallPart] = []
+        while self._pending and not self.over:
             more = self._step()
             if more is None:
                 break
-            heard += more
-        return heard
+            parts += more
+        return parts
 
     def take_complete(self) -> int:
-        """Give how many calls have become complete since it was asked last."""
-        whole, self._whole = self._whole, 0
-        return whole
+        """Give how many calls have become complete since the last time."""
+        count, self._complete = self._complete, 0
+        return count
 
-    def finish(self) -> list[Heard]:
+    def finish(self) -> list[CallPart]:
         """Give what is left when the answer ends within the region."""
-        heard: list[Heard] = []
+        parts: list[CallPart] = []
         if self._arguments:
-            heard += self._argued(self._arguments, self._arguments.finish())
-            if self._arguments:  # cut off
-                self._held = ""
+            parts += self._emit_arguments(self._arguments, self._arguments.finish())
+            if self._arguments:  # still incomplete
+                self._pending = ""
         elif self._value:
             self._json += self._value.finish()
-            heard += self._valued(self._value)
-        heard += self.feed("")
-        if not self.over and self._step == self._region:
-            heard += self._regioned(at_end=True) or []
+            parts += self._finish_value(self._value)
+        parts += self.feed("")
+        if not self.over and self._step == self._read_region:
+            parts += self._parse_region(at_end=True) or []
         if not self.over:
-            rest = self._raw if self._value else self._behind() if self.begun else self._held
-            heard += self._no_call("" if self.begun and self._markup.end.startswith(rest.strip()) else rest)
-        return heard
+            rest = self._raw if self._value else self._without_tail() if self.has_calls else self._pending
+            parts += self._reject("" if self.has_calls and self._markup.end.startswith(rest.strip()) else rest)
+        return parts
 
     # A format whose arguments are JSON.
 
-    def _head(self) -> list[Heard] | None:
+    def _read_head(self) -> list[CallPart] | None:
         """Read up to the arguments of the next call, or to the end of the region."""
         form = self._markup.format
         assert form is not None
-        match = form.head.match(self._held, partial=True)
+        match = form.head.match(self._pending, partial=True)
         if match is not None and match.partial:
             return None
-        read = match.groupdict() if match is not None else {}
-        if match is not None and read.get("end") and self.begun:
-            return self._end(self._held[match.end() :])
-        name = self._name(read.get("name") or "")
+        groups = match.groupdict() if match is not None else {}
+        if match is not None and groups.get("end") and self.has_calls:
+            return self._end(self._pending[match.end() :])
+        name = self._parse_name(groups.get("name") or "")
         if match is None or name is None:
-            return self._other()
-        self._held = self._held[match.end() - 1 :]
-        self._arguments, self._step = ObjectReader(well_formed=self._well_formed), self._go_on
-        return [self._begin(read.get("id") or "", name)]
+            return self._try_other()
+        self._pending = self._pending[match.end() - 1 :]
+        self._arguments, self._step = ObjectReader(well_formed=self._well_formed), self._read_arguments
+        return [self._begin_call(groups.get("id") or "", name)]
 
-    def _begin(self, identity: str, name: str, arguments: str = "") -> ToolCall:
-        self.begun = True
+    def _begin_call(self, identity: str, name: str, arguments: str = "") -> ToolCall:
+        self.has_calls = True
         self.index += 1
         new_id = self._markup.format.new_id if self._markup.format else _new_id
         return ToolCall(self.index - 1, identity.strip('"') or new_id(), name, arguments)
 
-    def _go_on(self) -> list[Heard]:
+    def _read_arguments(self) -> list[CallPart]:
         reader = self._arguments
         assert reader is not None
-        text, self._held = self._held, ""
-        return self._argued(reader, reader.feed(text))
+        text, self._pending = self._pending, ""
+        return self._emit_arguments(reader, reader.feed(text))
 
-    def _argued(self, reader: ObjectReader, piece: str) -> list[Heard]:
+    def _emit_arguments(self, reader: ObjectReader, piece: str) -> list[CallPart]:
         if reader.over:
-            self._arguments, self._step, self._held = None, self._head, reader.rest
-            self._whole += 1
+            self._arguments, self._step, self._pending = None, self._read_head, reader.rest
+            self._complete += 1
             if self._one_call:
-                self._end(self._held)
+                self._end(self._pending)
         return [ToolArguments(self.index - 1, piece)] if piece else []
 
-    def _behind(self) -> str:
-        """What is held, without what only ends a call."""
-        tail = self._markup.format.tail.match(self._held) if self._markup.format else None
-        return self._held[tail.end() :].lstrip(", ") if tail else self._held
+    def _without_tail(self) -> str:
+        """Give the pending text without what only ends a call."""
+        tail = self._markup.format.tail.match(self._pending) if self._markup.format else None
+        return self._pending[tail.end() :].lstrip(", ") if tail else self._pending
 
-    def _name(self, written: str) -> str | None:
-        """Read a name, quoted or not. None for one that cannot be."""
+    def _parse_name(self, text: str) -> str | None:
+        """Parse a name, quoted or not. None for one that cannot be called."""
         try:
-            name = str(loaded(written)) if written.startswith('"') else written
+            name = str(parse_json(text)) if text.startswith('"') else text
         except ValueError:
             return None
         return name.strip() if name.strip() and self._is_callable(name) else None
 
     def _is_callable(self, name: str) -> bool:
-        if not self._guesses:
+        if not self._known_only:
             return True
         return any(tool["function"]["name"] == name.strip() for tool in self._tools)
 
-    def _other(self) -> list[Heard]:
-        """What is no head may still be a call, in another order or notation."""
-        self._held = self._behind() if self.begun else self._held
-        if self._held.lstrip().startswith(("{", "[")):
-            self._value, self._step = ObjectReader("{["), self._whole_value
+    def _try_other(self) -> list[CallPart]:
+        """Go on with what does not begin as the format says: members in another order, or another notation."""
+        self._pending = self._without_tail() if self.has_calls else self._pending
+        if self._pending.lstrip().startswith(("{", "[")):
+            self._value, self._step = ObjectReader("{["), self._read_value
             self._json = self._raw = ""
             return []
-        if self._markup.region and not self.begun:
-            self._step = self._region_head
+        if self._markup.syntax and not self.has_calls:
+            self._step = self._read_region_head
             return []
-        return self._no_call(self._held)
+        return self._reject(self._pending)
 
-    def _no_call(self, text: str) -> list[Heard]:
-        """Nothing more is told of this region: the mark alone is certain to be text, what follows may hold another."""
-        if self.begun:
+    def _reject(self, text: str) -> list[CallPart]:
+        """End a region without a further call. The start marker is text; what follows it may hold a call."""
+        if self.has_calls:
             return self._end(text)
         is_part = self._markup.is_part_of_call(self._start)
         self._end(text.removeprefix(self._start) if is_part else text)
         return [self._start]
 
-    # A call that is one JSON value, of whatever order.
+    # A call that is one JSON value, its members in any order.
 
-    def _whole_value(self) -> list[Heard] | None:
+    def _read_value(self) -> list[CallPart] | None:
         reader = self._value
         assert reader is not None
-        self._raw += self._held
-        text, self._held = self._held.lstrip() if not self._json else self._held, ""
+        self._raw += self._pending
+        text, self._pending = self._pending.lstrip() if not self._json else self._pending, ""
         self._json += reader.feed(text)
-        return self._valued(reader)
+        return self._finish_value(reader)
 
-    def _valued(self, reader: ObjectReader) -> list[Heard]:
-        if reader.broken or reader.wild:
-            return self._no_call(self._raw)
+    def _finish_value(self, reader: ObjectReader) -> list[CallPart]:
+        if reader.invalid or reader.ambiguous:
+            return self._reject(self._raw)
         if not reader.over:
             return []
-        calls = list(self._calls(self._json))
+        calls = list(self._parse_calls(self._json))
         if not calls:
-            return self._no_call(self._raw)
-        self._value, self._held = None, reader.rest
-        self._step = self._head if self._markup.format else self._after_value
-        return self._told(calls)
+            return self._reject(self._raw)
+        self._value, self._pending = None, reader.rest
+        self._step = self._read_head if self._markup.format else self._skip_end
+        return self._emit_calls(calls)
 
-    def _calls(self, text: str) -> Iterator[Call]:
-        """Read calls from JSON; none of them where one is none."""
+    def _parse_calls(self, text: str) -> Iterator[Call]:
+        """Parse calls from JSON; none of them where one is invalid."""
         try:
-            value = loaded(text)
-            several = value if isinstance(value, list) else [value]
-            calls = [called(call, has_arguments=self._markup.is_part_of_call(self._markup.start)) for call in several]
+            value = parse_json(text)
+            values = value if isinstance(value, list) else [value]
+            has_arguments = self._markup.is_part_of_call(self._markup.start)
+            calls = [parse_call(value, has_arguments=has_arguments) for value in values]
         except (ValueError, RecursionError):
             return
         if all(call is not None and self._is_callable(call[1]) for call in calls):
             yield from (call for call in calls if call is not None)
 
-    def _after_value(self) -> list[Heard] | None:
-        """Pass over the mark that ends the region."""
-        text, end = self._held.lstrip(), self._markup.end
+    def _skip_end(self) -> list[CallPart] | None:
+        """Skip the end marker of the region."""
+        text, end = self._pending.lstrip(), self._markup.end
         if end.startswith(text) and text != end:
             return None
         return self._end(text.removeprefix(end))
 
-    def _told(self, calls: Sequence[Call]) -> list[Heard]:
+    def _emit_calls(self, calls: Sequence[Call]) -> list[CallPart]:
         calls = calls[:1] if self._one_call else calls
-        self._whole += len(calls)
-        told: list[Heard] = [self._begin(*call) for call in calls]
+        self._complete += len(calls)
+        parts: list[CallPart] = [self._begin_call(*call) for call in calls]
         if self._one_call:
-            self._end(self._held)
-        return told
+            self._end(self._pending)
+        return parts
 
-    # A region that is told when all of it is there.
+    # A region whose calls are given once it is complete.
 
-    def _region_head(self) -> list[Heard] | None:
-        region = self._markup.region
-        if region is None:
-            return self._no_call(self._held)
-        begins = region.begins(self._held, self._tools, known_only=self._guesses)
+    def _read_region_head(self) -> list[CallPart] | None:
+        syntax = self._markup.syntax
+        if syntax is None:
+            return self._reject(self._pending)
+        begins = syntax.begins(self._pending, self._tools, known_only=self._known_only)
         if begins is None:
             return None
         if begins:
-            self._step = self._region
+            self._step = self._read_region
             return []
-        return self._other() if self._held.lstrip().startswith(("{", "[")) else self._no_call(self._held)
+        return self._try_other() if self._pending.lstrip().startswith(("{", "[")) else self._reject(self._pending)
 
-    def _region(self) -> list[Heard] | None:
-        """Look whenever something may have ended."""
-        assert self._markup.region is not None
-        closer = self._markup.region.closer
-        place = self._held.rfind(closer, max(0, self._looked - len(closer) + 1))
-        self._looked = len(self._held)
-        if place >= 0:
-            self._closed = place + len(closer)
-        elif self._closed < 0 or len(self._held) - self._closed > _LOOK_BEHIND:
+    def _read_region(self) -> list[CallPart] | None:
+        """Try to parse the region whenever it may have ended."""
+        assert self._markup.syntax is not None
+        closer = self._markup.syntax.closer
+        position = self._pending.rfind(closer, max(0, self._scanned - len(closer) + 1))
+        self._scanned = len(self._pending)
+        if position >= 0:
+            self._closer_end = position + len(closer)
+        elif self._closer_end < 0 or len(self._pending) - self._closer_end > _LOOK_BEHIND:
             return None
-        if self._looks > _MOST_LOOKS and len(self._held) < self._look_at:
+        if self._attempts > _MOST_ATTEMPTS and len(self._pending) < self._next_attempt:
             return None
-        self._looks += 1
-        self._look_at = len(self._held) * 9 // 8
-        return self._regioned(at_end=False)
+        self._attempts += 1
+        self._next_attempt = len(self._pending) * 9 // 8
+        return self._parse_region(at_end=False)
 
-    def _regioned(self, *, at_end: bool) -> list[Heard] | None:
-        assert self._markup.region is not None
-        read = self._markup.region.read(self._held, self._tools, at_end=at_end)
-        if read is None:
+    def _parse_region(self, *, at_end: bool) -> list[CallPart] | None:
+        assert self._markup.syntax is not None
+        result = self._markup.syntax.parse(self._pending, self._tools, at_end=at_end)
+        if result is None:
             return None
-        calls, length = read
+        calls, length = result
         if not calls or not all(self._is_callable(name) for _, name, _ in calls):
-            return self._no_call(self._held)
-        self._held = self._held[length:]
-        told = self._told(calls)
-        self._end(self._held)
-        return told
+            return self._reject(self._pending)
+        self._pending = self._pending[length:]
+        parts = self._emit_calls(calls)
+        self._end(self._pending)
+        return parts
 
-    def _end(self, rest: str) -> list[Heard]:
+    def _end(self, rest: str) -> list[CallPart]:
         self.over, self.rest = True, rest
         return []
 
