@@ -4,8 +4,7 @@ import asyncio
 import secrets
 import string
 import time
-from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import msgspec
 import structlog
@@ -15,6 +14,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from app.access import Access
 from app.dto.shared.errors import error_reply, is_anthropics
+from app.request_context import log_fields_of, refusal_of
 from app.services.caller import Caller, caller
 from app.services.errors import AppError, ShuttingDown, Unavailable
 
@@ -24,20 +24,6 @@ _ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_.:")
 _QUIET = frozenset({"/ping", "/health", "/v1/health"})  # asked for every few seconds
 _LONGEST_ROUTE = 200  # characters of it in the log
 _EXPOSED = b"X-Request-Id, X-Tiles-Ignored, Retry-After"
-
-Facts = MutableMapping[str, Any]
-
-
-def facts_of(scope: Scope) -> Facts:
-    """What the log line of this request will say besides its route and status."""
-    facts: Facts = scope["state"].setdefault("log_facts", {})
-    return facts
-
-
-def request_id_of(scope: Scope) -> str | None:
-    """The id of this request, None where no gate gave it one."""
-    identity: str | None = scope["state"].get("request_id")
-    return identity
 
 
 class Gate:
@@ -69,7 +55,8 @@ class Gate:
         exchange = _Exchange(scope, send, headers, self._access)
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
-                _heed_refusal(scope)
+                if (refusal := refusal_of(scope)) is not None:
+                    raise refusal
                 self._access.check(scope["method"], scope["path"], headers)
                 self._require_open()
             except AppError as error:
@@ -111,12 +98,6 @@ class Gate:
             await exchange.send(message)
 
         return send
-
-
-def _heed_refusal(scope: HTTPScope) -> None:
-    """Raise the AppError for which the connection itself refuses a request."""
-    if (refusal := scope["state"].get("refusal")) is not None:
-        raise refusal
 
 
 def _dialect(scope: HTTPScope) -> str:
@@ -193,14 +174,13 @@ class _Exchange:
         """Write the line of this request; never what was said in it."""
         line = log.debug if self._path in _QUIET or self._scope["state"].get("quiet") else log.info
         milliseconds = round((time.perf_counter() - self._began) * 1000, 1)
-        facts = facts_of(self._scope)
         line(
             "request",
             method=self._method,
             route=self._path[:_LONGEST_ROUTE],
             status=self.status,
             ms=milliseconds,
-            **facts,
+            **log_fields_of(self._scope),
         )
 
 

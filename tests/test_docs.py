@@ -73,8 +73,9 @@ def test_every_dependency_has_its_reason() -> None:
 
 def test_only_the_engine_imports_mlx_and_services_know_no_http() -> None:
     banned = {
-        "services": {"litestar", "app.controllers", "app.dto", "app.gate"},
+        "services": {"litestar", "app.controllers", "app.dto", "app.gate", "app.request_context"},
         "dto": {"litestar", "mlx", "app.controllers"},
+        "controllers": {"app.gate", "app.application"},
     }
     for layer, modules in banned.items():
         for path in (ROOT / "app" / layer).rglob("*.py"):

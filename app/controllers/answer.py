@@ -11,7 +11,7 @@ from litestar.response import Stream
 
 from app.dto.shared.base import Dialect
 from app.dto.shared.errors import ErrorReply
-from app.gate import Facts, facts_of
+from app.request_context import LogFields, log_fields_of
 from app.services.errors import AppError, ServerError
 from app.services.generation import Completion, Event, Finished, Generation, Started
 
@@ -48,7 +48,7 @@ async def collect_all(generation: Generation, request: Request[Any, Any, Any]) -
 async def fold(generation: Generation, request: Request[Any, Any, Any], said: list[F]) -> list[F]:
     """Fold the events of each answer into what takes them; a dialect's stream does. Raises as `collect` does."""
     try:
-        await unless_gone(_fold(generation, said, facts_of(request.scope)), request)
+        await unless_gone(_fold(generation, said, log_fields_of(request.scope)), request)
     finally:
         generation.cancel()
     return said
@@ -79,7 +79,7 @@ def spoken(
     before_end: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[bytes]:
     """Say an answer as the bytes of its stream. To leave off reading them cancels it."""
-    return _speak(generation, dialect, ping_seconds, facts_of(request.scope), before_end)
+    return _speak(generation, dialect, ping_seconds, log_fields_of(request.scope), before_end)
 
 
 def sse(events: AsyncIterator[bytes], ignored: str = "") -> Response[Any]:
@@ -135,12 +135,12 @@ class Ping:
         self._timer = self._loop.call_later(self._seconds - silent, self._look)
 
 
-async def _fold(generation: Generation, said: Sequence[Fold], facts: Facts) -> None:
+async def _fold(generation: Generation, said: Sequence[Fold], log_fields: LogFields) -> None:
     unfinished = len(said)
     while unfinished:
         for event in await generation.ready():
             said[event.choice].add(event)
-            note(event, facts)
+            note(event, log_fields)
             unfinished -= isinstance(event, Finished)
 
 
@@ -148,7 +148,7 @@ async def _speak(
     generation: Generation,
     dialect: Dialect,
     ping_seconds: float,
-    facts: Facts,
+    log_fields: LogFields,
     before_end: Callable[[], Awaitable[None]] | None,
 ) -> AsyncIterator[bytes]:
     unfinished = generation.choices
@@ -157,7 +157,7 @@ async def _speak(
         while unfinished:
             events = await generation.ready()
             unfinished -= sum(isinstance(event, Finished) for event in events)
-            said = b"".join(_said(events, dialect, facts))
+            said = b"".join(_said(events, dialect, log_fields))
             if not unfinished and before_end is not None:
                 await before_end()
             if said:
@@ -169,20 +169,20 @@ async def _speak(
         if dialect.end:
             yield dialect.end
     except AppError as error:
-        facts["error"] = error.code or error.kind
+        log_fields["error"] = error.code or error.kind
         yield error_event(error, dialect)
     except Exception:
         log.exception("answer failed while it was streamed")
-        facts["error"] = "server_error"
+        log_fields["error"] = "server_error"
         yield error_event(ServerError(), dialect)
     finally:
         ping.stop()
         generation.cancel()
 
 
-def _said(events: Iterable[Event], dialect: Dialect, facts: Facts) -> Iterable[bytes]:
+def _said(events: Iterable[Event], dialect: Dialect, log_fields: LogFields) -> Iterable[bytes]:
     for event in events:
-        note(event, facts)
+        note(event, log_fields)
         for reply in dialect.feed(event):
             yield sent_event(reply)
 
@@ -201,16 +201,16 @@ def error_event(error: AppError, dialect: Dialect) -> bytes:
     return b"data: " + msgspec.json.encode({"error": ErrorReply.of(error).error} | dialect.beside_error) + b"\n\n"
 
 
-def note(event: Event, facts: Facts) -> None:
+def note(event: Event, log_fields: LogFields) -> None:
     """Keep what the log line of the request says; of several answers the tokens add up."""
     if isinstance(event, Started):
-        facts.update(model=event.model, prompt_tokens=facts.get("prompt_tokens", 0) + event.prompt_tokens)
+        log_fields.update(model=event.model, prompt_tokens=log_fields.get("prompt_tokens", 0) + event.prompt_tokens)
     elif isinstance(event, Finished):
         timings = event.timings
         speed = (timings.completion_tokens - 1) * 1000 / timings.completion_ms if timings.completion_ms else 0.0
-        facts.update(
-            cached_tokens=facts.get("cached_tokens", 0) + timings.cached_tokens,
-            completion_tokens=facts.get("completion_tokens", 0) + timings.completion_tokens,
+        log_fields.update(
+            cached_tokens=log_fields.get("cached_tokens", 0) + timings.cached_tokens,
+            completion_tokens=log_fields.get("completion_tokens", 0) + timings.completion_tokens,
             ttft_ms=round(timings.first_token_ms, 1),
             tokens_per_second=round(speed, 1),
             finish=event.reason,

@@ -16,7 +16,7 @@ from app.dto.openai.embeddings import (
     NativeEmbeddingRequest,
     native_embeddings,
 )
-from app.gate import facts_of
+from app.request_context import log_fields_of
 from app.services.errors import InvalidRequest, ModelLoading, ModelNotLoaded, PromptTooLong, QueueFull
 from app.services.generation import Embedded, EmbeddingRequest
 from app.services.model_service import ModelService
@@ -81,5 +81,5 @@ class NativeEmbeddingsController(Controller):
 
 async def _embed(asked: EmbeddingRequest, request: Request[Any, Any, Any], models: ModelService) -> Embedded:
     embedded = await unless_gone(models.embed(asked), request)
-    facts_of(request.scope).update(model=embedded.model, prompt_tokens=embedded.prompt_tokens)
+    log_fields_of(request.scope).update(model=embedded.model, prompt_tokens=embedded.prompt_tokens)
     return embedded

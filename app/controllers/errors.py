@@ -12,7 +12,7 @@ from litestar.types import ExceptionHandlersMap
 
 from app.controllers.answer import ClientGone
 from app.dto.shared.errors import AnthropicErrorReply, ErrorReply, error_reply
-from app.gate import request_id_of
+from app.request_context import request_id_of
 from app.services.errors import (
     AppError,
     InvalidRequest,

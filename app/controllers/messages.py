@@ -24,7 +24,7 @@ from app.dto.anthropic.replies import (
 )
 from app.dto.shared.base import Limits
 from app.dto.shared.errors import AnthropicErrorReply
-from app.gate import request_id_of
+from app.request_context import request_id_of
 from app.services.errors import ModelLoading, ModelNotLoaded, PromptTooLong, QueueFull
 from app.services.model_service import ModelService
 from app.settings import Settings
