@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from tests.conftest import events, said
-from tests.test_messages import blocks
-from tests.test_messages import events as message_events
-from tests.test_responses import events as response_events
-from tests.test_tools import CHAT_TOOLS, MESSAGES_TOOLS, NAMES, RESPONSES_TOOLS, pieced
+from tests.message_events import blocks
+from tests.message_events import events as message_events
+from tests.response_events import events as response_events
+from tests.tools import CHAT_TOOLS, MESSAGES_TOOLS, NAMES, RESPONSES_TOOLS, pieced
 
 Json = dict[str, Any]
 Fields = dict[str, SearchStrategy[Any]]

@@ -12,8 +12,8 @@ import pytest
 from app.services.generation import ToolArguments, ToolCall
 from tests.conftest import Server
 from tests.conftest import events as server_events
+from tests.response_events import events
 from tests.scripted import Scripted, answer, serving
-from tests.test_responses import events
 
 pytestmark = pytest.mark.slow
 

@@ -29,8 +29,8 @@ from app.services.model_service import ModelService
 from app.settings import Settings
 from tests import routes
 from tests.conftest import Server, running, wait_for
+from tests.refusals import BASES, error_of, minimal
 from tests.routes import BODIES, LISTS
-from tests.test_errors import BASES, error_of, minimal
 
 CHAT = "/v1/chat/completions"
 USER = {"role": "user", "content": "Hi"}

@@ -18,8 +18,8 @@ from click.testing import CliRunner, Result
 
 from app.commands import checks, model_checks
 from app.commands import pull as pulling
-from app.commands.checks import Check, CheckContext
-from app.commands.doctor import CHECKS, doctor
+from app.commands.checks import CheckContext
+from app.commands.doctor import doctor
 from app.commands.models import models
 from app.commands.pull import pull
 from app.commands.serve import serve
@@ -27,6 +27,7 @@ from app.services import catalog, session
 from app.services.session import Session
 from app.settings import Settings
 from tests import tiny_model
+from tests.doctor import looked
 
 COMMANDS = ("models", "pull", "webui", "doctor")
 
@@ -224,13 +225,6 @@ def test_pull_does_not_wait_for_ever(home: Path, silent_port: int, monkeypatch: 
 def test_pull_without_a_network_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     assert "cannot be reached" in error_of(run(pull, "org/tiny"))
-
-
-def looked(name: str, **changes: Any) -> Check:
-    """What doctor says under a name of the model and the settings given."""
-    model = changes.pop("model", None)
-    patient = CheckContext(Settings(**changes), model=model)
-    return next(check for check in (look(patient) for look in CHECKS) if check and check.name == name)
 
 
 def test_doctor_finds_a_good_model_well(entry: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from tests import tiny_model
 from tests.conftest import Server, running, wait_for
-from tests.test_commands import looked
-from tests.test_metrics import read, value
+from tests.doctor import looked
+from tests.prometheus import read, value
 
 pytestmark = pytest.mark.slow
 TEXTS = ("Hello", "What is the weather in Paris? " * 40)

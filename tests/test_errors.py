@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
@@ -24,43 +23,11 @@ from app.services.model_service import ModelService
 from app.settings import Settings
 from tests import routes
 from tests.conftest import KEY, Server, events
+from tests.refusals import BASES, CHAT, USER, error_of, minimal
 from tests.routes import BODIES, STREAMS
 
-CHAT = "/v1/chat/completions"
 # Messages have Anthropic's envelope; tests/test_messages.py looks at it.
 POSTS = tuple(route for route in routes.POSTS if not route.startswith("/v1/messages"))
-USER = {"role": "user", "content": "Hi"}
-KINDS = {
-    400: {"invalid_request_error", "exceed_context_size_error"},
-    401: {"authentication_error"},
-    403: {"permission_error"},
-    404: {"not_found_error"},
-    405: {"invalid_request_error"},
-    408: {"invalid_request_error"},
-    413: {"invalid_request_error"},
-    415: {"invalid_request_error"},
-    422: {"invalid_request_error"},
-    500: {"server_error"},
-    503: {"unavailable_error"},
-}
-
-
-def error_of(answer: httpx.Response, *statuses: int) -> dict[str, Any]:
-    """The error of a refusal, whose envelope has to be right."""
-    assert answer.status_code in statuses, answer.text[:500]
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["x-request-id"]
-    body = answer.json()
-    assert set(body) == {"error"}
-    error: dict[str, Any] = body["error"]
-    assert set(error) - {"n_prompt_tokens", "n_ctx"} == {"message", "type", "param", "code"}
-    assert isinstance(error["message"], str)
-    assert 0 < len(error["message"]) < 1000
-    assert error["type"] in KINDS[answer.status_code]
-    assert error["param"] is None or isinstance(error["param"], str)
-    assert error["code"] is None or isinstance(error["code"], str)
-    assert not re.search(r"Traceback|\.py\b|0x[0-9a-f]{6}|pydantic|litestar|msgspec", answer.text)
-    return error
 
 
 def post(server: Server, body: Any, route: str = CHAT) -> httpx.Response:
@@ -418,17 +385,6 @@ def test_odd_texts_are_answered(server: Server, text: str) -> None:
 
 # The registry of parameters.
 
-BASES: dict[str, dict[str, Any]] = {
-    CHAT: {"messages": [USER], "max_tokens": 1},
-    "/v1/completions": {"prompt": "Hi", "max_tokens": 1},
-    "/completion": {"prompt": "Hi", "n_predict": 1},
-    "/infill": {"input_prefix": "Hi", "input_suffix": "!", "n_predict": 1},
-    "/tokenize": {"content": "Hi"},
-    "/detokenize": {"tokens": [1]},
-    "/v1/embeddings": {"input": "Hi"},
-    "/embedding": {"content": "Hi"},
-    "/v1/responses": {"input": "Hi", "max_output_tokens": 1, "store": False},
-}
 CASES = [(route, parameter) for route in BASES for parameter in parameters.REGISTRIES[route]]
 REFUSED = [case for case in CASES if case[1].treatment == "refused"]
 # The tiny model has no fill-in-the-middle tokens.
@@ -515,11 +471,6 @@ def test_a_body_over_the_limit_is_a_413_whether_it_says_its_size_or_not(guarded:
     assert error_of(guarded.client.post(route, content=body, headers=headers), 413)["code"] == "body_too_large"
     pieces = (body[place : place + 1000] for place in range(0, len(body), 1000))
     assert error_of(guarded.client.post(route, content=pieces, headers=headers), 413)["code"] == "body_too_large"
-
-
-def minimal(route: str) -> dict[str, Any]:
-    """A body that a route takes."""
-    return next(base for first, base in BASES.items() if BODIES[first] is BODIES[route])
 
 
 CONTROLS = {"/v1/chat/completions/control", "/chat/completions/control", "/v1/streams/lookup"}

@@ -15,8 +15,9 @@ from app.dto.shared import parameters
 from app.services.errors import ShuttingDown
 from app.services.generation import ToolCall
 from tests.conftest import KEY, Server
+from tests.document import DOCUMENT, resolved
+from tests.message_events import blocks, events
 from tests.scripted import Scripted, answer, serving, thought
-from tests.test_openapi import DOCUMENT, resolved
 
 ROUTE = "/v1/messages"
 COUNT = f"{ROUTE}/count_tokens"
@@ -27,16 +28,6 @@ SAMPLED: dict[str, Any] = {"temperature": 1.0, "seed": 7}
 
 def post(server: Server, route: str = ROUTE, **more: Any) -> httpx.Response:
     return server.client.post(route, json={"messages": [USER], "max_tokens": 16} | more)
-
-
-def events(text: str) -> list[dict[str, Any]]:
-    """Parse a stream as a strict client does: every event has its name on the line before its data."""
-    said = []
-    for block in text.removesuffix("\n\n").split("\n\n"):
-        name, data = block.split("\n")
-        said.append(json.loads(data.removeprefix("data: ")))
-        assert name == f"event: {said[-1]['type']}"
-    return said
 
 
 def error_of(answer: httpx.Response, *statuses: int) -> dict[str, Any]:
@@ -70,34 +61,6 @@ def test_a_stream_says_what_the_whole_says(server: Server) -> None:
         assert blocks(said) == whole["content"]
         assert said[-2]["delta"] == {name: whole[name] for name in ("stop_reason", "stop_sequence")}
         assert said[-2]["usage"]["output_tokens"] == whole["usage"]["output_tokens"]
-
-
-def blocks(said: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Put a stream's blocks together."""
-    content: list[dict[str, Any]] = []
-    for event in said:
-        if event["type"] == "content_block_start":
-            assert event["index"] == len(content)
-            content.append(event["content_block"])
-            written = ""
-        elif event["type"] == "content_block_delta":
-            assert event["index"] == len(content) - 1
-            kind = event["delta"]["type"].removesuffix("_delta")
-            if kind == "input_json":
-                written += event["delta"]["partial_json"]
-            else:
-                content[-1][kind] += event["delta"][kind]
-        elif event["type"] == "content_block_stop" and content[-1]["type"] == "tool_use":
-            content[-1]["input"] = parsed(written or "{}")
-    return content
-
-
-def parsed(arguments: str) -> dict[str, Any]:
-    """The input of a call; one that the answer's end has cut short comes as text."""
-    try:
-        return dict(json.loads(arguments))
-    except ValueError:
-        return {"arguments": arguments}
 
 
 def test_what_was_cached_is_counted_apart(server: Server) -> None:

@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from app.services.engine.scheduler.meter import Histogram, Meter
 from app.services.generation import Timings
 from app.services.metrics import Metrics
 from tests.conftest import Server, running
+from tests.prometheus import read, samples, value
 
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 LLAMA_CPPS = {
     "prompt_tokens_total": "counter",
     "prompt_tokens_cached_total": "counter",
@@ -34,22 +33,6 @@ def counted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     with running(tmp_path_factory.mktemp("metrics"), "--model", str(tiny), "--max-batch", "4") as server:
         yield server
         assert server.errors() == []
-
-
-def read(server: Server) -> Samples:
-    answer = server.client.get("/metrics")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    return samples(answer.text)
-
-
-def samples(text: str) -> Samples:
-    found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in found}
-
-
-def value(found: Samples, name: str, **labels: str) -> float:
-    return found.get((name, tuple(sorted(labels.items()))), 0.0)
 
 
 def test_llama_cpps_names_are_there_with_their_types(server: Server) -> None:

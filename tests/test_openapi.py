@@ -9,12 +9,10 @@ import jsonschema
 import pytest
 from openapi_spec_validator import validate
 
-from app.application import create_app
-from app.settings import Settings
 from tests.conftest import Server, events
+from tests.document import DOCUMENT, resolved
 from tests.routes import BODIES, LISTS, POSTS, STREAMS
 
-DOCUMENT: dict[str, Any] = create_app(Settings()).openapi_schema.to_schema()
 OPERATIONS = [
     pytest.param(path, method, operation, id=f"{method} {path}")
     for path, methods in sorted(DOCUMENT["paths"].items())
@@ -23,11 +21,6 @@ OPERATIONS = [
 every_operation = pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
 
 OFF = {"/tools", "/cors-proxy", "/models"}  # what is refused to everyone, of /models all but GET
-
-
-def resolved(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema that jsonschema can use alone."""
-    return schema | {"components": DOCUMENT["components"]}
 
 
 def values(media: dict[str, Any]) -> list[Any]:

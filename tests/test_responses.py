@@ -16,8 +16,9 @@ from pydantic import BaseModel
 from app.services.errors import ShuttingDown
 from app.services.generation import ToolCall
 from tests.conftest import Server, wait_for
+from tests.document import DOCUMENT, resolved
+from tests.response_events import events
 from tests.scripted import Scripted, answer, serving, thought
-from tests.test_openapi import DOCUMENT, resolved
 
 ROUTE = "/v1/responses"
 COUNT = f"{ROUTE}/input_tokens"
@@ -27,17 +28,6 @@ SAMPLED: dict[str, Any] = {"temperature": 1.0, "seed": 7}
 
 def post(server: Server, asked: Any = "Hi", /, route: str = ROUTE, **more: Any) -> httpx.Response:
     return server.client.post(route, json={"input": asked, "max_output_tokens": 16, "store": False} | more)
-
-
-def events(text: str) -> list[dict[str, Any]]:
-    """Parse a stream as a strict client does: every event has its name on the line before its data."""
-    said = []
-    for block in text.removesuffix("\n\n").split("\n\n"):
-        name, data = block.split("\n")
-        said.append(json.loads(data.removeprefix("data: ")))
-        assert name == f"event: {said[-1]['type']}"
-    assert [event["sequence_number"] for event in said] == list(range(len(said)))
-    return said
 
 
 def error_of(answer: httpx.Response, *statuses: int) -> dict[str, Any]:

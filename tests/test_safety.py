@@ -12,29 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.access import Access, is_public
-from app.application import create_app
 from app.origins import is_loopback
 from app.services.errors import Forbidden, Unauthorized
 from app.settings import Settings
+from tests.all_routes import ROUTES
 from tests.conftest import KEY, OTHER_KEY, Server
 
 PUBLIC = {"/", "/ping", "/health", "/v1/health", "/favicon.ico", "/sw.js"}
-UNKNOWN = [("GET", "/nothing"), ("POST", "/v1/nothing"), ("DELETE", "/v1/models/x"), ("GET", "/schemas")]
 JSON = {"Content-Type": "application/json"}
 
 
-def routes() -> list[tuple[str, str]]:
-    """Every method and path of the app, with something in the place of parameters."""
-    found = {
-        (method, re.sub(r"\{[^}]*\}", "x", route.path))
-        for route in create_app(Settings()).routes
-        for method in getattr(route, "methods", ["GET"])
-        if method != "OPTIONS"
-    }
-    return sorted(found) + UNKNOWN
-
-
-ROUTES = routes()
 every_route = pytest.mark.parametrize(("method", "path"), ROUTES)
 
 

@@ -8,20 +8,11 @@ import jsonschema
 import pytest
 
 from tests.conftest import Server, events
+from tests.tools import CHAT_TOOLS, MESSAGES_TOOLS, NAMES, RESPONSES_TOOLS, SCHEMA, pieced
 
-SCHEMA = {
-    "type": "object",
-    "properties": {"city": {"type": "string", "maxLength": 8}, "days": {"type": "integer", "minimum": 0, "maximum": 9}},
-    "required": ["city"],
-    "additionalProperties": False,
-}
-NAMES = ("get_weather", "get_time")
 ASK = [{"role": "user", "content": "Hi"}]
 HOT: dict[str, Any] = {"temperature": 1.5, "top_p": 1}
 SILENT: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": False}}
-CHAT_TOOLS = [{"type": "function", "function": {"name": name, "parameters": SCHEMA}} for name in NAMES]
-RESPONSES_TOOLS = [{"type": "function", "name": name, "parameters": SCHEMA} for name in NAMES]
-MESSAGES_TOOLS = [{"name": name, "input_schema": SCHEMA} for name in NAMES]
 
 
 def chat(server: Server, **more: Any) -> dict[str, Any]:
@@ -38,21 +29,6 @@ def calls(choice: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         (call["function"]["name"], json.loads(call["function"]["arguments"]))
         for call in choice["message"]["tool_calls"]
     ]
-
-
-def pieced(chunks: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The calls of a stream, put together as clients do."""
-    whole: list[tuple[str, str]] = []
-    for chunk in chunks:
-        for delta in [choice["delta"] for choice in chunk["choices"]]:
-            for call in delta.get("tool_calls", []):
-                if "id" in call:
-                    assert call["type"] == "function"
-                    whole.append((call["function"]["name"], ""))
-                assert call["index"] == len(whole) - 1
-                name, arguments = whole[-1]
-                whole[-1] = (name, arguments + call["function"]["arguments"])
-    return whole
 
 
 @pytest.mark.parametrize("thinking", [False, True])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Server
-from tests.test_pi import CLI, pi
+from tests.pi import CLI, pi
 
 FOLDER = Path(os.environ.get("TILES_TEST_NODE") or "/nowhere").absolute()
 OWN = FOLDER / "node_modules" / ".bin" / "node"

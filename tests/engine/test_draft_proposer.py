@@ -20,7 +20,7 @@ from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
 from app.services.engine.speculative.proposer import ChainedProposer, DraftLength
 from app.services.errors import LoadFailed
 from tests import tiny_model
-from tests.engine.test_prompt_lookup import CHOICES
+from tests.engine.sampling_params import CHOICES
 from tests.engine.workshop import Workshop, check_guessed, finish, prompts, random_model
 
 TALKATIVE = {"tie_word_embeddings": False}  # its answers do not circle at once

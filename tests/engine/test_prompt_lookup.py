@@ -10,23 +10,13 @@ from hypothesis import strategies as st
 from app.services.engine.sampling.sampler import SamplingParams
 from app.services.engine.scheduler.row import kept_tokens
 from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
+from tests.engine.sampling_params import CHOICES
 from tests.engine.workshop import Workshop, check_guessed, finish, prompts
 
 
 @pytest.fixture(scope="module")
 def workshop(tiny: Path) -> Workshop:
     return Workshop("llama", tiny)
-
-
-CHOICES = st.builds(
-    SamplingParams,
-    temperature=st.sampled_from([0.0, 0.0, 0.3, 1.0]),
-    seed=st.integers(0, 2**64 - 1),
-    top_k=st.sampled_from([0, 2]),
-    frequency_penalty=st.sampled_from([0.0, 0.0, 0.4]),
-    repetition_penalty=st.sampled_from([1.0, 1.2]),
-    penalty_window=st.sampled_from([None, 3]),
-)
 
 
 @pytest.mark.slow

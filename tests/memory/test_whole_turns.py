@@ -7,7 +7,7 @@ import pytest
 
 import app
 from tests.conftest import running
-from tests.test_memory_mode import Cli, Remembering
+from tests.memory_cli import Cli, Remembering
 
 MODEL = Path(app.__file__).with_name("tiles_nano")
 pytestmark = [

@@ -1,0 +1,86 @@
+"""Pi, the agent that the Tiles CLI runs: the real package from npm."""
+
+import json
+import os
+import queue
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(os.environ.get("TILES_TEST_PI") or "/nowhere").absolute()
+
+CLI = FOLDER / "node_modules" / "@earendil-works" / "pi-coding-agent" / "dist" / "cli.js"
+
+SECONDS = 60
+
+
+class Pi:
+    """A Pi in rpc mode: JSON lines in, JSON lines out."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def send(self, **command: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+
+    def until(self, kind: str) -> list[dict[str, Any]]:
+        """Everything up to the first line of a kind, which is the last of the list."""
+        lines: list[dict[str, Any]] = []
+        deadline = time.monotonic() + SECONDS
+        while not lines or lines[-1]["type"] != kind:
+            lines.append(self._lines.get(timeout=max(0.1, deadline - time.monotonic())))
+        return lines
+
+    def ask(self, text: str) -> list[dict[str, Any]]:
+        """The messages of a whole turn."""
+        self.send(type="prompt", message=text)
+        messages: list[dict[str, Any]] = self.until("agent_end")[-1]["messages"]
+        return messages
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(json.loads(line))
+
+
+@contextmanager
+def pi(url: str, model: str, home: Path, work: Path | None = None) -> Iterator[Pi]:
+    """Run Pi as the Tiles CLI does, at home in a folder of its own, at work there or in another."""
+    settings = home / "agent"
+    settings.mkdir(parents=True)
+    row = {"id": model, "reasoning": True, "contextWindow": 8192, "maxTokens": 64}
+    provider = {"api": "openai-responses", "apiKey": "tiles", "baseUrl": f"{url}/v1", "models": [row]}
+    (settings / "models.json").write_text(json.dumps({"providers": {"tiles": provider}}))
+    (settings / "settings.json").write_text(json.dumps({"retry": {"enabled": False}, "compaction": {"enabled": False}}))
+    own = FOLDER / "node_modules" / ".bin" / "node"
+    node = str(own) if own.exists() else shutil.which("node")
+    if node is None:
+        pytest.skip("no node to run Pi with")
+    more = {"HOME": str(home), "PI_CODING_AGENT_DIR": str(settings), "PI_OFFLINE": "1", "PI_TELEMETRY": "0"}
+    command = [node, str(CLI), "--mode", "rpc", "--provider", "tiles", "--model", model, "--no-session"]
+    with (home / "pi.log").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            encoding="utf-8",
+            cwd=work or home,
+            env=os.environ | more,
+        )
+    try:
+        yield Pi(process)
+    finally:
+        process.kill()
+        process.communicate()
