@@ -40,7 +40,7 @@ class Small(MemoryBudget):
         if self.scheduler is None:
             return self.size
         batches = [nbytes(batch._layers) for batch in self.scheduler._batches._batches]
-        prompts = [nbytes(row.layers or []) for row in self.scheduler._prefill.rows]
+        prompts = [nbytes(row.prefill.layers or []) for row in self.scheduler._prefill.rows]
         return self.size - sum(batches) - sum(prompts) - self.scheduler._prefixes.nbytes
 
 

@@ -44,17 +44,17 @@ def ask(workshop: Workshop, scheduler: Scheduler, prompt: list[int]) -> Row:
 
 def test_an_edited_last_message_and_a_growing_chat_reuse_the_beginning(workshop: Workshop) -> None:
     scheduler = workshop.scheduler(cache_bytes=2**30, controls=CONTROLS)
-    assert ask(workshop, scheduler, chat(0, 1, 2)).cached == 0
+    assert ask(workshop, scheduler, chat(0, 1, 2)).cached_tokens == 0
     edited = ask(workshop, scheduler, chat(0, 1, 3))
-    assert edited.cached == len(message(0)) + len(message(1))
-    assert ask(workshop, scheduler, [*chat(0, 1, 2)[:-2], OPEN, 601]).cached == len(chat(0, 1, 2)) - 2, (
+    assert edited.cached_tokens == len(message(0)) + len(message(1))
+    assert ask(workshop, scheduler, [*chat(0, 1, 2)[:-2], OPEN, 601]).cached_tokens == len(chat(0, 1, 2)) - 2, (
         "without thoughts"
     )
     grown = ask(workshop, scheduler, [*chat(0, 1, 3), *edited.answer, CLOSE, *chat(4)])
-    assert grown.cached == len(chat(0, 1, 3)) + len(edited.answer) - 1
+    assert grown.cached_tokens == len(chat(0, 1, 3)) + len(edited.answer) - 1
     again = ask(workshop, scheduler, [*chat(0, 1, 3), *edited.answer, CLOSE, *chat(5)])
-    assert again.cached == grown.cached
-    assert ask(workshop, scheduler, chat(0, 6)).cached == len(message(0))
+    assert again.cached_tokens == grown.cached_tokens
+    assert ask(workshop, scheduler, chat(0, 6)).cached_tokens == len(message(0))
 
 
 def test_checkpoints_survive_a_restart(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_checkpoints_survive_a_restart(workshop: Workshop, tmp_path: Path, monke
         for last in (2, 3):
             prefixes = PrefixCache(memory, PrefixStore(folder, "model", 2**30))
             scheduler = workshop.scheduler(prefixes=prefixes, controls=CONTROLS)
-            cached.append(ask(workshop, scheduler, chat(0, 1, last)).cached)
+            cached.append(ask(workshop, scheduler, chat(0, 1, last)).cached_tokens)
             prefixes.close()
         assert cached == [0, len(message(0)) + len(message(1))]
 
@@ -98,4 +98,4 @@ def test_a_title_does_not_cost_the_conversation_that_it_is_about(workshop: Works
     scheduler._prefixes._max_bytes = scheduler._prefixes.nbytes
     ask(workshop, scheduler, chat(7))  # a title, which fits only where the conversation goes
     third = ask(workshop, scheduler, [*turn, *second.answer, CLOSE, *chat(5)])
-    assert third.cached == len(turn) + len(second.answer) - 1
+    assert third.cached_tokens == len(turn) + len(second.answer) - 1

@@ -71,11 +71,11 @@ def test_a_cached_beginning_changes_nothing_but_the_work(workshop: Workshop) -> 
     turn = [*prompt, *first.answer, 30, 31, 32]
     second = workshop.row(turn, CHOICES[2])
     finish(scheduler, [second])
-    assert second.cached >= len(prompt) + len(first.answer) - 1
+    assert second.cached_tokens >= len(prompt) + len(first.answer) - 1
     assert second.answer == workshop.alone(turn, CHOICES[2])
     again = workshop.row(prompt, CHOICES[1])
     finish(scheduler, [again])
-    assert again.cached == (len(prompt) - 1 if workshop.trimmable else 0)
+    assert again.cached_tokens == (len(prompt) - 1 if workshop.trimmable else 0)
     assert again.answer == first.answer
 
 
@@ -97,7 +97,7 @@ def test_an_end_token_ends_a_row_and_no_tokens_means_prompt_only(workshop: Works
     none = workshop.row(prompt, SamplingParams(), 0)
     finish(workshop.scheduler(), [ended, none])
     assert ended.answer == whole[: whole.index(whole[3]) + 1]
-    assert (ended.finished, none.finished, none.answer, none.done) == ("stop", "length", [], len(prompt))
+    assert (ended.finished, none.finished, none.answer, none.prefill.computed) == ("stop", "length", [], len(prompt))
 
 
 class Failing:
@@ -191,7 +191,7 @@ def test_several_answers_share_the_prompt_and_are_what_each_would_be_alone(works
     scheduler = workshop.scheduler()
     finish(scheduler, [neighbour, first])
     assert [row.answer for row in rows] == [workshop.alone(prompt, choice, 10) for choice in CHOICES[:4]]
-    assert [row.cached for row in rows] == [0, *[len(prompt) - 1] * 3]
+    assert [row.cached_tokens for row in rows] == [0, *[len(prompt) - 1] * 3]
     assert neighbour.answer == workshop.alone(prompts(2)[1], CHOICES[5], 30)
 
 
@@ -220,9 +220,9 @@ def test_a_long_prompt_comes_in_slices_between_the_tokens_of_others(workshop: Wo
     scheduler.submit(long)
     seen = []
     while not long.finished:
-        before, spoken = long.done, len(talking.answer)
+        before, spoken = long.prefill.computed, len(talking.answer)
         scheduler.step()
-        seen.append((long.done - before, len(talking.answer) - spoken))
+        seen.append((long.prefill.computed - before, len(talking.answer) - spoken))
     assert len(seen) > 3
     assert all(said >= 1 for _, said in seen), "every step gives the other row a token"
     assert max(done for done, _ in seen) <= 2048

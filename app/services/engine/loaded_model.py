@@ -147,7 +147,7 @@ class LoadedModel:
         """Make the row of the first answer, with those of the others as its siblings."""
         first, *rest = (self.row(prompt, request, one, place) for place, one in enumerate(generations))
         first.siblings = rest
-        first.other_model = self._beginnings.claim(prompt.beginning, self.facts.id)
+        first.prefill.other_model = self._beginnings.claim(prompt.beginning, self.facts.id)
         return first
 
     def row(

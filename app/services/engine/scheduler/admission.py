@@ -41,37 +41,37 @@ class Admission:
 
     def lets_in(self, row: Row, running: Sequence[Row]) -> bool:
         """Set memory aside for a row beside the others, if there is enough; kept prompts make room for it."""
-        tokens = len(row.given) + min(row.max_tokens - len(row.answer), _GROWTH)
+        tokens = len(row.prefill.tokens) + min(row.max_tokens - len(row.answer), _GROWTH)
         others = sum(self.footprint.bytes(other.length) for other in running)
         needed = self._needed(tokens, 1 + len(row.siblings), others) + self._promised(running)
-        if not self._make_room(needed, row.given):
-            tokens = len(row.given) + 1  # alone it may begin; its answer then ends where memory does
-            if running or not self._make_room(self._least(row), row.given):
+        if not self._make_room(needed, row.prefill.tokens):
+            tokens = len(row.prefill.tokens) + 1  # alone it may begin; its answer then ends where memory does
+            if running or not self._make_room(self._least(row), row.prefill.tokens):
                 return False
-        for one in (row, *row.siblings):
-            one.reserved = tokens
+        row.reserve(tokens)
         return True
 
     def grow(self, row: Row, running: Iterable[Row]) -> bool:
         """Set memory aside for more tokens of an answer, if there is enough."""
-        more = self.footprint.bytes(row.reserved + _MORE) - self.footprint.bytes(row.reserved)
-        if not self._make_room(more + self._promised(running), row.given):
+        reserved = row.prefill.reserved
+        more = self.footprint.bytes(reserved + _MORE) - self.footprint.bytes(reserved)
+        if not self._make_room(more + self._promised(running), row.prefill.tokens):
             return False
-        row.reserved += _MORE
+        row.reserve(reserved + _MORE)
         return True
 
     def refusal(self, row: Row) -> MemoryInUse:
         """Say why a row cannot come in although nothing else runs."""
         needed = self._least(row)
         return MemoryInUse(
-            f"This prompt has {len(row.given)} tokens and needs {_size(needed)} of memory for its cache; "
+            f"This prompt has {len(row.prefill.tokens)} tokens and needs {_size(needed)} of memory for its cache; "
             f"{_size(max(0, self.free()))} are free. Something else on this machine uses the rest.",
             retry_after=10,
         )
 
     def _least(self, row: Row) -> int:
         """Bytes without which a row cannot begin even alone."""
-        return self._needed(len(row.given) + 1, 1 + len(row.siblings), others=0)
+        return self._needed(len(row.prefill.tokens) + 1, 1 + len(row.siblings), others=0)
 
     def _needed(self, tokens: int, answers: int, others: int) -> int:
         """Bytes for a row and its siblings; who joins others is copied, and so are they."""
@@ -80,7 +80,7 @@ class Admission:
 
     def _promised(self, running: Iterable[Row]) -> int:
         size = self.footprint.bytes
-        return sum(max(0, size(row.reserved) - size(row.length)) for row in running)
+        return sum(max(0, size(row.prefill.reserved) - size(row.length)) for row in running)
 
     def _make_room(self, needed: int, given: Sequence[int]) -> bool:
         short = needed - self.free()

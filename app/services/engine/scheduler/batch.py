@@ -43,11 +43,11 @@ class Batch:
 
     def join(self, rows: Sequence[Row], merged: Layers | None = None) -> None:
         """Take in rows, with a batch cache of theirs if they have one already; else theirs are copied into one."""
-        last = mx.array([row.given[-1] for row in rows], dtype=mx.uint32)
+        last = mx.array([row.prefill.tokens[-1] for row in rows], dtype=mx.uint32)
         if merged is None and len(rows) == 1 and not self.rows:
-            self._layers, self._merged = rows[0].give_layers(), False
+            self._layers, self._merged = rows[0].prefill.take_layers(), False
         else:
-            self._extend(merged or merge([row.give_layers() for row in rows]))
+            self._extend(merged or merge([row.prefill.take_layers() for row in rows]))
         self._next = last if self._next is None else mx.concatenate([self._next, last])
         self._fresh += len(rows)
         self.rows.extend(rows)
@@ -78,7 +78,7 @@ class Batch:
         keep = [place for place, row in enumerate(self.rows) if row not in gone]
         for place, row in enumerate(self.rows):
             if row in gone:
-                row.layers = self._extract(place)
+                row.prefill.layers = self._extract(place)
         self._fresh = sum(1 for place in keep if place >= len(self.rows) - self._fresh)
         self.rows = [self.rows[place] for place in keep]
         self._sampler = None
@@ -100,7 +100,7 @@ class Batch:
         other._scores = self._scores.keep(places) if self._scores else None
         self.leave(rows)
         other.rows = list(rows)
-        caches = [row.give_layers() for row in rows]
+        caches = [row.prefill.take_layers() for row in rows]
         other._layers, other._merged = (merge(caches), True) if len(rows) > 1 else (caches[0], False)
         return other
 
@@ -111,7 +111,7 @@ class Batch:
         if not all(is_trimmable(layer) for layer in self._layers):
             return []
         assert self._next is not None
-        tokens, room = row.given + row.answer[row.base :], row.max_tokens - row.drawn
+        tokens, room = row.prefill.tokens + row.answer[row.base :], row.max_tokens - row.drawn
         if self._told or self._fresh:
             return row.guesser.propose(tokens, room)
         if row.guesser.needs_last_token:

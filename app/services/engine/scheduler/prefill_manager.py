@@ -4,10 +4,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import mlx.core as mx
 from mlx_lm.models.cache import make_prompt_cache
 
-from app.services.engine.cache.layers import Layers, is_trimmable, make_checkpoint, merge
+from app.services.engine.cache.layers import Layers, is_trimmable, merge
 from app.services.engine.cache.prefixes import CachedPrefix, message_ends
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
@@ -59,12 +58,13 @@ class PrefillManager:
 
     def add(self, row: Row, cached: CachedPrefix | None) -> None:
         """Take in a row whose prompt is to be computed, from the end of what is cached of it."""
+        state = row.prefill
         if cached:
-            row.layers, row.done, row.marks = cached.layers, len(cached.tokens), cached.checkpoints
+            state.layers, state.computed, state.checkpoints = cached.layers, len(cached.tokens), cached.checkpoints
         else:
-            row.layers = make_prompt_cache(self._model)
+            state.layers = make_prompt_cache(self._model)
         if self._needs_checkpoints:
-            row.boundaries = message_ends(row.given, row.done, self._controls)
+            state.message_ends = message_ends(state.tokens, state.computed, self._controls)
         self._queue.append(row)
 
     def cancel(self, request: RunningRequest) -> Row | None:
@@ -99,12 +99,12 @@ class PrefillManager:
         together: list[Row] = []
         longest = 0
         for row in self._queue:
-            longest = max(longest, row.left - 1)
+            longest = max(longest, row.prefill.tokens_left - 1)
             if (
                 longest > SHORT
                 or row.max_tokens == 0
                 or row.siblings
-                or row.boundaries
+                or row.prefill.message_ends
                 or row.failures
                 or longest * (len(together) + 1) > max(budget, SHORT)
             ):
@@ -118,41 +118,35 @@ class PrefillManager:
 
     def _compute_together(self, rows: Sequence[Row]) -> Chunk:
         """Compute all but the last token of short prompts in one call."""
-        lengths = [row.left - 1 for row in rows]
+        states = [row.prefill for row in rows]
+        lengths = [state.tokens_left - 1 for state in states]
         longest = max(lengths)
-        layers = merge([row.give_layers() for row in rows])
+        layers = merge([state.take_layers() for state in states])
         if longest:
             padding = [longest - length for length in lengths]
-            tokens = [row.given[row.done : -1] + [0] * pad for row, pad in zip(rows, padding, strict=True)]
+            tokens = [state.tokens[state.computed : -1] + [0] * pad for state, pad in zip(states, padding, strict=True)]
             self._adapters.use([row.scales for row in rows])
             with self._chunk_sizer.measured(longest * len(rows)):
                 forward_padded(self._model, layers, tokens, lengths, padding)
-        for row, length in zip(rows, lengths, strict=True):
-            row.done += length
+        for state, length in zip(states, lengths, strict=True):
+            state.advance(length)
         return Chunk(longest * len(rows) + len(rows), rows, layers)
 
     def _compute_slice(self, row: Row, budget: int) -> Chunk:
         """Compute a part of one prompt."""
+        state = row.prefill
         last = 0 if row.max_tokens == 0 else 1  # the token that is left for the batch
-        size = min(row.left - last, budget, *(end - row.done for end in row.boundaries[:1]))
-        if size:
+        tokens = state.next_tokens(min(state.tokens_left - last, budget))
+        if tokens:
             self._adapters.use([row.scales])
-            with self._chunk_sizer.measured(size):
-                forward(self._model, row.layers or [], row.given[row.done : row.done + size])
-            row.done += size
-            self._make_checkpoint(row)
+            with self._chunk_sizer.measured(len(tokens)):
+                forward(self._model, state.layers or [], tokens)
+            state.advance(len(tokens))
             if not row.answer:
                 self._outbox.put(row.generation, [row.progress()])
-        if row.left > last:
+        if state.tokens_left > last:
             self._queue.append(row)
-            return Chunk(size + 1)
+            return Chunk(len(tokens) + 1)
         rows = row.share()
-        row.siblings = []  # each is a row of its own from now on
-        layers = merge([row.give_layers()] * len(rows)) if last and len(rows) > 1 else None
-        return Chunk(size + 1, rows, layers)
-
-    def _make_checkpoint(self, row: Row) -> None:
-        """Keep what a later prompt could not get back from the whole, where a message ends."""
-        if row.boundaries and row.done == row.boundaries[0] and row.layers is not None:
-            row.marks[row.boundaries.pop(0)] = marked = make_checkpoint(row.layers)
-            mx.eval([layer.state for layer in marked])
+        layers = merge([state.take_layers()] * len(rows)) if last and len(rows) > 1 else None
+        return Chunk(len(tokens) + 1, rows, layers)

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Iterator, Sequence
 
-from app.services.engine.cache.layers import Checkpoints, Layers
+from mlx_lm.models.cache import trim_prompt_cache
+
 from app.services.engine.model.adapters import Scales
 from app.services.engine.output.detokenizer import Detokenizer
 from app.services.engine.output.parser import OutputParser
@@ -11,12 +12,12 @@ from app.services.engine.output.parts import OutputPart, TextPiece
 from app.services.engine.sampling.grammar import GrammarConstraint
 from app.services.engine.sampling.logprobs import RowLogprobs, spelled
 from app.services.engine.sampling.sampler import SamplingParams
+from app.services.engine.scheduler.prefill_state import PrefillState
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.engine.speculative.proposer import Proposer
 from app.services.facts import AnswerSettings
 from app.services.generation import (
-    CacheUse,
     Event,
     FinishCause,
     Finished,
@@ -38,13 +39,8 @@ class Clock:
 
     def __init__(self) -> None:
         self.accepted = time.perf_counter()
-        self.prefill_began = self.accepted
         self.first_token: float | None = None
         self.last_token: float | None = None
-
-    def begin_prefill(self) -> None:
-        """Note that the request has left the queue."""
-        self.prefill_began = time.perf_counter()
 
     def token(self) -> None:
         """Note that a token came."""
@@ -82,21 +78,14 @@ class Row:
         self.settings = settings or AnswerSettings()  # as /slots tells them
         self.prompt = prompt
         self.slot = slot  # the place of the batch that it would like
-        self.given = prompt  # what is computed before the first draw: the prompt, and an answer that was interrupted
+        self.prefill = PrefillState(prompt)
         self.max_tokens = max_tokens
         self.choice = choice
         self.scales = scales  # of adapters
         self.clock = Clock()
-        self.layers: Layers | None = None
-        self.cached = 0  # tokens of the prompt that came from the prefix cache
-        self.cache_use = CacheUse(0, "not_stored")
-        self.marks: Checkpoints = {}  # of what is given
-        self.boundaries: list[int] = []  # where the next marks are made, in ascending order
-        self.done = 0  # tokens of what is given that are in the layers
         self.answer: list[int] = []  # tokens drawn and read, the end token too
         self.drawn = 0  # tokens of the answer that are drawn
-        self.fed = 0  # tokens of the answer that are in the layers beyond what is given
-        self.reserved = 0  # tokens that memory is set aside for
+        self.fed = 0  # tokens of the answer that are in the layers beyond what was prefilled
         self.passed = 0  # times that others were let in before
         self.guessed = self.guessed_right = 0  # tokens of the answer
         self.failures = 0  # steps that found no memory
@@ -106,7 +95,6 @@ class Row:
         self.guesser = guesser if thinking_budget is None else None  # a budget has to be seen token by token
         self.logprobs = logprobs  # how many alternatives are told with each token; None is no log-probabilities
         self.forced: dict[int, int] = {}  # tokens that are said whatever is drawn, by their place in the answer
-        self.other_model = False  # whether another model answered this conversation last
         self._room = room  # tokens that the context has left for the answer
         self._unsaid: list[TokenLogprob] = []  # of tokens whose text is held back
         self._told = 0  # of the answer's tokens, those whose text is
@@ -120,19 +108,19 @@ class Row:
         self._end_tokens = end_tokens
 
     @property
-    def left(self) -> int:
-        """Tokens of what is given that are still to be computed."""
-        return len(self.given) - self.done
+    def cached_tokens(self) -> int:
+        """Tokens of the prompt that came from the prefix cache."""
+        return self.prefill.cache_use.cached_tokens
 
     @property
     def said(self) -> int:
-        """Tokens of the answer that are in the layers, or are given."""
+        """Tokens of the answer that are in the layers, or are prefilled."""
         return self.base + self.fed
 
     @property
     def length(self) -> int:
         """Tokens in its cache."""
-        return self.done + self.fed
+        return self.prefill.computed + self.fed
 
     @property
     def pivotal(self) -> bool:
@@ -143,16 +131,10 @@ class Row:
             return False
         return self._thought + self.drawn - len(self.answer) >= self._thinking_budget
 
-    def give_layers(self) -> Layers:
-        """Hand the cache over; the row has none then."""
-        layers, self.layers = self.layers, None
-        assert layers is not None
-        return layers
-
     @property
     def base(self) -> int:
-        """Tokens of the answer that are given."""
-        return len(self.given) - len(self.prompt)
+        """Tokens of the answer that are prefilled, because memory ran out when they were there."""
+        return len(self.prefill.tokens) - len(self.prompt)
 
     def note_guess(self, guessed: int, right: int, *, fresh: bool) -> None:
         """Note a step that fed a guess as well, of which so many tokens were right."""
@@ -163,22 +145,23 @@ class Row:
         self.guessed_right += right
 
     def interrupt(self) -> None:
-        """Lose the cache, in whatever state it is; the answer goes on once all of it has been computed again."""
+        """Lose the cache, in whatever state it is, because memory ran out.
+
+        The answer goes on once all of it has been computed again.
+        """
+        self.failures += 1
         if self.bound is not None:
             self.bound.catch_up(self.answer)
-        self.given = self.prompt + self.answer
-        self.layers, self.marks, self.boundaries = None, {}, []
-        self.done = self.fed = 0
+        self.prefill = self.prefill.restarted(self.prompt + self.answer)
+        self.fed = 0
         self.drawn = len(self.answer)
 
     def share(self) -> list["Row"]:
         """Bring the siblings to where this row's prompt is. Returns all of them, this one first."""
         for sibling in self.siblings:
-            sibling.done = sibling.cached = self.done
-            sibling.marks, sibling.reserved = dict(self.marks), self.reserved
-            sibling.cache_use = CacheUse(sibling.cached, "whole")
-            sibling.clock.prefill_began = self.clock.prefill_began
-        return [self, *self.siblings]
+            sibling.prefill = self.prefill.for_sibling()
+        rows, self.siblings = [self, *self.siblings], []  # each is a row of its own from now on
+        return rows
 
     def without(self, request: RunningRequest) -> "Row | None":
         """Give what is left of this row and its siblings without the one that belongs to a request."""
@@ -186,27 +169,29 @@ class Row:
         if not rows:
             return None
         first, *rest = rows
-        if first is not self:
-            first.layers, first.done, first.cached, first.cache_use = (
-                self.layers,
-                self.done,
-                self.cached,
-                self.cache_use,
-            )
-            first.marks, first.boundaries, first.reserved = self.marks, self.boundaries, self.reserved
-            first.clock.prefill_began = self.clock.prefill_began
-        first.siblings = rest
+        first.prefill, first.siblings = self.prefill, rest
         return first
+
+    def reserve(self, tokens: int) -> None:
+        """Note that memory is set aside for so many tokens of this row and of each that shares its prompt."""
+        for row in (self, *self.siblings):
+            row.prefill.reserved = tokens
+
+    def trim_unread(self) -> None:
+        """Take tokens out of the layers that were not read, because the answer ended within what was proposed."""
+        if self.prefill.layers is not None and (surplus := self.said - len(self.answer)) > 0:
+            trim_prompt_cache(self.prefill.layers, surplus)
+            self.fed -= surplus
 
     def progress(self) -> Progress:
         """How far the prompt is."""
-        elapsed = (time.perf_counter() - self.clock.prefill_began) * 1000
-        return Progress(self.done, len(self.prompt), self.cached, elapsed)
+        elapsed = (time.perf_counter() - self.prefill.began) * 1000
+        return Progress(self.prefill.computed, len(self.prompt), self.cached_tokens, elapsed)
 
     def note_step(self, *, fresh: bool) -> None:
         """Note that a token was fed, the last that was given if `fresh`, and the next one drawn."""
         if fresh:
-            self.done += 1
+            self.prefill.computed += 1
         else:
             self.fed += 1
         self.drawn += 1
@@ -261,16 +246,19 @@ class Row:
         told = () if cause == "stop_string" else tuple(self._unsaid)
         reason: FinishReason = "length" if cause in ("max_tokens", "context", "repetition", "memory") else "stop"
         self.finished = "tool_calls" if self._parser.complete_calls and reason == "stop" else reason
-        return [*events, Finished(self.finished, self._parser.stop_string, self.timings(), cause, self.cache_use, told)]
+        return [
+            *events,
+            Finished(self.finished, self._parser.stop_string, self.timings(), cause, self.prefill.cache_use, told),
+        ]
 
     def timings(self) -> Timings:
         """Where the time went until now."""
         clock, now = self.clock, time.perf_counter()
         first = clock.first_token or now
         return Timings(
-            cached_tokens=self.cached,
-            prompt_tokens=len(self.prompt) - self.cached,
-            prompt_ms=(first - clock.prefill_began) * 1000,
+            cached_tokens=self.cached_tokens,
+            prompt_tokens=len(self.prompt) - self.cached_tokens,
+            prompt_ms=(first - self.prefill.began) * 1000,
             completion_tokens=len(self.answer),
             completion_ms=((clock.last_token or first) - first) * 1000,
             first_token_ms=(first - clock.accepted) * 1000,
@@ -308,4 +296,4 @@ def repeats(answer: Sequence[int]) -> bool:
 
 def kept_tokens(row: Row) -> list[int]:
     """Give the tokens that the row's layers hold."""
-    return row.given[: row.done] + row.answer[row.said - row.fed : row.said]
+    return row.prefill.tokens[: row.prefill.computed] + row.answer[row.said - row.fed : row.said]

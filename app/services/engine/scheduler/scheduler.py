@@ -9,7 +9,6 @@ from typing import Any
 
 import mlx.core as mx
 import structlog
-from mlx_lm.models.cache import trim_prompt_cache
 
 from app.services.engine.cache.footprint import measure
 from app.services.engine.cache.layers import Layers
@@ -161,7 +160,7 @@ class Scheduler:
         self._prefill.clear()
         self._batches.clear()
         for row in rows:
-            row.layers, row.marks = None, {}
+            row.prefill.drop_layers()
         self.slots.seat()
         for request in requests:
             self._outbox.put(request, [error])
@@ -203,7 +202,11 @@ class Scheduler:
             self._tell(row, row.take(token, score))
             if len(row.answer) == 1:
                 self.meter.prompt(row.timings())
-            if not row.finished and row.length >= row.reserved and not self.admission.grow(row, self._running()):
+            if (
+                not row.finished
+                and row.length >= row.prefill.reserved
+                and not self.admission.grow(row, self._running())
+            ):
                 self._tell(row, row.finish("memory"))
             if row.finished:
                 ended.append(row)
@@ -219,7 +222,6 @@ class Scheduler:
         """
         log.warning("memory ran out", rows=len(rows), tokens=sum(row.length for row in rows))
         for row in rows:
-            row.failures += 1
             row.interrupt()
         self._free_memory()
         self._waiting.put_back(row for row in rows if row.failures == 1)
@@ -274,13 +276,12 @@ class Scheduler:
 
     def _admit(self, row: Row) -> None:
         """Begin with what is cached of a row's prompt."""
-        known_as = self._adapters.keys(row.given, row.scales) or []
+        known_as = self._adapters.keys(row.prefill.tokens, row.scales) or []
         self._prefill.add(row, self._prefixes.get(known_as))
         if not row.answer:
-            row.cached = row.done
-            row.cache_use = self._prefixes.explain(known_as, row.done, other_model=row.other_model)
-            self.meter.looked_up(row.cache_use)
-            row.clock.begin_prefill()
+            state = row.prefill
+            state.looked_up(self._prefixes.explain(known_as, state.computed, other_model=state.other_model))
+            self.meter.looked_up(state.cache_use)
             self._tell(row, [row.progress()])
         self.slots.seat()
 
@@ -333,13 +334,11 @@ class Scheduler:
         return self._pace.tokens(seconds / 2 if self._prefill and self._embeddings else seconds)
 
     def _keep(self, row: Row) -> None:
-        if row.layers is not None and (surplus := row.said - len(row.answer)) > 0:  # it ended within a guess
-            trim_prompt_cache(row.layers, surplus)
-            row.fed -= surplus
+        row.trim_unread()
         known_as = self._adapters.keys(kept_tokens(row), row.scales)
-        if row.layers is not None and row.done and known_as:
-            known = row.cached >= SHORT or (row.generation is not None and row.generation.caller.conversing)
-            self._prefixes.put(known_as, row.give_layers(), row.marks, expect_reuse=known)
+        if row.prefill.layers is not None and row.prefill.computed and known_as:
+            known = row.cached_tokens >= SHORT or (row.generation is not None and row.generation.caller.conversing)
+            self._prefixes.put(known_as, row.prefill.take_layers(), row.prefill.checkpoints, expect_reuse=known)
             self.meter.cache_bytes = self._prefixes.nbytes
 
 

@@ -103,7 +103,7 @@ def _at_work(facts: SlotFacts, row: Row) -> SlotFacts:
         facts,
         processing=True,
         prompt_tokens=len(row.prompt),
-        prompt_done=max(0, min(row.done, len(row.prompt)) - row.cached),
-        cached=row.cached,
+        prompt_done=max(0, min(row.prefill.computed, len(row.prompt)) - row.cached_tokens),
+        cached=row.cached_tokens,
         decoded=len(row.answer),
     )
