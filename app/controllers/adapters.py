@@ -7,7 +7,8 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body, FromQuery
 
-from app.controllers.openapi import body_refusals, operation, refusals
+from app.controllers.openapi import operation
+from app.controllers.refusals import body_refusals, refusals
 from app.dto.shared.adapters import AdapterReply, AdapterScale, AdaptersSet, scales
 from app.services.errors import InvalidRequest, ModelLoading
 from app.services.model_service import ModelService

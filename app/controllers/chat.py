@@ -9,7 +9,8 @@ from litestar.params import Body
 
 from app.controllers import memory
 from app.controllers.answer import fold, header, spoken, sse
-from app.controllers.openapi import body_refusals, operation
+from app.controllers.openapi import operation
+from app.controllers.refusals import body_refusals
 from app.controllers.streams import conversation_of
 from app.dto.openai.chat import ChatRequest
 from app.dto.openai.chat_reply import ChatCompletion, ChatCompletionChunk, ChatStream

@@ -8,7 +8,8 @@ from litestar.openapi.spec import Example
 from litestar.params import Body
 
 from app.controllers.answer import collect_all, header, stream
-from app.controllers.openapi import body_refusals, operation
+from app.controllers.openapi import operation
+from app.controllers.refusals import body_refusals
 from app.dto.llama.completion import (
     InfillRequest,
     NativeChunk,

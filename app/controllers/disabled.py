@@ -2,7 +2,8 @@
 
 from litestar import Controller, get, post
 
-from app.controllers.openapi import operation, refusals
+from app.controllers.openapi import operation
+from app.controllers.refusals import refusals
 from app.dto.shared.errors import ErrorReply
 from app.services.errors import FeatureForbidden
 

@@ -4,7 +4,8 @@ from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 from msgspec import UNSET
 
-from app.controllers.openapi import operation, refusals
+from app.controllers.openapi import operation
+from app.controllers.refusals import refusals
 from app.dto.llama.health import Health, Pong
 from app.dto.shared.errors import ErrorReply
 from app.services.errors import EngineStuck, ModelLoading

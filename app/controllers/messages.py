@@ -8,7 +8,8 @@ from litestar.openapi.spec import Example
 from litestar.params import Body
 
 from app.controllers.answer import fold, header, stream
-from app.controllers.openapi import body_refusals, operation
+from app.controllers.openapi import operation
+from app.controllers.refusals import body_refusals
 from app.dto.anthropic.messages import MessagesRequest
 from app.dto.anthropic.replies import (
     BlockDelta,

@@ -3,7 +3,8 @@
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency
 
-from app.controllers.openapi import operation, refusals
+from app.controllers.openapi import operation
+from app.controllers.refusals import refusals
 from app.services.metrics import Metrics
 
 _TYPE = "text/plain; version=0.0.4"  # Litestar adds the charset to what is text

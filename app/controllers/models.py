@@ -4,7 +4,8 @@ from litestar import Controller, delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from app.controllers.openapi import operation, refusals
+from app.controllers.openapi import operation
+from app.controllers.refusals import refusals
 from app.dto.llama.models import ModelList, ModelRow
 from app.dto.shared.errors import ErrorReply
 from app.services.errors import FeatureDisabled, FeatureNotSupported, ModelLoading, ModelNotFound

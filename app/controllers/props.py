@@ -5,7 +5,8 @@ from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.params import FromQuery
 
-from app.controllers.openapi import operation, query_refusals
+from app.controllers.openapi import operation
+from app.controllers.refusals import query_refusals
 from app.dto.llama.models import Props, RouterProps
 from app.services.errors import ModelLoading, ModelNotFound, ModelNotLoaded
 from app.services.model_service import ModelService

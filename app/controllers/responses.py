@@ -9,7 +9,8 @@ from litestar.params import Body, FromPath, FromQuery, QueryParameter
 
 from app.controllers import responses_examples as examples
 from app.controllers.answer import fold, header, stream
-from app.controllers.openapi import body_refusals, operation, query_refusals, refusals
+from app.controllers.openapi import operation
+from app.controllers.refusals import body_refusals, query_refusals, refusals
 from app.dto.openai.responses import ResponsesRequest
 from app.dto.openai.responses_events import (
     ArgumentsDelta,

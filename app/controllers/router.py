@@ -9,7 +9,8 @@ from litestar.openapi.spec import Example
 from litestar.params import Body
 
 from app.controllers.answer import PING, sent_event, sse
-from app.controllers.openapi import body_refusals, operation, refusals
+from app.controllers.openapi import operation
+from app.controllers.refusals import body_refusals, refusals
 from app.dto.llama.model_events import ModelEvent
 from app.dto.tiles.session import LoadRequest, Success, UnloadRequest
 from app.services.errors import AppError, FeatureDisabled, ModelAlreadyRunning, ModelNotFound, ModelNotLoaded

@@ -7,7 +7,8 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body
 
-from app.controllers.openapi import body_refusals, operation
+from app.controllers.openapi import operation
+from app.controllers.refusals import body_refusals
 from app.dto.tiles.session import StartReply, StartRequest
 from app.services.errors import InvalidRequest, LoadFailed
 from app.services.model_service import ModelService

@@ -8,7 +8,8 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body, FromPath, FromQuery
 
-from app.controllers.openapi import body_refusals, operation, query_refusals
+from app.controllers.openapi import operation
+from app.controllers.refusals import body_refusals, query_refusals
 from app.dto.llama.models import EMPTY_CONTEXT
 from app.dto.llama.slots import Slot, SlotDone, SlotFile, SlotTimings
 from app.services.errors import InvalidRequest, ModelLoading, ModelNotLoaded, NoSlotAvailable, UnprocessableBody

@@ -8,7 +8,8 @@ from litestar.openapi.spec import Example
 from litestar.params import Body, FromQuery, QueryParameter
 
 from app.controllers.answer import sse
-from app.controllers.openapi import body_refusals, operation, refusals
+from app.controllers.openapi import operation
+from app.controllers.refusals import body_refusals, refusals
 from app.dto.llama.streams import StreamLookup, StreamSession
 from app.services.conversation_streams import ConversationStreams
 from app.services.errors import InvalidRequest, OffsetLost, StreamNotFound, UnprocessableBody
