@@ -5,7 +5,6 @@ import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -15,6 +14,7 @@ from app.services.engine.cache.layers import Checkpoints, Layers, make_checkpoin
 from app.services.engine.cache.prefix_store import PrefixStore
 from app.services.engine.cache.prefixes import (
     CachedPrefix,
+    TokenArray,
     common_prefix_length,
     either_is_prefix,
     is_prefix,
@@ -33,7 +33,7 @@ _NEVER_HIT_AGE = 600.0  # seconds by which an entry counts as older until it is 
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    tokens: Any  # int32 (length,)
+    tokens: TokenArray
     layers: Layers
     trimmable: bool
     checkpoints: Checkpoints
@@ -74,7 +74,7 @@ class PrefixCache:
         self._max_bytes = max_bytes
         self._store = store
         self._entries: list[_Entry] = []
-        self._evicted: deque[Any] = deque(maxlen=_MAX_EVICTED)  # tokens
+        self._evicted: deque[TokenArray] = deque(maxlen=_MAX_EVICTED)
 
     @property
     def nbytes(self) -> int:
@@ -162,7 +162,7 @@ class PrefixCache:
         self.clear()
         self.flush()
 
-    def _get(self, tokens: Any) -> CachedPrefix | None:
+    def _get(self, tokens: TokenArray) -> CachedPrefix | None:
         if not len(tokens):
             return None
         length, entry = longest_match(self._entries, tokens)
@@ -174,7 +174,7 @@ class PrefixCache:
         checkpoints = {position: layers for position, layers in entry.checkpoints.items() if position <= length}
         return CachedPrefix(tokens[:length], entry.copy_layers(length), checkpoints)
 
-    def _load(self, tokens: Any, length: int) -> _Entry | None:
+    def _load(self, tokens: TokenArray, length: int) -> _Entry | None:
         """Load a prefix from the disk, if it matches many more tokens than the `length` that memory has."""
         if self._store is None or self._store.match_length(tokens) < length + _WORTH_READING:
             return None

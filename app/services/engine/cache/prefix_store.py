@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import mlx.core as mx
 import numpy as np
@@ -22,7 +22,14 @@ from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 from app.services.atomic import private_file, private_folder
 from app.services.engine.cache.disk_thread import Job, disk
 from app.services.engine.cache.layers import Checkpoints, Layers, is_trimmable
-from app.services.engine.cache.prefixes import CachedPrefix, either_is_prefix, is_prefix, longest_match, usable_length
+from app.services.engine.cache.prefixes import (
+    CachedPrefix,
+    TokenArray,
+    either_is_prefix,
+    is_prefix,
+    longest_match,
+    usable_length,
+)
 
 log = structlog.get_logger()
 
@@ -35,7 +42,7 @@ _FLUSH_SECONDS = 10.0  # that a last write may take
 
 @dataclass(slots=True)
 class _Stored:
-    tokens: Any  # int32 (length,)
+    tokens: TokenArray
     trimmable: bool
     checkpoint_lengths: Collection[int]
     path: Path
@@ -43,7 +50,7 @@ class _Stored:
 
 @dataclass(eq=False, slots=True)
 class _Pending:
-    tokens: Any  # int32 (length,)
+    tokens: TokenArray
     trimmable: bool
     layers: Layers
     checkpoints: Checkpoints
@@ -73,11 +80,11 @@ class PrefixStore:
     def __len__(self) -> int:
         return len(self._stored)
 
-    def match_length(self, tokens: Any) -> int:
-        """How many of these tokens (length,) a file has the layers of, from the first on."""
+    def match_length(self, tokens: TokenArray) -> int:
+        """How many of these tokens a file has the layers of, from the first on."""
         return longest_match(self._stored, tokens)[0]
 
-    def get(self, tokens: Any) -> CachedPrefix | None:
+    def get(self, tokens: TokenArray) -> CachedPrefix | None:
         """Read the prefix that matches the most of these tokens. None if its file turns out torn."""
         _, stored = longest_match(self._stored, tokens)
         if stored is None:
@@ -97,7 +104,7 @@ class PrefixStore:
             return None
         return CachedPrefix(stored.tokens, layers, checkpoints)
 
-    def put(self, tokens: Any, layers: Layers, checkpoints: Checkpoints, *, trimmable: bool) -> None:
+    def put(self, tokens: TokenArray, layers: Layers, checkpoints: Checkpoints, *, trimmable: bool) -> None:
         """Write the layers of these tokens, unless a longer sequence that begins with them comes within seconds."""
         if len(tokens) < _MIN_TOKENS:
             return
@@ -108,8 +115,8 @@ class PrefixStore:
             self._pending[pending] = job
         disk.put(job)
 
-    def forget(self, tokens: Any) -> None:
-        """Delete what begins with these tokens (length,), and what these begin with."""
+    def forget(self, tokens: TokenArray) -> None:
+        """Delete what begins with these tokens, and what these begin with."""
         self._cancel(lambda pending: either_is_prefix(pending.tokens, tokens))
         for stored in [stored for stored in self._stored if either_is_prefix(stored.tokens, tokens)]:
             self._delete(stored)
@@ -185,7 +192,7 @@ class PrefixStore:
         _remove(stored.path)
 
 
-def _can_replace(prefix: _Stored | _Pending, tokens: Any) -> bool:
+def _can_replace(prefix: _Stored | _Pending, tokens: TokenArray) -> bool:
     """Whether a prefix begins with these tokens, and its cache can be cut to them."""
     return is_prefix(tokens, prefix.tokens) and usable_length(prefix, len(tokens)) == len(tokens)
 

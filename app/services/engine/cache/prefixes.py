@@ -2,11 +2,14 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from app.services.engine.cache.layers import Checkpoints, Layers
+
+TokenArray = npt.NDArray[np.int32]  # (length,)
 
 _CHECKPOINT_DISTANCE = 32  # tokens between two checkpoints at least: fewer are soon computed
 _LAST_CHECKPOINTS = 3  # of a prompt, besides its first
@@ -14,17 +17,17 @@ _LAST_CHECKPOINTS = 3  # of a prompt, besides its first
 
 @dataclass(frozen=True, slots=True)
 class CachedPrefix:
-    """Tokens, int32 (length,), the layers computed from them, and the checkpoints within."""
+    """Tokens, the layers computed from them, and the checkpoints within."""
 
-    tokens: Any
+    tokens: TokenArray
     layers: Layers
     checkpoints: Checkpoints
 
 
 class Prefix(Protocol):
-    """Tokens, int32 (length,), with a KV cache that is trimmable to any length, or else to its checkpoints alone."""
+    """Tokens with a KV cache that is trimmable to any length, or else to its checkpoints alone."""
 
-    tokens: Any
+    tokens: TokenArray
     trimmable: bool
 
     @property
@@ -35,8 +38,8 @@ class Prefix(Protocol):
 P = TypeVar("P", bound=Prefix)
 
 
-def common_prefix_length(a: Any, b: Any) -> int:
-    """Count the tokens that two sequences (length,) have in common from the start."""
+def common_prefix_length(a: TokenArray, b: TokenArray) -> int:
+    """Count the tokens that two sequences have in common from the start."""
     length = min(len(a), len(b))
     if not length:
         return 0
@@ -45,7 +48,7 @@ def common_prefix_length(a: Any, b: Any) -> int:
     return first if different[first] else length
 
 
-def longest_common_prefix(sequences: Iterable[Any], tokens: Any) -> int:
+def longest_common_prefix(sequences: Iterable[TokenArray], tokens: TokenArray) -> int:
     """Length of the longest prefix that any of the sequences has in common with the tokens."""
     longest = 0
     for sequence in sequences:
@@ -54,7 +57,7 @@ def longest_common_prefix(sequences: Iterable[Any], tokens: Any) -> int:
     return longest
 
 
-def is_prefix(prefix: Any, tokens: Any) -> bool:
+def is_prefix(prefix: TokenArray, tokens: TokenArray) -> bool:
     """Whether tokens begin with a prefix, which is not empty."""
     length = len(prefix)
     return (
@@ -64,13 +67,13 @@ def is_prefix(prefix: Any, tokens: Any) -> bool:
     )
 
 
-def either_is_prefix(a: Any, b: Any) -> bool:
+def either_is_prefix(a: TokenArray, b: TokenArray) -> bool:
     """Whether one of two sequences begins with the other, and neither is empty."""
     short, long = sorted((a, b), key=len)
     return len(short) > 0 and is_prefix(short, long)
 
 
-def longest_match(prefixes: Iterable[P], tokens: Any) -> tuple[int, P | None]:
+def longest_match(prefixes: Iterable[P], tokens: TokenArray) -> tuple[int, P | None]:
     """Find the prefix whose cache can be used for the most of these tokens, and for how many."""
     longest, match = 0, None
     for prefix in prefixes:

@@ -4,7 +4,6 @@ import base64
 import os
 import secrets
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -14,6 +13,7 @@ from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 from app.services import atomic
 from app.services.atomic import private_file, private_folder
 from app.services.engine.cache.layers import Layers
+from app.services.engine.cache.prefixes import TokenArray
 from app.services.errors import SlotNotRestored, SlotNotWritten
 
 log = structlog.get_logger()
@@ -21,12 +21,12 @@ log = structlog.get_logger()
 _VERSION = "1"
 
 
-def write(path: Path, fingerprint: str, tokens: Any, layers: Layers) -> int:
-    """Write tokens (length,) and their layers, whole or not at all. Returns the file's bytes. Raises ServerError."""
+def write(path: Path, fingerprint: str, tokens: TokenArray, layers: Layers) -> int:
+    """Write tokens and their layers, whole or not at all. Returns the file's bytes. Raises ServerError."""
     metadata = {
         "version": _VERSION,
         "model": fingerprint,
-        "tokens": base64.b64encode(tokens.astype(np.int32).tobytes()).decode(),
+        "tokens": base64.b64encode(tokens.tobytes()).decode(),
     }
     temporary = path.with_name(f"{atomic.unfinished_name(path.name)}{secrets.token_hex(4)}.safetensors")
     try:

@@ -65,7 +65,7 @@ class DraftModel:
 
     def _trim(self, tokens: Sequence[int]) -> None:
         """Trim the cache to what it shares with the tokens, all but their last, which is yet to be fed."""
-        length = common_prefix_length(np.array(self._tokens), np.array(tokens[:-1]))
+        length = common_prefix_length(np.array(self._tokens, dtype=np.int32), np.array(tokens[:-1], dtype=np.int32))
         if not length:
             self._layers, self._tokens = make_prompt_cache(self._model), []
             return
