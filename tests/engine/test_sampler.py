@@ -73,7 +73,7 @@ CHOICES = st.builds(
     min_p=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
     xtc_probability=st.sampled_from([0.0, 0.0, 0.5, 1.0]),
     xtc_threshold=st.sampled_from([0.02, 0.1, 0.6]),
-    xtc_spared=st.sampled_from([frozenset(), frozenset({0, 3, 60})]),
+    xtc_protected=st.sampled_from([frozenset(), frozenset({0, 3, 60})]),
     seed=st.integers(0, 2**64 - 1),
     repetition_penalty=st.sampled_from([1.0, 0.5, 1.5]),
     presence_penalty=st.sampled_from([0.0, 1.0, -1.0]),
@@ -259,7 +259,7 @@ def excluded(row: Any, choice: SamplingParams) -> set[int]:
     kept = sorted(allowed(row.astype(np.float64), choice))
     masked = np.full(row.shape, -np.inf, dtype=np.float32)
     masked[kept] = row[kept]
-    left = apply_xtc(mx.array(masked)[None], 1.0, choice.xtc_threshold, list(choice.xtc_spared))
+    left = apply_xtc(mx.array(masked)[None], 1.0, choice.xtc_threshold, list(choice.xtc_protected))
     return {token for token in kept if np.isinf(np.array(left)[0, token])}
 
 
@@ -267,7 +267,7 @@ def excluded(row: Any, choice: SamplingParams) -> set[int]:
 @pytest.mark.parametrize("more", [{}, {"top_k": 9}, {"top_p": 0.9}, {"min_p": 0.05}])
 def test_xtc_leaves_out_what_mlx_lm_would_and_as_often_as_asked(spared: frozenset[int], more: dict[str, Any]) -> None:
     row = logits_of(1, seed=3)[0]
-    asked = SamplingParams(temperature=1.0, xtc_threshold=0.04, xtc_spared=spared, **more)
+    asked = SamplingParams(temperature=1.0, xtc_threshold=0.04, xtc_protected=spared, **more)
     out = excluded(row, asked)
     assert len(out) > 1
     rows = 1000

@@ -24,7 +24,7 @@ from app.services.engine.output.markup import Markup
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.stop_strings import StopStrings
 from app.services.engine.prompt import Prompt, PromptBuilder
-from app.services.engine.sampling.dry_breakers import BreakerTexts
+from app.services.engine.sampling.dry_breakers import BreakerFinder
 from app.services.engine.sampling.grammar import GrammarConstraint, Grammars
 from app.services.engine.sampling.params import SamplingParams, resolve_sampling
 from app.services.engine.scheduler.embedding import Embedding
@@ -81,7 +81,7 @@ class LoadedModel:
         self._call_token = start[0] if len(start) == 1 else None
         self._blank = [tokens[0] for text in ("\n", "\n\n") if len(tokens := prompts.tokenize(text)) == 1]
         self._needed_tokens = facts.end_tokens | frozenset(prompts.tokenize("\n"))
-        self._breakers = BreakerTexts(prompts.piece, prompts.tokenize, facts.vocabulary)
+        self._breakers = BreakerFinder(prompts.piece, prompts.tokenize, facts.vocabulary)
 
     def prepare(self, request: GenerationRequest) -> Prompt:
         """Check what depends on the model and build the prompt. Raises InvalidRequest or PromptTooLong."""

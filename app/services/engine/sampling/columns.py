@@ -1,4 +1,4 @@
-"""Small things that samplers compute of rows."""
+"""Arrays with one number a row."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import mlx.core as mx
 
 
 def column(values: Sequence[float]) -> mx.array:
-    """Give numbers, one a row, as an array (rows, 1)."""
+    """Make an array (rows, 1) of one number a row."""
     return mx.array([[value] for value in values], dtype=mx.float32)
 
 

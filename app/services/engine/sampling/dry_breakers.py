@@ -1,4 +1,4 @@
-"""Texts over which no repetition reaches, as the tokens of a vocabulary."""
+"""Turns the breaker texts of DRY into tokens of a vocabulary."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -6,51 +6,52 @@ from functools import lru_cache
 
 from app.services.engine.sampling.dry import Breakers
 
-_LONGEST_TEXT = 40  # bytes
-_LONGEST_REST = 20  # tokens
+_MAX_TEXT = 40  # bytes
+_MAX_TAIL = 20  # tokens
 
 
-class BreakerTexts:
-    """Finds the tokens that have a text in them, and those that begin it. Any thread may ask.
+class BreakerFinder:
+    """Finds the tokens that contain a text, and the sequences that spell it. Any thread may call it.
 
-    Source: llama.cpp's sampler DRY, which cuts a text to 40 bytes and its tokens to 20 after the first.
+    Source: llama.cpp's DRY sampler, which cuts a text to 40 bytes and its tokens to 20 after the first.
     """
 
     def __init__(self, piece: Callable[[int], bytes], tokenize: Callable[[str], Sequence[int]], count: int) -> None:
         self._piece, self._tokenize, self._count = piece, tokenize, count
-        self._pieces: list[bytes] = []  # of each token, once something was looked for
+        self._pieces: list[bytes] = []  # of each token; empty until the first search
         self._by_end: dict[int, list[int]] = {}  # tokens, by their last byte
         self._lock = threading.Lock()
-        self._find = lru_cache(maxsize=64)(self._look_for)
+        self._search = lru_cache(maxsize=64)(self._search_once)
 
     def find(self, texts: Sequence[str]) -> Breakers:
-        """Give the tokens of texts, none of them empty."""
+        """Find the tokens of texts, none of them empty."""
         single: set[int] = set()
-        rows: dict[int, list[tuple[int, ...]]] = {}
+        sequences: dict[int, list[tuple[int, ...]]] = {}
         with self._lock:
             for text in texts:
-                # Without half a character.
-                whole = text.encode(errors="ignore")[:_LONGEST_TEXT].decode(errors="ignore").encode()
-                tokens, longer = self._find(whole)
+                # Without half a character at the cut.
+                data = text.encode(errors="ignore")[:_MAX_TEXT].decode(errors="ignore").encode()
+                tokens, longer = self._search(data)
                 single |= tokens
-                for row in longer:
-                    rows.setdefault(row[-1], []).append(row)
-        return Breakers(frozenset(single), rows)
+                for sequence in longer:
+                    sequences.setdefault(sequence[-1], []).append(sequence)
+        return Breakers(frozenset(single), sequences)
 
-    def _look_for(self, whole: bytes) -> tuple[frozenset[int], tuple[tuple[int, ...], ...]]:
+    def _search_once(self, text: bytes) -> tuple[frozenset[int], tuple[tuple[int, ...], ...]]:
         if not self._pieces:
             self._read_pieces()
-        single = frozenset(token for token, piece in enumerate(self._pieces) if whole in piece)
-        rows = [row for cut in range(1, len(whole)) for row in self._rows(whole[:cut], whole[cut:], single)]
-        return single, tuple(dict.fromkeys(rows))
+        single = frozenset(token for token, piece in enumerate(self._pieces) if text in piece)
+        cuts = range(1, len(text))
+        sequences = [sequence for cut in cuts for sequence in self._sequences(text[:cut], text[cut:], single)]
+        return single, tuple(dict.fromkeys(sequences))
 
-    def _rows(self, begun: bytes, rest: bytes, single: frozenset[int]) -> Iterator[tuple[int, ...]]:
-        """Give the tokens that end with the beginning of a text, each with the tokens of the rest behind it."""
-        heads = [token for token in self._by_end.get(begun[-1], ()) if self._pieces[token].endswith(begun)]
+    def _sequences(self, start: bytes, rest: bytes, single: frozenset[int]) -> Iterator[tuple[int, ...]]:
+        """Yield the tokens that end with the start of a text, each followed by the tokens of the rest."""
+        heads = [token for token in self._by_end.get(start[-1], ()) if self._pieces[token].endswith(start)]
         text = rest.decode(errors="replace")
         if not heads or text.startswith("\ufffd"):
-            return  # nothing begins so, or within a character
-        tail = list(self._tokenize(text))[:_LONGEST_REST]
+            return  # no token ends so, or the cut is within a character
+        tail = list(self._tokenize(text))[:_MAX_TAIL]
         yield from ((token, *tail) for token in heads if token not in single)
 
     def _read_pieces(self) -> None:

@@ -1,4 +1,4 @@
-"""How one row chooses its next token, every value decided."""
+"""The sampling parameters of one row, with every default filled in."""
 
 import secrets
 import sys
@@ -9,10 +9,10 @@ from typing import Any
 from app.services.engine.sampling.dry import NO_BREAKERS, Breakers, Dry
 from app.services.generation import SAMPLERS, Sampling
 
-_USUAL = ("penalties", "top_k", "top_p", "min_p", "xtc", "temperature")  # in the order that is quickest here
+_FAST_ORDER = ("penalties", "top_k", "top_p", "min_p", "xtc", "temperature")  # computed without a chain of steps
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: spreads small numbers over all bits
-_COLD = 1e-6  # temperatures below it take the most likely token; float32 cannot divide by much less
-_OFF: dict[str, dict[str, Any]] = {
+_MIN_TEMPERATURE = 1e-6  # below it the most likely token is taken; float32 cannot divide by much less
+_DISABLED: dict[str, dict[str, Any]] = {
     "penalties": {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0},
     "dry": {"dry": None},
     "top_n_sigma": {"top_n_sigma": 0.0},
@@ -27,15 +27,15 @@ _OFF: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How one row chooses, every value decided. Source of the terms: llama.cpp's sampler chain."""
+    """How the tokens of one row are sampled. Source of the terms: llama.cpp's sampler chain."""
 
     temperature: float = 0.0  # 0 takes the most likely token
     top_k: int = 0  # 0 keeps all
     top_p: float = 1.0
     min_p: float = 0.0
-    xtc_probability: float = 0.0  # how often all but the least of the likely tokens are left out
-    xtc_threshold: float = 0.1  # how likely a token has to be for that
-    xtc_spared: frozenset[int] = frozenset()  # tokens that are never left out so
+    xtc_probability: float = 0.0  # of removing all tokens over the threshold but the least likely one
+    xtc_threshold: float = 0.1  # probability
+    xtc_protected: frozenset[int] = frozenset()  # tokens that XTC never removes
     seed: int = 0  # 64 bits
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
@@ -48,37 +48,37 @@ class SamplingParams:
     dynatemp_exponent: float = 1.0
     min_keep: int = 0  # tokens that top_p, min_p, typical_p and XTC leave at least
     dry: Dry | None = None
-    samplers: tuple[str, ...] = SAMPLERS  # their order; those that are not named do nothing
-    post_sampling: bool = False  # what it draws from is to be told
+    samplers: tuple[str, ...] = SAMPLERS  # in their order; those that are not named are off
+    post_sampling: bool = False  # log-probabilities are those that the samplers leave
 
     @property
     def greedy(self) -> bool:
-        """Whether its temperature takes the most likely token of those that are left."""
-        return self.temperature < _COLD and self.dynatemp_range <= 0
+        """Whether the most likely token that remains is taken."""
+        return self.temperature < _MIN_TEMPERATURE and self.dynatemp_range <= 0
 
     @property
-    def penalised(self) -> bool:
-        """Whether what was said changes the logits."""
+    def has_penalties(self) -> bool:
+        """Whether a penalty lowers the logits of earlier tokens."""
         return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
 
     @property
     def effective(self) -> "SamplingParams":
-        """The same, with every sampler off that is not named."""
+        """The same, with every sampler off that `samplers` does not name."""
         if self.samplers == SAMPLERS:
             return self
-        off = {name: value for sampler in _OFF.keys() - set(self.samplers) for name, value in _OFF[sampler].items()}
-        return replace(self, **off)
+        names = _DISABLED.keys() - set(self.samplers)
+        return replace(self, **{field: value for name in names for field, value in _DISABLED[name].items()})
 
     @property
-    def order(self) -> tuple[str, ...] | None:
-        """The samplers that change something, in their order; None where that is the usual order of the usual ones."""
-        order = tuple(sampler for sampler in self.samplers if self._acts(sampler))
-        plain = self.min_keep < 2 and self.dynatemp_range <= 0 and not self.post_sampling
-        return None if plain and _is_within(order, _USUAL) else order
+    def chain(self) -> tuple[str, ...] | None:
+        """The samplers that change something, in their order; None where the fast order does the same."""
+        chain = tuple(sampler for sampler in self.samplers if self._is_active(sampler))
+        is_plain = self.min_keep < 2 and self.dynatemp_range <= 0 and not self.post_sampling
+        return None if is_plain and _is_subsequence(chain, _FAST_ORDER) else chain
 
-    def _acts(self, sampler: str) -> bool:
-        acts = {
-            "penalties": self.penalised,
+    def _is_active(self, sampler: str) -> bool:
+        active = {
+            "penalties": self.has_penalties,
             "dry": self.dry is not None,
             "top_n_sigma": self.top_n_sigma > 0,
             "top_k": self.top_k > 0,
@@ -88,7 +88,7 @@ class SamplingParams:
             "xtc": self.xtc_probability > 0 and not self.greedy,
             "temperature": self.temperature != 1 or self.dynatemp_range > 0,
         }
-        return acts[sampler]
+        return active[sampler]
 
 
 def resolve_sampling(
@@ -114,7 +114,7 @@ def resolve_sampling(
         min_p=_decided(sampling.min_p),
         xtc_probability=sampling.xtc_probability,
         xtc_threshold=sampling.xtc_threshold,
-        xtc_spared=needed_tokens if sampling.xtc_probability > 0 else frozenset(),
+        xtc_protected=needed_tokens if sampling.xtc_probability > 0 else frozenset(),
         seed=secrets.randbits(64) if sampling.seed is None else (sampling.seed ^ index * _GOLDEN) & (2**64 - 1),
         repetition_penalty=_decided(sampling.repetition_penalty),
         presence_penalty=sampling.presence_penalty,
@@ -142,7 +142,7 @@ def _dry(sampling: Sampling, breakers: Breakers) -> Dry:
     return Dry(sampling.dry_multiplier, sampling.dry_base, sampling.dry_allowed_length, window, breakers)
 
 
-def _is_within(order: Sequence[str], usual: Sequence[str]) -> bool:
-    """Whether an order is the usual one, but for samplers that are missing."""
-    rest = iter(usual)
-    return all(sampler in rest for sampler in order)
+def _is_subsequence(names: Sequence[str], order: Sequence[str]) -> bool:
+    """Whether names stand in an order, some of which they may lack."""
+    rest = iter(order)
+    return all(name in rest for name in names)

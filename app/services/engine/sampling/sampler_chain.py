@@ -1,7 +1,6 @@
-"""Samplers in any order, for rows that have the same one.
+"""A sampler chain in any order, for all rows that have the same one.
 
-Each is a step from candidates to candidates, for all rows at once. Source of what they do: llama.cpp's samplers of the
-same names.
+Each sampler is a step from candidates to candidates. Source of what they do: llama.cpp's samplers of the same names.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,174 +13,180 @@ import numpy as np
 from app.services.engine.sampling.columns import column, top
 from app.services.engine.sampling.params import SamplingParams
 
-FEW = 256  # candidates up to which a partial sort pays
-_COLD = 1e-6
-_NEVER = -1e8  # logits below it are of tokens that are ruled out
+MAX_PARTIAL_SORT = 256  # candidates up to which a partial sort pays
+_MIN_TEMPERATURE = 1e-6
+_RULED_OUT = -1e8  # logits below it are of tokens that are ruled out
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Tokens that may be drawn, with their logits. What is left out has a logit of minus infinity."""
+    """Tokens that may be drawn. One that is removed has a logit of minus infinity."""
 
-    values: mx.array  # (rows, width)
+    logits: mx.array  # (rows, width)
     ids: mx.array | None  # (rows, width); None is every token, in the order of the vocabulary
-    size: mx.array  # (rows, 1) how many are left, counting those that top_n_sigma and a grammar rule out
-    ordered: bool = False  # the best first
+    count: mx.array  # (rows, 1) how many remain, counting those that top_n_sigma and a grammar rule out
+    is_sorted: bool = False  # the likeliest first
 
     @property
     def tokens(self) -> mx.array:
         """The ids, whatever they are (rows, width)."""
         if self.ids is not None:
             return self.ids
-        return mx.broadcast_to(mx.arange(self.values.shape[-1]), self.values.shape)
+        return mx.broadcast_to(mx.arange(self.logits.shape[-1]), self.logits.shape)
 
     @property
-    def likelihoods(self) -> mx.array:
-        """How likely each is (rows, width)."""
-        return mx.softmax(self.values, axis=-1)
+    def probabilities(self) -> mx.array:
+        """Softmax of the logits (rows, width)."""
+        return mx.softmax(self.logits, axis=-1)
 
-    def reordered(self, places: mx.array, *, ordered: bool) -> "Candidates":
-        """Give the candidates at these places (rows, width or fewer) alone."""
-        ids = places if self.ids is None else mx.take_along_axis(self.ids, places, axis=-1)
-        values = mx.take_along_axis(self.values, places, axis=-1)
-        return replace(self, values=values, ids=ids, ordered=ordered)
+    def take(self, indices: mx.array, *, is_sorted: bool) -> "Candidates":
+        """Give the candidates at these indices (rows, width or fewer) alone."""
+        ids = indices if self.ids is None else mx.take_along_axis(self.ids, indices, axis=-1)
+        logits = mx.take_along_axis(self.logits, indices, axis=-1)
+        return replace(self, logits=logits, ids=ids, is_sorted=is_sorted)
 
-    def best_first(self, width: int | None = None) -> "Candidates":
-        """Give them the best first, or only so many of the best."""
-        if width is not None and width < self.values.shape[-1] and not self.ordered:
-            best = mx.argpartition(-self.values, kth=width - 1, axis=-1)[:, :width]
-            return self.reordered(best, ordered=False).best_first()
-        return self if self.ordered else self.reordered(mx.argsort(-self.values, axis=-1), ordered=True)
+    def sort(self, width: int | None = None) -> "Candidates":
+        """Give the likeliest first, or only the `width` likeliest."""
+        if width is not None and width < self.logits.shape[-1] and not self.is_sorted:
+            likeliest = mx.argpartition(-self.logits, kth=width - 1, axis=-1)[:, :width]
+            return self.take(likeliest, is_sorted=False).sort()
+        return self if self.is_sorted else self.take(mx.argsort(-self.logits, axis=-1), is_sorted=True)
 
-    def only(self, stays: mx.array, least: mx.array) -> "Candidates":
-        """Leave out those for which `stays` (rows, width) is false; there are so many at least (rows, 1)."""
-        values = mx.where(stays, self.values, -mx.inf)
-        count = mx.sum(values > -mx.inf, axis=-1, keepdims=True)
-        return replace(self, values=values, size=mx.maximum(count, mx.minimum(least, self.size)))
+    def keep(self, mask: mx.array, min_keep: mx.array) -> "Candidates":
+        """Remove those for which `mask` (rows, width) is false; it is true for `min_keep` (rows, 1) at least."""
+        logits = mx.where(mask, self.logits, -mx.inf)
+        count = mx.sum(logits > -mx.inf, axis=-1, keepdims=True)
+        return replace(self, logits=logits, count=mx.maximum(count, mx.minimum(min_keep, self.count)))
 
-    def without(self, out: mx.array, least: mx.array) -> "Candidates":
-        """Leave some out (rows, width), but for the rows where fewer than `least` (rows, 1) would be left."""
-        count = mx.sum(out & (self.values > -mx.inf), axis=-1, keepdims=True)
-        size = self.size - count
-        stays = size < least
-        values = mx.where(out & ~stays, -mx.inf, self.values)
-        return replace(self, values=values, size=mx.where(stays, self.size, size), ordered=False)
+    def remove(self, mask: mx.array, min_keep: mx.array) -> "Candidates":
+        """Remove some (rows, width), but in no row where fewer than `min_keep` (rows, 1) would remain."""
+        removed = mx.sum(mask & (self.logits > -mx.inf), axis=-1, keepdims=True)
+        count = self.count - removed
+        too_few = count < min_keep
+        logits = mx.where(mask & ~too_few, -mx.inf, self.logits)
+        return replace(self, logits=logits, count=mx.where(too_few, self.count, count), is_sorted=False)
 
 
 Step = Callable[[Candidates], Candidates]
 
 
-def top_k(most: mx.array, width: int | None, candidates: Candidates) -> Candidates:
-    """Leave the `most` likely ones of each row; `width` is that of the widest where a partial sort pays."""
-    best = candidates.best_first(width)
-    ranked = mx.arange(best.values.shape[-1]) < most
-    return replace(best, values=mx.where(ranked, best.values, -mx.inf), size=mx.minimum(candidates.size, most))
+def top_k(k: mx.array, width: int | None, candidates: Candidates) -> Candidates:
+    """Keep the `k` likeliest of each row; `width` is the largest k where a partial sort pays."""
+    best = candidates.sort(width)
+    mask = mx.arange(best.logits.shape[-1]) < k
+    return replace(best, logits=mx.where(mask, best.logits, -mx.inf), count=mx.minimum(candidates.count, k))
 
 
-def top_p(mass: mx.array, least: mx.array, candidates: Candidates) -> Candidates:
-    """Leave the likeliest that have that mass together, `least` ones at least."""
-    best = candidates.best_first()
-    likely = best.likelihoods
-    before = mx.cumsum(likely, axis=-1) - likely
-    return best.only((before < mass) | _first(best, least), least)
+def top_p(p: mx.array, min_keep: mx.array, candidates: Candidates) -> Candidates:
+    """Keep the likeliest whose probabilities reach `p` together, `min_keep` at least."""
+    best = candidates.sort()
+    probabilities = best.probabilities
+    before = mx.cumsum(probabilities, axis=-1) - probabilities
+    return best.keep((before < p) | _first(best, min_keep), min_keep)
 
 
-def min_p(log_share: mx.array, least: mx.array, ranked: bool, candidates: Candidates) -> Candidates:
-    """Leave those that are at least that share as likely as the likeliest."""
-    best = candidates.best_first() if ranked else candidates
-    enough = best.values >= top(best.values) + log_share
-    return best.only(enough | _first(best, least) if ranked else enough, least)
+def min_p(log_p: mx.array, min_keep: mx.array, needs_order: bool, candidates: Candidates) -> Candidates:
+    """Keep those whose probability is at least `p` times the highest."""
+    best = candidates.sort() if needs_order else candidates
+    mask = best.logits >= top(best.logits) + log_p
+    return best.keep(mask | _first(best, min_keep) if needs_order else mask, min_keep)
 
 
-def typical(mass: mx.array, least: mx.array, candidates: Candidates) -> Candidates:
-    """Leave those that surprise about as much as is to be expected, until they have that mass together."""
-    logs = candidates.values - mx.logsumexp(candidates.values, axis=-1, keepdims=True)
-    likely = mx.exp(logs)
-    strange = mx.where(logs > -mx.inf, mx.abs(-logs - _entropy(likely, logs)), mx.inf)
-    order = mx.argsort(strange, axis=-1)
-    usual = candidates.reordered(order, ordered=False)
-    likely = mx.take_along_axis(likely, order, axis=-1)
-    return usual.only((mx.cumsum(likely, axis=-1) - likely <= mass) | _first(usual, least), least)
+def typical_p(p: mx.array, min_keep: mx.array, candidates: Candidates) -> Candidates:
+    """Keep those whose surprise is the closest to the entropy, until their probabilities exceed `p` together."""
+    logprobs = _logprobs(candidates)
+    probabilities = mx.exp(logprobs)
+    distance = mx.where(logprobs > -mx.inf, mx.abs(-logprobs - _entropy(probabilities, logprobs)), mx.inf)
+    order = mx.argsort(distance, axis=-1)
+    ordered = candidates.take(order, is_sorted=False)
+    probabilities = mx.take_along_axis(probabilities, order, axis=-1)
+    before = mx.cumsum(probabilities, axis=-1) - probabilities
+    return ordered.keep((before <= p) | _first(ordered, min_keep), min_keep)
 
 
-def top_n_sigma(deviations: mx.array, candidates: Candidates) -> Candidates:
-    """Rule out those whose logit is that many standard deviations below the highest."""
-    values = candidates.values
-    counted = values > _NEVER
+def top_n_sigma(n: mx.array, candidates: Candidates) -> Candidates:
+    """Rule out those whose logit is more than `n` standard deviations below the highest."""
+    logits = candidates.logits
+    counted = logits > _RULED_OUT
     count = mx.maximum(mx.sum(counted, axis=-1, keepdims=True), 1)
-    mean = mx.sum(mx.where(counted, values, 0), axis=-1, keepdims=True) / count
-    spread = mx.sum(mx.where(counted, mx.square(values - mean), 0), axis=-1, keepdims=True) / count
-    floor = top(values) - deviations * mx.sqrt(spread)
-    return replace(candidates, values=mx.where(values < floor, -mx.inf, values))
+    mean = mx.sum(mx.where(counted, logits, 0), axis=-1, keepdims=True) / count
+    variance = mx.sum(mx.where(counted, mx.square(logits - mean), 0), axis=-1, keepdims=True) / count
+    floor = top(logits) - n * mx.sqrt(variance)
+    return replace(candidates, logits=mx.where(logits < floor, -mx.inf, logits))
 
 
-def temperature(usual: mx.array, spread: mx.array, exponent: mx.array, candidates: Candidates) -> Candidates:
-    """Divide by a temperature, which the entropy moves within the usual one's `spread`; a cold one leaves the best."""
-    logs = candidates.values - mx.logsumexp(candidates.values, axis=-1, keepdims=True)
-    most = mx.log(candidates.size.astype(mx.float32))
-    share = mx.maximum(_entropy(mx.exp(logs), logs), 0) / mx.maximum(most, _COLD)
-    lowest = mx.maximum(usual - spread, 0)
-    moved = lowest + (usual + spread - lowest) * mx.power(share, exponent)
-    return heated(mx.where(spread > 0, moved, usual), candidates)
+def dynamic_temperature(base: mx.array, spread: mx.array, exponent: mx.array, candidates: Candidates) -> Candidates:
+    """Divide by a temperature from `base` - `spread` to `base` + `spread`, by the entropy; 0 keeps the likeliest."""
+    logprobs = _logprobs(candidates)
+    max_entropy = mx.log(candidates.count.astype(mx.float32))
+    share = mx.maximum(_entropy(mx.exp(logprobs), logprobs), 0) / mx.maximum(max_entropy, _MIN_TEMPERATURE)
+    lowest = mx.maximum(base - spread, 0)
+    dynamic = lowest + (base + spread - lowest) * mx.power(share, exponent)
+    return temperature(mx.where(spread > 0, dynamic, base), candidates)
 
 
-def heated(degrees: mx.array, candidates: Candidates) -> Candidates:
-    """Divide by a temperature; a cold one leaves the best."""
-    values = candidates.values
-    best = mx.arange(values.shape[-1]) == mx.argmax(values, axis=-1, keepdims=True)
-    cold = mx.where(best, values, -mx.inf)
-    values = mx.where(degrees < _COLD, cold, values / mx.maximum(degrees, _COLD))
-    return replace(candidates, values=values)
+def temperature(degrees: mx.array, candidates: Candidates) -> Candidates:
+    """Divide by a temperature (rows, 1); 0 keeps the likeliest."""
+    logits = candidates.logits
+    is_best = mx.arange(logits.shape[-1]) == mx.argmax(logits, axis=-1, keepdims=True)
+    greedy = mx.where(is_best, logits, -mx.inf)
+    logits = mx.where(degrees < _MIN_TEMPERATURE, greedy, logits / mx.maximum(degrees, _MIN_TEMPERATURE))
+    return replace(candidates, logits=logits)
 
 
-def _entropy(likely: mx.array, logs: mx.array) -> mx.array:
-    return -mx.sum(mx.where(likely > 0, likely * logs, 0), axis=-1, keepdims=True)
+def _logprobs(candidates: Candidates) -> mx.array:
+    return candidates.logits - mx.logsumexp(candidates.logits, axis=-1, keepdims=True)
 
 
-def _first(candidates: Candidates, least: mx.array) -> mx.array:
-    return mx.arange(candidates.values.shape[-1]) < least
+def _entropy(probabilities: mx.array, logprobs: mx.array) -> mx.array:
+    return -mx.sum(mx.where(probabilities > 0, probabilities * logprobs, 0), axis=-1, keepdims=True)
+
+
+def _first(candidates: Candidates, count: mx.array) -> mx.array:
+    return mx.arange(candidates.logits.shape[-1]) < count
 
 
 class Xtc:
-    """Exclude Top Choices, as mlx-lm has it: now and then a row does without its most likely tokens.
+    """Exclude Top Choices, as mlx-lm has it: with a probability, removes the likeliest tokens of a row.
 
-    Of the tokens over the threshold the least likely one stays, so something always does.
+    Of the tokens over the threshold the least likely one stays, so something always remains.
     """
 
-    def __init__(self, choices: Sequence[SamplingParams], vocabulary: int) -> None:
-        self._probability = column([choice.xtc_probability for choice in choices])
-        self._threshold = column([choice.xtc_threshold for choice in choices])
-        spared = np.zeros((len(choices), vocabulary), dtype=bool)
-        for row, choice in enumerate(choices):
-            spared[row, [token for token in choice.xtc_spared if token < vocabulary]] = True
-        self._spared = mx.array(spared)
+    def __init__(self, params: Sequence[SamplingParams], vocabulary: int) -> None:
+        self._probability = column([row.xtc_probability for row in params])
+        self._threshold = column([row.xtc_threshold for row in params])
+        protected = np.zeros((len(params), vocabulary), dtype=bool)
+        for index, row in enumerate(params):
+            protected[index, [token for token in row.xtc_protected if token < vocabulary]] = True
+        self._protected = mx.array(protected)
 
-    def __call__(self, ids: mx.array, values: mx.array, coin: mx.array) -> mx.array:
-        """Say which candidates (rows, width) stay; `coin` (rows, 1) is from 0 to 1."""
-        likely = mx.softmax(values, axis=-1)
-        least = mx.min(mx.where(likely > self._threshold, likely, mx.inf), axis=-1, keepdims=True)
-        spared = mx.take_along_axis(self._spared, ids, axis=-1)
-        return (likely <= least) | spared | (coin >= self._probability)
+    def __call__(self, ids: mx.array, logits: mx.array, uniform: mx.array) -> mx.array:
+        """Say which candidates (rows, width) stay; `uniform` (rows, 1) is a random number from 0 to 1."""
+        probabilities = mx.softmax(logits, axis=-1)
+        lowest = mx.min(mx.where(probabilities > self._threshold, probabilities, mx.inf), axis=-1, keepdims=True)
+        protected = mx.take_along_axis(self._protected, ids, axis=-1)
+        return (probabilities <= lowest) | protected | (uniform >= self._probability)
 
 
-def steps(order: Sequence[str], choices: Sequence[SamplingParams], vocabulary: int) -> dict[str, Step]:
-    """Make the steps of the samplers that look at logits alone, with what each row has chosen."""
-    least = mx.array([[max(1, choice.min_keep)] for choice in choices])
-    ranked = any(choice.min_keep > 1 for choice in choices)
-    widest = max((choice.top_k for choice in choices), default=0)
-    dynamic = any(choice.dynatemp_range > 0 for choice in choices)
-    degrees = column([choice.temperature for choice in choices])
-    spread = column([choice.dynatemp_range for choice in choices])
-    exponent = column([choice.dynatemp_exponent for choice in choices])
-    shares = column([np.log(choice.min_p) if choice.min_p > 0 else -np.inf for choice in choices])
-    made: dict[str, Step] = {
-        "top_k": partial(
-            top_k, mx.array([[choice.top_k] for choice in choices]), widest if widest <= min(FEW, vocabulary) else None
+def make_steps(names: Sequence[str], params: Sequence[SamplingParams], vocabulary: int) -> dict[str, Step]:
+    """Make the steps of those samplers that look at logits alone, with the parameters of each row."""
+    min_keep = mx.array([[max(1, row.min_keep)] for row in params])
+    needs_order = any(row.min_keep > 1 for row in params)
+    largest_k = max((row.top_k for row in params), default=0)
+    width = largest_k if largest_k <= min(MAX_PARTIAL_SORT, vocabulary) else None
+    is_dynamic = any(row.dynatemp_range > 0 for row in params)
+    degrees = column([row.temperature for row in params])
+    spread = column([row.dynatemp_range for row in params])
+    exponent = column([row.dynatemp_exponent for row in params])
+    log_min_p = column([np.log(row.min_p) if row.min_p > 0 else -np.inf for row in params])
+    steps: dict[str, Step] = {
+        "top_k": partial(top_k, mx.array([[row.top_k] for row in params]), width),
+        "top_p": partial(top_p, column([row.top_p for row in params]), min_keep),
+        "min_p": partial(min_p, log_min_p, min_keep, needs_order),
+        "typ_p": partial(typical_p, column([row.typical_p for row in params]), min_keep),
+        "top_n_sigma": partial(top_n_sigma, column([row.top_n_sigma for row in params])),
+        "temperature": (
+            partial(dynamic_temperature, degrees, spread, exponent) if is_dynamic else partial(temperature, degrees)
         ),
-        "top_p": partial(top_p, column([choice.top_p for choice in choices]), least),
-        "min_p": partial(min_p, shares, least, ranked),
-        "typ_p": partial(typical, column([choice.typical_p for choice in choices]), least),
-        "top_n_sigma": partial(top_n_sigma, column([choice.top_n_sigma for choice in choices])),
-        "temperature": partial(temperature, degrees, spread, exponent) if dynamic else partial(heated, degrees),
     }
-    return {name: step for name, step in made.items() if name in order}
+    return {name: step for name, step in steps.items() if name in names}
