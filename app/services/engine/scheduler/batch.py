@@ -87,7 +87,7 @@ class Batch:
             return
         assert self._next is not None
         self._next = self._next[mx.array(keep)]
-        self._scores = self._scores.keep(keep) if self._scores else None
+        self._scores = self._scores.select(keep) if self._scores else None
         if self._merged:
             self._shrink(keep)
 
@@ -97,7 +97,7 @@ class Batch:
         places = [self.rows.index(row) for row in rows]
         other = Batch(self._model, self._vocabulary, adapters=self._adapters)
         other._next, other._told = self._next[mx.array(places)], self._told
-        other._scores = self._scores.keep(places) if self._scores else None
+        other._scores = self._scores.select(places) if self._scores else None
         self.leave(rows)
         other.rows = list(rows)
         caches = [row.prefill.take_layers() for row in rows]
@@ -180,7 +180,7 @@ class Batch:
         drawn = []
         for place, token in enumerate(cast("list[int]", ready.tolist())):
             row = self.rows[place]
-            drawn.append((row, token, scores.of(place) if scores and row.logprobs is not None else None))
+            drawn.append((row, token, scores.of_row(place) if scores and row.logprobs is not None else None))
         return drawn
 
     def _bound(self, logits: mx.array, fed: mx.array) -> mx.array:

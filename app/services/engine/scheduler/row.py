@@ -10,7 +10,7 @@ from app.services.engine.output.detokenizer import Detokenizer
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.parts import OutputPart, TextPiece
 from app.services.engine.sampling.grammar import GrammarConstraint
-from app.services.engine.sampling.logprobs import RowLogprobs, spelled
+from app.services.engine.sampling.logprobs import RowLogprobs, token_logprob
 from app.services.engine.sampling.sampler import SamplingParams
 from app.services.engine.scheduler.prefill_state import PrefillState
 from app.services.engine.scheduler.running_generation import RunningGeneration
@@ -204,7 +204,7 @@ class Row:
         if token in self._end_tokens:
             return events + self.finish("end_token")
         if score is not None:
-            self._unsaid.append(spelled(token, score, self.logprobs or 0, self._detokenizer))
+            self._unsaid.append(token_logprob(token, score, self.logprobs or 0, self._detokenizer))
         if self.bound is not None and len(self.answer) == 1 and token != self._think_token:
             self._parser.skip_reasoning()
         text = self._detokenizer.feed(token)
