@@ -55,7 +55,7 @@ def test_rows_have_the_logits_that_mlx_lm_gives_them(
 ) -> None:
     adapters = Adapters([(folder, 1.0) for folder in folders])
     model = model_of(tiny, kind)
-    adapters.lay_over(model)
+    adapters.apply_to(model)
     wanted = [logits(model_of(tiny, kind), TOKENS)]
     wanted += [logits(load_adapters(model_of(tiny, kind), str(folder)), TOKENS) for folder in folders]
     close = {"rtol": 0, "atol": 1e-4 if kind is plain else 0.1}
@@ -72,7 +72,7 @@ def test_rows_have_the_logits_that_mlx_lm_gives_them(
 def test_nothing_is_computed_where_no_adapter_counts(tiny: Path, folders: list[Path]) -> None:
     adapters = Adapters([(folders[0], 0.0)])
     model = model_of(tiny, plain)
-    adapters.lay_over(model)
+    adapters.apply_to(model)
     for scales in ([(0.0,)], [()], [], [(0.0,), ()]):
         adapters.use(scales)
         np.testing.assert_array_equal(logits(model, TOKENS), logits(model_of(tiny, plain), TOKENS))
@@ -146,7 +146,7 @@ def test_what_does_not_fit_is_refused_with_its_reason(
     broken = shutil.copytree(folders[0], tmp_path / "broken")
     spoil(broken)
     with pytest.raises(LoadFailed) as refusal:
-        Adapters([(broken, 1.0)]).lay_over(model_of(tiny, plain))
+        Adapters([(broken, 1.0)]).apply_to(model_of(tiny, plain))
     assert said in refusal.value.message
     assert "broken" in refusal.value.message
 
@@ -169,7 +169,7 @@ def test_an_architecture_that_mixes_its_rows_is_refused(tiny: Path, folders: lis
     adapters = Adapters([(folders[0], 1.0)])
     assert "model.layers.0.mlp.up_proj.lora_a" in names
     adapters._try = lambda _: None  # type: ignore[method-assign]
-    adapters.lay_over(model)
+    adapters.apply_to(model)
     first.up_proj = Flat(first.up_proj)
     with pytest.raises(LoadFailed):
         Adapters._try(adapters, model)

@@ -45,9 +45,9 @@ class Small(MemoryBudget):
 
 
 def small(workshop: Workshop, size: int, **more: Any) -> Scheduler:
-    room = Small(size)
-    scheduler = workshop.scheduler(room=room, **more)
-    room.scheduler = scheduler
+    memory_budget = Small(size)
+    scheduler = workshop.scheduler(memory_budget=memory_budget, **more)
+    memory_budget.scheduler = scheduler
     scheduler.admission.settle()
     return scheduler
 
@@ -233,7 +233,7 @@ def test_a_machine_that_cannot_be_measured_has_what_it_had(workshop: Workshop, m
 
     prompt = [7 + i % 50 for i in range(40)]
     scheduler, rows = (
-        workshop.scheduler(room=MemoryBudget()),
+        workshop.scheduler(memory_budget=MemoryBudget()),
         [workshop.row(prompt, SamplingParams()) for _ in range(3)],
     )
     before = free_memory.available()
@@ -251,10 +251,10 @@ def test_a_machine_that_cannot_be_measured_has_what_it_had(workshop: Workshop, m
 
 def test_the_room_of_this_machine_shrinks_by_what_is_taken() -> None:
     mx.clear_cache()
-    room = MemoryBudget(mx.get_active_memory() + 2**24)
-    before = room.free()
+    memory_budget = MemoryBudget(mx.get_active_memory() + 2**24)
+    before = memory_budget.free()
     taken = mx.zeros((1024, 1024))
     mx.eval(taken)
-    assert before - room.free() == taken.nbytes
+    assert before - memory_budget.free() == taken.nbytes
     assert 0 < MemoryBudget().free() < 2**50
     assert PrefixCache(0).evict(5) == 0

@@ -20,7 +20,7 @@ def openblas() -> ctypes.CDLL:
 def test_cores_are_spared_and_taken_back_but_one_always_computes(openblas: ctypes.CDLL) -> None:
     every = openblas.openblas_get_num_threads()
     for spared in (1, 0, 1, every, every + 5, 0):
-        threads.spare(spared)
+        threads.reserve_cores(spared)
         assert openblas.openblas_get_num_threads() == max(1, every - spared)
     assert every == openblas.openblas_get_num_threads()
 
@@ -28,4 +28,4 @@ def test_cores_are_spared_and_taken_back_but_one_always_computes(openblas: ctype
 def test_without_such_a_library_nothing_happens() -> None:
     others = type(threads)()
     others.of(ctypes.CDLL(find_library("c")))
-    others.spare(1)
+    others.reserve_cores(1)

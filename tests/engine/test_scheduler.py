@@ -169,7 +169,7 @@ def test_a_batch_splits_when_its_rows_have_grown_apart(workshop: Workshop) -> No
     given = [(prompt, CHOICES[i], 12) for i, prompt in enumerate(prompts(6, 60))]
     rows = [workshop.row(*one) for one in given]
     scheduler = workshop.scheduler()
-    with scheduler._pace.measured(2048):  # a fast machine: all of them join in one step
+    with scheduler._chunk_sizer.measure(2048):  # a fast machine: all of them join in one step
         pass
     for row in rows:
         scheduler.submit(row)
@@ -215,7 +215,7 @@ def test_a_long_prompt_comes_in_slices_between_the_tokens_of_others(workshop: Wo
     scheduler.submit(talking)
     while not talking.answer:
         scheduler.step()
-    scheduler._pace._per_second = 500.0  # a slow machine: 60 tokens fit into a slice
+    scheduler._chunk_sizer._per_second = 500.0  # a slow machine: 60 tokens fit into a slice
     long = workshop.row([7] * 1500, SamplingParams(), 2)
     scheduler.submit(long)
     seen = []

@@ -125,12 +125,12 @@ def test_a_lone_question_does_not_wait_for_a_flood_to_end(workshop: Workshop) ->
 
 def test_a_short_prompt_does_not_wait_behind_a_long_one(workshop: Workshop) -> None:
     scheduler = workshop.scheduler()
-    scheduler._pace._per_second = 200.0  # a slow machine: 100 tokens fit into a slice
+    scheduler._chunk_sizer._per_second = 200.0  # a slow machine: 100 tokens fit into a slice
     long, short = workshop.row([7] * 3000, SamplingParams(), 2), workshop.row([8] * 30, SamplingParams(), 2)
     scheduler.submit(long)
     scheduler.step()
     scheduler.submit(short)
     while not short.finished:
-        scheduler._pace._per_second = 200.0
+        scheduler._chunk_sizer._per_second = 200.0
         scheduler.step()
     assert long.prefill.computed < 1000

@@ -11,7 +11,7 @@ import pytest
 
 from app.services.engine import engine as engines
 from app.services.engine.engine import MLXEngine
-from app.services.engine.model import chunk_sizer as pace
+from app.services.engine.model import chunk_sizer
 from app.services.engine.scheduler import prefill_manager
 from app.services.engine.scheduler.embedding import Embedding
 from app.services.errors import Unavailable
@@ -37,7 +37,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of steps and of prompts."""
     clock = Clock()
-    for module in (engines, pace):
+    for module in (engines, chunk_sizer):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock, perf_counter=clock))
     return clock
 

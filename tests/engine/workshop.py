@@ -78,7 +78,7 @@ class Workshop:
         max_rows: int = 32,
         cache_bytes: int = 0,
         prefixes: PrefixCache | None = None,
-        room: MemoryBudget | None = None,
+        memory_budget: MemoryBudget | None = None,
         controls: frozenset[int] = frozenset(),
         model: Any = None,
         draft: DraftModel | None = None,
@@ -90,7 +90,7 @@ class Workshop:
             max_rows=max_rows,
             prefixes=PrefixCache(cache_bytes) if prefixes is None else prefixes,
             outbox=outbox or Outbox(),
-            room=room,
+            memory_budget=memory_budget,
             controls=controls,
             draft=draft,
         )

@@ -291,7 +291,7 @@ def assemble(
 ) -> LoadedModel:
     """Put a model and a tokenizer of mlx-lm together. On the engine thread."""
     adapters = Adapters(limits.adapters)
-    adapters.lay_over(model)
+    adapters.apply_to(model)
     markup = Markup.of(tokenizer)
     facts = _facts(folder, model, tokenizer, limits, markup)
     scheduler = Scheduler(
@@ -301,7 +301,7 @@ def assemble(
         prefixes=_prefixes(facts, limits),
         outbox=outbox,
         adapters=adapters,
-        room=MemoryBudget(limits.max_memory),
+        memory_budget=MemoryBudget(limits.max_memory),
         controls=_controls(tokenizer),
         draft=draft,
     )

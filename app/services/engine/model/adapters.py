@@ -40,11 +40,11 @@ class Adapters:
         self._rows: Sequence[Scales] = ()
         self._states: dict[Scales, int] = {}
 
-    def lay_over(self, model: Any) -> None:
+    def apply_to(self, model: Any) -> None:
         """Read the adapters and put them into the model. Raises LoadFailed for one that does not fit."""
         for path in self._given:
             try:
-                self._lay_over(model, path)
+                self._apply(model, path)
             except LoadFailed:
                 raise
             except Exception as error:
@@ -91,7 +91,7 @@ class Adapters:
         state = self._states.setdefault(scales, len(self._states) + 1) << _TOKEN_BITS
         return [token | state for token in tokens]
 
-    def _lay_over(self, model: Any, path: Path) -> None:
+    def _apply(self, model: Any, path: Path) -> None:
         number = len(self.loaded)
         self.loaded.append(Adapter(path, _strength(path)))
         modules = dict(model.named_modules())

@@ -21,7 +21,7 @@ class _Threads:
             self._set = library.openblas_set_num_threads
             self._all = self._now = library.openblas_get_num_threads()
 
-    def spare(self, cores: int) -> None:
+    def reserve_cores(self, cores: int) -> None:
         """Leave so many cores to others from now on."""
         wanted = max(1, self._all - cores)
         if self._set is not None and wanted != self._now:

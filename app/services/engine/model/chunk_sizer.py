@@ -27,7 +27,7 @@ class ChunkSizer:
         return int(min(_LARGEST, max(_SMALLEST, min(self._per_second * seconds, _GROWTH * self._most))))
 
     @contextmanager
-    def expecting(self, tokens: int) -> Iterator[None]:
+    def expect(self, tokens: int) -> Iterator[None]:
         """Say in `expected` how long this may take, for as long as it is under way."""
         self.expected = tokens / self._per_second if self._per_second else 0.0
         try:
@@ -36,10 +36,10 @@ class ChunkSizer:
             self.expected = 0.0
 
     @contextmanager
-    def measured(self, tokens: int) -> Iterator[None]:
+    def measure(self, tokens: int) -> Iterator[None]:
         """Learn from computing so many tokens."""
         began = time.perf_counter()
-        with self.expecting(tokens):
+        with self.expect(tokens):
             yield
         rate = tokens / max(time.perf_counter() - began, 1e-6)
         self._most = max(self._most, tokens)

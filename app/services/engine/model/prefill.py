@@ -12,7 +12,7 @@ SHORT = 64  # tokens up to which prompts are computed together: more fill the ma
 
 def forward(model: Any, layers: Layers, tokens: list[int]) -> None:
     """Put tokens of one row into its cache."""
-    threads.spare(0)
+    threads.reserve_cores(0)
     model(mx.array([tokens]), cache=layers)
     mx.eval([layer.state for layer in layers])
     if len(tokens) > SHORT:
@@ -24,7 +24,7 @@ def forward_padded(model: Any, layers: Layers, tokens: list[list[int]], lengths:
     if any(padding):
         for layer in layers:
             layer.prepare(lengths=lengths, right_padding=padding)
-    threads.spare(0)
+    threads.reserve_cores(0)
     model(mx.array(tokens), cache=layers)
     if any(padding):
         for layer in layers:

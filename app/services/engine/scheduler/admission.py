@@ -16,15 +16,15 @@ _MORE = 512  # and each time that those are used up
 class Admission:
     """Sets memory aside for rows, and lets go of kept prompts before it refuses."""
 
-    def __init__(self, footprint: Footprint, room: MemoryBudget | None, prefixes: PrefixCache) -> None:
+    def __init__(self, footprint: Footprint, memory_budget: MemoryBudget | None, prefixes: PrefixCache) -> None:
         self.footprint = footprint
-        self._room = room
+        self._memory_budget = memory_budget
         self._prefixes = prefixes
         self._most = sys.maxsize  # bytes that there are for rows while nothing runs
 
     def free(self) -> int:
         """Bytes that can be taken now."""
-        return self._room.free() if self._room else sys.maxsize
+        return self._memory_budget.free() if self._memory_budget else sys.maxsize
 
     def settle(self) -> None:
         """Note what there is while nothing runs."""

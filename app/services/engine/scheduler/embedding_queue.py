@@ -39,7 +39,7 @@ class EmbeddingQueue:
         self._adapters.use([self._adapters.defaults])
         self._body = self._body or body_of(self._model, self._vocabulary)
         while budget > 0 and not embedding.finished:
-            with self._chunk_sizer.expecting(budget):
+            with self._chunk_sizer.expect(budget):
                 budget -= embedding.compute(self._body, partial(make_prompt_cache, self._model), budget)
         self._queue.rotate(-1)
         if embedding.finished:

@@ -126,7 +126,7 @@ class PrefillManager:
             padding = [longest - length for length in lengths]
             tokens = [state.tokens[state.computed : -1] + [0] * pad for state, pad in zip(states, padding, strict=True)]
             self._adapters.use([row.scales for row in rows])
-            with self._chunk_sizer.measured(longest * len(rows)):
+            with self._chunk_sizer.measure(longest * len(rows)):
                 forward_padded(self._model, layers, tokens, lengths, padding)
         for state, length in zip(states, lengths, strict=True):
             state.advance(length)
@@ -139,7 +139,7 @@ class PrefillManager:
         tokens = state.next_tokens(min(state.tokens_left - last, budget))
         if tokens:
             self._adapters.use([row.scales])
-            with self._chunk_sizer.measured(len(tokens)):
+            with self._chunk_sizer.measure(len(tokens)):
                 forward(self._model, state.layers or [], tokens)
             state.advance(len(tokens))
             if not row.answer:

@@ -54,7 +54,7 @@ class Scheduler:
         prefixes: PrefixCache,
         outbox: Outbox,
         adapters: Adapters | None = None,
-        room: MemoryBudget | None = None,
+        memory_budget: MemoryBudget | None = None,
         controls: frozenset[int] = frozenset(),
         draft: DraftModel | None = None,
     ) -> None:
@@ -65,17 +65,17 @@ class Scheduler:
         self._outbox = outbox
         self.meter = Meter()  # another takes its place once the model is warm
         self._stepped: float | None = None  # when rows were last decoded, on time's performance counter
-        self._pace = ChunkSizer()  # of prompts
+        self._chunk_sizer = ChunkSizer()  # of prompts
         self._decoding = ChunkSizer()  # of rows; what comes of many at once is known before they are
         self._prefixes = prefixes
         self._draft = draft
         own = measure(model)
-        self.admission = Admission(own + draft.footprint if draft else own, room, prefixes)
+        self.admission = Admission(own + draft.footprint if draft else own, memory_budget, prefixes)
         size = weight_bytes(model)
         self._spared = 1 if size < _SMALL else 0  # cores, while tokens come
         self._waiting = WaitQueue()
         self._prefill = PrefillManager(
-            model, outbox=outbox, adapters=adapters, chunk_sizer=self._pace, controls=controls
+            model, outbox=outbox, adapters=adapters, chunk_sizer=self._chunk_sizer, controls=controls
         )
         self._batches = Batches(
             partial(Batch, model, vocabulary, adapters=adapters),
@@ -83,7 +83,7 @@ class Scheduler:
             token_bytes=own.token_bytes,
             free=self.admission.free,
         )
-        self._embeddings = EmbeddingQueue(model, vocabulary, adapters=adapters, chunk_sizer=self._pace)
+        self._embeddings = EmbeddingQueue(model, vocabulary, adapters=adapters, chunk_sizer=self._chunk_sizer)
         self.slots = Slots(max_rows, prefixes, self._running)
         self._live: set[Row] = set()  # every row whose reader still waits for its end
 
@@ -95,7 +95,7 @@ class Scheduler:
     @property
     def expected(self) -> float:
         """Seconds that what the step under way is at may take, as far as this model was measured. On any thread."""
-        return max(self._pace.expected, self._decoding.expected)
+        return max(self._chunk_sizer.expected, self._decoding.expected)
 
     @property
     def running(self) -> int:
@@ -183,9 +183,9 @@ class Scheduler:
         return [*self._batches.rows, *self._prefill.rows]
 
     def _decode(self) -> None:
-        threads.spare(self._spared)
+        threads.reserve_cores(self._spared)
         rows = len(self._batches)
-        with self._decoding.measured(rows) if rows else nullcontext():
+        with self._decoding.measure(rows) if rows else nullcontext():
             drawn, lost = self._batches.step()
         ended: list[Row] = []
         following = 0
@@ -331,7 +331,7 @@ class Scheduler:
     def _budget(self) -> int:
         """Tokens of a slice; prompts and embeddings share the time."""
         seconds = _SLICE_ALONE if self.alone and not self._batches.rows else _SLICE_BESIDE_DECODING
-        return self._pace.tokens(seconds / 2 if self._prefill and self._embeddings else seconds)
+        return self._chunk_sizer.tokens(seconds / 2 if self._prefill and self._embeddings else seconds)
 
     def _keep(self, row: Row) -> None:
         row.trim_unread()

@@ -58,7 +58,7 @@ class DraftModel:
         if len(rest) <= _FEW:
             return self._decode(rest, count, sampler)
         chunk = rest[: min(len(rest) - 1, self._chunk_sizer.tokens(_SLICE_SECONDS))]
-        with self._chunk_sizer.measured(len(chunk)):
+        with self._chunk_sizer.measure(len(chunk)):
             forward(self._model, self._layers, self._clamp(chunk))
         self._tokens += chunk
         return []
