@@ -45,7 +45,7 @@ def main(suites: list[str]) -> int:
     if not (folder / "parity.py").is_file():
         print(f"SKIPPED: there are no recordings of llama-server in {folder}; TILES_PARITY may name another folder")
         return 0
-    faults = [fault for suite in suites or SUITES for fault in _faults(suite, _compared(folder, suite))]
+    faults = [fault for suite in suites or SUITES for fault in faults_of(suite, _compared(folder, suite))]
     print("\n".join(faults) or "as recorded, but for what differs on purpose")
     return 1 if faults else 0
 
@@ -59,7 +59,8 @@ def _compared(folder: Path, suite: str) -> list[dict[str, Any]]:
         return list(json.loads(report.read_text())) if report.exists() else []
 
 
-def _faults(suite: str, cases: list[dict[str, Any]]) -> Iterator[str]:
+def faults_of(suite: str, cases: list[dict[str, Any]]) -> Iterator[str]:
+    """Name what has to be equal and is not, what differs without a reason, and reasons for nothing."""
     known = reasons()
     if not cases:
         yield f"{suite}: nothing was compared"

@@ -26,12 +26,12 @@ def case(name: str, level: str, *, ok: bool) -> dict[str, Any]:
 def test_what_has_to_be_equal_and_what_differs_without_a_reason_are_faults(parity: Any) -> None:
     known = next(iter(parity.reasons()))
     fine = [case("a", "must", ok=True), case("b", "nice", ok=True), case(known, "nice", ok=False)]
-    assert list(parity._faults("main", fine)) == []
-    assert len(list(parity._faults("main", [*fine, case("c", "must", ok=False)]))) == 1
-    assert len(list(parity._faults("main", [*fine, case("c", "nice", ok=False)]))) == 1
-    assert list(parity._faults("main", [case(known, "must", ok=False)])) == [], "a reason is one for these too"
-    assert len(list(parity._faults("main", [case(known, "nice", ok=True)]))) == 1, "a reason for nothing"
-    assert len(list(parity._faults("main", []))) == 1, "nothing compared is nothing shown"
+    assert list(parity.faults_of("main", fine)) == []
+    assert len(list(parity.faults_of("main", [*fine, case("c", "must", ok=False)]))) == 1
+    assert len(list(parity.faults_of("main", [*fine, case("c", "nice", ok=False)]))) == 1
+    assert list(parity.faults_of("main", [case(known, "must", ok=False)])) == [], "a reason is one for these too"
+    assert len(list(parity.faults_of("main", [case(known, "nice", ok=True)]))) == 1, "a reason for nothing"
+    assert len(list(parity.faults_of("main", []))) == 1, "nothing compared is nothing shown"
 
 
 def test_without_recordings_it_says_that_it_skips(

@@ -66,7 +66,7 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 def test_the_second_of_two_builders_takes_the_model_of_the_first(tmp_path: Path) -> None:
     first, second = tiny_model.build(tmp_path / "first"), tiny_model.build(tmp_path / "second", seed=1)
     weights = (first / "model.safetensors").read_bytes()
-    tiny_model._put(second, first)
+    tiny_model.put(second, first)
     assert (first / "model.safetensors").read_bytes() == weights
 
 

@@ -40,13 +40,13 @@ def build(
         _write_weights(unfinished / "model.safetensors", config, seed)
         _write_json(unfinished / "generation_config.json", {"eos_token_id": config["eos_token_id"]})
         _write_json(unfinished / "config.json", config)
-        _put(unfinished, folder)
+        put(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 
-def _put(finished: Path, folder: Path) -> None:
+def put(finished: Path, folder: Path) -> None:
     finished.chmod(0o755)
     try:
         finished.rename(folder)

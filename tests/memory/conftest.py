@@ -3,6 +3,7 @@
 import asyncio
 import os
 import stat
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pytest
 
 from app.services.memory import paths
 from app.services.memory.audit import Audit
+from app.services.memory.backups import Backups
 from app.services.memory.notes import FUNCTIONS, Notes
 from app.services.memory.outcome import Outcome
 from app.services.memory.sandbox import Sandbox
@@ -31,6 +33,13 @@ class Place:
     def seen(self) -> dict[str, Any]:
         """Everything around the memory: kinds, links, times, contents."""
         return {str(path): _facts(path) for path in _below(self.around, self.memory)}
+
+    def backups(self) -> Backups:
+        """The backups, by a descriptor that is open as long as the object is there."""
+        root = paths.open_root(self.memory)
+        backups = Backups(root)
+        weakref.finalize(backups, os.close, root)
+        return backups
 
     def notes(self) -> Notes:
         return Notes(paths.open_root(self.memory), Audit())

@@ -243,7 +243,6 @@ def test_it_does_not_get_out(trapped: Place, runner: Runner, listener: socket.so
     code = filled(attempt, trapped, listener)
     before, kept, own = trapped.seen(), hidden(trapped), Path.cwd()
     notes = trapped.notes()
-    began = time.monotonic()
     outcome = runner.run(code, notes)
     notes.close()
     assert not out_of(trapped, outcome.message(), before)
@@ -252,7 +251,6 @@ def test_it_does_not_get_out(trapped: Place, runner: Runner, listener: socket.so
     assert str(trapped.around) in code or str(trapped.around) not in outcome.message()
     assert "AssertionError" not in (outcome.error or "")
     assert Path.cwd() == own
-    assert time.monotonic() - began < 8
     with pytest.raises(BlockingIOError):
         listener.accept()
 

