@@ -11,7 +11,7 @@ from litestar.routes import HTTPRoute
 from app.access import Access
 from app.controllers import openapi
 from app.controllers.adapters import AdaptersController
-from app.controllers.autoload import heeding
+from app.controllers.autoload import refuse_autoload
 from app.controllers.body import json_request
 from app.controllers.body_room import BodyRoom
 from app.controllers.chat import ChatController
@@ -110,7 +110,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             PydanticPlugin(validate_strict=True),  # without it "5" and true would be numbers
             openapi.BodySchemas(),
         ],
-        before_request=heeding(models),
+        before_request=refuse_autoload(models.models),
         exception_handlers=HANDLERS,
         on_startup=[tidy],
         lifespan=[lambda _: models.running(), lambda _: agent.running(), lambda _: streams.running()],

@@ -52,6 +52,13 @@ def timings(tokens: int) -> Timings:
     return Timings(CACHED_TOKENS, PROMPT_TOKENS - CACHED_TOKENS, 14.0, tokens, 8.0, 15.0, 25.0)
 
 
+class ScriptedModel:
+    """What a prompt is counted by."""
+
+    async def count(self, request: GenerationRequest) -> int:
+        return PROMPT_TOKENS
+
+
 @dataclass
 class Scripted(ModelService):
     """Answers with one script after another; a script without Finished never ends by itself."""
@@ -62,20 +69,18 @@ class Scripted(ModelService):
 
     def __post_init__(self) -> None:
         super().__init__(Settings())
+        self.models.find = lambda name=None: ScriptedModel()  # type: ignore[method-assign,assignment,return-value]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         yield
 
-    async def generate(self, request: GenerationRequest) -> Generation:
-        self.asked.append(request)
+    async def generate(self, *requests: GenerationRequest) -> Generation:
+        self.asked += requests
         generation = RunningGeneration(self._cancel)
         for event in self.scripts.pop(0):
             generation.put(event)
         return generation
-
-    async def count(self, request: GenerationRequest) -> int:
-        return PROMPT_TOKENS
 
     def _cancel(self, generation: RunningGeneration) -> None:
         self.cancelled += 1

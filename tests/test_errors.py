@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -18,8 +18,8 @@ from app.dto.shared import parameters
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.errors import ShuttingDown
 from app.services.generation import Generation, GenerationRequest, Started, Text, Timings
-from app.services.loading import Loading
 from app.services.model_service import ModelService
+from app.services.models import Models
 from app.settings import Settings
 from tests import routes
 from tests.conftest import KEY, Server, events
@@ -487,7 +487,7 @@ def empty() -> ModelService:
 def starting() -> ModelService:
     """The first model loads."""
     service = ModelService(Settings())
-    service._loading = Loading("tiny")
+    service.models.expect_load("tiny")
     return service
 
 
@@ -540,21 +540,16 @@ class Broken(ModelService):
         super().__init__(Settings(model_cache_path="somewhere"))
         self._error = error
         self._late = late
+        self.models = BrokenModels(self.models, error)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         yield
 
-    def require_no_load(self) -> None:
-        raise self._error
-
-    def require(self) -> Any:
-        raise self._error
-
     async def start(self, wanted: object) -> None:
         raise self._error
 
-    async def generate_all(self, requests: Sequence[GenerationRequest]) -> Generation:
+    async def generate(self, *requests: GenerationRequest) -> Generation:
         if not self._late:
             raise self._error
         generation = BrokenGeneration(lambda _: None)
@@ -562,6 +557,17 @@ class Broken(ModelService):
         generation.put(Text("so far", TIMINGS))
         generation.error = self._error
         return generation
+
+
+class BrokenModels:
+    """Models that can be told to load, and nothing else."""
+
+    def __init__(self, models: Models, error: Exception) -> None:
+        self.load = models.load
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._error
 
 
 class BrokenGeneration(RunningGeneration):

@@ -217,8 +217,8 @@ def test_an_ignored_parameter_is_named_in_the_header(server: Server, parameter: 
 class Failing(Scripted):
     """Fails in the middle of an answer."""
 
-    async def generate(self, request: Any) -> Any:
-        generation = await super().generate(request)
+    async def generate(self, *requests: Any) -> Any:
+        generation = await super().generate(*requests)
         generation.put(ShuttingDown("Going down"))  # type: ignore[attr-defined]
         return generation
 
@@ -240,7 +240,7 @@ def test_a_late_failure_is_an_error_event(tmp_path: Path) -> None:
 class Broken(Scripted):
     """Has a mistake in it."""
 
-    async def generate(self, request: Any) -> Any:
+    async def generate(self, *requests: Any) -> Any:
         raise RuntimeError("the secret is /home/ada/key")
 
 

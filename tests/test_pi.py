@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from app.services.errors import NothingLoaded
 from app.services.generation import ToolCall
 from tests.conftest import Server, wait_for
 from tests.pi import CLI, pi
@@ -139,5 +140,5 @@ class Empty(Scripted):
     def __init__(self) -> None:
         super().__init__([])
 
-    async def generate(self, request: Any) -> Any:
-        return self.find()
+    async def generate(self, *requests: Any) -> Any:
+        raise NothingLoaded

@@ -240,8 +240,8 @@ def test_a_torn_file_is_as_good_as_none(server: Server) -> None:
 class Failing(Scripted):
     """Fails in the middle of an answer."""
 
-    async def generate(self, request: Any) -> Any:
-        generation = await super().generate(request)
+    async def generate(self, *requests: Any) -> Any:
+        generation = await super().generate(*requests)
         generation.put(ShuttingDown("Going down"))  # type: ignore[attr-defined]
         return generation
 

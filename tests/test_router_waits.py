@@ -51,9 +51,9 @@ def live(folder: Path, home: Path, work: Callable[[ModelService], Awaitable[None
     """Run a router until the work is done."""
 
     async def run() -> None:
-        models = ModelService(Settings(models_dir=folder, data_dir=home, skip_session_persist=True, **told))
-        async with models.running():
-            await work(models)
+        service = ModelService(Settings(models_dir=folder, data_dir=home, skip_session_persist=True, **told))
+        async with service.running():
+            await work(service)
 
     asyncio.run(run())
 
@@ -69,16 +69,15 @@ async def events(generation: Generation) -> list[Any]:
     return heard
 
 
-async def statuses(models: ModelService) -> dict[str, str]:
-    assert models.router is not None
-    return {state.id: state.status for state in await models.router.states()}
+async def statuses(service: ModelService) -> dict[str, str]:
+    return {state.id: state.status for state in await service.models.states()}
 
 
-async def until(models: ModelService, **wanted: str) -> None:
+async def until(service: ModelService, **wanted: str) -> None:
     loop = asyncio.get_running_loop()
 
     def reached() -> bool:
-        return asyncio.run_coroutine_threadsafe(statuses(models), loop).result(60).items() >= wanted.items()
+        return asyncio.run_coroutine_threadsafe(statuses(service), loop).result(60).items() >= wanted.items()
 
     await asyncio.to_thread(wait_for, reached, what=str(wanted))
 
@@ -86,37 +85,36 @@ async def until(models: ModelService, **wanted: str) -> None:
 def test_a_reader_can_be_woken_while_its_model_loads_and_then_gets_its_answer(
     folder: Path, tmp_path: Path, held: threading.Event
 ) -> None:
-    async def work(models: ModelService) -> None:
-        generation = await models.generate(asking("alpha"))
+    async def work(service: ModelService) -> None:
+        generation = await service.generate(asking("alpha"))
         assert isinstance(generation, PendingGeneration)
         assert (generation.choices, generation.end_reasoning()) == (1, False)
         asyncio.get_running_loop().call_later(0.05, generation.wake)
         assert await generation.ready() == ()
-        assert await statuses(models) == {"alpha": "loading", "beta": "unloaded"}
+        assert await statuses(service) == {"alpha": "loading", "beta": "unloaded"}
         held.set()
         heard = await events(generation)
         assert isinstance(heard[0], Started)
         assert heard[0].model == "alpha"
-        assert not isinstance(await models.generate(asking("alpha")), PendingGeneration)
+        assert not isinstance(await service.generate(asking("alpha")), PendingGeneration)
 
     live(folder, tmp_path, work)
 
 
 def test_a_reader_that_leaves_leaves_no_trace(folder: Path, tmp_path: Path, held: threading.Event) -> None:
-    async def work(models: ModelService) -> None:
-        reading = await models.generate(asking("alpha"))
-        assert models.router is not None
-        alpha = models.router.find("alpha")
-        await asyncio.to_thread(wait_for, lambda: alpha.begun, what="the load of alpha")
-        queued = await models.generate(asking("beta"))
+    async def work(service: ModelService) -> None:
+        changes = service.models.events(0)
+        reading = await service.generate(asking("alpha"))
+        async for change in changes:
+            if change and change.model.progress:
+                break
+        queued = await service.generate(asking("beta"))
         queued.cancel()
-        await until(models, alpha="loading", beta="unloaded")  # its turn had not come: it is not loaded at all
+        await until(service, alpha="loading", beta="unloaded")  # its turn had not come: it is not loaded at all
         reading.cancel()
         held.set()
-        await until(models, alpha="loaded")  # most of the work was done
-        served = models.router.recent()
-        assert served is not None
-        assert not served.busy
+        await until(service, alpha="loaded")  # most of the work was done
+        assert not service.models.find("alpha").busy
 
     live(folder, tmp_path, work)
 
@@ -124,11 +122,11 @@ def test_a_reader_that_leaves_leaves_no_trace(folder: Path, tmp_path: Path, held
 def test_no_more_requests_wait_for_models_than_may_wait_at_all(
     folder: Path, tmp_path: Path, held: threading.Event
 ) -> None:
-    async def work(models: ModelService) -> None:
-        waiting = [await models.generate(asking(name)) for name in ("alpha", "beta")]
+    async def work(service: ModelService) -> None:
+        waiting = [await service.generate(asking(name)) for name in ("alpha", "beta")]
         for name in ("alpha", "beta"):
             with pytest.raises(QueueFull, match=r"waiting \(2\)"):
-                await models.generate(asking(name))
+                await service.generate(asking(name))
         held.set()
         for generation in waiting:
             await events(generation)
@@ -139,28 +137,27 @@ def test_no_more_requests_wait_for_models_than_may_wait_at_all(
 def test_a_load_that_is_given_up_tells_those_who_wait_and_can_be_begun_anew(
     folder: Path, tmp_path: Path, held: threading.Event
 ) -> None:
-    async def work(models: ModelService) -> None:
-        assert models.router is not None
-        generation = await models.generate(asking("alpha"))
-        models.router.unload("alpha")
+    async def work(service: ModelService) -> None:
+        generation = await service.generate(asking("alpha"))
+        await service.models.unload("alpha")
         with pytest.raises(InvalidRequest, match="cancelled"):
             await events(generation)
-        assert (await statuses(models))["alpha"] == "unloaded"
+        assert (await statuses(service))["alpha"] == "unloaded"
         held.set()
-        assert (await events(await models.generate(asking("alpha"))))[0].model == "alpha"
-        assert len(models._engine._runners) == 1
+        assert (await events(await service.generate(asking("alpha"))))[0].model == "alpha"
+        assert len(service._engine._runners) == 1
 
     live(folder, tmp_path, work)
 
 
 def test_at_the_end_those_who_wait_are_told(folder: Path, tmp_path: Path, held: threading.Event) -> None:
-    async def work(models: ModelService) -> None:
-        generation = await models.generate(asking("alpha"))
-        await models.drain(1.0)
+    async def work(service: ModelService) -> None:
+        generation = await service.generate(asking("alpha"))
+        await service.drain(1.0)
         with pytest.raises(Unavailable, match="shutting down"):
             await events(generation)
         with pytest.raises(Unavailable, match="shutting down"):
-            await models.generate(asking("alpha"))
+            await service.generate(asking("alpha"))
 
     live(folder, tmp_path, work)
 
@@ -168,26 +165,26 @@ def test_at_the_end_those_who_wait_are_told(folder: Path, tmp_path: Path, held: 
 def test_a_model_that_does_not_fit_beside_the_others_takes_their_place(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def work(models: ModelService) -> None:
-        await events(await models.generate(asking("alpha")))
-        monkeypatch.setattr(free_memory, "fits", lambda *_: not models.facts)  # room for one
-        await events(await models.generate(asking("beta")))
-        assert await statuses(models) == {"alpha": "unloaded", "beta": "loaded"}
+    async def work(service: ModelService) -> None:
+        await events(await service.generate(asking("alpha")))
+        monkeypatch.setattr(free_memory, "fits", lambda *_: not service.models.facts)  # room for one
+        await events(await service.generate(asking("beta")))
+        assert await statuses(service) == {"alpha": "unloaded", "beta": "loaded"}
         monkeypatch.undo()
-        await events(await models.generate(asking("alpha")))
-        assert await statuses(models) == {"alpha": "loaded", "beta": "loaded"}
+        await events(await service.generate(asking("alpha")))
+        assert await statuses(service) == {"alpha": "loaded", "beta": "loaded"}
 
     live(folder, tmp_path, work)
 
 
 def test_a_model_that_nobody_uses_is_unloaded_and_one_that_answers_is_not(folder: Path, tmp_path: Path) -> None:
-    async def work(models: ModelService) -> None:
+    async def work(service: ModelService) -> None:
         long = replace(asking("alpha"), max_tokens=None, ignore_eos=True)
-        answering = await models.generate(long)
-        await events(await models.generate(asking("beta")))
-        await until(models, alpha="loaded", beta="unloaded")
+        answering = await service.generate(long)
+        await events(await service.generate(asking("beta")))
+        await until(service, alpha="loaded", beta="unloaded")
         answering.cancel()
-        await until(models, alpha="unloaded")
+        await until(service, alpha="unloaded")
 
     live(folder, tmp_path, work, sleep_idle_seconds=0.2)
 
@@ -196,29 +193,28 @@ def test_a_model_that_nobody_uses_is_unloaded_and_one_that_answers_is_not(folder
 def test_an_answer_has_a_while_to_end_when_its_model_is_told_to_go(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: bool
 ) -> None:
-    monkeypatch.setattr(models_router, "PATIENCE", 0.2)
+    monkeypatch.setattr(models_router, "GRACE_PERIOD", 0.2)
 
-    async def work(models: ModelService) -> None:
-        assert models.router is not None
+    async def work(service: ModelService) -> None:
         endless = replace(asking("alpha"), max_tokens=None, ignore_eos=True)
-        answering = await models.generate(endless)
-        models.router.unload("alpha")
+        answering = await service.generate(endless)
+        await service.models.unload("alpha")
         if reads:
             with pytest.raises(Unavailable, match="unloaded while it answered"):
                 await events(answering)
-        await until(models, alpha="unloaded")  # whether or not its reader took the error
-        assert (await events(await models.generate(asking("alpha"))))[0].model == "alpha"
+        await until(service, alpha="unloaded")  # whether or not its reader took the error
+        assert (await events(await service.generate(asking("alpha"))))[0].model == "alpha"
         answering.cancel()
 
     live(folder, tmp_path, work)
 
 
 def test_an_answer_that_nobody_reads_makes_room(folder: Path, tmp_path: Path) -> None:
-    async def work(models: ModelService) -> None:
-        unread = await models.generate(replace(asking("alpha"), max_tokens=None, ignore_eos=True))
+    async def work(service: ModelService) -> None:
+        unread = await service.generate(replace(asking("alpha"), max_tokens=None, ignore_eos=True))
         unread.note_readers(0)
         ended = asyncio.ensure_future(events(unread))
-        assert (await events(await models.generate(asking("beta"))))[0].model == "beta"
+        assert (await events(await service.generate(asking("beta"))))[0].model == "beta"
         with pytest.raises(Unavailable, match="unloaded while it answered"):
             await ended
 
@@ -226,9 +222,9 @@ def test_an_answer_that_nobody_reads_makes_room(folder: Path, tmp_path: Path) ->
 
 
 def test_what_the_start_brings_is_the_default(folder: Path, tiny: Path, tmp_path: Path) -> None:
-    async def work(models: ModelService) -> None:
-        await until(models, tiny="loaded")
-        assert (await events(await models.generate(asking(None))))[0].model == "tiny"
-        assert await statuses(models) == {"alpha": "unloaded", "beta": "unloaded", "tiny": "loaded"}
+    async def work(service: ModelService) -> None:
+        await until(service, tiny="loaded")
+        assert (await events(await service.generate(asking(None))))[0].model == "tiny"
+        assert await statuses(service) == {"alpha": "unloaded", "beta": "unloaded", "tiny": "loaded"}
 
     live(folder, tmp_path, work, model=str(tiny))

@@ -12,6 +12,7 @@ from app.controllers.refusals import body_refusals, refusals
 from app.dto.shared.adapters import AdapterReply, AdapterScale, AdaptersSet, scales
 from app.services.errors import InvalidRequest, ModelLoading
 from app.services.model_service import ModelService
+from app.services.models import NothingLoaded
 
 _ADAPTER = {"id": 0, "path": "/home/me/adapters/pirate", "scale": 1.0, "task_name": "", "prompt_prefix": ""}
 _LOADING = ModelLoading()
@@ -29,7 +30,11 @@ class AdaptersController(Controller):
         self, model_service: NamedDependency[ModelService], model: FromQuery[str | None] = None
     ) -> list[AdapterReply]:
         """Tell the adapters of --lora, and how much each counts where a request says nothing."""
-        return [AdapterReply.of(facts) for facts in model_service.adapters(model)]
+        try:
+            adapters = model_service.models.find(model).adapters()
+        except NothingLoaded:
+            return []
+        return [AdapterReply.of(facts) for facts in adapters]
 
     @post(
         "/lora-adapters",
@@ -45,5 +50,5 @@ class AdaptersController(Controller):
         model: FromQuery[str | None] = None,
     ) -> AdaptersSet:
         """Set how much each adapter counts; those that are not named count for nothing."""
-        model_service.set_adapters(scales(data), model)
+        model_service.models.find(model).set_adapters(scales(data))
         return AdaptersSet()

@@ -5,19 +5,19 @@ from typing import Any
 
 from litestar import Request
 
-from app.services.model_service import ModelService
+from app.services.models import Models
 
 
-def heeding(models: ModelService) -> Callable[[Request[Any, Any, Any]], Awaitable[None]]:
+def refuse_autoload(models: Models) -> Callable[[Request[Any, Any, Any]], Awaitable[None]]:
     """Make what looks at every request before its handler."""
 
-    async def heed(request: Any) -> None:
+    async def refuse(request: Any) -> None:
         """Raise InvalidRequest for a request whose model would have to be loaded although it says not to."""
-        if models.router is None or request.method != "POST" or request.query_params.get("autoload") != "false":
+        if request.method != "POST" or request.query_params.get("autoload") != "false":
             return
         body = await request.plain()
-        named = body.get("model") if isinstance(body, dict) else None
-        if named is None or isinstance(named, str):  # any other is for the handler to refuse
-            models.find(named)
+        name = body.get("model") if isinstance(body, dict) else None
+        if name is None or isinstance(name, str):  # any other is for the handler to refuse
+            models.refuse_autoload(name)
 
-    return heed
+    return refuse

@@ -132,7 +132,7 @@ class CompletionController(Controller):
         limits: NamedDependency[Limits],
     ) -> Response[TextCompletion | TextCompletionChunk]:
         """Continue one prompt or several, whole or as server-sent events. No chat template is used."""
-        generation = await model_service.generate_all(data.to_generations(limits))
+        generation = await model_service.generate(*data.to_generations(limits))
         if data.stream:
             ping = data.ping_seconds(settings.sse_ping_interval)
             dialect = CompletionStream(data, generation.choices)
@@ -188,7 +188,7 @@ async def _answer(
     settings: Settings,
     limits: Limits,
 ) -> Response[Any]:
-    generation = await models.generate_all(data.to_generations(limits))
+    generation = await models.generate(*data.to_generations(limits))
     if data.stream:
         ping = data.ping_seconds(settings.sse_ping_interval)
         dialect = NativeStream(data, generation.choices)

@@ -28,7 +28,7 @@ class HealthController(Controller):
     @get(["/health", "/v1/health"], operation_class=operation(_HEALTHY), responses=refusals(_LOADING))
     async def read_health(self, model_service: NamedDependency[ModelService]) -> Response[Health]:
         """Tell what is loaded: 503 while the first model loads or the engine is stuck, else 200."""
-        facts, loading = model_service.facts, model_service.loading
+        facts, loading = model_service.models.facts, model_service.models.loading
         health = Health(
             status="loading model" if loading else "ok",
             model_loaded=facts is not None,

@@ -44,15 +44,4 @@ class HomeController(Controller):
     @get("/", media_type=MediaType.HTML, include_in_schema=False)
     async def read_home(self, model_service: NamedDependency[ModelService]) -> str:
         """Say what this is and what is loaded."""
-        return _PAGE.format(icon=_ICON, version=escape(__version__), state=escape(_state(model_service)))
-
-
-def _state(models: ModelService) -> str:
-    if models.router is not None:
-        last = f" {models.facts.id} is loaded." if models.facts else ""
-        return f"There are several models; each is loaded when a request names it.{last}"
-    if models.facts is not None:
-        return f"{models.facts.id} is loaded and answers."
-    if models.loading is not None:
-        return f"{models.loading.model} is loading."
-    return "No model is loaded. Start the server with --demo or --model, or send POST /start."
+        return _PAGE.format(icon=_ICON, version=escape(__version__), state=escape(model_service.models.describe()))

@@ -118,5 +118,7 @@ class MessagesController(Controller):
         limits: NamedDependency[Limits],
     ) -> Response[MessageTokens]:
         """Count the tokens of a conversation, as the model would read it."""
-        count = await model_service.count(data.to_generation(limits))
+        prompt_request = data.to_generation(limits)
+        async with model_service.models.using(prompt_request.model) as model:
+            count = await model.count(prompt_request)
         return Response(MessageTokens(input_tokens=count), headers=header(data.ignored))

@@ -10,6 +10,7 @@ from app.dto.llama.models import ModelList, ModelRow
 from app.dto.shared.errors import ErrorReply
 from app.services.errors import FeatureDisabled, FeatureNotSupported, ModelLoading, ModelNotFound
 from app.services.model_service import ModelService
+from app.settings import Settings
 
 _ROW = {
     "id": "tiles-nano",
@@ -50,32 +51,23 @@ class ModelsController(Controller):
         operation_class=operation({"object": "list", "data": [_ROW], "models": []}),
         responses=refusals(_LOADING),
     )
-    async def list_models(self, model_service: NamedDependency[ModelService]) -> ModelList:
+    async def list_models(
+        self, model_service: NamedDependency[ModelService], settings: NamedDependency[Settings]
+    ) -> ModelList:
         """List what is served; nothing while nothing is loaded. With --models-dir: all that can be, and its status."""
-        if model_service.router is not None:
-            return ModelList.of_several(await model_service.router.states())
-        model_service.require_no_load()
-        return ModelList.of(model_service.facts)
+        return ModelList.of(await model_service.models.states(), several=settings.models_dir is not None)
 
     @post("/models", status_code=501, operation_class=operation(None), responses=refusals(_DOWNLOADS, _DOWNLOADS_NOT))
-    async def download_model(self, model_service: NamedDependency[ModelService]) -> ErrorReply:
+    async def download_model(self, settings: NamedDependency[Settings]) -> ErrorReply:
         """Say that models are not downloaded through HTTP."""
-        raise _DOWNLOADS if model_service.router is None else _DOWNLOADS_NOT
+        raise _DOWNLOADS if settings.models_dir is None else _DOWNLOADS_NOT
 
     @delete("/models", status_code=501, operation_class=operation(None), responses=refusals(_DOWNLOADS, _DOWNLOADS_NOT))
-    async def delete_model(self, model_service: NamedDependency[ModelService]) -> ErrorReply:
+    async def delete_model(self, settings: NamedDependency[Settings]) -> ErrorReply:
         """Say that models are not deleted through HTTP."""
-        raise _DOWNLOADS if model_service.router is None else _DOWNLOADS_NOT
+        raise _DOWNLOADS if settings.models_dir is None else _DOWNLOADS_NOT
 
     @get("/v1/models/{model_id:path}", operation_class=operation(_ROW), responses=refusals(_LOADING, _UNKNOWN))
     async def read_model(self, model_id: FromPath[str], model_service: NamedDependency[ModelService]) -> ModelRow:
         """Describe one model."""
-        wanted = model_id.removeprefix("/")
-        if model_service.router is not None:
-            return ModelRow.of_several(await model_service.router.state(wanted))
-        model_service.require_no_load()
-        facts = model_service.facts
-        if facts is None or facts.id != wanted:
-            there = f"there is '{facts.id}'" if facts else "nothing is loaded"
-            raise ModelNotFound(f"There is no model '{wanted[:200]}' here; {there}")
-        return ModelRow.of(facts)
+        return ModelRow.of(await model_service.models.state(model_id.removeprefix("/")))

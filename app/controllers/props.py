@@ -9,6 +9,7 @@ from app.controllers.openapi import operation
 from app.controllers.refusals import query_refusals
 from app.dto.llama.models import Props, RouterProps
 from app.services.errors import ModelLoading, ModelNotFound, ModelNotLoaded
+from app.services.facts import RouterFacts
 from app.services.model_service import ModelService
 from app.settings import Settings
 
@@ -36,11 +37,7 @@ class PropsController(Controller):
         With --models-dir those of the named model, which is loaded for that unless `autoload` is false, and without a
         name what kind of server this is. One model has its own, by whatever name.
         """
-        if model_service.router is None:
-            model_service.require_no_load()
-            return Props.of(model_service.facts, settings.max_batch, settings.ui_settings)
-        if not model:
-            admins = settings.ui_settings or {}
-            return RouterProps(max_instances=settings.max_models, ui_settings=admins, webui_settings=admins)
-        async with model_service.using(model, autoload=autoload) as served:
-            return Props.of(served.facts, settings.max_batch, settings.ui_settings)
+        facts = await model_service.models.props(model, autoload=autoload)
+        if isinstance(facts, RouterFacts):
+            return RouterProps.of(facts, settings.ui_settings)
+        return Props.of(facts, settings.max_batch, settings.ui_settings)

@@ -146,7 +146,9 @@ class ResponsesController(Controller):
         """Count the tokens of a conversation, as the model would read it."""
         earlier = await _earlier(stored_responses, data.previous_response_id)
         data = await _resolved(stored_responses, data, earlier)
-        count = await model_service.count(data.to_generation(limits, earlier))
+        prompt_request = data.to_generation(limits, earlier)
+        async with model_service.models.using(prompt_request.model) as model:
+            count = await model.count(prompt_request)
         return Response(InputTokenCount(input_tokens=count), headers=header(data.ignored))
 
     @get(

@@ -13,7 +13,7 @@ from app.controllers.openapi import operation
 from app.controllers.refusals import body_refusals, refusals
 from app.dto.llama.model_events import ModelEvent
 from app.dto.tiles.session import LoadRequest, Success, UnloadRequest
-from app.services.errors import AppError, FeatureDisabled, ModelAlreadyRunning, ModelNotFound, ModelNotLoaded
+from app.services.errors import FeatureDisabled, ModelAlreadyRunning, ModelNotFound, ModelNotLoaded
 from app.services.model_events import Change
 from app.services.model_service import ModelService
 from app.settings import Settings
@@ -48,14 +48,7 @@ class RouterController(Controller):
 
         With --models-dir the load only begins; /models/sse and /models tell how it goes on.
         """
-        if model_service.router is not None:
-            await model_service.router.load(data.model)
-            return Success(success=True)
-        try:
-            await model_service.load_configured(data.model)
-        except AppError as error:
-            return Success(success=False, error=error.message)
-        return Success(success=True)
+        return Success.of(await model_service.models.load(data.model))
 
     @post(
         "/unload",
@@ -70,12 +63,7 @@ class RouterController(Controller):
 
         Answers under way have ten seconds to end, those that nobody reads have none.
         """
-        if model_service.router is not None:
-            model_service.router.unload(data.model)
-            return Success(success=True)
-        if await model_service.unload(data.model):
-            return Success(success=True)
-        return Success(success=False, error=f"The model '{data.model[:200]}' is not loaded")
+        return Success.of(await model_service.models.unload(data.model))
 
     @get(
         "/sse",
@@ -87,9 +75,7 @@ class RouterController(Controller):
         self, model_service: NamedDependency[ModelService], settings: NamedDependency[Settings]
     ) -> Response[Any]:
         """Tell from now on what happens to the models, as server-sent events. Only with --models-dir."""
-        if model_service.router is None:
-            raise _ONE_MODEL
-        return sse(_spoken(model_service.router.feed.listen(settings.sse_ping_interval)))
+        return sse(_spoken(model_service.models.events(settings.sse_ping_interval)))
 
 
 async def _spoken(changes: AsyncIterator[Change | None]) -> AsyncIterator[bytes]:

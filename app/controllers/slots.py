@@ -15,6 +15,7 @@ from app.dto.llama.slots import Slot, SlotDone, SlotFile, SlotTimings
 from app.services.errors import InvalidRequest, ModelLoading, ModelNotLoaded, NoSlotAvailable, UnprocessableBody
 from app.services.facts import SlotFacts
 from app.services.model_service import ModelService
+from app.services.models import NothingLoaded
 from app.services.served_model import ServedModel
 from app.settings import Settings
 
@@ -44,11 +45,11 @@ class SlotsController(Controller):
 
         With `fail_on_no_slot` it is a 503 when all of them are at work.
         """
-        model_service.require_no_load()
-        if model_service.router is None and model_service.facts is None:
+        try:
+            async with model_service.models.using(model, autoload=False) as served:
+                slots = await served.slots()
+        except NothingLoaded:
             return [Slot.of(SlotFacts(number), EMPTY_CONTEXT) for number in range(settings.max_batch)]
-        async with model_service.using(model, autoload=False) as served:
-            slots = await served.slots()
         if fail_on_no_slot and all(slot.processing for slot in slots):
             raise _ALL_BUSY
         return [Slot.of(slot, served.facts.context_length) for slot in slots]
@@ -69,7 +70,7 @@ class SlotsController(Controller):
     ) -> SlotDone:
         """Save what the last answer of an idle slot left to a file, bring that back, or forget it."""
         slot, name = _number(id_slot), data.filename if data else ""
-        async with model_service.using(model, autoload=False) as served:
+        async with model_service.models.using(model, autoload=False) as served:
             if action == "erase":
                 return SlotDone(id_slot=slot, n_erased=await served.erase_slot(slot))
             if not name:

@@ -44,7 +44,8 @@ class TokensController(Controller):
         model_service: NamedDependency[ModelService],
     ) -> Response[Tokens]:
         """Take a text apart into tokens."""
-        tokens = await model_service.tokenize(data.parts(), special=data.add_special, model=data.model)
+        async with model_service.models.using(data.model) as model:
+            tokens = await model.tokenize(data.parts(), special=data.add_special)
         reply = await asyncio.to_thread(Tokens.of, tokens, data)  # there may be some 100,000
         return Response(reply, headers=header(data.ignored))
 
@@ -55,7 +56,8 @@ class TokensController(Controller):
         model_service: NamedDependency[ModelService],
     ) -> Response[Detokenized]:
         """Put tokens together to a text; control tokens are written out."""
-        content = await model_service.detokenize(data.tokens, model=data.model)
+        async with model_service.models.using(data.model) as model:
+            content = await model.detokenize(data.tokens)
         return Response(Detokenized(content=content), headers=header(data.ignored))
 
     @post(
@@ -71,7 +73,9 @@ class TokensController(Controller):
         limits: NamedDependency[Limits],
     ) -> Response[TemplatedPrompt]:
         """Give the prompt that a conversation becomes; takes what chat completions take."""
-        prompt = await model_service.render(data.to_generation(limits))
+        prompt_request = data.to_generation(limits)
+        async with model_service.models.using(prompt_request.model) as model:
+            prompt = await model.render(prompt_request)
         return Response(TemplatedPrompt(prompt=prompt), headers=header(data.ignored))
 
     @post(
@@ -87,5 +91,7 @@ class TokensController(Controller):
         limits: NamedDependency[Limits],
     ) -> Response[InputTokens]:
         """Count the tokens of a conversation; takes what chat completions take, also what is too long."""
-        count = await model_service.count(data.to_generation(limits))
+        prompt_request = data.to_generation(limits)
+        async with model_service.models.using(prompt_request.model) as model:
+            count = await model.count(prompt_request)
         return Response(InputTokens(input_tokens=count), headers=header(data.ignored))

@@ -42,6 +42,13 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class RouterFacts:
+    """Facts of a server with several models."""
+
+    max_models: int  # in memory at the same time
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerSettings:
     """How an answer is made, every value decided."""
 

@@ -1,40 +1,29 @@
-"""What is loaded: it loads and unloads models, keeps the session, and lets the loaded model answer."""
+"""The service under the routes: it begins answers and sessions, watches the engine, and ends in good order."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
 import structlog
 
-from app.services import bootstrap, catalog, free_memory, memory_path, session
+from app.services import bootstrap, catalog, memory_path, session
 from app.services.answers import Answers
 from app.services.catalog import ModelFolder
 from app.services.engine.engine import MLXEngine
 from app.services.engine.limits import EngineLimits
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.speculative.draft_config import DraftConfig
-from app.services.errors import (
-    AppError,
-    EngineStuck,
-    InvalidRequest,
-    LoadFailed,
-    ModelLoading,
-    ModelNotLoaded,
-    ShuttingDown,
-)
-from app.services.facts import AdapterFacts, ModelFacts
-from app.services.generation import Embedded, EmbeddingRequest, Generation, GenerationRequest, Message
+from app.services.errors import AppError, EngineStuck, LoadFailed, ShuttingDown
+from app.services.generation import Embedded, EmbeddingRequest, Generation, GenerationRequest
 from app.services.inference import Engine
-from app.services.loading import Loading
 from app.services.memory import store
-from app.services.models_router import PATIENCE, UNLOADED, ModelsRouter
+from app.services.models import Models
+from app.services.models_router import ModelsRouter
 from app.services.pending_generation import PendingGeneration
-from app.services.served_model import ServedModel
 from app.services.session import Session
+from app.services.single_model import SingleModel
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -57,26 +46,24 @@ class ModelService:
         self._settings = settings
         self._engine = engine or MLXEngine(_limits(settings), _drafting(settings))
         self._answers = Answers()
-        self.router = self._routing(settings)  # None when one model is served
-        self._served: ServedModel | None = None
-        self._session: Session | None = None
-        self._loading: Loading | None = None
+        self.models = self._choose_models()
         self._one_at_a_time = asyncio.Lock()
         self._first_load: asyncio.Task[None] | None = None
         self._draining = False
 
-    def _routing(self, settings: Settings) -> ModelsRouter | None:
-        if settings.models_dir is None:
-            return None
-        return ModelsRouter(settings.models_dir, settings, self._engine, self._answers, self._on_progress)
+    def _choose_models(self) -> Models:
+        common = self._settings, self._engine, self._answers, self._on_progress
+        if self._settings.models_dir is None:
+            return SingleModel(*common, require_work=self._require_work, start_session=self.start)
+        return ModelsRouter(self._settings.models_dir, *common, require_work=self._require_work)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the engine; the first model loads while the server already listens."""
         self._engine.start()
         candidates = bootstrap.candidates(self._settings)
-        if candidates and self.router is None:
-            self._loading = Loading(candidates[0].session.model)
+        if candidates:
+            self.models.expect_load(candidates[0].session.model)
         self._first_load = asyncio.create_task(self._load_first(candidates))
         watch = asyncio.create_task(self._watch())
         try:
@@ -91,52 +78,6 @@ class ModelService:
         """What the engine counts."""
         return self._engine.meter
 
-    @property
-    def facts(self) -> ModelFacts | None:
-        """Facts of the model that answers; of several, of the session's or of the one that was used last."""
-        served = self.router.recent() if self.router else self._served
-        return served.facts if served else None
-
-    @property
-    def session(self) -> Session | None:
-        """The session that `/start`, `/models/load` or the start-up began."""
-        return self._session
-
-    @property
-    def loading(self) -> Loading | None:
-        """The load under way while no model can answer."""
-        return self._loading if self._served is None else None
-
-    def expect(self, model: str | None = None) -> None:
-        """Raise AppError unless a request that names this model, or none, can be answered, if need be after a load."""
-        self._require_work()
-        if self.router is not None:
-            self.router.find(model)
-        elif self._served is None:
-            self.require_no_load()
-            raise ModelNotLoaded
-
-    def find(self, model: str | None = None) -> ServedModel:
-        """Give the model for a request that names one, or none, without loading it. Raises AppError."""
-        self.expect(model)
-        if self.router is None:
-            assert self._served is not None
-            return self._served
-        return self.router.find(model).require()
-
-    @asynccontextmanager
-    async def using(self, model: str | None, *, autoload: bool = True) -> AsyncIterator[ServedModel]:
-        """Hold the model for a request that names one, or none, for as long as this lasts. Raises AppError.
-
-        One model is served under every name. Of several it is the one that is named; it is loaded first, if need be.
-        """
-        if self.router is None:
-            yield self.find()
-            return
-        self._require_work()
-        async with self.router.using(model, autoload=autoload) as served:
-            yield served
-
     def require_open(self) -> None:
         """Raise Unavailable once the server is about to end."""
         if self._draining:
@@ -147,63 +88,25 @@ class ModelService:
         if self.stuck is not None:
             raise EngineStuck(self.stuck, retry_after=5)
 
-    def require_no_load(self) -> None:
-        """Raise Unavailable while the first model loads."""
-        if (loading := self.loading) is not None:
-            raise ModelLoading(retry_after=loading.seconds_left())
+    async def generate(self, *requests: GenerationRequest) -> Generation:
+        """Begin the answers to requests for one model side by side, to be read as one: all or, with an AppError, none.
 
-    async def generate(self, request: GenerationRequest) -> Generation:
-        """Begin the answers to a request, one as a rule, to be read as one.
-
-        Returns once the request is accepted; raises AppError for what is refused.
+        Returns once they are accepted.
         """
-        return await self.generate_all((request,))
+        name = requests[0].model
 
-    async def generate_all(self, requests: Sequence[GenerationRequest]) -> Generation:
-        """Begin the answers to several requests side by side: all of them or, with an AppError, none."""
-        answers = sum(request.answers for request in requests)
-        return await self._begin(requests[0].model, self._generate(requests), answers)
+        async def begin() -> Generation:
+            async with self.models.using(name) as model:
+                return await model.generate(requests)
+
+        if self.models.must_load(name):
+            return await PendingGeneration.begin(begin(), sum(request.answers for request in requests))
+        return await begin()
 
     async def embed(self, request: EmbeddingRequest) -> Embedded:
         """Turn texts into vectors. Raises AppError. To cancel this stops it within one engine step."""
-        async with self.using(request.model) as model:
+        async with self.models.using(request.model) as model:
             return await model.embed(request)
-
-    def adapters(self, model: str | None = None) -> list[AdapterFacts]:
-        """Give the adapters of the model that answers, none without one. Raises Unavailable while it loads."""
-        self.require_no_load()
-        return self.find(model).model.adapters() if self._served or self.router else []
-
-    def set_adapters(self, scales: dict[int, float], model: str | None = None) -> None:
-        """Say how much each adapter counts where a request says nothing. Raises InvalidRequest, and as `find` does."""
-        self.find(model).model.set_adapters(scales)
-
-    async def render(self, request: GenerationRequest) -> str:
-        """Give the prompt that a conversation becomes. Raises AppError."""
-        async with self.using(request.model) as model:
-            return await model.render(self._with_system_prompt(request, model))
-
-    async def count(self, request: GenerationRequest) -> int:
-        """Count the tokens of the prompt that a request becomes, whether or not it fits. Raises AppError."""
-        async with self.using(request.model) as model:
-            return await model.count(self._with_system_prompt(request, model))
-
-    async def tokenize(
-        self, content: tuple[str | int, ...], *, special: bool, model: str | None = None
-    ) -> list[tuple[int, bytes]]:
-        """Give the token ids of text and ids, each with its bytes. Raises AppError."""
-        async with self.using(model) as served:
-            return await served.tokenize(content, special=special)
-
-    async def detokenize(self, tokens: list[int], *, model: str | None = None) -> str:
-        """Give the text of token ids. Raises AppError."""
-        async with self.using(model) as served:
-            return await served.detokenize(tokens)
-
-    async def measure(self, request: GenerationRequest) -> tuple[int, int]:
-        """Give the tokens of a request's prompt, and those that the context holds. Raises AppError."""
-        async with self.using(request.model) as model:
-            return await model.measure(self._with_system_prompt(request, model))
 
     async def start(self, wanted: Session) -> None:
         """Load the model of a session and save the session. The memory agent's conversation begins anew.
@@ -222,39 +125,8 @@ class ModelService:
             where = (wanted.memory_path, self._settings.data_dir, self._settings.session_file)
             await asyncio.to_thread(memory_path.prepare, *where)
         async with self._one_at_a_time:
-            try:
-                await self._load(wanted, partial(catalog.resolve, wanted.model, wanted.model_cache_path or None))
-            finally:
-                self._loading = None
+            await self._load(wanted, partial(catalog.resolve, wanted.model, wanted.model_cache_path or None))
             await self._save(wanted)
-
-    async def load_configured(self, model_id: str) -> None:
-        """Load a model from the configured folder, as POST /models/load does. Raises AppError."""
-        folder = self._settings.model_cache_path or self._settings.bootstrap_model_cache_path
-        if not model_id.strip():
-            raise InvalidRequest("The model id is empty", param="model")
-        if not folder:
-            raise InvalidRequest("No folder to load models from is configured: set TILES_MODEL_CACHE_PATH")
-        memory = self._settings.bootstrap_memory_path or ""
-        kept = self._session or Session(model_id, folder, memory, bootstrap.DEFAULT_SYSTEM_PROMPT)
-        await self.start(replace(kept, model=model_id, model_cache_path=folder))
-
-    async def unload(self, model_id: str) -> bool:
-        """Take the model out. False if it is not loaded.
-
-        Its running answers may take a while longer, those that nobody reads may not.
-        """
-        async with self._one_at_a_time:
-            if self._served is None or model_id not in {self._served.facts.id, self._asked_for()}:
-                return False
-            model, self._served, self._session = self._served, None, None
-            model.need_readers(UNLOADED)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(model.at_rest(), PATIENCE)
-            model.fail_all(UNLOADED)
-            await model.model.unload(now=True)
-            log.info("model unloaded", model=model.facts.id)
-            return True
 
     async def drain(self, seconds: float) -> None:
         """Refuse new requests, give up loads, and wait for the running answers; what takes longer gets an error."""
@@ -264,21 +136,11 @@ class ModelService:
         await self._answers.over(seconds)
         self._answers.fail_all(ShuttingDown())
 
-    async def _begin(self, model: str | None, beginning: Coroutine[Any, Any, Generation], answers: int) -> Generation:
-        if self.router is None or self.router.ready(model) is not None:
-            return await beginning
-        return await PendingGeneration.begin(beginning, answers)
-
-    async def _generate(self, requests: Sequence[GenerationRequest]) -> Generation:
-        async with self.using(requests[0].model) as model:
-            return await model.generate_all([self._with_system_prompt(request, model) for request in requests])
-
     def _end_loads(self) -> None:
         ending = ShuttingDown()
         if self._first_load is not None:
             self._first_load.cancel()
-        if self.router is not None:
-            self.router.close(ending)
+        self.models.close(ending)
         self._engine.give_up_loads(ending)
 
     async def _watch(self) -> None:
@@ -302,6 +164,7 @@ class ModelService:
     async def _load_first(self, candidates: list[bootstrap.Candidate]) -> None:
         async with self._one_at_a_time:
             for candidate in candidates:
+                self.models.expect_load(candidate.session.model)
                 try:
                     await self._load(candidate.session, partial(bootstrap.locate, candidate))
                 except LoadFailed as error:
@@ -310,75 +173,19 @@ class ModelService:
                 if candidate.persist:
                     await self._save(candidate.session)
                 break
-            self._loading = None
 
     async def _load(self, wanted: Session, locate: Callable[[], ModelFolder]) -> None:
         try:
-            if self.router is not None:
-                await self.router.start(await asyncio.to_thread(locate))
-                self._session = wanted
-            elif self._served is not None and self._session is not None and _same_model(self._session, wanted):
-                self._session = wanted
-            else:
-                await self._replace(await asyncio.to_thread(locate), wanted)
+            await self.models.start(wanted, locate)
         except AppError as error:
             self.last_error = error.message
             raise
         self.last_error = None
 
-    async def _replace(self, folder: ModelFolder, wanted: Session) -> None:
-        old, old_session = self._served, self._session
-        if old is not None and not free_memory.fits(folder, self._engine.back_end):
-            self._served = None
-            await old.model.unload(now=True)
-        self._loading = Loading(folder.id)
-        try:
-            model = await self._serve(folder)
-        except LoadFailed:
-            if old is not None and self._served is None:
-                await self._bring_back(old.facts, old_session)
-            raise
-        finally:
-            self._on_progress(folder.id, 1.0)
-        previous, self._served, self._session = self._served, model, wanted
-        log.info("model loaded", model=folder.id, type=folder.model_type, context=model.facts.context_length)
-        if previous is not None:
-            previous.need_readers(UNLOADED)
-            await previous.model.unload()
-
-    async def _serve(self, folder: ModelFolder) -> ServedModel:
-        model = await self._engine.load(folder, self._note_progress)
-        return ServedModel(model, self._settings, self._answers)
-
-    async def _bring_back(self, facts: ModelFacts, old_session: Session | None) -> None:
-        """Load the previous model again, after its successor would not load in its place."""
-        try:
-            self._served = await self._serve(await asyncio.to_thread(catalog.inspect, facts.path, facts.id))
-            self._session = old_session
-        except LoadFailed as error:
-            log.error("the previous model could not be brought back", model=facts.id, error=error.message)
-
-    def _note_progress(self, progress: float) -> None:
-        if (loading := self._loading) is not None:
-            self._loading = replace(loading, progress=progress)
-            self._on_progress(loading.model, progress)
-
     async def _save(self, saved: Session) -> None:
         if not self._settings.skip_session_persist:
             await asyncio.to_thread(store.forget, store.beside(self._settings.session_file))
             await asyncio.to_thread(session.write, self._settings.session_file, saved)
-
-    def _with_system_prompt(self, request: GenerationRequest, model: ServedModel) -> GenerationRequest:
-        """Put the session's system prompt first, if the session is this model's and the request begins with none."""
-        if self._session is None or (self.router is not None and model.facts.id != self.router.default):
-            return request
-        prompt = self._session.system_prompt
-        if not prompt or request.prompt is not None or [message.role for message in request.messages[:1]] == ["system"]:
-            return request
-        return replace(request, messages=(Message("system", prompt), *request.messages))
-
-    def _asked_for(self) -> str:
-        return self._session.model if self._session else ""
 
 
 async def _overslept(seconds: float) -> float:
@@ -408,7 +215,3 @@ def _drafting(settings: Settings) -> DraftConfig | None:
     if settings.draft_model is None:
         return None
     return DraftConfig(settings.draft_model, settings.draft_tokens, strict=settings.models_dir is None)
-
-
-def _same_model(one: Session, other: Session) -> bool:
-    return (one.model, one.model_cache_path) == (other.model, other.model_cache_path)

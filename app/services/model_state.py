@@ -20,3 +20,9 @@ class ModelState:
     progress: float = 0.0  # of a load, 0 to 1
     error: str | None = None  # why the last load failed
     facts: ModelFacts | None = None  # of one that is loaded
+    source: Literal["models_dir"] | None = None  # None of the only model
+
+    @classmethod
+    def of(cls, facts: ModelFacts) -> "ModelState":
+        """Describe the only model, which is loaded."""
+        return cls(facts.id, facts.path, facts.created, "loaded", facts=facts)

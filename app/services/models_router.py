@@ -20,21 +20,21 @@ from app.services.errors import (
     ModelNameMissing,
     ModelNotFound,
     ModelNotLoaded,
-    ModelUnloaded,
     QueueFull,
     ShuttingDown,
 )
+from app.services.facts import ModelFacts, RouterFacts
 from app.services.inference import Engine
 from app.services.model_events import Change, Kind, ModelEvents
 from app.services.model_state import ModelState
 from app.services.routed_model import RoutedModel
-from app.services.served_model import ServedModel
+from app.services.served_model import GRACE_PERIOD, UNLOADED, ServedModel
+from app.services.session import Session
 from app.settings import Settings
 
 log = structlog.get_logger()
 
 _MOST_NAMED = 20  # in the message about a model that is not there
-PATIENCE = 10.0  # seconds that the answers of a model which is told to go may still take
 
 
 class ModelsRouter:
@@ -52,56 +52,90 @@ class ModelsRouter:
         engine: Engine,
         answers: Answers,
         on_progress: Callable[[str, float], None],
+        *,
+        require_work: Callable[[], None],  # raises AppError while nothing can be answered
     ) -> None:
-        self.feed = ModelEvents()
-        self.default: str | None = None  # the model of the session, which answers where none is named
+        self.session: Session | None = None
+        self._default: str | None = None  # the session's model, which answers where none is named
+        self._events = ModelEvents()
         self._folder = folder
         self._settings = settings
         self._engine = engine
         self._answers = answers
         self._on_progress = on_progress
+        self._require_work = require_work
         self._models: dict[str, RoutedModel] = {}
         self._one_load_at_a_time = asyncio.Lock()
         self._closed = False
 
+    @property
+    def facts(self) -> ModelFacts | None:
+        """Facts of the session's model, else of the one that was used last, if it is loaded."""
+        loaded = [model for model in self._models.values() if model.ready]
+        last = max(loaded, key=lambda model: (model.id == self._default, model.used), default=None)
+        return last.ready.facts if last and last.ready else None
+
+    @property
+    def loading(self) -> None:
+        """No load keeps all requests waiting."""
+        return None
+
+    def expect(self, name: str | None = None) -> None:
+        """Raise AppError unless a request for this model can be answered, if need be after a load."""
+        self._require_work()
+        self._find(name)
+
+    def find(self, name: str | None = None) -> ServedModel:
+        """Give a model without loading it. Raises AppError."""
+        self._require_work()
+        return self._find(name).require()
+
+    @asynccontextmanager
+    async def using(self, name: str | None, *, autoload: bool = True) -> AsyncIterator[ServedModel]:
+        """Hold a model for as long as this lasts; it is loaded first, if need be and allowed. Raises AppError."""
+        self._require_work()
+        served = await self._take(name, autoload=autoload)
+        try:
+            yield served
+        finally:
+            served.release()
+
+    def must_load(self, name: str | None) -> bool:
+        """Whether a request for this model waits for a load."""
+        model = self._models.get(name or self._default or "")
+        return model is None or model.ready is None
+
+    def refuse_autoload(self, name: str | None) -> None:
+        """Raise InvalidRequest if a request for this model would load it."""
+        self.find(name)
+
+    def expect_load(self, name: str) -> None:
+        """A first load keeps nobody waiting."""
+
     async def states(self) -> list[ModelState]:
         """Look into the folder again, and say how every model stands, by id."""
-        await self.refresh()
+        await self._refresh()
         return [model.state() for _, model in sorted(self._models.items())]
 
     async def state(self, name: str) -> ModelState:
         """Say how one model stands. Raises NotFound."""
         return (await self._find_anew(name)).state()
 
-    def find(self, name: str | None) -> RoutedModel:
-        """Give a model by its id; without one, that of the session. Raises NotFound, or InvalidRequest for no name."""
-        name = name or self.default
+    async def props(self, name: str | None, *, autoload: bool = True) -> ModelFacts | RouterFacts:
+        """Give the facts of a model, which is loaded first, if need be and allowed; without a name those of all."""
         if not name:
-            raise ModelNameMissing
-        if (model := self._models.get(name)) is not None:
-            return model
-        there = ", ".join(f"'{identity}'" for identity in sorted(self._models)[:_MOST_NAMED]) or "none"
-        raise ModelNotFound(f"model '{name[:200]}' not found; those that are here: {there}")
+            return RouterFacts(self._settings.max_models)
+        async with self.using(name, autoload=autoload) as served:
+            return served.facts
 
-    def ready(self, name: str | None) -> ServedModel | None:
-        """Give a model that takes requests at once."""
-        model = self._models.get(name or self.default or "")
-        return model.ready if model else None
+    def events(self, ping_seconds: float) -> AsyncIterator[Change | None]:
+        """Give what happens to the models from now on; None after so many seconds of silence, 0 is never."""
+        return self._events.listen(ping_seconds)
 
-    def recent(self) -> ServedModel | None:
-        """Give the session's model, else the one that was used last, if it is loaded."""
-        loaded = [model for model in self._models.values() if model.ready]
-        last = max(loaded, key=lambda model: (model.id == self.default, model.used), default=None)
-        return last.ready if last else None
-
-    @asynccontextmanager
-    async def using(self, name: str | None, *, autoload: bool = True) -> AsyncIterator[ServedModel]:
-        """Hold a model for as long as this lasts; it is loaded first, if need be and allowed. Raises AppError."""
-        served = await self._take(name, autoload=autoload)
-        try:
-            yield served
-        finally:
-            served.release()
+    def describe(self) -> str:
+        """Say in a sentence what is served."""
+        last = f" {self.facts.id} is loaded." if self.facts else ""
+        return f"There are several models; each is loaded when a request names it.{last}"
 
     async def load(self, name: str) -> None:
         """Begin to load a model. Raises NotFound, and InvalidRequest for one that is loaded or loading."""
@@ -111,27 +145,27 @@ class ModelsRouter:
         model.asked = True
         self._see_to(model)
 
-    def unload(self, name: str) -> None:
+    async def unload(self, name: str) -> None:
         """Have a model go, or give up its load. Raises NotFound or InvalidRequest.
 
         Its answers may take a while longer, those that nobody reads may not.
         """
-        model = self.find(name)
+        model = self._find(name)
         if model.load is not None:
             model.load.cancel()
         elif model.served is not None:
-            model.dismiss(PATIENCE)
+            model.dismiss(GRACE_PERIOD)
             self._leave(model)
         else:
             raise ModelNotLoaded("model is not running", param="model")
 
-    async def start(self, folder: ModelFolder) -> None:
-        """Load a model that a session brings along, and make it the default. Raises LoadFailed."""
-        model = await self._adopt(folder)
+    async def start(self, session: Session, locate: Callable[[], ModelFolder]) -> None:
+        """Load the model that a session brings along, and make it the default. Raises LoadFailed."""
+        model = await self._adopt(await asyncio.to_thread(locate))
         (model.take() or await self._wait(model)).release()
-        self.default = model.id
+        self._default, self.session = model.id, session
 
-    async def refresh(self) -> None:
+    async def _refresh(self) -> None:
         """Look which models are in the folder now."""
         found = await asyncio.to_thread(models_folder.scan, self._folder)
         for identity, model in list(self._models.items()):
@@ -151,7 +185,7 @@ class ModelsRouter:
             model.refuse(error)
             if model.load is not None:
                 model.load.cancel()
-        self.feed.close()
+        self._events.close()
 
     async def _take(self, name: str | None, *, autoload: bool) -> ServedModel:
         model = await self._find_anew(name)
@@ -164,12 +198,22 @@ class ModelsRouter:
     async def _find_anew(self, name: str | None) -> RoutedModel:
         """Find a model that may have come into the folder just now."""
         if name and name not in self._models:
-            await self.refresh()
-        return self.find(name)
+            await self._refresh()
+        return self._find(name)
+
+    def _find(self, name: str | None) -> RoutedModel:
+        """Give a model by its id; without one, that of the session. Raises NotFound, or InvalidRequest for no name."""
+        name = name or self._default
+        if not name:
+            raise ModelNameMissing
+        if (model := self._models.get(name)) is not None:
+            return model
+        there = ", ".join(f"'{identity}'" for identity in sorted(self._models)[:_MOST_NAMED]) or "none"
+        raise ModelNotFound(f"model '{name[:200]}' not found; those that are here: {there}")
 
     async def _adopt(self, folder: ModelFolder) -> RoutedModel:
         """Give the row of a folder; another folder under the same id makes way."""
-        await self.refresh()
+        await self._refresh()
         model = self._models.get(folder.id)
         if model is not None and folder.path.is_relative_to(model.path):
             return model
@@ -178,7 +222,7 @@ class ModelsRouter:
             await asyncio.wait({model.load})
         if model is not None and model.served is not None:
             model.replaced = True
-            model.dismiss(PATIENCE)
+            model.dismiss(GRACE_PERIOD)
             await self._leave(model)
         self._models[folder.id] = model = RoutedModel(folder.id, folder.path, adopted=True)
         self._tell(model, "listed")
@@ -260,7 +304,10 @@ class ModelsRouter:
 
         self._progress(model, 0.0)
         loaded = await self._engine.load(folder, progress)
-        return ServedModel(loaded, self._settings, self._answers)
+        return ServedModel(loaded, self._settings, self._answers, partial(self._system_prompt, model.id))
+
+    def _system_prompt(self, identity: str) -> str:
+        return self.session.system_prompt if self.session and identity == self._default else ""
 
     def _progress(self, model: RoutedModel, done: float) -> None:
         if model.load is not None and model.served is None:
@@ -334,10 +381,7 @@ class ModelsRouter:
             self._leave(model)
 
     def _tell(self, model: RoutedModel, kind: Kind) -> None:
-        self.feed.tell(Change(kind, model.state()))
-
-
-UNLOADED = ModelUnloaded()
+        self._events.tell(Change(kind, model.state()))
 
 
 def _claim(model: RoutedModel) -> tuple[bool, bool, float]:

@@ -66,6 +66,7 @@ class RoutedModel:
             progress=self.progress,
             error=self.error,
             facts=self.ready.facts if self.ready else None,
+            source="models_dir",
         )
 
     def dismiss(self, patience: float) -> None:

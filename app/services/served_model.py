@@ -3,27 +3,38 @@
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from app.services.answers import Answers
 from app.services.caller import caller
 from app.services.engine.scheduler.running_request import RunningRequest
-from app.services.errors import AppError, InvalidRequest, PromptTooLong, QueueFull
-from app.services.facts import ModelFacts, SlotFacts
-from app.services.generation import Embedded, EmbeddingRequest, Generation, GenerationRequest
+from app.services.errors import AppError, InvalidRequest, ModelUnloaded, PromptTooLong, QueueFull
+from app.services.facts import AdapterFacts, ModelFacts, SlotFacts
+from app.services.generation import Embedded, EmbeddingRequest, Generation, GenerationRequest, Message
 from app.services.inference import EngineModel
 from app.services.merged_generation import MergedGeneration
 from app.settings import Settings
+
+GRACE_PERIOD = 10.0  # seconds that the answers of a model may still take once it is to be unloaded
+UNLOADED = ModelUnloaded()
 
 
 class ServedModel:
     """One model, its queue and its answers under way. Its methods are for the event loop."""
 
-    def __init__(self, model: EngineModel, settings: Settings, answers: Answers) -> None:
+    def __init__(
+        self,
+        model: EngineModel,
+        settings: Settings,
+        answers: Answers,
+        system_prompt: Callable[[], str],
+    ) -> None:
         self.model = model
         self._settings = settings
         self._answers = answers  # of all models
+        self._system_prompt = system_prompt  # of the session at the moment, or "" if that is another model's
         self.on_rest: Callable[[], None] = lambda: None  # called when nothing is under way any more
         self._running: set[RunningRequest] = set()
         self._preparing = 0  # requests whose prompts are being rendered and tokenized
@@ -65,9 +76,10 @@ class ServedModel:
         for generation in list(self._running):
             generation.fail(error)
 
-    async def generate_all(self, requests: Sequence[GenerationRequest]) -> Generation:
+    async def generate(self, requests: Sequence[GenerationRequest]) -> Generation:
         """Begin the answers to several requests side by side: all of them or, with an AppError, none."""
         self._require_place()
+        requests = [self._with_system_prompt(request) for request in requests]
         with self._at_work(len(requests)):
             generations = await self.model.generate(requests)
             self._note(generations)
@@ -83,11 +95,11 @@ class ServedModel:
 
     async def render(self, request: GenerationRequest) -> str:
         """Give the prompt that a conversation becomes. Raises AppError."""
-        return await self.model.render(request)
+        return await self.model.render(self._with_system_prompt(request))
 
     async def count(self, request: GenerationRequest) -> int:
         """Count the tokens of the prompt that a request becomes, whether or not it fits. Raises AppError."""
-        return await self.model.count(request)
+        return await self.model.count(self._with_system_prompt(request))
 
     async def tokenize(self, content: tuple[str | int, ...], *, special: bool) -> list[tuple[int, bytes]]:
         """Give the token ids of text and ids, each with its bytes. Raises AppError."""
@@ -100,9 +112,17 @@ class ServedModel:
     async def measure(self, request: GenerationRequest) -> tuple[int, int]:
         """Give the tokens of a request's prompt, and those that the context holds. Raises AppError."""
         try:
-            return await self.model.measure(request), self.facts.context_length
+            return await self.model.measure(self._with_system_prompt(request)), self.facts.context_length
         except PromptTooLong as error:
             return error.prompt_tokens, error.context_length
+
+    def adapters(self) -> list[AdapterFacts]:
+        """Give its adapters."""
+        return self.model.adapters()
+
+    def set_adapters(self, scales: dict[int, float]) -> None:
+        """Say how much each adapter counts where a request says nothing. Raises InvalidRequest."""
+        self.model.set_adapters(scales)
 
     async def slots(self) -> list[SlotFacts]:
         """Say what is in each place of the batch."""
@@ -119,6 +139,13 @@ class ServedModel:
     async def erase_slot(self, slot: int) -> int:
         """Forget what an idle place of the batch left, in memory and on disk. Returns tokens. Raises AppError."""
         return await self.model.erase_slot(slot)
+
+    def _with_system_prompt(self, request: GenerationRequest) -> GenerationRequest:
+        """Put the session's system prompt first, unless the request begins with its own or is no conversation."""
+        prompt = self._system_prompt()
+        if not prompt or request.prompt is not None or [message.role for message in request.messages[:1]] == ["system"]:
+            return request
+        return replace(request, messages=(Message("system", prompt), *request.messages))
 
     def _slot_file(self, name: str) -> Path:
         folder = self._settings.data_dir / "slots"

@@ -42,8 +42,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-async def answer(models: ModelService, request: GenerationRequest = HELLO) -> Finished:
-    generation = await models.generate(request)
+async def answer(service: ModelService, request: GenerationRequest = HELLO) -> Finished:
+    generation = await service.generate(request)
     while True:
         for event in await generation.ready():
             if isinstance(event, Finished):
@@ -76,19 +76,19 @@ def test_a_step_that_comes_back_by_itself_makes_all_well_again(
     told = Settings(model=str(tiny), data_dir=tmp_path, skip_session_persist=True, watchdog_seconds=0.2)
 
     async def live() -> None:
-        models = ModelService(told, on_stuck=lambda: stuck.append(True))
-        async with models.running():
-            await until(lambda: models.facts, "the model")
-            assert (await answer(models)).reason == "length"
+        service = ModelService(told, on_stuck=lambda: stuck.append(True))
+        async with service.running():
+            await until(lambda: service.models.facts, "the model")
+            assert (await answer(service)).reason == "length"
             held.set()
             with pytest.raises(Unavailable, match="has not come back"):
-                await answer(models)
+                await answer(service)
             with pytest.raises(Unavailable, match="has not come back"):
-                await models.generate(HELLO)
+                await service.generate(HELLO)
             assert stuck == [True]
             let_go.set()
-            await until(lambda: models.stuck is None, "the watchdog")
-            assert (await answer(models)).reason == "length"
+            await until(lambda: service.stuck is None, "the watchdog")
+            assert (await answer(service)).reason == "length"
 
     asyncio.run(live())
 
@@ -99,12 +99,12 @@ def test_a_slow_machine_is_not_called_hanging(
     """A token of a prompt takes twelve seconds, or six where many are computed at once; 60 are a hang by default."""
     forward, forward_padded, embed = prefill_manager.forward, prefill_manager.forward_padded, Embedding.compute
     told = Settings(model=str(tiny), data_dir=tmp_path, skip_session_persist=True)
-    models = ModelService(told)
+    service = ModelService(told)
     stuck: list[float] = []
 
     def take(tokens: int) -> None:
         clock.now += 12 * tokens if tokens < 64 else 6 * tokens
-        stuck.append(models._engine.stuck_for())
+        stuck.append(service._engine.stuck_for())
 
     def slow(model: Any, layers: Any, tokens: list[int]) -> None:
         forward(model, layers, tokens)
@@ -124,11 +124,11 @@ def test_a_slow_machine_is_not_called_hanging(
     monkeypatch.setattr(Embedding, "compute", slow_embedding)
 
     async def live() -> None:
-        async with models.running():
-            await until(lambda: models.facts, "the model")
+        async with service.running():
+            await until(lambda: service.models.facts, "the model")
             long = replace(HELLO, messages=(Message("user", "word " * 100),))
-            await asyncio.gather(answer(models, long), *(answer(models) for _ in range(6)))
-            await models.embed(EmbeddingRequest((("word " * 100,), ("word",))))
+            await asyncio.gather(answer(service, long), *(answer(service) for _ in range(6)))
+            await service.embed(EmbeddingRequest((("word " * 100,), ("word",))))
 
     asyncio.run(live())
     assert len(stuck) > 10
@@ -148,16 +148,16 @@ def test_a_hang_is_found_wherever_it_is(
     told = Settings(model=str(tiny), data_dir=tmp_path, skip_session_persist=True, watchdog_seconds=0.2)
 
     async def live() -> None:
-        models = ModelService(told, on_stuck=lambda: stuck.append(True))
-        async with models.running():
-            await until(lambda: models.facts, "the model")
+        service = ModelService(told, on_stuck=lambda: stuck.append(True))
+        async with service.running():
+            await until(lambda: service.models.facts, "the model")
             if place == "forward":
                 monkeypatch.setattr(prefill_manager, "forward", hang)
             else:
-                (scheduler,) = models._engine._runners
+                (scheduler,) = service._engine._runners
                 monkeypatch.setattr(scheduler._batches, "step", lambda: hang() or ([], []))
             with pytest.raises(Unavailable, match="has not come back"):
-                await answer(models)
+                await answer(service)
             assert stuck == [True]
             let_go.set()
 

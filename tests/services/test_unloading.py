@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.services import model_service
+from app.services import single_model
 from app.services.errors import ModelNotLoaded, Unavailable
 from app.services.generation import Finished, Generation, GenerationRequest, Message
 from app.services.model_service import ModelService
@@ -18,10 +18,10 @@ ENDLESS = GenerationRequest(messages=(Message("user", "Go on"),), ignore_eos=Tru
 
 def live(tiny: Path, home: Path, work: Callable[[ModelService], Awaitable[None]]) -> None:
     async def run() -> None:
-        models = ModelService(Settings(model=str(tiny), data_dir=home, skip_session_persist=True))
-        async with models.running():
-            await asyncio.to_thread(wait_for, lambda: models.facts, what="the model")
-            await work(models)
+        service = ModelService(Settings(model=str(tiny), data_dir=home, skip_session_persist=True))
+        async with service.running():
+            await asyncio.to_thread(wait_for, lambda: service.models.facts, what="the model")
+            await work(service)
 
     asyncio.run(run())
 
@@ -34,11 +34,11 @@ async def read(generation: Generation) -> Finished:
 
 
 def test_what_nobody_reads_is_not_waited_for(tiny: Path, tmp_path: Path) -> None:
-    async def work(models: ModelService) -> None:
-        unread = await models.generate(ENDLESS)
+    async def work(service: ModelService) -> None:
+        unread = await service.generate(ENDLESS)
         unread.note_readers(0)
         ended = asyncio.ensure_future(read(unread))
-        assert await models.unload("tiny")
+        assert await service.models.unload("tiny") is None
         with pytest.raises(Unavailable, match="unloaded while it answered"):
             await ended
 
@@ -49,16 +49,16 @@ def test_what_nobody_reads_is_not_waited_for(tiny: Path, tmp_path: Path) -> None
 def test_what_is_read_has_a_while_to_end(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: bool
 ) -> None:
-    monkeypatch.setattr(model_service, "PATIENCE", 0.2)
+    monkeypatch.setattr(single_model, "GRACE_PERIOD", 0.2)
 
-    async def work(models: ModelService) -> None:
-        answer = await models.generate(ENDLESS)
+    async def work(service: ModelService) -> None:
+        answer = await service.generate(ENDLESS)
         reader = asyncio.ensure_future(read(answer) if reads else asyncio.sleep(0))
-        unloading = asyncio.ensure_future(models.unload("tiny"))
+        unloading = asyncio.ensure_future(service.models.unload("tiny"))
         await asyncio.sleep(0)
         with pytest.raises(ModelNotLoaded):
-            models.find()
-        assert await unloading  # although one that does not read never takes its error
+            service.models.find()
+        assert await unloading is None  # although one that does not read never takes its error
         if reads:
             with pytest.raises(Unavailable, match="unloaded while it answered"):
                 await reader

@@ -41,7 +41,7 @@ class StatusData(Reply, kw_only=True):
         return cls(
             status=state.status,
             progress=LoadProgress.of(state.progress) if state.status == "loading" else UNSET,
-            info=ModelRow.of_several(state) if state.status == "loaded" else UNSET,
+            info=ModelRow.of(state) if state.status == "loaded" else UNSET,
             exit_code=gone.get(state.status, UNSET),
             error=state.error if state.status == "failed" and state.error else UNSET,
         )

@@ -1,14 +1,14 @@
 """The models that can answer, and the properties of the one that does."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType, field
 
 from app import __version__
 from app.dto.shared.base import Reply
-from app.services.facts import ModelFacts
+from app.services.facts import ModelFacts, RouterFacts
 from app.services.generation import LLAMA_SAMPLING, Delivery, Sampling
 from app.services.model_state import ModelState, Status
 
@@ -28,7 +28,9 @@ class ModelStatus(Reply, kw_only=True):
 
     @classmethod
     def of(cls, state: ModelState) -> "ModelStatus":
-        """Say how one of several models stands."""
+        """Say how a model stands; the only one is always loaded."""
+        if state.source is None:
+            return cls(value=state.status)
         failed = state.status == "failed"
         return cls(
             value=state.status,
@@ -92,28 +94,16 @@ class ModelRow(Reply, kw_only=True):
     meta: ModelMeta | UnsetType = UNSET
 
     @classmethod
-    def of(cls, facts: ModelFacts) -> "ModelRow":
-        """Describe a loaded model."""
-        return cls(
-            id=facts.id,
-            created=facts.created,
-            path=str(facts.path),
-            status=ModelStatus(value="loaded"),
-            architecture=ModelArchitecture(),
-            meta=ModelMeta.of(facts),
-        )
-
-    @classmethod
-    def of_several(cls, state: ModelState) -> "ModelRow":
-        """Describe one of several models; its numbers are known while it is loaded."""
+    def of(cls, state: ModelState) -> "ModelRow":
+        """Describe a model; its numbers are known while it is loaded."""
         return cls(
             id=state.id,
             created=state.created,
             path=str(state.path),
             status=ModelStatus.of(state),
             architecture=ModelArchitecture(),
-            source="models_dir",
-            can_remove=False,
+            source=state.source or UNSET,
+            can_remove=False if state.source else UNSET,
             meta=ModelMeta.of(state.facts) if state.facts else UNSET,
         )
 
@@ -169,14 +159,10 @@ class ModelList(Reply, kw_only=True):
     models: list[NamedModel] | UnsetType = UNSET  # not where there are several: it would be paired by position
 
     @classmethod
-    def of(cls, facts: ModelFacts | None) -> "ModelList":
-        """List what is served."""
-        return cls(data=[ModelRow.of(facts)] if facts else [], models=[NamedModel.of(facts)] if facts else [])
-
-    @classmethod
-    def of_several(cls, states: Iterable[ModelState]) -> "ModelList":
-        """List all that can be served."""
-        return cls(data=[ModelRow.of_several(state) for state in states])
+    def of(cls, states: Sequence[ModelState], *, several: bool) -> "ModelList":
+        """List what is served, or all of several models that can be."""
+        models = [NamedModel.of(state.facts) for state in states if state.facts]
+        return cls(data=[ModelRow.of(state) for state in states], models=UNSET if several else models)
 
 
 class Modalities(Reply, kw_only=True):
@@ -288,6 +274,12 @@ class RouterProps(Reply, kw_only=True):
     webui_settings: dict[str, Any]
     build_info: str = f"tiles-server {__version__}"
     cors_proxy_enabled: bool = False
+
+    @classmethod
+    def of(cls, facts: RouterFacts, ui_settings: dict[str, Any] | None) -> "RouterProps":
+        """Describe the server with no model of it."""
+        admins = ui_settings or {}
+        return cls(max_instances=facts.max_models, ui_settings=admins, webui_settings=admins)
 
 
 def _capabilities(facts: ModelFacts) -> TemplateCapabilities:

@@ -51,3 +51,8 @@ class Success(Reply, kw_only=True):
 
     success: bool
     error: str | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, error: str | None) -> "Success":
+        """Say what went wrong, or that nothing did."""
+        return cls(success=error is None, error=error or UNSET)

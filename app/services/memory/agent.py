@@ -52,7 +52,7 @@ class MemoryAgent:
 
     async def answer(self, request: MemoryRequest) -> Generation:
         """Begin an answer; another request waits until it is over. Raises AppError for what is refused."""
-        self._models.expect()
+        self._models.models.expect()
         await self._one_at_a_time.acquire()
         try:
             return await self._begin(request)
@@ -61,7 +61,7 @@ class MemoryAgent:
             raise
 
     async def _begin(self, request: MemoryRequest) -> Generation:
-        session = self._models.session
+        session = self._models.models.session
         if session is None or not session.memory_path:
             raise NoMemoryFolder
         folder = await asyncio.to_thread(
@@ -110,7 +110,8 @@ class MemoryAgent:
         steps: dict[str, int] = {}
         while True:
             fitting = replace(generation, messages=draft.messages(), model=None)  # the session's own
-            tokens, context = await self._models.measure(fitting)
+            async with self._models.models.using(fitting.model) as model:
+                tokens, context = await model.measure(fitting)
             answer_tokens = min(generation.max_tokens or context, context // 4)
             if tokens + answer_tokens <= context:
                 break
@@ -129,7 +130,7 @@ class MemoryAgent:
             if text and session is self._session:
                 draft.answer(text)
                 self._conversation = draft
-                if self._keeps and session is self._models.session:
+                if self._keeps and session is self._models.models.session:
                     await asyncio.to_thread(store.write, self._file, session, draft)
         finally:
             self._one_at_a_time.release()
