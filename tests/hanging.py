@@ -6,20 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from app.commands.cli import main
-from app.services.engine import engine
+from app.services.engine.scheduler.fair_share import FairShare
 
 
 def hang_while(there: Path) -> None:
-    """Let each step of the engine wait for ever once, if the file is there; the file is taken away."""
-    step = engine.MLXEngine._step
+    """Let a step of the engine wait for ever, if the file is there; the file is taken away."""
+    next_scheduler = FairShare.next
 
-    def hanging(self: Any, runner: Any) -> None:
-        if runner.busy and there.exists():
+    def hang(*, alone: bool) -> None:
+        threading.Event().wait()
+
+    def next_hanging(self: FairShare, schedulers: Any) -> Any:
+        scheduler: Any = next_scheduler(self, schedulers)
+        if scheduler is not None and there.exists():
             there.unlink()
-            runner.step = threading.Event().wait
-        step(self, runner)
+            scheduler.step = hang
+        return scheduler
 
-    engine.MLXEngine._step = hanging  # type: ignore[method-assign]
+    FairShare.next = next_hanging  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ class Worker:
 
     step: float  # seconds
     busy: bool = True
-    alone: bool = True
     had: float = 0.0
 
 
@@ -30,13 +29,12 @@ def test_a_large_and_a_small_model_get_the_same_time(steps: tuple[float, float])
     workers = [Worker(step) for step in steps]
     work(FairShare(), workers, 10.0)
     assert workers[0].had == pytest.approx(workers[1].had, abs=max(steps) * 2)
-    assert not any(worker.alone for worker in workers)
 
 
 def test_rest_is_not_saved_up() -> None:
     turns, workers = FairShare(), [Worker(0.1), Worker(0.1, busy=False)]
     work(turns, workers, 10.0)
-    assert (workers[1].had, workers[0].alone) == (0.0, True)
+    assert workers[1].had == 0.0
     workers[1].busy = True
     before = workers[0].had
     work(turns, workers, 2.0)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from app.services.engine import engine as engines
-from app.services.engine.engine import MLXEngine
 from app.services.engine.model import chunk_sizer
 from app.services.engine.scheduler import prefill_manager
 from app.services.engine.scheduler.embedding import Embedding
+from app.services.engine.scheduler.fair_share import FairShare
 from app.services.errors import Unavailable
 from app.services.generation import EmbeddingRequest, Finished, GenerationRequest, Message
 from app.services.model_service import ModelService
@@ -58,21 +58,22 @@ def test_a_step_that_comes_back_by_itself_makes_all_well_again(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     held, let_go = threading.Event(), threading.Event()
-    step, stuck = MLXEngine._step, []
+    next_scheduler, stuck = FairShare.next, []
 
-    def hang() -> None:
+    def hang(*, alone: bool) -> None:
         clock.now += 3600
         let_go.wait(60)
 
-    def hold(self: MLXEngine, scheduler: Any) -> None:
-        if held.is_set() and scheduler.busy:
-            held.clear()
-            monkeypatch.setattr(scheduler, "step", hang)
-        step(self, scheduler)
+    def hold(self: FairShare, schedulers: Any) -> Any:
+        scheduler = next_scheduler(self, schedulers)
         if let_go.is_set():
             monkeypatch.undo()
+        elif held.is_set() and scheduler is not None:
+            held.clear()
+            monkeypatch.setattr(scheduler, "step", hang)
+        return scheduler
 
-    monkeypatch.setattr(MLXEngine, "_step", hold)
+    monkeypatch.setattr(FairShare, "next", hold)
     told = Settings(model=str(tiny), data_dir=tmp_path, skip_session_persist=True, watchdog_seconds=0.2)
 
     async def live() -> None:

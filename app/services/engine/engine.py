@@ -174,7 +174,7 @@ class MLXEngine:
         self._at_work, self._step_began = scheduler, time.monotonic()
         try:
             if scheduler.busy:
-                scheduler.step()
+                scheduler.step(alone=sum(one.busy for one in self._runners) == 1)
         except Exception:
             log.exception("engine step failed")
             scheduler.fail(EngineFailed())

@@ -8,21 +8,19 @@ if TYPE_CHECKING:  # it imports MLX
 
 
 class FairShare:
-    """The turn is that of the runner which has had the least time, so that a large model does not hold up a small one.
+    """The turn is that of the scheduler which has had the least time, so that a large model does not hold up a small one.
 
-    A runner that comes back from rest stands level with the others: rest is not saved up.
+    A scheduler that comes back from rest stands level with the others: rest is not saved up.
     """
 
     def __init__(self) -> None:
         self._spent: dict[Scheduler, float] = {}  # seconds, of those at work
 
     def next(self, schedulers: Sequence["Scheduler"]) -> "Scheduler | None":
-        """Give the runner whose turn it is; None when all are at rest."""
+        """Give the scheduler whose turn it is; None when all are at rest."""
         busy = [scheduler for scheduler in schedulers if scheduler.busy]
         least = min((self._spent[scheduler] for scheduler in busy if scheduler in self._spent), default=0.0)
         self._spent = {scheduler: self._spent.get(scheduler, least) for scheduler in busy}
-        for scheduler in busy:
-            scheduler.alone = len(busy) == 1
         return min(busy, key=self._spent.__getitem__, default=None)
 
     def took(self, scheduler: "Scheduler", seconds: float) -> None:

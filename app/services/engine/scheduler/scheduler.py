@@ -59,7 +59,6 @@ class Scheduler:
         draft: DraftModel | None = None,
     ) -> None:
         self.retired = False  # takes no more requests; goes when its rows are done
-        self.alone = True  # no other model is at work
         self._max_rows = max_rows
         self._adapters = adapters = adapters or Adapters()
         self._outbox = outbox
@@ -165,15 +164,18 @@ class Scheduler:
         for request in requests:
             self._outbox.put(request, [error])
 
-    def step(self) -> None:
-        """One token for every row that is decoding, then a slice of prompts and one of what is embedded."""
+    def step(self, *, alone: bool = True) -> None:
+        """One token for every row that is decoding, then a slice of prompts and one of what is embedded.
+
+        `alone` says that no other model is at work.
+        """
         self._decode()
         if self._waiting and self._places() > 0:
-            self._let_in()
+            self._let_in(alone)
         if self._prefill:
-            self._compute_prompts()
+            self._compute_prompts(self._budget(alone))
         if self._embeddings:
-            self._compute_embeddings()
+            self._compute_embeddings(self._budget(alone))
         self.meter.memory = memory()
 
     def _places(self) -> int:
@@ -260,12 +262,12 @@ class Scheduler:
             for row in rows:
                 self._keep(row)
 
-    def _let_in(self) -> None:
+    def _let_in(self, alone: bool) -> None:
         """Give places to those who wait, as far as there are any and memory for them."""
         self.slots.seat()  # what ended holds no memory
         while row := self._waiting.take(running := self._running(), partial(self._fits, running)):
             self._admit(row)
-        at_rest = self.alone and not running and not self._embeddings
+        at_rest = alone and not running and not self._embeddings
         if self._waiting and at_rest:  # nothing will end that could make room
             first = next(iter(self._waiting))
             self._waiting.remove(first)
@@ -285,9 +287,8 @@ class Scheduler:
             self._tell(row, [row.progress()])
         self.slots.seat()
 
-    def _compute_prompts(self) -> None:
+    def _compute_prompts(self, budget: int) -> None:
         """Give the prompts slices in turn until the time for it is over; those that are ready join the batch."""
-        budget = self._budget()
         while self._prefill and budget > 0:
             rows = self._prefill.take(budget)
             try:
@@ -309,10 +310,10 @@ class Scheduler:
             self.meter.prompt(rows[0].timings())
             self._keep(rows[0])
 
-    def _compute_embeddings(self) -> None:
+    def _compute_embeddings(self, budget: int) -> None:
         """Give a slice to the request for vectors whose turn it is."""
         try:
-            embedding = self._embeddings.compute(self._budget())
+            embedding = self._embeddings.compute(budget)
         except Exception as error:
             if not isinstance(error, AppError) and not out_of_memory(error):
                 raise
@@ -328,9 +329,9 @@ class Scheduler:
             error = OutOfMemory("There was not enough memory for these texts")
         self._outbox.put(embedding.request, [error])
 
-    def _budget(self) -> int:
+    def _budget(self, alone: bool) -> int:
         """Tokens of a slice; prompts and embeddings share the time."""
-        seconds = _SLICE_ALONE if self.alone and not self._batches.rows else _SLICE_BESIDE_DECODING
+        seconds = _SLICE_ALONE if alone and not self._batches.rows else _SLICE_BESIDE_DECODING
         return self._chunk_sizer.tokens(seconds / 2 if self._prefill and self._embeddings else seconds)
 
     def _keep(self, row: Row) -> None:
