@@ -17,15 +17,26 @@ def openblas() -> ctypes.CDLL:
     return library
 
 
-def test_cores_are_spared_and_taken_back_but_one_always_computes(openblas: ctypes.CDLL) -> None:
+def test_cores_are_reserved_and_given_back_but_one_always_computes(openblas: ctypes.CDLL) -> None:
     every = openblas.openblas_get_num_threads()
-    for spared in (1, 0, 1, every, every + 5, 0):
-        threads.reserve_cores(spared)
-        assert openblas.openblas_get_num_threads() == max(1, every - spared)
+    for reserved in (1, 0, 1, every, every + 5, 0):
+        threads.reserve_cores(reserved)
+        assert openblas.openblas_get_num_threads() == max(1, every - reserved)
     assert every == openblas.openblas_get_num_threads()
+
+
+def test_all_cores_compute_for_a_while_and_then_as_many_as_before(openblas: ctypes.CDLL) -> None:
+    every = openblas.openblas_get_num_threads()
+    threads.reserve_cores(1)
+    with threads.all():
+        assert openblas.openblas_get_num_threads() == every
+    assert openblas.openblas_get_num_threads() == max(1, every - 1)
+    threads.reserve_cores(0)
 
 
 def test_without_such_a_library_nothing_happens() -> None:
     others = type(threads)()
     others.of(ctypes.CDLL(find_library("c")))
     others.reserve_cores(1)
+    with others.all():
+        pass

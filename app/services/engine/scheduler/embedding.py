@@ -44,9 +44,9 @@ class Embedding:
 
     def compute(self, body: Body, make_layers: Callable[[], Layers], budget: int) -> int:
         """Compute about so many tokens. Returns how many it was, padding too."""
-        threads.reserve_cores(0)
         group = self._groups[0]
-        spent = group.compute(body, make_layers, budget)
+        with threads.all():
+            spent = group.compute(body, make_layers, budget)
         if group.finished:
             self._vectors |= group.vectors()
             self._groups.popleft()

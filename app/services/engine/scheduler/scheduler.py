@@ -71,7 +71,7 @@ class Scheduler:
         own = measure(model)
         self.admission = Admission(own + draft.footprint if draft else own, memory_budget, prefixes)
         size = weight_bytes(model)
-        self._spared = 1 if size < _SMALL else 0  # cores, while tokens come
+        self._reserved_cores = 1 if size < _SMALL else 0  # while tokens come
         self._waiting = WaitQueue()
         self._prefill = PrefillManager(
             model, outbox=outbox, adapters=adapters, chunk_sizer=self._chunk_sizer, controls=controls
@@ -185,7 +185,7 @@ class Scheduler:
         return [*self._batches.rows, *self._prefill.rows]
 
     def _decode(self) -> None:
-        threads.reserve_cores(self._spared)
+        threads.reserve_cores(self._reserved_cores)
         rows = len(self._batches)
         with self._decoding.measure(rows) if rows else nullcontext():
             drawn, lost = self._batches.step()
