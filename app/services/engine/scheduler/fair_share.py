@@ -8,9 +8,9 @@ if TYPE_CHECKING:  # it imports MLX
 
 
 class FairShare:
-    """The turn is that of the scheduler which has had the least time, so that a large model does not hold up a small one.
+    """The next step is that of the scheduler which has had the least time: a large model does not hold up a small one.
 
-    A scheduler that comes back from rest stands level with the others: rest is not saved up.
+    A scheduler that was idle continues level with the others: idle time is not saved up.
     """
 
     def __init__(self) -> None:
