@@ -344,6 +344,20 @@ def flag(setting: "Field[Any]") -> str | None:
     return f"--{_name(setting).replace('_', '-')}"
 
 
+def default_text(setting: "Field[Any]") -> str:
+    """Spell the default of a setting; empty where there is none, or the help says what happens then."""
+    match setting.default:
+        case None | () | False:
+            return ""
+        case True:
+            return "on"
+        case float() as number:
+            return f"{number:g}"
+        case int() as size if size >= 2**20:
+            return f"{size // 2**20}M"
+    return str(setting.default)
+
+
 def described() -> list["Field[Any]"]:
     """Every setting with its description, in the order of the docs."""
     return [item for item in fields(Settings) if item.default is not MISSING]

@@ -34,7 +34,7 @@ def settings_table() -> str:
             (
                 f"`{flag}`" if flag else "",
                 f"`{settings.variable(setting)}`",
-                _default(setting.default),
+                f"`{default}`" if (default := settings.default_text(setting)) else "",
                 _meaning(setting),
             )
         )
@@ -43,17 +43,6 @@ def settings_table() -> str:
 
 def _meaning(setting: Field[object]) -> str:
     return str(setting.metadata["meaning"])
-
-
-def _default(value: object) -> str:
-    match value:
-        case None | () | False:
-            return ""
-        case True:
-            return "`on`"
-        case int() if value >= 2**20:
-            return f"{value // 2**20}M"
-    return f"`{value}`"
 
 
 def parameter_table(registry: Iterable[Parameter]) -> str:

@@ -99,7 +99,7 @@ def plain(text: str) -> str:
 
 
 def prompt_tokens(said: str) -> int:
-    found = re.search(r"\d+ tokens, [\d.]+ tokens/s, first after [\d.]+ s, prompt (\d+), \d+ known", plain(said))
+    found = re.search(r"\d+ tokens, [\d.]+ tokens/s, first token after [\d.]+ s, prompt (\d+), \d+ cached", plain(said))
     assert found, said
     return int(found[1])
 
@@ -109,7 +109,7 @@ def test_a_person_talks_to_a_model(server: Server, home: Path) -> None:
         assert "/reset" in terminal.ask("/help")
         first = prompt_tokens(terminal.ask("Hello"))
         assert prompt_tokens(terminal.ask("And now?")) > first + 8
-        assert "forgotten" in terminal.ask("/reset")
+        assert "new conversation" in terminal.ask("/reset")
         assert prompt_tokens(terminal.ask("Hello")) == first
         assert "Be brief." in terminal.ask("/system Be brief.")
         terminal.ask("/reset")
@@ -119,7 +119,7 @@ def test_a_person_talks_to_a_model(server: Server, home: Path) -> None:
         assert "no model 'nope'" in terminal.ask("/model nope")
         assert "answers from now on" in terminal.ask("/model tiny")
         assert "* tiny" in plain(terminal.ask("/model"))
-        assert "no command" in terminal.ask("/nonsense")
+        assert "Unknown command" in terminal.ask("/nonsense")
         terminal.type("/exit\r")
         assert terminal.process.wait(20) == 0
 
@@ -138,7 +138,7 @@ def test_ctrl_c_ends_an_answer_and_ctrl_d_the_chat(home: Path) -> None:
     with serving(service, home) as url, chatting(home, "--url", url) as terminal:
         terminal.ask("Count", then="two, ")
         terminal.type("\x03")
-        terminal.until("(ended)")
+        terminal.until("(stopped)")
         terminal.until(PROMPT)
         assert "Three." in terminal.ask("Go on")
         assert service.cancelled

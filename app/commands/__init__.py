@@ -1,1 +1,1 @@
-"""The commands of tiles-server beside serve."""
+"""The command line: one module a command."""

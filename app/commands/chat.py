@@ -11,41 +11,41 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from rich.console import Console
 
 from app import settings
-from app.commands.chat_client import ChatClient, Refused
+from app.commands.chat_client import ChatClient, ChatError
 from app.commands.chat_session import ChatSession
 
 
 @click.command()
-@click.option("--url", help="Where the server is; http://127.0.0.1:6969 if absent.")
-@click.option("--api-key", metavar="KEY", help="The server's key; that of TILES_API_KEY if absent.")
-@click.option("--model", metavar="NAME", help="The model to ask; the served one if absent.")
-@click.option("--system", metavar="TEXT", default="", help="A system message.")
-@click.option("--max-tokens", type=click.IntRange(1), help="The most tokens of an answer; as many as fit if absent.")
+@click.option("--url", help="Address of the server; http://127.0.0.1:6969 by default.")
+@click.option("--api-key", metavar="KEY", help="API key of the server; TILES_API_KEY by default.")
+@click.option("--model", metavar="NAME", help="Model to use; the one that is served by default.")
+@click.option("--system", metavar="TEXT", default="", help="System message.")
+@click.option("--max-tokens", type=click.IntRange(1), help="Maximum tokens per answer; as many as fit by default.")
 def chat(url: str | None, api_key: str | None, model: str | None, system: str, max_tokens: int | None) -> None:
-    """Talk to a server in the terminal; /help says what else it does. Without a terminal every line is asked."""
+    """Chat with a server in the terminal; /help lists the commands. Without a terminal, each line is a message."""
     try:
-        known = settings.read()
+        defaults = settings.read()
     except settings.SettingError as error:
         raise click.ClickException(str(error)) from None
-    key = api_key or next(iter(known.api_key), None)
+    key = api_key or next(iter(defaults.api_key), None)
     try:
-        talk = ChatSession(
-            ChatClient(url or f"http://127.0.0.1:{known.port}", key),
+        session = ChatSession(
+            ChatClient(url or f"http://127.0.0.1:{defaults.port}", key),
             Console(highlight=False, soft_wrap=True),
             model=model,
             system=system,
             max_tokens=max_tokens,
         )
-    except Refused as error:
+    except ChatError as error:
         raise click.ClickException(str(error)) from None
-    for line in _typed(talk.commands) if sys.stdin.isatty() else sys.stdin:
-        talk.take(line)
-        if talk.over:
+    for line in _read_lines(session.commands) if sys.stdin.isatty() else sys.stdin:
+        session.take(line)
+        if session.is_over:
             break
 
 
-def _typed(commands: list[str]) -> Iterator[str]:
-    """Give what is typed, line by line, until Ctrl-D. Ctrl-C drops a line."""
+def _read_lines(commands: list[str]) -> Iterator[str]:
+    """Give the lines that are typed, until Ctrl-D. Ctrl-C drops a line."""
     ask: Callable[..., str] = PromptSession(
         completer=WordCompleter(commands, sentence=True), complete_while_typing=False, key_bindings=_keys()
     ).prompt

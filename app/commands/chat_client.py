@@ -1,4 +1,4 @@
-"""A client of the server's chat completions, for the terminal; the standard library is enough for it."""
+"""A client of the server's chat completions, for the terminal. It needs the standard library only."""
 
 import json
 from collections.abc import Generator, Iterator, Sequence
@@ -8,44 +8,44 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import Any
 from urllib.parse import urlsplit
 
-_SILENCE = 600.0  # seconds; the server says that it lives far more often
+_TIMEOUT = 600.0  # seconds without a byte; the server sends keep-alives far more often
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """A piece of an answer."""
+class TextPiece:
+    """Some text of an answer, or of the reasoning before it."""
 
     text: str
-    thought: bool = False
+    is_reasoning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What an answer took."""
+    """How long an answer took, and why it ended."""
 
     tokens: int
     tokens_per_second: float
     first_token_seconds: float
     prompt_tokens: int
     cached_tokens: int
-    reason: str
+    finish_reason: str
 
 
-class Refused(Exception):
-    """The server is not there, or has said no; the message is for people."""
+class ChatError(Exception):
+    """The server cannot be reached, or has answered with an error; the message is for people."""
 
 
 class ChatClient:
-    """Talks to one server. Everything raises Refused."""
+    """Talks to one server. Every method raises ChatError."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
         try:
             parts = urlsplit(url if "//" in url else f"http://{url}")
-            self._place = (parts.hostname or "", parts.port)
+            self._address = (parts.hostname or "", parts.port)
         except ValueError:
-            raise Refused(f"'{url}' is no address of a server") from None
+            raise ChatError(f"'{url}' is no address of a server") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Refused(f"'{url}' is no address of a server")
+            raise ChatError(f"'{url}' is no address of a server")
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._path = parts.path.rstrip("/").removesuffix("/v1")
@@ -54,66 +54,69 @@ class ChatClient:
             self._headers["Authorization"] = f"Bearer {key}".encode("utf-8", "surrogateescape")
 
     def models(self) -> list[str]:
-        """Name the models that can be asked."""
+        """Give the ids of the server's models."""
         with closing(self._open()) as connection:
-            answer = self._ask(connection, "GET", "/v1/models").read()
+            content = self._request(connection, "GET", "/v1/models").read()
         try:
-            return [str(model["id"]) for model in json.loads(answer)["data"]]
+            return [str(model["id"]) for model in json.loads(content)["data"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise Refused(f"{self.url} does not list its models") from error
+            raise ChatError(f"{self.url} does not list its models") from error
 
-    def answer(self, messages: Sequence[dict[str, str]], **more: Any) -> Generator[Said | Figures, None, None]:
-        """Answer a conversation, piece by piece. An iterator that is closed early ends the answer."""
-        given = {name: value for name, value in more.items() if value is not None}
-        body = {"messages": list(messages), "stream": True} | given
+    def answer(self, messages: Sequence[dict[str, str]], **options: Any) -> Generator[TextPiece | Figures, None, None]:
+        """Give the answer to a conversation, piece by piece. Closing the generator cancels it.
+
+        `options` are parameters of the request; those that are None are left out.
+        """
+        body = {"messages": list(messages), "stream": True}
+        body |= {name: value for name, value in options.items() if value is not None}
         with closing(self._open()) as connection:
-            answer = self._ask(connection, "POST", "/v1/chat/completions", json.dumps(body).encode())
-            yield from _pieces(answer)
+            response = self._request(connection, "POST", "/v1/chat/completions", json.dumps(body).encode())
+            yield from _read_stream(response)
 
     def _open(self) -> HTTPConnection:
-        return self._connect(*self._place, timeout=_SILENCE)
+        return self._connect(*self._address, timeout=_TIMEOUT)
 
-    def _ask(self, connection: HTTPConnection, method: str, route: str, body: bytes | None = None) -> HTTPResponse:
+    def _request(self, connection: HTTPConnection, method: str, route: str, body: bytes | None = None) -> HTTPResponse:
         try:
             connection.request(method, self._path + route, body, self._headers)
-            answer = connection.getresponse()
+            response = connection.getresponse()
         except (OSError, HTTPException) as error:
-            raise Refused(f"No server answers at {self.url} ({error}); `tiles-server --demo` starts one") from None
-        if answer.status != 200:
-            raise Refused(_reason(answer))
-        return answer
+            raise ChatError(f"No server answers at {self.url} ({error}); `tiles-server --demo` starts one") from None
+        if response.status != 200:
+            raise ChatError(_error_message(response))
+        return response
 
 
-def _reason(answer: HTTPResponse) -> str:
+def _error_message(response: HTTPResponse) -> str:
     try:
-        return str(json.loads(answer.read())["error"]["message"])
+        return str(json.loads(response.read())["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return f"The server answered {answer.status} {answer.reason}"
+        return f"The server answered {response.status} {response.reason}"
 
 
-def _pieces(answer: HTTPResponse) -> Iterator[Said | Figures]:
+def _read_stream(response: HTTPResponse) -> Iterator[TextPiece | Figures]:
     try:
-        for line in answer:
+        for line in response:
             if line.startswith(b"data: {"):
-                yield from _of_chunk(json.loads(line.removeprefix(b"data: ")))
+                yield from _parse_chunk(json.loads(line.removeprefix(b"data: ")))
     except (OSError, HTTPException) as error:
-        raise Refused(f"The answer broke off: {error}") from None
+        raise ChatError(f"The answer broke off: {error}") from None
 
 
-def _of_chunk(chunk: dict[str, Any]) -> Iterator[Said | Figures]:
+def _parse_chunk(chunk: dict[str, Any]) -> Iterator[TextPiece | Figures]:
     if error := chunk.get("error"):
-        raise Refused(str(error.get("message")))
+        raise ChatError(str(error.get("message")))
     for choice in chunk["choices"]:
         delta = choice["delta"]
-        if thought := delta.get("reasoning_content"):
-            yield Said(thought, thought=True)
+        if reasoning := delta.get("reasoning_content"):
+            yield TextPiece(reasoning, is_reasoning=True)
         if text := delta.get("content"):
-            yield Said(text)
+            yield TextPiece(text)
         if choice.get("finish_reason"):
-            yield _figures(chunk, choice["finish_reason"])
+            yield _parse_figures(chunk, choice["finish_reason"])
 
 
-def _figures(chunk: dict[str, Any], reason: str) -> Figures:
+def _parse_figures(chunk: dict[str, Any], finish_reason: str) -> Figures:
     timings, metrics = chunk.get("timings") or {}, chunk.get("metrics") or {}
     return Figures(
         tokens=timings.get("predicted_n", 0),
@@ -121,5 +124,5 @@ def _figures(chunk: dict[str, Any], reason: str) -> Figures:
         first_token_seconds=metrics.get("ttft_ms", 0.0) / 1000,
         prompt_tokens=timings.get("prompt_n", 0) + timings.get("cache_n", 0),
         cached_tokens=timings.get("cache_n", 0),
-        reason=reason,
+        finish_reason=finish_reason,
     )

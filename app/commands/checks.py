@@ -1,4 +1,4 @@
-"""What `tiles-server doctor` looks at on the machine: a check is a function from a patient to what was found."""
+"""The checks of the machine by `tiles-server doctor`: each is a function from a CheckContext to a Check."""
 
 import json
 import os
@@ -29,7 +29,7 @@ SCARCE_DISK = 5 * 10**9  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was looked at, how it is, and what to do if it is not well."""
+    """The result of a check, with advice if it is not ok."""
 
     name: str
     state: Literal["ok", "warning", "failed"]
@@ -39,7 +39,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class CheckContext:
-    """What is looked at: the settings and the model they name, with the reason if it cannot be loaded."""
+    """What checks look at: the settings and the model they name, with the reason if it cannot be loaded."""
 
     settings: Settings
     model: ModelFolder | None = None
@@ -47,23 +47,23 @@ class CheckContext:
 
 
 def python(_: CheckContext) -> Check:
-    """Look at the Python that runs this."""
+    """Check the version of Python."""
     good = (3, 11) <= sys.version_info[:2] < (3, 14)
     advice = "" if good else "Use Python 3.11, 3.12 or 3.13."
     return Check("Python", "ok" if good else "failed", platform.python_version(), advice)
 
 
 def packages(_: CheckContext) -> Check:
-    """Look at the packages that matter most, and at the age of mlx-lm."""
+    """Check that the main packages are installed, and the version of mlx-lm."""
     versions = {name: _version(name) for name in PACKAGES}
-    detail = ", ".join(f"{name} {found or 'missing'}" for name, found in versions.items())
+    detail = ", ".join(f"{name} {number or 'missing'}" for name, number in versions.items())
     good = all(versions.values()) and _numbers(versions["mlx-lm"] or "") >= OLDEST_MLX_LM
-    advice = "" if good else "Install tiles-server again: it brings all of them, mlx-lm from 0.32.2 on."
+    advice = "" if good else "Install tiles-server again: it installs all of them, with mlx-lm 0.32.2 or newer."
     return Check("Packages", "ok" if good else "failed", detail, advice)
 
 
 def system(_: CheckContext) -> Check:
-    """Look for a system that MLX has wheels for."""
+    """Check that MLX has wheels for this system."""
     detail = f"{platform.system()} {platform.release()} on {platform.machine()}"
     if sys.platform == "darwin":
         good = platform.machine() == "arm64"
@@ -75,18 +75,18 @@ def system(_: CheckContext) -> Check:
 
 
 def mlx(_: CheckContext) -> Check:
-    """Look at where MLX computes."""
+    """Check that MLX starts, and on which device."""
     back_end, problem = _back_end()
     if problem:
         return Check("MLX", "failed", f"does not start: {problem}", "Install tiles-server again.")
     if back_end == "cpu" and shutil.which("nvidia-smi"):
         advice = "pip install 'tiles-server[cuda]'"
-        return Check("MLX", "warning", "computes on the CPU, and an NVIDIA GPU seems to be here", advice)
+        return Check("MLX", "warning", "computes on the CPU, but there seems to be an NVIDIA GPU", advice)
     return Check("MLX", "ok", f"computes on {back_end}")
 
 
 def blas(_: CheckContext) -> Check | None:
-    """Look for a fast BLAS where MLX computes on a Linux CPU."""
+    """Check for OpenBLAS, where MLX computes on a Linux CPU."""
     from app.services.engine.model.blas import preload
 
     if not _is_linux_cpu():
@@ -94,81 +94,81 @@ def blas(_: CheckContext) -> Check | None:
     if library := preload():
         return Check("BLAS", "ok", library)
     advice = "apt-get install libopenblas0-pthread (Debian, Ubuntu) or dnf install openblas (Fedora)."
-    return Check("BLAS", "warning", "no OpenBLAS: prompts are read about 20 times slower", advice)
+    return Check("BLAS", "warning", "no OpenBLAS: prompts are computed about 20 times slower", advice)
 
 
 def compiler(_: CheckContext) -> Check | None:
-    """Look for the compiler that MLX calls by this name on a Linux CPU."""
+    """Check for g++, which MLX calls on a Linux CPU."""
     if not _is_linux_cpu():
         return None
     if path := shutil.which("g++"):
         return Check("Compiler", "ok", path)
-    return Check("Compiler", "warning", "no g++: MLX compiles nothing and may be slower", "apt-get install g++")
+    return Check("Compiler", "warning", "no g++: MLX cannot compile kernels and may be slower", "apt-get install g++")
 
 
-def memory(patient: CheckContext) -> Check:
-    """Look for memory for the model, with a quarter more for conversations."""
+def memory(context: CheckContext) -> Check:
+    """Check for memory for the model, with a quarter more for KV caches."""
     import psutil
 
     machine = psutil.virtual_memory()
     detail = f"{decimal(machine.available)} free of {decimal(machine.total)}"
-    if patient.model is None:
+    if context.model is None:
         return Check("Memory", "ok", detail)
-    needed = patient.model.weight_bytes * 5 // 4
-    detail += f", {patient.model.id} wants about {decimal(needed)}"
+    needed = context.model.weight_bytes * 5 // 4
+    detail += f", {context.model.id} needs about {decimal(needed)}"
     if needed > machine.total:
-        return Check("Memory", "failed", detail, "Take a smaller model, or one of fewer bits.")
+        return Check("Memory", "failed", detail, "Use a smaller model, or one of fewer bits.")
     if needed > machine.available:
-        return Check("Memory", "warning", detail, "Close other programs, or take a smaller model.")
+        return Check("Memory", "warning", detail, "Close other programs, or use a smaller model.")
     return Check("Memory", "ok", detail)
 
 
-def disk(patient: CheckContext) -> Check:
-    """Look for free disk where the server keeps things and where models are downloaded."""
-    free = {place: free_bytes(place) for place in (patient.settings.data_dir, hugging_face_cache())}
-    detail = ", ".join(f"{decimal(size)} free for {place}" for place, size in free.items())
+def disk(context: CheckContext) -> Check:
+    """Check for free disk space in the data folder and in the Hugging Face cache."""
+    free = {folder: free_bytes(folder) for folder in (context.settings.data_dir, hugging_face_cache())}
+    detail = ", ".join(f"{decimal(size)} free for {folder}" for folder, size in free.items())
     if min(free.values()) < SCARCE_DISK:
-        return Check("Disk", "warning", detail, f"Make room: a model takes {decimal(SCARCE_DISK)} and more.")
+        return Check("Disk", "warning", detail, f"Free some disk space: a model takes {decimal(SCARCE_DISK)} and more.")
     return Check("Disk", "ok", detail)
 
 
-def port(patient: CheckContext) -> Check:
-    """Look whether the port is free, or a Tiles server has it already."""
-    host, number = patient.settings.host, patient.settings.port
+def port(context: CheckContext) -> Check:
+    """Check that the port is free, or used by a Tiles server."""
+    host, number = context.settings.host, context.settings.port
     address, problem = f"{host}:{number}", _bind_problem(host, number)
     if problem is None:
         return Check("Port", "ok", f"{address} is free")
     if _is_tiles(host, number):
         return Check("Port", "ok", f"a Tiles server runs on {address}")
-    return Check("Port", "failed", f"{address}: {problem}", "Stop what uses it, or give another --port.")
+    return Check("Port", "failed", f"{address}: {problem}", "Stop the program that uses it, or choose another --port.")
 
 
-def data_folder(patient: CheckContext) -> Check:
-    """Look whether the data folder can be written, by its owner alone."""
-    folder = patient.settings.data_dir
+def data_folder(context: CheckContext) -> Check:
+    """Check that the data folder can be written, and be read by its owner only."""
+    folder = context.settings.data_dir
     there = _nearest(folder)
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        return Check("Data folder", "failed", f"{there} cannot be written", "Give another --data-dir.")
+        return Check("Data folder", "failed", f"{there} cannot be written", "Choose another --data-dir.")
     if there != folder:
-        return Check("Data folder", "ok", f"{folder} will be made")
+        return Check("Data folder", "ok", f"{folder} will be created")
     if folder.stat().st_mode & 0o077:
-        return Check("Data folder", "warning", f"others may read {folder}", f"chmod 700 {folder}")
+        return Check("Data folder", "warning", f"{folder} is readable by others", f"chmod 700 {folder}")
     return Check("Data folder", "ok", str(folder))
 
 
-def session_file(patient: CheckContext) -> Check:
-    """Look whether the session file can be read and written."""
-    path = patient.settings.session_file
-    if patient.settings.skip_session_persist:
-        return Check("Session", "ok", "not kept (TILES_SKIP_SESSION_PERSIST)")
+def session_file(context: CheckContext) -> Check:
+    """Check that the session file can be read and written."""
+    path = context.settings.session_file
+    if context.settings.skip_session_persist:
+        return Check("Session", "ok", "not saved (TILES_SKIP_SESSION_PERSIST)")
     if not os.access(_nearest(path.parent), os.W_OK):
-        return Check("Session", "warning", f"{path} cannot be written", "Set TILES_SESSION_FILE to another place.")
+        return Check("Session", "warning", f"{path} cannot be written", "Set TILES_SESSION_FILE to another path.")
     try:
         return Check("Session", "ok", f"{session.parse(path.read_bytes()).model} in {path}")
     except FileNotFoundError:
         return Check("Session", "ok", "none yet")
     except (OSError, ValueError, RecursionError) as error:
-        advice = "It is ignored, and replaced at the next load; delete it if nothing else uses it."
+        advice = "It is ignored, and overwritten by the next load; delete it if nothing else uses it."
         return Check("Session", "warning", f"{path} is no session: {error}", advice)
 
 
@@ -202,13 +202,13 @@ def _is_linux_cpu() -> bool:
 
 
 def _nearest(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that is there."""
-    return next((place for place in (path, *path.parents) if place.exists()), Path("/"))
+    """Give the path itself, or the nearest folder above it that exists."""
+    return next((folder for folder in (path, *path.parents) if folder.exists()), Path("/"))
 
 
-def free_bytes(place: Path) -> int:
-    """Bytes that are free where a folder is or will be."""
-    return shutil.disk_usage(_nearest(place)).free
+def free_bytes(folder: Path) -> int:
+    """Give the free bytes of the disk that a folder is on, or will be."""
+    return shutil.disk_usage(_nearest(folder)).free
 
 
 def _bind_problem(host: str, port: int) -> str | None:

@@ -1,4 +1,4 @@
-"""tiles-server and its commands; each is imported when it is used, so that the server starts at once."""
+"""tiles-server and its commands; each is imported when it is used, so that the server starts quickly."""
 
 import importlib
 import sys
@@ -12,17 +12,17 @@ from app.standard_error import open_closed_streams
 
 _COMMANDS = {
     "serve": "Serve a model (the default).",
-    "chat": "Talk to a server in the terminal.",
+    "chat": "Chat with a server in the terminal.",
     "models": "List the models on this machine.",
     "pull": "Download a model.",
-    "webui": "Get the llama.cpp Web UI.",
-    "memory": "Look at what the memory agent wrote, and undo it.",
-    "doctor": "Look for what makes this machine slow or fail.",
+    "webui": "Install the llama.cpp Web UI.",
+    "memory": "List, show, export and undo what the memory agent wrote.",
+    "doctor": "Check the machine and the model for problems.",
 }
 
 
 class _Lazy(click.Group):
-    """A group that imports a command when it is named and serves when none is."""
+    """Imports a command when it is used; without one, runs `serve`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -45,7 +45,7 @@ class _Lazy(click.Group):
 
 
 def _is_to_serve(args: list[str]) -> bool:
-    """Whether no command is named."""
+    """Whether there is no command, which means `serve`."""
     return not args or (args[0].startswith("-") and args[0] not in {"--help", "-h", "--version"})
 
 
@@ -54,7 +54,7 @@ def _is_to_serve(args: list[str]) -> bool:
 def cli() -> None:
     """Tiles Server: MLX language models behind one HTTP API.
 
-    Without a command it serves: tiles-server --demo is tiles-server serve --demo.
+    Without a command it runs serve: `tiles-server --demo` is `tiles-server serve --demo`.
     """
 
 

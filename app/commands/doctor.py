@@ -1,4 +1,4 @@
-"""`tiles-server doctor`: what would make this machine slow or fail, and what to do about each."""
+"""`tiles-server doctor`: checks the machine and the model, with advice for each problem."""
 
 import json
 import sys
@@ -38,17 +38,17 @@ CHECKS: tuple[Callable[[CheckContext], Check | None], ...] = (
 
 
 @click.command()
-@click.option("--model", metavar="ID_OR_PATH", help="Model to check; that of the session when absent.")
-@click.option("--port", metavar="PORT", help="Port that the server is to listen on.")
+@click.option("--model", metavar="ID_OR_PATH", help="Model to check; the one of the session by default.")
+@click.option("--port", metavar="PORT", help="Port to check; 6969 by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of text.")
 def doctor(model: str | None, port: str | None, as_json: bool) -> None:
-    """Check what would make this machine slow or fail, and say what to do about each."""
+    """Check the machine and the model for problems, and print what to do about each."""
     try:
         settings = read({"model": model, "port": port})
     except SettingError as error:
         raise UsageError(str(error)) from error
-    patient = _patient(settings)
-    results = [result for look in CHECKS if (result := look(patient))]
+    context = _context(settings)
+    results = [result for check in CHECKS if (result := check(context))]
     if as_json:
         click.echo(json.dumps([asdict(result) for result in results], indent=2, ensure_ascii=False))
     else:
@@ -66,7 +66,7 @@ def _print(results: list[Check]) -> None:
             console.print(Text(f"    {check.advice}"))
 
 
-def _patient(settings: Settings) -> CheckContext:
+def _context(settings: Settings) -> CheckContext:
     """Find the model that a start with these settings would try first."""
     with redirect_stdout(sys.stderr):
         candidates = bootstrap.candidates(settings)

@@ -1,4 +1,4 @@
-"""`tiles-server memory`: what the memory agent wrote, for people: look, take it along, undo."""
+"""`tiles-server memory`: list, show, export and undo what the memory agent wrote."""
 
 import os
 import sys
@@ -21,17 +21,17 @@ from app.services.memory.paths import Parts
 
 
 @click.group()
-@click.option("--path", type=click.Path(path_type=Path), help="The memory folder; that of the last session if absent.")
+@click.option("--path", type=click.Path(path_type=Path), help="Memory folder; the one of the last session by default.")
 @click.pass_context
 def memory(ctx: click.Context, path: Path | None) -> None:
-    """Look at what the memory agent wrote, and undo it."""
+    """List, show, export and undo what the memory agent wrote."""
     ctx.obj = path
 
 
 @memory.command()
 @click.pass_obj
 def ls(path: Path | None) -> None:
-    """List the notes: size, when they last changed by the agent, name."""
+    """List the notes: size, time of the agent's last change, name."""
     with _opened(path) as root:
         changed = {parts: when for when, parts in Backups(root).list_backups()}
         notes = dict(tree.read(root).notes())
@@ -76,18 +76,18 @@ def export(path: Path | None, archive: Path) -> None:
 @click.argument("note")
 @click.pass_obj
 def undo(path: Path | None, note: str) -> None:
-    """Take back what the agent last did to a note. Again, it takes back the undo."""
+    """Undo the agent's last change to a note. Run it again to redo it."""
     parts = _parts(note)
     with _opened(path) as root:
         try:
-            done = Backups(root).undo(parts)
+            has_undone = Backups(root).undo(parts)
         except (OSError, ValueError) as error:
-            raise _said(note, error) from None
+            raise _error(note, error) from None
         with paths.opened(root, parts[:-1]) as folder:
-            there = paths.lstat(folder, parts[-1]) is not None
-    if not done:
+            exists = paths.lstat(folder, parts[-1]) is not None
+    if not has_undone:
         raise click.ClickException(f"there is no note {note}, and no backup of it")
-    click.echo(f"{note} is what it was before" if there else f"{note} was new, and is gone; undo again brings it back")
+    click.echo(f"{note} is restored" if exists else f"{note} was new and is removed; undo again to restore it")
 
 
 @contextmanager
@@ -125,12 +125,12 @@ def _read(root: int, parts: Parts, note: str) -> bytes:
         with paths.opened(root, parts[:-1]) as folder:
             return paths.read(folder, parts[-1], 2**30)
     except (OSError, ValueError) as error:
-        raise _said(note, error) from None
+        raise _error(note, error) from None
 
 
-def _said(note: str, error: OSError | ValueError) -> click.ClickException:
-    words = error.strerror if isinstance(error, OSError) else None
-    return click.ClickException(f"{note}: {words or error}")
+def _error(note: str, error: OSError | ValueError) -> click.ClickException:
+    reason = error.strerror if isinstance(error, OSError) else None
+    return click.ClickException(f"{note}: {reason or error}")
 
 
 def _when(seconds: float | None) -> str:
@@ -138,7 +138,7 @@ def _when(seconds: float | None) -> str:
 
 
 def _printable(text: str) -> str:
-    """Make control characters visible: a terminal would obey them."""
+    """Escape control characters, which the terminal would obey."""
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cs"} else f"\\x{ord(c):02x}" for c in text
     )

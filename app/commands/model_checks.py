@@ -1,4 +1,4 @@
-"""What `tiles-server doctor` looks at in the model: its files, its chat template, its tokenizer."""
+"""The checks of the model by `tiles-server doctor`: its files, its chat template, its tokenizer."""
 
 import json
 import re
@@ -13,19 +13,19 @@ from app.services.errors import LoadFailed
 SAMPLE = "Zoë says 你好 🙂"
 
 
-def model_folder(patient: CheckContext) -> Check:
-    """Look whether the model's files are whole."""
-    if patient.problem:
-        return Check("Model", "failed", patient.problem, "`tiles-server models` lists what can be loaded.")
-    if (model := patient.model) is None:
-        return Check("Model", "warning", "none is named", "Give --model or --demo; `tiles-server pull ID` gets one.")
+def model_folder(context: CheckContext) -> Check:
+    """Check that the model's files are complete."""
+    if context.problem:
+        return Check("Model", "failed", context.problem, "`tiles-server models` lists what can be loaded.")
+    if (model := context.model) is None:
+        return Check("Model", "warning", "none", "Use --model or --demo; `tiles-server pull ID` downloads one.")
     detail = f"{model.id}: {model.model_type}, {model.precision}, context {model.context_length:,}, {model.path}"
     return Check("Model", "ok", detail)
 
 
-def draft_model(patient: CheckContext) -> Check | None:
-    """Look whether the files of the model that guesses for it are whole."""
-    if (name := patient.settings.draft_model) is None:
+def draft_model(context: CheckContext) -> Check | None:
+    """Check that the draft model's files are complete."""
+    if (name := context.settings.draft_model) is None:
         return None
     try:
         draft = catalog.resolve(name)
@@ -34,45 +34,45 @@ def draft_model(patient: CheckContext) -> Check | None:
     return Check("Draft model", "ok", f"{draft.id}: {draft.model_type}, {draft.precision}, {draft.path}")
 
 
-def chat_template(patient: CheckContext) -> Check | None:
-    """Look whether the model's chat template renders a conversation."""
-    if patient.model is None:
+def chat_template(context: CheckContext) -> Check | None:
+    """Check that the chat template renders a conversation."""
+    if context.model is None:
         return None
     try:
-        source = _template(patient.model.path)
+        source = _template(context.model.path)
         if source is None:
             return Check(
-                "Chat template", "warning", "none: the model may not be made for chat", "Take an instruct model."
+                "Chat template", "warning", "none: the model may not be made for chat", "Use an instruct model."
             )
-        rendered = _rendered(source, _special_tokens(patient.model.path))
+        rendered = _rendered(source, _special_tokens(context.model.path))
     except Exception as error:
         return Check("Chat template", "failed", f"does not render: {error}", "Download the model again.")
     if SAMPLE not in rendered:
-        return Check("Chat template", "warning", "leaves out what the user says", "Download the model again.")
-    return Check("Chat template", "ok", f"renders a turn in {len(rendered)} characters")
+        return Check("Chat template", "warning", "leaves out the user's message", "Download the model again.")
+    return Check("Chat template", "ok", f"renders a message as {len(rendered)} characters")
 
 
-def tokenizer(patient: CheckContext) -> Check | None:
-    """Look whether text comes back from the tokenizer as it went in."""
-    if patient.model is None or not (path := patient.model.path / "tokenizer.json").exists():
+def tokenizer(context: CheckContext) -> Check | None:
+    """Check that a text stays the same when it is encoded and decoded."""
+    if context.model is None or not (path := context.model.path / "tokenizer.json").exists():
         return None
     from tokenizers import Tokenizer
 
     try:
-        words = Tokenizer.from_file(str(path))
-        ids = words.encode(SAMPLE, add_special_tokens=False).ids
-        back = words.decode(ids)
+        model_tokenizer = Tokenizer.from_file(str(path))
+        ids = model_tokenizer.encode(SAMPLE, add_special_tokens=False).ids
+        back = model_tokenizer.decode(ids)
     except Exception as error:
         return Check("Tokenizer", "failed", f"does not load: {error}", "Download the model again.")
     if back.strip() != SAMPLE:
         return Check(
-            "Tokenizer", "warning", f"gives {SAMPLE!r} back as {back!r}", "Its model may write other text too."
+            "Tokenizer", "warning", f"turns {SAMPLE!r} into {back!r}", "The model may read and write wrong characters."
         )
-    return Check("Tokenizer", "ok", f"gives {SAMPLE!r} back whole, {len(ids)} tokens")
+    return Check("Tokenizer", "ok", f"encodes and decodes {SAMPLE!r}, {len(ids)} tokens")
 
 
 def _template(folder: Path) -> str | None:
-    """The source of a folder's chat template, from whichever file has it."""
+    """Give the source of a folder's chat template, from whichever file has it."""
     if (file := folder / "chat_template.jinja").exists():
         return file.read_text(encoding="utf-8")
     for name in ("chat_template.json", "tokenizer_config.json"):
@@ -85,8 +85,8 @@ def _template(folder: Path) -> str | None:
 
 
 def _special_tokens(folder: Path) -> dict[str, str]:
-    given = _object(folder / "tokenizer_config.json")
-    tokens = {name: given.get(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
+    config = _object(folder / "tokenizer_config.json")
+    tokens = {name: config.get(name) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
     return {name: str(token["content"] if isinstance(token, dict) else token or "") for name, token in tokens.items()}
 
 
@@ -104,7 +104,7 @@ def _rendered(source: str, special_tokens: Mapping[str, str]) -> str:
     )
     sandbox.filters["tojson"] = _json
     sandbox.globals |= {"raise_exception": _refuse, "strftime_now": lambda _: "2026-01-01"}
-    # A tag of transformers' own that marks the model's words and prints nothing.
+    # A tag of transformers' own that marks the model's model_tokenizer and prints nothing.
     source = re.sub(r"\{%-?\s*(end)?generation\s*-?%\}", "", source)
     conversation = {"messages": [{"role": "user", "content": SAMPLE}], "add_generation_prompt": True}
     return sandbox.from_string(source).render(**conversation, tools=None, documents=None, **special_tokens)

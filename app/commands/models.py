@@ -1,4 +1,4 @@
-"""`tiles-server models`: what is in the caches of this machine, and why what cannot be loaded cannot."""
+"""`tiles-server models`: the models in the caches of this machine, and why some cannot be loaded."""
 
 import json
 from typing import Any
@@ -16,14 +16,14 @@ from app.services.catalog import CatalogEntry
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
 def models(as_json: bool) -> None:
-    """List the models on this machine: size, kind, context, and whether they can be loaded."""
-    found = list(catalog.available())
+    """List the models on this machine: size, type, context length, and whether they can be loaded."""
+    available = list(catalog.available())
     if as_json:
-        click.echo(json.dumps([_described(model) for model in found], indent=2))
-    elif found:
-        _print(found)
+        click.echo(json.dumps([_described(model) for model in available], indent=2))
+    elif available:
+        _print(available)
     else:
-        click.echo("No models are in the caches of this machine. `tiles-server pull ID` downloads one.")
+        click.echo("There are no models on this machine. `tiles-server pull ID` downloads one.")
 
 
 def _described(model: CatalogEntry) -> dict[str, Any]:
@@ -41,13 +41,13 @@ def _described(model: CatalogEntry) -> dict[str, Any]:
     }
 
 
-def _print(found: list[CatalogEntry]) -> None:
-    table = Table("model", "size", "kind", "context", "can be loaded", box=None, pad_edge=False)
-    for model in found:
+def _print(available: list[CatalogEntry]) -> None:
+    table = Table("model", "size", "type", "context", "can be loaded", box=None, pad_edge=False)
+    for model in available:
         table.add_row(*(Text(cell, overflow="fold") for cell in _row(model)))
     console = Console(highlight=False)
     console.print(table)
-    for model in found:
+    for model in available:
         if model.problem:
             console.print(Text(f"\n{model.id}: {model.problem}"), soft_wrap=True)
 

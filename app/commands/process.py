@@ -1,4 +1,4 @@
-"""How the process of a server ends, and how it gives way to a new one like it."""
+"""How the server's process exits, and how it replaces itself with a new one."""
 
 import os
 import signal
@@ -10,12 +10,12 @@ if TYPE_CHECKING:  # a signal may come before it is imported
     import asyncio
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_FAREWELL_SECONDS = 1.0
-_PATIENCE = 2.0  # how many times longer than before a successor waits for a step
+_LAST_SECONDS = 1.0  # in which streams can send their errors
+_WATCHDOG_FACTOR = 2.0  # how many times longer than before a successor waits for a step
 
 
 def end(code: int = 0) -> NoReturn:
-    """End the process without the interpreter's own farewell.
+    """End the process without the interpreter's own shutdown.
 
     A thread on which MLX was used calls the interpreter when it ends. If that is ending too, the thread is taken apart
     within C++ and aborts the process; an import of MLX that is under way does the same. So nothing of that is waited
@@ -34,9 +34,9 @@ def end_at_once(*_: object) -> NoReturn:
 
 
 def end_on_signals() -> None:
-    """End at once on SIGINT or SIGTERM, with exit code 0, until somebody else takes them over.
+    """Exit at once on SIGINT or SIGTERM, with code 0, until other handlers are set.
 
-    A signal that came while the process was replaced has waited until now.
+    A signal that came while the process was being replaced is delivered now.
     """
     for number in SIGNALS:
         signal.signal(number, end_at_once)
@@ -59,30 +59,30 @@ class Successor:
         self._port = port
         self._watchdog_seconds = watchdog_seconds
         self._due: asyncio.TimerHandle | None = None
-        self._unwanted = False
+        self._is_called_off = False
 
     def come(self) -> None:
-        """Begin soon, once the streams have said why. On the event loop."""
+        """Start soon, once the streams have sent their errors. On the event loop."""
         import asyncio
 
-        if self._due is None and not self._unwanted:
-            self._due = asyncio.get_running_loop().call_later(_FAREWELL_SECONDS, self._take_over)
+        if self._due is None and not self._is_called_off:
+            self._due = asyncio.get_running_loop().call_later(_LAST_SECONDS, self._take_over)
 
     def call_off(self) -> None:
-        """Let there be none: somebody wants the process to end."""
-        self._unwanted = True
+        """Start none: the process is to end."""
+        self._is_called_off = True
         if self._due is not None:
             self._due.cancel()
 
     def _take_over(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes from now on is for the successor
-        if not self._unwanted:
-            command = _command(sys.orig_argv[1:], self._port, self._watchdog_seconds * _PATIENCE)
+        if not self._is_called_off:
+            command = _command(sys.orig_argv[1:], self._port, self._watchdog_seconds * _WATCHDOG_FACTOR)
             os.execv(sys.executable, [sys.executable, *command])
 
 
 def _command(command: list[str], port: int, watchdog_seconds: float) -> list[str]:
-    """Give the same command, on the port that the process found for itself, and with more patience."""
+    """Give the same command, on the port that the process listens on, and with a longer watchdog time."""
     flags = ["--port", str(port), "--watchdog-seconds", f"{min(86_400.0, watchdog_seconds):g}"]
     was_replaced = command[-4::2] == flags[::2]
     return [*(command[:-4] if was_replaced else command), *flags]

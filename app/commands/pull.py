@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 # What mlx-lm downloads, without Python files: no code of a repo is ever run.
 PATTERNS = ["*.json", WEIGHTS, "tokenizer.model", "*.tiktoken", "tiktoken.model", "*.txt", "*.jsonl", "*.jinja"]
-PATIENCE = 10  # seconds for the first answer; huggingface_hub itself would wait for ever
+TIMEOUT = 10  # seconds for the first response; huggingface_hub itself has none
 
 
 @click.command()
 @click.argument("repo_id", metavar="ID")
 def pull(repo_id: str) -> None:
-    """Download the model ID (org/name on Hugging Face). Stopped half-way, the same command goes on."""
+    """Download the model ID (org/name on Hugging Face). If it is interrupted, run it again to continue."""
     repo_id = repo_id.removeprefix("https://huggingface.co/").strip("/")
     if not REPO_ID.fullmatch(repo_id):
         raise UsageError(f"{repo_id!r} is no repo id: give org/name.")
@@ -44,13 +44,13 @@ def _download(repo_id: str, hub: Path, endpoint: str | None) -> Path:
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        info = HfApi(endpoint=endpoint).model_info(repo_id, timeout=PATIENCE, files_metadata=True)
+        info = HfApi(endpoint=endpoint).model_info(repo_id, timeout=TIMEOUT, files_metadata=True)
         _check(info, hub)
         return Path(snapshot_download(repo_id, cache_dir=hub, endpoint=endpoint, allow_patterns=PATTERNS))
     except click.ClickException:
         raise
     except KeyboardInterrupt:
-        raise click.ClickException(f"Stopped. `tiles-server pull {repo_id}` goes on where it was.") from None
+        raise click.ClickException(f"Stopped. `tiles-server pull {repo_id}` continues the download.") from None
     except Exception as error:
         raise click.ClickException(_reason(repo_id, error)) from error
 
@@ -63,22 +63,22 @@ def _served(folder: Path, repo_id: str) -> ModelFolder:
 
 
 def _check(info: "ModelInfo", hub: Path) -> None:
-    """Refuse what is no MLX model and what does not fit on the disk, before anything is downloaded."""
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or [] if _is_wanted(file.rfilename)}
+    """Refuse a repo that is no MLX model, and one that does not fit on the disk, before anything is downloaded."""
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or [] if _is_model_file(file.rfilename)}
     if "config.json" not in sizes or not any(fnmatch(name, WEIGHTS) for name in sizes):
         raise click.ClickException(f"{info.id} has no MLX model: config.json and {WEIGHTS} are needed.")
     here = hub / entry_name(info.id) / "snapshots" / (info.sha or "")
     missing = sum(size for name, size in sizes.items() if not (here / name).exists())
     if missing > (free := free_bytes(hub)):
-        raise click.ClickException(f"{info.id} needs {decimal(missing)} more, and {hub} has {decimal(free)} free.")
+        raise click.ClickException(f"{info.id} needs {decimal(missing)} more, and {hub} has only {decimal(free)} free.")
 
 
-def _is_wanted(name: str) -> bool:
+def _is_model_file(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in PATTERNS)
 
 
 def _reason(repo_id: str, error: Exception) -> str:
-    """Say in one line why a download failed."""
+    """Give the reason of a failed download in one line."""
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
     # huggingface_hub wraps what went wrong on the way to the hub.
@@ -95,8 +95,8 @@ def _reason(repo_id: str, error: Exception) -> str:
         case HfHubHTTPError():
             return f"Hugging Face answered {error.response.status_code} for {repo_id}; try again later."
         case OSError():
-            return f"The download stopped: {error.strerror or _first_line(error)}. The same command goes on with it."
-    return f"Hugging Face cannot be reached ({_first_line(error)}). Models that are here already work without it."
+            return f"The download stopped: {error.strerror or _first_line(error)}. The same command continues it."
+    return f"Hugging Face cannot be reached ({_first_line(error)}). Models that are downloaded already work without it."
 
 
 def _first_line(error: Exception) -> str:

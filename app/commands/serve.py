@@ -1,4 +1,4 @@
-"""tiles-server serve."""
+"""`tiles-server serve`: the server process, from its flags to its exit."""
 
 import asyncio
 import errno
@@ -12,27 +12,28 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 import uvicorn
 
-from app import log, settings
+from app import log
 from app.commands.process import SIGNALS, Successor, end, end_at_once, end_within
 from app.services.ui.folder import is_built
-from app.settings import Settings
+from app.settings import SettingError, Settings, default_text, described, flag, read, variable
 from app.standard_error import StandardError
 
 if TYPE_CHECKING:  # it is imported once the port is known to be free
     from app.services.model_service import ModelService
 
-_CLOSING_SECONDS = 30.0  # in which what has to last is written and everything is closed, as a rule in far less
+_CLOSING_SECONDS = 30.0  # at most, to finish disk writes and close everything; mostly far less
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
-    for setting in reversed(settings.described()):
-        name = settings.flag(setting)
+    for setting in reversed(described()):
+        name = flag(setting)
         if name is None:
             continue
         kind: dict[str, Any] = {"multiple": setting.default == (), "metavar": setting.metadata["metavar"]}
         if setting.default is False:
             kind = {"is_flag": True}
-        meaning = f"{setting.metadata['meaning']} [{settings.variable(setting)}]"
+        default = f"; default {text}" if (text := default_text(setting)) else ""
+        meaning = f"{setting.metadata['meaning']} [{variable(setting)}{default}]"
         command = click.option(name, setting.name, default=None, help=meaning, **kind)(command)
     return command
 
@@ -40,43 +41,43 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @_options
 def serve(**flags: Any) -> None:
-    """Serve a model: with --demo the one that comes along, with --model any MLX folder or cached repo id."""
+    """Serve a model: the demo model (--demo), a folder or downloaded model (--model), or several (--models-dir)."""
     try:
-        told = settings.read(flags)
-        told.check()
-        listener = _listen(told)
-    except (settings.SettingError, OSError) as error:
-        _tell(f"tiles-server: {error}")
+        settings = read(flags)
+        settings.check()
+        listener = _listen(settings)
+    except (SettingError, OSError) as error:
+        _print(f"tiles-server: {error}")
         sys.exit(2)
-    log.set_up(told.log_format)
-    _run(told, listener)
+    log.set_up(settings.log_format)
+    _run(settings, listener)
 
 
-def _listen(told: Settings) -> socket.socket:
-    """Bind before anything slow is imported, so that a port in use is said at once."""
-    family = socket.AF_INET6 if ":" in told.host else socket.AF_INET
+def _listen(settings: Settings) -> socket.socket:
+    """Bind before anything slow is imported, so that a port in use is reported at once."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((told.host, told.port))
+        listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
         reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
-        raise settings.SettingError(f"cannot listen on {told.host}:{told.port}: {reason}") from None
+        raise SettingError(f"cannot listen on {settings.host}:{settings.port}: {reason}") from None
     return listener
 
 
-def _run(told: Settings, listener: socket.socket) -> None:
+def _run(settings: Settings, listener: socket.socket) -> None:
     from app.application import create_app
     from app.connections import Connections, raise_limit
     from app.protocol import BoundedProtocol
     from app.services.model_service import ModelService
 
     raise_limit()
-    successor = Successor(listener.getsockname()[1], told.watchdog_seconds)
-    models = ModelService(told, _on_progress(), successor.come)
+    successor = Successor(listener.getsockname()[1], settings.watchdog_seconds)
+    models = ModelService(settings, _on_progress(), successor.come)
     config = uvicorn.Config(
-        create_app(told, models),
+        create_app(settings, models),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -87,20 +88,20 @@ def _run(told: Settings, listener: socket.socket) -> None:
         timeout_keep_alive=75,
     )
     host, port = listener.getsockname()[:2]
-    _announce(_address(host, port), has_ui=is_built(told.ui_folder))
-    if told.open_browser:
+    _announce(_address(host, port), has_ui=is_built(settings.ui_folder))
+    if settings.open_browser:
         import webbrowser
 
         webbrowser.open(_address(host, port))
     try:
-        _Server(config, models, successor, told.shutdown_seconds).run(sockets=[listener])
+        _Server(config, models, successor, settings.shutdown_seconds).run(sockets=[listener])
     except SystemExit as failure:  # it could not start
         end(failure.code if isinstance(failure.code, int) else 1)
     end()
 
 
 def _on_progress() -> Callable[[str, float], None]:
-    """A bar for people; where nobody looks, not even its import."""
+    """Give a progress bar on a terminal; elsewhere it is not even imported."""
     if not sys.stderr.isatty():
         return lambda model, fraction: None
     from app.commands.loading_bar import LoadingBar
@@ -110,11 +111,11 @@ def _on_progress() -> Callable[[str, float], None]:
 
 def _announce(address: str, *, has_ui: bool) -> None:
     front = "Chat" if has_ui else "Home"
-    _tell(f"API   {address}/v1\nDocs  {address}/schema\n{front}  {address}/")
+    _print(f"API   {address}/v1\nDocs  {address}/schema\n{front}  {address}/")
 
 
-def _tell(text: str) -> None:
-    """Say something to whoever started the server, if anybody is still there."""
+def _print(text: str) -> None:
+    """Write to standard error, if it is still open."""
     StandardError().write(f"{text}\n")
 
 
@@ -124,9 +125,10 @@ def _address(host: str, port: int) -> str:
 
 
 class _Server(uvicorn.Server):
-    """It takes no connections after the first signal and lets answers end for a while.
+    """Stops in steps: docs/engine.md, "Shutdown".
 
-    After the second they end at once, with an error; at the third the process does, or when all of it takes too long.
+    The first signal closes the listener and gives running answers some time; the second ends them at once, with an
+    error; the third ends the process, as does a shutdown that takes too long.
     """
 
     def __init__(
@@ -137,27 +139,27 @@ class _Server(uvicorn.Server):
         self._successor = successor
         self._shutdown_seconds = shutdown_seconds
         self._signals = 0
-        self._leaving: asyncio.Task[None] | None = None
+        self._shutdown_task: asyncio.Task[None] | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until a signal has been obeyed."""
+        """Serve until a signal has ended the server."""
         self._loop, self._hurry = asyncio.get_running_loop(), asyncio.Event()
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Obey SIGINT and SIGTERM, with exit code 0. The next one may come in the middle of this."""
+        """Handle SIGINT and SIGTERM, with exit code 0. The next one may come in the middle of this."""
         number = self._signals = self._signals + 1
         if sig not in SIGNALS or number > 2:
             end_at_once()
         self._successor.call_off()
         if number == 1:
             end_within(self._shutdown_seconds + _CLOSING_SECONDS)
-            self._loop.call_soon_threadsafe(self._leave)
+            self._loop.call_soon_threadsafe(self._begin_shutdown)
         else:
             self._loop.call_soon_threadsafe(self._hurry.set)
 
-    def _leave(self) -> None:
-        self._leaving = self._loop.create_task(self._end_answers())
+    def _begin_shutdown(self) -> None:
+        self._shutdown_task = self._loop.create_task(self._end_answers())
 
     async def _end_answers(self) -> None:
         if self.started:

@@ -1,4 +1,4 @@
-"""What a command says of arguments that cannot be."""
+"""The error for wrong arguments of a command."""
 
 import click
 

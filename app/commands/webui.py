@@ -1,4 +1,4 @@
-"""`tiles-server webui`: get the llama.cpp Web UI."""
+"""`tiles-server webui`: install the llama.cpp Web UI."""
 
 import sys
 from pathlib import Path
@@ -14,51 +14,51 @@ from app.settings import SettingError
 
 @click.group()
 def webui() -> None:
-    """Get the llama.cpp Web UI, which the server then serves at /."""
+    """Install the llama.cpp Web UI, which the server then serves at /."""
 
 
 @webui.command("install")
 @click.argument("source", metavar="[FOLDER|ARCHIVE|CHECKOUT]", required=False, type=click.Path(path_type=Path))
-@click.option("--build", metavar="N", type=click.IntRange(1), help="Which published build; the latest when absent.")
+@click.option("--build", metavar="N", type=click.IntRange(1), help="Build number to download; the latest by default.")
 def install_ui(source: Path | None, build: int | None) -> None:
-    """Put a Web UI into the data folder, from where every server takes it.
+    """Install the Web UI into the data folder.
 
-    From a built folder or an archive of one; from a checkout of llama.cpp or an archive of that, which npm builds; or,
-    without an argument, the one that llama.cpp publishes on Hugging Face.
+    Without an argument, the build that llama.cpp publishes on Hugging Face. FOLDER or ARCHIVE: a built Web UI.
+    CHECKOUT: a checkout of llama.cpp, or an archive of one; npm then builds it.
     """
     if source is not None and build is not None:
-        raise click.UsageError("--build is for the published one; it goes without a folder, archive or checkout")
+        raise click.UsageError("--build cannot be combined with a folder, an archive or a checkout")
     try:
-        place = settings.read().data_dir / "webui"
-        with install.workshop(place) as work:
-            install.put(_built(source, build, work), place)
+        folder = settings.read().data_dir / "webui"
+        with install.workshop(folder) as work:
+            install.put(_built(source, build, work), folder)
     except (NoUi, SettingError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"Installed in {place}. `tiles-server` serves it at /.")
+    click.echo(f"Installed in {folder}. `tiles-server` serves it at /.")
 
 
-def _built(given: Path | None, build: int | None, work: Path) -> Path:
-    """Make a built UI of what was given."""
-    if given is None:
-        given = _downloaded(build, work)
-    if given.is_file():
-        click.echo(f"Unpacking {given}")
-        given = archive.unpack(given, work / "unpacked")
-    if not given.is_dir():
-        raise NoUi(f"There is no {given}")
-    if (place := ui_source.find(given)) is not None:
-        click.echo(f"The source of the Web UI is in {place}")
-        return ui_source.build(place, work / "source", click.echo)
-    if is_built(given) or (given / "index.html.gz").is_file():
-        return given
-    raise NoUi(f"{given} is neither a built Web UI (index.html) nor a checkout of llama.cpp (tools/ui)")
+def _built(source: Path | None, build: int | None, work: Path) -> Path:
+    """Give the folder of a built Web UI: download, unpack or build it first, as the source needs it."""
+    if source is None:
+        source = _downloaded(build, work)
+    if source.is_file():
+        click.echo(f"Unpacking {source}")
+        source = archive.unpack(source, work / "unpacked")
+    if not source.is_dir():
+        raise NoUi(f"There is no {source}")
+    if (package := ui_source.find(source)) is not None:
+        click.echo(f"The source of the Web UI is in {package}")
+        return ui_source.build(package, work / "source", click.echo)
+    if is_built(source) or (source / "index.html.gz").is_file():
+        return source
+    raise NoUi(f"{source} is neither a built Web UI (index.html) nor a checkout of llama.cpp (tools/ui)")
 
 
 def _downloaded(build: int | None, work: Path) -> Path:
     with click.progressbar(length=100, label="Downloading", file=sys.stderr) as bar:
 
-        def show(done: int, whole: int | None) -> None:
-            if whole:
-                bar.update(done * 100 // whole - bar.pos)
+        def show(received: int, total: int | None) -> None:
+            if total:
+                bar.update(received * 100 // total - bar.pos)
 
         return release.download(build, work, show)

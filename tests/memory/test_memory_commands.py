@@ -43,7 +43,7 @@ def test_show_prints_a_note(written: Place) -> None:
 
 def test_undo_goes_back_and_forth(written: Place) -> None:
     note = written.memory / "people" / "Ada.md"
-    assert "what it was before" in run(written, "undo", "people/Ada.md").output
+    assert "is restored" in run(written, "undo", "people/Ada.md").output
     assert note.read_text() == "one"
     run(written, "undo", "people/Ada.md")
     assert note.read_text() == "two"
