@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services import catalog
+from app.services.engine.assembly import assemble
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.limits import EngineLimits
-from app.services.engine.loaded_model import LoadedModel, assemble
+from app.services.engine.loaded_model import LoadedModel
 from app.services.engine.prompt import Prompt
 from app.services.engine.scheduler.row import Row, repeats
 from app.services.engine.scheduler.running_generation import Outbox

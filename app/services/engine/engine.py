@@ -202,7 +202,7 @@ class MLXEngine:
             self._loads.append(self._loading(folder, progress, reply))
 
     def _loading(self, folder: ModelFolder, progress: Callable[[float], None], reply: Reply) -> Iterator[None]:
-        from app.services.engine.loaded_model import assemble
+        from app.services.engine.assembly import assemble
         from app.services.engine.model.loading import release
         from app.services.engine.speculative.loading import load
 

@@ -1,4 +1,4 @@
-"""A loaded model: its facts, its prompt builder and its runner, put together."""
+"""A loaded model: what it makes of requests, for its scheduler and for whoever asks for tokens."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -7,19 +7,13 @@ from typing import Any
 
 import structlog
 
-from app.services import free_memory
-from app.services.catalog import ModelFolder
 from app.services.engine.cache import slot_file
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.cache.layers import Layers
-from app.services.engine.cache.prefix_cache import PrefixCache
-from app.services.engine.cache.prefix_store import PrefixStore, fingerprint
-from app.services.engine.limits import EngineLimits
+from app.services.engine.cache.prefix_store import fingerprint
 from app.services.engine.model.adapters import Adapters
-from app.services.engine.model.defaults import read_defaults, read_pooling
-from app.services.engine.model.loading import back_end, weights
-from app.services.engine.model.memory_budget import MemoryBudget
-from app.services.engine.output.detokenizer import Detokenizer, detokenizers, longest_token
+from app.services.engine.model.loading import back_end
+from app.services.engine.output.detokenizer import Detokenizer
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.stop_strings import StopStrings
@@ -29,7 +23,7 @@ from app.services.engine.sampling.grammar import GrammarConstraint, Grammars
 from app.services.engine.sampling.params import SamplingParams, resolve_sampling
 from app.services.engine.scheduler.embedding import Embedding
 from app.services.engine.scheduler.row import Row
-from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
+from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.running_request import RunningEmbedding
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.speculative.draft_model import DraftModel, DraftModelProposer
@@ -280,67 +274,6 @@ class LoadedModel:
         self.scheduler.forget()
 
 
-def assemble(
-    folder: ModelFolder,
-    model: Any,
-    tokenizer: Any,
-    limits: EngineLimits,
-    outbox: Outbox,
-    beginnings: ConversationOwners,
-    draft: DraftModel | None = None,
-) -> LoadedModel:
-    """Put a model and a tokenizer of mlx-lm together. On the engine thread."""
-    adapters = Adapters(limits.adapters)
-    adapters.apply_to(model)
-    markup = Markup.of(tokenizer)
-    facts = _facts(folder, model, tokenizer, limits, markup)
-    scheduler = Scheduler(
-        model,
-        facts.vocabulary,
-        max_rows=limits.max_rows,
-        prefixes=_prefixes(facts, limits),
-        outbox=outbox,
-        adapters=adapters,
-        memory_budget=MemoryBudget(limits.max_memory),
-        controls=_controls(tokenizer),
-        draft=draft,
-    )
-    prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length, longest_token(tokenizer))
-    grammars = Grammars(tokenizer, facts.vocabulary, facts.end_tokens)
-    detokenizer = detokenizers(tokenizer, markup.markers(), facts.vocabulary)
-    return LoadedModel(
-        facts,
-        prompts,
-        scheduler,
-        markup,
-        detokenizer,
-        grammars,
-        adapters,
-        beginnings,
-        stop_repetition=limits.stop_repetition,
-        most_guessed=limits.max_lookup_tokens,
-        draft=draft,
-    )
-
-
-def _controls(tokenizer: Any) -> frozenset[int]:
-    """The control tokens, of which templates put some around each message."""
-    return frozenset(int(token) for token, added in tokenizer.added_tokens_decoder.items() if added.special)
-
-
-def _prefixes(facts: ModelFacts, limits: EngineLimits) -> PrefixCache:
-    free = free_memory.available()
-    cache_bytes = (free // 4 if limits.cache_bytes is None else limits.cache_bytes) // limits.max_models
-    if limits.store_folder is None or not limits.store_bytes or limits.adapters:  # what adapters made is not told apart
-        return PrefixCache(cache_bytes)
-    name = fingerprint(facts.path, facts.chat_template, f"{facts.precision} {back_end()}")
-    try:
-        return PrefixCache(cache_bytes, PrefixStore(limits.store_folder, name, limits.store_bytes))
-    except OSError as error:
-        log.warning("prompts are not kept on disk", reason=str(error)[:200])
-        return PrefixCache(cache_bytes)
-
-
 def _may_think(request: GenerationRequest) -> bool:
     """Whether an answer may begin with a thought by itself; one that is gone on with has begun already."""
     asked = request.template_kwargs.get("enable_thinking") is not False
@@ -357,47 +290,3 @@ def _thinking_budget(request: GenerationRequest, max_tokens: int) -> int | None:
     if request.thinking_budget is None:
         return None
     return min(request.thinking_budget, max_tokens - max_tokens // 4)
-
-
-def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: EngineLimits, markup: Markup) -> ModelFacts:
-    context = min(folder.context_length, limits.context_length or folder.context_length)
-    vocabulary, hidden = _logits_shape(model, tokenizer)
-    return ModelFacts(
-        id=folder.id,
-        path=folder.path,
-        model_type=folder.model_type,
-        context_length=context,
-        trained_context_length=folder.context_length,
-        vocabulary=vocabulary,
-        hidden_size=hidden,
-        parameters=folder.parameters,
-        weight_bytes=folder.weight_bytes,
-        precision=folder.precision,
-        created=folder.created,
-        chat_template=_template(tokenizer),
-        bos_token=tokenizer.bos_token or "",
-        eos_token=tokenizer.eos_token or "",
-        end_tokens=frozenset(int(token) for token in tokenizer.eos_token_ids),
-        defaults=read_defaults(folder.path),
-        pooling=read_pooling(folder.path),
-        thinks=bool(tokenizer.has_thinking),
-        calls_tools=markup.calls is not None,
-        max_rows=limits.max_rows,
-    )
-
-
-def _logits_shape(model: Any, tokenizer: Any) -> tuple[int, int]:
-    """Width of the logits and size of the hidden state; the configuration may pad the vocabulary."""
-    args = getattr(model, "args", None)
-    inner = getattr(args, "text_config", None) or {}
-    width = getattr(args, "vocab_size", None) or (inner.get("vocab_size") if isinstance(inner, dict) else None)
-    hidden = getattr(args, "hidden_size", None) or (inner.get("hidden_size") if isinstance(inner, dict) else None)
-    if width is None:
-        embedding = next((a for name, a in weights(model).items() if "embed" in name and a.ndim == 2), None)
-        width = embedding.shape[0] if embedding is not None else len(tokenizer)
-    return int(width), int(hidden or 0)
-
-
-def _template(tokenizer: Any) -> str:
-    template = tokenizer.chat_template
-    return template if isinstance(template, str) else ""
