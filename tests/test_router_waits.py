@@ -145,7 +145,7 @@ def test_a_load_that_is_given_up_tells_those_who_wait_and_can_be_begun_anew(
         assert (await statuses(service))["alpha"] == "unloaded"
         held.set()
         assert (await events(await service.generate(asking("alpha"))))[0].model == "alpha"
-        assert len(service._engine._runners) == 1
+        assert len(service._engine._schedulers) == 1
 
     live(folder, tmp_path, work)
 

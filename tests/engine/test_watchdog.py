@@ -155,7 +155,7 @@ def test_a_hang_is_found_wherever_it_is(
             if place == "forward":
                 monkeypatch.setattr(prefill_manager, "forward", hang)
             else:
-                (scheduler,) = service._engine._runners
+                (scheduler,) = service._engine._schedulers
                 monkeypatch.setattr(scheduler._batches, "step", lambda: hang() or ([], []))
             with pytest.raises(Unavailable, match="has not come back"):
                 await answer(service)

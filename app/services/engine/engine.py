@@ -1,77 +1,76 @@
 """The thread that owns MLX: it loads, generates and frees, and sleeps when there is nothing to do."""
 
 import asyncio
-import gc
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import structlog
 
 from app.services.catalog import ModelFolder
-from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.commands import CommandQueue, Reply
 from app.services.engine.limits import EngineLimits
-from app.services.engine.model import blas
-from app.services.engine.model.open_files import limit_untouched
 from app.services.engine.model_handle import ModelHandle
+from app.services.engine.model_loader import ModelLoader
 from app.services.engine.scheduler.fair_share import FairShare
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.speculative.draft_config import DraftConfig
-from app.services.errors import AppError, EngineFailed, LoadFailed, ModelUnloaded, ShuttingDown
+from app.services.errors import AppError, EngineFailed, ModelUnloaded, ShuttingDown
+from app.services.inference import Engine
 
-if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the thread
+if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the engine thread
     from app.services.engine.loaded_model import LoadedModel
     from app.services.engine.scheduler.scheduler import Scheduler
 
 log = structlog.get_logger()
 
-_DONE = object()
 
-
-class MLXEngine:
-    """Start it once; its methods are for the event loop, what begins with _on_ runs on its thread."""
+class MLXEngine(Engine):
+    """Computes with MLX on one thread, where models take turns step by step, and prepares prompts on another."""
 
     def __init__(self, limits: EngineLimits, draft: DraftConfig | None = None) -> None:
-        self.back_end = "unknown"
-        self.meter = Meter()
-        self._limits = limits
-        self._draft = draft
-        self._claim: IO[bytes] | None = None  # of the store's folder, held while this process lives
+        self._meter = Meter()
         self._commands = CommandQueue()
         self._outbox = Outbox()
-        self._beginnings = ConversationOwners()
-        self._runners: list[Scheduler] = []
-        self._turns = FairShare()
-        self._loads: list[Iterator[None]] = []
-        self._awaited_loads: set[asyncio.Future[LoadedModel]] = set()
-        self._stopped = False
-        self._unusable: LoadFailed | None = None
-        self._step_began: float | None = None  # of the step under way
-        self._at_work: Scheduler | None = None  # whose it is
+        self._loader = ModelLoader(limits, draft, outbox=self._outbox, meter=self._meter, on_load=self._add)
+        self._awaited_loads: set[asyncio.Future[LoadedModel]] = set()  # on the event loop
+        self._schedulers: list[Scheduler] = []  # one for each loaded model
+        self._fair_share = FairShare()
+        self._is_stopping = False
+        self._step_began: float | None = None  # seconds on the monotonic clock; None between steps
+        self._stepping: Scheduler | None = None  # whose step is under way
         self._usual_step = 0.0  # seconds, of the longest steps lately
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="prompt")
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def back_end(self) -> str:
+        """Where MLX computes: metal, cuda or cpu; unknown until it is imported."""
+        return self._loader.back_end
+
+    @property
+    def meter(self) -> Meter:
+        """What all models count."""
+        return self._meter
 
     def start(self) -> None:
         """Start the thread; it imports MLX while the server already listens."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread after its current step, and have written what answers left for the disk.
+        """End the thread after its current step, with what answers left written to the disk.
 
-        Answers still running get an error. Nothing is waited for long: an import, a load and a step that hangs leave
-        nothing that has to last.
+        Answers under way get an error. This waits a second for an import, a load or a step that hangs, which leave
+        nothing behind, and else up to ten seconds.
         """
-        self._commands.put(self._on_stop)
-        self._thread.join(timeout=10 if self._runners and not self.stuck_for() else 1)
+        self._commands.put(self._stop)
+        self._thread.join(timeout=10 if self._schedulers and not self.stuck_for() else 1)
         if self._thread.is_alive():
-            for scheduler in list(self._runners):
+            for scheduler in list(self._schedulers):
                 scheduler.write_prefixes()
         self._prompts.shutdown(wait=False, cancel_futures=True)
 
@@ -80,29 +79,29 @@ class MLXEngine:
 
         It may take what steps took lately, or what this much work takes at the rate that was measured.
         """
-        began, scheduler = self._step_began, self._at_work
+        began, scheduler = self._step_began, self._stepping
         if began is None or scheduler is None:
             return 0.0
         elapsed = time.monotonic() - began
         return elapsed if elapsed > 10 * max(self._usual_step, scheduler.expected) else 0.0
 
     async def load(self, folder: ModelFolder, progress: Callable[[float], None]) -> ModelHandle:
-        """Load a model beside what is loaded; whoever does not want it any more cancels this.
+        """Load a model beside those that are loaded. Raises LoadFailed; cancelling this gives the load up.
 
-        Raises LoadFailed. `progress` is called on the engine thread, 0 to 1.
+        `progress` is called with 0 to 1, on the engine thread.
         """
         loop = asyncio.get_running_loop()
-        loaded: asyncio.Future[LoadedModel] = loop.create_future()
-        self._awaited_loads.add(loaded)
-        self._commands.put(partial(self._on_load, folder, progress, Reply(loop, loaded, self._discard)))
+        load: asyncio.Future[LoadedModel] = loop.create_future()
+        self._awaited_loads.add(load)
+        self._commands.put(partial(self._loader.load, folder, progress, Reply(loop, load, self._discard)))
         try:
-            model = await loaded
+            model = await load
         except asyncio.CancelledError:
-            if loaded.done() and not loaded.cancelled() and loaded.exception() is None:
-                self._discard(loaded.result())  # it came just as nobody wanted it any more
+            if load.done() and not load.cancelled() and load.exception() is None:
+                self._discard(load.result())  # it came in the moment in which this was cancelled
             raise
         finally:
-            self._awaited_loads.discard(loaded)
+            self._awaited_loads.discard(load)
         return ModelHandle(
             model,
             commands=self._commands,
@@ -112,7 +111,7 @@ class MLXEngine:
         )
 
     def give_up_loads(self, error: AppError) -> None:
-        """Tell those who wait for a model that it will not come."""
+        """Have those who wait for a load get an error."""
         for load in self._awaited_loads:
             if not load.done():
                 load.set_exception(error)
@@ -123,122 +122,66 @@ class MLXEngine:
     # On the engine thread.
 
     def _run(self) -> None:
-        self._import()
-        while not self._stopped:
-            self._commands.run(wait=not self._loads and not any(scheduler.busy for scheduler in self._runners))
-            self._loads = [load for load in self._loads if next(load, _DONE) is not _DONE]
-            if (scheduler := self._turns.next(self._runners)) is not None:
+        self._loader.import_mlx()
+        while not self._is_stopping:
+            self._commands.run(wait=not self._busy)
+            self._loader.step()
+            if (scheduler := self._fair_share.next(self._schedulers)) is not None:
                 self._step(scheduler)
             self._free_retired()
-            self.meter.running = sum(scheduler.running for scheduler in self._runners)
-            self.meter.waiting = sum(scheduler.waiting for scheduler in self._runners)
+            self._count()
             self._outbox.send()
-        for scheduler in self._runners:
-            scheduler.fail(ShuttingDown())
-        self._outbox.send()
-        for scheduler in self._runners:
-            scheduler.free()
-        if self._claim is not None:
-            self._claim.close()
+        self._close()
 
-    def _import(self) -> None:
-        try:
-            self._import_mlx()
-        except Exception as error:  # a wheel for another system, say: the server answers and says so
-            log.exception("MLX cannot be used")
-            self._unusable = LoadFailed(f"MLX cannot be used on this machine: {str(error)[:300]}")
-
-    def _import_mlx(self) -> None:
-        began = time.perf_counter()
-        library = blas.preload()
-        with limit_untouched():
-            from app.services.engine.model import loading
-
-        self._claim_store()
-        loading.prepare()
-        gc.freeze()  # what is imported stays: no collection need look at it again
-        self.back_end = loading.back_end()
-        log.info("engine ready", back_end=self.back_end, blas=library, seconds=round(time.perf_counter() - began, 2))
-
-    def _claim_store(self) -> None:
-        from app.services.engine.cache.prefix_store import lock
-
-        folder = self._limits.store_folder if self._limits.store_bytes else None
-        if folder is not None and (claim := lock(folder)) is not None:
-            self._claim = claim
-        elif folder is not None:
-            log.warning("prompts are not kept on disk", reason="another server keeps its own there, or nobody may")
-            self._limits = replace(self._limits, store_folder=None)
+    @property
+    def _busy(self) -> bool:
+        return self._loader.busy or any(scheduler.busy for scheduler in self._schedulers)
 
     def _step(self, scheduler: "Scheduler") -> None:
-        self._at_work, self._step_began = scheduler, time.monotonic()
+        self._stepping, self._step_began = scheduler, time.monotonic()
         try:
-            if scheduler.busy:
-                scheduler.step(alone=sum(one.busy for one in self._runners) == 1)
+            scheduler.step(alone=sum(other.busy for other in self._schedulers) == 1)
         except Exception:
             log.exception("engine step failed")
             scheduler.fail(EngineFailed())
         seconds = time.monotonic() - self._step_began
-        self._step_began = self._at_work = None
+        self._step_began = self._stepping = None
         self._usual_step = max(seconds, 0.99 * self._usual_step)
-        self._turns.took(scheduler, seconds)
+        self._fair_share.took(scheduler, seconds)
 
-    def _free_retired(self) -> None:
-        for scheduler in [scheduler for scheduler in self._runners if scheduler.retired and not scheduler.busy]:
-            self._free(scheduler)
+    def _count(self) -> None:
+        self._meter.running = sum(scheduler.running for scheduler in self._schedulers)
+        self._meter.waiting = sum(scheduler.waiting for scheduler in self._schedulers)
 
-    def _free(self, scheduler: "Scheduler") -> None:
-        from app.services.engine.model.loading import memory, release
-
-        self._runners.remove(scheduler)
-        scheduler.free()
-        release()
-        self.meter.memory = memory()
-
-    def _on_load(self, folder: ModelFolder, progress: Callable[[float], None], reply: Reply) -> None:
-        if self._unusable is not None:
-            reply.fail(self._unusable)
-        else:
-            self._loads.append(self._loading(folder, progress, reply))
-
-    def _loading(self, folder: ModelFolder, progress: Callable[[float], None], reply: Reply) -> Iterator[None]:
-        from app.services.engine.assembly import assemble
-        from app.services.engine.model.loading import release
-        from app.services.engine.speculative.loading import load
-
-        try:
-            steps = load(folder.path, self._draft)
-            while True:
-                try:
-                    progress(next(steps))
-                except StopIteration as end:
-                    model, tokenizer, draft = end.value
-                    break
-                yield
-                if not reply.is_awaited:
-                    steps.close()
-                    release()
-                    return
-            loaded = assemble(folder, model, tokenizer, self._limits, self._outbox, self._beginnings, draft)
-            loaded.warm_up()
-            loaded.scheduler.meter = self.meter
-            release()
-            loaded.scheduler.admission.settle()
-            self._runners.append(loaded.scheduler)
-            threading.Thread(target=loaded.grammars.warm_up, name="grammar", daemon=True).start()
-            progress(1.0)
-            reply.send(loaded)
-        except AppError as error:
-            reply.fail(error)
-        except Exception:
-            log.exception("load failed", folder=folder.path.name)
-            reply.fail(LoadFailed(f"{folder.path.name}: the model could not be loaded; the log says more"))
+    def _add(self, model: "LoadedModel") -> None:
+        self._schedulers.append(model.scheduler)
 
     def _unload(self, scheduler: "Scheduler", now: bool) -> None:
+        """Have a scheduler take no more requests and be freed once it is idle; with `now`, end its answers first."""
         scheduler.retired = True
         if now:
             scheduler.fail(ModelUnloaded())
         self._free_retired()
 
-    def _on_stop(self) -> None:
-        self._stopped = True
+    def _free_retired(self) -> None:
+        for scheduler in [scheduler for scheduler in self._schedulers if scheduler.retired and not scheduler.busy]:
+            self._free(scheduler)
+
+    def _free(self, scheduler: "Scheduler") -> None:
+        from app.services.engine.model.loading import memory, release
+
+        self._schedulers.remove(scheduler)
+        scheduler.free()
+        release()
+        self._meter.memory = memory()
+
+    def _stop(self) -> None:
+        self._is_stopping = True
+
+    def _close(self) -> None:
+        for scheduler in self._schedulers:
+            scheduler.fail(ShuttingDown())
+        self._outbox.send()
+        for scheduler in self._schedulers:
+            scheduler.free()
+        self._loader.close()

@@ -1,0 +1,150 @@
+"""Loads models on the engine thread, a slice at a time, so that loaded models go on answering meanwhile."""
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from typing import IO, TYPE_CHECKING, Any
+
+import structlog
+
+from app.services.catalog import ModelFolder
+from app.services.engine.cache.conversation_owners import ConversationOwners
+from app.services.engine.commands import Reply
+from app.services.engine.limits import EngineLimits
+from app.services.engine.model import blas
+from app.services.engine.model.open_files import limit_untouched
+from app.services.engine.scheduler.meter import Meter
+from app.services.engine.scheduler.running_generation import Outbox
+from app.services.engine.speculative.draft_config import DraftConfig
+from app.services.errors import AppError, LoadFailed
+
+if TYPE_CHECKING:  # it imports MLX, which takes seconds and belongs on the engine thread
+    from app.services.engine.loaded_model import LoadedModel
+
+log = structlog.get_logger()
+
+_END = object()
+
+
+class ModelLoader:
+    """Any number of loads take turns. Lives on the engine thread, where it is the first to import MLX."""
+
+    def __init__(
+        self,
+        limits: EngineLimits,
+        draft: DraftConfig | None,
+        *,
+        outbox: Outbox,
+        meter: Meter,
+        on_load: Callable[["LoadedModel"], None],
+    ) -> None:
+        self.back_end = "unknown"
+        self._limits = limits
+        self._draft = draft
+        self._outbox = outbox
+        self._meter = meter
+        self._on_load = on_load
+        self._conversation_owners = ConversationOwners()
+        self._store_lock: IO[bytes] | None = None  # of the prefix store's folder, while this process lives
+        self._loads: list[Iterator[None]] = []
+        self._import_error: LoadFailed | None = None  # why MLX cannot be used
+
+    @property
+    def busy(self) -> bool:
+        """Whether a model is being loaded."""
+        return bool(self._loads)
+
+    def import_mlx(self) -> None:
+        """Import MLX and take the prefix store. If that fails, every load is refused with the reason."""
+        try:
+            self._import_mlx()
+        except Exception as error:  # a wheel for another system, say: the server answers and says so
+            log.exception("MLX cannot be used")
+            self._import_error = LoadFailed(f"MLX cannot be used on this machine: {str(error)[:300]}")
+
+    def load(self, folder: ModelFolder, progress: Callable[[float], None], reply: Reply) -> None:
+        """Begin to load a model. The reply gets it, or a LoadFailed; when nobody awaits it any more the load ends."""
+        if self._import_error is not None:
+            reply.fail(self._import_error)
+        else:
+            self._loads.append(self._load(folder, progress, reply))
+
+    def step(self) -> None:
+        """Read one more slice of each model that is being loaded."""
+        self._loads = [load for load in self._loads if next(load, _END) is not _END]
+
+    def close(self) -> None:
+        """Leave the prefix store to other processes."""
+        if self._store_lock is not None:
+            self._store_lock.close()
+
+    def _import_mlx(self) -> None:
+        began = time.perf_counter()
+        library = blas.preload()
+        with limit_untouched():
+            from app.services.engine.model import loading
+
+        self._lock_store()
+        loading.prepare()
+        gc.freeze()  # what is imported stays: no collection need look at it again
+        self.back_end = loading.back_end()
+        log.info("engine ready", back_end=self.back_end, blas=library, seconds=round(time.perf_counter() - began, 2))
+
+    def _lock_store(self) -> None:
+        from app.services.engine.cache.prefix_store import lock
+
+        folder = self._limits.store_folder if self._limits.store_bytes else None
+        self._store_lock = lock(folder) if folder is not None else None
+        if folder is not None and self._store_lock is None:
+            log.warning("prompts are not kept on disk", reason="another server keeps its own there, or nobody may")
+            self._limits = replace(self._limits, store_folder=None)
+
+    def _load(self, folder: ModelFolder, progress: Callable[[float], None], reply: Reply) -> Iterator[None]:
+        try:
+            parts = yield from self._read(folder, progress, reply)
+            if parts is None:
+                return
+            model = self._assemble(folder, *parts)
+            self._on_load(model)
+            progress(1.0)
+            reply.send(model)
+        except AppError as error:
+            reply.fail(error)
+        except Exception:
+            log.exception("load failed", folder=folder.path.name)
+            reply.fail(LoadFailed(f"{folder.path.name}: the model could not be loaded; the log says more"))
+
+    def _read(
+        self, folder: ModelFolder, progress: Callable[[float], None], reply: Reply
+    ) -> Generator[None, None, tuple[Any, ...] | None]:
+        """Give model, tokenizer and draft model of mlx-lm; None once nobody awaits them."""
+        from app.services.engine.model.loading import release
+        from app.services.engine.speculative.loading import load
+
+        slices = load(folder.path, self._draft)
+        while True:
+            try:
+                progress(next(slices))
+            except StopIteration as end:
+                parts: tuple[Any, ...] = end.value
+                return parts
+            yield
+            if not reply.is_awaited:
+                slices.close()
+                release()
+                return None
+
+    def _assemble(self, folder: ModelFolder, *parts: Any) -> "LoadedModel":
+        from app.services.engine.assembly import assemble
+        from app.services.engine.model.loading import release
+
+        model, tokenizer, draft = parts
+        loaded = assemble(folder, model, tokenizer, self._limits, self._outbox, self._conversation_owners, draft)
+        loaded.warm_up()
+        loaded.scheduler.meter = self._meter
+        release()
+        loaded.scheduler.admission.settle()
+        threading.Thread(target=loaded.grammars.warm_up, name="grammar", daemon=True).start()
+        return loaded
