@@ -95,6 +95,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             StreamsController,
             TokensController,
             openapi.page_files(),
+            openapi.yaml_document(),
         ],
         dependencies={
             "model_service": Provide(lambda: models, sync_to_thread=False),
@@ -109,6 +110,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         plugins=[
             PydanticPlugin(validate_strict=True),  # without it "5" and true would be numbers
             openapi.BodySchemas(),
+            openapi.ReplySchemas(),
         ],
         before_request=refuse_autoload(models.models),
         exception_handlers=HANDLERS,

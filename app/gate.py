@@ -101,10 +101,9 @@ class Gate:
 
 
 def _dialect(scope: HTTPScope) -> str:
-    """The tag of the route that answered; a path without a route has none."""
+    """Whose clients call the route that answered; a path without a route has none."""
     handler = scope.get("route_handler")
-    tags = handler.resolve_tags() if isinstance(handler, HTTPRouteHandler) else []
-    return tags[0] if tags else "none"
+    return str(handler.opt.get("dialect", "none")) if isinstance(handler, HTTPRouteHandler) else "none"
 
 
 def _headers(scope: HTTPScope) -> dict[str, str]:

@@ -62,6 +62,7 @@ def passed(answer: httpx.Response) -> None:
 def test_all_the_routes_are_walked() -> None:
     assert {("POST", "/v1/messages"), ("POST", "/v1/responses"), ("DELETE", "/v1/responses/x")} <= set(ROUTES)
     assert {("POST", "/v1/chat/completions"), ("POST", "/start"), ("GET", "/props"), ("GET", "/schema")} <= set(ROUTES)
+    assert {("GET", "/schema/openapi.json"), ("GET", "/schema/openapi.yaml")} <= set(ROUTES)
     assert len(ROUTES) > 20
 
 

@@ -5,9 +5,9 @@ from typing import Annotated
 from litestar import Controller, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
-from litestar.params import Body, FromQuery
+from litestar.params import Body
 
-from app.controllers.openapi import operation
+from app.controllers.openapi import ModelName, operation
 from app.controllers.refusals import body_refusals, refusals
 from app.dto.shared.adapters import AdapterReply, AdapterScale, AdaptersSet, scales
 from app.services.errors import InvalidRequest, ModelLoading
@@ -23,13 +23,19 @@ _SCALES = [Example(summary="At half its strength", value=[{"id": 0, "scale": 0.5
 class AdaptersController(Controller):
     """Adapters."""
 
-    tags = ["llama.cpp"]
+    tags = ["Operations"]
+    opt = {"dialect": "llama.cpp"}
 
-    @get("/lora-adapters", operation_class=operation([_ADAPTER]), responses=refusals(_LOADING))
+    @get(
+        "/lora-adapters",
+        summary="List LoRA adapters",
+        operation_class=operation([_ADAPTER]),
+        responses=refusals(_LOADING),
+    )
     async def list_adapters(
-        self, model_service: NamedDependency[ModelService], model: FromQuery[str | None] = None
+        self, model_service: NamedDependency[ModelService], model: ModelName = None
     ) -> list[AdapterReply]:
-        """Tell the adapters of --lora, and how much each counts where a request says nothing."""
+        """List the adapters of --lora, with the scale that each has where a request names none."""
         try:
             adapters = model_service.models.find(model).adapters()
         except NothingLoaded:
@@ -39,6 +45,7 @@ class AdaptersController(Controller):
     @post(
         "/lora-adapters",
         status_code=200,
+        summary="Set the scales of LoRA adapters",
         operation_class=operation({"success": True}),
         responses=body_refusals(_UNKNOWN, _LOADING),
         takes_list=True,
@@ -47,8 +54,8 @@ class AdaptersController(Controller):
         self,
         data: Annotated[list[AdapterScale], Body(examples=_SCALES)],
         model_service: NamedDependency[ModelService],
-        model: FromQuery[str | None] = None,
+        model: ModelName = None,
     ) -> AdaptersSet:
-        """Set how much each adapter counts; those that are not named count for nothing."""
+        """Set the scale of each adapter; those that are not named are turned off."""
         model_service.models.find(model).set_adapters(scales(data))
         return AdaptersSet()

@@ -106,12 +106,14 @@ _REFUSALS = body_refusals(
 class ChatController(Controller):
     """Chat completions."""
 
-    tags = ["OpenAI"]
+    tags = ["Chat"]
+    opt = {"dialect": "OpenAI"}
 
     @post(
         ["/v1/chat/completions", "/chat/completions"],
         status_code=200,
-        operation_class=operation(_ANSWER, events=_EVENTS),
+        summary="Create a chat completion",
+        operation_class=operation(_ANSWER, events=_EVENTS, headers=["X-Conversation-Id"]),
         responses=_REFUSALS,
     )
     async def create_chat_completion(

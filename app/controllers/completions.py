@@ -115,11 +115,13 @@ Picked = dict[str, Any]  # an answer's fields that `response_fields` names
 class CompletionController(Controller):
     """Text completions."""
 
-    tags = ["OpenAI"]
+    tags = ["Completions"]
+    opt = {"dialect": "OpenAI"}
 
     @post(
         "/v1/completions",
         status_code=200,
+        summary="Create a completion",
         operation_class=operation(_ANSWER, events=_EVENTS),
         responses=body_refusals(*_LATER, _NO_INFILL),
     )
@@ -144,11 +146,13 @@ class CompletionController(Controller):
 class NativeController(Controller):
     """llama.cpp's own completions."""
 
-    tags = ["llama.cpp"]
+    tags = ["Completions"]
+    opt = {"dialect": "llama.cpp"}
 
     @post(
         ["/completion", "/completions"],
         status_code=200,
+        summary="Create a completion as llama.cpp does",
         operation_class=operation(_NATIVE_ANSWER, events=_NATIVE_EVENTS),
         responses=body_refusals(*_LATER),
     )
@@ -166,6 +170,7 @@ class NativeController(Controller):
     @post(
         "/infill",
         status_code=200,
+        summary="Fill in the middle of code",
         operation_class=operation(_NATIVE_ANSWER, events=_NATIVE_EVENTS),
         responses=body_refusals(*_LATER, _NO_INFILL),
     )

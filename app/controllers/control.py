@@ -18,11 +18,13 @@ _REQUEST = [Example(value={"id": "chatcmpl-7d1f9c", "action": "reasoning_end"})]
 class ControlController(Controller):
     """Answers under way."""
 
-    tags = ["Web UI"]
+    tags = ["Streams"]
+    opt = {"dialect": "Web UI"}
 
     @post(
         ["/v1/chat/completions/control", "/chat/completions/control"],
         status_code=200,
+        summary="End the reasoning of a streamed answer",
         operation_class=operation({"success": True, "message": "the reasoning ends"}),
         responses=body_refusals(),
     )

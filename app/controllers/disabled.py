@@ -15,24 +15,49 @@ _PROXY = FeatureForbidden("This server fetches nothing for web pages")
 class DisabledController(Controller):
     """What is off on purpose."""
 
-    tags = ["Web UI"]
+    tags = ["Disabled"]
+    opt = {"dialect": "Web UI"}
 
-    @get("/tools", status_code=403, operation_class=operation(None), responses=refusals())
+    @get(
+        "/tools",
+        status_code=403,
+        summary="List the server's tools",
+        operation_class=operation(None),
+        responses=refusals(),
+    )
     async def list_tools(self) -> ErrorReply:
-        """Say that the server has no tools of its own."""
+        """Refuse: this server runs no tools."""
         raise _TOOLS
 
-    @post("/tools", status_code=403, operation_class=operation(None), responses=refusals())
+    @post(
+        "/tools",
+        status_code=403,
+        summary="Run a tool of the server",
+        operation_class=operation(None),
+        responses=refusals(),
+    )
     async def run_tool(self) -> ErrorReply:
-        """Say that the server has no tools of its own."""
+        """Refuse: this server runs no tools."""
         raise _TOOLS
 
-    @get("/cors-proxy", status_code=403, operation_class=operation(None), responses=refusals())
+    @get(
+        "/cors-proxy",
+        status_code=403,
+        summary="Fetch through the proxy",
+        operation_class=operation(None),
+        responses=refusals(),
+    )
     async def fetch_through_proxy(self) -> ErrorReply:
-        """Say that the server is nobody's proxy."""
+        """Refuse: this server fetches nothing for web pages."""
         raise _PROXY
 
-    @post("/cors-proxy", status_code=403, operation_class=operation(None), responses=refusals())
+    @post(
+        "/cors-proxy",
+        status_code=403,
+        summary="Send through the proxy",
+        operation_class=operation(None),
+        responses=refusals(),
+    )
     async def send_through_proxy(self) -> ErrorReply:
-        """Say that the server is nobody's proxy."""
+        """Refuse: this server fetches nothing for web pages."""
         raise _PROXY

@@ -47,9 +47,16 @@ _REFUSALS = body_refusals(
 class EmbeddingsController(Controller):
     """Embeddings, as OpenAI has them."""
 
-    tags = ["OpenAI"]
+    tags = ["Embeddings"]
+    opt = {"dialect": "OpenAI"}
 
-    @post("/v1/embeddings", status_code=200, operation_class=operation(_ANSWER), responses=_REFUSALS)
+    @post(
+        "/v1/embeddings",
+        status_code=200,
+        summary="Create embeddings",
+        operation_class=operation(_ANSWER),
+        responses=_REFUSALS,
+    )
     async def create_embeddings(
         self,
         data: Annotated[EmbeddingsRequest, Body(examples=_REQUESTS)],
@@ -64,10 +71,15 @@ class EmbeddingsController(Controller):
 class NativeEmbeddingsController(Controller):
     """Embeddings, as llama.cpp has them."""
 
-    tags = ["llama.cpp"]
+    tags = ["Embeddings"]
+    opt = {"dialect": "llama.cpp"}
 
     @post(
-        ["/embedding", "/embeddings"], status_code=200, operation_class=operation(_NATIVE_ANSWER), responses=_REFUSALS
+        ["/embedding", "/embeddings"],
+        status_code=200,
+        summary="Create embeddings as llama.cpp does",
+        operation_class=operation(_NATIVE_ANSWER),
+        responses=_REFUSALS,
     )
     async def create_native_embeddings(
         self,

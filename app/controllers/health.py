@@ -18,16 +18,27 @@ _LOADING = ModelLoading()
 class HealthController(Controller):
     """Health."""
 
-    tags = ["Health"]
+    tags = ["Operations"]
+    opt = {"dialect": "Health"}
 
-    @get("/ping", operation_class=operation({"message": "pong"}), responses=refusals())
+    @get(
+        "/ping",
+        summary="Check that the server is there",
+        operation_class=operation({"message": "pong"}),
+        responses=refusals(),
+    )
     async def ping_server(self) -> Pong:
         """Answer at once, also while a model loads."""
         return Pong()
 
-    @get(["/health", "/v1/health"], operation_class=operation(_HEALTHY), responses=refusals(_LOADING))
+    @get(
+        ["/health", "/v1/health"],
+        summary="Check whether the server can answer",
+        operation_class=operation(_HEALTHY),
+        responses=refusals(_LOADING),
+    )
     async def read_health(self, model_service: NamedDependency[ModelService]) -> Response[Health]:
-        """Tell what is loaded: 503 while the first model loads or the engine is stuck, else 200."""
+        """Say what is loaded: 503 while a model loads or the engine is stuck, else 200."""
         facts, loading = model_service.models.facts, model_service.models.loading
         health = Health(
             status="loading model" if loading else "ok",

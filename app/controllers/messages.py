@@ -87,10 +87,12 @@ class MessagesController(Controller):
     """Anthropic's Messages."""
 
     path = "/v1/messages"
-    tags = ["Anthropic"]
+    tags = ["Messages"]
+    opt = {"dialect": "Anthropic"}
 
     @post(
         status_code=200,
+        summary="Create a message",
         operation_class=operation(_ANSWER, events=_EVENTS, pieces=len(get_args(Events))),
         responses=_REFUSALS,
     )
@@ -110,7 +112,13 @@ class MessagesController(Controller):
         await fold(generation, request, [said])
         return Response(said.message, headers=header(data.ignored))
 
-    @post("/count_tokens", status_code=200, operation_class=operation({"input_tokens": 15}), responses=_REFUSALS)
+    @post(
+        "/count_tokens",
+        status_code=200,
+        summary="Count the tokens of a message",
+        operation_class=operation({"input_tokens": 15}),
+        responses=_REFUSALS,
+    )
     async def count_message_tokens(
         self,
         data: Annotated[MessagesRequest, Body(examples=_REQUESTS)],

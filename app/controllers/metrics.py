@@ -18,9 +18,16 @@ _EXAMPLE = (
 class MetricsController(Controller):
     """Metrics."""
 
-    tags = ["Health"]
+    tags = ["Operations"]
+    opt = {"dialect": "Health"}
 
-    @get("/metrics", media_type=_TYPE, operation_class=operation(_EXAMPLE), responses=refusals())
+    @get(
+        "/metrics",
+        media_type=_TYPE,
+        summary="Read the metrics",
+        operation_class=operation(_EXAMPLE),
+        responses=refusals(),
+    )
     async def read_metrics(self, metrics: NamedDependency[Metrics]) -> Response[bytes]:
-        """Tell requests, tokens, the queue, the cache, latencies and memory in Prometheus' text format."""
+        """Give counts of requests and tokens, the queue, the cache, latencies and memory in Prometheus' text format."""
         return Response(metrics.text(), media_type=_TYPE, headers={"Process-Start-Time-Unix": str(metrics.started)})

@@ -1,8 +1,10 @@
 """The models that can answer."""
 
+from typing import Annotated
+
 from litestar import Controller, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath
+from litestar.params import PathParameter
 
 from app.controllers.openapi import operation
 from app.controllers.refusals import refusals
@@ -45,29 +47,52 @@ class ModelsController(Controller):
     """What is served."""
 
     tags = ["Models"]
+    opt = {"dialect": "Models"}
 
     @get(
         ["/v1/models", "/models"],
+        summary="List the models",
         operation_class=operation({"object": "list", "data": [_ROW], "models": []}),
         responses=refusals(_LOADING),
     )
     async def list_models(
         self, model_service: NamedDependency[ModelService], settings: NamedDependency[Settings]
     ) -> ModelList:
-        """List what is served; nothing while nothing is loaded. With --models-dir: all that can be, and its status."""
+        """List the loaded model; with --models-dir all that can be loaded, and their status."""
         return ModelList.of(await model_service.models.states(), several=settings.models_dir is not None)
 
-    @post("/models", status_code=501, operation_class=operation(None), responses=refusals(_DOWNLOADS, _DOWNLOADS_NOT))
+    @post(
+        "/models",
+        status_code=501,
+        summary="Download a model",
+        operation_class=operation(None),
+        responses=refusals(_DOWNLOADS, _DOWNLOADS_NOT),
+    )
     async def download_model(self, settings: NamedDependency[Settings]) -> ErrorReply:
-        """Say that models are not downloaded through HTTP."""
+        """Refuse: `tiles-server pull` downloads models, not HTTP."""
         raise _DOWNLOADS if settings.models_dir is None else _DOWNLOADS_NOT
 
-    @delete("/models", status_code=501, operation_class=operation(None), responses=refusals(_DOWNLOADS, _DOWNLOADS_NOT))
+    @delete(
+        "/models",
+        status_code=501,
+        summary="Delete a model",
+        operation_class=operation(None),
+        responses=refusals(_DOWNLOADS, _DOWNLOADS_NOT),
+    )
     async def delete_model(self, settings: NamedDependency[Settings]) -> ErrorReply:
-        """Say that models are not deleted through HTTP."""
+        """Refuse: models are not deleted through HTTP."""
         raise _DOWNLOADS if settings.models_dir is None else _DOWNLOADS_NOT
 
-    @get("/v1/models/{model_id:path}", operation_class=operation(_ROW), responses=refusals(_LOADING, _UNKNOWN))
-    async def read_model(self, model_id: FromPath[str], model_service: NamedDependency[ModelService]) -> ModelRow:
-        """Describe one model."""
+    @get(
+        "/v1/models/{model_id:path}",
+        summary="Describe a model",
+        operation_class=operation(_ROW),
+        responses=refusals(_LOADING, _UNKNOWN),
+    )
+    async def read_model(
+        self,
+        model_id: Annotated[str, PathParameter(description="id of the model")],
+        model_service: NamedDependency[ModelService],
+    ) -> ModelRow:
+        """Give the status of a model, and its numbers while it is loaded."""
         return ModelRow.of(await model_service.models.state(model_id.removeprefix("/")))

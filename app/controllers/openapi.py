@@ -1,27 +1,37 @@
 """What the generated OpenAPI document says beyond types: event streams, errors, examples, and the page to read it."""
 
-import re
+import asyncio
+from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
+from inspect import cleandoc
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import openapi_ui_bundles.swagger_ui
+from annotated_types import Ge
+from litestar import Request, get
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import (
     Components,
     Example,
+    OpenAPIHeader,
     OpenAPIMediaType,
     OpenAPIResponse,
     OpenAPIType,
     Operation,
+    Parameter,
     Reference,
-    RequestBody,
     Schema,
     SecurityScheme,
     Tag,
 )
+from litestar.openapi.spec import RequestBody as RequestBodySpec
 from litestar.openapi.spec.base import BaseSchemaObject
+from litestar.params import QueryParameter
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.plugins.pydantic import PydanticSchemaPlugin
 from litestar.router import Router
@@ -29,14 +39,68 @@ from litestar.static_files import create_static_files_router
 from litestar.typing import FieldDefinition
 
 from app import __version__
-from app.dto.shared.base import Body
+from app.dto.shared import parameters
+from app.dto.shared.base import Body, Reply, RequestBody
 
 _STATIC = "/schema/static"
-_DESCRIPTION = """One server, several dialects: OpenAI clients, the llama.cpp Web UI and the Tiles CLI.
+_DESCRIPTION = """MLX language models behind one HTTP API: OpenAI's chat completions, Responses, completions and
+embeddings, Anthropic's Messages, llama-server's routes, the llama.cpp Web UI, and the Tiles CLI.
+
+Begin with `POST /v1/chat/completions`. Where the server has a key, press *Authorize* first.
 
 Every refusal has the same envelope, `{"error": {"message", "type", "param", "code"}}` (the Messages API has
-Anthropic's own), and every answer carries `X-Request-Id`. Parameters without effect are named in `X-Tiles-Ignored`.
-Where the server has a key, press *Authorize* first."""
+Anthropic's own). Every answer carries `X-Request-Id`; parameters without effect are named in `X-Tiles-Ignored`. In a
+body, null means the same as an absent field."""
+
+_TAGS = {
+    "Chat": "Answer a conversation the way OpenAI's clients ask for it. Begin here.",
+    "Responses": "OpenAI's Responses: conversations of items, which this machine can store and go on with.",
+    "Messages": "Anthropic's Messages, for Claude's clients with `ANTHROPIC_BASE_URL` pointed here.",
+    "Completions": "Continue a prompt as it is, without a chat template, as OpenAI and llama.cpp have it.",
+    "Embeddings": "Turn texts into vectors, as OpenAI and llama.cpp have it.",
+    "Models": "Which models there are, what they can do, and which of them are in memory.",
+    "Tokens": "Text to tokens and back, and how many of them a conversation has.",
+    "Streams": "Find a streamed answer again, go on reading it, stop it, or end its reasoning.",
+    "Operations": "Health and metrics, the slots that answers run in, and the scales of LoRA adapters.",
+    "Tiles": "Sessions of the Tiles CLI.",
+    "Disabled": "What llama-server offers its Web UI and this server does not: every call is refused.",
+}
+_REQUEST_ID = OpenAPIHeader(
+    schema=Schema(type=OpenAPIType.STRING),
+    description="Id of the request, as in the server's log: the one that was sent, if it could be used, else a new one",
+)
+_IGNORED = OpenAPIHeader(
+    schema=Schema(type=OpenAPIType.STRING),
+    description="Names of parameters of the body that had no effect, comma-separated; absent where there are none",
+)
+_RETRY_AFTER = OpenAPIHeader(schema=Schema(type=OpenAPIType.INTEGER), description="Seconds after which to try again")
+_HEADERS = {"X-Request-Id": _REQUEST_ID, "X-Tiles-Ignored": _IGNORED, "Retry-After": _RETRY_AFTER}
+_PARAMETERS: dict[str, Parameter | Reference] = {
+    parameter.name: parameter
+    for parameter in (
+        Parameter(
+            name="X-Request-Id",
+            param_in="header",
+            schema=Schema(type=OpenAPIType.STRING),
+            description="Id of the request for the server's log; up to 128 letters, digits and -_.: are taken",
+        ),
+        Parameter(
+            name="X-Conversation-Id",
+            param_in="header",
+            schema=Schema(type=OpenAPIType.STRING),
+            description="Id of the conversation, up to 512 characters. A stream with it outlives its reader; "
+            "GET /v1/stream reads it again",
+        ),
+        Parameter(
+            name="autoload",
+            param_in="query",
+            schema=Schema(type=OpenAPIType.BOOLEAN, default=True),
+            description="With --models-dir: false refuses a request whose model would have to be loaded first",
+        ),
+    )
+}
+
+ModelName = Annotated[str | None, QueryParameter(description="which model is meant, with --models-dir")]
 
 
 def config() -> OpenAPIConfig:
@@ -55,17 +119,21 @@ def config() -> OpenAPIConfig:
         path="/schema",
         render_plugins=[page],
         use_handler_docstrings=True,
-        components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
-        security=[{"key": []}, {}],
-        tags=[
-            Tag(name="OpenAI", description="What OpenAI clients call"),
-            Tag(name="Anthropic", description="What Anthropic clients call, with ANTHROPIC_BASE_URL pointed here"),
-            Tag(name="llama.cpp", description="What llama.cpp's clients call"),
-            Tag(name="Web UI", description="What llama.cpp's Web UI asks for besides"),
-            Tag(name="Models", description="What is loaded and what it can do"),
-            Tag(name="Tiles", description="Sessions of the Tiles CLI"),
-            Tag(name="Health", description="Whether the server lives"),
-        ],
+        components=Components(
+            headers=dict(_HEADERS),
+            parameters=dict(_PARAMETERS),
+            security_schemes={
+                "bearer": SecurityScheme(type="http", scheme="bearer", description="A key of --api-key"),
+                "x-api-key": SecurityScheme(
+                    type="apiKey",
+                    name="x-api-key",
+                    security_scheme_in="header",
+                    description="The same",
+                ),
+            },
+        ),
+        security=[{"bearer": []}, {"x-api-key": []}, {}],
+        tags=[Tag(name=name, description=description) for name, description in _TAGS.items()],
     )
 
 
@@ -75,8 +143,22 @@ def page_files() -> Router:
     return create_static_files_router(path=_STATIC, directories=[folder], include_in_schema=False)
 
 
+def yaml_document() -> HTTPRouteHandler:
+    """Serve the document as YAML. It is written once, beside the event loop."""
+    written: list[bytes] = []
+
+    @get("/schema/openapi.yaml", media_type="application/yaml", include_in_schema=False)
+    async def read_yaml(request: Request[Any, Any, Any]) -> bytes:
+        if not written:
+            document = request.app.openapi_schema.to_schema()
+            written.append(await asyncio.to_thread(msgspec.yaml.encode, document))
+        return written[0]
+
+    return read_yaml
+
+
 class BodySchemas(OpenAPISchemaPlugin):
-    """Says of every field of a body that may be left out that it may be null too, which means the same."""
+    """Says what every field of a body means, and of those that may be left out that null means the same."""
 
     @staticmethod
     def is_plugin_supported_type(value: Any) -> bool:
@@ -84,12 +166,77 @@ class BodySchemas(OpenAPISchemaPlugin):
         return isinstance(value, type) and issubclass(value, Body)
 
     def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:
-        """Describe a body."""
+        """Describe a body; the parameters of a request in the words of their registry."""
+        body: type[Body] = field_definition.annotation
         schema = PydanticSchemaPlugin.for_pydantic_model(field_definition, schema_creator)
-        required = schema.required or ()
-        properties = (schema.properties or {}).items()
-        schema.properties = {name: part if name in required else _or_null(part) for name, part in properties}
+        notes = parameters.descriptions(body.registry) if issubclass(body, RequestBody) else {}
+        fields = {field.alias or name: field for name, field in body.model_fields.items()}
+        properties = schema.properties or {}
+        for name, part in properties.items():
+            field = fields[name]
+            whole = _property(
+                part if field.is_required() else _or_null(part), notes.get(name) or field.description or ""
+            )
+            if not field.is_required() and field.default_factory is None:
+                whole.default = field.default
+            if any(isinstance(mark, Ge) and mark.ge == 0 for mark in field.metadata):
+                whole.minimum = 0  # which Litestar leaves out
+            properties[name] = whole
+        schema.description = cleandoc(body.__doc__ or "")  # Litestar's is that of the field where it met it first
         return schema
+
+
+class ReplySchemas(OpenAPISchemaPlugin):
+    """Says what every field of a reply means."""
+
+    def is_plugin_supported_field(self, field_definition: FieldDefinition) -> bool:
+        """Whether this is a reply, or a part of one."""
+        return not field_definition.is_union and field_definition.is_subclass_of(Reply)
+
+    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:
+        """Describe a reply as Litestar does, and its constants too."""
+        others = (plugin for plugin in schema_creator.plugins if plugin is not self)
+        plugin = next(plugin for plugin in others if schema_creator.plugin_supports_field(plugin, field_definition))
+        schema: Schema = plugin.to_openapi_schema(field_definition, schema_creator)
+        properties = schema.properties or {}
+        for name, part in properties.items():
+            if isinstance(part, Schema):
+                constant = f"always {part.const}: what kind of object it is" if part.const else ""
+                properties[name] = _property(_alone(part), part.description or constant)
+        schema.description = cleandoc(field_definition.annotation.__doc__ or "")
+        return schema
+
+
+def _property(schema: Schema | Reference, description: str) -> Schema:
+    """Put what a property means on the property itself, where readers look, and not on the kinds of its values."""
+    whole = Schema(all_of=[schema]) if isinstance(schema, Reference) else copy(schema)
+    whole.one_of = [_bare(branch) for branch in whole.one_of] if whole.one_of else None
+    whole.description = _sentence(description) or None
+    return whole
+
+
+def _bare(schema: Schema | Reference) -> Schema | Reference:
+    """Leave out what stands on the property. A reference stays what it is: Litestar changes its target in the end."""
+    if isinstance(schema, Reference):
+        return schema
+    bare = copy(schema)
+    bare.description = bare.default = None
+    return bare
+
+
+def _alone(schema: Schema) -> Schema:
+    """Take the only kind of value that there is: what may be absent is described as one of one kind."""
+    (*others, last) = schema.one_of or [schema]
+    if others or not isinstance(last, Schema):
+        return schema
+    alone = copy(last)
+    alone.description = schema.description
+    return alone
+
+
+def _sentence(text: str) -> str:
+    """Begin with a capital, unless a name comes first."""
+    return text if "_" in text.partition(" ")[0] else text[:1].upper() + text[1:]
 
 
 def _or_null(schema: Schema | Reference) -> Schema:
@@ -113,16 +260,23 @@ class Verbatim(BaseSchemaObject):
         return self._value
 
 
-def operation(answer: Any, *, events: str | None = None, pieces: int = 1) -> type[Operation]:
+def operation(
+    answer: Any, *, events: str | None = None, pieces: int = 1, headers: Sequence[str] = ()
+) -> type[Operation]:
     """Make an operation whose 200 has an example. With `events`, the last `pieces` branches of the answer's type are
-    what an event stream carries, and they are its example."""
+    what an event stream carries, and they are its example. `headers` are those of the request that have a meaning."""
 
     @dataclass
     class Documented(Operation):
         def __post_init__(self) -> None:
-            if isinstance(self.request_body, RequestBody):
+            if isinstance(self.request_body, RequestBodySpec):
                 _say_whether_required(self.request_body)
-            self.summary = _in_words(self.summary or "")
+            for parameter in self.parameters or ():
+                if isinstance(parameter, Parameter):
+                    parameter.description = _sentence(parameter.description or "")
+            names = ("X-Request-Id", *headers, *(("autoload",) if _has_registry(self.request_body) else ()))
+            references = (Reference(ref=f"#/components/parameters/{name}") for name in names)
+            self.parameters = [*(self.parameters or ()), *references]
             responses: dict[str, Any] = self.responses or {}
             if _is_litestars(responses.get("400")):
                 del responses["400"]
@@ -130,16 +284,35 @@ def operation(answer: Any, *, events: str | None = None, pieces: int = 1) -> typ
                 _document(response, answer, events, pieces)
             if isinstance(empty := responses.get("204"), OpenAPIResponse):
                 empty.content, empty.description = None, "Done; there is nothing to say"
+            for status, response in responses.items():
+                response.headers = {name: Reference(ref=f"#/components/headers/{name}") for name in self._sent(status)}
+
+        def _sent(self, status: str) -> Iterator[str]:
+            """Name the headers of an answer."""
+            yield "X-Request-Id"
+            if status == "200" and _has_registry(self.request_body):
+                yield "X-Tiles-Ignored"
+            if status == "503":
+                yield "Retry-After"
 
     return Documented
 
 
-def _in_words(name: str) -> str:
-    """Give a handler's name as a title: `CreateChatCompletion` is `Create chat completion`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
+def _has_registry(body: Any) -> bool:
+    """Whether the parameters of a body stand in a registry, so that those without effect can be named."""
+    schemas = [media.schema for media in body.content.values()] if isinstance(body, RequestBodySpec) else []
+    parts = [part for schema in schemas for part in (getattr(schema, "all_of", None) or [schema])]
+    names = tuple(_registered(RequestBody))
+    return any(isinstance(part, Reference) and part.ref.endswith(names) for part in parts)
 
 
-def _say_whether_required(body: RequestBody) -> None:
+def _registered(body: type[Body]) -> Iterator[str]:
+    yield body.__name__
+    for inner in body.__subclasses__():
+        yield from _registered(inner)
+
+
+def _say_whether_required(body: RequestBodySpec) -> None:
     """Litestar says that a body may be null where it may be left out."""
     for media in body.content.values():
         if isinstance(media.schema, Schema) and media.schema.one_of:

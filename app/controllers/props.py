@@ -1,11 +1,13 @@
 """Properties of the server and its model."""
 
+from typing import Annotated
+
 import msgspec
 from litestar import Controller, get
 from litestar.di import NamedDependency
-from litestar.params import FromQuery
+from litestar.params import QueryParameter
 
-from app.controllers.openapi import operation
+from app.controllers.openapi import ModelName, operation
 from app.controllers.refusals import query_refusals
 from app.dto.llama.models import Props, RouterProps
 from app.services.errors import ModelLoading, ModelNotFound, ModelNotLoaded
@@ -23,16 +25,22 @@ class PropsController(Controller):
     """Properties, as llama-server gives them."""
 
     tags = ["Models"]
+    opt = {"dialect": "Models"}
 
-    @get("/props", operation_class=operation(_EXAMPLE), responses=query_refusals(_LOADING, _NOT_LOADED, _UNKNOWN))
+    @get(
+        "/props",
+        summary="Read the properties of server and model",
+        operation_class=operation(_EXAMPLE),
+        responses=query_refusals(_LOADING, _NOT_LOADED, _UNKNOWN),
+    )
     async def read_props(
         self,
         model_service: NamedDependency[ModelService],
         settings: NamedDependency[Settings],
-        model: FromQuery[str | None] = None,
-        autoload: FromQuery[bool] = True,
+        model: ModelName = None,
+        autoload: Annotated[bool, QueryParameter(description="load the model if it is not in memory")] = True,
     ) -> Props | RouterProps:
-        """Tell the context, the sampling that is used by default, and the chat template.
+        """Give the context length, the default sampling, and the chat template.
 
         With --models-dir those of the named model, which is loaded for that unless `autoload` is false, and without a
         name what kind of server this is. One model has its own, by whatever name.

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from litestar import Controller, MediaType, Request, Response, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import Body, FromPath, FromQuery, QueryParameter
+from litestar.params import Body, PathParameter, QueryParameter
 
 from app.controllers import responses_examples as examples
 from app.controllers.answer import fold, header, stream
@@ -92,14 +92,19 @@ Events = (
 )
 
 
+ResponseId = Annotated[str, PathParameter(description="id of a stored response")]
+
+
 class ResponsesController(Controller):
     """OpenAI's Responses."""
 
-    tags = ["OpenAI"]
+    tags = ["Responses"]
+    opt = {"dialect": "OpenAI"}
 
     @post(
         ["/v1/responses", "/responses"],
         status_code=200,
+        summary="Create a response",
         operation_class=operation(examples.ANSWER, events=examples.EVENTS, pieces=len(get_args(Events))),
         responses=_REFUSALS,
     )
@@ -112,7 +117,7 @@ class ResponsesController(Controller):
         settings: NamedDependency[Settings],
         limits: NamedDependency[Limits],
     ) -> Response[ResponseReply | Events]:
-        """Answer a conversation, whole or as server-sent events; it is kept on this machine unless `store` is false."""
+        """Answer a conversation, whole or as server-sent events. It is stored here unless `store` is false."""
         earlier = await _earlier(stored_responses, data.previous_response_id)
         data = await _resolved(stored_responses, data, earlier)
         generation = await model_service.generate(data.to_generation(limits, earlier))
@@ -133,6 +138,7 @@ class ResponsesController(Controller):
     @post(
         ["/v1/responses/input_tokens", "/responses/input_tokens"],
         status_code=200,
+        summary="Count the tokens of a response",
         operation_class=operation({"object": "response.input_tokens", "input_tokens": 15}),
         responses=_REFUSALS,
     )
@@ -153,16 +159,19 @@ class ResponsesController(Controller):
 
     @get(
         "/v1/responses/{response_id:str}",
+        summary="Retrieve a response",
         operation_class=operation(examples.ANSWER),
         responses=query_refusals(_UNKNOWN, _NOT_A_STREAM),
     )
     async def read_response(
         self,
-        response_id: FromPath[str],
+        response_id: ResponseId,
         stored_responses: NamedDependency[StoredResponses],
-        stream: FromQuery[bool] = False,
+        stream: Annotated[
+            bool, QueryParameter(description="has to be false: stored responses are not streamed")
+        ] = False,
     ) -> Response[ResponseReply]:
-        """Give a response that was kept."""
+        """Give a stored response."""
         if stream:
             raise _NOT_A_STREAM
         stored = await _stored(stored_responses, response_id)
@@ -171,42 +180,45 @@ class ResponsesController(Controller):
     @delete(
         "/v1/responses/{response_id:str}",
         status_code=200,
+        summary="Delete a response",
         operation_class=operation({"id": "resp_7d1f9c", "object": "response", "deleted": True}),
         responses=refusals(_UNKNOWN),
     )
     async def delete_response(
-        self, response_id: FromPath[str], stored_responses: NamedDependency[StoredResponses]
+        self, response_id: ResponseId, stored_responses: NamedDependency[StoredResponses]
     ) -> DeletedResponse:
-        """Forget a response that was kept."""
+        """Delete a stored response."""
         if not await asyncio.to_thread(stored_responses.delete, response_id):
             raise ResponseNotFound(response_id)
         return DeletedResponse(id=response_id)
 
     @get(
         "/v1/responses/{response_id:str}/input_items",
+        summary="List the input items of a response",
         operation_class=operation(examples.ITEMS),
         responses=query_refusals(_UNKNOWN),
     )
     async def list_input_items(
         self,
-        response_id: FromPath[str],
+        response_id: ResponseId,
         stored_responses: NamedDependency[StoredResponses],
-        limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
-        order: FromQuery[Literal["asc", "desc"]] = "desc",
-        after: FromQuery[str | None] = None,
+        limit: Annotated[int, QueryParameter(ge=1, le=100, description="most items of a page")] = 20,
+        order: Annotated[Literal["asc", "desc"], QueryParameter(description="asc: the oldest item first")] = "desc",
+        after: Annotated[str | None, QueryParameter(description="id of the last item of the page before")] = None,
     ) -> InputItemList:
-        """List what a response answered, all of the conversation before it."""
+        """List the conversation before a stored response."""
         stored = await _stored(stored_responses, response_id)
         return stored.page(limit=limit, newest_first=order == "desc", after=after)
 
     @post(
         "/v1/responses/{response_id:str}/cancel",
         status_code=200,
+        summary="Cancel a response",
         operation_class=operation(examples.ANSWER),
         responses=refusals(_NOT_IN_BACKGROUND, _UNKNOWN),
     )
     async def cancel_response(
-        self, response_id: FromPath[str], stored_responses: NamedDependency[StoredResponses]
+        self, response_id: ResponseId, stored_responses: NamedDependency[StoredResponses]
     ) -> ResponseReply:
         """Refuse to cancel: only responses in the background can be, and there are none. Hang up instead."""
         await _stored(stored_responses, response_id)

@@ -34,10 +34,12 @@ class RouterController(Controller):
 
     path = "/models"
     tags = ["Models"]
+    opt = {"dialect": "Models"}
 
     @post(
         "/load",
         status_code=200,
+        summary="Load a model",
         operation_class=operation({"success": True}),
         responses=body_refusals(_RUNNING, _UNKNOWN),
     )
@@ -53,6 +55,7 @@ class RouterController(Controller):
     @post(
         "/unload",
         status_code=200,
+        summary="Unload a model",
         operation_class=operation({"success": True}),
         responses=body_refusals(_NOT_RUNNING, _UNKNOWN),
     )
@@ -68,13 +71,14 @@ class RouterController(Controller):
     @get(
         "/sse",
         media_type="text/event-stream",
+        summary="Follow the status of the models",
         operation_class=operation(_EVENTS),
         responses=refusals(_ONE_MODEL),
     )
     async def follow_models(
         self, model_service: NamedDependency[ModelService], settings: NamedDependency[Settings]
     ) -> Response[Any]:
-        """Tell from now on what happens to the models, as server-sent events. Only with --models-dir."""
+        """Send what happens to the models as server-sent events from now on. Only with --models-dir."""
         return sse(_spoken(model_service.models.events(settings.sse_ping_interval)))
 
 

@@ -29,10 +29,12 @@ class SessionController(Controller):
     """The session."""
 
     tags = ["Tiles"]
+    opt = {"dialect": "Tiles"}
 
     @post(
         "/start",
         status_code=200,
+        summary="Start a session",
         operation_class=operation({"message": "Model loaded"}),
         responses=body_refusals(_FAILED, _NO_FOLDER),
     )

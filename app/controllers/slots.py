@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 from litestar import Controller, get, post
 from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
-from litestar.params import Body, FromPath, FromQuery
+from litestar.params import Body, PathParameter, QueryParameter
 
-from app.controllers.openapi import operation
+from app.controllers.openapi import ModelName, operation
 from app.controllers.refusals import body_refusals, query_refusals
 from app.dto.llama.models import EMPTY_CONTEXT
 from app.dto.llama.slots import Slot, SlotDone, SlotFile, SlotTimings
@@ -31,17 +31,23 @@ _SLOTS = [{"id": 0, "n_ctx": 8192, "speculative": False, "is_processing": False}
 class SlotsController(Controller):
     """Slots, as llama-server has them."""
 
-    tags = ["llama.cpp"]
+    tags = ["Operations"]
+    opt = {"dialect": "llama.cpp"}
 
-    @get("/slots", operation_class=operation(_SLOTS), responses=query_refusals(_LOADING, _ALL_BUSY))
+    @get(
+        "/slots",
+        summary="List the slots",
+        operation_class=operation(_SLOTS),
+        responses=query_refusals(_LOADING, _ALL_BUSY),
+    )
     async def list_slots(
         self,
         model_service: NamedDependency[ModelService],
         settings: NamedDependency[Settings],
-        model: FromQuery[str | None] = None,
-        fail_on_no_slot: FromQuery[bool] = False,
+        model: ModelName = None,
+        fail_on_no_slot: Annotated[bool, QueryParameter(description="answer 503 when all slots are at work")] = False,
     ) -> list[Slot]:
-        """Say what is in each place of the batch: an answer at work, or what the last one left.
+        """Say what each slot holds: an answer at work, or what the last one left.
 
         With `fail_on_no_slot` it is a 503 when all of them are at work.
         """
@@ -57,18 +63,21 @@ class SlotsController(Controller):
     @post(
         "/slots/{id_slot:str}",
         status_code=200,
+        summary="Save, restore or erase a slot",
         operation_class=operation(_SAVED),
         responses=body_refusals(_LOADING, ModelNotLoaded(), _NO_SLOT),
     )
     async def act_on_slot(
         self,
-        id_slot: FromPath[str],
-        action: FromQuery[Literal["save", "restore", "erase"]],
+        id_slot: Annotated[str, PathParameter(description="number of the slot, from 0")],
+        action: Annotated[
+            Literal["save", "restore", "erase"], QueryParameter(description="what to do with its content")
+        ],
         model_service: NamedDependency[ModelService],
         data: Annotated[SlotFile | None, Body(examples=_REQUEST)] = None,
-        model: FromQuery[str | None] = None,
+        model: ModelName = None,
     ) -> SlotDone:
-        """Save what the last answer of an idle slot left to a file, bring that back, or forget it."""
+        """Save to a file what the last answer left in an idle slot, restore it from there, or erase it."""
         slot, name = _number(id_slot), data.filename if data else ""
         async with model_service.models.using(model, autoload=False) as served:
             if action == "erase":

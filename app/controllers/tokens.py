@@ -35,27 +35,40 @@ _REFUSALS = body_refusals(ModelNotLoaded(), ModelLoading())
 class TokensController(Controller):
     """Tokens."""
 
-    tags = ["llama.cpp"]
+    tags = ["Tokens"]
+    opt = {"dialect": "llama.cpp"}
 
-    @post("/tokenize", status_code=200, operation_class=operation({"tokens": [1528, 223, 1022]}), responses=_REFUSALS)
+    @post(
+        "/tokenize",
+        status_code=200,
+        summary="Turn text into tokens",
+        operation_class=operation({"tokens": [1528, 223, 1022]}),
+        responses=_REFUSALS,
+    )
     async def tokenize_text(
         self,
         data: Annotated[TokenizeRequest, Body(examples=_TOKENIZE)],
         model_service: NamedDependency[ModelService],
     ) -> Response[Tokens]:
-        """Take a text apart into tokens."""
+        """Give the token ids of a text."""
         async with model_service.models.using(data.model) as model:
             tokens = await model.tokenize(data.parts(), special=data.add_special)
         reply = await asyncio.to_thread(Tokens.of, tokens, data)  # there may be some 100,000
         return Response(reply, headers=header(data.ignored))
 
-    @post("/detokenize", status_code=200, operation_class=operation({"content": "Hello world"}), responses=_REFUSALS)
+    @post(
+        "/detokenize",
+        status_code=200,
+        summary="Turn tokens into text",
+        operation_class=operation({"content": "Hello world"}),
+        responses=_REFUSALS,
+    )
     async def detokenize_tokens(
         self,
         data: Annotated[DetokenizeRequest, Body(examples=[Example(value={"tokens": [1528, 223, 1022]})])],
         model_service: NamedDependency[ModelService],
     ) -> Response[Detokenized]:
-        """Put tokens together to a text; control tokens are written out."""
+        """Give the text of token ids; control tokens are written out."""
         async with model_service.models.using(data.model) as model:
             content = await model.detokenize(data.tokens)
         return Response(Detokenized(content=content), headers=header(data.ignored))
@@ -63,6 +76,7 @@ class TokensController(Controller):
     @post(
         "/apply-template",
         status_code=200,
+        summary="Apply the chat template",
         operation_class=operation({"prompt": "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"}),
         responses=_REFUSALS,
     )
@@ -72,7 +86,7 @@ class TokensController(Controller):
         model_service: NamedDependency[ModelService],
         limits: NamedDependency[Limits],
     ) -> Response[TemplatedPrompt]:
-        """Give the prompt that a conversation becomes; takes what chat completions take."""
+        """Give the prompt that the chat template makes of a conversation. It takes what chat completions take."""
         prompt_request = data.to_generation(limits)
         async with model_service.models.using(prompt_request.model) as model:
             prompt = await model.render(prompt_request)
@@ -81,6 +95,7 @@ class TokensController(Controller):
     @post(
         ["/v1/chat/completions/input_tokens", "/chat/completions/input_tokens"],
         status_code=200,
+        summary="Count the tokens of a chat",
         operation_class=operation({"input_tokens": 15, "object": "response.input_tokens"}),
         responses=_REFUSALS,
     )
@@ -90,7 +105,7 @@ class TokensController(Controller):
         model_service: NamedDependency[ModelService],
         limits: NamedDependency[Limits],
     ) -> Response[InputTokens]:
-        """Count the tokens of a conversation; takes what chat completions take, also what is too long."""
+        """Count the tokens of a conversation. It takes what chat completions take, also one that is too long."""
         prompt_request = data.to_generation(limits)
         async with model_service.models.using(prompt_request.model) as model:
             count = await model.count(prompt_request)

@@ -34,16 +34,23 @@ class ContentBlock(Typed):
 
     kinds: ClassVar = _KINDS
 
-    type: str = Field(examples=["text"], description="text, thinking, tool_use or tool_result")
-    text: str | None = None
-    thinking: str | None = None
-    signature: str | None = None
-    id: str | None = Field(default=None, description="of a tool_use")
-    name: str | None = Field(default=None, description="of a tool_use: the tool")
-    input: Any = Field(default=None, description="of a tool_use: its arguments, an object; others are taken too")
-    tool_use_id: str | None = Field(default=None, description="of a tool_result: the call it answers")
-    content: "str | list[ContentBlock] | None" = Field(default=None, description="of a tool_result")
-    is_error: bool = Field(default=False, description="of a tool_result")
+    type: str = Field(
+        examples=["text"],
+        description="text, thinking, tool_use or tool_result; others are read where there is text in them",
+    )
+    text: str | None = Field(default=None, description="the text, in a block of type text")
+    thinking: str | None = Field(default=None, description="the reasoning of an earlier answer, in a thinking block")
+    signature: str | None = Field(default=None, description="signature of a thinking block; without effect")
+    id: str | None = Field(default=None, description="id of the call, in a tool_use block")
+    name: str | None = Field(default=None, description="name of the tool, in a tool_use block")
+    input: Any = Field(
+        default=None, description="of a tool_use block: the arguments, an object; other values are taken too"
+    )
+    tool_use_id: str | None = Field(default=None, description="the call that a tool_result block answers")
+    content: "str | list[ContentBlock] | None" = Field(
+        default=None, description="what came of the call, in a tool_result block"
+    )
+    is_error: bool = Field(default=False, description="whether the call failed, in a tool_result block")
 
     @property
     def left_out(self) -> Iterable[str]:
@@ -86,8 +93,8 @@ class ContentBlock(Typed):
 class MessageParam(Body):
     """One turn of the conversation."""
 
-    role: Literal["user", "assistant", "system"]
-    content: str | list[ContentBlock] = Field(examples=["Hello!"])
+    role: Literal["user", "assistant", "system"] = Field(description="who speaks")
+    content: str | list[ContentBlock] = Field(examples=["Hello!"], description="text, or a list of blocks")
 
     def to_messages(self, place: int) -> Iterator[gen.Message]:
         """Say it in the common vocabulary. Raises InvalidRequest for blocks that are no text."""
@@ -189,11 +196,11 @@ class AnthropicTool(Typed):
 
     kinds: ClassVar = frozenset({"custom"})
 
-    type: str = Field(default="custom", description="custom; the tools that Anthropic defines are not here")
-    name: str = Field(min_length=1, max_length=256)
-    description: str = ""
+    type: str = Field(default="custom", description="custom; the tools that Anthropic defines are left out")
+    name: str = Field(min_length=1, max_length=256, description="name of the tool")
+    description: str = Field(default="", description="what the tool does, for the model")
     input_schema: dict[str, Any] | None = Field(default=None, description="JSON schema of the arguments")
-    strict: bool = False
+    strict: bool = Field(default=False, description="enforce the schema of the arguments")
 
     def to_template(self) -> dict[str, Any]:
         """Spell it as chat templates read it."""
@@ -206,23 +213,33 @@ class AnthropicTool(Typed):
 class ToolChoice(Body):
     """How the model should use its tools."""
 
-    type: Literal["auto", "any", "tool", "none"]
-    name: str | None = Field(default=None, description="of type tool: the one to call")
-    disable_parallel_tool_use: bool = False
+    type: Literal["auto", "any", "tool", "none"] = Field(
+        description="whether the model may call tools, has to call one, has to call the one of `name`, or may not"
+    )
+    name: str | None = Field(default=None, description="the tool to call, for type tool")
+    disable_parallel_tool_use: bool = Field(default=False, description="end the answer with its first call")
 
 
 class Thinking(Body):
     """Whether the model thinks before it answers."""
 
-    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
-    budget_tokens: int | None = Field(default=None, ge=0)
-    display: Literal["summarized", "updates", "omitted"] = "summarized"
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"] = Field(
+        description="`enabled` and `disabled` turn reasoning on and off; the others leave it to the model"
+    )
+    budget_tokens: int | None = Field(default=None, ge=0, description="most tokens of reasoning; absent is no bound")
+    display: Literal["summarized", "updates", "omitted"] = Field(
+        default="summarized", description="`omitted` leaves the reasoning out of the answer"
+    )
 
 
 class OutputConfig(Body):
     """What the answer has to be."""
 
-    format: ResponseFormat | None = Field(default=None, examples=[{"type": "json_schema", "schema": {}}])
+    format: ResponseFormat | None = Field(
+        default=None,
+        examples=[{"type": "json_schema", "schema": {}}],
+        description="JSON of a schema, which is enforced",
+    )
 
 
 class MessagesRequest(RequestBody):
@@ -232,7 +249,7 @@ class MessagesRequest(RequestBody):
 
     messages: Annotated[list[MessageParam], BeforeValidator(few_messages)] = Field(min_length=1)
     system: str | list[ContentBlock] = ""
-    model: str | None = Field(default=None, description="any name is answered, unless there are several models")
+    model: str | None = None
     max_tokens: int | None = Field(default=None, ge=-1)
     stream: bool = False
     stop_sequences: list[str] = Field(default_factory=list)
@@ -244,7 +261,7 @@ class MessagesRequest(RequestBody):
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig = Field(default_factory=OutputConfig)
-    output_format: ResponseFormat | None = Field(default=None, description="of old: output_config.format")
+    output_format: ResponseFormat | None = None
 
     @field_validator("stop_sequences")
     @classmethod

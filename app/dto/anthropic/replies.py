@@ -22,22 +22,22 @@ _SIGNATURE = "tiles"
 class TextBlock(Reply, tag_field="type", tag="text", kw_only=True):
     """What the model says."""
 
-    text: str
+    text: Annotated[str, Meta(description="text of the answer")]
 
 
 class ThinkingBlock(Reply, tag_field="type", tag="thinking", kw_only=True):
     """What the model thinks."""
 
-    thinking: str
-    signature: str
+    thinking: Annotated[str, Meta(description="text of the reasoning")]
+    signature: Annotated[str, Meta(description="always tiles; clients send it back with the reasoning")]
 
 
 class ToolUseBlock(Reply, tag_field="type", tag="tool_use", kw_only=True):
     """A call the model makes."""
 
-    id: str
-    name: str
-    input: dict[str, Any]  # once it is whole, the JSON that the model wrote
+    id: Annotated[str, Meta(description="id of the call, to which its result refers")]
+    name: Annotated[str, Meta(description="name of the tool")]
+    input: Annotated[dict[str, Any], Meta(description="the arguments")]
 
 
 Block = TextBlock | ThinkingBlock | ToolUseBlock
@@ -46,92 +46,92 @@ Block = TextBlock | ThinkingBlock | ToolUseBlock
 class MessagesUsage(Reply, kw_only=True):
     """Tokens in and out; `input_tokens` leaves out what was cached."""
 
-    input_tokens: int
-    cache_creation_input_tokens: int = 0
-    cache_read_input_tokens: Annotated[int, Meta(description="tokens that were computed for an earlier request")]
-    output_tokens: int
+    input_tokens: Annotated[int, Meta(description="tokens of the prompt that were computed")]
+    cache_creation_input_tokens: Annotated[int, Meta(description="always 0; Anthropic's field")] = 0
+    cache_read_input_tokens: Annotated[int, Meta(description="tokens of the prompt that came from the prefix cache")]
+    output_tokens: Annotated[int, Meta(description="tokens of the answer, reasoning too")]
 
 
 class MessageReply(Reply, tag_field="type", tag="message", kw_only=True):
     """The answer."""
 
-    id: Annotated[str, Meta(examples=["msg_0c5f"])]
-    role: Literal["assistant"] = "assistant"
-    model: str
-    content: list[Block]
-    stop_reason: StopReason | None
-    stop_sequence: str | None
-    usage: MessagesUsage
+    id: Annotated[str, Meta(description="id of the answer", examples=["msg_0c5f"])]
+    role: Annotated[Literal["assistant"], Meta(description="always assistant")] = "assistant"
+    model: Annotated[str, Meta(description="id of the model")]
+    content: Annotated[list[Block], Meta(description="reasoning, text and calls, in order")]
+    stop_reason: Annotated[StopReason | None, Meta(description="why it ended; null before its end")]
+    stop_sequence: Annotated[str | None, Meta(description="the stop string that ended it, else null")]
+    usage: Annotated[MessagesUsage, Meta(description="tokens of prompt and answer")]
 
 
 class MessageTokens(Reply, kw_only=True):
     """How long a prompt is."""
 
-    input_tokens: int
+    input_tokens: Annotated[int, Meta(description="tokens of the prompt")]
 
 
 class MessageStart(Reply, tag_field="type", tag="message_start", kw_only=True):
     """The answer begins."""
 
-    message: MessageReply
+    message: Annotated[MessageReply, Meta(description="the answer, still empty")]
 
 
 class BlockStart(Reply, tag_field="type", tag="content_block_start", kw_only=True):
     """A block begins."""
 
-    index: int
-    content_block: Block
+    index: Annotated[int, Meta(description="index of the block in the answer")]
+    content_block: Annotated[Block, Meta(description="the block, still empty")]
 
 
 class TextDelta(Reply, tag_field="type", tag="text_delta", kw_only=True):
     """More text."""
 
-    text: str
+    text: Annotated[str, Meta(description="new text")]
 
 
 class ThinkingDelta(Reply, tag_field="type", tag="thinking_delta", kw_only=True):
     """More thoughts."""
 
-    thinking: str
+    thinking: Annotated[str, Meta(description="new reasoning")]
 
 
 class SignatureDelta(Reply, tag_field="type", tag="signature_delta", kw_only=True):
     """The end of the thoughts."""
 
-    signature: str
+    signature: Annotated[str, Meta(description="always tiles; clients send it back with the reasoning")]
 
 
 class InputJsonDelta(Reply, tag_field="type", tag="input_json_delta", kw_only=True):
     """More of a call's arguments, as JSON text."""
 
-    partial_json: str
+    partial_json: Annotated[str, Meta(description="more of the arguments, as JSON text")]
 
 
 class BlockDelta(Reply, tag_field="type", tag="content_block_delta", kw_only=True):
     """A block goes on."""
 
-    index: int
-    delta: TextDelta | ThinkingDelta | SignatureDelta | InputJsonDelta
+    index: Annotated[int, Meta(description="index of the block in the answer")]
+    delta: Annotated[TextDelta | ThinkingDelta | SignatureDelta | InputJsonDelta, Meta(description="what is new of it")]
 
 
 class BlockStop(Reply, tag_field="type", tag="content_block_stop", kw_only=True):
     """A block is whole."""
 
-    index: int
+    index: Annotated[int, Meta(description="index of the block in the answer")]
 
 
 class StopDelta(Reply, kw_only=True):
     """Why the answer ended."""
 
-    stop_reason: StopReason
-    stop_sequence: str | None
+    stop_reason: Annotated[StopReason, Meta(description="why the answer ended")]
+    stop_sequence: Annotated[str | None, Meta(description="the stop string that ended it, else null")]
 
 
 class MessageDelta(Reply, tag_field="type", tag="message_delta", kw_only=True):
     """The answer ended."""
 
-    delta: StopDelta
-    usage: MessagesUsage
+    delta: Annotated[StopDelta, Meta(description="why the answer ended")]
+    usage: Annotated[MessagesUsage, Meta(description="tokens of prompt and answer")]
 
 
 class MessageStop(Reply, tag_field="type", tag="message_stop", kw_only=True):

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 from pydantic import Field
 
 import app.services.generation as gen
@@ -53,7 +53,7 @@ class InfillRequest(NativeGenerating):
 
     input_prefix: str = Field(examples=["def add(a, b):\n    return "])
     input_suffix: str = Field(examples=["\n"])
-    prompt: str = Field(default="", description="stands between input_prefix and the gap")
+    prompt: str = ""
 
     def to_generations(self, limits: Limits) -> list[gen.GenerationRequest]:
         """Say it in the common vocabulary. Raises AppError for what is refused."""
@@ -64,38 +64,50 @@ class InfillRequest(NativeGenerating):
 class NativeCompletion(Reply, kw_only=True):
     """A prompt's continuation, as llama.cpp says it; in a stream the last event of a prompt."""
 
-    index: int
-    content: str
-    tokens: list[int] = msgspec.field(default_factory=list)
-    id_slot: int = -1
-    stop: Literal[True] = True
-    model: str
-    tokens_predicted: int
-    tokens_evaluated: int
-    generation_settings: dict[str, Any]
-    prompt: str
-    has_new_line: bool
-    truncated: bool
-    stop_type: Literal["eos", "word", "limit"]
-    stopping_word: str
-    tokens_cached: int
-    timings: TimingsReply
-    completion_probabilities: list[NativeProbability] | UnsetType = UNSET
+    index: Annotated[int, Meta(description="index of the answer, in the order of the prompts")]
+    content: Annotated[str, Meta(description="text of the answer; empty in a stream, whose events had it")]
+    tokens: Annotated[list[int], Meta(description="token ids of the answer, with return_tokens")] = msgspec.field(
+        default_factory=list
+    )
+    id_slot: Annotated[int, Meta(description="always -1; llama-server's field")] = -1
+    stop: Annotated[Literal[True], Meta(description="true: the answer has ended")] = True
+    model: Annotated[str, Meta(description="id of the model")]
+    tokens_predicted: Annotated[int, Meta(description="tokens of the answer")]
+    tokens_evaluated: Annotated[int, Meta(description="tokens of the prompt, cached ones too")]
+    generation_settings: Annotated[dict[str, Any], Meta(description="sampling that was used, in llama.cpp's names")]
+    prompt: Annotated[str, Meta(description="the prompt as text")]
+    has_new_line: Annotated[bool, Meta(description="whether there is a line break in the answer")]
+    truncated: Annotated[bool, Meta(description="whether the context was full")]
+    stop_type: Annotated[
+        Literal["eos", "word", "limit"], Meta(description="why it ended: end token, stop string, or a limit")
+    ]
+    stopping_word: Annotated[str, Meta(description="the stop string that ended it, else empty")]
+    tokens_cached: Annotated[int, Meta(description="tokens of prompt and answer that are in the cache now")]
+    timings: Annotated[TimingsReply, Meta(description="how long it took")]
+    completion_probabilities: Annotated[
+        list[NativeProbability] | UnsetType, Meta(description="how likely the tokens were, with n_probs")
+    ] = UNSET
 
 
 class NativeChunk(Reply, kw_only=True):
     """A piece of a streamed answer. The last event of a prompt is the whole object, with `stop: true` and no text."""
 
-    index: int
-    content: str
-    tokens: list[int] = msgspec.field(default_factory=list)
-    stop: bool = False
-    id_slot: int = -1
-    tokens_predicted: int
-    tokens_evaluated: int
-    timings: TimingsReply | UnsetType = UNSET
-    completion_probabilities: list[NativeProbability] | UnsetType = UNSET
-    prompt_progress: PromptProgress | UnsetType = UNSET
+    index: Annotated[int, Meta(description="index of the answer, in the order of the prompts")]
+    content: Annotated[str, Meta(description="new text")]
+    tokens: Annotated[list[int], Meta(description="token ids of the new text")] = msgspec.field(default_factory=list)
+    stop: Annotated[bool, Meta(description="false: the answer goes on")] = False
+    id_slot: Annotated[int, Meta(description="always -1; llama-server's field")] = -1
+    tokens_predicted: Annotated[int, Meta(description="tokens of the answer so far")]
+    tokens_evaluated: Annotated[int, Meta(description="tokens of the prompt, cached ones too")]
+    timings: Annotated[
+        TimingsReply | UnsetType, Meta(description="how long it took so far, with timings_per_token")
+    ] = UNSET
+    completion_probabilities: Annotated[
+        list[NativeProbability] | UnsetType, Meta(description="how likely the new tokens were, with n_probs")
+    ] = UNSET
+    prompt_progress: Annotated[
+        PromptProgress | UnsetType, Meta(description="how much of the prompt is computed, with return_progress")
+    ] = UNSET
 
 
 def native_answer(said: Sequence[gen.Completion], request: NativeGenerating) -> Any:

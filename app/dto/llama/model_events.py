@@ -1,8 +1,8 @@
 """What happens to the models, as llama-server tells its Web UI."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from app.dto.llama.models import ModelRow
 from app.dto.shared.base import Reply
@@ -15,9 +15,9 @@ _EVENTS = {"begun": "model_status", "status": "status_change", "listed": "models
 class LoadProgress(Reply, kw_only=True):
     """How far a load is."""
 
-    stages: list[str]
-    current: str
-    value: float  # 0 to 1
+    stages: Annotated[list[str], Meta(description="stages of a load; there is one")]
+    current: Annotated[str, Meta(description="the stage under way")]
+    value: Annotated[float, Meta(description="how much of it is done, 0 to 1")]
 
     @classmethod
     def of(cls, value: float) -> "LoadProgress":
@@ -28,11 +28,13 @@ class LoadProgress(Reply, kw_only=True):
 class StatusData(Reply, kw_only=True):
     """How a model stands now."""
 
-    status: Status
-    progress: LoadProgress | UnsetType = UNSET
-    info: ModelRow | UnsetType = UNSET  # of one that is loaded
-    exit_code: int | UnsetType = UNSET  # 0 where it was unloaded, 1 where it could not be loaded
-    error: str | UnsetType = UNSET
+    status: Annotated[Status, Meta(description="state of the model")]
+    progress: Annotated[LoadProgress | UnsetType, Meta(description="how far its load is, while it loads")] = UNSET
+    info: Annotated[ModelRow | UnsetType, Meta(description="the model as /models lists it, once it is loaded")] = UNSET
+    exit_code: Annotated[
+        int | UnsetType, Meta(description="0 where it was unloaded, 1 where it could not be loaded")
+    ] = UNSET
+    error: Annotated[str | UnsetType, Meta(description="why it could not be loaded")] = UNSET
 
     @classmethod
     def of(cls, state: ModelState) -> "StatusData":
@@ -50,9 +52,14 @@ class StatusData(Reply, kw_only=True):
 class ModelEvent(Reply, kw_only=True):
     """Something happened to a model."""
 
-    model: str
-    event: Literal["model_status", "status_change", "models_reload", "model_remove"]
-    data: StatusData | UnsetType = UNSET
+    model: Annotated[str, Meta(description="id of the model")]
+    event: Annotated[
+        Literal["model_status", "status_change", "models_reload", "model_remove"],
+        Meta(description="what happened: a load began, the status changed, the model appeared, or it is gone"),
+    ]
+    data: Annotated[
+        StatusData | UnsetType, Meta(description="the new state; absent where the model appeared or is gone")
+    ] = UNSET
 
     @classmethod
     def of(cls, change: Change) -> "ModelEvent":

@@ -2,9 +2,9 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, UnsetType, field
+from msgspec import UNSET, Meta, UnsetType, field
 
 from app import __version__
 from app.dto.shared.base import Reply
@@ -18,13 +18,15 @@ EMPTY_CONTEXT = 8192  # what /props says while nothing is loaded
 class ModelStatus(Reply, kw_only=True):
     """Whether a model is in memory."""
 
-    value: Status
-    args: list[str] | UnsetType = UNSET  # llama-server's command line; there is none here
-    preset: str | UnsetType = UNSET
-    progress: float | UnsetType = UNSET  # of a load under way, 0 to 1
-    failed: Literal[True] | UnsetType = UNSET
-    exit_code: int | UnsetType = UNSET
-    error: str | UnsetType = UNSET  # why the last load failed
+    value: Annotated[Status, Meta(description="state of the model")]
+    args: Annotated[
+        list[str] | UnsetType, Meta(description="always empty: llama-server's command line of the model")
+    ] = UNSET
+    preset: Annotated[str | UnsetType, Meta(description="always empty; llama-server's field")] = UNSET
+    progress: Annotated[float | UnsetType, Meta(description="progress of a load under way, 0 to 1")] = UNSET
+    failed: Annotated[Literal[True] | UnsetType, Meta(description="true where the last load failed")] = UNSET
+    exit_code: Annotated[int | UnsetType, Meta(description="1 where the last load failed")] = UNSET
+    error: Annotated[str | UnsetType, Meta(description="why the last load failed")] = UNSET
 
     @classmethod
     def of(cls, state: ModelState) -> "ModelStatus":
@@ -46,21 +48,25 @@ class ModelStatus(Reply, kw_only=True):
 class ModelArchitecture(Reply, kw_only=True):
     """What goes in and what comes out."""
 
-    input_modalities: list[str] = field(default_factory=lambda: ["text"])
-    output_modalities: list[str] = field(default_factory=lambda: ["text"])
+    input_modalities: Annotated[list[str], Meta(description="what the model reads")] = field(
+        default_factory=lambda: ["text"]
+    )
+    output_modalities: Annotated[list[str], Meta(description="what the model writes")] = field(
+        default_factory=lambda: ["text"]
+    )
 
 
 class ModelMeta(Reply, kw_only=True):
     """Numbers of a model."""
 
-    vocab_type: int = 2
-    n_vocab: int
-    n_ctx: int
-    n_ctx_train: int
-    n_embd: int
-    n_params: int
-    size: int
-    ftype: str
+    vocab_type: Annotated[int, Meta(description="llama.cpp's number for the kind of vocabulary")] = 2
+    n_vocab: Annotated[int, Meta(description="tokens in the vocabulary")]
+    n_ctx: Annotated[int, Meta(description="tokens that the context holds")]
+    n_ctx_train: Annotated[int, Meta(description="tokens of context that the model was trained with")]
+    n_embd: Annotated[int, Meta(description="size of the hidden states")]
+    n_params: Annotated[int, Meta(description="number of parameters")]
+    size: Annotated[int, Meta(description="bytes of the weights")]
+    ftype: Annotated[str, Meta(description="precision of the weights")]
 
     @classmethod
     def of(cls, facts: ModelFacts) -> "ModelMeta":
@@ -79,19 +85,21 @@ class ModelMeta(Reply, kw_only=True):
 class ModelRow(Reply, kw_only=True):
     """A model."""
 
-    id: str
+    id: Annotated[str, Meta(description="name of the model in requests")]
     object: Literal["model"] = "model"
-    created: int
-    owned_by: Literal["tiles"] = "tiles"
-    in_cache: bool = True
-    path: str
-    status: ModelStatus
-    aliases: list[str] = field(default_factory=list)
-    tags: list[str] = field(default_factory=list)
-    architecture: ModelArchitecture
-    source: str | UnsetType = UNSET
-    can_remove: bool | UnsetType = UNSET
-    meta: ModelMeta | UnsetType = UNSET
+    created: Annotated[int, Meta(description="when its files were written, in Unix seconds")]
+    owned_by: Annotated[Literal["tiles"], Meta(description="always tiles")] = "tiles"
+    in_cache: Annotated[bool, Meta(description="always true: its files are on this machine")] = True
+    path: Annotated[str, Meta(description="folder of the model")]
+    status: Annotated[ModelStatus, Meta(description="whether it is loaded")]
+    aliases: Annotated[list[str], Meta(description="always empty; llama-server's field")] = field(default_factory=list)
+    tags: Annotated[list[str], Meta(description="always empty; llama-server's field")] = field(default_factory=list)
+    architecture: Annotated[ModelArchitecture, Meta(description="what it reads and writes")]
+    source: Annotated[str | UnsetType, Meta(description="where it was found; with --models-dir")] = UNSET
+    can_remove: Annotated[
+        bool | UnsetType, Meta(description="always false: models are not deleted through HTTP; with --models-dir")
+    ] = UNSET
+    meta: Annotated[ModelMeta | UnsetType, Meta(description="its numbers, while it is loaded")] = UNSET
 
     @classmethod
     def of(cls, state: ModelState) -> "ModelRow":
@@ -111,28 +119,28 @@ class ModelRow(Reply, kw_only=True):
 class ModelDetails(Reply, kw_only=True):
     """Details in Ollama's words, which llama-server gives too."""
 
-    parent_model: str = ""
-    format: str = "mlx"
-    family: str
-    families: list[str]
-    parameter_size: str
-    quantization_level: str
+    parent_model: Annotated[str, Meta(description="always empty; Ollama's field")] = ""
+    format: Annotated[str, Meta(description="format of the weights")] = "mlx"
+    family: Annotated[str, Meta(description="family of the model, as its config names it")]
+    families: Annotated[list[str], Meta(description="the same family, in a list")]
+    parameter_size: Annotated[str, Meta(description="number of parameters, in millions")]
+    quantization_level: Annotated[str, Meta(description="precision of the weights")]
 
 
 class NamedModel(Reply, kw_only=True):
     """A model in Ollama's words; the Web UI reads its capabilities."""
 
-    name: str
-    model: str
-    modified_at: str
-    size: str = ""
-    digest: str = ""
+    name: Annotated[str, Meta(description="name of the model in requests")]
+    model: Annotated[str, Meta(description="the same as name")]
+    modified_at: Annotated[str, Meta(description="when its files were written, as ISO 8601 in UTC")]
+    size: Annotated[str, Meta(description="always empty; Ollama's field")] = ""
+    digest: Annotated[str, Meta(description="always empty; Ollama's field")] = ""
     type: Literal["model"] = "model"
-    description: str = ""
-    tags: list[str] = field(default_factory=list)
-    capabilities: list[str]
-    parameters: str = ""
-    details: ModelDetails
+    description: Annotated[str, Meta(description="always empty; Ollama's field")] = ""
+    tags: Annotated[list[str], Meta(description="always empty; Ollama's field")] = field(default_factory=list)
+    capabilities: Annotated[list[str], Meta(description="completion, and tools where the model calls tools")]
+    parameters: Annotated[str, Meta(description="always empty; Ollama's field")] = ""
+    details: Annotated[ModelDetails, Meta(description="family, size and precision")]
 
     @classmethod
     def of(cls, facts: ModelFacts) -> "NamedModel":
@@ -155,8 +163,10 @@ class ModelList(Reply, kw_only=True):
     """All models that can answer."""
 
     object: Literal["list"] = "list"
-    data: list[ModelRow]
-    models: list[NamedModel] | UnsetType = UNSET  # not where there are several: it would be paired by position
+    data: Annotated[list[ModelRow], Meta(description="the models that can be named in a request")]
+    models: Annotated[
+        list[NamedModel] | UnsetType, Meta(description="the loaded model in Ollama's words; absent with --models-dir")
+    ] = UNSET
 
     @classmethod
     def of(cls, states: Sequence[ModelState], *, several: bool) -> "ModelList":
@@ -168,56 +178,68 @@ class ModelList(Reply, kw_only=True):
 class Modalities(Reply, kw_only=True):
     """What besides text the model reads."""
 
-    vision: bool = False
-    video: bool = False
-    audio: bool = False
+    vision: Annotated[bool, Meta(description="whether the model reads images")] = False
+    video: Annotated[bool, Meta(description="whether the model reads video")] = False
+    audio: Annotated[bool, Meta(description="whether the model reads audio")] = False
 
 
 class TemplateCapabilities(Reply, kw_only=True):
     """What the chat template can say."""
 
-    supports_tools: bool
-    supports_tool_calls: bool
-    supports_system_role: bool = True
-    supports_parallel_tool_calls: bool
-    supports_object_arguments: bool = True
-    supports_string_content: bool = True
-    supports_typed_content: bool = False
-    supports_preserve_reasoning: bool
-    supports_reasoning_effort: bool = False
+    supports_tools: Annotated[bool, Meta(description="whether it reads tools")]
+    supports_tool_calls: Annotated[bool, Meta(description="whether calls of tools are parsed")]
+    supports_system_role: Annotated[bool, Meta(description="whether it takes system messages")] = True
+    supports_parallel_tool_calls: Annotated[bool, Meta(description="whether an answer may call several tools")]
+    supports_object_arguments: Annotated[bool, Meta(description="whether arguments of calls are objects")] = True
+    supports_string_content: Annotated[bool, Meta(description="whether contents may be strings")] = True
+    supports_typed_content: Annotated[bool, Meta(description="whether contents may be lists of parts")] = False
+    supports_preserve_reasoning: Annotated[
+        bool, Meta(description="whether it reads reasoning_content of earlier answers")
+    ]
+    supports_reasoning_effort: Annotated[bool, Meta(description="always false; llama-server's field")] = False
 
 
 class GenerationDefaults(Reply, kw_only=True):
     """The settings that a request has unless it says otherwise."""
 
-    n_ctx: int
-    params: dict[str, Any]
+    n_ctx: Annotated[int, Meta(description="tokens that the context holds")]
+    params: Annotated[dict[str, Any], Meta(description="sampling where a request says nothing, in llama.cpp's names")]
 
 
 class Props(Reply, kw_only=True):
     """Properties of the server and its model, as llama-server gives them."""
 
-    role: Literal["model"] = "model"
-    default_generation_settings: GenerationDefaults
-    total_slots: int
-    model_alias: str
-    model_path: str
-    model_ftype: str
-    modalities: Modalities = field(default_factory=Modalities)
-    media_marker: str = ""
-    endpoint_slots: bool = True
-    endpoint_props: bool = False
-    endpoint_metrics: bool = True
-    ui: bool = True  # false would hide the model from the Web UI
-    ui_settings: dict[str, Any] = field(default_factory=dict)
-    webui_settings: dict[str, Any] = field(default_factory=dict)
-    chat_template: str
-    chat_template_caps: TemplateCapabilities | UnsetType = UNSET
-    bos_token: str
-    eos_token: str
-    build_info: str = f"tiles-server {__version__}"
-    is_sleeping: bool = False
-    cors_proxy_enabled: bool = False
+    role: Annotated[Literal["model"], Meta(description="tells a server of one model from a router")] = "model"
+    default_generation_settings: Annotated[
+        GenerationDefaults, Meta(description="context and sampling where a request says nothing")
+    ]
+    total_slots: Annotated[int, Meta(description="answers that are made at the same time, --max-batch")]
+    model_alias: Annotated[str, Meta(description="id of the model, empty without one")]
+    model_path: Annotated[str, Meta(description="folder of the model, empty without one")]
+    model_ftype: Annotated[str, Meta(description="precision of its weights")]
+    modalities: Annotated[Modalities, Meta(description="what it reads besides text")] = field(
+        default_factory=Modalities
+    )
+    media_marker: Annotated[str, Meta(description="always empty; llama-server's field")] = ""
+    endpoint_slots: Annotated[bool, Meta(description="always true: GET /slots is there")] = True
+    endpoint_props: Annotated[bool, Meta(description="always false: properties cannot be set")] = False
+    endpoint_metrics: Annotated[bool, Meta(description="always true: GET /metrics is there")] = True
+    ui: Annotated[bool, Meta(description="always true: the Web UI may show the model")] = True
+    ui_settings: Annotated[dict[str, Any], Meta(description="settings that the Web UI begins with, --ui-settings")] = (
+        field(default_factory=dict)
+    )
+    webui_settings: Annotated[dict[str, Any], Meta(description="the same settings by their old name")] = field(
+        default_factory=dict
+    )
+    chat_template: Annotated[str, Meta(description="the chat template of the model")]
+    chat_template_caps: Annotated[
+        TemplateCapabilities | UnsetType, Meta(description="what the chat template can say; absent without a model")
+    ] = UNSET
+    bos_token: Annotated[str, Meta(description="token at the beginning of a text")]
+    eos_token: Annotated[str, Meta(description="token that ends an answer")]
+    build_info: Annotated[str, Meta(description="name and version of the server")] = f"tiles-server {__version__}"
+    is_sleeping: Annotated[bool, Meta(description="always false; llama-server's field")] = False
+    cors_proxy_enabled: Annotated[bool, Meta(description="always false: there is no proxy for web pages")] = False
 
     @classmethod
     def of(cls, facts: ModelFacts | None, total_slots: int, ui_settings: dict[str, Any] | None = None) -> "Props":
@@ -257,23 +279,25 @@ class Props(Reply, kw_only=True):
 class NoDefaults(Reply, kw_only=True):
     """Where a model would have its settings."""
 
-    n_ctx: int = 0
-    params: None = None
+    n_ctx: Annotated[int, Meta(description="always 0")] = 0
+    params: Annotated[None, Meta(description="always null")] = None
 
 
 class RouterProps(Reply, kw_only=True):
     """Properties of a server with several models; /props?model= has those of one."""
 
-    role: Literal["router"] = "router"
-    max_instances: int
-    models_autoload: bool = True
-    model_alias: str = "tiles-server"
-    model_path: str = "none"
-    default_generation_settings: NoDefaults = field(default_factory=NoDefaults)
-    ui_settings: dict[str, Any]
-    webui_settings: dict[str, Any]
-    build_info: str = f"tiles-server {__version__}"
-    cors_proxy_enabled: bool = False
+    role: Annotated[Literal["router"], Meta(description="tells a router from a server of one model")] = "router"
+    max_instances: Annotated[int, Meta(description="models that may be loaded at the same time, --max-models")]
+    models_autoload: Annotated[bool, Meta(description="always true: a request loads the model that it names")] = True
+    model_alias: Annotated[str, Meta(description="always tiles-server")] = "tiles-server"
+    model_path: Annotated[str, Meta(description="always none")] = "none"
+    default_generation_settings: Annotated[
+        NoDefaults, Meta(description="always empty: /props?model= has those of a model")
+    ] = field(default_factory=NoDefaults)
+    ui_settings: Annotated[dict[str, Any], Meta(description="settings that the Web UI begins with, --ui-settings")]
+    webui_settings: Annotated[dict[str, Any], Meta(description="the same settings by their old name")]
+    build_info: Annotated[str, Meta(description="name and version of the server")] = f"tiles-server {__version__}"
+    cors_proxy_enabled: Annotated[bool, Meta(description="always false: there is no proxy for web pages")] = False
 
     @classmethod
     def of(cls, facts: RouterFacts, ui_settings: dict[str, Any] | None) -> "RouterProps":

@@ -1,8 +1,8 @@
 """llama.cpp's slots: the places of the batch, and files of what they hold."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 from pydantic import Field
 
 from app.dto.llama.models import generation_params, lora_params
@@ -13,25 +13,34 @@ from app.services.facts import SlotFacts
 class NextToken(Reply, kw_only=True):
     """How far the answer is."""
 
-    has_next_token: bool
-    has_new_line: bool = False
-    n_remain: int
-    n_decoded: int
+    has_next_token: Annotated[bool, Meta(description="whether the answer goes on")]
+    has_new_line: Annotated[bool, Meta(description="always false; llama-server's field")] = False
+    n_remain: Annotated[int, Meta(description="tokens that the answer may still take; -1 once it is over")]
+    n_decoded: Annotated[int, Meta(description="tokens of the answer so far")]
 
 
 class Slot(Reply, kw_only=True):
     """A place of the batch; what follows `is_processing` is there once it was used."""
 
-    id: int
-    n_ctx: int
-    speculative: bool = False
-    is_processing: bool
-    id_task: int | UnsetType = UNSET
-    n_prompt_tokens: int | UnsetType = UNSET
-    n_prompt_tokens_processed: int | UnsetType = UNSET
-    n_prompt_tokens_cache: int | UnsetType = UNSET
-    params: dict[str, Any] | UnsetType = UNSET
-    next_token: list[NextToken] | UnsetType = UNSET
+    id: Annotated[int, Meta(description="number of the slot")]
+    n_ctx: Annotated[int, Meta(description="tokens that the context holds")]
+    speculative: Annotated[bool, Meta(description="always false; llama-server's field")] = False
+    is_processing: Annotated[bool, Meta(description="whether an answer is at work in it")]
+    id_task: Annotated[
+        int | UnsetType,
+        Meta(description="number of its last request; this and what follows is absent until the slot was used"),
+    ] = UNSET
+    n_prompt_tokens: Annotated[int | UnsetType, Meta(description="tokens of the prompt")] = UNSET
+    n_prompt_tokens_processed: Annotated[int | UnsetType, Meta(description="tokens of the prompt that are done")] = (
+        UNSET
+    )
+    n_prompt_tokens_cache: Annotated[
+        int | UnsetType, Meta(description="tokens of the prompt that came from the prefix cache")
+    ] = UNSET
+    params: Annotated[
+        dict[str, Any] | UnsetType, Meta(description="sampling of its last request, in llama.cpp's names")
+    ] = UNSET
+    next_token: Annotated[list[NextToken] | UnsetType, Meta(description="how far its answer is")] = UNSET
 
     @classmethod
     def of(cls, facts: SlotFacts, context_length: int) -> "Slot":
@@ -68,7 +77,7 @@ class SlotFile(Body):
         default="",
         max_length=128,
         pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$",
-        description="letters, digits, dots, dashes and underscores; it lies in the data folder",
+        description="name of the file, of letters, digits, dots, dashes and underscores; not needed to erase",
         examples=["chat-1.bin"],
     )
 
@@ -76,18 +85,18 @@ class SlotFile(Body):
 class SlotTimings(Reply, kw_only=True):
     """How long it took."""
 
-    save_ms: float | UnsetType = UNSET
-    restore_ms: float | UnsetType = UNSET
+    save_ms: Annotated[float | UnsetType, Meta(description="time to save, in milliseconds")] = UNSET
+    restore_ms: Annotated[float | UnsetType, Meta(description="time to restore, in milliseconds")] = UNSET
 
 
 class SlotDone(Reply, kw_only=True):
     """What was done with a slot; in tokens, and in bytes of its file."""
 
-    id_slot: int
-    filename: str | UnsetType = UNSET
-    n_saved: int | UnsetType = UNSET
-    n_written: int | UnsetType = UNSET
-    n_restored: int | UnsetType = UNSET
-    n_read: int | UnsetType = UNSET
-    n_erased: int | UnsetType = UNSET
-    timings: SlotTimings | UnsetType = UNSET
+    id_slot: Annotated[int, Meta(description="number of the slot")]
+    filename: Annotated[str | UnsetType, Meta(description="name of the file")] = UNSET
+    n_saved: Annotated[int | UnsetType, Meta(description="tokens that were saved")] = UNSET
+    n_written: Annotated[int | UnsetType, Meta(description="bytes that were written")] = UNSET
+    n_restored: Annotated[int | UnsetType, Meta(description="tokens that were restored")] = UNSET
+    n_read: Annotated[int | UnsetType, Meta(description="bytes that were read")] = UNSET
+    n_erased: Annotated[int | UnsetType, Meta(description="tokens that were erased")] = UNSET
+    timings: Annotated[SlotTimings | UnsetType, Meta(description="how long it took")] = UNSET

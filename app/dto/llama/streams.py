@@ -13,18 +13,19 @@ class StreamLookup(Body):
     """The conversations that a client would like to go on with."""
 
     conversation_ids: list[str] = Field(
-        description="as sent in X-Conversation-Id", examples=[["8c5b2c1e-3a49-4f0e-9d56-0f6f1f1f2a77"]]
+        description="ids of conversations, as sent in X-Conversation-Id",
+        examples=[["8c5b2c1e-3a49-4f0e-9d56-0f6f1f1f2a77"]],
     )
 
 
 class StreamSession(Reply, kw_only=True):
     """The last streamed answer of a conversation."""
 
-    conversation_id: str
-    is_done: bool
-    total_bytes: int
-    started_at: Annotated[int, Meta(description="Unix seconds")]
-    completed_at: Annotated[int, Meta(description="Unix seconds, 0 while it is under way")]
+    conversation_id: Annotated[str, Meta(description="id of the conversation, as sent in X-Conversation-Id")]
+    is_done: Annotated[bool, Meta(description="whether the answer has ended")]
+    total_bytes: Annotated[int, Meta(description="bytes of the stream so far")]
+    started_at: Annotated[int, Meta(description="when the answer began, in Unix seconds")]
+    completed_at: Annotated[int, Meta(description="when the answer ended, in Unix seconds; 0 while it is under way")]
 
     @classmethod
     def of(cls, stream: ConversationStream) -> "StreamSession":

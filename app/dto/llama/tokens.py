@@ -1,8 +1,9 @@
 """Text to tokens and back, as llama.cpp's clients ask for it."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
+from msgspec import Meta
 from pydantic import Field
 
 from app.dto.shared import parameters
@@ -15,9 +16,9 @@ class TokenizeRequest(RequestBody):
     registry = parameters.TOKENIZE
 
     content: str | list[str | int] = Field(examples=["Hello world"])
-    add_special: bool = Field(default=False, description="with what the model wants before a text")
-    with_pieces: bool = Field(default=False, description="with the text of every token")
-    model: str | None = Field(default=None, description="any name is answered, unless there are several models")
+    add_special: bool = False
+    with_pieces: bool = False
+    model: str | None = None
 
     def parts(self) -> tuple[str | int, ...]:
         """Give the texts and token ids. Raises UnsupportedParameter for what is refused by name."""
@@ -28,14 +29,16 @@ class TokenizeRequest(RequestBody):
 class TokenPiece(Reply, kw_only=True):
     """A token and what it says: text, or bytes that are a part of a character."""
 
-    id: int
-    piece: str | list[int]
+    id: Annotated[int, Meta(description="token id")]
+    piece: Annotated[
+        str | list[int], Meta(description="text of the token, or its bytes where they are part of a character")
+    ]
 
 
 class Tokens(Reply, kw_only=True):
     """The tokens of a text: ids, or ids with their pieces."""
 
-    tokens: list[int | TokenPiece]
+    tokens: Annotated[list[int | TokenPiece], Meta(description="token ids; with with_pieces, objects of id and piece")]
 
     @classmethod
     def of(cls, tokens: Sequence[tuple[int, bytes]], request: TokenizeRequest) -> "Tokens":
@@ -58,23 +61,23 @@ class DetokenizeRequest(RequestBody):
     registry = parameters.DETOKENIZE
 
     tokens: list[int] = Field(examples=[[1, 2, 3]])
-    model: str | None = Field(default=None, description="any name is answered, unless there are several models")
+    model: str | None = None
 
 
 class Detokenized(Reply, kw_only=True):
     """The text of tokens."""
 
-    content: str
+    content: Annotated[str, Meta(description="text of the tokens")]
 
 
 class TemplatedPrompt(Reply, kw_only=True):
     """The prompt that a conversation becomes."""
 
-    prompt: str
+    prompt: Annotated[str, Meta(description="the prompt as text")]
 
 
 class InputTokens(Reply, kw_only=True):
     """How many tokens a conversation has."""
 
-    input_tokens: int
+    input_tokens: Annotated[int, Meta(description="tokens of the prompt")]
     object: Literal["response.input_tokens"] = "response.input_tokens"

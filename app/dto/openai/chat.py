@@ -12,7 +12,7 @@ from app.dto.shared import parameters
 from app.dto.shared.base import MOST_TOOLS, Limits, few_messages
 from app.dto.shared.response_format import ResponseFormat
 from app.dto.shared.sampling_fields import SamplingFields, StreamOptions
-from app.dto.shared.tool_choice import DESCRIPTION, Asked, openai_choice
+from app.dto.shared.tool_choice import Asked, openai_choice
 from app.services.errors import InvalidRequest
 from app.services.json_schema.enforcement import Binding
 
@@ -36,7 +36,7 @@ class ChatRequest(SamplingFields):
     messages: Annotated[list[ChatMessage], BeforeValidator(few_messages)] = Field(min_length=1)
     stream_options: StreamOptions | None = None
     tools: list[Tool] = Field(default_factory=list, max_length=MOST_TOOLS)
-    tool_choice: Asked = Field(default="auto", description=DESCRIPTION)
+    tool_choice: Asked = "auto"
     parallel_tool_calls: bool = True
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict, examples=[{"enable_thinking": True}])
     reasoning_format: Literal["auto", "none", "deepseek", "deepseek-legacy"] = "auto"
@@ -44,14 +44,14 @@ class ChatRequest(SamplingFields):
     add_generation_prompt: bool = True
     response_format: ResponseFormat | None = None
     reasoning_effort: Effort | None = None
-    reasoning_control: bool = Field(default=False, description="the reasoning can be ended in any case")
-    thinking_budget_tokens: int | None = Field(default=None, ge=-1, description="-1 is no bound")
+    reasoning_control: bool = False
+    thinking_budget_tokens: int | None = Field(default=None, ge=-1)
     logprobs: bool = False
     top_logprobs: int = Field(default=0, ge=0, le=20)
-    input: str | None = Field(default=None, description="memory mode: the user's words")
-    chat_start: bool | None = Field(default=None, description="memory mode: false on the relays of a user turn")
-    python_code: str = Field(default="", description="memory mode: the code of the last answer")
-    n: int = Field(default=1, ge=1, le=8, description="answers to the same prompt")
+    input: str | None = None
+    chat_start: bool | None = None
+    python_code: str = ""
+    n: int = Field(default=1, ge=1, le=8)
 
     @field_validator("chat_template_kwargs")
     @classmethod

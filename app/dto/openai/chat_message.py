@@ -19,9 +19,11 @@ class ContentPart(Part):
 
     kinds: ClassVar = frozenset({"text", "refusal"})
 
-    type: str = Field(examples=["text"])
-    text: str | None = None
-    refusal: str | None = None
+    type: str = Field(
+        examples=["text"], description="`text` or `refusal`; parts of other types are read where there is text in them"
+    )
+    text: str | None = Field(default=None, description="the text, in a part of type text")
+    refusal: str | None = Field(default=None, description="the refusal, in a part of type refusal")
 
     def to_text(self, where: str, *, of_user: bool) -> str:
         """Give what it says. Raises InvalidRequest for images and their kin among the user's own words."""
@@ -36,9 +38,9 @@ class ContentPart(Part):
 class FunctionCall(Body):
     """What to call, and with what."""
 
-    name: str
+    name: str = Field(description="name of the function")
     arguments: Annotated[Any, BeforeValidator(json_text)] = Field(
-        default="{}", description="JSON text; what it stands for is taken too"
+        default="{}", description="the arguments as JSON text; a JSON value is taken too"
     )
 
 
@@ -52,8 +54,8 @@ def _needed(value: T | None, info: ValidationInfo) -> T | None:
 class CustomCall(Body):
     """What to call, and with which text."""
 
-    name: str
-    input: str = ""
+    name: str = Field(description="name of the tool")
+    input: str = Field(default="", description="the text that it is called with")
 
 
 class AssistantToolCall(Typed):
@@ -61,10 +63,14 @@ class AssistantToolCall(Typed):
 
     kinds: ClassVar = frozenset({"function", "custom"})
 
-    id: str = ""
-    type: str = Field(default="function", examples=["function"], description="function or custom")
-    function: FunctionCall | None = Field(default=None, validate_default=True)
-    custom: CustomCall | None = Field(default=None, validate_default=True)
+    id: str = Field(default="", description="id of the call, to which its result refers")
+    type: str = Field(default="function", examples=["function"], description="`function` or `custom`")
+    function: FunctionCall | None = Field(
+        default=None, validate_default=True, description="what was called, for type function"
+    )
+    custom: CustomCall | None = Field(
+        default=None, validate_default=True, description="what was called, for type custom"
+    )
 
     _of_its_type = field_validator("function", "custom")(_needed)
 
@@ -82,14 +88,26 @@ _ROLES = {"developer": "system", "function": "tool"}
 class ChatMessage(Body):
     """One message of the conversation."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[ContentPart] | None = Field(default=None, examples=["Hello!"])
-    reasoning_content: str | None = Field(default=None, description="the assistant's thoughts, given back")
-    refusal: str | None = Field(default=None, description="of the assistant: what it said in the place of content")
-    tool_calls: list[AssistantToolCall] = Field(default_factory=list)
-    function_call: FunctionCall | None = Field(default=None, description="of old: a call, answered by role function")
-    tool_call_id: str | None = Field(default=None, description="of a tool message: the call it answers, else the next")
-    name: str | None = None
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"] = Field(
+        description="who speaks; developer is the same as system, function is the old name of tool"
+    )
+    content: str | list[ContentPart] | None = Field(
+        default=None,
+        examples=["Hello!"],
+        description="text, or a list of parts; may be null for an assistant that calls tools",
+    )
+    reasoning_content: str | None = Field(
+        default=None, description="the reasoning of an earlier answer, for chat templates that read it"
+    )
+    refusal: str | None = Field(default=None, description="what the assistant said instead of content")
+    tool_calls: list[AssistantToolCall] = Field(default_factory=list, description="tools that the assistant called")
+    function_call: FunctionCall | None = Field(
+        default=None, description="old form of tool_calls with one call, answered by a message of role function"
+    )
+    tool_call_id: str | None = Field(
+        default=None, description="the call that a tool message answers; absent, the next one without an answer"
+    )
+    name: str | None = Field(default=None, description="name of the speaker, for chat templates that read it")
 
     @model_validator(mode="after")
     def _complete(self) -> "ChatMessage":
@@ -128,18 +146,20 @@ class ChatMessage(Body):
 class FunctionDefinition(Body):
     """A function that the model may call."""
 
-    name: str = Field(min_length=1, max_length=256)
-    description: str = ""
+    name: str = Field(min_length=1, max_length=256, description="name of the function")
+    description: str = Field(default="", description="what the function does, for the model")
     parameters: dict[str, Any] = Field(default_factory=dict, description="JSON schema of the arguments")
-    strict: bool = False
+    strict: bool = Field(default=False, description="enforce the schema of the arguments")
 
 
 class CustomDefinition(Body):
     """A tool that is called with free text."""
 
-    name: str = Field(min_length=1, max_length=256)
-    description: str = ""
-    format: CustomFormat | None = Field(default=None, description="text, or a grammar that is shown to the model")
+    name: str = Field(min_length=1, max_length=256, description="name of the tool")
+    description: str = Field(default="", description="what the tool does, for the model")
+    format: CustomFormat | None = Field(
+        default=None, description="text, or a grammar, which is shown to the model and not enforced"
+    )
 
 
 class Tool(Typed):
@@ -147,9 +167,17 @@ class Tool(Typed):
 
     kinds: ClassVar = frozenset({"function", "custom"})
 
-    type: str = Field(default="function", examples=["function"], description="function or custom")
-    function: FunctionDefinition | None = Field(default=None, validate_default=True)
-    custom: CustomDefinition | None = Field(default=None, validate_default=True)
+    type: str = Field(
+        default="function",
+        examples=["function"],
+        description="`function` or `custom`; tools of other types are left out",
+    )
+    function: FunctionDefinition | None = Field(
+        default=None, validate_default=True, description="the function, for type function"
+    )
+    custom: CustomDefinition | None = Field(
+        default=None, validate_default=True, description="the tool, for type custom"
+    )
 
     _of_its_type = field_validator("function", "custom")(_needed)
 

@@ -20,24 +20,24 @@ from app.dto.shared.usage import FINGERPRINT, Metrics, PromptProgress, TimingsRe
 class Function(Reply, kw_only=True):
     """What the model calls."""
 
-    name: str
-    arguments: str
+    name: Annotated[str, Meta(description="name of the function")]
+    arguments: Annotated[str, Meta(description="the arguments as JSON text")]
 
 
 class CustomCall(Reply, kw_only=True):
     """What the model calls with free text."""
 
-    name: str
-    input: str
+    name: Annotated[str, Meta(description="name of the tool")]
+    input: Annotated[str, Meta(description="the text that it is called with")]
 
 
 class ReplyToolCall(Reply, kw_only=True):
     """A call the model made: of a function, or of a custom tool."""
 
-    id: str
-    type: Literal["function", "custom"] = "function"
-    function: Function | UnsetType = UNSET
-    custom: CustomCall | UnsetType = UNSET
+    id: Annotated[str, Meta(description="id of the call, to which its result refers")]
+    type: Annotated[Literal["function", "custom"], Meta(description="`function` or `custom`")] = "function"
+    function: Annotated[Function | UnsetType, Meta(description="what is called, for type function")] = UNSET
+    custom: Annotated[CustomCall | UnsetType, Meta(description="what is called, for type custom")] = UNSET
 
     @classmethod
     def of(cls, call: gen.ToolCall, custom_tools: Collection[str]) -> "ReplyToolCall":
@@ -50,58 +50,77 @@ class ReplyToolCall(Reply, kw_only=True):
 class DeltaFunction(Reply, kw_only=True):
     """What the model calls, or more of its arguments."""
 
-    name: str | UnsetType = UNSET
-    arguments: str
+    name: Annotated[str | UnsetType, Meta(description="name of the function, in the first piece of a call")] = UNSET
+    arguments: Annotated[str, Meta(description="more of the arguments, as JSON text")]
 
 
 class DeltaCustomCall(Reply, kw_only=True):
     """What the model calls with free text, or more of that text."""
 
-    name: str | UnsetType = UNSET
-    input: str
+    name: Annotated[str | UnsetType, Meta(description="name of the tool, in the first piece of a call")] = UNSET
+    input: Annotated[str, Meta(description="more of the text that it is called with")]
 
 
 class DeltaToolCall(Reply, kw_only=True):
     """A call in a stream: its first piece says which, the others bring more arguments, or more text."""
 
-    index: int
-    id: str | UnsetType = UNSET
-    type: Literal["function", "custom"] | UnsetType = UNSET
-    function: DeltaFunction | UnsetType = UNSET
-    custom: DeltaCustomCall | UnsetType = UNSET
+    index: Annotated[int, Meta(description="which of the answer's calls it belongs to")]
+    id: Annotated[str | UnsetType, Meta(description="id of the call, in its first piece")] = UNSET
+    type: Annotated[
+        Literal["function", "custom"] | UnsetType, Meta(description="`function` or `custom`, in the first piece")
+    ] = UNSET
+    function: Annotated[DeltaFunction | UnsetType, Meta(description="more of a call of type function")] = UNSET
+    custom: Annotated[DeltaCustomCall | UnsetType, Meta(description="more of a call of type custom")] = UNSET
 
 
 class ReplyMessage(Reply, kw_only=True):
     """The answer."""
 
-    role: Literal["assistant"] = "assistant"
-    content: str
-    reasoning_content: str | UnsetType = UNSET
-    tool_calls: list[ReplyToolCall] | UnsetType = UNSET
+    role: Annotated[Literal["assistant"], Meta(description="always assistant")] = "assistant"
+    content: Annotated[str, Meta(description="text of the answer")]
+    reasoning_content: Annotated[
+        str | UnsetType, Meta(description="what the model thought before; absent where it did not")
+    ] = UNSET
+    tool_calls: Annotated[
+        list[ReplyToolCall] | UnsetType, Meta(description="tools that the model calls; absent where it calls none")
+    ] = UNSET
 
 
 class Choice(Reply, kw_only=True):
     """The answer and why it ended."""
 
-    index: int = 0
-    message: ReplyMessage
-    logprobs: ChoiceLogprobs | UnsetType = UNSET
-    finish_reason: Literal["stop", "length", "tool_calls"]
+    index: Annotated[int, Meta(description="index of the answer, of n")] = 0
+    message: Annotated[ReplyMessage, Meta(description="the answer")]
+    logprobs: Annotated[ChoiceLogprobs | UnsetType, Meta(description="how likely its tokens were, with logprobs")] = (
+        UNSET
+    )
+    finish_reason: Annotated[
+        Literal["stop", "length", "tool_calls"],
+        Meta(description="why it ended: by itself or at a stop string, at a limit, or with a call of a tool"),
+    ]
 
 
 class CacheReply(Reply, kw_only=True):
     """How much of the prompt was known from earlier requests, and why not more."""
 
-    cached_tokens: int
-    reason: Literal["whole", "first_diff", "evicted", "not_stored", "other_model"]
-    first_diff: Annotated[int | None, Meta(description="index of the first token that differs from what is known")]
+    cached_tokens: Annotated[int, Meta(description="tokens of the prompt that came from the prefix cache")]
+    reason: Annotated[
+        Literal["whole", "first_diff", "evicted", "not_stored", "other_model"],
+        Meta(description="why not more were cached; whole where all that can be was"),
+    ]
+    first_diff: Annotated[
+        int | None,
+        Meta(
+            description="index of the first token that differs from the nearest cached prompt, null where there is none"
+        ),
+    ]
 
 
 class TilesExtras(Reply, kw_only=True):
     """What this server adds to the dialect."""
 
-    finish: Annotated[gen.FinishCause, Meta(description="why the answer ended, more exactly")]
-    cache: CacheReply
+    finish: Annotated[gen.FinishCause, Meta(description="why the answer ended, more exactly than finish_reason")]
+    cache: Annotated[CacheReply, Meta(description="how much of the prompt was cached")]
 
     @classmethod
     def of(cls, finished: gen.Finished) -> "TilesExtras":
@@ -114,16 +133,16 @@ class TilesExtras(Reply, kw_only=True):
 class ChatCompletion(Reply, kw_only=True):
     """The whole answer."""
 
-    id: Annotated[str, Meta(examples=["chatcmpl-0c5f"])]
+    id: Annotated[str, Meta(description="id of the answer", examples=["chatcmpl-0c5f"])]
     object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    system_fingerprint: str = FINGERPRINT
-    choices: list[Choice]
-    usage: Usage
-    timings: TimingsReply
-    metrics: Metrics
-    tiles: TilesExtras
+    created: Annotated[int, Meta(description="when it was made, in Unix seconds")]
+    model: Annotated[str, Meta(description="id of the model")]
+    system_fingerprint: Annotated[str, Meta(description="version of the server")] = FINGERPRINT
+    choices: Annotated[list[Choice], Meta(description="the answers, n of them")]
+    usage: Annotated[Usage, Meta(description="tokens of prompt and answers")]
+    timings: Annotated[TimingsReply, Meta(description="how long it took, as llama.cpp says it")]
+    metrics: Annotated[Metrics, Meta(description="how long it took, as the Tiles CLI shows it")]
+    tiles: Annotated[TilesExtras, Meta(description="what this server adds to OpenAI's fields")]
 
     @classmethod
     def of(cls, answers: Sequence[gen.Completion], custom_tools: Collection[str] = ()) -> "ChatCompletion":
@@ -163,36 +182,53 @@ def _message(said: gen.Completion, custom_tools: Collection[str]) -> ReplyMessag
 class Delta(Reply, kw_only=True):
     """What is new."""
 
-    role: Literal["assistant"] | UnsetType = UNSET
-    content: str | UnsetType | None = UNSET
-    reasoning_content: str | UnsetType = UNSET
-    tool_calls: list[DeltaToolCall] | UnsetType = UNSET
+    role: Annotated[Literal["assistant"] | UnsetType, Meta(description="always assistant, in the first chunk")] = UNSET
+    content: Annotated[str | UnsetType | None, Meta(description="new text")] = UNSET
+    reasoning_content: Annotated[str | UnsetType, Meta(description="new reasoning")] = UNSET
+    tool_calls: Annotated[list[DeltaToolCall] | UnsetType, Meta(description="new pieces of calls")] = UNSET
 
 
 class ChunkChoice(Reply, kw_only=True):
     """What is new, and why it ended if it did."""
 
-    index: int = 0
-    delta: Delta
-    logprobs: ChoiceLogprobs | UnsetType = UNSET
-    finish_reason: Literal["stop", "length", "tool_calls", "error"] | None = None
+    index: Annotated[int, Meta(description="index of the answer, of n")] = 0
+    delta: Annotated[Delta, Meta(description="what is new")]
+    logprobs: Annotated[
+        ChoiceLogprobs | UnsetType, Meta(description="how likely the new tokens were, with logprobs")
+    ] = UNSET
+    finish_reason: Annotated[
+        Literal["stop", "length", "tool_calls", "error"] | None,
+        Meta(description="why the answer ended, in its last chunk; null before"),
+    ] = None
 
 
 class ChatCompletionChunk(Reply, kw_only=True):
     """A piece of a streamed answer."""
 
-    id: str
+    id: Annotated[str, Meta(description="id of the answer, the same in all chunks")]
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int
-    model: str
-    system_fingerprint: str = FINGERPRINT
-    choices: list[ChunkChoice]
-    usage: Usage | UnsetType = UNSET
-    timings: TimingsReply | UnsetType = UNSET
-    metrics: Metrics | UnsetType = UNSET
-    tiles: TilesExtras | UnsetType = UNSET
-    prompt_progress: PromptProgress | UnsetType = UNSET
-    error: Annotated[ErrorDetail | UnsetType, Meta(description="memory mode: why the answer ended")] = UNSET
+    created: Annotated[int, Meta(description="when the answer was begun, in Unix seconds")]
+    model: Annotated[str, Meta(description="id of the model")]
+    system_fingerprint: Annotated[str, Meta(description="version of the server")] = FINGERPRINT
+    choices: Annotated[list[ChunkChoice], Meta(description="one answer's news; empty in the chunk with the usage")]
+    usage: Annotated[
+        Usage | UnsetType,
+        Meta(description="tokens of prompt and answers, in a last chunk, with stream_options.include_usage"),
+    ] = UNSET
+    timings: Annotated[
+        TimingsReply | UnsetType,
+        Meta(description="how long it took, in the last chunk, or in every one with timings_per_token"),
+    ] = UNSET
+    metrics: Annotated[
+        Metrics | UnsetType, Meta(description="how long it took, as the Tiles CLI shows it; in the last chunk")
+    ] = UNSET
+    tiles: Annotated[
+        TilesExtras | UnsetType, Meta(description="what this server adds to OpenAI's fields; in the last chunk")
+    ] = UNSET
+    prompt_progress: Annotated[
+        PromptProgress | UnsetType, Meta(description="how much of the prompt is computed, with return_progress")
+    ] = UNSET
+    error: Annotated[ErrorDetail | UnsetType, Meta(description="memory mode: why the answer failed")] = UNSET
 
 
 class ChatStream(Dialect):

@@ -26,11 +26,11 @@ class CompletionRequest(SamplingFields):
     registry = parameters.COMPLETION
 
     prompt: Prompt = Field(examples=["Once upon a time"])
-    suffix: str | None = Field(default=None, description="what follows the answer")
+    suffix: str | None = None
     echo: bool = False
     stream_options: StreamOptions | None = None
     n: int = Field(default=1, ge=1, le=128)
-    logprobs: int | None = Field(default=None, ge=0, le=20, description="alternatives to each token")
+    logprobs: int | None = Field(default=None, ge=0, le=20)
     # What OpenAI checks although this server refuses it.
     best_of: int = Field(default=1, ge=1, le=128)
 
@@ -53,11 +53,14 @@ class CompletionRequest(SamplingFields):
 class CompletionLogprobs(Reply, kw_only=True):
     """How likely the tokens were: OpenAI's lists, and llama.cpp's `content`."""
 
-    tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: Annotated[list[dict[str, float]] | None, Meta(description="null unless alternatives were asked for")]
+    tokens: Annotated[list[str], Meta(description="texts of the tokens")]
+    token_logprobs: Annotated[list[float], Meta(description="natural logarithm of each token's probability")]
+    top_logprobs: Annotated[
+        list[dict[str, float]] | None,
+        Meta(description="the most likely tokens at each position; null unless logprobs is above 0"),
+    ]
     text_offset: Annotated[list[int], Meta(description="where in the text each token begins, in characters")]
-    content: list[ContentLogprob]
+    content: Annotated[list[ContentLogprob], Meta(description="the same in llama.cpp's form")]
 
     @classmethod
     def of(cls, scores: Sequence[gen.TokenLogprob], offsets: "TextOffsets") -> "CompletionLogprobs":
@@ -91,24 +94,31 @@ class TextOffsets:
 class CompletionChoice(Reply, kw_only=True):
     """A prompt's continuation, or what is new of it, and why it ended if it did."""
 
-    text: str
-    index: int
-    logprobs: CompletionLogprobs | None = None
-    finish_reason: Literal["stop", "length"] | None
+    text: Annotated[str, Meta(description="the answer, or in a stream what is new of it")]
+    index: Annotated[int, Meta(description="index of the answer, in the order of the prompts")]
+    logprobs: Annotated[CompletionLogprobs | None, Meta(description="how likely its tokens were, with logprobs")] = None
+    finish_reason: Annotated[
+        Literal["stop", "length"] | None,
+        Meta(description="why it ended: by itself or at a stop string, or at a limit; null before its end"),
+    ]
 
 
 class TextCompletion(Reply, kw_only=True):
     """All the answers to all the prompts, n to each, in the order of the prompts."""
 
-    id: Annotated[str, Meta(examples=["cmpl-0c5f"])]
+    id: Annotated[str, Meta(description="id of the answer", examples=["cmpl-0c5f"])]
     object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
-    system_fingerprint: str = FINGERPRINT
-    choices: list[CompletionChoice]
-    usage: Usage | UnsetType = UNSET
-    timings: TimingsReply | UnsetType = UNSET
-    prompt_progress: PromptProgress | UnsetType = UNSET
+    created: Annotated[int, Meta(description="when it was made, in Unix seconds")]
+    model: Annotated[str, Meta(description="id of the model")]
+    system_fingerprint: Annotated[str, Meta(description="version of the server")] = FINGERPRINT
+    choices: Annotated[
+        list[CompletionChoice], Meta(description="the answers, n to each prompt, in the order of the prompts")
+    ]
+    usage: Annotated[Usage | UnsetType, Meta(description="tokens of prompts and answers")] = UNSET
+    timings: Annotated[TimingsReply | UnsetType, Meta(description="how long it took, as llama.cpp says it")] = UNSET
+    prompt_progress: Annotated[
+        PromptProgress | UnsetType, Meta(description="how much of the prompt is computed, with return_progress")
+    ] = UNSET
 
     @classmethod
     def of(cls, said: Sequence[gen.Completion], request: CompletionRequest) -> "TextCompletion":

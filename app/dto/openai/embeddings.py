@@ -1,8 +1,9 @@
 """Texts as vectors, in OpenAI's words and in llama.cpp's."""
 
 import base64
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from msgspec import Meta
 from pydantic import Field, model_validator
 
 import app.services.generation as gen
@@ -16,9 +17,9 @@ _MOST_INPUTS = 2048
 class _Embedding(RequestBody):
     """What both dialects have."""
 
-    model: str | None = Field(default=None, description="any name is answered, unless there are several models")
-    pooling: gen.Pooling | None = Field(default=None, description="the model's own way when absent")
-    embd_normalize: Literal[-1, 2] = Field(default=2, description="2 makes the length 1, -1 leaves it")
+    model: str | None = None
+    pooling: gen.Pooling | None = None
+    embd_normalize: Literal[-1, 2] = 2
 
     def asked(self, given: Prompt, param: str, dimensions: int | None = None) -> gen.EmbeddingRequest:
         """Say it in the common vocabulary. Raises AppError for what is refused."""
@@ -73,25 +74,25 @@ class NativeEmbeddingRequest(_Embedding):
 class EmbeddingUsage(Reply, kw_only=True):
     """Tokens in."""
 
-    prompt_tokens: int
-    total_tokens: int
+    prompt_tokens: Annotated[int, Meta(description="tokens of all texts")]
+    total_tokens: Annotated[int, Meta(description="the same number")]
 
 
 class EmbeddingItem(Reply, kw_only=True):
     """The vector of a text, as numbers or as base64 of little-endian float32."""
 
     object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: list[float] | str
+    index: Annotated[int, Meta(description="index of the text")]
+    embedding: Annotated[list[float] | str, Meta(description="the vector: numbers, or base64 of little-endian float32")]
 
 
 class EmbeddingList(Reply, kw_only=True):
     """The vectors of all texts, in their order."""
 
     object: Literal["list"] = "list"
-    model: str
-    data: list[EmbeddingItem]
-    usage: EmbeddingUsage
+    model: Annotated[str, Meta(description="id of the model")]
+    data: Annotated[list[EmbeddingItem], Meta(description="the vectors, in the order of the texts")]
+    usage: Annotated[EmbeddingUsage, Meta(description="tokens of the texts")]
 
     @classmethod
     def of(cls, embedded: gen.Embedded, request: EmbeddingsRequest) -> "EmbeddingList":
@@ -108,8 +109,8 @@ class EmbeddingList(Reply, kw_only=True):
 class NativeEmbedding(Reply, kw_only=True):
     """The vector of a text, as llama.cpp says it: the only one of a list."""
 
-    index: int
-    embedding: list[list[float]]
+    index: Annotated[int, Meta(description="index of the text")]
+    embedding: Annotated[list[list[float]], Meta(description="a list that holds the vector")]
 
 
 def native_embeddings(embedded: gen.Embedded, request: NativeEmbeddingRequest) -> list[NativeEmbedding]:

@@ -14,9 +14,11 @@ _MOST = 4096  # prompts in one request, whatever the settings say
 class PromptObject(Body):
     """A prompt as llama.cpp's multimodal clients write it; this server takes the text."""
 
-    prompt_string: str | None = None
-    content: str | list[ContentPart] | None = Field(default=None, description="instead of prompt_string")
-    multimodal_data: list[Any] = Field(default_factory=list, description="has to be empty")
+    prompt_string: str | None = Field(default=None, description="the text")
+    content: str | list[ContentPart] | None = Field(
+        default=None, description="the text, or a list of text parts, instead of prompt_string"
+    )
+    multimodal_data: list[Any] = Field(default_factory=list, description="images and their kin; has to be empty")
 
     @model_validator(mode="after")
     def _one_text(self) -> "PromptObject":

@@ -14,7 +14,7 @@ from app.dto.openai.responses_tools import OfferedTool, ResponsesTool, flat_choi
 from app.dto.shared import parameters
 from app.dto.shared.base import MOST_TOOLS, Body, Limits, RequestBody, few_messages
 from app.dto.shared.response_format import ResponseFormat
-from app.dto.shared.tool_choice import DESCRIPTION, Asked, openai_choice
+from app.dto.shared.tool_choice import Asked, openai_choice
 from app.services.errors import InvalidRequest
 from app.services.json_schema.enforcement import Binding
 
@@ -29,15 +29,21 @@ _LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "
 class Reasoning(Body):
     """How to think."""
 
-    effort: Effort | None = None
-    summary: Literal["auto", "concise", "detailed"] | None = None
-    generate_summary: Literal["auto", "concise", "detailed"] | None = Field(default=None, description="of old: summary")
+    effort: Effort | None = Field(
+        default=None, description="`none` turns reasoning off; any other turns it on and bounds its tokens"
+    )
+    summary: Literal["auto", "concise", "detailed"] | None = Field(
+        default=None, description="with any value the reasoning comes as a summary, unshortened"
+    )
+    generate_summary: Literal["auto", "concise", "detailed"] | None = Field(
+        default=None, description="old name of summary"
+    )
 
 
 class TextConfig(Body):
     """What the answer has to be."""
 
-    format: ResponseFormat | None = None
+    format: ResponseFormat | None = Field(default=None, description="text, any JSON object, or JSON of a schema")
 
 
 def _few_entries(metadata: Any) -> Any:
@@ -54,7 +60,7 @@ class ResponsesRequest(RequestBody):
 
     input: Annotated[str | list[InputItem], BeforeValidator(few_messages)] = Field(min_length=1, examples=["Hello!"])
     instructions: str = ""
-    model: str | None = Field(default=None, description="any name is answered, unless there are several models")
+    model: str | None = None
     stream: bool = False
     max_output_tokens: int | None = Field(default=None, ge=-1)
     temperature: float | None = Field(default=None, ge=0, le=100)
@@ -63,7 +69,7 @@ class ResponsesRequest(RequestBody):
     presence_penalty: float = Field(default=0.0, ge=-100, le=100)
     frequency_penalty: float = Field(default=0.0, ge=-100, le=100)
     tools: list[ResponsesTool] = Field(default_factory=list, max_length=MOST_TOOLS)
-    tool_choice: Asked = Field(default="auto", description=DESCRIPTION)
+    tool_choice: Asked = "auto"
     parallel_tool_calls: bool = True
     reasoning: Reasoning = Field(default_factory=Reasoning)
     text: TextConfig = Field(default_factory=TextConfig, examples=[{"format": {"type": "text"}}])
@@ -72,7 +78,7 @@ class ResponsesRequest(RequestBody):
     previous_response_id: str | None = None
     include: list[str] = Field(default_factory=list)
     top_logprobs: int = Field(default=0, ge=0, le=20)
-    truncation: Literal["auto", "disabled"] = Field(default="disabled", description="nothing is dropped either way")
+    truncation: Literal["auto", "disabled"] = "disabled"
     return_progress: bool = False
     timings_per_token: bool = False
 

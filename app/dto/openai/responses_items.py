@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 from pydantic import BeforeValidator, Field, model_validator
 
 import app.services.generation as gen
@@ -41,9 +41,12 @@ class ItemPart(Part):
 
     kinds: ClassVar = _TEXTS | {"refusal"}
 
-    type: str = Field(examples=["input_text"])
-    text: str | None = None
-    refusal: str | None = None
+    type: str = Field(
+        examples=["input_text"],
+        description="input_text, output_text, text, summary_text, reasoning_text, refusal; of others the text is read",
+    )
+    text: str | None = Field(default=None, description="the text")
+    refusal: str | None = Field(default=None, description="the refusal, in a part of that type")
 
     def to_text(self, where: str, *, of_user: bool = False) -> str:
         """Give what it says. Raises InvalidRequest for images and their kin among the user's own words."""
@@ -63,21 +66,28 @@ class InputItem(Typed):
 
     type: str = Field(
         default="message",
-        description="message, function_call, custom_tool_call, the _output of both, reasoning or item_reference",
+        description="message, function_call, custom_tool_call, their _output, reasoning or item_reference; of others "
+        "the text is read",
     )
-    id: str | None = None
-    status: Any = Field(default=None, description="of what was given out here; it changes nothing")
-    role: Literal["user", "assistant", "system", "developer"] | None = Field(default=None, description="of a message")
-    content: str | list[ItemPart] | None = Field(default=None, description="of a message", examples=["Hello!"])
-    call_id: str | None = Field(default=None, description="of a call and of its output")
-    name: str | None = Field(default=None, description="of a call")
-    namespace: str | None = Field(default=None, description="of a call of a tool in a namespace")
+    id: str | None = Field(
+        default=None, description="id of the item; of an item_reference, the item that it stands for"
+    )
+    status: Any = Field(default=None, description="status of an item that this server sent; without effect")
+    role: Literal["user", "assistant", "system", "developer"] | None = Field(
+        default=None, description="who speaks, in a message"
+    )
+    content: str | list[ItemPart] | None = Field(
+        default=None, description="text or parts, in a message or in reasoning", examples=["Hello!"]
+    )
+    call_id: str | None = Field(default=None, description="id of the call, in a call and in its output")
+    name: str | None = Field(default=None, description="name of the tool, in a call")
+    namespace: str | None = Field(default=None, description="namespace of the tool, in a call")
     arguments: Annotated[Any, BeforeValidator(json_text)] = Field(
-        default=None, description="of a function_call: JSON text; what it stands for is taken too"
+        default=None, description="of a function_call: the arguments as JSON text; a JSON value is taken too"
     )
-    input: str | None = Field(default=None, description="of a custom_tool_call")
-    output: str | list[ItemPart] | None = Field(default=None, description="of an output")
-    summary: list[ItemPart] = Field(default_factory=list, description="of reasoning")
+    input: str | None = Field(default=None, description="of a custom_tool_call: the text that the tool is called with")
+    output: str | list[ItemPart] | None = Field(default=None, description="what came of a call: text or parts")
+    summary: list[ItemPart] = Field(default_factory=list, description="summary of the reasoning, in reasoning")
 
     @model_validator(mode="before")
     @classmethod
@@ -226,62 +236,64 @@ def response_of(item_id: str) -> str | None:
 class OutputText(Reply, tag_field="type", tag="output_text", kw_only=True):
     """What the model says."""
 
-    annotations: list[str] = []
-    logprobs: list[ContentLogprob] = []
-    text: str
+    annotations: Annotated[list[str], Meta(description="always empty; OpenAI's field")] = []
+    logprobs: Annotated[
+        list[ContentLogprob], Meta(description="how likely its tokens were, where include asks for it")
+    ] = []
+    text: Annotated[str, Meta(description="text of the answer")]
 
 
 class SummaryText(Reply, tag_field="type", tag="summary_text", kw_only=True):
     """What the model thinks, where a summary was asked for."""
 
-    text: str
+    text: Annotated[str, Meta(description="text of the reasoning")]
 
 
 class ReasoningText(Reply, tag_field="type", tag="reasoning_text", kw_only=True):
     """What the model thinks."""
 
-    text: str
+    text: Annotated[str, Meta(description="text of the reasoning")]
 
 
 class MessageItem(Reply, tag_field="type", tag="message", kw_only=True):
     """Words of the model."""
 
-    id: str
-    role: Literal["assistant"] = "assistant"
-    status: Status
-    content: list[OutputText]
+    id: Annotated[str, Meta(description="id of the item")]
+    role: Annotated[Literal["assistant"], Meta(description="always assistant")] = "assistant"
+    status: Annotated[Status, Meta(description="in_progress, completed, or incomplete at a limit")]
+    content: Annotated[list[OutputText], Meta(description="the text of the answer")]
 
 
 class ReasoningItem(Reply, tag_field="type", tag="reasoning", kw_only=True):
     """Thoughts of the model: as a summary where one was asked for, else as they are."""
 
-    id: str
-    status: Status
-    summary: list[SummaryText]
-    content: list[ReasoningText]
-    encrypted_content: str = ""
+    id: Annotated[str, Meta(description="id of the item")]
+    status: Annotated[Status, Meta(description="in_progress, completed, or incomplete at a limit")]
+    summary: Annotated[list[SummaryText], Meta(description="the reasoning, where reasoning.summary asks for it")]
+    content: Annotated[list[ReasoningText], Meta(description="the reasoning, else")]
+    encrypted_content: Annotated[str, Meta(description="always empty; OpenAI's field")] = ""
 
 
 class FunctionCallItem(Reply, tag_field="type", tag="function_call", kw_only=True):
     """A call of the model."""
 
-    id: str
-    call_id: str
-    namespace: str | UnsetType = UNSET
-    name: str
-    arguments: str
-    status: Status
+    id: Annotated[str, Meta(description="id of the item")]
+    call_id: Annotated[str, Meta(description="id of the call, to which its output refers")]
+    namespace: Annotated[str | UnsetType, Meta(description="namespace of the function; absent without one")] = UNSET
+    name: Annotated[str, Meta(description="name of the function")]
+    arguments: Annotated[str, Meta(description="the arguments as JSON text")]
+    status: Annotated[Status, Meta(description="in_progress, completed, or incomplete where the arguments break off")]
 
 
 class CustomToolCallItem(Reply, tag_field="type", tag="custom_tool_call", kw_only=True):
     """A call of the model with free text."""
 
-    id: str
-    call_id: str
-    namespace: str | UnsetType = UNSET
-    name: str
-    input: str
-    status: Status
+    id: Annotated[str, Meta(description="id of the item")]
+    call_id: Annotated[str, Meta(description="id of the call, to which its output refers")]
+    namespace: Annotated[str | UnsetType, Meta(description="namespace of the tool; absent without one")] = UNSET
+    name: Annotated[str, Meta(description="name of the tool")]
+    input: Annotated[str, Meta(description="the text that it is called with")]
+    status: Annotated[Status, Meta(description="in_progress, completed, or incomplete where the text breaks off")]
 
 
 OutputItem = MessageItem | ReasoningItem | FunctionCallItem | CustomToolCallItem

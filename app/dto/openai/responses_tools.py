@@ -17,15 +17,19 @@ class ResponsesTool(Typed):
 
     kinds: ClassVar = frozenset({"function", "custom", "namespace"})
 
-    type: str = Field(examples=["function"], description="function, custom or namespace")
-    name: str | None = Field(default=None, min_length=1, max_length=256)
-    description: str = ""
-    parameters: dict[str, Any] = Field(default_factory=dict, description="of a function: JSON schema of the arguments")
-    strict: bool = False
-    format: CustomFormat | None = Field(
-        default=None, description="of a custom tool: text, or a grammar that is shown to the model"
+    type: str = Field(
+        examples=["function"], description="function, custom or namespace; tools of other types are left out"
     )
-    tools: "list[ResponsesTool]" = Field(default_factory=list, description="of a namespace")
+    name: str | None = Field(
+        default=None, min_length=1, max_length=256, description="name of the tool, or of the namespace"
+    )
+    description: str = Field(default="", description="what the tool does, for the model")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="JSON schema of a function's arguments")
+    strict: bool = Field(default=False, description="enforce the schema of the arguments")
+    format: CustomFormat | None = Field(
+        default=None, description="of a custom tool: text, or a grammar, which is shown to the model and not enforced"
+    )
+    tools: "list[ResponsesTool]" = Field(default_factory=list, description="the tools of a namespace")
 
     def echo(self) -> dict[str, Any]:
         """Spell it as the response gives it back."""

@@ -1,7 +1,9 @@
 """LoRA adapters, as llama.cpp tells and sets them."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
+from msgspec import Meta
 from pydantic import Field
 
 from app.dto.shared.base import Body, Reply
@@ -11,8 +13,10 @@ from app.services.facts import AdapterFacts
 class AdapterScale(Body):
     """How much an adapter counts: 1 as it was trained, 0 not at all."""
 
-    id: int = Field(ge=0, lt=2**31)
-    scale: float = Field(ge=-100, le=100)
+    id: int = Field(ge=0, lt=2**31, description="number of the adapter, as GET /lora-adapters lists it")
+    scale: float = Field(
+        ge=-100, le=100, description="factor on what the adapter adds; 1 as it was trained, 0 turns it off"
+    )
 
 
 def scales(given: Sequence[AdapterScale]) -> dict[int, float]:
@@ -23,11 +27,11 @@ def scales(given: Sequence[AdapterScale]) -> dict[int, float]:
 class AdapterReply(Reply, kw_only=True):
     """An adapter, and how much it counts where a request says nothing."""
 
-    id: int
-    path: str
-    scale: float
-    task_name: str = ""
-    prompt_prefix: str = ""
+    id: Annotated[int, Meta(description="number of the adapter, in the order of --lora")]
+    path: Annotated[str, Meta(description="folder of the adapter")]
+    scale: Annotated[float, Meta(description="its factor where a request names none; 1 as it was trained, 0 is off")]
+    task_name: Annotated[str, Meta(description="always empty; llama-server's field")] = ""
+    prompt_prefix: Annotated[str, Meta(description="always empty; llama-server's field")] = ""
 
     @classmethod
     def of(cls, facts: AdapterFacts) -> "AdapterReply":
@@ -38,4 +42,4 @@ class AdapterReply(Reply, kw_only=True):
 class AdaptersSet(Reply, kw_only=True):
     """The scales are set."""
 
-    success: bool = True
+    success: Annotated[bool, Meta(description="always true")] = True

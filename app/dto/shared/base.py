@@ -11,6 +11,7 @@ import msgspec
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     GetCoreSchemaHandler,
     ModelWrapValidatorHandler,
     ValidationInfo,
@@ -104,7 +105,7 @@ class Typed(Body):
 
     kinds: ClassVar[frozenset[str]]
 
-    type: str
+    type: str = Field(description="the kind of thing that it is")
 
     @model_validator(mode="wrap")
     @classmethod

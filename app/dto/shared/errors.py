@@ -1,6 +1,8 @@
 """The one error envelope, and Anthropic's own on its routes."""
 
-from msgspec import UNSET, UnsetType
+from typing import Annotated
+
+from msgspec import UNSET, Meta, UnsetType
 
 from app.dto.shared.base import Reply
 from app.services.errors import AppError, PromptTooLong
@@ -9,18 +11,20 @@ from app.services.errors import AppError, PromptTooLong
 class ErrorDetail(Reply, kw_only=True):
     """What is wrong."""
 
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-    n_prompt_tokens: int | UnsetType = UNSET
-    n_ctx: int | UnsetType = UNSET
+    message: Annotated[str, Meta(description="what is wrong, in a sentence")]
+    type: Annotated[str, Meta(description="the kind of error; docs/errors.md lists them")]
+    param: Annotated[str | None, Meta(description="the parameter that is wrong, null where it is none")]
+    code: Annotated[
+        str | None, Meta(description="which error of its kind it is, for programs; null where there is only one")
+    ]
+    n_prompt_tokens: Annotated[int | UnsetType, Meta(description="tokens of a prompt that is too long")] = UNSET
+    n_ctx: Annotated[int | UnsetType, Meta(description="tokens that the context holds")] = UNSET
 
 
 class ErrorReply(Reply, kw_only=True):
     """Every refusal looks like this."""
 
-    error: ErrorDetail
+    error: Annotated[ErrorDetail, Meta(description="what is wrong")]
 
     @classmethod
     def of(cls, error: AppError) -> "ErrorReply":
@@ -44,17 +48,17 @@ _ANTHROPIC_KINDS = {
 class AnthropicErrorDetail(Reply, kw_only=True):
     """What is wrong, in Anthropic's words."""
 
-    type: str
-    message: str
-    n_prompt_tokens: int | UnsetType = UNSET
-    n_ctx: int | UnsetType = UNSET
+    type: Annotated[str, Meta(description="the kind of error, in Anthropic's words")]
+    message: Annotated[str, Meta(description="what is wrong, in a sentence")]
+    n_prompt_tokens: Annotated[int | UnsetType, Meta(description="tokens of a prompt that is too long")] = UNSET
+    n_ctx: Annotated[int | UnsetType, Meta(description="tokens that the context holds")] = UNSET
 
 
 class AnthropicErrorReply(Reply, tag_field="type", tag="error", kw_only=True):
     """Every refusal of the Messages API looks like this."""
 
-    error: AnthropicErrorDetail
-    request_id: str | None
+    error: Annotated[AnthropicErrorDetail, Meta(description="what is wrong")]
+    request_id: Annotated[str | None, Meta(description="id of the request, the same as X-Request-Id")]
 
     @classmethod
     def of(cls, error: AppError, request_id: str | None = None) -> "AnthropicErrorReply":

@@ -14,16 +14,18 @@ from app.dto.shared.base import Reply
 class TopLogprob(Reply, kw_only=True):
     """A token and how likely it was."""
 
-    id: int
-    token: str
-    bytes: list[int]
+    id: Annotated[int, Meta(description="token id")]
+    token: Annotated[str, Meta(description="text of the token")]
+    bytes: Annotated[list[int], Meta(description="bytes of the token, which may be part of a character")]
     logprob: Annotated[float, Meta(description="natural logarithm, before penalties and temperature")]
 
 
 class ContentLogprob(TopLogprob, kw_only=True):
     """A token of the answer, and what was likely in its place."""
 
-    top_logprobs: list[TopLogprob]
+    top_logprobs: Annotated[
+        list[TopLogprob], Meta(description="the most likely tokens at this position, the most likely first")
+    ]
 
     @classmethod
     def of(cls, score: gen.TokenLogprob) -> "ContentLogprob":
@@ -34,11 +36,15 @@ class ContentLogprob(TopLogprob, kw_only=True):
 class NativeTop(Reply, kw_only=True):
     """A token and how likely it was: `prob` with post_sampling_probs, after all samplers, else `logprob`."""
 
-    id: int
-    token: str
-    bytes: list[int]
-    logprob: float | UnsetType = UNSET
-    prob: float | UnsetType = UNSET
+    id: Annotated[int, Meta(description="token id")]
+    token: Annotated[str, Meta(description="text of the token")]
+    bytes: Annotated[list[int], Meta(description="bytes of the token, which may be part of a character")]
+    logprob: Annotated[
+        float | UnsetType, Meta(description="natural logarithm of its probability, before penalties and temperature")
+    ] = UNSET
+    prob: Annotated[
+        float | UnsetType, Meta(description="its probability after all samplers, 0 to 1; with post_sampling_probs")
+    ] = UNSET
 
     @classmethod
     def of_top(cls, score: gen.TokenLogprob, *, post_sampling: bool) -> "NativeTop":
@@ -49,8 +55,13 @@ class NativeTop(Reply, kw_only=True):
 class NativeProbability(NativeTop, kw_only=True):
     """A token of the answer, and what was likely in its place."""
 
-    top_logprobs: list[NativeTop] | UnsetType = UNSET
-    top_probs: list[NativeTop] | UnsetType = UNSET
+    top_logprobs: Annotated[
+        list[NativeTop] | UnsetType, Meta(description="the most likely tokens at this position, the most likely first")
+    ] = UNSET
+    top_probs: Annotated[
+        list[NativeTop] | UnsetType,
+        Meta(description="the most likely tokens at this position, the most likely first; with post_sampling_probs"),
+    ] = UNSET
 
     @classmethod
     def of(cls, score: gen.TokenLogprob, *, post_sampling: bool) -> "NativeProbability":
@@ -62,7 +73,7 @@ class NativeProbability(NativeTop, kw_only=True):
 class ChoiceLogprobs(Reply, kw_only=True):
     """How likely the tokens of the answer were."""
 
-    content: list[ContentLogprob]
+    content: Annotated[list[ContentLogprob], Meta(description="the tokens of the answer, in order")]
 
 
 def _score(score: gen.TokenLogprob) -> dict[str, Any]:

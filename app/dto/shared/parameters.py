@@ -43,59 +43,63 @@ def _refused(name: str, note: str, *harmless: Any) -> Parameter:
     return Parameter(name, "refused", note, harmless)
 
 
-_MODEL = "any name is answered by the model that is served; with --models-dir, the model that is to answer"
+_MODEL = "name of the model that answers; with --models-dir it is loaded, without, any name is taken"
 _STREAMED = _honoured(
-    return_progress="chunks that say how far the prompt is",
-    timings_per_token="timings on every chunk",
-    sse_ping_interval="seconds of silence before a comment line",
+    return_progress="send chunks that say how much of the prompt is computed",
+    timings_per_token="put timings on every chunk",
+    sse_ping_interval="seconds of silence before a comment line; 0 or -1 is never; absent, --sse-ping-interval",
 )
 _SAMPLED = _honoured(
-    temperature="0 takes the most likely token",
-    top_p="0 to 1",
-    top_k="0 or -1 keeps all",
-    min_p="0 to 1",
-    xtc_probability="how often all but the least likely of the tokens over the threshold are left out; 0 is never",
-    xtc_threshold="over 0.5 is never",
-    typical_p="leaves the tokens that surprise about as much as is to be expected, with that mass; 1 or more is off",
+    temperature="sampling temperature; 0 takes the most likely token; absent, the model's own, else 0.8",
+    top_p="keep the most likely tokens of this total probability; 1 is off; absent, the model's own, else 0.95",
+    top_k="keep this many of the most likely tokens; 0 or -1 is all; absent, the model's own, else 40",
+    min_p="keep tokens with this share of the highest probability; 0 is off; absent, the model's own, else 0.05",
+    xtc_probability="probability of applying XTC (exclude top choices) at a step; 0 is off",
+    xtc_threshold="XTC removes all but the least likely of the tokens with at least this probability; over 0.5 is off",
+    typical_p="locally typical sampling: the probability mass to keep; 1 or more, or absent, is off",
     typ_p="the Web UI's name of typical_p",
-    top_n_sigma="leaves what is within so many standard deviations of the highest logit; 0 or less is off",
-    dynatemp_range="the temperature moves that far up and down with the entropy; 0 is off",
-    dynatemp_exponent="how the entropy moves it",
-    samplers="their order: a list, names with semicolons between them, or llama.cpp's letters; others are off",
-    min_keep="how many tokens typical_p, top_p, min_p and XTC leave at least",
-    dry_multiplier="what would go on with a repetition loses multiplier * base ^ (length - allowed length); 0 is off",
-    dry_base="below 1 it is 1.75, as in llama.cpp",
-    dry_allowed_length="tokens of a repetition that cost nothing",
-    dry_penalty_last_n="the last tokens of prompt and answer in which it looks; 64 where absent, -1 is all, 0 is off",
-    dry_sequence_breakers="1 to 32 texts over which no repetition reaches",
-    seed="same seed, same answer, alone or beside others",
-    stop="a string or a list; looked for in the answer, not in thoughts or calls, and never sent",
-    presence_penalty="counts the whole answer, but for repeat_last_n",
-    frequency_penalty="counts the whole answer, but for repeat_last_n",
-    repetition_penalty="counts the whole answer, but for repeat_last_n; 1 is off",
-    repeat_penalty="llama.cpp's name of repetition_penalty",
-    repeat_last_n="the last tokens of prompt and answer that penalties count; -1 or absent, the whole answer; 0 is off",
+    top_n_sigma="keep tokens within so many standard deviations of the highest logit; 0 or less is off",
+    dynatemp_range="dynamic temperature: how far it moves up and down with the entropy; 0 is off",
+    dynatemp_exponent="dynamic temperature: exponent of the normalized entropy",
+    samplers="samplers in their order: a list, names with semicolons between them, or llama.cpp's letters; others are "
+    "off; absent, all in llama.cpp's order",
+    min_keep="tokens that typical_p, top_p, min_p and XTC leave at least",
+    dry_multiplier="DRY: a token that continues a repetition loses multiplier * base ^ (length - allowed length); "
+    "0 is off",
+    dry_base="DRY: base of the penalty; below 1 it is 1.75, as in llama.cpp",
+    dry_allowed_length="DRY: tokens of a repetition that cost nothing",
+    dry_penalty_last_n="DRY: how many of the last tokens of prompt and answer are searched; -1 is all, 0 is off",
+    dry_sequence_breakers="DRY: 1 to 32 texts over which no repetition reaches",
+    seed="the same seed gives the same answer, alone or beside others; -1 or absent draws one",
+    stop="a string or strings that end the answer; they are not sent, and not looked for in reasoning or calls",
+    presence_penalty="taken off the logit of each token that the answer has already, or the last repeat_last_n",
+    frequency_penalty="taken off a token's logit for each time that the answer has it, or the last repeat_last_n",
+    repetition_penalty="divides the logit of each token that the answer has already, or the last repeat_last_n; "
+    "1 is off; absent, the model's own",
+    repeat_penalty="the name of repetition_penalty in llama.cpp",
+    repeat_last_n="how many of the last tokens of prompt and answer penalties count; -1 or absent is the whole answer, "
+    "0 turns penalties off",
     logit_bias="token id or text to bias, -100 to 100, as an object or llama.cpp's list of pairs; false bans",
-    ignore_eos="never draw the end token, but where a grammar lets nothing else come",
+    ignore_eos="never draw the end token, unless a grammar allows nothing else",
 )
 _BOUND = _honoured(
-    json_schema="the answer is JSON of this schema; it always parses, max_tokens permitting",
-    grammar="GBNF as text; {type, grammar} for gbnf and lark",
-    regex="the whole answer matches it",
+    json_schema="the answer is JSON of this schema; it parses unless max_tokens cuts it",
+    grammar="the answer matches this grammar: GBNF as text, or {type, grammar} for gbnf and lark",
+    regex="the whole answer matches this pattern",
     choice="the answer is one of these strings",
 )
 _ADAPTED = _honoured(
-    lora="[{id, scale}] of the adapters of --lora; those that are not named count for nothing; absent, the usual ones",
+    lora="scales of adapters, as [{id, scale}]; those that are not named are off; absent, those of /lora-adapters",
 )
 _LENGTH = _honoured(
-    max_tokens="-1 or absent is up to the context, 0 computes the prompt only",
-    max_completion_tokens="wins over max_tokens",
-    n_predict="llama.cpp's name; wins over both",
+    max_tokens="most tokens of the answer; -1 or absent is up to the context, 0 computes the prompt only",
+    max_completion_tokens="the same as max_tokens, and wins over it",
+    n_predict="the same in llama.cpp's words, and wins over both",
 )
-_PLACED = _honoured(id_slot="the slot that it takes, if that is idle; -1 is any")
+_PLACED = _honoured(id_slot="the slot to run in, if it is idle; -1 is any")
 _SERVED = _honoured(
     model=_MODEL,
-    stream="server-sent events",
+    stream="send the answer as server-sent events while it is made",
 )
 _WITHOUT_EFFECT = (
     *_ignored(
@@ -116,39 +120,40 @@ _WITHOUT_EFFECT = (
 
 _NO_REASONING = _ignored("the reasoning stands in the text", "reasoning_control")
 
-_CHOSEN = "auto, none, required, a function by name, allowed_tools; see Tools"
+_CHOSEN = "auto, none, required, a function by name, or allowed_tools; see Tools"
 
 CHAT: tuple[Parameter, ...] = (
     *_honoured(
-        messages="roles system, developer, user, assistant, tool (of old: function), in any order; text parts are lines"
+        messages="the conversation: roles system, developer, user, assistant, tool (once: function), in any order"
     ),
     *_SERVED,
-    *_honoured(stream_options="include_usage"),
+    *_honoured(stream_options="include_usage ends a stream with a chunk that has the usage"),
     *_LENGTH,
     *_SAMPLED,
-    *_honoured(response_format="text, json_object and json_schema; the answer always parses, max_tokens permitting"),
+    *_honoured(response_format="text, json_object or json_schema; the answer parses unless max_tokens cuts it"),
     *_BOUND,
     *_ADAPTED,
     *_honoured(
-        reasoning_effort="none 0, minimal 128, low 512, medium 2048, high 8192 tokens; xhigh and max: no bound",
-        thinking_budget_tokens="wins over reasoning_effort; leaves a quarter of max_tokens for the answer; -1 is none",
-        n="1 to 8 answers; the prompt is computed once",
-        logprobs="of the answer's tokens, not of the reasoning",
-        top_logprobs="0 to 20",
-        tools="functions and custom ones go to the chat template, calls are parsed; others are left out, see Tools",
+        reasoning_effort="tokens of reasoning: none 0, minimal 128, low 512, medium 2048, high 8192, xhigh and max any",
+        thinking_budget_tokens="most tokens of reasoning, over reasoning_effort; a quarter of max_tokens stays for the "
+        "answer; -1 is no bound",
+        n="how many answers to give, 1 to 8; the prompt is computed once",
+        logprobs="say how likely the answer's tokens were; those of the reasoning are left out",
+        top_logprobs="how many of the most likely tokens to name at each position, 0 to 20; needs logprobs",
+        tools="tools that the model may call: functions and custom ones; others are left out, see Tools",
         tool_choice=_CHOSEN,
-        parallel_tool_calls="false ends the answer with its first call",
-        chat_template_kwargs="go to the chat template",
-        reasoning_control="what it asks for is always so: POST /v1/chat/completions/control ends the reasoning",
-        reasoning_format="none leaves the reasoning in the content; auto and deepseek take it out",
-        continue_final_message="go on with a last message of the assistant; a stream then says only what is new",
-        add_generation_prompt="false leaves out what begins an answer; it goes with continue_final_message too",
+        parallel_tool_calls="`false` ends the answer with its first call",
+        chat_template_kwargs="variables for the chat template, such as enable_thinking",
+        reasoning_control="without effect: POST /v1/chat/completions/control can always end the reasoning",
+        reasoning_format="`none` leaves the reasoning in the content; the others put it into reasoning_content",
+        continue_final_message="go on with a last message of the assistant; a stream then has only what is new",
+        add_generation_prompt="end the prompt with what begins an answer; true does not go with continue_final_message",
     ),
     *_STREAMED,
     *_PLACED,
     *_honoured(
         input="memory mode: the user's words; see docs/memory.md",
-        chat_start="memory mode: true begins a turn of the user's, false is a relay; absent, it is true without code",
+        chat_start="memory mode: true begins a turn of the user's, false is a relay; absent, true without python_code",
         python_code="memory mode: the code of the last answer, to be run on the notes",
     ),
     *_WITHOUT_EFFECT,
@@ -172,12 +177,16 @@ _TEXT_ONLY = (
 _PROMPT = "a string, token ids, both mixed, or {prompt_string}; a list of strings or of lists is several prompts"
 
 COMPLETION: tuple[Parameter, ...] = (
-    *_honoured(prompt=_PROMPT, suffix="for models with fill-in-the-middle tokens", echo="the prompt before the answer"),
+    *_honoured(
+        prompt=_PROMPT,
+        suffix="what follows the answer; for models with fill-in-the-middle tokens",
+        echo="repeat the prompt before the answer",
+    ),
     *_SERVED,
     *_honoured(
-        stream_options="include_usage moves the usage to a chunk of its own",
-        n="answers to every prompt, each with a seed of its own",
-        logprobs="alternatives to each token, 0 to 20; OpenAI's lists and llama.cpp's content",
+        stream_options="include_usage moves the usage of a stream to a chunk of its own",
+        n="how many answers to give to every prompt, each with a seed of its own",
+        logprobs="how many alternatives to each token to name, 0 to 20; absent, no probabilities at all",
     ),
     *_LENGTH,
     *_SAMPLED,
@@ -203,10 +212,10 @@ _NATIVE = (
     *_STREAMED,
     *_PLACED,
     *_honoured(
-        response_fields="names of fields to answer with; a/b takes b out of a",
-        n_probs="how many of the most likely tokens are told with each token, before sampling; 0 to 100",
-        post_sampling_probs="they are of what the samplers leave, as prob and top_probs",
-        return_tokens="the ids of the answer's tokens, without the end token",
+        response_fields="fields to answer with; a/b takes b out of a; empty, all",
+        n_probs="how many of the most likely tokens to name at each position, 0 to 100",
+        post_sampling_probs="give probabilities after all samplers, as prob and top_probs",
+        return_tokens="give the token ids of the answer, without the end token",
     ),
     *_WITHOUT_EFFECT,
     *_NO_REASONING,
@@ -219,9 +228,9 @@ NATIVE: tuple[Parameter, ...] = (*_honoured(prompt=_PROMPT), *_NATIVE)
 
 INFILL: tuple[Parameter, ...] = (
     *_honoured(
-        input_prefix="what stands before the answer",
-        input_suffix="what stands after it",
-        prompt="is put after input_prefix",
+        input_prefix="text before the gap",
+        input_suffix="text after the gap",
+        prompt="more text before the gap, after input_prefix",
     ),
     *_NATIVE,
     _refused("input_extra", "is not supported yet", []),
@@ -229,19 +238,19 @@ INFILL: tuple[Parameter, ...] = (
 
 TOKENIZE: tuple[Parameter, ...] = (
     *_honoured(
-        content="a string, or strings and token ids in a list",
-        add_special="what the model wants before a text",
-        with_pieces="the text of every token, or its bytes where they are a part of a character",
+        content="the text: a string, or strings and token ids in a list",
+        add_special="add the tokens that the model wants before a text",
+        with_pieces="give the text of every token too, or its bytes where they are part of a character",
         model=_MODEL,
     ),
     _refused("parse_special", "of false is not supported: control tokens in a text are always taken as such", True),
 )
 
-DETOKENIZE: tuple[Parameter, ...] = _honoured(tokens="token ids", model=_MODEL)
+DETOKENIZE: tuple[Parameter, ...] = _honoured(tokens="token ids of the text", model=_MODEL)
 
 _VECTORS = _honoured(
-    pooling="mean or last, over the last hidden states; absent, it is the model's own way, else the mean",
-    embd_normalize="2, which is absent too, makes the length 1; -1 leaves the vectors as they are",
+    pooling="mean or last, over the last hidden states; absent, the model's own way, else the mean",
+    embd_normalize="2 makes the length of each vector 1; -1 leaves it as it is",
 )
 _INPUT = (
     "a string, token ids, both mixed, {content} of text parts; a list of strings or of lists is several, up to 2,048"
@@ -251,80 +260,84 @@ EMBEDDINGS: tuple[Parameter, ...] = (
     *_honoured(
         input=_INPUT,
         model=_MODEL,
-        encoding_format="float, or base64 of little-endian float32",
-        dimensions="the model's own number; 400 for another: its vectors cannot be cut",
+        encoding_format="float for numbers, or base64 of little-endian float32",
+        dimensions="size of the vectors; any but the model's own is a 400: they cannot be cut",
     ),
     *_VECTORS,
     *_ignored("changes nothing in the answer", "user"),
 )
 
 EMBEDDING: tuple[Parameter, ...] = (
-    *_honoured(content=_INPUT, input="the same as content", model=_MODEL),
+    *_honoured(content=_INPUT, input="the same as content, and wins over it", model=_MODEL),
     *_VECTORS,
 )
 
-# By the first route of the dialect.
-_LOCAL = "changes nothing in the answer"
+_NOTES = {
+    parameter.name: parameter.note for parameter in (*_SERVED, *_LENGTH, *_SAMPLED)
+}  # for what is alike elsewhere
 
 MESSAGES: tuple[Parameter, ...] = (
     *_honoured(
-        messages="text, thinking, tool_use and tool_result blocks; a last message of the assistant is continued",
-        system="text or text blocks; Claude Code's changing billing line is dropped, so that prompts share a prefix",
+        messages="the conversation: text, thinking, tool_use and tool_result blocks; a last message of the assistant "
+        "is continued",
+        system="system prompt: text or text blocks; Claude Code's changing billing line is dropped, so that prompts "
+        "share a prefix",
         model=_MODEL,
-        max_tokens="-1 or absent is up to the context, 0 computes the prompt only",
-        stream="server-sent events",
-        stop_sequences="stop_reason stop_sequence, and which one it was",
-        temperature="0 takes the most likely token",
-        top_k="0 or -1 keeps all",
-        top_p="0 to 1",
-        seed="ours: same seed, same answer",
-        tools="of one's own, with input_schema; others are left out, see Tools",
-        tool_choice="auto, none, any and tool; disable_parallel_tool_use ends the answer with its first call",
-        thinking="enabled and disabled turn it on and off, others are the model's own way; budget_tokens bounds it",
-        output_config="format is enforced: JSON of a schema",
-        output_format="of old: output_config.format",
+        max_tokens=_NOTES["max_tokens"],
+        stream=_NOTES["stream"],
+        stop_sequences="strings that end the answer; stop_sequence then says which one it was",
+        temperature=_NOTES["temperature"],
+        top_k=_NOTES["top_k"],
+        top_p=_NOTES["top_p"],
+        seed="this server's own: the same seed gives the same answer, alone or beside others",
+        tools="tools of the client's, with input_schema; others are left out, see Tools",
+        tool_choice="auto, none, any or tool; disable_parallel_tool_use ends the answer with its first call",
+        thinking="`enabled` and `disabled` turn reasoning on and off, others leave it open; budget_tokens bounds it",
+        output_config="format: JSON of a schema, which is enforced",
+        output_format="the old name of output_config.format",
     ),
     *_ignored("a model here has one effort", "output_config.effort"),
     *_ignored(
-        _LOCAL,
+        "changes nothing in the answer",
         *("metadata", "cache_control", "context_management", "betas", "inference_geo", "diagnostics"),
         *("user_profile_id", "workspace_id"),
     ),
-    *_ignored(_LOCAL, "speed", harmless=("standard",)),
+    *_ignored("changes nothing in the answer", "speed", harmless=("standard",)),
     *_ignored("there are no tools on this side", "container", "mcp_servers"),
     _refused("service_tier", "other than auto and standard_only does not exist here", "auto", "standard_only"),
 )
 
 RESPONSES: tuple[Parameter, ...] = (
     *_honoured(
-        input="text or items: messages, function calls and their outputs, reasoning",
-        instructions="come first, as a system message",
+        input="the conversation: text, or items: messages, function calls and their outputs, reasoning",
+        instructions="system prompt; it is not taken over by a next response",
         model=_MODEL,
-        stream="server-sent events",
-        max_output_tokens="-1 or absent is up to the context, 0 computes the prompt only",
-        temperature="0 takes the most likely token",
-        top_p="0 to 1",
-        seed="ours: same seed, same answer",
-        tools="functions, also in namespaces, and custom ones; others are left out, see Tools",
+        stream=_NOTES["stream"],
+        max_output_tokens=_NOTES["max_tokens"],
+        temperature=_NOTES["temperature"],
+        top_p=_NOTES["top_p"],
+        seed="this server's own: the same seed gives the same answer, alone or beside others",
+        tools="tools that the model may call: functions, also in namespaces, and custom ones; others are left out, see "
+        "Tools",
         tool_choice=_CHOSEN,
-        parallel_tool_calls="false ends the answer with its first call",
-        reasoning="effort none turns thinking off, any other on and bounds it; with summary the thoughts are a summary",
-        text="format text, json_object and json_schema; the latter two are enforced",
-        metadata="is kept with the response",
-        store="keeps the conversation on this machine, for previous_response_id; --store off never does",
-        previous_response_id="goes on with a stored conversation",
-        truncation="auto and disabled; nothing is dropped either way: what does not fit is a 400",
-        presence_penalty="counts the whole answer",
-        frequency_penalty="counts the whole answer",
-        return_progress="response.in_progress says how far the prompt is, in prompt_progress",
-        timings_per_token="timings on every event of a token",
-        include="message.output_text.logprobs; what else is not there is left out",
-        top_logprobs="0 to 20, with logprobs in include",
+        parallel_tool_calls="`false` ends the answer with its first call",
+        reasoning="effort none turns reasoning off, any other on and bounds it; with summary it comes as a summary",
+        text="format of the answer: text, json_object or json_schema; the latter two are enforced",
+        metadata="up to 1,024 strings by name that are stored with the response",
+        store="store the conversation on this machine, for previous_response_id; with --store off it never is",
+        previous_response_id="id of a stored response whose conversation goes on",
+        truncation="`auto` or `disabled`; nothing is dropped either way: what does not fit is a 400",
+        presence_penalty="taken off the logit of each token that the answer has already",
+        frequency_penalty="taken off a token's logit for each time that the answer has it",
+        return_progress="send response.in_progress with prompt_progress: how much of the prompt is computed",
+        timings_per_token="put timings on every event of a token",
+        include="message.output_text.logprobs for how likely tokens were; any other is without effect",
+        top_logprobs="how many of the most likely tokens to name at each position, 0 to 20; needs logprobs in include",
     ),
     *_ignored("changes nothing in the words", "text.verbosity"),
     *_ignored("there are no tools on this side", "max_tool_calls"),
     *_ignored(
-        _LOCAL,
+        "changes nothing in the answer",
         *("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
         *("stream_options", "access_programs", "background_options"),
     ),
@@ -337,6 +350,7 @@ RESPONSES: tuple[Parameter, ...] = (
     _refused("service_tier", "other than auto and default does not exist here", "auto", "default"),
 )
 
+# By the first route of the dialect.
 REGISTRIES: dict[str, tuple[Parameter, ...]] = {
     "/v1/chat/completions": CHAT,
     "/v1/completions": COMPLETION,
@@ -349,6 +363,11 @@ REGISTRIES: dict[str, tuple[Parameter, ...]] = {
     "/v1/responses": RESPONSES,
     "/v1/messages": MESSAGES,
 }
+
+
+def descriptions(parameters: tuple[Parameter, ...]) -> dict[str, str]:
+    """Say what each parameter means, by its name, as the OpenAPI document has it."""
+    return {p.name: p.note if p.treatment == "honoured" else f"{p.name} {p.note}" for p in parameters}
 
 
 def check(parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> None:

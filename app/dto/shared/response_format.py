@@ -12,22 +12,30 @@ from app.dto.shared.base import Body
 class JsonSchema(Body):
     """A named schema."""
 
-    name: str = "answer"
-    description: str | None = None
-    schema_: dict[str, Any] | bool = Field(default_factory=dict, alias="schema", description="JSON schema")
-    strict: bool = True
+    name: str = Field(default="answer", description="name of the schema")
+    description: str | None = Field(default=None, description="what the schema is for; it does not reach the model")
+    schema_: dict[str, Any] | bool = Field(
+        default_factory=dict, alias="schema", description="JSON schema of the answer"
+    )
+    strict: bool = Field(default=True, description="the schema is enforced either way")
 
 
 class ResponseFormat(Body):
     """What the answer has to be."""
 
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-    name: str | None = Field(default=None, description="of Responses, as are description and strict")
-    description: str | None = None
-    strict: bool = Field(default=True, description="a schema is enforced in any case")
+    type: Literal["text", "json_object", "json_schema"] = Field(
+        description="text, any JSON object, or JSON of a schema"
+    )
+    json_schema: JsonSchema | None = Field(default=None, description="the schema, for json_schema in chat completions")
+    name: str | None = Field(default=None, description="name of the schema, in Responses")
+    description: str | None = Field(
+        default=None, description="what the schema is for, in Responses; it does not reach the model"
+    )
+    strict: bool = Field(default=True, description="the schema is enforced either way")
     schema_: dict[str, Any] | bool | None = Field(
-        default=None, alias="schema", description="llama.cpp's, with json_object"
+        default=None,
+        alias="schema",
+        description="JSON schema of the answer; Responses and Messages have it here, and llama.cpp with json_object",
     )
 
     @model_validator(mode="after")

@@ -35,20 +35,20 @@ Biases = Annotated[dict[str, float | bool] | list[list[int | float | bool | str]
 class StreamOptions(Body):
     """What else a stream should carry."""
 
-    include_usage: bool = False
+    include_usage: bool = Field(default=False, description="end the stream with a chunk that has the usage")
 
 
 class Grammar(Body):
     """A grammar with its language."""
 
-    type: Literal["gbnf", "lark"]
-    grammar: str
+    type: Literal["gbnf", "lark"] = Field(description="language of the grammar")
+    grammar: str = Field(description="text of the grammar")
 
 
 class SamplingFields(RequestBody):
     """A request for generated text, of any dialect that has llama.cpp's extras."""
 
-    model: str | None = Field(default=None, description="any name is answered, unless there are several models")
+    model: str | None = None
     stream: bool = False
     max_tokens: int | None = Field(default=None, ge=-1)
     max_completion_tokens: int | None = Field(default=None, ge=-1)
@@ -59,49 +59,38 @@ class SamplingFields(RequestBody):
     min_p: float | None = Field(default=None, ge=0, le=1)
     xtc_probability: float = Field(default=0.0, ge=0, le=1)
     xtc_threshold: float = Field(default=0.1, ge=0, le=1)
-    typical_p: float | None = Field(default=None, ge=0, description="1 is off")
-    typ_p: float | None = Field(default=None, ge=0, description="the Web UI's name of typical_p")
-    top_n_sigma: float = Field(default=-1.0, ge=-1000, le=1000, description="standard deviations; 0 or less is off")
-    dynatemp_range: float = Field(default=0.0, ge=0, le=100, description="0 is off")
+    typical_p: float | None = Field(default=None, ge=0)
+    typ_p: float | None = Field(default=None, ge=0)
+    top_n_sigma: float = Field(default=-1.0, ge=-1000, le=1000)
+    dynatemp_range: float = Field(default=0.0, ge=0, le=100)
     dynatemp_exponent: float = Field(default=1.0, ge=0, le=100)
     min_keep: int = Field(default=0, ge=0, lt=2**31)
-    adaptive_target: float = Field(default=-1.0, le=1, description="negative is off; other values are not supported")
-    samplers: str | list[str] | None = Field(
-        default=None,
-        max_length=256,
-        description="names in a list or with semicolons between them, or llama.cpp's letters",
-        examples=[["top_k", "min_p", "temperature"]],
-    )
+    adaptive_target: float = Field(default=-1.0, le=1)
+    samplers: str | list[str] | None = Field(default=None, max_length=256, examples=[["top_k", "min_p", "temperature"]])
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
     stop: str | list[str] | None = None
     presence_penalty: float = Field(default=0.0, ge=-100, le=100)
     frequency_penalty: float = Field(default=0.0, ge=-100, le=100)
     # Less takes float32 out of its range: what a grammar forbids would be drawn.
-    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100, description="1 is off")
-    repeat_penalty: float | None = Field(default=None, ge=0.01, le=100, description="1 is off")
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
+    repeat_penalty: float | None = Field(default=None, ge=0.01, le=100)
     repeat_last_n: int | None = Field(default=None, ge=-1, lt=2**31)
-    dry_multiplier: float = Field(default=0.0, ge=0, le=100, description="0 is off")
-    dry_base: float = Field(default=1.75, ge=0, le=100, description="below 1 it is 1.75")
-    dry_allowed_length: int = Field(default=2, ge=0, lt=2**31, description="tokens")
-    dry_penalty_last_n: int = Field(default=64, ge=-1, lt=2**31, description="tokens; 0 is off, -1 is all")
-    dry_sequence_breakers: list[str] = Field(
-        default=list(_BREAKERS), min_length=1, max_length=32, description="texts over which no repetition reaches"
-    )
-    logit_bias: Biases = Field(
-        default_factory=dict,
-        description="by token id or text, as an object or as llama.cpp's pairs; false bans",
-        examples=[{"42": -100}],
-    )
+    dry_multiplier: float = Field(default=0.0, ge=0, le=100)
+    dry_base: float = Field(default=1.75, ge=0, le=100)
+    dry_allowed_length: int = Field(default=2, ge=0, lt=2**31)
+    dry_penalty_last_n: int = Field(default=64, ge=-1, lt=2**31)
+    dry_sequence_breakers: list[str] = Field(default=list(_BREAKERS), min_length=1, max_length=32)
+    logit_bias: Biases = Field(default_factory=dict, examples=[{"42": -100}])
     ignore_eos: bool = False
-    json_schema: dict[str, Any] = Field(default_factory=dict, description="the answer is JSON of this schema")
-    grammar: str | Grammar = Field(default="", description="GBNF, or another language by name")
-    regex: str | None = Field(default=None, min_length=1, description="the whole answer matches it")
-    choice: list[str] | None = Field(default=None, min_length=1, description="the answer is one of these")
-    lora: list[AdapterScale] | None = Field(default=None, description="how much each adapter counts")
+    json_schema: dict[str, Any] = Field(default_factory=dict)
+    grammar: str | Grammar = ""
+    regex: str | None = Field(default=None, min_length=1)
+    choice: list[str] | None = Field(default=None, min_length=1)
+    lora: list[AdapterScale] | None = None
     return_progress: bool = False
     timings_per_token: bool = False
     id_slot: int = Field(default=-1, ge=-1, lt=2**31)
-    sse_ping_interval: float | None = Field(default=None, ge=-1, le=3600, description="seconds; 0 or -1 is never")
+    sse_ping_interval: float | None = Field(default=None, ge=-1, le=3600)
 
     @field_validator("stop")
     @classmethod

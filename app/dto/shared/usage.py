@@ -14,16 +14,18 @@ FINGERPRINT = f"b1-tiles-{__version__}"
 class PromptTokensDetails(Reply, kw_only=True):
     """What the prompt cost."""
 
-    cached_tokens: Annotated[int, Meta(description="tokens that were computed for an earlier request")]
+    cached_tokens: Annotated[int, Meta(description="tokens of the prompt that came from the prefix cache")]
 
 
 class Usage(Reply, kw_only=True):
     """Tokens in and out."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
+    prompt_tokens: Annotated[int, Meta(description="tokens of the prompt, cached ones too")]
+    completion_tokens: Annotated[int, Meta(description="tokens of the answer, reasoning too")]
+    total_tokens: Annotated[int, Meta(description="prompt_tokens and completion_tokens together")]
+    prompt_tokens_details: Annotated[
+        PromptTokensDetails, Meta(description="how many of the prompt's tokens were cached")
+    ]
 
     @classmethod
     def of(cls, timings: gen.Timings) -> "Usage":
@@ -40,17 +42,21 @@ class Usage(Reply, kw_only=True):
 class TimingsReply(Reply, kw_only=True):
     """llama.cpp's timings. The first token belongs to the prompt: speeds count the others."""
 
-    cache_n: int
-    prompt_n: int
-    prompt_ms: float
-    prompt_per_token_ms: float
-    prompt_per_second: float
-    predicted_n: int
-    predicted_ms: float
-    predicted_per_token_ms: float
-    predicted_per_second: float
-    draft_n: Annotated[int | UnsetType, Meta(description="tokens that were guessed, where any were")] = UNSET
-    draft_n_accepted: int | UnsetType = UNSET
+    cache_n: Annotated[int, Meta(description="tokens of the prompt that came from the prefix cache")]
+    prompt_n: Annotated[int, Meta(description="tokens of the prompt that were computed")]
+    prompt_ms: Annotated[float, Meta(description="time to compute the prompt and the first token, in milliseconds")]
+    prompt_per_token_ms: Annotated[float, Meta(description="milliseconds for each computed token of the prompt")]
+    prompt_per_second: Annotated[float, Meta(description="computed tokens of the prompt per second")]
+    predicted_n: Annotated[int, Meta(description="tokens of the answer")]
+    predicted_ms: Annotated[float, Meta(description="time from the first token to the last, in milliseconds")]
+    predicted_per_token_ms: Annotated[float, Meta(description="milliseconds for each token after the first")]
+    predicted_per_second: Annotated[float, Meta(description="tokens per second, after the first")]
+    draft_n: Annotated[
+        int | UnsetType, Meta(description="tokens that speculative decoding proposed; absent where it proposed none")
+    ] = UNSET
+    draft_n_accepted: Annotated[
+        int | UnsetType, Meta(description="proposed tokens that were accepted; absent where none were proposed")
+    ] = UNSET
 
     @classmethod
     def of(cls, timings: gen.Timings) -> "TimingsReply":
@@ -81,10 +87,14 @@ class TimingsReply(Reply, kw_only=True):
 class Metrics(Reply, kw_only=True):
     """What the Tiles CLI shows."""
 
-    ttft_ms: float
-    total_tokens: int
-    tokens_per_second: float
-    total_latency_s: float
+    ttft_ms: Annotated[
+        float, Meta(description="time to the first token since the request was accepted, in milliseconds")
+    ]
+    total_tokens: Annotated[int, Meta(description="tokens of the answer")]
+    tokens_per_second: Annotated[float, Meta(description="tokens of the answer per second of the whole time")]
+    total_latency_s: Annotated[
+        float, Meta(description="time from the acceptance of the request to its last token, in seconds")
+    ]
 
     @classmethod
     def of(cls, timings: gen.Timings) -> "Metrics":
@@ -100,10 +110,10 @@ class Metrics(Reply, kw_only=True):
 class PromptProgress(Reply, kw_only=True):
     """How much of the prompt is computed."""
 
-    total: int
-    cache: int
-    processed: int
-    time_ms: int
+    total: Annotated[int, Meta(description="tokens of the prompt")]
+    cache: Annotated[int, Meta(description="tokens of it that came from the prefix cache")]
+    processed: Annotated[int, Meta(description="tokens of it that are done, cached ones too")]
+    time_ms: Annotated[int, Meta(description="time since the prompt was begun, in milliseconds")]
 
     @classmethod
     def of(cls, event: gen.Progress) -> "PromptProgress":

@@ -1,8 +1,8 @@
 """Tiles' own requests: sessions and models."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 from pydantic import Field
 
 from app.dto.shared.base import Body, Reply
@@ -12,10 +12,23 @@ from app.services.session import Session
 class StartRequest(Body):
     """A session to begin: its model, where that lies, its memory and its system prompt."""
 
-    model: str = Field(min_length=1, max_length=4096, examples=["mlx-community/Qwen3-4B-4bit"])
-    memory_path: str = Field(max_length=4096, examples=["~/tiles/memory"])
-    system_prompt: str = Field(examples=["You are a helpful assistant."])
-    model_cache_path: str = Field(max_length=4096, examples=["~/models/Qwen3-4B-4bit"])
+    model: str = Field(
+        min_length=1,
+        max_length=4096,
+        examples=["mlx-community/Qwen3-4B-4bit"],
+        description="name of the model, or its folder",
+    )
+    memory_path: str = Field(
+        max_length=4096,
+        examples=["~/tiles/memory"],
+        description="folder with the notes of the memory agent; empty for a session without memory",
+    )
+    system_prompt: str = Field(examples=["You are a helpful assistant."], description="system prompt of the session")
+    model_cache_path: str = Field(
+        max_length=4096,
+        examples=["~/models/Qwen3-4B-4bit"],
+        description="folder of the model; empty where `model` tells it",
+    )
 
     def to_session(self) -> Session:
         """Say it in the service's words."""
@@ -30,27 +43,27 @@ class StartRequest(Body):
 class StartReply(Reply, kw_only=True):
     """The model is loaded and the session saved."""
 
-    message: str = "Model loaded"
+    message: Annotated[str, Meta(description="says that the model is loaded")] = "Model loaded"
 
 
 class LoadRequest(Body):
     """A model to load."""
 
-    model: str = Field(max_length=4096, examples=["mlx-community/Qwen3-4B-4bit"])
-    extra_args: list[Any] | None = Field(default=None, description="ignored")
+    model: str = Field(max_length=4096, examples=["mlx-community/Qwen3-4B-4bit"], description="name of the model")
+    extra_args: list[Any] | None = Field(default=None, description="llama-server's arguments of the model; ignored")
 
 
 class UnloadRequest(Body):
     """A model to take out."""
 
-    model: str = Field(max_length=4096, examples=["mlx-community/Qwen3-4B-4bit"])
+    model: str = Field(max_length=4096, examples=["mlx-community/Qwen3-4B-4bit"], description="name of the model")
 
 
 class Success(Reply, kw_only=True):
     """Whether it worked, and why not."""
 
-    success: bool
-    error: str | UnsetType = UNSET
+    success: Annotated[bool, Meta(description="whether it worked")]
+    error: Annotated[str | UnsetType, Meta(description="why it did not work; absent where it did")] = UNSET
 
     @classmethod
     def of(cls, error: str | None) -> "Success":
