@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from app.services.caller import Caller
 from app.services.catalog import ModelFolder
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import RunningGeneration
@@ -26,10 +27,13 @@ class EngineModel(Protocol):
     def set_adapters(self, scales: dict[int, float]) -> None:
         """Set those scales, by the adapters' numbers; 0 for those that are not named."""
 
-    async def generate(self, requests: Sequence[GenerationRequest]) -> list[RunningGeneration]:
-        """Begin the answers to several requests: all of them or, with an AppError, none."""
+    async def generate(self, requests: Sequence[GenerationRequest], caller: Caller) -> list[RunningGeneration]:
+        """Begin the answers to several requests: all of them or, with an AppError, none.
 
-    async def embed(self, request: EmbeddingRequest) -> RunningEmbedding:
+        By the caller it is decided who comes next: callers share the batch.
+        """
+
+    async def embed(self, request: EmbeddingRequest, caller: Caller) -> RunningEmbedding:
         """Begin to turn texts into vectors."""
 
     async def render(self, request: GenerationRequest) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from app.services.answers import Answers
-from app.services.caller import caller
+from app.services.caller import Caller, caller
 from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.errors import AppError, InvalidRequest, ModelUnloaded, PromptTooLong, QueueFull
 from app.services.facts import AdapterFacts, ModelFacts, SlotFacts
@@ -78,18 +78,20 @@ class ServedModel:
 
     async def generate(self, requests: Sequence[GenerationRequest]) -> Generation:
         """Begin the answers to several requests side by side: all of them or, with an AppError, none."""
-        self._require_place()
+        sender = caller.get()
+        self._require_place(sender)
         requests = [self._with_system_prompt(request) for request in requests]
         with self._at_work(len(requests)):
-            generations = await self.model.generate(requests)
+            generations = await self.model.generate(requests, sender)
             self._note(generations)
         return generations[0] if len(generations) == 1 else MergedGeneration(generations)
 
     async def embed(self, request: EmbeddingRequest) -> Embedded:
         """Turn texts into vectors. Raises AppError. To cancel this stops it within one engine step."""
-        self._require_place()
+        sender = caller.get()
+        self._require_place(sender)
         with self._at_work(1):
-            running = await self.model.embed(request)
+            running = await self.model.embed(request, sender)
             self._note([running])
         return await running.result()
 
@@ -177,10 +179,10 @@ class ServedModel:
             self._at_rest.set()
             self.on_rest()
 
-    def _require_place(self) -> None:
+    def _require_place(self, sender: Caller) -> None:
         """Refuse what would wait too long; who asks for nothing else may come in although others fill the queue."""
         waiting = len(self._running) + self._preparing - self._settings.max_batch
-        alone = all(generation.caller.who != caller.get().who for generation in self._running)
+        alone = all(generation.caller.who != sender.who for generation in self._running)
         if waiting >= self._settings.max_queue * (2 if alone else 1):
             oldest = max((generation.age() for generation in self._running), default=1.0)
             raise QueueFull(waiting, retry_after=max(1, min(60, round(oldest))))

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.services.caller import Caller, caller
+from app.services.caller import Caller
 from app.services.engine.sampling.sampler import SamplingParams
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import RunningGeneration
@@ -27,11 +27,7 @@ def asked_by(workshop: Workshop, callers: Sequence[tuple[str, int]], tokens: int
     """A row for each of these callers and connections, in the order of their arrival."""
 
     async def generations() -> list[RunningGeneration]:
-        made = []
-        for who, connection in callers:
-            caller.set(Caller((who,), connection))
-            made.append(RunningGeneration(lambda _: None))
-        return made
+        return [RunningGeneration(lambda _: None, Caller((who,), connection)) for who, connection in callers]
 
     rows = [workshop.row([5, 6, 7], SamplingParams(), tokens) for _ in callers]
     for row, generation in zip(rows, asyncio.run(generations()), strict=True):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import structlog
 
+from app.services.caller import Caller
 from app.services.engine.cache.disk_thread import disk
 from app.services.engine.commands import CommandQueue
 from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
@@ -62,16 +63,16 @@ class ModelHandle(EngineModel):
         """Set the default scales of adapters by number."""
         self._model.adapters.set_defaults(scales)
 
-    async def generate(self, requests: Sequence[GenerationRequest]) -> list[RunningGeneration]:
+    async def generate(self, requests: Sequence[GenerationRequest], caller: Caller) -> list[RunningGeneration]:
         """Prepare all requests, then queue all."""
         prompts = [await self._prepare(request) for request in requests]
-        submitted = [self._submit(prompt, request) for prompt, request in zip(prompts, requests, strict=True)]
+        submitted = [self._submit(prompt, request, caller) for prompt, request in zip(prompts, requests, strict=True)]
         return [generation for generations in submitted for generation in generations]
 
-    async def embed(self, request: EmbeddingRequest) -> RunningEmbedding:
+    async def embed(self, request: EmbeddingRequest, caller: Caller) -> RunningEmbedding:
         """Tokenize the texts a few at a time, then queue them all."""
         model = self._model
-        running = RunningEmbedding(self._cancel)
+        running = RunningEmbedding(self._cancel, caller)
         model.check_dimensions(request)
         _refuse_many(model.prompts.fewest_tokens([part for parts in request.inputs for part in parts]))
         inputs: list[list[int]] = []
@@ -135,10 +136,13 @@ class ModelHandle(EngineModel):
     async def _off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._prompts, partial(work, *args, **kwargs))
 
-    def _submit(self, prompt: "Prompt", request: GenerationRequest) -> list[RunningGeneration]:
+    def _submit(self, prompt: "Prompt", request: GenerationRequest, caller: Caller) -> list[RunningGeneration]:
         model, facts = self._model, self._model.facts
         started = Started(facts.id, len(prompt.tokens), prompt.text, facts.context_length, facts.defaults)
-        generations = [RunningGeneration(self._cancel, self._close_reasoning) for _ in range(request.answers)]
+        generations = [
+            RunningGeneration(self._cancel, caller, close_reasoning=self._close_reasoning)
+            for _ in range(request.answers)
+        ]
         for generation in generations:
             generation.put(started)
         self._queue(lambda: model.scheduler.submit(model.rows(prompt, request, generations)), generations)

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
+from app.services.caller import NOBODY, Caller
 from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.errors import AppError
 from app.services.generation import Embedded, Event, Finished
@@ -37,9 +38,11 @@ class RunningGeneration(RunningRequest):
     def __init__(
         self,
         cancel: Callable[[RunningRequest], None],
+        caller: Caller = NOBODY,
+        *,
         close_reasoning: Callable[["RunningGeneration"], None] = lambda _: None,
     ) -> None:
-        super().__init__(cancel)
+        super().__init__(cancel, caller)
         self._close_reasoning = close_reasoning
         self._events: deque[Outcome] = deque()
         self.bell = Bell()  # rung when something comes

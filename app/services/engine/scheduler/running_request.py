@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from app.services.caller import caller
+from app.services.caller import NOBODY, Caller
 from app.services.errors import AppError
 from app.services.generation import Embedded
 
@@ -12,8 +12,8 @@ from app.services.generation import Embedded
 class RunningRequest:
     """A request from its acceptance to its end, to be used on the event loop that made it."""
 
-    def __init__(self, cancel: Callable[["RunningRequest"], None]) -> None:
-        self.caller = caller.get()
+    def __init__(self, cancel: Callable[["RunningRequest"], None], caller: Caller = NOBODY) -> None:
+        self.caller = caller
         self.loop = asyncio.get_running_loop()
         self.over: asyncio.Future[None] = self.loop.create_future()  # settled when nobody waits for it any more
         self._cancel = cancel
