@@ -28,7 +28,7 @@ from pydantic import (
     create_model,
 )
 
-from app.services.engine.sampling.grammar import Grammars
+from app.services.engine.sampling.grammar import GrammarCompiler
 from app.services.engine.sampling.tool_call_grammar import json_rule
 from app.services.generation import Constraint
 from app.services.json_schema.enforcement import enforcement
@@ -44,7 +44,7 @@ class Writer:
         self._tokenizer = tokenizer
         self._ends = frozenset(tokenizer.eos_token_ids)
         self._width = len(tokenizer)
-        self._grammars = Grammars(tokenizer, self._width, self._ends)
+        self._grammars = GrammarCompiler(tokenizer, self._width, self._ends)
         texts = [str(tokenizer.decode([token])) for token in range(self._width)]
         self._closing = {token for token, text in enumerate(texts) if text[:1] in ('"', "}", "]")}
 

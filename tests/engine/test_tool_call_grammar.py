@@ -14,7 +14,7 @@ import pytest
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.tool_call_formats import CallFormat
-from app.services.engine.sampling.grammar import Grammars
+from app.services.engine.sampling.grammar import GrammarCompiler
 from app.services.errors import InvalidRequest
 from app.services.generation import Constraint, GenerationRequest, Message, ToolChoice
 from tests.engine.families import FAMILIES, byte_tokenizer
@@ -43,11 +43,15 @@ STREAMED = [name for name, family in FAMILIES.items() if family.streams]
 
 
 @cache
-def model(name: str, folder: Path, tokens: bool) -> tuple[Any, Grammars, Markup]:
+def model(name: str, folder: Path, tokens: bool) -> tuple[Any, GrammarCompiler, Markup]:
     """A tokenizer of the family, in which its marks are tokens or text like any other."""
     family = FAMILIES[name]
     tokenizer = byte_tokenizer(folder, family, family.marks if tokens else ())
-    return tokenizer, Grammars(tokenizer, len(tokenizer), frozenset(tokenizer.eos_token_ids)), Markup.of(tokenizer)
+    return (
+        tokenizer,
+        GrammarCompiler(tokenizer, len(tokenizer), frozenset(tokenizer.eos_token_ids)),
+        Markup.of(tokenizer),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +64,11 @@ def form_of(spoken: Markup) -> CallFormat | None:
 
 
 def draw(
-    tokenizer: Any, grammars: Grammars, request: GenerationRequest, spoken: Markup, seed: int, start: str = ""
+    tokenizer: Any, grammars: GrammarCompiler, request: GenerationRequest, spoken: Markup, seed: int, start: str = ""
 ) -> str:
     """An answer of random tokens out of those that may come, the end among them, from a beginning on."""
     chance = random.Random(seed)
-    matcher = grammars.matcher(request, form_of(spoken))
+    matcher = grammars.compile_request(request, form_of(spoken))
     assert matcher is not None
     ids = tokenizer.encode(start, add_special_tokens=False)
     assert matcher.validate_tokens(ids) == len(ids), start
@@ -137,7 +141,7 @@ def test_the_familys_own_writing_is_allowed(name: str, folder: Path) -> None:
     tokenizer, grammars, spoken = model(name, folder, True)
     loose = {"type": "function", "function": {"name": "add"}}
     request = GenerationRequest(tools=(loose,), tool_choice=ToolChoice("required"))
-    matcher = grammars.matcher(request, form_of(spoken))
+    matcher = grammars.compile_request(request, form_of(spoken))
     assert matcher is not None
     call = FAMILIES[name].calls[0].rstrip()
     if name == "mistral list":
@@ -160,7 +164,7 @@ def test_an_answer_of_a_schema_or_a_call(folder: Path) -> None:
 def test_plain_auto_and_none_need_no_grammar(folder: Path) -> None:
     _, grammars, spoken = model("json_tools", folder, True)
     for choice in (ToolChoice(), ToolChoice("none", strict=frozenset({"add"})), ToolChoice(parallel=False)):
-        assert grammars.matcher(GenerationRequest(tools=TOOLS, tool_choice=choice), form_of(spoken)) is None
+        assert grammars.compile_request(GenerationRequest(tools=TOOLS, tool_choice=choice), form_of(spoken)) is None
 
 
 @pytest.mark.parametrize(
@@ -170,7 +174,7 @@ def test_a_family_that_writes_no_json_is_refused(choice: ToolChoice, folder: Pat
     _, grammars, spoken = model("pythonic", folder, True)
     request = GenerationRequest(tools=TOOLS, tool_choice=choice)
     with pytest.raises(InvalidRequest, match="does not write its calls as JSON") as refused:
-        grammars.matcher(request, form_of(spoken))
+        grammars.compile_request(request, form_of(spoken))
     assert (refused.value.param, refused.value.code) == (choice.param, "calls_not_enforceable")
 
 
@@ -221,7 +225,7 @@ def test_arguments_may_have_the_text_of_a_mark(mark: str, folder: Path) -> None:
     }
     tool = {"type": "function", "function": {"name": "add", "parameters": schema}}
     request = GenerationRequest(tools=(tool,), tool_choice=ToolChoice("required", parallel=False))
-    matcher = grammars.matcher(request, form_of(spoken))
+    matcher = grammars.compile_request(request, form_of(spoken))
     assert matcher is not None
     written: list[int] = []
     for _ in range(200):

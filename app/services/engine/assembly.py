@@ -18,7 +18,7 @@ from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.output.detokenizer import detokenizers, longest_token
 from app.services.engine.output.markup import Markup
 from app.services.engine.prompt import PromptBuilder
-from app.services.engine.sampling.grammar import Grammars
+from app.services.engine.sampling.grammar import GrammarCompiler
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.speculative.draft_model import DraftModel
@@ -53,7 +53,7 @@ def assemble(
         draft=draft,
     )
     prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length, longest_token(tokenizer))
-    grammars = Grammars(tokenizer, facts.vocabulary, facts.end_tokens)
+    grammars = GrammarCompiler(tokenizer, facts.vocabulary, facts.end_tokens)
     detokenizer = detokenizers(tokenizer, markup.markers(), facts.vocabulary)
     return LoadedModel(
         facts,

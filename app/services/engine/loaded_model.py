@@ -19,7 +19,7 @@ from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.stop_strings import StopStrings
 from app.services.engine.prompt import Prompt, PromptBuilder
 from app.services.engine.sampling.dry_breakers import BreakerFinder
-from app.services.engine.sampling.grammar import GrammarConstraint, Grammars
+from app.services.engine.sampling.grammar import GrammarCompiler, GrammarConstraint
 from app.services.engine.sampling.params import SamplingParams, resolve_sampling
 from app.services.engine.scheduler.embedding import Embedding
 from app.services.engine.scheduler.row import Row
@@ -49,7 +49,7 @@ class LoadedModel:
         scheduler: Scheduler,
         markup: Markup,
         detokenizer: Callable[[], Detokenizer],
-        grammars: Grammars,
+        grammars: GrammarCompiler,
         adapters: Adapters,
         beginnings: ConversationOwners,
         *,
@@ -88,7 +88,7 @@ class LoadedModel:
             raise UnprocessableBody(f"{param} has more than {_LONGEST_GRAMMAR} characters", param=param)
         prompt = self.prompts.build(request)  # first: for one that does not fit nothing else is computed
         bias = self._logit_bias(request)
-        matcher = self.grammars.matcher(request, self._markup.calls.format if self._markup.calls else None)
+        matcher = self.grammars.compile_request(request, self._markup.calls.format if self._markup.calls else None)
         stops = StopStrings(request.stop) if request.stop else None
         self.scheduler.admission.check(len(prompt.tokens), request.answers)
         breakers = self._breakers.find(request.sampling.dry_breakers if request.sampling.uses_dry else ())

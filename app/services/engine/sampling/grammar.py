@@ -1,4 +1,4 @@
-"""Grammars that bind an answer: llguidance says which tokens may come next, MLX applies it on any back end."""
+"""Constrained decoding: llguidance computes which tokens a grammar allows next; the mask is applied in MLX."""
 
 import re
 import threading
@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import llguidance
 import numpy as np
+import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from app.services.engine.output.tool_call_formats import CallFormat
 from app.services.engine.sampling.plain_tokenizer import plain_tokenizer
 from app.services.engine.sampling.tool_call_grammar import (
-    WRITTEN,
+    JSON_STYLE,
+    allowed_tools,
     answer_schema,
-    call_grammar,
-    cannot_enforce,
-    enforced,
+    not_enforceable,
+    tool_call_grammar,
 )
 from app.services.errors import InvalidRequest
 from app.services.generation import Constraint, GenerationRequest
@@ -25,19 +26,19 @@ from app.services.generation import Constraint, GenerationRequest
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
-_STYLE = cast("JsonCompileOptions", WRITTEN)
-# An object takes four items for each property that may come next; with the default it would break off at 500 of them.
+_STYLE = cast("JsonCompileOptions", JSON_STYLE)
+# An object takes four items for each property that may come next; the default limit would stop at 500 properties.
 _LIMITS = LLParserLimits(max_items_in_row=50_000)
-# JSON that a client began may be written in any way; a hot model could fill its whole budget with white space.
+# JSON that a client has begun may have any style, with bounded white space.
 _ANY_STYLE = cast("JsonCompileOptions", {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,64}"})
-# A token by its name in a Lark grammar, outside of texts, patterns and comments.
+# A token by its name in a Lark grammar, outside of strings, patterns and comments.
 _NAMED_TOKEN = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|(<[^<>\[\]\n]+>)')
 
-Mask = Any  # numpy bool (vocabulary,)
+Mask = npt.NDArray[np.bool_]  # (vocabulary,)
 
 
-class Grammars:
-    """Compiles grammars for one model. The tables of its vocabulary are made once, by whoever comes first."""
+class GrammarCompiler:
+    """Compiles grammars for one model. The tables of its vocabulary are made once, at the first use."""
 
     def __init__(self, tokenizer: Any, vocabulary: int, end_tokens: frozenset[int]) -> None:
         self._tokenizer = tokenizer  # mlx-lm's TokenizerWrapper
@@ -54,46 +55,47 @@ class Grammars:
                 ends = sorted(self._end_tokens)
                 self._tables = plain_tokenizer(backend, self._vocabulary, ends)
 
-    def matcher(self, request: GenerationRequest, form: CallFormat | None) -> LLMatcher | None:
-        """Make the matcher of a request, None if its answer is free. Raises InvalidRequest that says what is wrong."""
-        tools, start = enforced(request, form), self._answer_start(request)
-        required = tools and request.tool_choice.mode == "required"  # what was said before a call is free
+    def compile_request(self, request: GenerationRequest, form: CallFormat | None) -> LLMatcher | None:
+        """Make the matcher of a request, None without a constraint. Raises InvalidRequest that says what is wrong."""
+        tools, start = allowed_tools(request, form), self._answer_start(request)
+        required = tools and request.tool_choice.mode == "required"  # the text before a call is free
         if request.constraint and (not tools or (start and not required)):
-            return self._continue(request.constraint, start)
+            return self._compile_from(request.constraint, start)
         if not tools:
             return None
         assert form is not None
-        return self.compile(call_grammar(tools, form, request, self._special()))
+        return self.compile(tool_call_grammar(tools, form, request, self._special_tokens()))
 
     def _answer_start(self, request: GenerationRequest) -> str:
-        """Give the text that the answer goes on with, if it does, without a thought before it."""
+        """Give the start of the answer that the request continues, without the reasoning; empty where there is none."""
         text = request.messages[-1].content if request.continue_final_message and request.messages else ""
         opening, closing = self._tokenizer.think_start, self._tokenizer.think_end
         if opening and closing and text.lstrip().startswith(opening) and closing in text:
             return text.split(closing, 1)[1].lstrip()
         return text
 
-    def _continue(self, constraint: Constraint, start: str) -> LLMatcher:
-        """Make the matcher of an answer that has begun with a text. Raises InvalidRequest where none can begin so."""
+    def _compile_from(self, constraint: Constraint, start: str) -> LLMatcher:
+        """Make the matcher of an answer that starts with a text. Raises InvalidRequest where none can start so."""
         matcher = self.compile(constraint)
-        if self._takes(matcher, start):
+        if self._consume(matcher, start):
             return matcher
         if constraint.kind == "json_schema":
             matcher = self.compile(constraint, _ANY_STYLE)
-            if self._takes(matcher, start.lstrip()):
+            if self._consume(matcher, start.lstrip()):
                 return matcher
         raise InvalidRequest(
             f"The assistant's last message cannot begin an answer that {constraint.param} allows",
             param=constraint.param,
         )
 
-    def _takes(self, matcher: LLMatcher, text: str) -> bool:
+    def _consume(self, matcher: LLMatcher, text: str) -> bool:
+        """Feed a text to a matcher. Returns False where its grammar does not allow it."""
         assert self._tables is not None
         tokens = self._tables.tokenize_str(text)
         return matcher.validate_tokens(tokens) == len(tokens) and (not tokens or matcher.consume_tokens(tokens))
 
-    def _special(self) -> dict[str, int]:
-        """Give the tokens that no text can spell, by what they say."""
+    def _special_tokens(self) -> dict[str, int]:
+        """Give the ids of the control tokens, by their text."""
         self.warm_up()
         assert self._tables is not None
         added = self._tokenizer.added_tokens_decoder.items()
@@ -104,22 +106,22 @@ class Grammars:
         }
 
     def compile(self, constraint: Constraint, style: "JsonCompileOptions" = _STYLE) -> LLMatcher:
-        """Make the matcher of a constraint. Raises InvalidRequest that says what the grammar does wrong."""
+        """Make the matcher of a constraint. Raises InvalidRequest that says what is wrong with the grammar."""
         self.warm_up()
         assert self._tables is not None
         try:
             grammar = self._grammar(constraint, style)
         except ValueError as error:
-            raise cannot_enforce(constraint, str(error)) from None
+            raise not_enforceable(constraint, str(error)) from None
         failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, self._tables)
         if failed:
-            raise cannot_enforce(constraint, messages[0] if messages else "it cannot be compiled")
+            raise not_enforceable(constraint, messages[0] if messages else "it cannot be compiled")
         matcher = LLMatcher(self._tables, grammar, log_level=0, limits=_LIMITS)
         first = matcher.deep_copy()
-        first.compute_bitmask()  # only now does it tell that nothing can begin
+        first.compute_bitmask()  # reports a grammar that allows no first token
         if first.is_error():
-            why = first.get_error()
-            raise cannot_enforce(constraint, "no text matches it" if why.startswith("NoExtension") else why)
+            reason = first.get_error()
+            raise not_enforceable(constraint, "no text matches it" if reason.startswith("NoExtension") else reason)
         return matcher
 
     def _grammar(self, constraint: Constraint, style: "JsonCompileOptions") -> str:
@@ -127,23 +129,24 @@ class Grammars:
             schema = dict(answer_schema(constraint))
             return str(LLMatcher.grammar_from_json_schema(schema, overrides=style))
         if constraint.kind == "lark":
-            special = self._special()
-            return str(LLMatcher.grammar_from_lark(_NAMED_TOKEN.sub(partial(_by_number, special), constraint.text)))
+            special = self._special_tokens()
+            return str(LLMatcher.grammar_from_lark(_NAMED_TOKEN.sub(partial(_replace_name, special), constraint.text)))
         return str(llguidance.grammar_from(constraint.kind, constraint.text))
 
 
-def _by_number(special: Mapping[str, int], match: re.Match[str]) -> str:
+def _replace_name(special: Mapping[str, int], match: re.Match[str]) -> str:
+    """Write a token by its id, as llguidance needs it."""
     name = match[1]
     return f"<[{special[name]}]>" if name in special else match[0]
 
 
 class GrammarConstraint:
-    """The grammar of one row. It binds once the reasoning is over; whether that comes at all, the model decides.
+    """The state of one row's grammar. It applies after the reasoning, if there is any: that is the model's choice.
 
-    `failed` says that the grammar could not follow the answer: what it holds to from there on is nothing.
+    `failed` says that the grammar could not follow the answer, which is not constrained from there on.
 
-    `blank` are tokens of empty lines, two of which may stand between the reasoning and the answer. The reasoning itself
-    may not end the answer: without its end token nothing would have been said that the grammar holds for.
+    `blank` are tokens of empty lines, two of which may stand between the reasoning and the answer. Within the reasoning
+    no end token is allowed, since there would be no answer for the grammar to apply to.
     """
 
     def __init__(
@@ -163,20 +166,20 @@ class GrammarConstraint:
         self._vocabulary = vocabulary
         self._think_start = list(think_start)
         self._think_end = list(think_end)
-        self._armed = not thinking
+        self._is_active = not thinking
         self._may_think = may_think and len(think_start) == 1 and not thinking  # as its very first token
         self._tail: list[int] = []
         self._blank = list(blank)
         self._blanks_left = 0
         self._accepted = 0  # tokens
-        self._thought = np.ones(vocabulary, dtype=bool)  # what may come within the reasoning
-        self._thought[[token for token in end_tokens if token < vocabulary]] = False
-        self._first = (matcher, self._armed, self._may_think)  # to begin anew from
+        self._reasoning_mask = np.ones(vocabulary, dtype=bool)
+        self._reasoning_mask[[token for token in end_tokens if token < vocabulary]] = False
+        self._initial = (matcher, self._is_active, self._may_think)  # the initial state, for a restart
 
     def mask(self) -> Mask:
-        """Say which tokens may come next, (vocabulary,) bool."""
-        if not self._armed:
-            return self._thought
+        """Compute which tokens may come next, (vocabulary,) bool."""
+        if not self._is_active:
+            return self._reasoning_mask
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         self.failed |= self._matcher.is_error()
         allowed = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(bool)
@@ -187,25 +190,25 @@ class GrammarConstraint:
         return allowed
 
     def catch_up(self, answer: Sequence[int]) -> None:
-        """Note the tokens of an answer that were drawn and not noted yet; forget one that was noted and then lost."""
+        """Accept the tokens of an answer that are new; start over if more were accepted than it has."""
         if self._accepted > len(answer):
-            self._begin_anew()
+            self._restart()
         for token in answer[self._accepted :]:
             self.accept(token)
 
-    def _begin_anew(self) -> None:
-        matcher, self._armed, self._may_think = self._first
+    def _restart(self) -> None:
+        matcher, self._is_active, self._may_think = self._initial
         self._matcher, self._tail, self._blanks_left, self._accepted = matcher.deep_copy(), [], 0, 0
 
     def accept(self, token: int) -> None:
-        """Note the token that was drawn."""
+        """Advance by the token that was drawn."""
         self._accepted += 1
-        if not self._armed:
+        if not self._is_active:
             self._tail = [*self._tail, token][-len(self._think_end) :]
-            self._armed = self._tail == self._think_end
-            self._blanks_left = 2 if self._armed else 0
+            self._is_active = self._tail == self._think_end
+            self._blanks_left = 2 if self._is_active else 0
         elif self._may_think and token == self._think_start[0]:
-            self._armed = False
+            self._is_active = False
         elif self._blanks_left and token in self._blank:
             self._blanks_left -= 1
         elif not self._matcher.is_stopped():

@@ -1,4 +1,4 @@
-"""A model's tokenizer as grammars need it: no text is ever an added token."""
+"""Builds llguidance's tokenizer so that the text of a grammar never becomes an added token."""
 
 import json
 import secrets
@@ -10,24 +10,24 @@ from llguidance import LLTokenizer
 
 
 def plain_tokenizer(tokenizer: Any, vocabulary: int, end_tokens: list[int]) -> LLTokenizer:
-    """Make llguidance's tables of a fast tokenizer of transformers; `vocabulary` is the width of the logits.
+    """Make llguidance's tokenizer from a fast one of transformers; `vocabulary` is the width of the logits.
 
-    llguidance spells what a grammar forces with the tokenizer, and then does not take added tokens for text. So here
-    they have names that no text has: `<think>` in a literal is spelled by other tokens, as in a model's own quotes.
+    llguidance tokenizes the text that a grammar forces, and its mask then allows no added tokens for it. So here the
+    added tokens get random names: `<think>` in a literal becomes other tokens, as when a model quotes it.
     """
     backend = copy(tokenizer.backend_tokenizer)
     backend.no_padding()
     backend.no_truncation()
-    spelled = json.dumps(_renamed(json.loads(backend.to_str())), ensure_ascii=False)
-    return LLTokenizer(spelled, n_vocab=vocabulary, eos_token=end_tokens)
+    data = json.dumps(_rename_added_tokens(json.loads(backend.to_str())), ensure_ascii=False)
+    return LLTokenizer(data, n_vocab=vocabulary, eos_token=end_tokens)
 
 
-def _renamed(content: dict[str, Any]) -> dict[str, Any]:
-    """Rename the added tokens; those that pairs of others make are left to them, as any token of text."""
-    model, unguessable = content["model"], secrets.token_hex(8)
-    merged = _merged(model.get("merges") or (), {token["content"] for token in content["added_tokens"]})
-    added = [token for token in content["added_tokens"] if token["special"] or token["content"] not in merged]
-    names = {token["content"]: f"<{unguessable}:{token['id']}>" for token in added}
+def _rename_added_tokens(content: dict[str, Any]) -> dict[str, Any]:
+    """Rename the added tokens, all but those that merges make: these are like any token of text."""
+    model, prefix = content["model"], secrets.token_hex(8)
+    in_merges = _in_merges(model.get("merges") or (), {token["content"] for token in content["added_tokens"]})
+    added = [token for token in content["added_tokens"] if token["special"] or token["content"] not in in_merges]
+    names = {token["content"]: f"<{prefix}:{token['id']}>" for token in added}
     content["added_tokens"] = [token | {"content": names[token["content"]]} for token in added]
     vocabulary = model.get("vocab")
     if isinstance(vocabulary, dict):
@@ -39,7 +39,7 @@ def _renamed(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _merged(merges: Iterable[Any], added: Container[str]) -> set[str]:
-    """Give the added tokens that merges make or are made of."""
+def _in_merges(merges: Iterable[Any], added: Container[str]) -> set[str]:
+    """Give the added tokens that occur in merges."""
     pairs = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges)
     return {token for pair in pairs for token in (*pair, "".join(pair)) if token in added}
