@@ -36,7 +36,7 @@ def test_all_cores_compute_for_a_while_and_then_as_many_as_before(openblas: ctyp
 
 def test_without_such_a_library_nothing_happens() -> None:
     others = type(threads)()
-    others.of(ctypes.CDLL(find_library("c")))
+    others.manage(ctypes.CDLL(find_library("c")))
     others.reserve_cores(1)
     with others.all():
         pass

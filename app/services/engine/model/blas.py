@@ -1,4 +1,4 @@
-"""A fast BLAS for MLX on the Linux CPU, loaded before the first import of MLX."""
+"""Loads a fast BLAS for MLX on the Linux CPU, before the first import of MLX, and sets how many threads it uses."""
 
 import ctypes
 import sys
@@ -10,29 +10,29 @@ _LIBRARIES = ("libopenblas.so.0", "libopenblas.so", "libmkl_rt.so.2", "libmkl_rt
 
 
 class _Threads:
-    """The threads that the BLAS of this process computes with, if it is one whose number can be changed: OpenBLAS.
+    """The BLAS threads of the whole process. Their number can be changed with OpenBLAS, else nothing happens.
 
     Decoding reserves cores for what is not BLAS; prefill takes all of them for as long as it runs.
     """
 
     def __init__(self) -> None:
         self._set: Callable[[int], None] | None = None
-        self._all = self._now = 1
+        self._all = self._current = 1
 
-    def of(self, library: ctypes.CDLL) -> None:
-        """Take charge of a library's threads, as many as it has chosen or was told to have."""
+    def manage(self, library: ctypes.CDLL) -> None:
+        """Manage the threads of a library. The number that it has now is the most that it will have."""
         if hasattr(library, "openblas_set_num_threads"):
             self._set = library.openblas_set_num_threads
-            self._all = self._now = library.openblas_get_num_threads()
+            self._all = self._current = library.openblas_get_num_threads()
 
     def reserve_cores(self, cores: int) -> None:
-        """Leave so many cores to others from now on, so that it holds for what is computed after this returns."""
+        """Leave so many cores to other threads, until the next call: that many BLAS threads fewer, but one at least."""
         self._use(max(1, self._all - cores))
 
     @contextmanager
     def all(self) -> Iterator[None]:
-        """Compute on all cores; what is begun here has to be over at the end, as it is after `mx.eval`."""
-        before = self._now
+        """Compute on all cores; what starts here has to be over at the end, as it is after `mx.eval`."""
+        before = self._current
         self._use(self._all)
         try:
             yield
@@ -40,21 +40,21 @@ class _Threads:
             self._use(before)
 
     def _use(self, threads: int) -> None:
-        if self._set is not None and threads != self._now:
+        if self._set is not None and threads != self._current:
             self._set(threads)
-            self._now = threads
+            self._current = threads
 
 
 threads = _Threads()
 
 
 def preload() -> str | None:
-    """Load a fast BLAS if this is Linux and has one. Returns its file name, None where there is none or no need."""
+    """Load a fast BLAS if this is Linux and has one. Returns its file name, or None."""
     if sys.platform != "linux":
         return None
     for name in _LIBRARIES:
         try:
-            threads.of(ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL))
+            threads.manage(ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL))
         except OSError:
             continue
         return name

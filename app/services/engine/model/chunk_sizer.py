@@ -1,34 +1,34 @@
-"""How much of a prompt to compute at once, so that nobody waits long for the next token."""
+"""How many tokens of a prompt to compute in one prefill chunk, so that decoding goes on in between."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _SMALLEST, _LARGEST = 16, 2048  # tokens
-_GROWTH = 4  # a slice has at most so many times the tokens of the largest that was measured
-_FULL = 0.5  # seconds of a slice that says how fast it goes; shorter ones are mostly overhead and say little
+_GROWTH = 4  # a chunk has at most so many times the tokens of the largest that was measured
+_FULL = 0.5  # seconds; shorter chunks are mostly overhead, so they count less in the rate
 
 
 class ChunkSizer:
-    """Measures how fast this model computes and turns milliseconds into tokens.
+    """Measures a model's prefill rate and turns seconds into tokens.
 
-    Nothing is taken for granted: it begins with the smallest slice, and a slow machine never sees a large one.
+    It begins with the smallest chunk and grows, so a slow machine never gets a large one.
     """
 
     def __init__(self) -> None:
-        self.expected = 0.0  # seconds that what is under way should take; 0 where nothing is, or nothing is known
+        self.expected = 0.0  # seconds that the present chunk should take; 0 if there is none, or no rate yet
         self._per_second: float | None = None
-        self._most = 0  # tokens that were computed at once
+        self._most = 0  # tokens of the largest chunk so far
 
     def tokens(self, seconds: float) -> int:
-        """How many tokens fit into so much time."""
+        """Give how many tokens fit into so many seconds."""
         if self._per_second is None:
             return _SMALLEST
         return int(min(_LARGEST, max(_SMALLEST, min(self._per_second * seconds, _GROWTH * self._most))))
 
     @contextmanager
     def expect(self, tokens: int) -> Iterator[None]:
-        """Say in `expected` how long this may take, for as long as it is under way."""
+        """Set `expected` while so many tokens are computed."""
         self.expected = tokens / self._per_second if self._per_second else 0.0
         try:
             yield
@@ -37,11 +37,11 @@ class ChunkSizer:
 
     @contextmanager
     def measure(self, tokens: int) -> Iterator[None]:
-        """Learn from computing so many tokens."""
-        began = time.perf_counter()
+        """Measure the rate while so many tokens are computed."""
+        start = time.perf_counter()
         with self.expect(tokens):
             yield
-        rate = tokens / max(time.perf_counter() - began, 1e-6)
+        rate = tokens / max(time.perf_counter() - start, 1e-6)
         self._most = max(self._most, tokens)
         if self._per_second is None:
             self._per_second = rate

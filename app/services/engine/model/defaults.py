@@ -1,4 +1,4 @@
-"""What a model asks for itself: its sampling, and how its embeddings are pooled."""
+"""The defaults in a model's folder: its sampling parameters, and the pooling of its embeddings."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def read_defaults(folder: Path) -> Sampling:
 
 
 def read_pooling(folder: Path) -> Pooling:
-    """Read what sentence-transformers keeps beside an embedding model; without it the mean is taken."""
+    """Read the pooling from the files of sentence-transformers; without them it is the mean."""
     return "last" if _config(folder / "1_Pooling" / "config.json").get("pooling_mode_lasttoken") is True else "mean"
 
 

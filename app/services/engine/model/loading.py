@@ -1,4 +1,4 @@
-"""From a checked folder to a model that is in memory and warm, in steps between which others can go on."""
+"""Loads a model's weights and tokenizer from a folder, in steps, so that other models go on answering meanwhile."""
 
 import ctypes
 import gc
@@ -20,8 +20,8 @@ from app.services.errors import LoadFailed
 
 log = structlog.get_logger()
 
-_SLICE_BYTES = 256 * 2**20  # of weights, read between two looks at what else there is to do
-_SPARE = 2 * 2**30  # bytes that stay free for the rest of the machine
+_SLICE_BYTES = 256 * 2**20  # of weights, read in one step
+_RESERVE = 2 * 2**30  # bytes that stay free for other programs
 
 Step = Generator[float, None, tuple[Any, Any]]
 
@@ -29,9 +29,9 @@ Step = Generator[float, None, tuple[Any, Any]]
 def load(folder: Path) -> Step:
     """Yield progress from 0 to 1 and return mlx-lm's model and tokenizer wrapper.
 
-    Raises LoadFailed with a message for users. Runs on the engine thread alone, like everything that touches arrays.
+    Raises LoadFailed with a message for users. On the engine thread only, like everything that touches arrays.
     """
-    began = time.perf_counter()
+    start = time.perf_counter()
     try:
         model, config = load_model(folder, lazy=True)
         yield 0.05
@@ -46,7 +46,7 @@ def load(folder: Path) -> Step:
         raise LoadFailed(f"{folder.name}: {_reason(error)}") from error
     if not batchable(make_prompt_cache(model)):
         raise LoadFailed(f"{folder.name}: this architecture keeps a cache that mlx-lm cannot batch yet")
-    log.info("model read", folder=folder.name, seconds=round(time.perf_counter() - began, 2))
+    log.info("model read", folder=folder.name, seconds=round(time.perf_counter() - start, 2))
     return model, tokenizer
 
 
@@ -58,12 +58,12 @@ def back_end() -> str:
 
 
 def prepare() -> None:
-    """Let Metal keep as much memory resident as it recommends, as mlx-lm does; other back ends have no such limit."""
+    """Wire as much memory as Metal recommends, as mlx-lm does; other back ends have no such limit."""
     maybe_set_recommended_wired_limit()
 
 
 def release() -> None:
-    """Give the memory of what nobody refers to any more back to the system."""
+    """Return unreferenced memory to the system."""
     gc.collect()
     mx.clear_cache()
     with suppress(AttributeError):  # glibc keeps what was freed unless asked
@@ -71,7 +71,7 @@ def release() -> None:
 
 
 def memory() -> tuple[int, int, int]:
-    """Give the bytes that MLX uses, those that it keeps for reuse, and the most that it ever used."""
+    """Give MLX's memory in bytes: in use, cached for reuse, and the peak of what was in use."""
     return mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory()
 
 
@@ -91,7 +91,7 @@ def _widen(model: Any) -> None:
     if not narrow:
         return
     needed = sum(array.size * (32 if array.dtype == mx.uint32 else 4) for array in arrays)
-    if needed > free_memory.available() - _SPARE:
+    if needed > free_memory.available() - _RESERVE:
         log.warning("too little memory for float32: this model will be slow on the CPU", needed_gib=needed >> 30)
         return
     dequantize_model(model)
@@ -100,13 +100,13 @@ def _widen(model: Any) -> None:
 
 def _read(model: Any) -> Generator[float, None, None]:
     arrays = list(weights(model).values())
-    total, done, pending = sum(array.nbytes for array in arrays) or 1, 0, []
+    total, bytes_read, pending = sum(array.nbytes for array in arrays) or 1, 0, []
     for array in arrays:
         pending.append(array)
         if (size := sum(item.nbytes for item in pending)) >= _SLICE_BYTES:
             mx.eval(pending)
-            done, pending = done + size, []
-            yield 0.1 + 0.8 * done / total
+            bytes_read, pending = bytes_read + size, []
+            yield 0.1 + 0.8 * bytes_read / total
     mx.eval(pending)
     yield 0.9
 

@@ -1,4 +1,4 @@
-"""How much memory is free for prompts and answers."""
+"""How much memory is free for the KV caches of prompts and answers."""
 
 import sys
 
@@ -7,24 +7,24 @@ import mlx.core as mx
 from app.services import free_memory
 from app.services.engine.model.loading import back_end
 
-_SPARE = 2 * 2**30  # bytes of the machine that stay free for others, unless a twentieth of it is less
+_RESERVE = 2 * 2**30  # bytes of the machine that stay free for other programs, or a twentieth of it if that is less
 
 
 class MemoryBudget:
-    """Up to a limit that was set, or to what the machine has: Metal's working set, or what the system calls available.
+    """The memory up to a limit: the one given, a GPU's recommended working set, or what the system has available.
 
-    May be asked on any thread.
+    Safe on any thread.
     """
 
     def __init__(self, limit: int | None = None) -> None:
         self._limit = limit if limit is not None else _device_limit()
-        self._spare = min(_SPARE, free_memory.total() // 20)
+        self._reserve = min(_RESERVE, free_memory.total() // 20)
 
     def free(self) -> int:
-        """Bytes that can be taken now. MLX's own pool of freed buffers counts as free."""
+        """Give the bytes that can be allocated now. MLX's pool of freed buffers counts as free."""
         if self._limit is not None:
             return int(self._limit - mx.get_active_memory())
-        return int(free_memory.available() + mx.get_cache_memory() - self._spare)
+        return int(free_memory.available() + mx.get_cache_memory() - self._reserve)
 
 
 def _device_limit() -> int | None:
@@ -38,7 +38,7 @@ def _device_limit() -> int | None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, as Python, MLX, Metal and CUDA say it."""
-    told = str(error).lower()
+    """Whether an error is a failed allocation, in the words of Python, MLX, Metal or CUDA."""
+    text = str(error).lower()
     words = ("[malloc", "malloc]", "unable to allocate", "insufficient memory", "out of memory", "outofmemory")
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in told for word in words))
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in text for word in words))

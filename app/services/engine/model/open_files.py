@@ -1,4 +1,4 @@
-"""How many files this process may open, which is not mlx-lm's to decide."""
+"""Keeps mlx-lm from changing the process's limit of open files when it is imported."""
 
 import resource
 from collections.abc import Iterator
@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def limit_untouched() -> Iterator[None]:
-    """Let mlx-lm be imported without its change of the limit.
+    """Import mlx-lm within this context.
 
-    It sets 2048 of 4096: that fails where the system allows fewer, and takes away for good what it allows more.
+    It would set a soft limit of 2048 and a hard one of 4096, which fails where the system allows fewer, and cannot be
+    raised again where it allows more.
     """
     change = resource.setrlimit
     resource.setrlimit = lambda *_: None

@@ -1,4 +1,4 @@
-"""Tokens that are put into caches, without asking what follows them."""
+"""Prefill: computes the KV cache of tokens, without their logits."""
 
 from typing import Any
 
@@ -7,20 +7,20 @@ import mlx.core as mx
 from app.services.engine.cache.layers import Layers
 from app.services.engine.model.blas import threads
 
-SHORT = 64  # tokens up to which prompts are computed together: more fill the machine by themselves
+SHORT = 64  # tokens; up to here prompts are computed together, longer ones use the machine fully by themselves
 
 
 def forward(model: Any, layers: Layers, tokens: list[int]) -> None:
-    """Put tokens of one row into its cache."""
+    """Compute tokens of one row into its cache."""
     with threads.all():
         model(mx.array([tokens]), cache=layers)
         mx.eval([layer.state for layer in layers])
     if len(tokens) > SHORT:
-        mx.clear_cache()  # the buffers of a long slice fit nothing that follows
+        mx.clear_cache()  # the buffers of a long chunk fit nothing that follows
 
 
 def forward_padded(model: Any, layers: Layers, tokens: list[list[int]], lengths: list[int], padding: list[int]) -> None:
-    """Put tokens of several rows, padded on the right to one length, into their batch cache."""
+    """Compute tokens of several rows into their batch cache: (rows, length), each row padded on the right."""
     with threads.all():
         if any(padding):
             for layer in layers:
