@@ -32,7 +32,7 @@ from app.controllers.session import SessionController
 from app.controllers.slots import SlotsController
 from app.controllers.streams import StreamsController
 from app.controllers.tokens import TokensController
-from app.dto.shared.base import Limits
+from app.dto.shared.base import RequestLimits
 from app.gate import Gate
 from app.services import atomic
 from app.services.conversation_streams import ConversationStreams
@@ -57,7 +57,9 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
     models = models or ModelService(settings)
     metrics = Metrics(models.meter)
     agent = MemoryAgent(models, settings)
-    limits = Limits(settings.max_messages, settings.max_stop_strings, settings.max_stop_length, settings.max_choices)
+    limits = RequestLimits(
+        settings.max_messages, settings.max_stop_strings, settings.max_stop_length, settings.max_choices
+    )
     responses = StoredResponses(
         settings.data_dir / "responses",
         enabled=settings.store,

@@ -23,7 +23,7 @@ from app.controllers import body as bodies
 from app.controllers import content_encoding
 from app.controllers.body_room import BodyRoom, cost
 from app.controllers.json_size import JsonSize
-from app.dto.shared.base import Limits
+from app.dto.shared.base import RequestLimits
 from app.services.errors import BodyTooLarge, Unavailable, UnprocessableBody, UnsupportedEncoding
 from app.services.model_service import ModelService
 from app.settings import Settings
@@ -295,7 +295,7 @@ FIELDS = [(route, name) for route, model in BODIES.items() for name in model.mod
 def test_many_wrong_items_are_no_more_mistakes_than_a_few(route: str, name: str) -> None:
     def mistakes(value: Any) -> int:
         try:
-            BODIES[route].model_validate({name: value}, strict=True, context=Limits())
+            BODIES[route].model_validate({name: value}, strict=True, context=RequestLimits())
         except ValidationError as error:
             return error.error_count()
         return 0
@@ -308,7 +308,7 @@ def test_many_wrong_items_are_no_more_mistakes_than_a_few(route: str, name: str)
 def test_too_many_messages_are_counted_before_they_are_looked_at(route: str) -> None:
     for item in (None, {}, USER):
         with pytest.raises(ValidationError, match="more than 3 messages") as refused:
-            BODIES[route].model_validate({"messages": [item] * 4}, strict=True, context=Limits(messages=3))
+            BODIES[route].model_validate({"messages": [item] * 4}, strict=True, context=RequestLimits(messages=3))
         assert len([one for one in refused.value.errors() if one["loc"] == ("messages",)]) == 1
 
 

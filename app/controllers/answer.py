@@ -106,7 +106,7 @@ async def unless_gone(work: Coroutine[Any, Any, T], request: Request[Any, Any, A
         task.cancel()
 
 
-class Ping:
+class KeepAlive:
     """Wakes the reader of a generation when nothing was sent for a while."""
 
     def __init__(self, generation: Generation, seconds: float) -> None:
@@ -152,7 +152,7 @@ async def _speak(
     before_end: Callable[[], Awaitable[None]] | None,
 ) -> AsyncIterator[bytes]:
     unfinished = generation.choices
-    ping = Ping(generation, ping_seconds)
+    keep_alive = KeepAlive(generation, ping_seconds)
     try:
         while unfinished:
             events = await generation.ready()
@@ -161,10 +161,10 @@ async def _speak(
             if not unfinished and before_end is not None:
                 await before_end()
             if said:
-                ping.sent()
+                keep_alive.sent()
                 yield said
-            elif ping.due:
-                ping.sent()
+            elif keep_alive.due:
+                keep_alive.sent()
                 yield PING if (reply := dialect.silence()) is None else sent_event(reply)
         if dialect.end:
             yield dialect.end
@@ -176,7 +176,7 @@ async def _speak(
         log_fields["error"] = "server_error"
         yield error_event(ServerError(), dialect)
     finally:
-        ping.stop()
+        keep_alive.stop()
         generation.cancel()
 
 

@@ -22,7 +22,7 @@ from app.controllers.content_encoding import inflate
 from app.controllers.errors import invalid
 from app.controllers.half_characters import replace_halves
 from app.controllers.json_size import JsonSize
-from app.dto.shared.base import Limits, RequestBody
+from app.dto.shared.base import RequestBody, RequestLimits
 from app.services.errors import BodyTooLarge, InvalidJson, RequestTimeout, TooDeep, UnsupportedEncoding
 from app.settings import Settings
 
@@ -42,7 +42,7 @@ _OTHER_UNICODE = {
 }  # by how a body begins
 
 
-def json_request(settings: Settings, limits: Limits, room: BodyRoom) -> type[Request[Any, Any, Any]]:
+def json_request(settings: Settings, limits: RequestLimits, room: BodyRoom) -> type[Request[Any, Any, Any]]:
     """Make the application's request class; its JSON holds and nests no more than the settings say."""
     turn = asyncio.Semaphore(1)  # of the large bodies, whose objects are made one after the other
 
@@ -151,7 +151,7 @@ def _adapter(handler: HTTPRouteHandler) -> TypeAdapter[Any] | None:
     return None
 
 
-def _validate(plain: Any, adapter: TypeAdapter[Any], limits: Limits) -> Any:
+def _validate(plain: Any, adapter: TypeAdapter[Any], limits: RequestLimits) -> Any:
     try:
         return adapter.validate_python(plain, strict=True, context=limits)
     except ValidationError as error:

@@ -14,7 +14,7 @@ from app.controllers.refusals import body_refusals
 from app.controllers.streams import conversation_of
 from app.dto.openai.chat import ChatRequest
 from app.dto.openai.chat_reply import ChatCompletion, ChatCompletionChunk, ChatStream
-from app.dto.shared.base import Limits
+from app.dto.shared.base import RequestLimits
 from app.dto.tiles.memory import MemoryStream, is_memory
 from app.services.conversation_streams import ConversationStreams
 from app.services.errors import ModelLoading, ModelNotLoaded, PromptTooLong, QueueFull
@@ -123,7 +123,7 @@ class ChatController(Controller):
         model_service: NamedDependency[ModelService],
         memory_agent: NamedDependency[MemoryAgent],
         settings: NamedDependency[Settings],
-        limits: NamedDependency[Limits],
+        limits: NamedDependency[RequestLimits],
         ongoing: NamedDependency[Ongoing],
         conversation_streams: NamedDependency[ConversationStreams],
     ) -> Response[ChatCompletion | ChatCompletionChunk]:

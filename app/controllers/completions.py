@@ -19,7 +19,7 @@ from app.dto.llama.completion import (
     native_answer,
 )
 from app.dto.openai.completion import CompletionRequest, CompletionStream, TextCompletion, TextCompletionChunk
-from app.dto.shared.base import Limits
+from app.dto.shared.base import RequestLimits
 from app.services.errors import ModelLoading, ModelNotLoaded, NoInfill, PromptTooLong, QueueFull
 from app.services.model_service import ModelService
 from app.settings import Settings
@@ -109,7 +109,7 @@ _INFILL_REQUEST = [
 ]
 
 
-Picked = dict[str, Any]  # an answer's fields that `response_fields` names
+SelectedFields = dict[str, Any]  # an answer's fields that `response_fields` names
 
 
 class CompletionController(Controller):
@@ -131,7 +131,7 @@ class CompletionController(Controller):
         request: Request[Any, Any, Any],
         model_service: NamedDependency[ModelService],
         settings: NamedDependency[Settings],
-        limits: NamedDependency[Limits],
+        limits: NamedDependency[RequestLimits],
     ) -> Response[TextCompletion | TextCompletionChunk]:
         """Continue one prompt or several, whole or as server-sent events. No chat template is used."""
         generation = await model_service.generate(*data.to_generations(limits))
@@ -162,8 +162,8 @@ class NativeController(Controller):
         request: Request[Any, Any, Any],
         model_service: NamedDependency[ModelService],
         settings: NamedDependency[Settings],
-        limits: NamedDependency[Limits],
-    ) -> Response[NativeCompletion | Picked | list[NativeCompletion | Picked] | NativeChunk]:
+        limits: NamedDependency[RequestLimits],
+    ) -> Response[NativeCompletion | SelectedFields | list[NativeCompletion | SelectedFields] | NativeChunk]:
         """Continue one prompt or several as llama.cpp does; several are answered by a list."""
         return await _answer(data, request, model_service, settings, limits)
 
@@ -180,8 +180,8 @@ class NativeController(Controller):
         request: Request[Any, Any, Any],
         model_service: NamedDependency[ModelService],
         settings: NamedDependency[Settings],
-        limits: NamedDependency[Limits],
-    ) -> Response[NativeCompletion | Picked | NativeChunk]:
+        limits: NamedDependency[RequestLimits],
+    ) -> Response[NativeCompletion | SelectedFields | NativeChunk]:
         """Write what stands between two pieces of code, where the model has fill-in-the-middle tokens."""
         return await _answer(data, request, model_service, settings, limits)
 
@@ -191,7 +191,7 @@ async def _answer(
     request: Request[Any, Any, Any],
     models: ModelService,
     settings: Settings,
-    limits: Limits,
+    limits: RequestLimits,
 ) -> Response[Any]:
     generation = await models.generate(*data.to_generations(limits))
     if data.stream:

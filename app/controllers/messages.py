@@ -23,7 +23,7 @@ from app.dto.anthropic.replies import (
     MessageTokens,
     Ping,
 )
-from app.dto.shared.base import Limits
+from app.dto.shared.base import RequestLimits
 from app.dto.shared.errors import AnthropicErrorReply
 from app.request_context import request_id_of
 from app.services.errors import ModelLoading, ModelNotLoaded, PromptTooLong, QueueFull
@@ -102,7 +102,7 @@ class MessagesController(Controller):
         request: Request[Any, Any, Any],
         model_service: NamedDependency[ModelService],
         settings: NamedDependency[Settings],
-        limits: NamedDependency[Limits],
+        limits: NamedDependency[RequestLimits],
     ) -> Response[MessageReply | Events]:
         """Answer a conversation, whole or as server-sent events."""
         generation = await model_service.generate(data.to_generation(limits))
@@ -123,7 +123,7 @@ class MessagesController(Controller):
         self,
         data: Annotated[MessagesRequest, Body(examples=_REQUESTS)],
         model_service: NamedDependency[ModelService],
-        limits: NamedDependency[Limits],
+        limits: NamedDependency[RequestLimits],
     ) -> Response[MessageTokens]:
         """Count the tokens of a conversation, as the model would read it."""
         prompt_request = data.to_generation(limits)

@@ -42,7 +42,7 @@ from app.dto.openai.responses_events import (
 from app.dto.openai.responses_items import InputItem, response_of
 from app.dto.openai.responses_stored import StoredResponse
 from app.dto.openai.responses_stream import ResponseStream
-from app.dto.shared.base import Limits
+from app.dto.shared.base import RequestLimits
 from app.services.errors import (
     InvalidRequest,
     ModelLoading,
@@ -115,7 +115,7 @@ class ResponsesController(Controller):
         model_service: NamedDependency[ModelService],
         stored_responses: NamedDependency[StoredResponses],
         settings: NamedDependency[Settings],
-        limits: NamedDependency[Limits],
+        limits: NamedDependency[RequestLimits],
     ) -> Response[ResponseReply | Events]:
         """Answer a conversation, whole or as server-sent events. It is stored here unless `store` is false."""
         earlier = await _earlier(stored_responses, data.previous_response_id)
@@ -147,7 +147,7 @@ class ResponsesController(Controller):
         data: Annotated[ResponsesRequest, Body(examples=examples.REQUESTS)],
         model_service: NamedDependency[ModelService],
         stored_responses: NamedDependency[StoredResponses],
-        limits: NamedDependency[Limits],
+        limits: NamedDependency[RequestLimits],
     ) -> Response[InputTokenCount]:
         """Count the tokens of a conversation, as the model would read it."""
         earlier = await _earlier(stored_responses, data.previous_response_id)

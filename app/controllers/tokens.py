@@ -20,7 +20,7 @@ from app.dto.llama.tokens import (
     Tokens,
 )
 from app.dto.openai.chat import ChatRequest
-from app.dto.shared.base import Limits
+from app.dto.shared.base import RequestLimits
 from app.services.errors import ModelLoading, ModelNotLoaded
 from app.services.model_service import ModelService
 
@@ -84,7 +84,7 @@ class TokensController(Controller):
         self,
         data: Annotated[ChatRequest, Body(examples=_CHAT)],
         model_service: NamedDependency[ModelService],
-        limits: NamedDependency[Limits],
+        limits: NamedDependency[RequestLimits],
     ) -> Response[TemplatedPrompt]:
         """Give the prompt that the chat template makes of a conversation. It takes what chat completions take."""
         prompt_request = data.to_generation(limits)
@@ -103,7 +103,7 @@ class TokensController(Controller):
         self,
         data: Annotated[ChatRequest, Body(examples=_CHAT)],
         model_service: NamedDependency[ModelService],
-        limits: NamedDependency[Limits],
+        limits: NamedDependency[RequestLimits],
     ) -> Response[InputTokens]:
         """Count the tokens of a conversation. It takes what chat completions take, also one that is too long."""
         prompt_request = data.to_generation(limits)

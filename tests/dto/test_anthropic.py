@@ -8,7 +8,7 @@ import pytest
 
 from app.dto.anthropic.messages import MessagesRequest
 from app.dto.anthropic.replies import MessageStream
-from app.dto.shared.base import Limits
+from app.dto.shared.base import RequestLimits
 from app.services.errors import InvalidRequest, PromptTooLong, Unavailable, UnprocessableBody
 from app.services.generation import Constraint, Event, GenerationRequest, Message, Sampling, ToolArguments, ToolCall
 from tests.scripted import answer, thought
@@ -24,7 +24,7 @@ def request(**more: Any) -> MessagesRequest:
 
 
 def generation(**more: Any) -> GenerationRequest:
-    return request(**more).to_generation(Limits())
+    return request(**more).to_generation(RequestLimits())
 
 
 def messages(*turns: Any, **more: Any) -> tuple[Message, ...]:
@@ -179,7 +179,7 @@ def test_conversations_that_cannot_be_answered_are_refused(end: list[dict[str, A
 
 
 def test_limits_hold() -> None:
-    small = Limits(messages=2, stop_strings=2, stop_length=4)
+    small = RequestLimits(messages=2, stop_strings=2, stop_length=4)
     for more in ({"messages": [USER] * 3}, {"stop_sequences": ["a"] * 3}, {"stop_sequences": ["abcde"]}):
         with pytest.raises(UnprocessableBody):
             request(**more).to_generation(small)

@@ -23,7 +23,7 @@ from app.dto.openai.responses import ResponsesRequest
 from app.dto.openai.responses_items import InputItem
 from app.dto.openai.responses_stored import StoredResponse
 from app.dto.openai.responses_stream import ResponseStream
-from app.dto.shared.base import Limits, RequestBody
+from app.dto.shared.base import RequestBody, RequestLimits
 from app.services.errors import InvalidRequest
 from tests.scripted import answer
 from tests.sdk_values import ANYTHING, kind, members, values
@@ -66,7 +66,7 @@ def said(body: Any, *earlier: Any) -> list[tuple[str, str]]:
     """Who says what in a conversation; calls are said by their names."""
     return [
         (message.role, message.content or " ".join(call.name for call in message.tool_calls))
-        for message in body.to_generation(Limits(), *earlier).messages
+        for message in body.to_generation(RequestLimits(), *earlier).messages
     ]
 
 
@@ -75,7 +75,7 @@ def named(body: RequestBody) -> list[str]:
 
 
 def names(body: Any) -> list[str]:
-    return [tool["function"]["name"] for tool in body.to_generation(Limits()).tools]
+    return [tool["function"]["name"] for tool in body.to_generation(RequestLimits()).tools]
 
 
 # Tools.
@@ -134,7 +134,7 @@ WANTED: list[tuple[Any, Any]] = [
 def test_only_a_choice_that_wants_a_tool_that_is_left_out_is_refused(dialect: Callable[..., Any], choice: Any) -> None:
     tools = [{"type": "web_search", "name": "web_search"}]
     with pytest.raises(InvalidRequest) as refusal:
-        dialect(tools=tools, tool_choice=choice).to_generation(Limits())
+        dialect(tools=tools, tool_choice=choice).to_generation(RequestLimits())
     assert refusal.value.param == "tool_choice"
     assert names(dialect(tools=tools)) == []
 
@@ -145,7 +145,7 @@ def test_tools_that_are_left_out_do_not_count_among_those_that_are_allowed() -> 
 
     def choice(*allowed: Any, mode: str = "auto") -> gen.ToolChoice:
         asked = {"type": "allowed_tools", "mode": mode, "tools": list(allowed)}
-        return responses(tools=tools, tool_choice=asked).to_generation(Limits()).tool_choice
+        return responses(tools=tools, tool_choice=asked).to_generation(RequestLimits()).tool_choice
 
     assert choice(search, mine, mode="required") == gen.ToolChoice("required", ("mine",))
     assert choice(search).mode == "none"
@@ -175,7 +175,7 @@ PATCH = {
 
 def test_a_namespace_is_flattened() -> None:
     body = responses(tools=[FUNCTION[responses], SPACE])
-    asked = body.to_generation(Limits())
+    asked = body.to_generation(RequestLimits())
     assert names(body) == ["mine", "crm__find", "crm__note"]
     assert asked.tools[1]["function"]["description"] == "Customers\n\nFinds"
     assert asked.tool_choice == gen.ToolChoice(strict=frozenset({"crm__find"}), param="tools.1.tools.1.strict")
@@ -195,7 +195,7 @@ def test_a_namespace_is_flattened() -> None:
     ],
 )
 def test_a_tool_of_a_namespace_can_be_chosen(choice: dict[str, Any], called: tuple[str, ...] | None) -> None:
-    asked = responses(tools=[FUNCTION[responses], SPACE], tool_choice=choice).to_generation(Limits())
+    asked = responses(tools=[FUNCTION[responses], SPACE], tool_choice=choice).to_generation(RequestLimits())
     assert asked.tool_choice.names == (called or ("crm__find", "crm__note"))
 
 
@@ -225,7 +225,7 @@ def test_many_tools_and_items_are_gone_through_once() -> None:
     choice = {"type": "allowed_tools", "tools": [{"type": "function", "name": f"f{i}"} for i in range(4000)]}
     thoughts = [{"type": "message", "role": "assistant", "content": "a"}] * 4000
     body = responses(tools=[space], tool_choice=choice, input=[*thoughts, USER])
-    asked = body.to_generation(Limits(messages=5000))
+    asked = body.to_generation(RequestLimits(messages=5000))
     assert len(asked.tool_choice.names) == 4000
     assert asked.messages[0].content == "\n".join("a" * 4000)
 
@@ -259,7 +259,7 @@ def test_the_text_of_a_custom_tool_comes_in_pieces_and_whole(
         "output_item.done", kinds.index("output_item.done") + 1
     )
     back = [USER, item, {"type": "custom_tool_call_output", "call_id": "call_1", "output": "ok"}]
-    conversation = responses(input=back).to_generation(Limits()).messages
+    conversation = responses(input=back).to_generation(RequestLimits()).messages
     assert conversation[1].tool_calls[0].values == {"input": text}
     assert conversation[2] == gen.Message("tool", "ok", tool_call_id="call_1")
 
@@ -288,7 +288,7 @@ def test_what_a_model_writes_otherwise_is_understood_as_far_as_it_goes(arguments
 
 def test_a_custom_tool_is_a_function_of_one_string_that_shows_its_grammar() -> None:
     body = responses(tools=[PATCH])
-    (tool,) = body.to_generation(Limits()).tools
+    (tool,) = body.to_generation(RequestLimits()).tools
     parameters = tool["function"]["parameters"]
     assert parameters["required"] == ["input"]
     assert "start: /.+/" in parameters["properties"]["input"]["description"]
@@ -309,7 +309,7 @@ CHAT_PATCH = {
 def test_chat_calls_custom_tools_too() -> None:
     body = chat(tools=[CHAT_PATCH, FUNCTION[chat]])
     assert names(body) == ["patch", "mine"]
-    assert "start: /.+/" in json.dumps(body.to_generation(Limits()).tools[0])
+    assert "start: /.+/" in json.dumps(body.to_generation(RequestLimits()).tools[0])
     events = answer(
         *(gen.ToolCall(0, "call_1", "patch", '{"inp'), gen.ToolArguments(0, 'ut": "a\\n'), gen.ToolArguments(0, 'b"}')),
         *(gen.ToolCall(1, "call_2", "mine", ""), gen.ToolArguments(1, "{}")),
@@ -334,7 +334,7 @@ def test_chat_calls_custom_tools_too() -> None:
         {"id": "call_2", "type": "function", "function": {"name": "mine", "arguments": "{}"}},
     ]
     results = [{"role": "tool", "tool_call_id": call["id"], "content": "ok"} for call in message["tool_calls"]]
-    back = chat(messages=[USER, message, *results]).to_generation(Limits()).messages
+    back = chat(messages=[USER, message, *results]).to_generation(RequestLimits()).messages
     assert back[1].tool_calls[0].values == {"input": "a\nb"}
 
 
@@ -537,7 +537,7 @@ def test_what_a_server_looked_up_stands_between_the_words_that_were_said_of_it()
         {"type": "text", "text": "It is in Norway."},
     ]
     body = messages(messages=[USER, {"role": "assistant", "content": content}, USER])
-    conversation = body.to_generation(Limits()).messages
+    conversation = body.to_generation(RequestLimits()).messages
     call = gen.ToolCall(0, "s", "web_search", '{"query": "Oslo"}')
     assert conversation[1:-1] == (
         gen.Message("assistant", "Let me see.", tool_calls=(call,)),

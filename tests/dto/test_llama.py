@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from app.dto.llama.completion import InfillRequest, NativeRequest, NativeStream, native_answer
-from app.dto.shared.base import Limits
+from app.dto.shared.base import RequestLimits
 from app.services.generation import Completion, Event, FinishCause, Finished, Progress, Sampling, Started, Text, Timings
 
 TIMES = Timings(2, 8, 1.0, 5, 1.0, 1.0, 1.0)
@@ -85,5 +85,5 @@ def test_a_stream_keeps_several_answers_apart() -> None:
 
 def test_a_gap_is_what_stands_before_and_after_it() -> None:
     body = {"input_prefix": "def ", "input_suffix": "", "prompt": "f("}
-    (asked,) = InfillRequest.model_validate(body).to_generations(Limits())
+    (asked,) = InfillRequest.model_validate(body).to_generations(RequestLimits())
     assert (asked.prompt, asked.suffix) == (("def f(",), "")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.dto.openai.chat import ChatRequest
-from app.dto.shared.base import Limits
+from app.dto.shared.base import RequestLimits
 from app.dto.tiles.memory import is_memory, to_memory
 from app.services.errors import InvalidRequest
 from app.services.memory.request import MemoryRequest
@@ -17,7 +17,7 @@ def chat(**more: Any) -> ChatRequest:
 
 
 def asked(**more: Any) -> MemoryRequest:
-    return to_memory(chat(**more), Limits())
+    return to_memory(chat(**more), RequestLimits())
 
 
 def test_input_decides() -> None:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from app.dto.openai.chat import ChatRequest
 from app.dto.openai.chat_reply import ChatCompletion, ChatStream
-from app.dto.shared.base import Limits
+from app.dto.shared.base import RequestLimits
 from app.dto.shared.logprobs import logprobs
 from app.services.errors import InvalidRequest, UnprocessableBody
 from app.services.generation import (
@@ -45,7 +45,7 @@ def request(**more: Any) -> ChatRequest:
 
 
 def generation(**more: Any) -> GenerationRequest:
-    return request(**more).to_generation(Limits())
+    return request(**more).to_generation(RequestLimits())
 
 
 def feed(events: list[Event], **more: Any) -> list[dict[str, Any]]:
@@ -72,7 +72,7 @@ CALLED = {"role": "assistant", "function_call": {"name": "add", "arguments": '{"
 )
 def test_old_and_empty_messages_are_taken(message: dict[str, Any], expected: Message) -> None:
     body = request(messages=[USER, message, USER])
-    assert body.to_generation(Limits()).messages[1] == expected
+    assert body.to_generation(RequestLimits()).messages[1] == expected
     assert body.ignored == ""
 
 
@@ -255,7 +255,7 @@ def test_what_stands_already_is_told_unless_a_stream_was_asked_to_go_on_with_it(
 
 
 def test_limits_hold() -> None:
-    small = Limits(messages=2, stop_strings=2, stop_length=4)
+    small = RequestLimits(messages=2, stop_strings=2, stop_length=4)
     assert request(messages=[USER] * 2, stop=["abcd", "éé"]).to_generation(small)
     for more in ({"messages": [USER] * 3}, {"stop": ["a"] * 3}, {"stop": "abcde"}, {"stop": ["ééé"]}):
         with pytest.raises(UnprocessableBody):

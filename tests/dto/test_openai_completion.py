@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from app.dto.openai.completion import CompletionRequest, CompletionStream, TextCompletion
-from app.dto.shared.base import Limits
+from app.dto.shared.base import RequestLimits
 from app.services.errors import UnprocessableBody
 from app.services.generation import (
     Completion,
@@ -47,13 +47,13 @@ def score(data: bytes) -> TokenLogprob:
 
 
 def test_a_bare_request_leaves_everything_to_the_model() -> None:
-    (asked,) = request().to_generations(Limits())
+    (asked,) = request().to_generations(RequestLimits())
     assert asked == GenerationRequest(prompt=("Hi",), split_reasoning=False)
 
 
 def test_every_prompt_is_a_request_with_the_same_wishes() -> None:
     asked = request(prompt=["a", [1, 2], [3, "b"]], suffix="end", n=2, temperature=0.5, stop="x", max_tokens=3)
-    requests = asked.to_generations(Limits())
+    requests = asked.to_generations(RequestLimits())
     assert [one.prompt for one in requests] == [("a",), (1, 2), (3, "b")]
     for one in requests:
         assert (one.suffix, one.answers, one.max_tokens, one.stop) == ("end", 2, 3, ("x",))
@@ -64,10 +64,10 @@ def test_every_prompt_is_a_request_with_the_same_wishes() -> None:
 def test_a_request_has_only_so_many_answers(prompt: list[str], n: int, fits: bool) -> None:
     asked = request(prompt=prompt, n=n)
     if fits:
-        assert len(asked.to_generations(Limits(choices=4))) == 4
+        assert len(asked.to_generations(RequestLimits(choices=4))) == 4
     else:
         with pytest.raises(UnprocessableBody, match="more than 4"):
-            asked.to_generations(Limits(choices=4))
+            asked.to_generations(RequestLimits(choices=4))
 
 
 def test_prompts_add_up_and_the_longest_time_counts() -> None:

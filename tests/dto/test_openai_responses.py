@@ -10,7 +10,7 @@ from app.dto.openai.responses import ResponsesRequest
 from app.dto.openai.responses_items import InputItem
 from app.dto.openai.responses_stored import StoredResponse
 from app.dto.openai.responses_stream import ResponseStream
-from app.dto.shared.base import Limits
+from app.dto.shared.base import RequestLimits
 from app.services.errors import InvalidRequest, ServerError, Unavailable, UnprocessableBody, UnsupportedParameter
 from app.services.generation import (
     Constraint,
@@ -34,7 +34,7 @@ def request(asked: Any = "Hi", **more: Any) -> ResponsesRequest:
 
 
 def generation(asked: Any = "Hi", **more: Any) -> GenerationRequest:
-    return request(asked, **more).to_generation(Limits())
+    return request(asked, **more).to_generation(RequestLimits())
 
 
 def messages(*items: Any, **more: Any) -> tuple[Message, ...]:
@@ -172,9 +172,9 @@ def test_items_that_cannot_be_are_refused_with_their_place(item: dict[str, Any],
 
 def test_limits_hold() -> None:
     with pytest.raises(UnprocessableBody):
-        request([said("user", "a")] * 3).to_generation(Limits(messages=2))
+        request([said("user", "a")] * 3).to_generation(RequestLimits(messages=2))
     with pytest.raises(UnprocessableBody):
-        request().to_generation(Limits(messages=2), [InputItem(role="user", content="a")] * 2)
+        request().to_generation(RequestLimits(messages=2), [InputItem(role="user", content="a")] * 2)
 
 
 def test_what_has_no_effect_is_named() -> None:
@@ -396,7 +396,7 @@ def kept(*items: Any, earlier: list[InputItem] | None = None) -> StoredResponse:
 def test_a_conversation_goes_on_from_what_was_kept() -> None:
     first = kept(said("user", "One?"))
     output = {"type": "function_call_output", "call_id": "call_1", "output": "2"}
-    asked = request([output]).to_generation(Limits(), first.conversation())
+    asked = request([output]).to_generation(RequestLimits(), first.conversation())
     assert asked.messages == (
         Message("user", "One?"),
         Message("assistant", "Hello\nBye", reasoning="Hm", tool_calls=(CALL,)),
@@ -411,7 +411,7 @@ def test_a_conversation_goes_on_from_what_was_kept() -> None:
 
 def test_instructions_are_not_gone_on_with() -> None:
     earlier = kept(said("user", "One?")).conversation()
-    asked = request("Two?", instructions="New.").to_generation(Limits(), earlier)
+    asked = request("Two?", instructions="New.").to_generation(RequestLimits(), earlier)
     assert [message.content for message in asked.messages if message.role == "system"] == ["New."]
 
 

@@ -13,7 +13,7 @@ from app.dto.openai.chat import ChatRequest
 from app.dto.openai.chat_reply import ChatCompletion, ChatStream
 from app.dto.openai.responses import ResponsesRequest
 from app.dto.openai.responses_stream import ResponseStream
-from app.dto.shared.base import Limits
+from app.dto.shared.base import RequestLimits
 from app.services.errors import InvalidRequest
 from tests.scripted import answer
 
@@ -24,19 +24,19 @@ USER = [{"role": "user", "content": "Hi"}]
 def chat(strict: tuple[str, ...] = (), **more: Any) -> gen.ToolChoice:
     tools = [{"type": "function", "function": {"name": name, "strict": name in strict}} for name in NAMES]
     body = {"messages": USER, "tools": tools} | more
-    return ChatRequest.model_validate(body).to_generation(Limits()).tool_choice
+    return ChatRequest.model_validate(body).to_generation(RequestLimits()).tool_choice
 
 
 def responses(strict: tuple[str, ...] = (), **more: Any) -> gen.ToolChoice:
     tools = [{"type": "function", "name": name, "strict": name in strict} for name in NAMES]
     body = {"input": "Hi", "tools": tools} | more
-    return ResponsesRequest.model_validate(body).to_generation(Limits()).tool_choice
+    return ResponsesRequest.model_validate(body).to_generation(RequestLimits()).tool_choice
 
 
 def messages(strict: tuple[str, ...] = (), **more: Any) -> gen.ToolChoice:
     tools = [{"name": name, "input_schema": {}, "strict": name in strict} for name in NAMES]
     body = {"messages": USER, "tools": tools} | more
-    return MessagesRequest.model_validate(body).to_generation(Limits()).tool_choice
+    return MessagesRequest.model_validate(body).to_generation(RequestLimits()).tool_choice
 
 
 ADD_OF_CHAT = {"type": "function", "function": {"name": "add"}}

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 import app.services.generation as gen
 from app.dto.shared import parameters
-from app.dto.shared.base import MOST_TOOLS, Body, Limits, RequestBody, Typed, few_messages, json_text
+from app.dto.shared.base import MOST_TOOLS, Body, RequestBody, RequestLimits, Typed, few_messages, json_text
 from app.dto.shared.readable import MEDIA, document_text, media_in, read
 from app.dto.shared.response_format import ResponseFormat
 from app.dto.shared.tool_choice import tool_choice
@@ -210,7 +210,7 @@ class AnthropicTool(Typed):
         return {"type": "function", "function": function | {"parameters": self.input_schema or {}}}
 
 
-class ToolChoice(Body):
+class AnthropicToolChoice(Body):
     """How the model should use its tools."""
 
     type: Literal["auto", "any", "tool", "none"] = Field(
@@ -258,7 +258,7 @@ class MessagesRequest(RequestBody):
     top_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
     tools: list[AnthropicTool] = Field(default_factory=list, max_length=MOST_TOOLS)
-    tool_choice: ToolChoice | None = None
+    tool_choice: AnthropicToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig = Field(default_factory=OutputConfig)
     output_format: ResponseFormat | None = None
@@ -275,7 +275,7 @@ class MessagesRequest(RequestBody):
         """Whether the thoughts are to be left out of the answer."""
         return self.thinking is not None and self.thinking.display == "omitted"
 
-    def to_generation(self, limits: Limits) -> gen.GenerationRequest:
+    def to_generation(self, limits: RequestLimits) -> gen.GenerationRequest:
         """Say it in the common vocabulary. Raises InvalidRequest for what cannot be done."""
         self.refuse()
         limits.check_messages(self.messages, "messages")
@@ -343,7 +343,7 @@ class MessagesRequest(RequestBody):
         offered = [(place, tool) for place, tool in enumerate(self.tools) if tool.is_ours]
         names = [tool.name for _, tool in offered]
         strict = {tool.name: f"tools.{place}.strict" for place, tool in offered if tool.strict}
-        choice = self.tool_choice or ToolChoice(type="auto")
+        choice = self.tool_choice or AnthropicToolChoice(type="auto")
         parallel = not choice.disable_parallel_tool_use
         if choice.type == "tool":
             return tool_choice("required", names, names=[choice.name or ""], strict=strict, parallel=False)

@@ -12,7 +12,7 @@ import app.services.generation as gen
 from app.dto.llama.models import generation_params, lora_params
 from app.dto.openai.prompt import Prompt, prompts
 from app.dto.shared import parameters
-from app.dto.shared.base import Dialect, Limits, Reply
+from app.dto.shared.base import Dialect, Reply, RequestLimits
 from app.dto.shared.logprobs import NativeProbability
 from app.dto.shared.sampling_fields import SamplingFields
 from app.dto.shared.usage import PromptProgress, TimingsReply
@@ -40,7 +40,7 @@ class NativeRequest(NativeGenerating):
 
     prompt: Prompt = Field(examples=["Once upon a time"])
 
-    def to_generations(self, limits: Limits) -> list[gen.GenerationRequest]:
+    def to_generations(self, limits: RequestLimits) -> list[gen.GenerationRequest]:
         """Say it in the common vocabulary, a request for every prompt. Raises AppError for what is refused."""
         self.check(limits)
         return [self.continuing(parts) for parts in prompts(self.prompt, limits)]
@@ -55,7 +55,7 @@ class InfillRequest(NativeGenerating):
     input_suffix: str = Field(examples=["\n"])
     prompt: str = ""
 
-    def to_generations(self, limits: Limits) -> list[gen.GenerationRequest]:
+    def to_generations(self, limits: RequestLimits) -> list[gen.GenerationRequest]:
         """Say it in the common vocabulary. Raises AppError for what is refused."""
         self.check(limits)
         return [replace(self.continuing((self.input_prefix + self.prompt,)), suffix=self.input_suffix)]

@@ -9,10 +9,10 @@ from pydantic import BeforeValidator, Field, field_validator
 import app.services.generation as gen
 from app.dto.openai.chat_message import ChatMessage, Tool
 from app.dto.shared import parameters
-from app.dto.shared.base import MOST_TOOLS, Limits, few_messages
+from app.dto.shared.base import MOST_TOOLS, RequestLimits, few_messages
 from app.dto.shared.response_format import ResponseFormat
 from app.dto.shared.sampling_fields import SamplingFields, StreamOptions
-from app.dto.shared.tool_choice import Asked, openai_choice
+from app.dto.shared.tool_choice import OpenAIToolChoice, openai_choice
 from app.services.errors import InvalidRequest
 from app.services.json_schema.enforcement import Binding
 
@@ -36,7 +36,7 @@ class ChatRequest(SamplingFields):
     messages: Annotated[list[ChatMessage], BeforeValidator(few_messages)] = Field(min_length=1)
     stream_options: StreamOptions | None = None
     tools: list[Tool] = Field(default_factory=list, max_length=MOST_TOOLS)
-    tool_choice: Asked = "auto"
+    tool_choice: OpenAIToolChoice = "auto"
     parallel_tool_calls: bool = True
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict, examples=[{"enable_thinking": True}])
     reasoning_format: Literal["auto", "none", "deepseek", "deepseek-legacy"] = "auto"
@@ -77,7 +77,7 @@ class ChatRequest(SamplingFields):
         """The names of the tools that are called with free text."""
         return frozenset(tool.name for tool in self.tools if tool.type == "custom")
 
-    def to_generation(self, limits: Limits) -> gen.GenerationRequest:
+    def to_generation(self, limits: RequestLimits) -> gen.GenerationRequest:
         """Say it in the common vocabulary. Raises InvalidRequest for what cannot be done."""
         self.check(limits)
         limits.check_messages(self.messages, "messages")

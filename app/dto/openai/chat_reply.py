@@ -14,17 +14,17 @@ from app.dto.shared.base import Dialect, Reply
 from app.dto.shared.errors import ErrorDetail
 from app.dto.shared.logprobs import ChoiceLogprobs
 from app.dto.shared.logprobs import logprobs as spelled
-from app.dto.shared.usage import FINGERPRINT, Metrics, PromptProgress, TimingsReply, Usage
+from app.dto.shared.usage import FINGERPRINT, PromptProgress, TilesMetrics, TimingsReply, Usage
 
 
-class Function(Reply, kw_only=True):
+class ReplyFunction(Reply, kw_only=True):
     """What the model calls."""
 
     name: Annotated[str, Meta(description="name of the function")]
     arguments: Annotated[str, Meta(description="the arguments as JSON text")]
 
 
-class CustomCall(Reply, kw_only=True):
+class ReplyCustomCall(Reply, kw_only=True):
     """What the model calls with free text."""
 
     name: Annotated[str, Meta(description="name of the tool")]
@@ -36,15 +36,15 @@ class ReplyToolCall(Reply, kw_only=True):
 
     id: Annotated[str, Meta(description="id of the call, to which its result refers")]
     type: Annotated[Literal["function", "custom"], Meta(description="`function` or `custom`")] = "function"
-    function: Annotated[Function | UnsetType, Meta(description="what is called, for type function")] = UNSET
-    custom: Annotated[CustomCall | UnsetType, Meta(description="what is called, for type custom")] = UNSET
+    function: Annotated[ReplyFunction | UnsetType, Meta(description="what is called, for type function")] = UNSET
+    custom: Annotated[ReplyCustomCall | UnsetType, Meta(description="what is called, for type custom")] = UNSET
 
     @classmethod
     def of(cls, call: gen.ToolCall, custom_tools: Collection[str]) -> "ReplyToolCall":
         """Spell a call."""
         if call.name in custom_tools:
-            return cls(id=call.id, type="custom", custom=CustomCall(name=call.name, input=input_of(call)))
-        return cls(id=call.id, function=Function(name=call.name, arguments=call.arguments))
+            return cls(id=call.id, type="custom", custom=ReplyCustomCall(name=call.name, input=input_of(call)))
+        return cls(id=call.id, function=ReplyFunction(name=call.name, arguments=call.arguments))
 
 
 class DeltaFunction(Reply, kw_only=True):
@@ -141,7 +141,7 @@ class ChatCompletion(Reply, kw_only=True):
     choices: Annotated[list[Choice], Meta(description="the answers, n of them")]
     usage: Annotated[Usage, Meta(description="tokens of prompt and answers")]
     timings: Annotated[TimingsReply, Meta(description="how long it took, as llama.cpp says it")]
-    metrics: Annotated[Metrics, Meta(description="how long it took, as the Tiles CLI shows it")]
+    metrics: Annotated[TilesMetrics, Meta(description="how long it took, as the Tiles CLI shows it")]
     tiles: Annotated[TilesExtras, Meta(description="what this server adds to OpenAI's fields")]
 
     @classmethod
@@ -159,7 +159,7 @@ class ChatCompletion(Reply, kw_only=True):
             ],
             usage=Usage.of(timings),
             timings=TimingsReply.of(timings),
-            metrics=Metrics.of(timings),
+            metrics=TilesMetrics.of(timings),
             tiles=TilesExtras.of(ends[0]),
         )
 
@@ -220,7 +220,7 @@ class ChatCompletionChunk(Reply, kw_only=True):
         Meta(description="how long it took, in the last chunk, or in every one with timings_per_token"),
     ] = UNSET
     metrics: Annotated[
-        Metrics | UnsetType, Meta(description="how long it took, as the Tiles CLI shows it; in the last chunk")
+        TilesMetrics | UnsetType, Meta(description="how long it took, as the Tiles CLI shows it; in the last chunk")
     ] = UNSET
     tiles: Annotated[
         TilesExtras | UnsetType, Meta(description="what this server adds to OpenAI's fields; in the last chunk")
@@ -319,7 +319,7 @@ class ChatStream(Dialect):
 
     def _last(self, event: gen.Finished) -> Iterator[ChatCompletionChunk]:
         chunk = self._chunk(event, Delta(), event.reason)
-        chunk.timings, chunk.metrics = TimingsReply.of(event.timings), Metrics.of(event.timings)
+        chunk.timings, chunk.metrics = TimingsReply.of(event.timings), TilesMetrics.of(event.timings)
         chunk.tiles = TilesExtras.of(event)
         if event.logprobs:
             chunk.choices[0].logprobs = spelled(event.logprobs)

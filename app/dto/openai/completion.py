@@ -13,7 +13,7 @@ from pydantic import Field
 import app.services.generation as gen
 from app.dto.openai.prompt import Prompt, prompts
 from app.dto.shared import parameters
-from app.dto.shared.base import Dialect, Limits, Reply
+from app.dto.shared.base import Dialect, Reply, RequestLimits
 from app.dto.shared.logprobs import ContentLogprob
 from app.dto.shared.sampling_fields import SamplingFields, StreamOptions
 from app.dto.shared.usage import FINGERPRINT, PromptProgress, TimingsReply, Usage
@@ -39,7 +39,7 @@ class CompletionRequest(SamplingFields):
         """Whether a stream ends with a chunk of usage alone."""
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def to_generations(self, limits: Limits) -> list[gen.GenerationRequest]:
+    def to_generations(self, limits: RequestLimits) -> list[gen.GenerationRequest]:
         """Say it in the common vocabulary, a request for every prompt. Raises AppError for what is refused."""
         self.check(limits)
         if self.echo and self.logprobs is not None:

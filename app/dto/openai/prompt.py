@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from app.dto.openai.chat_message import ContentPart
-from app.dto.shared.base import Body, Limits
+from app.dto.shared.base import Body, RequestLimits
 from app.services.errors import InvalidRequest, UnprocessableBody
 
 _MOST = 4096  # prompts in one request, whatever the settings say
@@ -50,7 +50,7 @@ Part = str | int | PromptObject
 Prompt = Annotated[str | PromptObject | list[Part | list[Part]], BeforeValidator(_countable)]
 
 
-def prompts(given: Prompt, limits: Limits, *, answers: int = 1) -> list[tuple[str | int, ...]]:
+def prompts(given: Prompt, limits: RequestLimits, *, answers: int = 1) -> list[tuple[str | int, ...]]:
     """Take apart what was given: a list with a number in it is one prompt, every other list is several.
 
     Raises InvalidRequest for media, UnprocessableBody for no prompt or too many, each with so many answers.

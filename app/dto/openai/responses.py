@@ -12,9 +12,9 @@ from app.dto.openai.chat import EFFORTS, Effort
 from app.dto.openai.responses_items import InputItem, to_messages
 from app.dto.openai.responses_tools import OfferedTool, ResponsesTool, flat_choice, offered
 from app.dto.shared import parameters
-from app.dto.shared.base import MOST_TOOLS, Body, Limits, RequestBody, few_messages
+from app.dto.shared.base import MOST_TOOLS, Body, RequestBody, RequestLimits, few_messages
 from app.dto.shared.response_format import ResponseFormat
-from app.dto.shared.tool_choice import Asked, openai_choice
+from app.dto.shared.tool_choice import OpenAIToolChoice, openai_choice
 from app.services.errors import InvalidRequest
 from app.services.json_schema.enforcement import Binding
 
@@ -26,7 +26,7 @@ _MOST_METADATA = 1024
 _LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 
 
-class Reasoning(Body):
+class ReasoningConfig(Body):
     """How to think."""
 
     effort: Effort | None = Field(
@@ -69,9 +69,9 @@ class ResponsesRequest(RequestBody):
     presence_penalty: float = Field(default=0.0, ge=-100, le=100)
     frequency_penalty: float = Field(default=0.0, ge=-100, le=100)
     tools: list[ResponsesTool] = Field(default_factory=list, max_length=MOST_TOOLS)
-    tool_choice: Asked = "auto"
+    tool_choice: OpenAIToolChoice = "auto"
     parallel_tool_calls: bool = True
-    reasoning: Reasoning = Field(default_factory=Reasoning)
+    reasoning: ReasoningConfig = Field(default_factory=ReasoningConfig)
     text: TextConfig = Field(default_factory=TextConfig, examples=[{"format": {"type": "text"}}])
     metadata: Annotated[dict[str, str], BeforeValidator(_few_entries)] = Field(default_factory=dict)
     store: bool = True
@@ -102,7 +102,7 @@ class ResponsesRequest(RequestBody):
         """The tools that the model gets to know. Raises InvalidRequest for one without a name."""
         return offered(self.tools)
 
-    def to_generation(self, limits: Limits, earlier: Sequence[InputItem] = ()) -> gen.GenerationRequest:
+    def to_generation(self, limits: RequestLimits, earlier: Sequence[InputItem] = ()) -> gen.GenerationRequest:
         """Say it in the common vocabulary, after what was said earlier. Raises InvalidRequest for what cannot be."""
         self.refuse()
         limits.check_messages([*earlier, *self.items], "input")

@@ -183,13 +183,13 @@ def json_text(value: Any) -> Any:
 
 def few_messages(messages: Any, info: ValidationInfo) -> Any:
     """Count the messages of a body before any is looked at. Raises ValueError for too many."""
-    if isinstance(messages, list) and isinstance(info.context, Limits) and len(messages) > info.context.messages:
+    if isinstance(messages, list) and isinstance(info.context, RequestLimits) and len(messages) > info.context.messages:
         raise ValueError(f"more than {info.context.messages} messages")
     return messages
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RequestLimits:
     """What a request may ask at most."""
 
     messages: int = 4096

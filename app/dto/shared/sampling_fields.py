@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 import app.services.generation as gen
 from app.dto.shared.adapters import AdapterScale, scales
-from app.dto.shared.base import Body, Limits, RequestBody
+from app.dto.shared.base import Body, RequestBody, RequestLimits
 from app.dto.shared.samplers import parse
 from app.services.errors import InvalidRequest
 from app.services.json_schema.enforcement import Binding
@@ -139,7 +139,7 @@ class SamplingFields(RequestBody):
         """Seconds of silence after which a stream gets a comment line."""
         return default if self.sse_ping_interval is None else self.sse_ping_interval
 
-    def check(self, limits: Limits) -> None:
+    def check(self, limits: RequestLimits) -> None:
         """Raise AppError for what is refused by name and for what is too much."""
         self.refuse()
         limits.check_stop(self.stop_strings, "stop")

@@ -6,13 +6,13 @@ from typing import Any
 import app.services.generation as gen
 from app.services.errors import InvalidRequest
 
-Asked = str | dict[str, Any]
+OpenAIToolChoice = str | dict[str, Any]
 
 DESCRIPTION = "auto, none, required, a function by name, or allowed_tools with a mode and a list of functions"
 
 
 def openai_choice(
-    asked: Asked, tools: Collection[str], *, strict: Mapping[str, str], parallel: bool = True
+    asked: OpenAIToolChoice, tools: Collection[str], *, strict: Mapping[str, str], parallel: bool = True
 ) -> gen.ToolChoice:
     """Say it in the common vocabulary. `strict` names the parameter that makes a tool strict. Raises InvalidRequest."""
     if isinstance(asked, str):

@@ -84,7 +84,7 @@ class TimingsReply(Reply, kw_only=True):
         return cls.of(gen.Timings(event.cached, computed, event.elapsed_ms, 0, 0.0, event.elapsed_ms, event.elapsed_ms))
 
 
-class Metrics(Reply, kw_only=True):
+class TilesMetrics(Reply, kw_only=True):
     """What the Tiles CLI shows."""
 
     ttft_ms: Annotated[
@@ -97,7 +97,7 @@ class Metrics(Reply, kw_only=True):
     ]
 
     @classmethod
-    def of(cls, timings: gen.Timings) -> "Metrics":
+    def of(cls, timings: gen.Timings) -> "TilesMetrics":
         """Spell the timings."""
         return cls(
             ttft_ms=round(timings.first_token_ms, 3),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from app.dto.openai.chat import ChatRequest
 from app.dto.openai.chat_reply import ChatCompletionChunk, ChatStream, ChunkChoice, Delta
-from app.dto.shared.base import Limits, Reply
+from app.dto.shared.base import Reply, RequestLimits
 from app.dto.shared.errors import ErrorReply
 from app.services.errors import AppError, InvalidRequest
 from app.services.memory.request import DEFAULT_MAX_TOKENS, MemoryRequest
@@ -15,7 +15,7 @@ def is_memory(chat: ChatRequest) -> bool:
     return chat.input is not None or bool(chat.python_code)
 
 
-def to_memory(chat: ChatRequest, limits: Limits) -> MemoryRequest:
+def to_memory(chat: ChatRequest, limits: RequestLimits) -> MemoryRequest:
     """Say a chat as a step of the memory agent. Raises InvalidRequest for what does not go with it."""
     if chat.input is None:
         raise InvalidRequest("'python_code' belongs to memory mode, which 'input' begins", param="python_code")
