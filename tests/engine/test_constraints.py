@@ -50,11 +50,12 @@ SCHEMA = {
 @pytest.fixture(scope="module")
 def make_loaded(tiny: Any, model_and_tokenizer: tuple[Any, Any]) -> Callable[..., LoadedModel]:
     """Puts the tiny model together anew, under another name if need be; conversations are remembered by all."""
-    beginnings = ConversationOwners()
+    owners = ConversationOwners()
 
-    def make(named: str = "tiny", *, stop_repetition: bool = True, max_memory: int | None = None) -> LoadedModel:
+    def make(name: str = "tiny", *, stop_repetition: bool = True, max_memory: int | None = None) -> LoadedModel:
         limits = EngineLimits(cache_bytes=2**28, stop_repetition=stop_repetition, max_memory=max_memory)
-        return assemble(catalog.inspect(tiny, named), *model_and_tokenizer, limits, Outbox(), beginnings)
+        folder = catalog.inspect(tiny, name)
+        return assemble(folder, *model_and_tokenizer, limits=limits, outbox=Outbox(), conversation_owners=owners)
 
     return make
 
@@ -377,7 +378,7 @@ def test_a_prompt_that_has_no_memory_is_refused_before_it_is_queued(make_loaded:
 
 
 def test_a_conversation_that_another_model_answered_last_says_so(make_loaded: Callable[..., LoadedModel]) -> None:
-    here, there = make_loaded(), make_loaded(named="another")
+    here, there = make_loaded(), make_loaded("another")
     turn = (*HELLO, Message("assistant", "Hi"), Message("user", "Go on"))
     other = GenerationRequest((Message("user", "Nobody has asked this"),), max_tokens=2)
 
@@ -387,7 +388,7 @@ def test_a_conversation_that_another_model_answered_last_says_so(make_loaded: Ca
         loaded.scheduler.submit(rows)
         while loaded.scheduler.busy:
             loaded.scheduler.step()
-        return rows.cache_use.reason
+        return rows.prefill.cache_use.reason
 
     assert reason(here, HELLO) == "not_stored"
     assert reason(there, turn) == "other_model"

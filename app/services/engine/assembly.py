@@ -19,6 +19,7 @@ from app.services.engine.output.detokenizer import detokenizers, longest_token
 from app.services.engine.output.markup import Markup
 from app.services.engine.prompt import PromptBuilder
 from app.services.engine.sampling.grammar import GrammarCompiler
+from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.speculative.draft_model import DraftModel
@@ -31,10 +32,12 @@ def assemble(
     folder: ModelFolder,
     model: Any,
     tokenizer: Any,
+    draft: DraftModel | None = None,
+    *,
     limits: EngineLimits,
     outbox: Outbox,
-    beginnings: ConversationOwners,
-    draft: DraftModel | None = None,
+    conversation_owners: ConversationOwners,
+    meter: Meter | None = None,
 ) -> LoadedModel:
     """Put a model and a tokenizer of mlx-lm together. On the engine thread."""
     adapters = Adapters(limits.adapters)
@@ -47,6 +50,7 @@ def assemble(
         max_rows=limits.max_rows,
         prefixes=_prefixes(facts, limits),
         outbox=outbox,
+        meter=meter,
         adapters=adapters,
         memory_budget=MemoryBudget(limits.max_memory),
         controls=_controls(tokenizer),
@@ -63,7 +67,7 @@ def assemble(
         detokenizer,
         grammars,
         adapters,
-        beginnings,
+        conversation_owners,
         stop_repetition=limits.stop_repetition,
         most_guessed=limits.max_lookup_tokens,
         draft=draft,

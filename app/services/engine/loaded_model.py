@@ -267,11 +267,7 @@ class LoadedModel:
             prompt = self.prepare(request)
         except AppError:
             prompt = Prompt("", [0, 0], thinking=False)
-        for _ in range(min(2, self.facts.max_rows)):
-            self.scheduler.submit(self.row(prompt, request, None))
-        while self.scheduler.busy:
-            self.scheduler.step()
-        self.scheduler.forget()
+        self.scheduler.warm_up([self.row(prompt, request, None) for _ in range(min(2, self.facts.max_rows))])
 
 
 def _may_think(request: GenerationRequest) -> bool:

@@ -138,13 +138,15 @@ class ModelLoader:
 
     def _assemble(self, folder: ModelFolder, *parts: Any) -> "LoadedModel":
         from app.services.engine.assembly import assemble
-        from app.services.engine.model.loading import release
 
-        model, tokenizer, draft = parts
-        loaded = assemble(folder, model, tokenizer, self._limits, self._outbox, self._conversation_owners, draft)
-        loaded.warm_up()
-        loaded.scheduler.meter = self._meter
-        release()
-        loaded.scheduler.admission.settle()
-        threading.Thread(target=loaded.grammars.warm_up, name="grammar", daemon=True).start()
-        return loaded
+        model = assemble(
+            folder,
+            *parts,
+            limits=self._limits,
+            outbox=self._outbox,
+            conversation_owners=self._conversation_owners,
+            meter=self._meter,
+        )
+        model.warm_up()
+        threading.Thread(target=model.grammars.warm_up, name="grammar", daemon=True).start()
+        return model

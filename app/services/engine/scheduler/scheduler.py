@@ -16,7 +16,7 @@ from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.blas import threads
 from app.services.engine.model.chunk_sizer import ChunkSizer
-from app.services.engine.model.loading import memory, weights
+from app.services.engine.model.loading import memory, release, weights
 from app.services.engine.model.memory_budget import MemoryBudget, out_of_memory
 from app.services.engine.model.prefill import SHORT
 from app.services.engine.scheduler.admission import Admission
@@ -53,6 +53,7 @@ class Scheduler:
         max_rows: int,
         prefixes: PrefixCache,
         outbox: Outbox,
+        meter: Meter | None = None,
         adapters: Adapters | None = None,
         memory_budget: MemoryBudget | None = None,
         controls: frozenset[int] = frozenset(),
@@ -62,7 +63,7 @@ class Scheduler:
         self._max_rows = max_rows
         self._adapters = adapters = adapters or Adapters()
         self._outbox = outbox
-        self.meter = Meter()  # another takes its place once the model is warm
+        self._meter = meter or Meter()
         self._stepped: float | None = None  # when rows were last decoded, on time's performance counter
         self._chunk_sizer = ChunkSizer()  # of prompts
         self._decoding = ChunkSizer()  # of rows; what comes of many at once is known before they are
@@ -106,6 +107,19 @@ class Scheduler:
         """Requests that wait for a place in the batch."""
         return sum(1 + len(row.siblings) for row in self._waiting)
 
+    def warm_up(self, rows: Sequence[Row]) -> None:
+        """Answer rows that nobody reads, then forget them; they count nowhere. Call it before the first request."""
+        meter, self._meter = self._meter, Meter()
+        for row in rows:
+            self.submit(row)
+        while self.busy:
+            self.step()
+        self._meter = meter
+        self._prefixes.clear()
+        self.slots.clear()
+        release()
+        self.admission.settle()
+
     def submit(self, row: Row) -> None:
         """Queue a request."""
         self._live |= {row, *row.siblings}
@@ -123,7 +137,7 @@ class Scheduler:
             self._keep(row)
         gone = [row for row in self._batches.rows if row.generation is request]
         for row in gone:
-            self.meter.answer(row.timings())
+            self._meter.answer(row.timings())
         self._end(gone)
         self._live = {row for row in self._live if row.generation is not request}
 
@@ -132,11 +146,6 @@ class Scheduler:
         for row in self._live:
             if row.generation is generation:
                 row.close_reasoning()
-
-    def forget(self) -> None:
-        """Empty the prefix cache, as if nothing had ever been asked."""
-        self._prefixes.clear()
-        self.slots.clear()
 
     def write_prefixes(self) -> None:
         """Have written what is to be on disk; on any thread."""
@@ -176,7 +185,7 @@ class Scheduler:
             self._compute_prompts(self._budget(alone))
         if self._embeddings:
             self._compute_embeddings(self._budget(alone))
-        self.meter.memory = memory()
+        self._meter.memory = memory()
 
     def _places(self) -> int:
         return self._max_rows - len(self._running())
@@ -203,7 +212,7 @@ class Scheduler:
             following += bool(row.answer)
             self._tell(row, row.take(token, score))
             if len(row.answer) == 1:
-                self.meter.prompt(row.timings())
+                self._meter.prompt(row.timings())
             if (
                 not row.finished
                 and row.length >= row.prefill.reserved
@@ -246,14 +255,14 @@ class Scheduler:
     def _count_step(self, rows: int, following: int) -> None:
         now = time.perf_counter()
         if rows:
-            self.meter.stepped(rows, following, now - self._stepped if self._stepped else None)
+            self._meter.stepped(rows, following, now - self._stepped if self._stepped else None)
         self._stepped = now if rows else None
 
     def _tell(self, row: Row, events: list[Event]) -> None:
         self._outbox.put(row.generation, events)
         if row.finished:
             self._live.discard(row)
-            self.meter.answer(row.timings())
+            self._meter.answer(row.timings())
 
     def _end(self, rows: list[Row]) -> None:
         if rows:
@@ -283,7 +292,7 @@ class Scheduler:
         if not row.answer:
             state = row.prefill
             state.looked_up(self._prefixes.explain(known_as, state.computed, other_model=state.other_model))
-            self.meter.looked_up(state.cache_use)
+            self._meter.looked_up(state.cache_use)
             self._tell(row, [row.progress()])
         self.slots.seat()
 
@@ -307,7 +316,7 @@ class Scheduler:
         elif rows:
             for row in rows:
                 self._tell(row, row.finish("max_tokens"))
-            self.meter.prompt(rows[0].timings())
+            self._meter.prompt(rows[0].timings())
             self._keep(rows[0])
 
     def _compute_embeddings(self, budget: int) -> None:
@@ -321,7 +330,7 @@ class Scheduler:
             return
         if embedding.finished:
             self._outbox.put(embedding.request, [embedding.result()])
-            self.meter.embedded(embedding.tokens)
+            self._meter.embedded(embedding.tokens)
 
     def _fail_embedding(self, embedding: Embedding, error: Exception) -> None:
         if not isinstance(error, AppError):
@@ -340,7 +349,7 @@ class Scheduler:
         if row.prefill.layers is not None and row.prefill.computed and known_as:
             known = row.cached_tokens >= SHORT or (row.generation is not None and row.generation.caller.conversing)
             self._prefixes.put(known_as, row.prefill.take_layers(), row.prefill.checkpoints, expect_reuse=known)
-            self.meter.cache_bytes = self._prefixes.nbytes
+            self._meter.cache_bytes = self._prefixes.nbytes
 
 
 def weight_bytes(model: Any) -> int:
