@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from app.services.engine.sampling.sampler import SamplingParams
+from app.services.engine.sampling.params import SamplingParams
 
 CHOICES = st.builds(
     SamplingParams,

@@ -16,7 +16,7 @@ from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.model.memory_budget import MemoryBudget, out_of_memory
 from app.services.engine.model.prefill import forward
 from app.services.engine.sampling.dry import Dry
-from app.services.engine.sampling.sampler import SamplingParams
+from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.errors import AppError, InvalidRequest, Unavailable

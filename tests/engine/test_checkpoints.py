@@ -10,7 +10,7 @@ from app.services.engine.cache.layers import is_trimmable, nbytes
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.cache.prefix_store import PrefixStore
 from app.services.engine.cache.prefixes import message_ends
-from app.services.engine.sampling.sampler import SamplingParams
+from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.scheduler import Scheduler
 from tests.engine.workshop import HYBRID, Workshop, finish, prompts

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_map
 
-from app.services.engine.sampling.sampler import Sampler, SamplingParams
+from app.services.engine.sampling.params import SamplingParams
+from app.services.engine.sampling.sampler import Sampler
 from app.services.engine.speculative import loading as draft_loading
 from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.engine.speculative.draft_model import DraftModel, DraftModelProposer

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
-from app.services.engine.sampling.sampler import SamplingParams
+from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.embedding import Embedding, body_of
 from app.services.engine.scheduler.running_request import RunningEmbedding
 from app.services.errors import NoEmbeddings

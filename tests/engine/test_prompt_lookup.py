@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.services.engine.sampling.sampler import SamplingParams
+from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import kept_tokens
 from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
 from tests.engine.sampling_params import CHOICES

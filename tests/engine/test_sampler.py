@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.services.engine.sampling.sampler import Noise, Sampler, SamplingParams
+from app.services.engine.sampling.params import SamplingParams
+from app.services.engine.sampling.sampler import Noise, Sampler
 
 import mlx.core as mx  # isort: skip  # after the fast BLAS
 from mlx_lm.sample_utils import apply_xtc  # isort: skip

@@ -8,7 +8,7 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.sampling.dry import Dry
-from app.services.engine.sampling.sampler import SamplingParams
+from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler import batches
 from app.services.engine.scheduler.row import kept_tokens
 from app.services.engine.scheduler.running_generation import Outbox

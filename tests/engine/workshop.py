@@ -14,7 +14,7 @@ from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.output.detokenizer import detokenizers
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.parser import OutputParser
-from app.services.engine.sampling.sampler import SamplingParams
+from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row, kept_tokens
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.scheduler.scheduler import Scheduler

@@ -5,8 +5,12 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from app.services.engine.sampling.columns import column
 from app.services.engine.sampling.params import SamplingParams
+
+
+def column(values: Sequence[float]) -> mx.array:
+    """Make an array (rows, 1) of one number a row."""
+    return mx.array([[value] for value in values], dtype=mx.float32)
 
 
 def last_tokens(prompt: Sequence[int], answer: Sequence[int], count: int) -> list[int]:

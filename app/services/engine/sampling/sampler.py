@@ -11,10 +11,9 @@ from typing import Protocol, cast
 import mlx.core as mx
 import numpy as np
 
-from app.services.engine.sampling.columns import column, top
 from app.services.engine.sampling.dry import RepetitionTracker
-from app.services.engine.sampling.params import SamplingParams as SamplingParams
-from app.services.engine.sampling.penalties import Penalties, last_tokens
+from app.services.engine.sampling.params import SamplingParams
+from app.services.engine.sampling.penalties import Penalties, column, last_tokens
 from app.services.engine.sampling.sampler_chain import MAX_PARTIAL_SORT, Candidates, Xtc, make_steps
 
 _NO_TOKEN = 2**32 - 1  # as the id of a random number that a row needs besides its draw
@@ -252,7 +251,8 @@ class _Draw:
 
     def __call__(self, logits: mx.array) -> mx.array:
         ids, logits = self._candidates(logits)
-        mask = logits >= (logits[:, :1] if self._needs_order else top(logits)) + self._log_min_p
+        highest = logits[:, :1] if self._needs_order else mx.max(logits, axis=-1, keepdims=True)
+        mask = logits >= highest + self._log_min_p
         if self._has_top_k:
             in_top_k = mx.arange(logits.shape[-1]) < self._top_k
             logits = mx.where(in_top_k, logits, -mx.inf)

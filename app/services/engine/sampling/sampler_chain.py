@@ -10,8 +10,8 @@ from functools import partial
 import mlx.core as mx
 import numpy as np
 
-from app.services.engine.sampling.columns import column, top
 from app.services.engine.sampling.params import SamplingParams
+from app.services.engine.sampling.penalties import column
 
 MAX_PARTIAL_SORT = 256  # candidates up to which a partial sort pays
 _MIN_TEMPERATURE = 1e-6
@@ -88,7 +88,7 @@ def top_p(p: mx.array, min_keep: mx.array, candidates: Candidates) -> Candidates
 def min_p(log_p: mx.array, min_keep: mx.array, needs_order: bool, candidates: Candidates) -> Candidates:
     """Keep those whose probability is at least `p` times the highest."""
     best = candidates.sort() if needs_order else candidates
-    mask = best.logits >= top(best.logits) + log_p
+    mask = best.logits >= mx.max(best.logits, axis=-1, keepdims=True) + log_p
     return best.keep(mask | _first(best, min_keep) if needs_order else mask, min_keep)
 
 
@@ -111,7 +111,7 @@ def top_n_sigma(n: mx.array, candidates: Candidates) -> Candidates:
     count = mx.maximum(mx.sum(counted, axis=-1, keepdims=True), 1)
     mean = mx.sum(mx.where(counted, logits, 0), axis=-1, keepdims=True) / count
     variance = mx.sum(mx.where(counted, mx.square(logits - mean), 0), axis=-1, keepdims=True) / count
-    floor = top(logits) - n * mx.sqrt(variance)
+    floor = mx.max(logits, axis=-1, keepdims=True) - n * mx.sqrt(variance)
     return replace(candidates, logits=mx.where(logits < floor, -mx.inf, logits))
 
 

@@ -11,7 +11,7 @@ from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.parts import OutputPart, TextPiece
 from app.services.engine.sampling.grammar import GrammarConstraint
 from app.services.engine.sampling.logprobs import RowLogprobs, token_logprob
-from app.services.engine.sampling.sampler import SamplingParams
+from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.prefill_state import PrefillState
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.running_request import RunningRequest

@@ -13,7 +13,8 @@ from app.services.engine.cache.prefixes import common_prefix_length
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.memory_budget import out_of_memory
 from app.services.engine.model.prefill import forward
-from app.services.engine.sampling.sampler import Sampler, SamplingParams
+from app.services.engine.sampling.params import SamplingParams
+from app.services.engine.sampling.sampler import Sampler
 from app.services.engine.speculative.proposer import DraftLength
 
 _SLICE_SECONDS = 0.1  # of the draft model's prefill between two tokens of the answer
