@@ -34,9 +34,8 @@ from app.controllers.streams import StreamsController
 from app.controllers.tokens import TokensController
 from app.dto.shared.base import RequestLimits
 from app.gate import Gate
-from app.services import atomic
+from app.services import atomic, session
 from app.services.conversation_streams import ConversationStreams
-from app.services.memory import store
 from app.services.memory.agent import MemoryAgent
 from app.services.metrics import Metrics
 from app.services.model_service import ModelService
@@ -132,7 +131,7 @@ def _tidy(settings: Settings) -> None:
     """Remove files that a process was killed over; the other stores see to their own."""
     atomic.tidy(settings.data_dir / "slots", re.compile(r".+\.safetensors"))
     if not settings.skip_session_persist:
-        files = (settings.session_file, store.beside(settings.session_file))
+        files = (settings.session_file, session.conversation_file(settings.session_file))
         atomic.tidy(settings.session_file.parent, re.compile("|".join(re.escape(file.name) for file in files)))
 
 

@@ -18,7 +18,6 @@ from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.errors import AppError, EngineStuck, LoadFailed, ShuttingDown
 from app.services.generation import Embedded, EmbeddingRequest, Generation, GenerationRequest
 from app.services.inference import Engine
-from app.services.memory import store
 from app.services.models import Models
 from app.services.models_router import ModelsRouter
 from app.services.pending_generation import PendingGeneration
@@ -184,7 +183,7 @@ class ModelService:
 
     async def _save(self, saved: Session) -> None:
         if not self._settings.skip_session_persist:
-            await asyncio.to_thread(store.forget, store.beside(self._settings.session_file))
+            await asyncio.to_thread(session.forget_conversation, self._settings.session_file)
             await asyncio.to_thread(session.write, self._settings.session_file, saved)
 
 

@@ -52,3 +52,16 @@ def write(path: Path, session: Session) -> bool:
         log.warning("session not saved", path=str(path), reason=str(error))
         return False
     return True
+
+
+def conversation_file(session_file: Path) -> Path:
+    """Name the file of the memory agent's conversation, which begins and ends with the session."""
+    return session_file.with_name(f"{session_file.stem}.conversation.json")
+
+
+def forget_conversation(session_file: Path) -> None:
+    """Remove that file: a new session begins."""
+    path = conversation_file(session_file)
+    atomic.remove(path)
+    if path.exists():
+        log.warning("conversation not removed", path=str(path))

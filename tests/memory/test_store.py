@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from app.services import session
 from app.services.memory import store
 from app.services.memory.conversation import Conversation
 from app.services.session import Session
@@ -19,7 +20,7 @@ def file(tmp_path: Path) -> Path:
     conversation.begin("", "My name is Ädä. \u2028")
     conversation.answer("<reply>Hello</reply>")
     conversation.begin("", "two")
-    path = store.beside(tmp_path / "folder" / "server_session.json")
+    path = session.conversation_file(tmp_path / "folder" / "server_session.json")
     store.write(path, SESSION, conversation)
     return path
 
@@ -60,4 +61,4 @@ def test_a_newer_file_is_not_read(file: Path) -> None:
 def test_what_cannot_be_written_harms_nobody(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     store.write(tmp_path / "file" / "x.json", SESSION, Conversation())
-    store.forget(tmp_path / "nothing.json")
+    session.forget_conversation(tmp_path / "nothing.json")

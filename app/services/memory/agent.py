@@ -22,7 +22,7 @@ from app.services.memory.outcome import Outcome
 from app.services.memory.request import MemoryRequest
 from app.services.memory.sandbox import Sandbox
 from app.services.model_service import ModelService
-from app.services.session import Session
+from app.services.session import Session, conversation_file
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -137,7 +137,7 @@ class MemoryAgent:
 
     @property
     def _file(self) -> Path:
-        return store.beside(self._settings.session_file)
+        return conversation_file(self._settings.session_file)
 
 
 class _RecordedGeneration:

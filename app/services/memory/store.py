@@ -1,4 +1,4 @@
-"""The file that keeps a conversation over a restart, beside the session file and as safe."""
+"""What the file of a conversation holds; it lies beside the session file and is as safe."""
 
 import json
 from dataclasses import asdict
@@ -28,11 +28,6 @@ class _StoredConversation(msgspec.Struct, forbid_unknown_fields=True):
     turns: list[list[_StoredMessage]]
 
 
-def beside(session_file: Path) -> Path:
-    """Name the file that belongs to a session file."""
-    return session_file.with_name(f"{session_file.stem}.conversation.json")
-
-
 def read(path: Path, session: Session) -> Conversation | None:
     """Read the conversation of a session; None where there is none, or, with a warning, where the file is not ours."""
     try:
@@ -55,13 +50,6 @@ def write(path: Path, session: Session, conversation: Conversation) -> None:
         atomic.write(path, content)
     except (OSError, UnicodeError) as error:
         log.warning("conversation not saved", path=str(path), reason=str(error))
-
-
-def forget(path: Path) -> None:
-    """Remove it: a new session began."""
-    atomic.remove(path)
-    if path.exists():
-        log.warning("conversation not removed", path=str(path))
 
 
 def _message(stored: _StoredMessage) -> Message:
