@@ -15,15 +15,15 @@ class MergedGeneration:
         self._generations = generations
         self._bell = Bell()
         for generation in generations:
-            generation.bell = self._bell
+            generation.share_bell(self._bell)
 
     async def ready(self) -> Sequence[Event]:
         """Wait for events of any answer and give all that have come; none after `wake`. Raises what ended an answer."""
         if not any(generation.pending for generation in self._generations):
             await self._bell.wait()
         return [
-            replace(event, choice=place)
-            for place, generation in enumerate(self._generations)
+            replace(event, choice=choice)
+            for choice, generation in enumerate(self._generations)
             for event in generation.take()
         ]
 
@@ -37,7 +37,7 @@ class MergedGeneration:
             generation.cancel()
 
     def note_readers(self, count: int) -> None:
-        """Say it of all of them."""
+        """Say how many read them; it is the same for all."""
         for generation in self._generations:
             generation.note_readers(count)
 

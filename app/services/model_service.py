@@ -99,7 +99,7 @@ class ModelService:
                 return await model.generate(requests)
 
         if self.models.must_load(name):
-            return await PendingGeneration.begin(begin(), sum(request.answers for request in requests))
+            return await PendingGeneration.begin(begin, sum(request.answers for request in requests))
         return await begin()
 
     async def embed(self, request: EmbeddingRequest) -> Embedded:

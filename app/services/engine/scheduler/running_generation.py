@@ -45,7 +45,11 @@ class RunningGeneration(RunningRequest):
         super().__init__(cancel, caller)
         self._close_reasoning = close_reasoning
         self._events: deque[Outcome] = deque()
-        self.bell = Bell()  # rung when something comes
+        self._bell = Bell()  # rung when something comes
+
+    def share_bell(self, bell: Bell) -> None:
+        """Ring this bell when something comes: one reader reads several answers."""
+        self._bell = bell
 
     def put(self, event: Outcome) -> None:
         """Hand over an event. On the loop's thread only."""
@@ -54,7 +58,7 @@ class RunningGeneration(RunningRequest):
 
     def wake(self) -> None:
         """Let a waiting reader go on, with or without an event."""
-        self.bell.ring()
+        self._bell.ring()
 
     @property
     def pending(self) -> bool:
@@ -64,7 +68,7 @@ class RunningGeneration(RunningRequest):
     async def ready(self) -> Sequence[Event]:
         """Wait, and give all events that have come since; none if `wake` was called. Raises as `take` does."""
         if not self._events:
-            await self.bell.wait()
+            await self._bell.wait()
         return self.take()
 
     def take(self) -> Sequence[Event]:
