@@ -39,7 +39,6 @@ from app.services.conversation_streams import ConversationStreams
 from app.services.memory.agent import MemoryAgent
 from app.services.metrics import Metrics
 from app.services.model_service import ModelService
-from app.services.ongoing import Ongoing
 from app.services.stored_responses import StoredResponses
 from app.services.ui.folder import UiFolder
 from app.settings import Settings, read
@@ -65,7 +64,6 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         days=settings.store_days,
         most_bytes=settings.store_size,
     )
-    ongoing = Ongoing()
     room = BodyRoom(settings)
     streams = ConversationStreams()
 
@@ -104,7 +102,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             "settings": Provide(lambda: settings, sync_to_thread=False),
             "stored_responses": Provide(lambda: responses, sync_to_thread=False),
             "conversation_streams": Provide(lambda: streams, sync_to_thread=False),
-            "ongoing": Provide(lambda: ongoing, sync_to_thread=False),
+            "active_generations": Provide(lambda: models.active, sync_to_thread=False),
             "metrics": Provide(lambda: metrics, sync_to_thread=False),
             "limits": Provide(lambda: limits, sync_to_thread=False),
         },

@@ -16,11 +16,11 @@ from app.dto.openai.chat import ChatRequest
 from app.dto.openai.chat_reply import ChatCompletion, ChatCompletionChunk, ChatStream
 from app.dto.shared.base import RequestLimits
 from app.dto.tiles.memory import MemoryStream, is_memory
+from app.services.active_generations import ActiveGenerations
 from app.services.conversation_streams import ConversationStreams
 from app.services.errors import ModelLoading, ModelNotLoaded, PromptTooLong, QueueFull
 from app.services.memory.agent import MemoryAgent
 from app.services.model_service import ModelService
-from app.services.ongoing import Ongoing
 from app.settings import Settings
 
 _REQUESTS = [
@@ -124,7 +124,7 @@ class ChatController(Controller):
         memory_agent: NamedDependency[MemoryAgent],
         settings: NamedDependency[Settings],
         limits: NamedDependency[RequestLimits],
-        ongoing: NamedDependency[Ongoing],
+        active_generations: NamedDependency[ActiveGenerations],
         conversation_streams: NamedDependency[ConversationStreams],
     ) -> Response[ChatCompletion | ChatCompletionChunk]:
         """Answer a conversation, whole or as server-sent events.
@@ -141,7 +141,7 @@ class ChatController(Controller):
         if data.stream:
             ping = data.ping_seconds(settings.sse_ping_interval)
             dialect = MemoryStream(data) if remembers else ChatStream(data)
-            ongoing.add(dialect.id, generation)
+            active_generations.set_id(dialect.id, generation)
             events = spoken(generation, request, dialect, ping_seconds=ping)
             if conversation:
                 cancel, note_readers = generation.cancel, generation.note_readers

@@ -10,7 +10,7 @@ from litestar.params import Body
 from app.controllers.openapi import operation
 from app.controllers.refusals import body_refusals
 from app.dto.llama.control import ControlReply, ControlRequest
-from app.services.ongoing import Ongoing
+from app.services.active_generations import ActiveGenerations
 
 _REQUEST = [Example(value={"id": "chatcmpl-7d1f9c", "action": "reasoning_end"})]
 
@@ -29,7 +29,9 @@ class ControlController(Controller):
         responses=body_refusals(),
     )
     async def control_chat_completion(
-        self, data: Annotated[ControlRequest, Body(examples=_REQUEST)], ongoing: NamedDependency[Ongoing]
+        self,
+        data: Annotated[ControlRequest, Body(examples=_REQUEST)],
+        active_generations: NamedDependency[ActiveGenerations],
     ) -> ControlReply:
         """Have the model of a streamed answer stop thinking and answer; the button "Skip reasoning" does."""
-        return ControlReply.of(ongoing.end_reasoning(data.id))
+        return ControlReply.of(active_generations.end_reasoning(data.id))

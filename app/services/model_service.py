@@ -9,7 +9,7 @@ from functools import partial
 import structlog
 
 from app.services import bootstrap, catalog, memory_path, session
-from app.services.answers import Answers
+from app.services.active_generations import ActiveGenerations
 from app.services.catalog import ModelFolder
 from app.services.engine.engine import MLXEngine
 from app.services.engine.limits import EngineLimits
@@ -44,14 +44,14 @@ class ModelService:
         self.last_error: str | None = None  # of the last load, None once one has worked
         self._settings = settings
         self._engine = engine or MLXEngine(_limits(settings), _drafting(settings))
-        self._answers = Answers()
+        self.active = ActiveGenerations()  # of all models
         self.models = self._choose_models()
         self._one_at_a_time = asyncio.Lock()
         self._first_load: asyncio.Task[None] | None = None
         self._draining = False
 
     def _choose_models(self) -> Models:
-        common = self._settings, self._engine, self._answers, self._on_progress
+        common = self._settings, self._engine, self.active, self._on_progress
         if self._settings.models_dir is None:
             return SingleModel(*common, require_work=self._require_work, start_session=self.start)
         return ModelsRouter(self._settings.models_dir, *common, require_work=self._require_work)
@@ -131,9 +131,7 @@ class ModelService:
         """Refuse new requests, give up loads, and wait for the running answers; what takes longer gets an error."""
         self._draining = True
         self._end_loads()
-        self._answers.need_readers(ShuttingDown())
-        await self._answers.over(seconds)
-        self._answers.fail_all(ShuttingDown())
+        await self.active.drain(seconds, ShuttingDown())
 
     def _end_loads(self) -> None:
         ending = ShuttingDown()
@@ -147,7 +145,7 @@ class ModelService:
         limit, asleep = self._settings.watchdog_seconds, 0.0
         while limit > 0:
             if self.stuck is None:
-                await self._answers.at_work.wait()
+                await self.active.not_empty.wait()
             asleep += await _overslept(min(5.0, limit / 10))
             seconds = self._engine.stuck_for()
             if not seconds:
@@ -157,7 +155,7 @@ class ModelService:
             elif self.stuck is None:
                 self.stuck = f"The engine has not come back from a step for {seconds:.0f} s"
                 log.error("engine stuck", seconds=round(seconds))
-                self._answers.fail_all(EngineStuck(self.stuck))
+                self.active.fail_all(EngineStuck(self.stuck))
                 self._on_stuck()
 
     async def _load_first(self, candidates: list[bootstrap.Candidate]) -> None:

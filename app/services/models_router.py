@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from app.services import catalog, free_memory, models_folder
-from app.services.answers import Answers
+from app.services.active_generations import ActiveGenerations
 from app.services.catalog import ModelFolder
 from app.services.errors import (
     AppError,
@@ -50,7 +50,7 @@ class ModelsRouter:
         folder: Path,
         settings: Settings,
         engine: Engine,
-        answers: Answers,
+        active: ActiveGenerations,
         on_progress: Callable[[str, float], None],
         *,
         require_work: Callable[[], None],  # raises AppError while nothing can be answered
@@ -61,7 +61,7 @@ class ModelsRouter:
         self._folder = folder
         self._settings = settings
         self._engine = engine
-        self._answers = answers
+        self._active = active
         self._on_progress = on_progress
         self._require_work = require_work
         self._models: dict[str, RoutedModel] = {}
@@ -304,7 +304,7 @@ class ModelsRouter:
 
         self._progress(model, 0.0)
         loaded = await self._engine.load(folder, progress)
-        return ServedModel(loaded, self._settings, self._answers, partial(self._system_prompt, model.id))
+        return ServedModel(loaded, self._settings, self._active, partial(self._system_prompt, model.id))
 
     def _system_prompt(self, identity: str) -> str:
         return self.session.system_prompt if self.session and identity == self._default else ""

@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from app.services.answers import Answers
+from app.services.active_generations import ActiveGenerations
 from app.services.caller import Caller, caller
 from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.errors import AppError, InvalidRequest, ModelUnloaded, PromptTooLong, QueueFull
@@ -28,15 +27,15 @@ class ServedModel:
         self,
         model: EngineModel,
         settings: Settings,
-        answers: Answers,
+        active: ActiveGenerations,
         system_prompt: Callable[[], str],
     ) -> None:
         self.model = model
         self._settings = settings
-        self._answers = answers  # of all models
+        self._active = active  # of all models
         self._system_prompt = system_prompt  # of the session at the moment, or "" if that is another model's
         self.on_rest: Callable[[], None] = lambda: None  # called when nothing is under way any more
-        self._running: set[RunningRequest] = set()
+        self._running = ActiveGenerations(on_end=self._look)
         self._preparing = 0  # requests whose prompts are being rendered and tokenized
         self._held = 0  # requests that need it to stay
         self._at_rest = asyncio.Event()
@@ -68,13 +67,11 @@ class ServedModel:
 
     def need_readers(self, error: AppError | None) -> None:
         """End answers with an error as soon as nobody reads them; with None let them go on again."""
-        for generation in list(self._running):
-            generation.need_reader(error)
+        self._running.need_readers(error)
 
     def fail_all(self, error: AppError) -> None:
         """End its answers with an error."""
-        for generation in list(self._running):
-            generation.fail(error)
+        self._running.fail_all(error)
 
     async def generate(self, requests: Sequence[GenerationRequest]) -> Generation:
         """Begin the answers to several requests side by side: all of them or, with an AppError, none."""
@@ -165,14 +162,8 @@ class ServedModel:
 
     def _note(self, generations: Sequence[RunningRequest]) -> None:
         self._at_rest.clear()
-        self._answers.add(generations)
-        for generation in generations:
-            self._running.add(generation)
-            generation.over.add_done_callback(partial(self._forget, generation))
-
-    def _forget(self, generation: RunningRequest, _: object) -> None:
-        self._running.discard(generation)
-        self._look()
+        self._active.add(generations)
+        self._running.add(generations)
 
     def _look(self) -> None:
         if not self.busy:

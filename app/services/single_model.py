@@ -8,7 +8,7 @@ from dataclasses import replace
 import structlog
 
 from app.services import bootstrap, catalog, free_memory
-from app.services.answers import Answers
+from app.services.active_generations import ActiveGenerations
 from app.services.catalog import ModelFolder
 from app.services.errors import AppError, FeatureDisabled, InvalidRequest, LoadFailed, ModelLoading, ModelNotFound
 from app.services.facts import ModelFacts
@@ -31,7 +31,7 @@ class SingleModel:
         self,
         settings: Settings,
         engine: Engine,
-        answers: Answers,
+        active: ActiveGenerations,
         on_progress: Callable[[str, float], None],
         *,
         require_work: Callable[[], None],  # raises AppError while nothing can be answered
@@ -40,7 +40,7 @@ class SingleModel:
         self.session: Session | None = None
         self._settings = settings
         self._engine = engine
-        self._answers = answers
+        self._active = active
         self._on_progress = on_progress
         self._require_work = require_work
         self._start_session = start_session
@@ -193,7 +193,7 @@ class SingleModel:
 
     async def _load(self, folder: ModelFolder) -> ServedModel:
         model = await self._engine.load(folder, self._note_progress)
-        return ServedModel(model, self._settings, self._answers, self._system_prompt)
+        return ServedModel(model, self._settings, self._active, self._system_prompt)
 
     async def _bring_back(self, facts: ModelFacts, session: Session | None) -> None:
         """Load the previous model again, after its successor would not load in its place."""
