@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from litestar import Controller, Request, Response, post
 from litestar.di import NamedDependency
-from litestar.openapi.spec import Example
 from litestar.params import Body
 
+from app.controllers import completions_examples as examples
 from app.controllers.answer import collect_all, header, stream
 from app.controllers.openapi import operation
 from app.controllers.refusals import body_refusals
@@ -24,63 +24,6 @@ from app.services.errors import ModelLoading, ModelNotLoaded, NoInfill, PromptTo
 from app.services.model_service import ModelService
 from app.settings import Settings
 
-_TIMINGS = {
-    "cache_n": 0,
-    "prompt_n": 10,
-    "prompt_ms": 21.4,
-    "prompt_per_token_ms": 2.14,
-    "prompt_per_second": 467.3,
-    "predicted_n": 8,
-    "predicted_ms": 36.1,
-    "predicted_per_token_ms": 5.157,
-    "predicted_per_second": 193.9,
-}
-_HEAD = {
-    "id": "cmpl-7d1f9c",
-    "object": "text_completion",
-    "created": 1767225600,
-    "model": "tiles-nano",
-    "system_fingerprint": "b1-tiles-0.1.0",
-}
-_USAGE = {
-    "prompt_tokens": 10,
-    "completion_tokens": 8,
-    "total_tokens": 18,
-    "prompt_tokens_details": {"cached_tokens": 0},
-}
-_TEXT = " jumps over the lazy dog."
-_ANSWER = _HEAD | {
-    "choices": [{"text": _TEXT, "index": 0, "logprobs": None, "finish_reason": "stop"}],
-    "usage": _USAGE,
-    "timings": _TIMINGS,
-}
-_EVENTS = (
-    'data: {"id":"cmpl-7d1f9c","object":"text_completion","created":1767225600,"model":"tiles-nano",'
-    '"system_fingerprint":"b1-tiles-0.1.0","choices":[{"text":" jumps","index":0,"logprobs":null,'
-    '"finish_reason":null}]}\n\ndata: [DONE]\n\n'
-)
-_NATIVE_ANSWER = {
-    "index": 0,
-    "content": _TEXT,
-    "tokens": [],
-    "id_slot": -1,
-    "stop": True,
-    "model": "tiles-nano",
-    "tokens_predicted": 8,
-    "tokens_evaluated": 10,
-    "generation_settings": {"temperature": 0.8, "top_k": 40, "n_predict": 16, "stop": []},
-    "prompt": "The quick brown fox",
-    "has_new_line": False,
-    "truncated": False,
-    "stop_type": "eos",
-    "stopping_word": "",
-    "tokens_cached": 17,
-    "timings": _TIMINGS,
-}
-_NATIVE_EVENTS = (
-    'data: {"index":0,"content":" jumps","tokens":[],"stop":false,"id_slot":-1,"tokens_predicted":1,'
-    '"tokens_evaluated":10}\n\n'
-)
 _LATER = (
     ModelNotLoaded(),
     PromptTooLong(9000, 8192),
@@ -88,25 +31,6 @@ _LATER = (
     QueueFull(256),
 )
 _NO_INFILL = NoInfill()
-_REQUESTS = [
-    Example(summary="A prompt", value={"prompt": "The quick brown fox", "max_tokens": 16}),
-    Example(summary="Two prompts, streamed", value={"prompt": ["The quick", "Once"], "max_tokens": 16, "stream": True}),
-    Example(summary="Token ids", value={"prompt": [355, 75, 330], "max_tokens": 16, "temperature": 0}),
-]
-_NATIVE_REQUESTS = [
-    Example(summary="A prompt", value={"prompt": "The quick brown fox", "n_predict": 16}),
-    Example(
-        summary="Text and token ids, and a part of the answer",
-        value={
-            "prompt": [355, 75, " brown fox"],
-            "n_predict": 16,
-            "response_fields": ["content", "timings/predicted_n"],
-        },
-    ),
-]
-_INFILL_REQUEST = [
-    Example(value={"input_prefix": "def add(a, b):\n    return ", "input_suffix": "\n", "n_predict": 16})
-]
 
 
 SelectedFields = dict[str, Any]  # an answer's fields that `response_fields` names
@@ -122,12 +46,12 @@ class CompletionController(Controller):
         "/v1/completions",
         status_code=200,
         summary="Create a completion",
-        operation_class=operation(_ANSWER, events=_EVENTS),
+        operation_class=operation(examples.ANSWER, events=examples.EVENTS),
         responses=body_refusals(*_LATER, _NO_INFILL),
     )
     async def create_completion(
         self,
-        data: Annotated[CompletionRequest, Body(examples=_REQUESTS)],
+        data: Annotated[CompletionRequest, Body(examples=examples.REQUESTS)],
         request: Request[Any, Any, Any],
         model_service: NamedDependency[ModelService],
         settings: NamedDependency[Settings],
@@ -153,12 +77,12 @@ class NativeController(Controller):
         ["/completion", "/completions"],
         status_code=200,
         summary="Create a completion as llama.cpp does",
-        operation_class=operation(_NATIVE_ANSWER, events=_NATIVE_EVENTS),
+        operation_class=operation(examples.NATIVE_ANSWER, events=examples.NATIVE_EVENTS),
         responses=body_refusals(*_LATER),
     )
     async def create_native_completion(
         self,
-        data: Annotated[NativeRequest, Body(examples=_NATIVE_REQUESTS)],
+        data: Annotated[NativeRequest, Body(examples=examples.NATIVE_REQUESTS)],
         request: Request[Any, Any, Any],
         model_service: NamedDependency[ModelService],
         settings: NamedDependency[Settings],
@@ -171,12 +95,12 @@ class NativeController(Controller):
         "/infill",
         status_code=200,
         summary="Fill in the middle of code",
-        operation_class=operation(_NATIVE_ANSWER, events=_NATIVE_EVENTS),
+        operation_class=operation(examples.NATIVE_ANSWER, events=examples.NATIVE_EVENTS),
         responses=body_refusals(*_LATER, _NO_INFILL),
     )
     async def fill_in_the_middle(
         self,
-        data: Annotated[InfillRequest, Body(examples=_INFILL_REQUEST)],
+        data: Annotated[InfillRequest, Body(examples=examples.INFILL_REQUESTS)],
         request: Request[Any, Any, Any],
         model_service: NamedDependency[ModelService],
         settings: NamedDependency[Settings],

@@ -31,7 +31,7 @@ _ANSWER = {
 _NATIVE_ANSWER = [{"index": 0, "embedding": [[0.6, -0.8]]}]
 _REQUESTS = [
     Example(summary="A text", value={"input": "Hello world"}),
-    Example(summary="MergedGeneration", value={"input": ["Hello world", "Good night"], "encoding_format": "base64"}),
+    Example(summary="Several texts", value={"input": ["Hello world", "Good night"], "encoding_format": "base64"}),
     Example(summary="Token ids", value={"input": [355, 75, 330], "pooling": "last"}),
 ]
 _NATIVE_REQUESTS = [Example(summary="A text", value={"content": "Hello world"})]

@@ -4,9 +4,9 @@ from typing import Annotated, Any, get_args
 
 from litestar import Controller, Request, Response, post
 from litestar.di import NamedDependency
-from litestar.openapi.spec import Example
 from litestar.params import Body
 
+from app.controllers import messages_examples as examples
 from app.controllers.answer import fold, header, stream
 from app.controllers.openapi import operation
 from app.controllers.refusals import body_refusals
@@ -30,48 +30,6 @@ from app.services.errors import ModelLoading, ModelNotLoaded, PromptTooLong, Que
 from app.services.model_service import ModelService
 from app.settings import Settings
 
-_REQUESTS = [
-    Example(
-        summary="A question",
-        value={"messages": [{"role": "user", "content": "What is the capital of Norway?"}], "max_tokens": 128},
-    ),
-    Example(
-        summary="A streamed answer with a tool",
-        value={
-            "system": "You are a helpful assistant.",
-            "messages": [{"role": "user", "content": [{"type": "text", "text": "What is the weather in Oslo?"}]}],
-            "max_tokens": 512,
-            "stream": True,
-            "thinking": {"type": "disabled"},
-            "tools": [
-                {
-                    "name": "get_weather",
-                    "description": "Weather of a city",
-                    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
-                }
-            ],
-        },
-    ),
-]
-_ANSWER = {
-    "id": "msg_7d1f9c",
-    "type": "message",
-    "role": "assistant",
-    "model": "tiles-nano",
-    "content": [{"type": "text", "text": "The capital of Norway is Oslo."}],
-    "stop_reason": "end_turn",
-    "stop_sequence": None,
-    "usage": {
-        "input_tokens": 15,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
-        "output_tokens": 8,
-    },
-}
-_EVENTS = (
-    'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":'
-    '{"type":"text_delta","text":"Oslo"}}\n\nevent: message_stop\ndata: {"type":"message_stop"}\n\n'
-)
 _REFUSALS = body_refusals(
     ModelNotLoaded(),
     PromptTooLong(9000, 8192),
@@ -93,12 +51,12 @@ class MessagesController(Controller):
     @post(
         status_code=200,
         summary="Create a message",
-        operation_class=operation(_ANSWER, events=_EVENTS, pieces=len(get_args(Events))),
+        operation_class=operation(examples.ANSWER, events=examples.EVENTS, pieces=len(get_args(Events))),
         responses=_REFUSALS,
     )
     async def create_message(
         self,
-        data: Annotated[MessagesRequest, Body(examples=_REQUESTS)],
+        data: Annotated[MessagesRequest, Body(examples=examples.REQUESTS)],
         request: Request[Any, Any, Any],
         model_service: NamedDependency[ModelService],
         settings: NamedDependency[Settings],
@@ -121,7 +79,7 @@ class MessagesController(Controller):
     )
     async def count_message_tokens(
         self,
-        data: Annotated[MessagesRequest, Body(examples=_REQUESTS)],
+        data: Annotated[MessagesRequest, Body(examples=examples.REQUESTS)],
         model_service: NamedDependency[ModelService],
         limits: NamedDependency[RequestLimits],
     ) -> Response[MessageTokens]:
