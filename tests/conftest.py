@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from app.services.engine.model import blas
-from tests import lora, tiny_model
+from tests import documented, lora, tiny_model
 
 START_SECONDS = 60.0
 
@@ -135,7 +135,7 @@ def running(
         process = subprocess.Popen(command, stderr=log, text=True, env=environment(home, **(env or {})))
     try:
         url = wait_for(lambda: _address(process, log_path), what="the address of the server")
-        with httpx.Client(base_url=url, timeout=60) as client:
+        with httpx.Client(base_url=url, timeout=60, event_hooks={"response": [documented.check]}) as client:
             server = Server(url, home, process, client, log_path)
             wait_for(lambda: _answers(server, ready), what=f"the server; its log says: {server.log[-2000:]}")
             yield server

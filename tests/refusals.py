@@ -19,9 +19,12 @@ KINDS = {
     405: {"invalid_request_error"},
     408: {"invalid_request_error"},
     413: {"invalid_request_error"},
+    414: {"invalid_request_error"},
     415: {"invalid_request_error"},
     422: {"invalid_request_error"},
+    431: {"invalid_request_error"},
     500: {"server_error"},
+    501: {"not_supported_error"},
     503: {"unavailable_error"},
 }
 

@@ -1,7 +1,10 @@
 """What bad input gets: one envelope, the right status, the field named, and a server that goes on."""
 
 import asyncio
+import importlib
+import inspect
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import cache
@@ -16,14 +19,14 @@ from litestar import Litestar
 from app.application import create_app
 from app.dto.shared import parameters
 from app.services.engine.scheduler.running_generation import RunningGeneration
-from app.services.errors import ShuttingDown
+from app.services.errors import AppError, Forbidden, ShuttingDown, Unavailable, every_error
 from app.services.generation import Generation, GenerationRequest, Started, Text, Timings
 from app.services.model_service import ModelService
 from app.services.models import Models
 from app.settings import Settings
 from tests import routes
 from tests.conftest import KEY, Server, events
-from tests.refusals import BASES, CHAT, USER, error_of, minimal
+from tests.refusals import BASES, CHAT, KINDS, USER, error_of, minimal
 from tests.routes import BODIES, STREAMS
 
 # Messages have Anthropic's envelope; tests/test_messages.py looks at it.
@@ -661,3 +664,27 @@ def test_a_late_failure_of_a_whole_answer_has_its_status(log_lines: list[Any]) -
     assert (
         error_of(ask(Broken(SECRET, late=True), "POST", CHAT, {"messages": [USER]}), 500)["message"] == "internal error"
     )
+
+
+def test_every_code_belongs_to_a_class_that_says_all_about_it() -> None:
+    errors = list(every_error())
+    assert len({(error.status, error.code, error.__doc__) for error in errors}) == len(errors)
+    for error in errors:
+        assert error.__module__.startswith("app.services.errors.")
+        assert error.kind in KINDS[error.status]
+        assert re.fullmatch(r"[a-z_]+", error.code or "none")
+        assert re.fullmatch(r"[A-Z`].+\.", error.__doc__ or ""), error
+        assert error.advice.endswith(".")
+
+
+def test_no_error_is_defined_or_given_a_code_elsewhere() -> None:
+    importlib.import_module("app.__main__")
+    create_app(Settings())
+    everywhere, unseen = set(), [AppError]
+    while unseen:
+        everywhere |= (subclasses := set(unseen.pop().__subclasses__()))
+        unseen += subclasses
+    ours = {error for error in everywhere if error.__module__.startswith("app.")}
+    assert {error.__module__.rpartition(".")[0] for error in ours} == {"app.services.errors"}
+    assert ours - set(every_error()) == {Forbidden, Unavailable}, "whose subclasses alone are raised"
+    assert "code" not in inspect.signature(AppError).parameters

@@ -12,6 +12,8 @@ from openapi_spec_validator import validate
 
 from app.dto.shared.base import RequestBody
 from app.dto.shared.parameters import CHAT, descriptions
+from app.services.errors import every_error
+from tests import documented
 from tests.conftest import Server, events
 from tests.document import DOCUMENT, resolved
 from tests.routes import BODIES, LISTS, POSTS, STREAMS
@@ -185,9 +187,10 @@ def test_the_answer_is_typed_and_its_example_is_one(path: str, method: str, oper
 @every_operation
 def test_errors_have_the_envelope_and_an_example_each(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
-    expected = {"401", "403", "500"} | ({"408", "413", "415", "422"} if path in BODIES and method == "post" else set())
+    expected = {"401", "403", "500", "503"}
+    expected |= {"408", "413", "415", "422"} if path in BODIES and method == "post" else set()
     generates = operation["tags"][0] in GENERATE and path in BODIES and method == "post"
-    expected |= {"400", "503"} if generates else set()
+    expected |= {"400", "404"} if generates else set()
     assert expected <= set(responses)
     assert set(responses) - {"200", "204"} <= {
         *("400", "401", "403", "404", "408", "413", "415", "422", "500", "501", "503")
@@ -202,6 +205,20 @@ def test_errors_have_the_envelope_and_an_example_each(path: str, method: str, op
         for value in values(media):
             jsonschema.validate(value, resolved(media["schema"]))
             assert set(value["error"]) >= {"message", "type"} | (set() if anthropics else {"param", "code"})
+
+
+def test_every_error_stands_at_an_operation_and_no_other_does() -> None:
+    responses = [response for param in OPERATIONS for response in param.values[2]["responses"].items()]
+    documented_codes = {
+        (int(status), code)
+        for status, body in responses
+        if int(status) >= 400
+        for code in documented.codes(body)
+        if code
+    }
+    errors = {(error.status, error.code) for error in every_error() if error.code}
+    assert {code for _, code in errors - documented_codes} == documented.WITHOUT_ROUTE
+    assert documented_codes <= errors
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,13 @@ from litestar.openapi.spec import Example
 from litestar.params import Body
 
 from app.controllers.openapi import ModelName, operation
-from app.controllers.refusals import body_refusals, refusals
+from app.controllers.refusals import LOADED_MODEL, body_refusals, refusals
 from app.dto.shared.adapters import AdapterReply, AdapterScale, AdaptersSet, scales
-from app.services.errors import InvalidRequest, ModelLoading
+from app.services.errors import InvalidRequest
 from app.services.model_service import ModelService
 from app.services.models import NothingLoaded
 
 _ADAPTER = {"id": 0, "path": "/home/me/adapters/pirate", "scale": 1.0, "task_name": "", "prompt_prefix": ""}
-_LOADING = ModelLoading()
 _UNKNOWN = InvalidRequest("lora: there is no adapter 3, only 1", param="lora")
 _SCALES = [Example(summary="At half its strength", value=[{"id": 0, "scale": 0.5}])]
 
@@ -30,7 +29,7 @@ class AdaptersController(Controller):
         "/lora-adapters",
         summary="List LoRA adapters",
         operation_class=operation([_ADAPTER]),
-        responses=refusals(_LOADING),
+        responses=refusals(*LOADED_MODEL),
     )
     async def list_adapters(
         self, model_service: NamedDependency[ModelService], model: ModelName = None
@@ -47,7 +46,7 @@ class AdaptersController(Controller):
         status_code=200,
         summary="Set the scales of LoRA adapters",
         operation_class=operation({"success": True}),
-        responses=body_refusals(_UNKNOWN, _LOADING),
+        responses=body_refusals(*LOADED_MODEL, _UNKNOWN),
         takes_list=True,
     )
     async def set_adapters(

@@ -10,7 +10,7 @@ from app.controllers import chat_examples as examples
 from app.controllers import memory
 from app.controllers.answer import fold, header, spoken, sse
 from app.controllers.openapi import operation
-from app.controllers.refusals import body_refusals
+from app.controllers.refusals import GENERATION, body_refusals
 from app.controllers.streams import conversation_of
 from app.dto.openai.chat import ChatRequest
 from app.dto.openai.chat_reply import ChatCompletion, ChatCompletionChunk, ChatStream
@@ -18,16 +18,18 @@ from app.dto.shared.base import RequestLimits
 from app.dto.tiles.memory import MemoryStream, is_memory
 from app.services.active_generations import ActiveGenerations
 from app.services.conversation_streams import ConversationStreams
-from app.services.errors import ModelLoading, ModelNotLoaded, PromptTooLong, QueueFull
+from app.services.errors import AnswerStopped, BrowserPage, CallsNotEnforceable, NoMemoryFolder, UnsupportedParameter
 from app.services.memory.agent import MemoryAgent
 from app.services.model_service import ModelService
 from app.settings import Settings
 
 _REFUSALS = body_refusals(
-    ModelNotLoaded(),
-    PromptTooLong(9000, 8192),
-    ModelLoading(),
-    QueueFull(256),
+    *GENERATION,
+    CallsNotEnforceable("tool_choice"),
+    UnsupportedParameter("audio"),
+    AnswerStopped(),
+    NoMemoryFolder(),
+    BrowserPage(),
 )
 
 

@@ -23,7 +23,7 @@ class DisabledController(Controller):
         status_code=403,
         summary="List the server's tools",
         operation_class=operation(None),
-        responses=refusals(),
+        responses=refusals(_TOOLS),
     )
     async def list_tools(self) -> ErrorReply:
         """Refuse: this server runs no tools."""
@@ -34,7 +34,7 @@ class DisabledController(Controller):
         status_code=403,
         summary="Run a tool of the server",
         operation_class=operation(None),
-        responses=refusals(),
+        responses=refusals(_TOOLS),
     )
     async def run_tool(self) -> ErrorReply:
         """Refuse: this server runs no tools."""
@@ -45,7 +45,7 @@ class DisabledController(Controller):
         status_code=403,
         summary="Fetch through the proxy",
         operation_class=operation(None),
-        responses=refusals(),
+        responses=refusals(_PROXY),
     )
     async def fetch_through_proxy(self) -> ErrorReply:
         """Refuse: this server fetches nothing for web pages."""
@@ -56,7 +56,7 @@ class DisabledController(Controller):
         status_code=403,
         summary="Send through the proxy",
         operation_class=operation(None),
-        responses=refusals(),
+        responses=refusals(_PROXY),
     )
     async def send_through_proxy(self) -> ErrorReply:
         """Refuse: this server fetches nothing for web pages."""

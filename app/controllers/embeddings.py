@@ -9,7 +9,7 @@ from litestar.params import Body
 
 from app.controllers.answer import header, unless_gone
 from app.controllers.openapi import operation
-from app.controllers.refusals import body_refusals
+from app.controllers.refusals import GENERATION, body_refusals
 from app.dto.openai.embeddings import (
     EmbeddingList,
     EmbeddingsRequest,
@@ -18,7 +18,7 @@ from app.dto.openai.embeddings import (
     native_embeddings,
 )
 from app.request_context import log_fields_of
-from app.services.errors import InvalidRequest, ModelLoading, ModelNotLoaded, PromptTooLong, QueueFull
+from app.services.errors import InvalidRequest, NoEmbeddings
 from app.services.generation import Embedded, EmbeddingRequest
 from app.services.model_service import ModelService
 
@@ -36,11 +36,9 @@ _REQUESTS = [
 ]
 _NATIVE_REQUESTS = [Example(summary="A text", value={"content": "Hello world"})]
 _REFUSALS = body_refusals(
-    ModelNotLoaded(),
-    PromptTooLong(9000, 8192),
+    *GENERATION,
+    NoEmbeddings(),
     InvalidRequest("This model's vectors have 256 dimensions", param="dimensions"),
-    ModelLoading(),
-    QueueFull(256),
 )
 
 

@@ -5,14 +5,13 @@ from litestar.di import NamedDependency
 from msgspec import UNSET
 
 from app.controllers.openapi import operation
-from app.controllers.refusals import refusals
+from app.controllers.refusals import STUCK, refusals
 from app.dto.llama.health import Health, Pong
 from app.dto.shared.errors import ErrorReply
 from app.services.errors import EngineStuck, ModelLoading
 from app.services.model_service import ModelService
 
 _HEALTHY = {"status": "ok", "tiles": True, "model_loaded": True, "model": "tiles-nano"}
-_LOADING = ModelLoading()
 
 
 class HealthController(Controller):
@@ -35,7 +34,7 @@ class HealthController(Controller):
         ["/health", "/v1/health"],
         summary="Check whether the server can answer",
         operation_class=operation(_HEALTHY),
-        responses=refusals(_LOADING),
+        responses=refusals(ModelLoading(), STUCK),
     )
     async def read_health(self, model_service: NamedDependency[ModelService]) -> Response[Health]:
         """Say what is loaded: 503 while a model loads or the engine is stuck, else 200."""

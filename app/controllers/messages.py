@@ -9,7 +9,7 @@ from litestar.params import Body
 from app.controllers import messages_examples as examples
 from app.controllers.answer import fold, header, stream
 from app.controllers.openapi import operation
-from app.controllers.refusals import body_refusals
+from app.controllers.refusals import GENERATION, body_refusals
 from app.dto.anthropic.messages import MessagesRequest
 from app.dto.anthropic.replies import (
     BlockDelta,
@@ -26,16 +26,12 @@ from app.dto.anthropic.replies import (
 from app.dto.shared.base import RequestLimits
 from app.dto.shared.errors import AnthropicErrorReply
 from app.request_context import request_id_of
-from app.services.errors import ModelLoading, ModelNotLoaded, PromptTooLong, QueueFull
+from app.services.errors import CallsNotEnforceable, UnsupportedParameter
 from app.services.model_service import ModelService
 from app.settings import Settings
 
 _REFUSALS = body_refusals(
-    ModelNotLoaded(),
-    PromptTooLong(9000, 8192),
-    ModelLoading(),
-    QueueFull(256),
-    spelling=AnthropicErrorReply,
+    *GENERATION, CallsNotEnforceable("tool_choice"), UnsupportedParameter("service_tier"), envelope=AnthropicErrorReply
 )
 
 Events = MessageStart | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop | Ping

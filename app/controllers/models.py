@@ -7,10 +7,10 @@ from litestar.di import NamedDependency
 from litestar.params import PathParameter
 
 from app.controllers.openapi import operation
-from app.controllers.refusals import refusals
+from app.controllers.refusals import UNKNOWN_MODEL, refusals
 from app.dto.llama.models import ModelList, ModelRow
 from app.dto.shared.errors import ErrorReply
-from app.services.errors import FeatureDisabled, FeatureNotSupported, ModelLoading, ModelNotFound
+from app.services.errors import FeatureDisabled, FeatureNotSupported, ModelLoading
 from app.services.model_service import ModelService
 from app.settings import Settings
 
@@ -36,8 +36,6 @@ _ROW = {
         "ftype": "float32",
     },
 }
-_LOADING = ModelLoading()
-_UNKNOWN = ModelNotFound("There is no model 'x' here; there is 'tiles-nano'")
 _PULL = "This server downloads and deletes no models; `tiles-server pull` does"
 _DOWNLOADS = FeatureDisabled(_PULL)
 _DOWNLOADS_NOT = FeatureNotSupported(_PULL)
@@ -53,7 +51,7 @@ class ModelsController(Controller):
         ["/v1/models", "/models"],
         summary="List the models",
         operation_class=operation({"object": "list", "data": [_ROW], "models": []}),
-        responses=refusals(_LOADING),
+        responses=refusals(ModelLoading()),
     )
     async def list_models(
         self, model_service: NamedDependency[ModelService], settings: NamedDependency[Settings]
@@ -87,7 +85,7 @@ class ModelsController(Controller):
         "/v1/models/{model_id:path}",
         summary="Describe a model",
         operation_class=operation(_ROW),
-        responses=refusals(_LOADING, _UNKNOWN),
+        responses=refusals(ModelLoading(), UNKNOWN_MODEL),
     )
     async def read_model(
         self,

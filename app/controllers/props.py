@@ -8,16 +8,12 @@ from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
 from app.controllers.openapi import ModelName, operation
-from app.controllers.refusals import query_refusals
+from app.controllers.refusals import MODEL, query_refusals
 from app.dto.llama.models import Props, RouterProps
-from app.services.errors import ModelLoading, ModelNotFound, ModelNotLoaded
 from app.services.facts import RouterFacts
 from app.services.model_service import ModelService
 from app.settings import Settings
 
-_LOADING = ModelLoading()
-_NOT_LOADED = ModelNotLoaded("model is not loaded", param="model")
-_UNKNOWN = ModelNotFound("model 'x' not found; those that are here: 'y'")
 _EXAMPLE = msgspec.to_builtins(Props.of(None, 32))
 
 
@@ -31,7 +27,7 @@ class PropsController(Controller):
         "/props",
         summary="Read the properties of server and model",
         operation_class=operation(_EXAMPLE),
-        responses=query_refusals(_LOADING, _NOT_LOADED, _UNKNOWN),
+        responses=query_refusals(*MODEL),
     )
     async def read_props(
         self,

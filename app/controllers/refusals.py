@@ -9,41 +9,120 @@ from app.dto.shared.errors import AnthropicErrorReply, ErrorReply
 from app.services.errors import (
     AppError,
     BodyTooLarge,
-    Forbidden,
+    Busy,
+    CorruptEncoding,
+    CrossSite,
+    EngineFailed,
+    EngineStuck,
+    GrammarFailed,
+    InvalidJson,
+    LoadCancelled,
+    LoadFailed,
+    MemoryExceeded,
+    MemoryInUse,
+    ModelLoading,
+    ModelNameMissing,
+    ModelNotFound,
+    ModelNotLoaded,
+    ModelUnloaded,
+    OutOfMemory,
+    PromptTooLong,
+    QueueFull,
     RequestTimeout,
     ServerError,
+    ShuttingDown,
+    TextTooLong,
+    TooDeep,
+    TooManyValues,
     Unauthorized,
+    UnknownHost,
+    UnknownOrigin,
     UnprocessableBody,
     UnsupportedEncoding,
 )
 
-Spelling = type[ErrorReply] | type[AnthropicErrorReply]
+# Of every operation. What is refused before a route is known stands in docs/errors.md alone.
+_EVERYWHERE = (
+    Unauthorized(),
+    UnknownHost(),
+    UnknownOrigin(),
+    CrossSite(),
+    ServerError(),
+    ShuttingDown(),
+    Busy("This server has as many connections as it can hold"),
+)
+_OF_BODIES = (
+    UnprocessableBody("messages: Field required", param="messages"),
+    InvalidJson("The body has to be a JSON object"),
+    CorruptEncoding("The body is not the gzip that its Content-Encoding says: it ends too early"),
+    TooDeep("The body nests deeper than 64 levels"),
+    TooManyValues("The body has more than 500000 values; --max-values raises the limit"),
+    RequestTimeout("The body came too slowly"),
+    BodyTooLarge(100 * 2**20),
+    UnsupportedEncoding("zstd"),
+)
+_OF_QUERIES = (UnprocessableBody("limit: Expected `int`, got `str`", param="limit"),)
+
+UNKNOWN_MODEL = ModelNotFound("model 'x' not found; those that are here: 'tiles-nano'")
+STUCK = EngineStuck("The engine has not come back from a step for 61 s")
+LOAD_FAILED = LoadFailed("model.safetensors is cut short: 1024 bytes are missing")
+# Of an operation that looks at a model without loading it; of one that loads it if need be; of one that computes.
+LOADED_MODEL = (
+    ModelNotLoaded(),
+    ModelNameMissing(),
+    UNKNOWN_MODEL,
+    ModelLoading(),
+    STUCK,
+)
+MODEL = (
+    *LOADED_MODEL,
+    LoadCancelled(),
+    LOAD_FAILED,
+    ModelUnloaded(),
+    QueueFull(256),
+    TextTooLong("prompt: a text of 9000000 characters; this server tokenizes 4194304 in one request", param="prompt"),
+)
+GENERATION = (
+    *MODEL,
+    PromptTooLong(9000, 8192),
+    MemoryExceeded(
+        "This prompt has 8000 tokens and needs 3.2 GB of memory for its cache; beside the model there are 1.1 GB. "
+        "Shorten it, or see --max-memory."
+    ),
+    MemoryInUse(
+        "This prompt has 8000 tokens and needs 3.2 GB of memory for its cache; 1.1 GB are free. "
+        "Something else on this machine uses the rest."
+    ),
+    OutOfMemory(),
+    EngineFailed(),
+    GrammarFailed(),
+)
+
+Envelope = type[ErrorReply] | type[AnthropicErrorReply]
 
 
-def refusals(*errors: AppError, spelling: Spelling = ErrorReply) -> dict[int, ResponseSpec]:
-    """Describe the errors of an operation, with an example each."""
+def refusals(*errors: AppError, envelope: Envelope = ErrorReply) -> dict[int, ResponseSpec]:
+    """Describe the errors of an operation, besides those of every one."""
     by_status: dict[int, list[AppError]] = {}
-    for error in (*errors, Unauthorized("Invalid API Key"), Forbidden("A page of another site may not do this")):
+    for error in (*errors, *_EVERYWHERE):
         by_status.setdefault(error.status, []).append(error)
-    by_status.setdefault(500, [ServerError()])
-    return {status: _refusal(several, spelling) for status, several in by_status.items()}
+    return {status: _response(examples, envelope) for status, examples in by_status.items()}
 
 
-def body_refusals(*errors: AppError, spelling: Spelling = ErrorReply) -> dict[int, ResponseSpec]:
+def body_refusals(*errors: AppError, envelope: Envelope = ErrorReply) -> dict[int, ResponseSpec]:
     """Describe the errors of an operation that takes a body."""
-    invalid = UnprocessableBody("messages: Field required", param="messages")
-    timeout = RequestTimeout("The body came too slowly")
-    unreadable = (timeout, BodyTooLarge(100 * 2**20), UnsupportedEncoding("zstd"))
-    return refusals(*errors, invalid, *unreadable, spelling=spelling)
+    return refusals(*errors, *_OF_BODIES, envelope=envelope)
 
 
-def query_refusals(*errors: AppError, spelling: Spelling = ErrorReply) -> dict[int, ResponseSpec]:
-    """Describe the errors of an operation that takes parameters in its address."""
-    return refusals(*errors, UnprocessableBody("limit: Expected `int`, got `str`", param="limit"), spelling=spelling)
+def query_refusals(*errors: AppError, envelope: Envelope = ErrorReply) -> dict[int, ResponseSpec]:
+    """Describe the errors of an operation that takes parameters in its URL."""
+    return refusals(*errors, *_OF_QUERIES, envelope=envelope)
 
 
-def _refusal(errors: list[AppError], spelling: Spelling) -> ResponseSpec:
+def _response(errors: list[AppError], envelope: Envelope) -> ResponseSpec:
     examples = [
-        Example(summary=error.message[:60], value=Verbatim(msgspec.to_builtins(spelling.of(error)))) for error in errors
+        Example(summary=error.message[:60], value=Verbatim(msgspec.to_builtins(envelope.of(error)))) for error in errors
     ]
-    return ResponseSpec(spelling, description=errors[0].kind, generate_examples=False, examples=examples)
+    codes = dict.fromkeys(error.code for error in errors if error.code)
+    description = f"{errors[0].kind}: {', '.join(codes)}" if codes else errors[0].kind
+    return ResponseSpec(envelope, description=description, generate_examples=False, examples=examples)

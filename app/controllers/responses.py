@@ -10,7 +10,7 @@ from litestar.params import Body, PathParameter, QueryParameter
 from app.controllers import responses_examples as examples
 from app.controllers.answer import fold, header, stream
 from app.controllers.openapi import operation
-from app.controllers.refusals import body_refusals, query_refusals, refusals
+from app.controllers.refusals import GENERATION, body_refusals, query_refusals, refusals
 from app.dto.openai.responses import ResponsesRequest
 from app.dto.openai.responses_events import (
     ArgumentsDelta,
@@ -44,12 +44,10 @@ from app.dto.openai.responses_stored import StoredResponse
 from app.dto.openai.responses_stream import ResponseStream
 from app.dto.shared.base import RequestLimits
 from app.services.errors import (
+    CallsNotEnforceable,
     InvalidRequest,
-    ModelLoading,
-    ModelNotLoaded,
+    ItemNotFound,
     PreviousResponseNotFound,
-    PromptTooLong,
-    QueueFull,
     ResponseNotFound,
     UnsupportedParameter,
 )
@@ -61,10 +59,11 @@ _UNKNOWN = ResponseNotFound("resp_0c5f")
 _NOT_A_STREAM = UnsupportedParameter("stream", "is for responses in the background, which are not supported")
 _NOT_IN_BACKGROUND = InvalidRequest("Only a response in the background can be cancelled; hang up to end any other")
 _REFUSALS = body_refusals(
-    ModelNotLoaded(),
-    PromptTooLong(9000, 8192),
-    ModelLoading(),
-    QueueFull(256),
+    *GENERATION,
+    CallsNotEnforceable("tool_choice"),
+    UnsupportedParameter("background"),
+    PreviousResponseNotFound("resp_0c5f"),
+    ItemNotFound("msg_0c5f", "input.0"),
 )
 
 Events = (

@@ -10,17 +10,15 @@ from litestar.params import Body
 
 from app.controllers.answer import PING, sent_event, sse
 from app.controllers.openapi import operation
-from app.controllers.refusals import body_refusals, refusals
+from app.controllers.refusals import UNKNOWN_MODEL, body_refusals, refusals
 from app.dto.llama.model_events import ModelEvent
 from app.dto.tiles.session import LoadRequest, Success, UnloadRequest
-from app.services.errors import FeatureDisabled, ModelAlreadyRunning, ModelNotFound, ModelNotLoaded
+from app.services.errors import FeatureDisabled, ModelAlreadyRunning, ModelNotLoaded
 from app.services.model_events import Change
 from app.services.model_service import ModelService
 from app.settings import Settings
 
 _REQUEST = [Example(value={"model": "mlx-community/Qwen3-4B-4bit"})]
-_UNKNOWN = ModelNotFound("model 'x' not found; those that are here: 'y'")
-_RUNNING = ModelAlreadyRunning()
 _NOT_RUNNING = ModelNotLoaded("model is not running", param="model")
 _ONE_MODEL = FeatureDisabled("This server serves one model; --models-dir serves several")
 _EVENTS = (
@@ -41,7 +39,7 @@ class RouterController(Controller):
         status_code=200,
         summary="Load a model",
         operation_class=operation({"success": True}),
-        responses=body_refusals(_RUNNING, _UNKNOWN),
+        responses=body_refusals(ModelAlreadyRunning(), UNKNOWN_MODEL),
     )
     async def load_model(
         self, data: Annotated[LoadRequest, Body(examples=_REQUEST)], model_service: NamedDependency[ModelService]
@@ -57,7 +55,7 @@ class RouterController(Controller):
         status_code=200,
         summary="Unload a model",
         operation_class=operation({"success": True}),
-        responses=body_refusals(_NOT_RUNNING, _UNKNOWN),
+        responses=body_refusals(_NOT_RUNNING, UNKNOWN_MODEL),
     )
     async def unload_model(
         self, data: Annotated[UnloadRequest, Body(examples=_REQUEST)], model_service: NamedDependency[ModelService]

@@ -8,9 +8,9 @@ from litestar.openapi.spec import Example
 from litestar.params import Body
 
 from app.controllers.openapi import operation
-from app.controllers.refusals import body_refusals
+from app.controllers.refusals import LOAD_FAILED, body_refusals
 from app.dto.tiles.session import StartReply, StartRequest
-from app.services.errors import InvalidRequest, LoadFailed
+from app.services.errors import BrowserPage, InvalidRequest
 from app.services.model_service import ModelService
 
 _REQUEST = Example(
@@ -22,7 +22,6 @@ _REQUEST = Example(
     }
 )
 _NO_FOLDER = InvalidRequest("memory_path is not a folder: /home/ada/notes.md", param="memory_path")
-_FAILED = LoadFailed("model.safetensors is cut short: 1024 bytes are missing")
 
 
 class SessionController(Controller):
@@ -36,7 +35,7 @@ class SessionController(Controller):
         status_code=200,
         summary="Start a session",
         operation_class=operation({"message": "Model loaded"}),
-        responses=body_refusals(_FAILED, _NO_FOLDER),
+        responses=body_refusals(_NO_FOLDER, LOAD_FAILED, BrowserPage()),
     )
     async def start_session(
         self, data: Annotated[StartRequest, Body(examples=[_REQUEST])], model_service: NamedDependency[ModelService]

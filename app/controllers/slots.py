@@ -9,17 +9,24 @@ from litestar.openapi.spec import Example
 from litestar.params import Body, PathParameter, QueryParameter
 
 from app.controllers.openapi import ModelName, operation
-from app.controllers.refusals import body_refusals, query_refusals
+from app.controllers.refusals import LOADED_MODEL, body_refusals, query_refusals
 from app.dto.llama.models import EMPTY_CONTEXT
 from app.dto.llama.slots import Slot, SlotDone, SlotFile, SlotTimings
-from app.services.errors import InvalidRequest, ModelLoading, ModelNotLoaded, NoSlotAvailable, UnprocessableBody
+from app.services.errors import (
+    InvalidRequest,
+    NoSlotAvailable,
+    SlotBusy,
+    SlotEmpty,
+    SlotNotRestored,
+    SlotNotWritten,
+    UnprocessableBody,
+)
 from app.services.facts import SlotFacts
 from app.services.model_service import ModelService
 from app.services.models import NothingLoaded
 from app.services.served_model import ServedModel
 from app.settings import Settings
 
-_LOADING = ModelLoading()
 _ALL_BUSY = NoSlotAvailable()
 _NO_NAME = UnprocessableBody("filename: Field required", param="filename")
 _NO_SLOT = InvalidRequest("There is no slot 99; there are 32", param="id_slot")
@@ -38,7 +45,7 @@ class SlotsController(Controller):
         "/slots",
         summary="List the slots",
         operation_class=operation(_SLOTS),
-        responses=query_refusals(_LOADING, _ALL_BUSY),
+        responses=query_refusals(*LOADED_MODEL, _ALL_BUSY),
     )
     async def list_slots(
         self,
@@ -65,7 +72,9 @@ class SlotsController(Controller):
         status_code=200,
         summary="Save, restore or erase a slot",
         operation_class=operation(_SAVED),
-        responses=body_refusals(_LOADING, ModelNotLoaded(), _NO_SLOT),
+        responses=body_refusals(
+            *LOADED_MODEL, _NO_SLOT, SlotBusy(0), SlotEmpty(0), SlotNotRestored(), SlotNotWritten()
+        ),
     )
     async def act_on_slot(
         self,

@@ -10,7 +10,7 @@ from litestar.params import Body
 
 from app.controllers.answer import header
 from app.controllers.openapi import operation
-from app.controllers.refusals import body_refusals
+from app.controllers.refusals import MODEL, body_refusals
 from app.dto.llama.tokens import (
     Detokenized,
     DetokenizeRequest,
@@ -21,7 +21,7 @@ from app.dto.llama.tokens import (
 )
 from app.dto.openai.chat import ChatRequest
 from app.dto.shared.base import RequestLimits
-from app.services.errors import ModelLoading, ModelNotLoaded
+from app.services.errors import UnsupportedParameter
 from app.services.model_service import ModelService
 
 _CHAT = [Example(value={"messages": [{"role": "user", "content": "What is the capital of Norway?"}]})]
@@ -29,7 +29,7 @@ _TOKENIZE = [
     Example(summary="A text", value={"content": "Hello world"}),
     Example(summary="With the text of every token", value={"content": "Hello 😀", "with_pieces": True}),
 ]
-_REFUSALS = body_refusals(ModelNotLoaded(), ModelLoading())
+_REFUSALS = body_refusals(*MODEL, UnsupportedParameter("parse_special"))
 
 
 class TokensController(Controller):
