@@ -9,7 +9,7 @@ from litestar.params import Body
 from app.controllers import completions_examples as examples
 from app.controllers.answer import collect_all, header, stream
 from app.controllers.openapi import operation
-from app.controllers.refusals import body_refusals
+from app.controllers.refusals import GENERATION, body_refusals
 from app.dto.llama.completion import (
     InfillRequest,
     NativeChunk,
@@ -20,17 +20,11 @@ from app.dto.llama.completion import (
 )
 from app.dto.openai.completion import CompletionRequest, CompletionStream, TextCompletion, TextCompletionChunk
 from app.dto.shared.base import RequestLimits
-from app.services.errors import ModelLoading, ModelNotLoaded, NoInfill, PromptTooLong, QueueFull
+from app.services.errors import NoInfill, UnsupportedParameter
 from app.services.model_service import ModelService
 from app.settings import Settings
 
-_LATER = (
-    ModelNotLoaded(),
-    PromptTooLong(9000, 8192),
-    ModelLoading(),
-    QueueFull(256),
-)
-_NO_INFILL = NoInfill()
+_UNSUPPORTED = UnsupportedParameter("mirostat")
 
 
 SelectedFields = dict[str, Any]  # an answer's fields that `response_fields` names
@@ -47,7 +41,7 @@ class CompletionController(Controller):
         status_code=200,
         summary="Create a completion",
         operation_class=operation(examples.ANSWER, events=examples.EVENTS),
-        responses=body_refusals(*_LATER, _NO_INFILL),
+        responses=body_refusals(*GENERATION, _UNSUPPORTED, NoInfill()),
     )
     async def create_completion(
         self,
@@ -78,7 +72,7 @@ class NativeController(Controller):
         status_code=200,
         summary="Create a completion as llama.cpp does",
         operation_class=operation(examples.NATIVE_ANSWER, events=examples.NATIVE_EVENTS),
-        responses=body_refusals(*_LATER),
+        responses=body_refusals(*GENERATION, _UNSUPPORTED),
     )
     async def create_native_completion(
         self,
@@ -96,7 +90,7 @@ class NativeController(Controller):
         status_code=200,
         summary="Fill in the middle of code",
         operation_class=operation(examples.NATIVE_ANSWER, events=examples.NATIVE_EVENTS),
-        responses=body_refusals(*_LATER, _NO_INFILL),
+        responses=body_refusals(*GENERATION, _UNSUPPORTED, NoInfill()),
     )
     async def fill_in_the_middle(
         self,
