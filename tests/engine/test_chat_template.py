@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.services.engine.model.chat_template import ChatTemplate
-from app.services.engine.model.conversation import EVERY_ORDER, Capabilities, fit
+from app.services.engine.model.conversation import EVERY_ORDER, Capabilities, adapt_messages
 from app.services.engine.output.tool_call_formats import call_format, write_calls
 from app.services.errors import InvalidRequest
 from app.services.generation import GenerationRequest, Message, ToolCall
@@ -146,8 +146,8 @@ def test_a_conversation_that_goes_on_keeps_its_beginning(
     one = template(manner)
     capabilities = one._capabilities[False]
     if any(message.role == "user" for message in messages):
-        before = fit(messages, capabilities, one._write_calls)
-        after = fit([*messages, more], capabilities, one._write_calls)
+        before = adapt_messages(messages, capabilities, one._write_calls)
+        after = adapt_messages([*messages, more], capabilities, one._write_calls)
         assert after[: len(before) - 1] == before[:-1]
         assert after[len(before) - 1].content.startswith(before[-1].content)
 
@@ -233,15 +233,16 @@ def test_what_may_not_stand_where_it_does_is_said_there_in_another_way(
 def test_ids_of_calls_are_of_nine_characters_where_the_template_takes_no_others() -> None:
     capabilities = Capabilities(any_call_id=False)
     messages = [said("", call("call_1"), call("123456789")), result("call_1", "A"), result("123456789", "B")]
-    turn, first, second = fit(messages, capabilities, lambda calls: "")
+    turn, first, second = adapt_messages(messages, capabilities, lambda calls: "")
     assert [one.id for one in turn.tool_calls] == [first.tool_call_id, second.tool_call_id]
     assert second.tool_call_id == "123456789"
     assert len(first.tool_call_id or "") == 9
-    assert (turn, first, second) == fit(messages, capabilities, lambda calls: "")
+    assert (turn, first, second) == adapt_messages(messages, capabilities, lambda calls: "")
 
 
 def test_a_result_without_an_id_belongs_to_the_next_call() -> None:
-    turns = fit([said("", call("a"), call("b")), result(None, "1"), result("", "2")], AS_SENT, lambda calls: "")
+    messages = [said("", call("a"), call("b")), result(None, "1"), result("", "2")]
+    turns = adapt_messages(messages, AS_SENT, lambda calls: "")
     assert [turn.tool_call_id for turn in turns[1:]] == ["a", "b"]
 
 

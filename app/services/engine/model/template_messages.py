@@ -1,4 +1,4 @@
-"""Messages and tools as chat templates read them."""
+"""Messages and tools as the dictionaries that chat templates take."""
 
 import json
 from collections.abc import Mapping
@@ -10,81 +10,81 @@ from app.services.generation import Message, ToolCall
 _DEEPEST = 32  # levels of a schema; templates recurse
 
 
-def spell(message: Message, *, text_content: bool = True, argument_objects: bool = True) -> dict[str, Any]:
-    """Spell a message: its content as text or as a part of one, arguments of calls as an object or as JSON text."""
+def to_template(message: Message, *, text_content: bool = True, argument_objects: bool = True) -> dict[str, Any]:
+    """Give a message as a dictionary. Content is text or a list of one part, arguments are an object or JSON text."""
     content = message.content if text_content else [{"type": "text", "text": message.content}]
-    spelled: dict[str, Any] = {"role": message.role, "content": content}
+    template_message: dict[str, Any] = {"role": message.role, "content": content}
     if message.reasoning:
-        spelled["reasoning_content"] = message.reasoning
+        template_message["reasoning_content"] = message.reasoning
     if message.tool_calls:
-        spelled["tool_calls"] = [_call(call, argument_objects) for call in message.tool_calls]
+        template_message["tool_calls"] = [_call(call, argument_objects) for call in message.tool_calls]
     if message.tool_call_id:
-        spelled["tool_call_id"] = message.tool_call_id
+        template_message["tool_call_id"] = message.tool_call_id
     if message.name:
-        spelled["name"] = message.name
-    return spelled
+        template_message["name"] = message.name
+    return template_message
 
 
 def _call(call: ToolCall, argument_objects: bool) -> dict[str, Any]:
     values = parse_arguments(call.arguments)
-    written = values if argument_objects else json.dumps(values, ensure_ascii=False)
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": written}}
+    arguments = values if argument_objects else json.dumps(values, ensure_ascii=False)
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 def with_parameters(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a tool the schema of its arguments where it has none, or one that is not whole."""
+    """Add a schema of the arguments to a tool that has none, or an incomplete one."""
     function = tool.get("function") or {}
     parameters = function.get("parameters") or {}
-    known = {key: value for key, value in parameters.items() if value is not None}
-    if not isinstance(known.get("properties", {}), dict):
-        known["properties"] = {}
-    return {**tool, "function": {**function, "parameters": {"type": "object", "properties": {}} | known}}
+    schema = {key: value for key, value in parameters.items() if value is not None}
+    if not isinstance(schema.get("properties", {}), dict):
+        schema["properties"] = {}
+    return {**tool, "function": {**function, "parameters": {"type": "object", "properties": {}} | schema}}
 
 
 def with_descriptions(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a tool all that templates look for: of the function and of each argument, its kind and what it is for."""
-    whole = with_parameters(tool)
-    function: dict[str, Any] = {"description": ""} | whole["function"]
+    """Add all members that templates look for: descriptions of the function and its arguments, and their types."""
+    complete = with_parameters(tool)
+    function: dict[str, Any] = {"description": ""} | complete["function"]
     parameters: dict[str, Any] = function["parameters"]
-    properties = {name: _described(schema) for name, schema in parameters["properties"].items()}
+    properties = {name: _with_description(schema) for name, schema in parameters["properties"].items()}
     function["parameters"] = {"required": []} | parameters | {"properties": properties}
-    return whole | {"function": function}
+    return complete | {"function": function}
 
 
-def _described(schema: Any) -> dict[str, Any]:
-    written = schema if isinstance(schema, dict) else {}
-    return {"type": "string", "description": ""} | {key: value for key, value in written.items() if value is not None}
+def _with_description(schema: Any) -> dict[str, Any]:
+    members = schema if isinstance(schema, dict) else {}
+    return {"type": "string", "description": ""} | {key: value for key, value in members.items() if value is not None}
 
 
 _JSON_TYPES = ("string", "number", "integer", "boolean", "array", "object")
 
 
 def with_plain_schemas(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a tool whose arguments are of one plain type each, for templates that spell types and know no others."""
-    whole = with_descriptions(tool)
-    function: dict[str, Any] = whole["function"]
+    """Reduce the schema of each argument to one plain type, for templates that handle no others."""
+    complete = with_descriptions(tool)
+    function: dict[str, Any] = complete["function"]
     plain = _plain(function["parameters"] | {"type": "object"}, level=0)
-    return whole | {"function": function | {"description": str(function["description"] or ""), "parameters": plain}}
+    return complete | {"function": function | {"description": str(function["description"] or ""), "parameters": plain}}
 
 
 def _plain(schema: Any, level: int) -> dict[str, Any]:
-    described = _described(schema)
-    kinds = described["type"] if isinstance(described["type"], list) else [described["type"]]
-    kind = next((one for one in kinds if one in _JSON_TYPES), "string")
+    schema = _with_description(schema)
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    kind = next((name for name in kinds if name in _JSON_TYPES), "string")
     if level > _DEEPEST:
         kind = "string"
-    plain: dict[str, Any] = {"type": kind, "description": str(described["description"])}
+    plain: dict[str, Any] = {"type": kind, "description": str(schema["description"])}
     if kind == "array":
-        plain["items"] = _plain(described.get("items"), level + 1)
+        plain["items"] = _plain(schema.get("items"), level + 1)
     if kind == "object":
-        properties, required = described.get("properties"), described.get("required")
+        properties, required = schema.get("properties"), schema.get("required")
         members = properties.items() if isinstance(properties, dict) else ()
         plain["properties"] = {name: _plain(member, level + 1) for name, member in members}
         plain["required"] = (
             [name for name in required if name in plain["properties"]] if isinstance(required, list) else []
         )
         if level:
-            plain["additionalProperties"] = _plain(described.get("additionalProperties"), level + 1)
-    if isinstance(described.get("enum"), list):
-        plain["enum"] = described["enum"]
+            plain["additionalProperties"] = _plain(schema.get("additionalProperties"), level + 1)
+    if isinstance(schema.get("enum"), list):
+        plain["enum"] = schema["enum"]
     return plain

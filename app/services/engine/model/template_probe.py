@@ -1,4 +1,4 @@
-"""What a chat template takes, found out by rendering small conversations once, when its model is loaded."""
+"""Finds out which conversations a chat template accepts, by rendering small ones when the model is loaded."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ TOOL: dict[str, Any] = {
     },
 }
 
-# Gives the prompt; None is a refusal.
+# Renders messages to a prompt; None if the template refuses them.
 Render = Callable[[Sequence[Message], Capabilities], str | None]
 
 _BEFORE: dict[Turn, tuple[Turn, ...]] = {
@@ -33,7 +33,7 @@ _BEFORE: dict[Turn, tuple[Turn, ...]] = {
     "calls": ("user", "calls"),
     "result": ("user", "calls", "result"),
 }
-_BEHIND: dict[Turn, tuple[Turn, ...]] = {
+_AFTER: dict[Turn, tuple[Turn, ...]] = {
     "user": ("assistant", "user"),
     "assistant": ("user",),
     "calls": ("result", "assistant", "user"),
@@ -42,130 +42,134 @@ _BEHIND: dict[Turn, tuple[Turn, ...]] = {
 
 
 def probe(render: Render) -> Capabilities:
-    """Find out what a template takes. One that renders nothing is said to take everything."""
-    contents = (Capabilities(), Capabilities(text_content=False))
-    can = next((way for way in contents if _takes(render, way, _conversation("user"))), None)
-    if can is None:
+    """Find out what a template accepts. For one that renders nothing, that is everything."""
+    candidates = (Capabilities(), Capabilities(text_content=False))
+    capabilities = next((each for each in candidates if _accepts(render, each, _conversation("user"))), None)
+    if capabilities is None:
         return Capabilities()
-    can = _tool_turns(render, can)
-    can = replace(
-        can, empty_answers=_takes(render, can, [*_conversation("user"), Message("assistant"), Message("user")])
-    )
-    can = replace(can, order=EVERY_ORDER - set(_refused_pairs(render, can)))
+    capabilities = _tool_turns(render, capabilities)
+    empty_answer = [*_conversation("user"), Message("assistant"), Message("user")]
+    capabilities = replace(capabilities, empty_answers=_accepts(render, capabilities, empty_answer))
+    capabilities = replace(capabilities, order=EVERY_ORDER - set(_refused_pairs(render, capabilities)))
     return replace(
-        can,
-        system_alone=_takes(render, can, _conversation("system")),
-        no_user=_takes(render, can, _conversation("assistant")),
+        capabilities,
+        system_alone=_accepts(render, capabilities, _conversation("system")),
+        no_user=_accepts(render, capabilities, _conversation("assistant")),
     )
 
 
-def _refused_pairs(render: Render, can: Capabilities) -> list[tuple[Turn, Turn]]:
-    pairs = sorted(pair for pair in EVERY_ORDER if _can_be(pair, can))
+def _refused_pairs(render: Render, capabilities: Capabilities) -> list[tuple[Turn, Turn]]:
+    pairs = sorted(pair for pair in EVERY_ORDER if _exists(pair, capabilities))
     later = [pair for pair in pairs if pair[0] not in {"start", "system"}]
-    text = render(all_of_them := _conversation(*(turn for pair in later for turn in _around(pair))), can)
-    if text is not None and _in_order(text, all_of_them):  # most templates: one conversation instead of thirty
+    messages = _conversation(*(turn for pair in later for turn in _around(pair)))
+    text = render(messages, capabilities)
+    if text is not None and _in_order(text, messages):  # most templates: one conversation instead of thirty
         pairs = [pair for pair in pairs if pair not in later]
-    return [pair for pair in pairs if not _takes_pair(render, can, pair)]
+    return [pair for pair in pairs if not _accepts_pair(render, capabilities, pair)]
 
 
 def _in_order(text: str, messages: Sequence[Message]) -> bool:
-    place = 0
+    position = 0
     for word in (word for message in messages for word in _words(message)):
-        if (place := text.find(word, place)) < 0:
+        if (position := text.find(word, position)) < 0:
             return False
     return True
 
 
 def _around(pair: tuple[Turn, Turn]) -> tuple[Turn, ...]:
-    """Give the shortest conversation with these turns one behind the other, up to words of the user's."""
+    """Give the shortest conversation that has these turns in succession and ends with one of the user's."""
     before, after = pair
     if after != "system":
-        return (*_BEFORE[before], after, *_BEHIND[after])
+        return (*_BEFORE[before], after, *_AFTER[after])
     # What follows a system message is what would follow without it.
-    return (*_BEFORE[before], after, *(("user",) if before in {"start", "system", "assistant"} else _BEHIND[before]))
+    return (*_BEFORE[before], after, *(("user",) if before in {"start", "system", "assistant"} else _AFTER[before]))
 
 
-def _tool_turns(render: Render, can: Capabilities) -> Capabilities:
-    """Find out how calls and their results have to be said."""
+def _tool_turns(render: Render, capabilities: Capabilities) -> Capabilities:
+    """Find out how calls and their results have to be passed."""
     user, call, result, *rest = _conversation("user", "calls", "result", "assistant", "user")
-    ways = [
-        replace(can, calls=calls, results=results, any_call_id=any_id, argument_objects=objects)
+    candidates = [
+        replace(capabilities, calls=calls, results=results, any_call_id=any_id, argument_objects=objects)
         for calls, results in ((True, True), (False, True), (False, False))
         for objects in ((True, False) if calls else (True,))
         for any_id in ((True, False) if results else (True,))
     ]
-    neither = replace(can, calls=False, results=False)
-    can = next((way for way in ways if _takes(render, way, [user, call, result, *rest])), neither)
-    if can.results:
+    neither = replace(capabilities, calls=False, results=False)
+    capabilities = next((each for each in candidates if _accepts(render, each, [user, call, result, *rest])), neither)
+    if capabilities.results:
         stray = replace(result, tool_call_id="call_of_nobody")
-        can = replace(can, stray_results=_takes(render, can, [user, call, stray, *rest]))
-    if not can.calls:
-        return can
+        capabilities = replace(capabilities, stray_results=_accepts(render, capabilities, [user, call, stray, *rest]))
+    if not capabilities.calls:
+        return capabilities
     late = [user, call, Message("user", "word8word"), result, *rest]
-    both = replace(call, tool_calls=(*call.tool_calls, _call(1, "word7word", "call_7")))
-    results = [result, Message("tool", "word6word", tool_call_id="call_7")]
-    said = replace(call, content="word5word")
-    thought = replace(said, reasoning="A thought.")
+    two_calls = replace(call, tool_calls=(*call.tool_calls, _call(1, "word7word", "call_7")))
+    two_results = [result, Message("tool", "word6word", tool_call_id="call_7")]
+    call_with_text = replace(call, content="word5word")
+    with_reasoning = replace(call_with_text, reasoning="A thought.")
     return replace(
-        can,
-        late_results=_takes(render, can, late),
-        parallel_calls=_takes(render, can, [user, both, *results, *rest]),
-        # Up to the answer: some templates tell it as thoughts, which no template tells again behind the next question.
-        text_beside_calls=_takes(render, can, [user, said, result]),
-        thoughts_beside_text_and_calls=render([user, thought, result, *rest], can) is not None,
+        capabilities,
+        late_results=_accepts(render, capabilities, late),
+        parallel_calls=_accepts(render, capabilities, [user, two_calls, *two_results, *rest]),
+        # Up to the answer: some templates take the text for reasoning, which they drop once a question follows.
+        text_beside_calls=_accepts(render, capabilities, [user, call_with_text, result]),
+        reasoning_beside_text_and_calls=render([user, with_reasoning, result, *rest], capabilities) is not None,
     )
 
 
-def _can_be(pair: tuple[Turn, Turn], can: Capabilities) -> bool:
-    """Whether these turns exist for a template; what it has no words for becomes another turn before."""
-    return (can.calls or "calls" not in pair) and (can.results or "result" not in pair)
+def _exists(pair: tuple[Turn, Turn], capabilities: Capabilities) -> bool:
+    """Whether the template has both turns; others are turned into the user's or the assistant's beforehand."""
+    return (capabilities.calls or "calls" not in pair) and (capabilities.results or "result" not in pair)
 
 
-def _takes_pair(render: Render, can: Capabilities, pair: tuple[Turn, Turn]) -> bool:
+def _accepts_pair(render: Render, capabilities: Capabilities, pair: tuple[Turn, Turn]) -> bool:
     messages = _conversation(*_around(pair))
     if pair[1] != "system":
-        return _takes(render, can, messages)
-    if not _takes(render, can, messages, in_place=len(_BEFORE[pair[0]])):
+        return _accepts(render, capabilities, messages)
+    if not _accepts(render, capabilities, messages, in_order=len(_BEFORE[pair[0]])):
         return False
-    # Templates that say it with the user's last words lose it where those are not the last.
-    return pair[0] != "start" or not can.results or _takes(render, can, _conversation("system", *_BEFORE["result"]))
+    # Templates that join it to the user's last message lose it where another message follows that.
+    return (
+        pair[0] != "start"
+        or not capabilities.results
+        or _accepts(render, capabilities, _conversation("system", *_BEFORE["result"]))
+    )
 
 
-def _takes(render: Render, can: Capabilities, messages: Sequence[Message], in_place: int = 0) -> bool:
-    """Whether all that is said comes out, and the message at `in_place` behind the one before it."""
-    text = render(messages, can)
+def _accepts(render: Render, capabilities: Capabilities, messages: Sequence[Message], in_order: int = 0) -> bool:
+    """Whether the prompt has all words, those of the message at `in_order` behind the words of the one before it."""
+    text = render(messages, capabilities)
     if text is None:
         return False
     words = [_words(message) for message in messages]
-    if any(word not in text for said in words for word in said):
+    if any(word not in text for of_message in words for word in of_message):
         return False
-    return not in_place or text.rindex(words[in_place - 1][-1]) < text.rindex(words[in_place][0])
+    return not in_order or text.rindex(words[in_order - 1][-1]) < text.rindex(words[in_order][0])
 
 
 def _words(message: Message) -> list[str]:
-    """What has to come out of a message."""
-    called = [parse_arguments(call.arguments)["word"] for call in message.tool_calls]
-    return [message.content, *called] if message.content else called
+    """Give the words of a message that a prompt has to contain."""
+    words = [parse_arguments(call.arguments)["word"] for call in message.tool_calls]
+    return [message.content, *words] if message.content else words
 
 
 def _conversation(*turns: Turn) -> list[Message]:
-    """Make a conversation in which everything that is said is a word that stands nowhere else."""
+    """Make a conversation in which each content or argument is a word of its own."""
     messages: list[Message] = []
     numbers = count()
-    waiting: list[str] = []  # ids of calls
+    open_calls: list[str] = []  # their ids
     for turn in turns:
         number = next(numbers)
         word, identity = f"word{number}word", f"call_{number}"
         match turn:
             case "calls":
-                waiting = [identity]
+                open_calls = [identity]
                 messages.append(Message("assistant", tool_calls=(_call(0, word, identity),)))
             case "result":
-                messages.append(Message("tool", word, tool_call_id=waiting.pop() if waiting else identity))
+                messages.append(Message("tool", word, tool_call_id=open_calls.pop() if open_calls else identity))
             case "system" | "user" | "assistant":
                 messages.append(Message(turn, word))
     return messages
 
 
-def _call(place: int, word: str, identity: str) -> ToolCall:
-    return ToolCall(place, identity, "look_up", f'{{"word": "{word}"}}')
+def _call(index: int, word: str, identity: str) -> ToolCall:
+    return ToolCall(index, identity, "look_up", f'{{"word": "{word}"}}')
