@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from app.services.engine.sampling.params import SamplingParams
 
-CHOICES = st.builds(
+PARAMS = st.builds(
     SamplingParams,
     temperature=st.sampled_from([0.0, 0.0, 0.3, 1.0]),
     seed=st.integers(0, 2**64 - 1),

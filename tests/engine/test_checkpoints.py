@@ -20,13 +20,13 @@ CONTROLS = frozenset({OPEN, CLOSE})
 TEXTS = prompts(12, 120)
 
 
-def message(place: int) -> list[int]:
-    return [OPEN, *TEXTS[place], *TEXTS[place - 1][:40], CLOSE]
+def message(index: int) -> list[int]:
+    return [OPEN, *TEXTS[index], *TEXTS[index - 1][:40], CLOSE]
 
 
-def chat(*places: int) -> list[int]:
+def chat(*indices: int) -> list[int]:
     """A conversation of these messages, with the beginning of the answer."""
-    return [token for place in places for token in message(place)] + [OPEN, 600]
+    return [token for index in indices for token in message(index)] + [OPEN, 600]
 
 
 @pytest.fixture(scope="module", params=["gemma3_text", "mamba2", HYBRID])

@@ -70,17 +70,17 @@ class Answer:
 
     def __init__(self, loaded: LoadedModel, request: GenerationRequest, prompt: Prompt | None = None) -> None:
         self.row: Row = loaded.row(prompt or loaded.prepare(request), request, None)
-        self.said = Completion()
+        self.completion = Completion()
         take, finish = self.row.take, self.row.finish
 
-        def took(token: int, score: Any = None) -> list[Any]:
-            return self.note(take(token, score))
+        def took(token: int, logprobs: Any = None) -> list[Any]:
+            return self.note(take(token, logprobs))
 
         self.row.take, self.row.finish = took, finish  # type: ignore[method-assign]
 
     def note(self, events: list[Any]) -> list[Any]:
         for event in events:
-            self.said.add(event)
+            self.completion.add(event)
         return events
 
 
@@ -93,7 +93,7 @@ def answer(loaded: LoadedModel, *requests: GenerationRequest) -> list[Answer]:
     return answers
 
 
-def bound_to(kind: Any, text: str, **more: Any) -> GenerationRequest:
+def constrained(kind: Any, text: str, **more: Any) -> GenerationRequest:
     sampling = more.pop("sampling", Sampling(temperature=1.5, top_k=0, top_p=1.0, min_p=0.0, seed=1))
     constraint = Constraint(kind, text, "response_format")
     asked = {"max_tokens": 400, "template_kwargs": {"enable_thinking": False}} | more
@@ -102,16 +102,16 @@ def bound_to(kind: Any, text: str, **more: Any) -> GenerationRequest:
 
 def test_a_schema_holds_at_any_heat_alone_and_beside_free_rows(loaded: LoadedModel) -> None:
     hot = [Sampling(temperature=t, top_k=0, top_p=1.0, min_p=0.0, seed=s) for s, t in enumerate((0.0, 1.0, 2.0, 5.0))]
-    requests = [bound_to("json_schema", json.dumps(SCHEMA), sampling=sampling) for sampling in hot]
+    requests = [constrained("json_schema", json.dumps(SCHEMA), sampling=sampling) for sampling in hot]
     free = [GenerationRequest(HELLO, sampling=sampling, max_tokens=30) for sampling in hot]
     together = answer(loaded, *requests, *free)
     for one in together[: len(hot)]:
-        value = json.loads(one.said.text)
+        value = json.loads(one.completion.text)
         assert value.keys() == {"name", "age", "tags"}
         assert isinstance(value["age"], int)
         assert len(value["name"]) <= 8
         assert set(value["tags"]) <= {"a", "b"}
-        assert "  " not in one.said.text.replace(value["name"], "")
+        assert "  " not in one.completion.text.replace(value["name"], "")
     alone = [answer(loaded, request)[0] for request in (*requests, *free)]
     assert [one.row.answer for one in together] == [one.row.answer for one in alone]
 
@@ -119,18 +119,18 @@ def test_a_schema_holds_at_any_heat_alone_and_beside_free_rows(loaded: LoadedMod
 @pytest.mark.parametrize(
     ("kind", "text", "holds"),
     [
-        ("regex", "[a-c]{3}-[0-9]{2}", lambda said: len(said) == 6 and said[3] == "-"),
+        ("regex", "[a-c]{3}-[0-9]{2}", lambda text: len(text) == 6 and text[3] == "-"),
         ("choice", '["yes", "no", "maybe"]', {"yes", "no", "maybe"}.__contains__),
-        ("gbnf", 'root ::= "<" [a-z]+ ">"', lambda said: said.startswith("<") and said.endswith(">")),
+        ("gbnf", 'root ::= "<" [a-z]+ ">"', lambda text: text.startswith("<") and text.endswith(">")),
         ("lark", 'start: "x" | "y"', {"x", "y"}.__contains__),
-        ("json_schema", '{"type": "object"}', lambda said: isinstance(json.loads(said), dict)),
+        ("json_schema", '{"type": "object"}', lambda text: isinstance(json.loads(text), dict)),
     ],
 )
 def test_every_kind_of_grammar_is_kept(loaded: LoadedModel, kind: str, text: str, holds: Any) -> None:
-    for one in answer(loaded, bound_to(kind, text), bound_to(kind, text, sampling=Sampling(temperature=0.0))):
-        ended = one.said.finished
+    for one in answer(loaded, constrained(kind, text), constrained(kind, text, sampling=Sampling(temperature=0.0))):
+        ended = one.completion.finished
         assert ended is not None
-        assert ended.reason == "length" or holds(one.said.text), one.said.text
+        assert ended.reason == "length" or holds(one.completion.text), one.completion.text
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_every_kind_of_grammar_is_kept(loaded: LoadedModel, kind: str, text: str
 )
 def test_what_cannot_be_enforced_is_refused_by_name(loaded: LoadedModel, kind: Any, text: str, names: str) -> None:
     with pytest.raises(InvalidRequest, match=names) as refused:
-        loaded.prepare(bound_to(kind, text))
+        loaded.prepare(constrained(kind, text))
     assert refused.value.param == "response_format"
 
 
@@ -155,7 +155,7 @@ def test_what_cannot_be_enforced_is_refused_by_name(loaded: LoadedModel, kind: A
 )
 def test_a_literal_with_the_text_of_an_added_token_comes_whole(loaded: LoadedModel, literal: str) -> None:
     spelled, schema = json.dumps(literal), json.dumps({"const": literal})
-    for kind, text, said in (
+    for kind, text, expected in (
         ("choice", json.dumps([literal]), literal),
         ("regex", re.escape(literal), literal),
         ("lark", f"start: {spelled}", literal),
@@ -164,24 +164,24 @@ def test_a_literal_with_the_text_of_an_added_token_comes_whole(loaded: LoadedMod
         ("json_schema", json.dumps({"enum": [literal]}), spelled),
         ("json_schema", json.dumps({"type": "string", "pattern": f"^{re.escape(literal)}$"}), spelled),
     ):
-        (one,) = answer(loaded, bound_to(kind, text))
+        (one,) = answer(loaded, constrained(kind, text))
         tokens = [token for token in one.row.answer if token not in loaded.facts.end_tokens]
         written = loaded.detokenize(tokens)
-        assert written == said or json.loads(written) == literal
-        assert one.said.finished is not None
-        assert one.said.finished.reason == "stop"
+        assert written == expected or json.loads(written) == literal
+        assert one.completion.finished is not None
+        assert one.completion.finished.reason == "stop"
 
 
 def test_a_lark_grammar_may_still_ask_for_a_token_by_its_name(loaded: LoadedModel) -> None:
     (mark,) = loaded.prompts.tokenize("<think>")
     grammar = 'start: "<think>" <think> /<x>/  // <think>'
-    (one,) = answer(loaded, bound_to("lark", grammar))
+    (one,) = answer(loaded, constrained("lark", grammar))
     assert one.row.answer.count(mark) == 1
     assert loaded.detokenize(one.row.answer).startswith("<think><think><x>")
 
 
 def test_a_grammar_that_cannot_follow_its_answer_is_no_silent_end(loaded: LoadedModel) -> None:
-    request = bound_to("choice", '["yes", "no"]')
+    request = constrained("choice", '["yes", "no"]')
     heard: list[Any] = []
     one, other = Answer(loaded, request), Answer(loaded, request)
     loaded.scheduler._outbox.put = lambda generation, events: heard.extend(events)  # type: ignore[method-assign]
@@ -196,11 +196,11 @@ def test_a_grammar_that_cannot_follow_its_answer_is_no_silent_end(loaded: Loaded
     finally:
         del loaded.scheduler._outbox.put
     assert [error.code for error in heard if isinstance(error, ServerError)] == ["grammar_failed"]
-    assert other.said.text in {"yes", "no"}
+    assert other.completion.text in {"yes", "no"}
 
 
 def begun(kind: Any, text: str, start: str, **more: Any) -> GenerationRequest:
-    request = bound_to(kind, text, **more)
+    request = constrained(kind, text, **more)
     messages = (*request.messages, Message("assistant", start))
     return replace(request, messages=messages, continue_final_message=True)
 
@@ -212,16 +212,16 @@ def begun(kind: Any, text: str, start: str, **more: Any) -> GenerationRequest:
             "json_schema",
             json.dumps(SCHEMA),
             '{"name": "',
-            lambda said: json.loads(said).keys() == {"name", "age", "tags"},
+            lambda text: json.loads(text).keys() == {"name", "age", "tags"},
         ),
-        ("json_schema", json.dumps(SCHEMA), '{"name":"x","age":3', lambda said: json.loads(said)["age"] >= 3),
-        ("json_schema", json.dumps(SCHEMA), '\n{\n  "name": "x",\n', lambda said: json.loads(said)["name"] == "x"),
-        ("json_schema", json.dumps(SCHEMA), '<think>Hm.</think>\n\n{"name"', lambda said: said.endswith("}")),
-        ("regex", "[a-c]{3}", "ab", lambda said: len(said) == 3),
+        ("json_schema", json.dumps(SCHEMA), '{"name":"x","age":3', lambda text: json.loads(text)["age"] >= 3),
+        ("json_schema", json.dumps(SCHEMA), '\n{\n  "name": "x",\n', lambda text: json.loads(text)["name"] == "x"),
+        ("json_schema", json.dumps(SCHEMA), '<think>Hm.</think>\n\n{"name"', lambda text: text.endswith("}")),
+        ("regex", "[a-c]{3}", "ab", lambda text: len(text) == 3),
         ("choice", '["yes", "no"]', "y", "yes".__eq__),
         ("choice", '["yes", "no"]', "yes", "yes".__eq__),
-        ("gbnf", 'root ::= "<think>" [0-9] [0-9]', "<think>4", lambda said: len(said) == 9),
-        ("lark", 'start: "x" /[0-9]{2}/', "x1", lambda said: len(said) == 3),
+        ("gbnf", 'root ::= "<think>" [0-9] [0-9]', "<think>4", lambda text: len(text) == 9),
+        ("lark", 'start: "x" /[0-9]{2}/', "x1", lambda text: len(text) == 3),
     ],
 )
 def test_a_grammar_takes_in_what_the_answer_has_begun_with(
@@ -230,8 +230,8 @@ def test_a_grammar_takes_in_what_the_answer_has_begun_with(
     together = answer(loaded, *(begun(kind, text, start, sampling=Sampling(1.5, seed=seed)) for seed in range(3)))
     for seed, one in enumerate(together):
         assert holds(start + loaded.detokenize([t for t in one.row.answer if t not in loaded.facts.end_tokens]))
-        assert one.said.finished is not None
-        assert one.said.finished.reason == "stop"
+        assert one.completion.finished is not None
+        assert one.completion.finished.reason == "stop"
         alone = answer(loaded, begun(kind, text, start, sampling=Sampling(1.5, seed=seed)))[0]
         assert alone.row.answer == one.row.answer
 
@@ -253,17 +253,17 @@ def test_what_no_answer_can_begin_with_is_refused(loaded: LoadedModel, kind: str
 
 
 def test_a_grammar_binds_only_after_the_reasoning(loaded: LoadedModel) -> None:
-    request = bound_to("choice", '["yes", "no"]', template_kwargs={"enable_thinking": True}, thinking_budget=7)
+    request = constrained("choice", '["yes", "no"]', template_kwargs={"enable_thinking": True}, thinking_budget=7)
     one = answer(loaded, request)[0]
-    assert one.said.reasoning
-    assert one.said.text in {"yes", "no"}
+    assert one.completion.reasoning
+    assert one.completion.text in {"yes", "no"}
 
 
 def test_ignoring_the_end_token_does_not_break_a_grammar(loaded: LoadedModel) -> None:
-    one = answer(loaded, bound_to("choice", '["yes"]', ignore_eos=True))[0]
-    assert one.said.text == "yes"
-    assert one.said.finished is not None
-    assert one.said.finished.reason == "stop"
+    one = answer(loaded, constrained("choice", '["yes"]', ignore_eos=True))[0]
+    assert one.completion.text == "yes"
+    assert one.completion.finished is not None
+    assert one.completion.finished.reason == "stop"
 
 
 def test_logprobs_are_the_models_own_the_same_alone_and_in_a_batch(
@@ -275,22 +275,22 @@ def test_logprobs_are_the_models_own_the_same_alone_and_in_a_batch(
         for n, s in zip((0, 3, 5), samplings, strict=True)
     ]
     together = answer(loaded, *requests, GenerationRequest(HELLO, max_tokens=12))
-    assert together[3].said.logprobs == []
-    for place, one in enumerate(together[:3]):
-        assert answer(loaded, requests[place])[0].said.logprobs == one.said.logprobs
-        check_scores(model_and_tokenizer[0], one, requests[place].logprobs or 0)
+    assert together[3].completion.logprobs == []
+    for index, one in enumerate(together[:3]):
+        assert answer(loaded, requests[index])[0].completion.logprobs == one.completion.logprobs
+        check_logprobs(model_and_tokenizer[0], one, requests[index].logprobs or 0)
 
 
-def check_scores(model: Any, one: Answer, width: int) -> None:
-    tokens = [score.token for score in one.said.logprobs]
-    assert b"".join(score.data for score in one.said.logprobs).decode(errors="replace") == one.said.text
+def check_logprobs(model: Any, one: Answer, width: int) -> None:
+    tokens = [entry.token for entry in one.completion.logprobs]
+    assert b"".join(entry.data for entry in one.completion.logprobs).decode(errors="replace") == one.completion.text
     prompt = one.row.prompt
     logits = model(mx.array([prompt + tokens]), cache=make_prompt_cache(model))[0]
     reference = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
-    for place, score in enumerate(one.said.logprobs):
-        expected = reference[len(prompt) - 1 + place]
-        assert abs(score.logprob - expected[score.token]) < 1e-3
-        assert [top.token for top in score.top] == list(np.argsort(-expected, kind="stable")[:width])
+    for index, entry in enumerate(one.completion.logprobs):
+        expected = reference[len(prompt) - 1 + index]
+        assert abs(entry.logprob - expected[entry.token]) < 1e-3
+        assert [top.token for top in entry.top] == list(np.argsort(-expected, kind="stable")[:width])
 
 
 def test_logprobs_leave_out_the_reasoning(loaded: LoadedModel) -> None:
@@ -298,10 +298,10 @@ def test_logprobs_leave_out_the_reasoning(loaded: LoadedModel) -> None:
         HELLO, logprobs=0, max_tokens=60, thinking_budget=5, template_kwargs={"enable_thinking": True}
     )
     one = answer(loaded, request)[0]
-    assert one.said.reasoning
-    assert len(one.said.logprobs) < one.row.drawn - 5
-    joined = b"".join(score.data for score in one.said.logprobs).decode(errors="replace")
-    assert joined.strip() == one.said.text.strip()
+    assert one.completion.reasoning
+    assert len(one.completion.logprobs) < one.row.drawn - 5
+    joined = b"".join(entry.data for entry in one.completion.logprobs).decode(errors="replace")
+    assert joined.strip() == one.completion.text.strip()
 
 
 @pytest.mark.parametrize("budget", [0, 1, 9])
@@ -315,9 +315,9 @@ def test_a_spent_budget_closes_the_reasoning_and_the_answer_follows(loaded: Load
     one, other = answer(loaded, request, neighbour)
     thought = loaded._detokenizer()
     closing = loaded._close_thought
-    place = next(i for i in range(len(one.row.answer)) if one.row.answer[i : i + len(closing)] == closing)
-    assert place <= max(1, budget)
-    assert one.said.text
+    index = next(i for i in range(len(one.row.answer)) if one.row.answer[i : i + len(closing)] == closing)
+    assert index <= max(1, budget)
+    assert one.completion.text
     assert other.row.answer == answer(loaded, neighbour)[0].row.answer
     assert thought.finish() == ""
 
@@ -326,7 +326,7 @@ def test_a_budget_leaves_room_for_the_answer(loaded: LoadedModel) -> None:
     request = GenerationRequest(
         HELLO, max_tokens=40, thinking_budget=10_000, template_kwargs={"enable_thinking": True}, ignore_eos=True
     )
-    assert answer(loaded, request)[0].said.text
+    assert answer(loaded, request)[0].completion.text
 
 
 @given(st.integers(1, 40), st.integers(0, 200), st.integers(0, 2**32))
@@ -354,7 +354,7 @@ def test_what_only_nearly_repeats_goes_on() -> None:
 def test_a_runaway_loop_ends_with_its_cause(loaded: LoadedModel) -> None:
     forced = Sampling(temperature=0.0, logit_bias={50: 100.0})
     request = GenerationRequest(HELLO, sampling=forced, max_tokens=2000)
-    ended = answer(loaded, request)[0].said.finished
+    ended = answer(loaded, request)[0].completion.finished
     assert isinstance(ended, Finished)
     assert (ended.reason, ended.cause) == ("length", "repetition")
     assert ended.timings.completion_tokens <= 256 + 16

@@ -21,7 +21,7 @@ from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
 from app.services.engine.speculative.proposer import ChainedProposer, DraftLength
 from app.services.errors import LoadFailed
 from tests import tiny_model
-from tests.engine.sampling_params import CHOICES
+from tests.engine.sampling_params import PARAMS
 from tests.engine.workshop import Workshop, check_guessed, finish, prompts, random_model
 
 TALKATIVE = {"tie_word_embeddings": False}  # its answers do not circle at once
@@ -37,7 +37,7 @@ def workshop(tiny: Path) -> Workshop:
 
 @pytest.fixture(scope="module")
 def make() -> Make:
-    """Makes draft models that are right always, sometimes or as good as never."""
+    """Makes draft models whose tokens are accepted always, sometimes or hardly ever."""
     near = random_model("llama", **TALKATIVE)
     mx.random.seed(3)
     near.update(tree_map(lambda array: array + 0.004 * mx.random.normal(array.shape), near.parameters()))
@@ -51,10 +51,10 @@ def make() -> Make:
     return draft
 
 
-def drafted(
-    draft: DraftModel, prompt: list[int], choice: SamplingParams = LIKELIEST, end: frozenset[int] = frozenset()
+def proposer_of(
+    draft: DraftModel, prompt: list[int], params: SamplingParams = LIKELIEST, end: frozenset[int] = frozenset()
 ) -> ChainedProposer:
-    return ChainedProposer([DraftModelProposer(draft, choice, len(prompt), end)])
+    return ChainedProposer([DraftModelProposer(draft, params, len(prompt), end)])
 
 
 def draw(draft: DraftModel, tokens: list[int], count: int) -> list[int]:
@@ -65,35 +65,35 @@ def draw(draft: DraftModel, tokens: list[int], count: int) -> list[int]:
 @settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.integers(20, 700), min_size=1, max_size=60),
-    CHOICES,
+    PARAMS,
     st.integers(1, 12),
     st.sampled_from([ALL, SOME, NONE]),
     st.booleans(),
 )
 def test_an_answer_is_the_same_with_a_draft_and_without(
-    workshop: Workshop, make: Make, prompt: list[int], choice: SamplingParams, most: int, kind: str, both: bool
+    workshop: Workshop, make: Make, prompt: list[int], params: SamplingParams, most: int, kind: str, both: bool
 ) -> None:
-    expected = workshop.alone(prompt, choice, 40)
+    expected = workshop.alone(prompt, params, 40)
     draft = make(kind, most)
-    drafter = drafted(draft, prompt, choice)
-    guesser = ChainedProposer([PromptLookupProposer(most), drafter]) if both else drafter
+    draft_proposer = proposer_of(draft, prompt, params)
+    proposer = ChainedProposer([PromptLookupProposer(most), draft_proposer]) if both else draft_proposer
     scheduler = workshop.scheduler(cache_bytes=2**28, draft=draft)
-    row = workshop.row(prompt, choice, 40, guesser=guesser)
+    row = workshop.row(prompt, params, 40, guesser=proposer)
     check_guessed(scheduler, row, expected)
 
 
 @pytest.mark.parametrize(
-    "choice", [LIKELIEST, SamplingParams(temperature=1.0, seed=7, top_k=20, frequency_penalty=0.2)]
+    "params", [LIKELIEST, SamplingParams(temperature=1.0, seed=7, top_k=20, frequency_penalty=0.2)]
 )
-def test_draft_tokens_that_are_accepted_save_steps(workshop: Workshop, make: Make, choice: SamplingParams) -> None:
-    right, steps = {}, {}
+def test_draft_tokens_that_are_accepted_save_steps(workshop: Workshop, make: Make, params: SamplingParams) -> None:
+    accepted, steps = {}, {}
     prompt = prompts(1)[0]
     for kind in (ALL, SOME, NONE):
         scheduler = workshop.scheduler()
-        row = workshop.row(prompt, choice, 100, guesser=drafted(make(kind), prompt, choice))
+        row = workshop.row(prompt, params, 100, guesser=proposer_of(make(kind), prompt, params))
         steps[kind] = finish(scheduler, [row])
-        right[kind] = row.guessed_right / row.guessed
-    assert right[ALL] == 1 > right[SOME] > right[NONE]
+        accepted[kind] = row.guessed_right / row.guessed
+    assert accepted[ALL] == 1 > accepted[SOME] > accepted[NONE]
     assert steps[ALL] < 30 < steps[SOME] < steps[NONE]
 
 
@@ -102,7 +102,7 @@ def test_nothing_is_proposed_behind_an_end_token_nor_beyond_the_last_token(works
     expected = workshop.alone(prompt, SamplingParams(), 60)
     assert expected[11] not in expected[:11]
     end = frozenset({expected[11]})
-    row = workshop.row(prompt, SamplingParams(), 60, end, drafted(make(most=12), prompt, end=end))
+    row = workshop.row(prompt, SamplingParams(), 60, end, proposer_of(make(most=12), prompt, end=end))
     finish(workshop.scheduler(), [row])
     assert (row.finished, row.answer) == ("stop", expected[:12])
     proposer = DraftModelProposer(make(most=12), LIKELIEST, len(prompt), end)
@@ -112,25 +112,25 @@ def test_nothing_is_proposed_behind_an_end_token_nor_beyond_the_last_token(works
     assert proposer.propose(prompt, 0) == []
 
 
-def test_others_may_come_and_go_while_one_is_drafted(workshop: Workshop, make: Make) -> None:
-    asked: list[tuple[Any, ...]] = [(prompt, SamplingParams(), 40) for prompt in prompts(3, 30)]
+def test_others_may_come_and_go_while_one_is_proposer_of(workshop: Workshop, make: Make) -> None:
+    requests: list[tuple[Any, ...]] = [(prompt, SamplingParams(), 40) for prompt in prompts(3, 30)]
     draft = make(SOME)
     scheduler = workshop.scheduler(draft=draft)
-    rows = [workshop.row(*one, guesser=drafted(draft, one[0])) for one in asked]
+    rows = [workshop.row(*one, guesser=proposer_of(draft, one[0])) for one in requests]
     for row in rows:
         scheduler.submit(row)
         for _ in range(9):
             scheduler.step()
     finish(scheduler, [])
-    assert [row.answer for row in rows] == [workshop.alone(*one) for one in asked]
+    assert [row.answer for row in rows] == [workshop.alone(*one) for one in requests]
     assert sum(row.guessed_right for row in rows) > 0
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.lists(st.integers(20, 22), min_size=1, max_size=12), st.integers(1, 6)), max_size=8))
-def test_whatever_was_asked_before_the_likeliest_follows(make: Make, asked: list[tuple[list[int], int]]) -> None:
+def test_whatever_was_drawn_before_the_likeliest_follows(make: Make, draws: list[tuple[list[int], int]]) -> None:
     draft = make(NONE)
-    for tokens, count in asked:
+    for tokens, count in draws:
         assert draw(draft, tokens, count) == draw(make(NONE), tokens, count)
 
 
@@ -151,7 +151,7 @@ def test_tokens_that_the_draft_has_not_and_contexts_beyond_its_own_do_no_harm(wo
     narrow = random_model("llama", vocab_size=300, **TALKATIVE)
     few = DraftModel(narrow, vocabulary=768, context_length=4096, max_draft_tokens=4)
     for draft in (few, make(context=len(prompt) + 8)):
-        row = workshop.row(prompt, SamplingParams(), 40, guesser=drafted(draft, prompt))
+        row = workshop.row(prompt, SamplingParams(), 40, guesser=proposer_of(draft, prompt))
         finish(workshop.scheduler(), [row])
         assert row.answer == workshop.alone(prompt, SamplingParams(), 40)
     assert 0 < row.guessed <= 8
@@ -177,7 +177,7 @@ class Full:
 def test_a_draft_that_finds_no_memory_costs_the_answer_nothing(workshop: Workshop, calls: int) -> None:
     prompt = prompts(1)[0][:30]
     draft = DraftModel(Full(workshop.model, calls), vocabulary=768, context_length=4096, max_draft_tokens=4)
-    row = workshop.row(prompt, SamplingParams(), 60, guesser=drafted(draft, prompt))
+    row = workshop.row(prompt, SamplingParams(), 60, guesser=proposer_of(draft, prompt))
     finish(workshop.scheduler(draft=draft), [row])
     assert (row.answer, row.failures) == (workshop.alone(prompt, SamplingParams(), 60), 0)
     assert row.guessed_right == row.guessed > 0
@@ -266,7 +266,7 @@ def test_a_draft_of_another_vocabulary_is_refused_or_left_out(tiny: Path, tmp_pa
     assert loaded(tiny, other, strict=False) is None
 
 
-def test_a_vocabulary_that_ends_early_or_splits_otherwise_is_told(tiny: Path, tmp_path: Path) -> None:
+def test_a_vocabulary_that_ends_early_or_splits_otherwise_is_refused(tiny: Path, tmp_path: Path) -> None:
     short, split = (shutil.copytree(tiny, tmp_path / name) for name in ("short", "split"))
     for folder, change in ((short, _without_added_tokens), (split, _without_merges)):
         path = folder / "tokenizer.json"

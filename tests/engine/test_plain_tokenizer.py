@@ -16,7 +16,7 @@ ADDED = ("<think>", "<|end|>", "[INST]", "  ")
 
 def byte_level() -> Tokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: place for place, letter in enumerate(alphabet)}, []))
+    tokenizer = Tokenizer(models.BPE({letter: index for index, letter in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
@@ -26,11 +26,11 @@ def byte_fallback(kind: str) -> Tokenizer:
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdefghijklmnopqrstuvwxyz"]
     pieces += ["ab", "▁▁"]
     if kind == "bpe":
-        vocabulary = {piece: place for place, piece in enumerate(pieces)}
+        vocabulary = {piece: index for index, piece in enumerate(pieces)}
         merges = [("a", "b"), ("▁", "▁")]
         model: Any = models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
     else:
-        model = models.Unigram([(piece, -1.0 - place / 999) for place, piece in enumerate(pieces)], 0, True)
+        model = models.Unigram([(piece, -1.0 - index / 999) for index, piece in enumerate(pieces)], 0, True)
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])

@@ -178,7 +178,7 @@ def test_what_was_never_hit_is_evicted_before_a_conversation(model: Any) -> None
 
 
 def test_a_new_conversation_is_stored_beside_ones_that_were_hit(model: Any) -> None:
-    talks = [list(range(place, place + 40)) for place in (1, 101, 201, 301)]
+    talks = [list(range(start, start + 40)) for start in (1, 101, 201, 301)]
     cache = PrefixCache(3 * size_of(model, talks[0]))
     for talk in talks[:3]:
         cache.put(talk, computed(model, talk), expect_reuse=True)

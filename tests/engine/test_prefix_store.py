@@ -113,11 +113,11 @@ def test_a_torn_or_changed_file_is_thrown_away_and_nothing_else_happens(model: A
     before.close()
     (file,) = files(folder)
     content = bytearray(file.read_bytes())
-    place = data.draw(st.integers(0, len(content) - 1))
+    position = data.draw(st.integers(0, len(content) - 1))
     if data.draw(st.booleans()):
-        content[place] ^= data.draw(st.integers(1, 255))
+        content[position] ^= data.draw(st.integers(1, 255))
     else:
-        del content[place:]
+        del content[position:]
     file.write_bytes(content)
     store = PrefixStore(folder, "model", 2**30)
     after = PrefixCache(2**30, store)

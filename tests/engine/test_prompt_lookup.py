@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import kept_tokens
 from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
-from tests.engine.sampling_params import CHOICES
+from tests.engine.sampling_params import PARAMS
 from tests.engine.workshop import Workshop, check_guessed, finish, prompts
 
 
@@ -21,13 +21,13 @@ def workshop(tiny: Path) -> Workshop:
 
 @pytest.mark.slow
 @settings(max_examples=20, deadline=None)
-@given(st.lists(st.integers(20, 40), min_size=1, max_size=60), CHOICES, st.integers(1, 12))
+@given(st.lists(st.integers(20, 40), min_size=1, max_size=60), PARAMS, st.integers(1, 12))
 def test_an_answer_is_the_same_with_draft_tokens_and_without(
-    workshop: Workshop, prompt: list[int], choice: SamplingParams, most: int
+    workshop: Workshop, prompt: list[int], params: SamplingParams, most: int
 ) -> None:
-    expected = workshop.alone(prompt * 3, choice, 40)
+    expected = workshop.alone(prompt * 3, params, 40)
     scheduler = workshop.scheduler(cache_bytes=2**28)
-    row = workshop.row(prompt * 3, choice, 40, guesser=PromptLookupProposer(most))
+    row = workshop.row(prompt * 3, params, 40, guesser=PromptLookupProposer(most))
     check_guessed(scheduler, row, expected)
 
 
@@ -59,15 +59,15 @@ def test_a_draft_that_runs_past_the_end_token_leaves_no_trace(workshop: Workshop
 
 
 def test_others_may_come_and_go_while_one_has_draft_tokens(workshop: Workshop) -> None:
-    asked: list[tuple[Any, ...]] = [(prompt * 3, SamplingParams(), 40) for prompt in prompts(3, 30)]
+    requests: list[tuple[Any, ...]] = [(prompt * 3, SamplingParams(), 40) for prompt in prompts(3, 30)]
     scheduler = workshop.scheduler()
-    rows = [workshop.row(*one, guesser=PromptLookupProposer(8)) for one in asked]
+    rows = [workshop.row(*one, guesser=PromptLookupProposer(8)) for one in requests]
     for row in rows:
         scheduler.submit(row)
         for _ in range(9):
             scheduler.step()
     finish(scheduler, [])
-    assert [row.answer for row in rows] == [workshop.alone(*one) for one in asked]
+    assert [row.answer for row in rows] == [workshop.alone(*one) for one in requests]
 
 
 def test_models_whose_caches_cannot_be_trimmed_get_no_draft_tokens(tiny: Path) -> None:

@@ -25,16 +25,16 @@ LN = [math.log(share) for share in (0.4, 0.3, 0.2, 0.1)]
 
 
 def odds(
-    choice: SamplingParams, logits: Any, prompt: list[int] | None = None, answer: list[int] | None = None
+    params: SamplingParams, logits: Any, prompt: list[int] | None = None, answer: list[int] | None = None
 ) -> list[float]:
     """How likely each token is to be drawn next, after a prompt and an answer."""
-    return all_odds([choice], [logits], [prompt or []], [answer or []])[0]
+    return all_odds([params], [logits], [prompt or []], [answer or []])[0]
 
 
-def all_odds(choices: list[SamplingParams], logits: Any, prompts: list[list[int]], answers: list[list[int]]) -> Any:
+def all_odds(all_params: list[SamplingParams], logits: Any, prompts: list[list[int]], answers: list[list[int]]) -> Any:
     rows = np.array(logits, dtype=np.float32)
-    told = [replace(choice, post_sampling=True) for choice in choices]
-    sampler = Sampler(told, [answer[:-1] for answer in answers], [0] * len(rows), rows.shape[1], prompts)
+    all_params = [replace(params, post_sampling=True) for params in all_params]
+    sampler = Sampler(all_params, [answer[:-1] for answer in answers], [0] * len(rows), rows.shape[1], prompts)
     drawn = sampler(mx.array(rows), mx.array([answer[-1] if answer else rows.shape[1] for answer in answers]))
     shares = np.array(mx.softmax(sampler.distribution(), axis=-1))
     assert (np.take_along_axis(shares, np.array(drawn)[:, None].astype(np.int64), 1) > 0).all()
@@ -158,32 +158,32 @@ def without(penalties: dict[int, float], count: int = 6) -> list[float]:
 def test_what_would_go_on_with_a_repetition_is_less_likely(
     dry: dict[str, Any], text: list[int], expected: dict[int, float]
 ) -> None:
-    choice = replace(HOT, dry=Dry(**{"multiplier": 1.0, "base": 2.0} | dry))
+    params = replace(HOT, dry=Dry(**{"multiplier": 1.0, "base": 2.0} | dry))
     for cut in range(len(text)):  # wherever the prompt ends
-        shares = odds(choice, [0.0] * 6, text[:cut], text[cut:])
+        shares = odds(params, [0.0] * 6, text[:cut], text[cut:])
         assert shares == pytest.approx(without(expected), abs=2e-6), cut
-    assert odds(choice, [0.0] * 6, text) == pytest.approx(without(expected), abs=2e-6)
+    assert odds(params, [0.0] * 6, text) == pytest.approx(without(expected), abs=2e-6)
 
 
 def test_a_very_long_repetition_costs_no_infinity() -> None:
-    choice = replace(HOT, dry=Dry(100.0, 50.0, window=4000))
-    assert odds(choice, [0.0] * 6, [5] * 3000) == pytest.approx([0.2] * 5 + [0])
+    params = replace(HOT, dry=Dry(100.0, 50.0, window=4000))
+    assert odds(params, [0.0] * 6, [5] * 3000) == pytest.approx([0.2] * 5 + [0])
 
 
 def test_penalties_with_a_window_count_the_end_of_the_prompt() -> None:
-    choice = replace(HOT, frequency_penalty=1.0)
+    params = replace(HOT, frequency_penalty=1.0)
     prompt, answer = [0, 1, 2, 3], [4]
-    assert odds(choice, [0.0] * 6, prompt, answer) == pytest.approx(without({4: 1}))
+    assert odds(params, [0.0] * 6, prompt, answer) == pytest.approx(without({4: 1}))
     for window, counted in ((1, [4]), (3, [2, 3, 4]), (5, [0, 1, 2, 3, 4]), (64, [0, 1, 2, 3, 4])):
-        shares = odds(replace(choice, penalty_window=window), [0.0] * 6, prompt, answer)
+        shares = odds(replace(params, penalty_window=window), [0.0] * 6, prompt, answer)
         assert shares == pytest.approx(without(dict.fromkeys(counted, 1.0)))
-        begun = odds(replace(choice, penalty_window=window), [0.0] * 6, [*prompt, *answer])
+        begun = odds(replace(params, penalty_window=window), [0.0] * 6, [*prompt, *answer])
         assert begun == pytest.approx(shares), "the last token of the prompt is fed, and known already"
 
 
 def test_the_bias_comes_before_the_penalties() -> None:
-    choice = replace(HOT, repetition_penalty=2.0, logit_bias={1: 4.0})
-    assert odds(choice, [0.0] * 3, [], [1]) == pytest.approx(without({1: -2.0}, 3))  # 4 / 2, not 0 / 2 + 4
+    params = replace(HOT, repetition_penalty=2.0, logit_bias={1: 4.0})
+    assert odds(params, [0.0] * 3, [], [1]) == pytest.approx(without({1: -2.0}, 3))  # 4 / 2, not 0 / 2 + 4
 
 
 # llama.cpp's definitions, a row at a time. A candidate is a token and its logit.
@@ -205,21 +205,21 @@ def entropy(shares: list[float]) -> float:
 
 def until(shares: list[float], enough: Any, least: int) -> int:
     total = 0.0
-    for place, share in enumerate(shares):
+    for index, share in enumerate(shares):
         total += share
-        if enough(total) and place + 1 >= least:
-            return place + 1
+        if enough(total) and index + 1 >= least:
+            return index + 1
     return len(shares)
 
 
 class Reference:
-    def __init__(self, choice: SamplingParams, text: list[int], answer: list[int]) -> None:
-        self.choice, self.text, self.answer = choice, text, answer
+    def __init__(self, params: SamplingParams, text: list[int], answer: list[int]) -> None:
+        self.params, self.text, self.answer = params, text, answer
 
     def shares(self, logits: Any) -> list[float]:
-        bias = {token: value if value > -1e8 else NOTHING for token, value in (self.choice.logit_bias or {}).items()}
+        bias = {token: value if value > -1e8 else NOTHING for token, value in (self.params.logit_bias or {}).items()}
         candidates = [(token, float(logit) + bias.get(token, 0.0)) for token, logit in enumerate(logits)]
-        for sampler in self.choice.samplers:
+        for sampler in self.params.samplers:
             candidates = getattr(self, sampler)(candidates)
         shares = [0.0] * len(logits)
         for (token, _), share in zip(candidates, softmax(candidates), strict=True):
@@ -227,18 +227,18 @@ class Reference:
         return shares
 
     def penalties(self, candidates: Any) -> Any:
-        choice = self.choice
-        counted = self.answer if choice.penalty_window is None else self.text[-choice.penalty_window :]
+        params = self.params
+        counted = self.answer if params.penalty_window is None else self.text[-params.penalty_window :]
         penalised = []
         for token, logit in candidates:
             if (count := counted.count(token)) > 0:
-                logit = logit * choice.repetition_penalty if logit <= 0 else logit / choice.repetition_penalty
-                logit -= count * choice.frequency_penalty + choice.presence_penalty
+                logit = logit * params.repetition_penalty if logit <= 0 else logit / params.repetition_penalty
+                logit -= count * params.frequency_penalty + params.presence_penalty
             penalised.append((token, logit))
         return penalised
 
     def dry(self, candidates: Any) -> Any:
-        dry = self.choice.dry
+        dry = self.params.dry
         if dry is None:
             return candidates
         text = self.text[-dry.window :]
@@ -260,55 +260,55 @@ class Reference:
         return [(token, logit - off.get(token, 0.0)) for token, logit in candidates]
 
     def top_n_sigma(self, candidates: Any) -> Any:
-        if self.choice.top_n_sigma <= 0:
+        if self.params.top_n_sigma <= 0:
             return candidates
         logits = [logit for _, logit in candidates if logit > NOTHING]
-        floor = max(logits) - self.choice.top_n_sigma * float(np.std(logits))
+        floor = max(logits) - self.params.top_n_sigma * float(np.std(logits))
         return [(token, logit if logit >= floor else NOTHING) for token, logit in candidates]
 
     def top_k(self, candidates: Any) -> Any:
-        return ranked(candidates)[: self.choice.top_k] if self.choice.top_k > 0 else candidates
+        return ranked(candidates)[: self.params.top_k] if self.params.top_k > 0 else candidates
 
     def top_p(self, candidates: Any) -> Any:
-        if self.choice.top_p >= 1:
+        if self.params.top_p >= 1:
             return candidates
         best = ranked(candidates)
-        return best[: until(softmax(best), lambda total: total >= self.choice.top_p, self.choice.min_keep)]
+        return best[: until(softmax(best), lambda total: total >= self.params.top_p, self.params.min_keep)]
 
     def typ_p(self, candidates: Any) -> Any:
-        if self.choice.typical_p >= 1:
+        if self.params.typical_p >= 1:
             return candidates
         shares = softmax(candidates)
         expected = entropy(shares)
         strange = [abs(-math.log(share) - expected) if share > 0 else math.inf for share in shares]
-        places = sorted(range(len(candidates)), key=lambda place: strange[place])
-        ordered = [shares[place] for place in places]
-        size = until(ordered, lambda total: total > self.choice.typical_p, self.choice.min_keep)
-        return [candidates[place] for place in places[:size]]
+        order = sorted(range(len(candidates)), key=lambda index: strange[index])
+        ordered = [shares[index] for index in order]
+        size = until(ordered, lambda total: total > self.params.typical_p, self.params.min_keep)
+        return [candidates[index] for index in order[:size]]
 
     def min_p(self, candidates: Any) -> Any:
-        if self.choice.min_p <= 0:
+        if self.params.min_p <= 0:
             return candidates
         best = ranked(candidates)
-        floor = best[0][1] + math.log(self.choice.min_p)
-        return [one for place, one in enumerate(best) if one[1] >= floor or place < max(1, self.choice.min_keep)]
+        floor = best[0][1] + math.log(self.params.min_p)
+        return [one for index, one in enumerate(best) if one[1] >= floor or index < max(1, self.params.min_keep)]
 
     def xtc(self, candidates: Any) -> Any:
         best = ranked(candidates)
-        over = sum(share > self.choice.xtc_threshold for share in softmax(best))
+        over = sum(share > self.params.xtc_threshold for share in softmax(best))
         left = best[max(0, over - 1) :]
-        cold = self.choice.greedy and "temperature" in self.choice.samplers  # then it strikes nothing here
-        strikes = self.choice.xtc_probability >= 1 and not cold
-        return left if strikes and len(left) >= self.choice.min_keep else candidates
+        cold = self.params.greedy and "temperature" in self.params.samplers  # then it strikes nothing here
+        strikes = self.params.xtc_probability >= 1 and not cold
+        return left if strikes and len(left) >= self.params.min_keep else candidates
 
     def temperature(self, candidates: Any) -> Any:
-        degrees, spread = self.choice.temperature, self.choice.dynatemp_range
+        degrees, spread = self.params.temperature, self.params.dynatemp_range
         if spread > 0:
             if len(candidates) < 2:
                 return candidates
             share = entropy(softmax(candidates)) / math.log(len(candidates))
             lowest = max(0.0, degrees - spread)
-            degrees = lowest + (degrees + spread - lowest) * share**self.choice.dynatemp_exponent
+            degrees = lowest + (degrees + spread - lowest) * share**self.params.dynatemp_exponent
         if degrees < 1e-6:
             best = ranked(candidates)[0][0]
             return [(token, logit if token == best else NOTHING) for token, logit in candidates]
@@ -323,7 +323,7 @@ DRIES = st.builds(
     window=st.sampled_from([1, 2, 5, 64]),
     breakers=st.builds(Breakers, st.frozensets(st.integers(0, 4), max_size=2)),
 )
-CHOICES = st.builds(
+PARAMS = st.builds(
     SamplingParams,
     temperature=st.sampled_from([0.0, 0.3, 1.0, 3.0]),
     top_k=st.sampled_from([0, 1, 5, 39, 1000]),
@@ -346,7 +346,7 @@ CHOICES = st.builds(
     samplers=st.just(SAMPLERS) | st.lists(st.sampled_from(SAMPLERS), unique=True).map(tuple),
 )
 TEXTS = st.lists(st.integers(0, 4), max_size=12)
-ROWS = st.lists(st.tuples(CHOICES, TEXTS, TEXTS), min_size=1, max_size=5)
+ROWS = st.lists(st.tuples(PARAMS, TEXTS, TEXTS), min_size=1, max_size=5)
 
 
 def logits_of(rows: int, seed: int) -> Any:
@@ -357,22 +357,22 @@ def logits_of(rows: int, seed: int) -> Any:
 @given(ROWS, st.integers(0, 10**6))
 def test_a_batch_is_as_likely_to_say_what_each_row_is_by_itself(rows: Any, seed: int) -> None:
     logits = logits_of(len(rows), seed)
-    choices, prompts, answers = (list(part) for part in zip(*rows, strict=True))
-    told = all_odds(choices, logits, prompts, answers)
-    for shares, row, (choice, prompt, answer) in zip(told, logits, rows, strict=True):
-        assert shares == pytest.approx(Reference(choice, prompt + answer, answer).shares(row), abs=1e-4)
+    all_params, prompts, answers = (list(part) for part in zip(*rows, strict=True))
+    all_shares = all_odds(all_params, logits, prompts, answers)
+    for shares, row, (params, prompt, answer) in zip(all_shares, logits, rows, strict=True):
+        assert shares == pytest.approx(Reference(params, prompt + answer, answer).shares(row), abs=1e-4)
 
 
 @settings(deadline=None, max_examples=60)
 @given(ROWS, st.integers(0, 10**6))
-def test_a_draw_depends_on_no_neighbour_and_on_no_telling(rows: Any, seed: int) -> None:
+def test_a_draw_depends_on_no_neighbour_and_on_no_report(rows: Any, seed: int) -> None:
     logits = logits_of(len(rows), seed)
 
     def draw(some: list[int], *, post_sampling: bool = False) -> Any:
-        choices = [replace(rows[row][0], post_sampling=post_sampling) for row in some]
+        all_params = [replace(rows[row][0], post_sampling=post_sampling) for row in some]
         answers = [rows[row][2] for row in some]
-        said, prompts = [answer[:-1] for answer in answers], [rows[row][1] for row in some]
-        sampler = Sampler(choices, said, [3] * len(some), VOCABULARY, prompts)
+        fed_before, prompts = [answer[:-1] for answer in answers], [rows[row][1] for row in some]
+        sampler = Sampler(all_params, fed_before, [3] * len(some), VOCABULARY, prompts)
         fed = mx.array([answer[-1] if answer else VOCABULARY for answer in answers])
         return sampler(mx.array(logits[some]), fed).tolist()
 
@@ -384,28 +384,28 @@ def test_a_draw_depends_on_no_neighbour_and_on_no_telling(rows: Any, seed: int) 
 
 
 @settings(deadline=None, max_examples=60)
-@given(CHOICES, TEXTS, st.integers(1, 11))
+@given(PARAMS, TEXTS, st.integers(1, 11))
 def test_a_sampler_that_is_built_anew_goes_on_as_the_old_one(
-    choice: SamplingParams, prompt: list[int], place: int
+    params: SamplingParams, prompt: list[int], cut: int
 ) -> None:
     logits = [mx.array(logits_of(1, step)) for step in range(12)]
 
     def go_on(answer: list[int], until: int) -> list[int]:
-        sampler = Sampler([choice], [answer[:-1]], [len(answer)], VOCABULARY, [prompt])
+        sampler = Sampler([params], [answer[:-1]], [len(answer)], VOCABULARY, [prompt])
         fed = mx.array(answer[-1:] or [VOCABULARY])
         for step in range(len(answer), until):
             fed = sampler(logits[step], fed)
             answer = [*answer, fed.item()]
         return answer
 
-    assert go_on(go_on([], place), 12) == go_on([], 12)
+    assert go_on(go_on([], cut), 12) == go_on([], 12)
 
 
 @pytest.mark.parametrize("width", [300, 5000])
 @pytest.mark.parametrize("chosen", [{}, {"top_k": 40}, {"typical_p": 0.9}, {"top_p": 0.9}, {"min_p": 0.1}])
 def test_wide_vocabularies_and_partial_sorts_are_the_same(width: int, chosen: dict[str, Any]) -> None:
     rows = np.random.default_rng(7).normal(0, 3, (3, width)).astype(np.float32)
-    choices = [replace(HOT, **{"top_k": top_k} | chosen) for top_k in (3, 256, width + 9)]
-    told = all_odds(choices, rows, [[]] * 3, [[]] * 3)
-    for shares, row, choice in zip(told, rows, choices, strict=True):
-        assert shares == pytest.approx(Reference(choice, [], []).shares(row), abs=1e-4)
+    all_params = [replace(HOT, **{"top_k": top_k} | chosen) for top_k in (3, 256, width + 9)]
+    all_shares = all_odds(all_params, rows, [[]] * 3, [[]] * 3)
+    for shares, row, params in zip(all_shares, rows, all_params, strict=True):
+        assert shares == pytest.approx(Reference(params, [], []).shares(row), abs=1e-4)
