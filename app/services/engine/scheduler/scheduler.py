@@ -18,15 +18,15 @@ from app.services.engine.model.blas import threads
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.loading import memory, release, weights
 from app.services.engine.model.memory_budget import MemoryBudget, out_of_memory
-from app.services.engine.model.prefill import SHORT
 from app.services.engine.scheduler.admission import Admission
 from app.services.engine.scheduler.batch import Batch
 from app.services.engine.scheduler.batches import Batches
+from app.services.engine.scheduler.cache_manager import CacheManager
 from app.services.engine.scheduler.embedding import Embedding
 from app.services.engine.scheduler.embedding_queue import EmbeddingQueue
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.prefill_manager import PrefillManager
-from app.services.engine.scheduler.row import Row, kept_tokens
+from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
 from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.engine.scheduler.slots import Slots
@@ -61,13 +61,14 @@ class Scheduler:
     ) -> None:
         self.retired = False  # takes no more requests; goes when its rows are done
         self._max_rows = max_rows
-        self._adapters = adapters = adapters or Adapters()
+        adapters = adapters or Adapters()
         self._outbox = outbox
         self._meter = meter or Meter()
         self._stepped: float | None = None  # when rows were last decoded, on time's performance counter
         self._chunk_sizer = ChunkSizer()  # of prompts
         self._decoding = ChunkSizer()  # of rows; what comes of many at once is known before they are
         self._prefixes = prefixes
+        self._cache = CacheManager(prefixes, adapters)
         self._draft = draft
         own = measure(model)
         self.admission = Admission(own + draft.footprint if draft else own, memory_budget, prefixes)
@@ -83,7 +84,14 @@ class Scheduler:
             token_bytes=own.token_bytes,
             free=self.admission.free,
         )
-        self._embeddings = EmbeddingQueue(model, vocabulary, adapters=adapters, chunk_sizer=self._chunk_sizer)
+        self._embeddings = EmbeddingQueue(
+            model,
+            vocabulary,
+            outbox=outbox,
+            adapters=adapters,
+            chunk_sizer=self._chunk_sizer,
+            free_memory=self._free_memory,
+        )
         self.slots = Slots(max_rows, prefixes, self._running)
         self._live: set[Row] = set()  # every row whose reader still waits for its end
 
@@ -163,15 +171,14 @@ class Scheduler:
     def fail(self, error: AppError) -> None:
         """End every row with an error and begin anew with an empty batch."""
         rows, self._live = self._live, set()
-        requests = [*(row.generation for row in rows), *(one.request for one in self._embeddings.clear())]
         self._waiting.clear()
         self._prefill.clear()
         self._batches.clear()
+        self._embeddings.fail(error)
         for row in rows:
             row.prefill.drop_layers()
+            self._outbox.put(row.generation, [error])
         self.slots.seat()
-        for request in requests:
-            self._outbox.put(request, [error])
 
     def step(self, *, alone: bool = True) -> None:
         """One token for every row that is decoding, then a slice of prompts and one of what is embedded.
@@ -184,7 +191,7 @@ class Scheduler:
         if self._prefill:
             self._compute_prompts(self._budget(alone))
         if self._embeddings:
-            self._compute_embeddings(self._budget(alone))
+            self._meter.embedded(self._embeddings.compute(self._budget(alone)))
         self._meter.memory = memory()
 
     def _places(self) -> int:
@@ -287,12 +294,9 @@ class Scheduler:
 
     def _admit(self, row: Row) -> None:
         """Begin with what is cached of a row's prompt."""
-        known_as = self._adapters.keys(row.prefill.tokens, row.scales) or []
-        self._prefill.add(row, self._prefixes.get(known_as))
+        self._prefill.add(row, self._cache.look_up(row))
         if not row.answer:
-            state = row.prefill
-            state.looked_up(self._prefixes.explain(known_as, state.computed, other_model=state.other_model))
-            self._meter.looked_up(state.cache_use)
+            self._meter.looked_up(row.prefill.cache_use)
             self._tell(row, [row.progress()])
         self.slots.seat()
 
@@ -319,37 +323,14 @@ class Scheduler:
             self._meter.prompt(rows[0].timings())
             self._keep(rows[0])
 
-    def _compute_embeddings(self, budget: int) -> None:
-        """Give a slice to the request for vectors whose turn it is."""
-        try:
-            embedding = self._embeddings.compute(budget)
-        except Exception as error:
-            if not isinstance(error, AppError) and not out_of_memory(error):
-                raise
-            self._fail_embedding(self._embeddings.take(), error)
-            return
-        if embedding.finished:
-            self._outbox.put(embedding.request, [embedding.result()])
-            self._meter.embedded(embedding.tokens)
-
-    def _fail_embedding(self, embedding: Embedding, error: Exception) -> None:
-        if not isinstance(error, AppError):
-            self._free_memory()
-            error = OutOfMemory("There was not enough memory for these texts")
-        self._outbox.put(embedding.request, [error])
-
     def _budget(self, alone: bool) -> int:
         """Tokens of a slice; prompts and embeddings share the time."""
         seconds = _SLICE_ALONE if alone and not self._batches.rows else _SLICE_BESIDE_DECODING
         return self._chunk_sizer.tokens(seconds / 2 if self._prefill and self._embeddings else seconds)
 
     def _keep(self, row: Row) -> None:
-        row.trim_unread()
-        known_as = self._adapters.keys(kept_tokens(row), row.scales)
-        if row.prefill.layers is not None and row.prefill.computed and known_as:
-            known = row.cached_tokens >= SHORT or (row.generation is not None and row.generation.caller.conversing)
-            self._prefixes.put(known_as, row.prefill.take_layers(), row.prefill.checkpoints, expect_reuse=known)
-            self._meter.cache_bytes = self._prefixes.nbytes
+        self._cache.store(row)
+        self._meter.cache_bytes = self._cache.nbytes
 
 
 def weight_bytes(model: Any) -> int:
