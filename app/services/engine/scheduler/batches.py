@@ -1,15 +1,24 @@
 """Rows of very different length, kept apart: in one batch every row costs as much as the longest."""
 
 import sys
+import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
 
 from app.services.engine.cache.layers import Layers
+from app.services.engine.model.adapters import Adapters
+from app.services.engine.model.blas import threads
+from app.services.engine.model.chunk_sizer import ChunkSizer
+from app.services.engine.model.loading import weights
 from app.services.engine.model.memory_budget import out_of_memory
 from app.services.engine.scheduler.batch import Batch, Drawn
 from app.services.engine.scheduler.row import Row
 
 _LOOK_EVERY = 32  # steps
 _CALL_BYTES = 32 * 2**20  # what a call costs beside reading weights and caches, as bytes that could be read meanwhile
+_SMALL = 64 * 2**20  # bytes of weights whose layers are over before several threads of a BLAS have met
 _WORTH = 0.8  # a split has to bring the cost below this share of what it was
 
 
@@ -23,23 +32,34 @@ class Batches:
 
     def __init__(
         self,
-        make: Callable[[], Batch],
+        model: Any,
+        vocabulary: int,
         *,
-        weight_bytes: int,
+        adapters: Adapters,
         token_bytes: int,
         free: Callable[[], int] = lambda: sys.maxsize,
     ) -> None:
-        self._make = make
+        weight_bytes = sum(array.nbytes for array in weights(model).values())
+        self.interval: float | None = None  # seconds since the step before; None if there were no rows then
+        self._make = partial(Batch, model, vocabulary, adapters=adapters)
         self._free = free  # bytes
         self._call_bytes = weight_bytes + _CALL_BYTES
         self._token_bytes = token_bytes  # of KV cache, a token of a row
+        self._reserved_cores = 1 if weight_bytes < _SMALL else 0
+        self._sizer = ChunkSizer()  # of rows; how long a step of them takes
         self._batches: list[Batch] = []
         self._steps = 0
+        self._stepped: float | None = None  # when there was the last step with rows, on time's performance counter
 
     @property
     def rows(self) -> list[Row]:
         """All rows."""
         return [row for batch in self._batches for row in batch.rows]
+
+    @property
+    def expected(self) -> float:
+        """Seconds that the step under way may take, as far as it is known; 0 while there is none. On any thread."""
+        return self._sizer.expected
 
     def __len__(self) -> int:
         return sum(len(batch) for batch in self._batches)
@@ -54,6 +74,16 @@ class Batches:
 
     def step(self) -> tuple[list[Drawn], list[Row]]:
         """Give every row its next token. Returns them, and the rows that are lost because memory ran out."""
+        rows = len(self)
+        threads.reserve_cores(self._reserved_cores)
+        with self._sizer.measure(rows) if rows else nullcontext():
+            tokens = self._step()
+        now = time.perf_counter()
+        self.interval = now - self._stepped if self._stepped else None
+        self._stepped = now if rows else None
+        return tokens
+
+    def _step(self) -> tuple[list[Drawn], list[Row]]:
         drawn: list[Drawn] = []
         lost: list[Row] = []
         for batch in list(self._batches):

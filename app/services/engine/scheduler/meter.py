@@ -45,6 +45,8 @@ class Meter:
 
     def stepped(self, rows: int, following: int, seconds: float | None) -> None:
         """Count a step of so many rows; `following` had a token before, so many seconds ago."""
+        if not rows:
+            return
         self.steps += 1
         self.rows += rows
         self.batch_rows.add(rows)

@@ -1,9 +1,7 @@
 """One loaded model at work: rows wait, have their prompt computed, are decoded together, and end."""
 
 import sys
-import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,12 +12,10 @@ from app.services.engine.cache.footprint import measure
 from app.services.engine.cache.layers import Layers
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.model.adapters import Adapters
-from app.services.engine.model.blas import threads
 from app.services.engine.model.chunk_sizer import ChunkSizer
-from app.services.engine.model.loading import memory, release, weights
+from app.services.engine.model.loading import memory, release
 from app.services.engine.model.memory_budget import MemoryBudget, out_of_memory
 from app.services.engine.scheduler.admission import Admission
-from app.services.engine.scheduler.batch import Batch
 from app.services.engine.scheduler.batches import Batches
 from app.services.engine.scheduler.cache_manager import CacheManager
 from app.services.engine.scheduler.embedding import Embedding
@@ -38,7 +34,6 @@ from app.services.generation import Event
 log = structlog.get_logger()
 
 _SLICE_BESIDE_DECODING = 0.12  # seconds of prompt between two tokens of the others
-_SMALL = 64 * 2**20  # bytes of weights whose layers are over before several threads of a BLAS have met
 _SLICE_ALONE = 0.5  # seconds after which a hang-up is noticed and progress told
 
 
@@ -64,25 +59,18 @@ class Scheduler:
         adapters = adapters or Adapters()
         self._outbox = outbox
         self._meter = meter or Meter()
-        self._stepped: float | None = None  # when rows were last decoded, on time's performance counter
         self._chunk_sizer = ChunkSizer()  # of prompts
-        self._decoding = ChunkSizer()  # of rows; what comes of many at once is known before they are
         self._prefixes = prefixes
         self._cache = CacheManager(prefixes, adapters)
         self._draft = draft
         own = measure(model)
         self.admission = Admission(own + draft.footprint if draft else own, memory_budget, prefixes)
-        size = weight_bytes(model)
-        self._reserved_cores = 1 if size < _SMALL else 0  # while tokens come
         self._waiting = WaitQueue()
         self._prefill = PrefillManager(
             model, outbox=outbox, adapters=adapters, chunk_sizer=self._chunk_sizer, controls=controls
         )
         self._batches = Batches(
-            partial(Batch, model, vocabulary, adapters=adapters),
-            weight_bytes=size,
-            token_bytes=own.token_bytes,
-            free=self.admission.free,
+            model, vocabulary, adapters=adapters, token_bytes=own.token_bytes, free=self.admission.free
         )
         self._embeddings = EmbeddingQueue(
             model,
@@ -103,7 +91,7 @@ class Scheduler:
     @property
     def expected(self) -> float:
         """Seconds that what the step under way is at may take, as far as this model was measured. On any thread."""
-        return max(self._chunk_sizer.expected, self._decoding.expected)
+        return max(self._chunk_sizer.expected, self._batches.expected)
 
     @property
     def running(self) -> int:
@@ -201,10 +189,8 @@ class Scheduler:
         return [*self._batches.rows, *self._prefill.rows]
 
     def _decode(self) -> None:
-        threads.reserve_cores(self._reserved_cores)
         rows = len(self._batches)
-        with self._decoding.measure(rows) if rows else nullcontext():
-            drawn, lost = self._batches.step()
+        drawn, lost = self._batches.step()
         ended: list[Row] = []
         following = 0
         for row, token, score in drawn:
@@ -228,7 +214,7 @@ class Scheduler:
                 self._tell(row, row.finish("memory"))
             if row.finished:
                 ended.append(row)
-        self._count_step(rows, following)
+        self._meter.stepped(rows, following, self._batches.interval)
         self._end(ended)
         if lost:
             self._again(lost)
@@ -258,12 +244,6 @@ class Scheduler:
         for one in (row, *row.siblings):
             self._live.discard(one)
             self._outbox.put(one.generation, [error])
-
-    def _count_step(self, rows: int, following: int) -> None:
-        now = time.perf_counter()
-        if rows:
-            self._meter.stepped(rows, following, now - self._stepped if self._stepped else None)
-        self._stepped = now if rows else None
 
     def _tell(self, row: Row, events: list[Event]) -> None:
         self._outbox.put(row.generation, events)
@@ -331,8 +311,3 @@ class Scheduler:
     def _keep(self, row: Row) -> None:
         self._cache.store(row)
         self._meter.cache_bytes = self._cache.nbytes
-
-
-def weight_bytes(model: Any) -> int:
-    """Bytes of a model's weights."""
-    return sum(array.nbytes for array in weights(model).values())
