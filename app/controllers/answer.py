@@ -35,13 +35,8 @@ class ClientGone(Exception):
     """Nobody is there to answer."""
 
 
-async def collect(generation: Generation, request: Request[Any, Any, Any]) -> Completion:
-    """Fold the events into the whole answer. Raises the AppError that ended it, ClientGone if nobody waits."""
-    return (await collect_all(generation, request))[0]
-
-
-async def collect_all(generation: Generation, request: Request[Any, Any, Any]) -> list[Completion]:
-    """Fold the events into the whole answers, as `collect` does."""
+async def collect(generation: Generation, request: Request[Any, Any, Any]) -> list[Completion]:
+    """Fold the events into the whole answers. Raises the AppError that ended one, ClientGone if nobody waits."""
     return await fold(generation, request, [Completion() for _ in range(generation.choices)])
 
 

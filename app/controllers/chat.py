@@ -61,21 +61,20 @@ class ChatController(Controller):
 
         A stream with the header X-Conversation-Id goes on when its reader hangs up; GET /v1/stream reads it again.
         """
-        remembers = is_memory(data)
-        conversation = conversation_of(request) if data.stream and not remembers else ""
-        if remembers:
+        conversation, dialect = "", ChatStream(data)
+        if is_memory(data):
+            dialect = MemoryStream(data)
             generation = await memory.begin(data, request, memory_agent, limits)
         else:
-            beginning = model_service.generate(data.to_generation(limits))
-            generation = await conversation_streams.unless_stopped(conversation, beginning)
-        if data.stream:
-            ping = data.ping_seconds(settings.sse_ping_interval)
-            dialect = MemoryStream(data) if remembers else ChatStream(data)
-            active_generations.set_id(dialect.id, generation)
-            events = spoken(generation, request, dialect, ping_seconds=ping)
-            if conversation:
-                cancel, note_readers = generation.cancel, generation.note_readers
-                events = conversation_streams.begin(conversation, events, cancel, note_readers).read()
-            return sse(events, data.ignored)
-        said = await fold(generation, request, [data.begun() for _ in range(generation.choices)])
-        return Response(ChatCompletion.of(said, data.custom_tools), headers=header(data.ignored))
+            conversation = conversation_of(request) if data.stream else ""
+            pending = model_service.generate(data.to_generation(limits))
+            generation = await conversation_streams.unless_stopped(conversation, pending)
+        if not data.stream:
+            answers = await fold(generation, request, [data.begun() for _ in range(generation.choices)])
+            return Response(ChatCompletion.of(answers, data.custom_tools), headers=header(data.ignored))
+        active_generations.set_id(dialect.id, generation)
+        events = spoken(generation, request, dialect, ping_seconds=data.ping_seconds(settings.sse_ping_interval))
+        if conversation:
+            cancel, note_readers = generation.cancel, generation.note_readers
+            events = conversation_streams.begin(conversation, events, cancel, note_readers).read()
+        return sse(events, data.ignored)

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.params import Body
 
 from app.controllers import completions_examples as examples
-from app.controllers.answer import collect_all, header, stream
+from app.controllers.answer import collect, header, stream
 from app.controllers.openapi import operation
 from app.controllers.refusals import GENERATION, body_refusals
 from app.dto.llama.completion import (
@@ -57,7 +57,7 @@ class CompletionController(Controller):
             ping = data.ping_seconds(settings.sse_ping_interval)
             dialect = CompletionStream(data, generation.choices)
             return stream(generation, request, dialect, ping_seconds=ping, ignored=data.ignored)
-        answer = TextCompletion.of(await collect_all(generation, request), data)
+        answer = TextCompletion.of(await collect(generation, request), data)
         return Response(answer, headers=header(data.ignored))
 
 
@@ -116,5 +116,5 @@ async def _answer(
         ping = data.ping_seconds(settings.sse_ping_interval)
         dialect = NativeStream(data, generation.choices)
         return stream(generation, request, dialect, ping_seconds=ping, ignored=data.ignored)
-    answer = native_answer(await collect_all(generation, request), data)
+    answer = native_answer(await collect(generation, request), data)
     return Response(answer, headers=header(data.ignored))

@@ -228,8 +228,7 @@ async def _earlier(responses: StoredResponses, identity: str | None) -> list[Inp
     """Give the conversation to go on with. Raises InvalidRequest where it is not kept."""
     if identity is None:
         return []
-    content = await asyncio.to_thread(responses.read, identity)
-    stored = StoredResponse.read(content) if content else None
+    stored = await _find(responses, identity)
     if stored is None:
         raise PreviousResponseNotFound(identity, is_stored=responses.enabled)
     return stored.conversation()
@@ -242,16 +241,19 @@ async def _resolved(responses: StoredResponses, data: ResponsesRequest, earlier:
         return data
     known = {item.id: item for item in earlier if item.id in referred}
     for identity in {response_of(one) for one in referred - known.keys()} - {None}:
-        content = await asyncio.to_thread(responses.read, identity or "")
-        stored = StoredResponse.read(content) if content else None
+        stored = await _find(responses, identity or "")
         known |= {item.id: item for item in (stored.conversation() if stored else ()) if item.id in referred}
     items = [known.get(item.id or "", item) if item.type == "item_reference" else item for item in data.items]
     return data.model_copy(update={"input": items})
 
 
-async def _stored(responses: StoredResponses, identity: str) -> StoredResponse:
+async def _find(responses: StoredResponses, identity: str) -> StoredResponse | None:
     content = await asyncio.to_thread(responses.read, identity)
-    stored = StoredResponse.read(content) if content else None
+    return StoredResponse.read(content) if content else None
+
+
+async def _stored(responses: StoredResponses, identity: str) -> StoredResponse:
+    stored = await _find(responses, identity)
     if stored is None:
         raise ResponseNotFound(identity)
     return stored

@@ -10,7 +10,17 @@ from pydantic import BeforeValidator, Field, field_validator
 
 import app.services.generation as gen
 from app.dto.shared import parameters
-from app.dto.shared.base import MOST_TOOLS, Body, RequestBody, RequestLimits, Typed, few_messages, json_text
+from app.dto.shared.base import (
+    MOST_TOOLS,
+    Body,
+    RequestBody,
+    RequestLimits,
+    Typed,
+    continues,
+    few_messages,
+    json_text,
+    no_empty_stop,
+)
 from app.dto.shared.readable import MEDIA, document_text, media_in, read
 from app.dto.shared.response_format import ResponseFormat
 from app.dto.shared.tool_choice import tool_choice
@@ -263,12 +273,7 @@ class MessagesRequest(RequestBody):
     output_config: OutputConfig = Field(default_factory=OutputConfig)
     output_format: ResponseFormat | None = None
 
-    @field_validator("stop_sequences")
-    @classmethod
-    def _no_empty_stop(cls, stop: list[str]) -> list[str]:
-        if "" in stop:
-            raise ValueError("a stop string may not be empty")
-        return stop
+    _no_empty_stop = field_validator("stop_sequences")(no_empty_stop)
 
     @property
     def hides_thinking(self) -> bool:
@@ -286,7 +291,7 @@ class MessagesRequest(RequestBody):
             messages=messages,
             tools=tuple(tool.to_template() for tool in self.tools if tool.is_ours),
             template_kwargs=self._template_kwargs(),
-            continue_final_message=self._continues(messages),
+            continue_final_message=continues(messages[-1]),
             sampling=gen.Sampling(
                 temperature=self.temperature,
                 top_k=None if self.top_k is None else max(0, self.top_k),
@@ -333,11 +338,6 @@ class MessagesRequest(RequestBody):
         """Give the grammar of the answer, and its tools."""
         tools = [tool.to_template() for tool in self.tools if tool.is_ours]
         return Binding(self._constraint(), tools, self._tool_choice())
-
-    def _continues(self, messages: tuple[gen.Message, ...]) -> bool:
-        if messages[-1].tool_calls:
-            raise InvalidRequest("the last message calls tools; their results are missing", param="messages")
-        return messages[-1].role == "assistant"
 
     def _tool_choice(self) -> gen.ToolChoice:
         offered = [(place, tool) for place, tool in enumerate(self.tools) if tool.is_ours]

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator
 import app.services.generation as gen
 from app.dto.openai.chat_message import ChatMessage, Tool
 from app.dto.shared import parameters
-from app.dto.shared.base import MOST_TOOLS, RequestLimits, few_messages
+from app.dto.shared.base import MOST_TOOLS, RequestLimits, continues, few_messages
 from app.dto.shared.response_format import ResponseFormat
 from app.dto.shared.sampling_fields import SamplingFields, StreamOptions
 from app.dto.shared.tool_choice import OpenAIToolChoice, openai_choice
@@ -81,12 +81,13 @@ class ChatRequest(SamplingFields):
         """Say it in the common vocabulary. Raises InvalidRequest for what cannot be done."""
         self.check(limits)
         limits.check_messages(self.messages, "messages")
+        messages = tuple(message.to_message(index) for index, message in enumerate(self.messages))
         return gen.GenerationRequest(
             model=self.model,
-            messages=tuple(message.to_message(place) for place, message in enumerate(self.messages)),
+            messages=messages,
             tools=tuple(tool.to_template() for tool in self.offered),
             template_kwargs=self._template_kwargs(),
-            continue_final_message=self._continues(),
+            continue_final_message=self._continues(messages[-1]),
             generation_prompt=self.add_generation_prompt,
             sampling=self.sampling(),
             lora=self.adapters(),
@@ -111,8 +112,7 @@ class ChatRequest(SamplingFields):
         message = last.to_message(len(self.messages) - 1)
         return gen.Completion(text=message.content, reasoning=message.reasoning or "")
 
-    def _continues(self) -> bool:
-        last = self.messages[-1]
+    def _continues(self, last: gen.Message) -> bool:
         asks_prompt = self.add_generation_prompt and "add_generation_prompt" in self.model_fields_set
         if self.continue_final_message and asks_prompt:
             raise InvalidRequest(
@@ -120,9 +120,7 @@ class ChatRequest(SamplingFields):
             )
         if self.continue_final_message and last.role != "assistant":
             raise InvalidRequest("the last message is not the assistant's", param="continue_final_message")
-        if last.role == "assistant" and last.calls:
-            raise InvalidRequest("the last message calls tools; their results are missing", param="messages")
-        return last.role == "assistant"
+        return continues(last)
 
     def _constraint(self) -> gen.Constraint | None:
         constraint = self.constraint()

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 import app.services.generation as gen
 from app.dto.openai import custom_tools
 from app.dto.openai.custom_tools import CustomFormat
-from app.dto.openai.part import Part
+from app.dto.openai.part import Part, lines
 from app.dto.shared.base import Body, Typed, json_text
 from app.services.errors import InvalidRequest
 
@@ -123,24 +123,22 @@ class ChatMessage(Body):
             calls = [gen.ToolCall(0, "", self.function_call.name, self.function_call.arguments)]
         return tuple(calls)
 
-    def to_message(self, place: int) -> gen.Message:
+    def to_message(self, index: int) -> gen.Message:
         """Say it in the common vocabulary. Raises InvalidRequest for parts that are no text."""
         return gen.Message(
             role=_ROLES.get(self.role, self.role),  # type: ignore[arg-type]
-            content=self._text(place),
+            content=self._text(index),
             reasoning=self.reasoning_content,
             tool_calls=self.calls,
             tool_call_id=self.tool_call_id,
             name=self.name,
         )
 
-    def _text(self, place: int) -> str:
+    def _text(self, index: int) -> str:
         if self.content is None or isinstance(self.content, str):
             return self.content or self.refusal or ""
         of_user = self.role not in {"assistant", "tool", "function"}
-        where = f"messages.{place}.content"
-        texts = (part.to_text(f"{where}.{i}", of_user=of_user) for i, part in enumerate(self.content))
-        return "\n".join(text for part, text in zip(self.content, texts, strict=True) if text or part.is_ours)
+        return lines(self.content, f"messages.{index}.content", of_user=of_user)
 
 
 class FunctionDefinition(Body):

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 import app.services.generation as gen
 from app.dto.openai import custom_tools
 from app.dto.openai import responses_foreign as openai_responses_foreign
-from app.dto.openai.part import Part
+from app.dto.openai.part import Part, lines
 from app.dto.openai.responses_tools import flat_name
 from app.dto.shared.base import Reply, Typed, json_text
 from app.dto.shared.logprobs import ContentLogprob
@@ -108,12 +108,11 @@ class InputItem(Typed):
 
     def text(self, where: str) -> str:
         """Give what a message or an output says. Raises InvalidRequest for parts that are no text."""
-        said = self.output if self.type in _OUTPUTS else self.content
-        if said is None or isinstance(said, str):
-            return said or ""
+        content = self.output if self.type in _OUTPUTS else self.content
+        if content is None or isinstance(content, str):
+            return content or ""
         of_user = self.type == "message" and self.role != "assistant"
-        texts = (part.to_text(f"{where}.content.{place}", of_user=of_user) for place, part in enumerate(said))
-        return "\n".join(text for part, text in zip(said, texts, strict=True) if text or part.is_ours)
+        return lines(content, f"{where}.content", of_user=of_user)
 
     def thoughts(self, where: str) -> str:
         """Give what a reasoning item thinks: its own words where they are there, else their summary."""

@@ -20,8 +20,8 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from app.dto.shared import parameters
-from app.services.errors import AppError, UnprocessableBody
-from app.services.generation import Event
+from app.services.errors import AppError, InvalidRequest, UnprocessableBody
+from app.services.generation import Event, Message
 from app.services.json_schema.enforcement import Binding
 
 MOST_TOOLS = 4096  # in one request
@@ -181,11 +181,28 @@ def json_text(value: Any) -> Any:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def no_empty_stop(stop: str | list[str] | None) -> str | list[str] | None:
+    """Give stop strings as they came. Raises ValueError for an empty one, which would end every answer."""
+    if stop == "" or (isinstance(stop, list) and "" in stop):
+        raise ValueError("a stop string may not be empty")
+    return stop
+
+
 def few_messages(messages: Any, info: ValidationInfo) -> Any:
     """Count the messages of a body before any is looked at. Raises ValueError for too many."""
     if isinstance(messages, list) and isinstance(info.context, RequestLimits) and len(messages) > info.context.messages:
         raise ValueError(f"more than {info.context.messages} messages")
     return messages
+
+
+def continues(last: Message) -> bool:
+    """Whether the answer goes on with the last message, which is the assistant's then.
+
+    Raises InvalidRequest for one that calls tools: it cannot be gone on with before their results are there.
+    """
+    if last.role == "assistant" and last.tool_calls:
+        raise InvalidRequest("the last message calls tools; their results are missing", param="messages")
+    return last.role == "assistant"
 
 
 @dataclass(frozen=True, slots=True)

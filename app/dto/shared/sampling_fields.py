@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 import app.services.generation as gen
 from app.dto.shared.adapters import AdapterScale, scales
-from app.dto.shared.base import Body, RequestBody, RequestLimits
+from app.dto.shared.base import Body, RequestBody, RequestLimits, no_empty_stop
 from app.dto.shared.samplers import parse
 from app.services.errors import InvalidRequest
 from app.services.json_schema.enforcement import Binding
@@ -92,12 +92,7 @@ class SamplingFields(RequestBody):
     id_slot: int = Field(default=-1, ge=-1, lt=2**31)
     sse_ping_interval: float | None = Field(default=None, ge=-1, le=3600)
 
-    @field_validator("stop")
-    @classmethod
-    def _no_empty_stop(cls, stop: str | list[str] | None) -> str | list[str] | None:
-        if stop == "" or (isinstance(stop, list) and "" in stop):
-            raise ValueError("a stop string may not be empty")
-        return stop
+    _no_empty_stop = field_validator("stop")(no_empty_stop)
 
     @field_validator("dry_sequence_breakers")
     @classmethod
