@@ -10,9 +10,8 @@ from litestar.params import Body
 from app.controllers.openapi import ModelName, operation
 from app.controllers.refusals import LOADED_MODEL, body_refusals, refusals
 from app.dto.shared.adapters import AdapterReply, AdapterScale, AdaptersSet, scales
-from app.services.errors import InvalidRequest
+from app.services.errors import InvalidRequest, NothingLoaded
 from app.services.model_service import ModelService
-from app.services.models import NothingLoaded
 
 _ADAPTER = {"id": 0, "path": "/home/me/adapters/pirate", "scale": 1.0, "task_name": "", "prompt_prefix": ""}
 _UNKNOWN = InvalidRequest("lora: there is no adapter 3, only 1", param="lora")

@@ -25,6 +25,7 @@ from app.services.errors import (
     ModelNotFound,
     ModelNotLoaded,
     ModelUnloaded,
+    NothingLoaded,
     OutOfMemory,
     PromptTooLong,
     QueueFull,
@@ -68,6 +69,7 @@ STUCK = EngineStuck("The engine has not come back from a step for 61 s")
 LOAD_FAILED = LoadFailed("model.safetensors is cut short: 1024 bytes are missing")
 # Of an operation that looks at a model without loading it; of one that loads it if need be; of one that computes.
 LOADED_MODEL = (
+    NothingLoaded(),
     ModelNotLoaded(),
     ModelNameMissing(),
     UNKNOWN_MODEL,

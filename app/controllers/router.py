@@ -19,7 +19,7 @@ from app.services.model_service import ModelService
 from app.settings import Settings
 
 _REQUEST = [Example(value={"model": "mlx-community/Qwen3-4B-4bit"})]
-_NOT_RUNNING = ModelNotLoaded("model is not running", param="model")
+_NOT_RUNNING = ModelNotLoaded("model is not running")
 _ONE_MODEL = FeatureDisabled("This server serves one model; --models-dir serves several")
 _EVENTS = (
     'data: {"model":"qwen3-4b","event":"status_change","data":{"status":"loading","progress":'

@@ -15,6 +15,7 @@ from app.dto.llama.slots import Slot, SlotDone, SlotFile, SlotTimings
 from app.services.errors import (
     InvalidRequest,
     NoSlotAvailable,
+    NothingLoaded,
     SlotBusy,
     SlotEmpty,
     SlotNotRestored,
@@ -23,7 +24,6 @@ from app.services.errors import (
 )
 from app.services.facts import SlotFacts
 from app.services.model_service import ModelService
-from app.services.models import NothingLoaded
 from app.services.served_model import ServedModel
 from app.settings import Settings
 

@@ -5,17 +5,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from app.services.catalog import ModelFolder
-from app.services.errors import AppError, ModelNotLoaded
+from app.services.errors import AppError
 from app.services.facts import ModelFacts, RouterFacts
 from app.services.loading import Loading
 from app.services.model_events import Change
 from app.services.model_state import ModelState
 from app.services.served_model import ServedModel
 from app.services.session import Session
-
-
-class NothingLoaded(ModelNotLoaded):
-    """No model is loaded, by whatever name: what lists something lists nothing."""
 
 
 class Models(Protocol):

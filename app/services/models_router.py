@@ -157,7 +157,7 @@ class ModelsRouter:
             model.dismiss(GRACE_PERIOD)
             self._leave(model)
         else:
-            raise ModelNotLoaded("model is not running", param="model")
+            raise ModelNotLoaded("model is not running")
 
     async def start(self, session: Session, locate: Callable[[], ModelFolder]) -> None:
         """Load the model that a session brings along, and make it the default. Raises LoadFailed."""

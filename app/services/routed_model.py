@@ -111,7 +111,7 @@ class RoutedModel:
     def require(self) -> ServedModel:
         """Give it, if it takes requests. Raises InvalidRequest."""
         if self.ready is None:
-            raise ModelNotLoaded("model is not loaded", param="model")
+            raise ModelNotLoaded
         return self.ready
 
     def hand_out(self) -> None:

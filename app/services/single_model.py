@@ -10,13 +10,20 @@ import structlog
 from app.services import bootstrap, catalog, free_memory
 from app.services.active_generations import ActiveGenerations
 from app.services.catalog import ModelFolder
-from app.services.errors import AppError, FeatureDisabled, InvalidRequest, LoadFailed, ModelLoading, ModelNotFound
+from app.services.errors import (
+    AppError,
+    FeatureDisabled,
+    InvalidRequest,
+    LoadFailed,
+    ModelLoading,
+    ModelNotFound,
+    NothingLoaded,
+)
 from app.services.facts import ModelFacts
 from app.services.inference import Engine
 from app.services.loading import Loading
 from app.services.model_events import Change
 from app.services.model_state import ModelState
-from app.services.models import NothingLoaded
 from app.services.served_model import GRACE_PERIOD, UNLOADED, ServedModel
 from app.services.session import Session
 from app.settings import Settings

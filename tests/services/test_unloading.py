@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.services import single_model
-from app.services.errors import ModelNotLoaded, Unavailable
+from app.services.errors import NothingLoaded, Unavailable
 from app.services.generation import Finished, Generation, GenerationRequest, Message
 from app.services.model_service import ModelService
 from app.settings import Settings
@@ -56,7 +56,7 @@ def test_what_is_read_has_a_while_to_end(
         reader = asyncio.ensure_future(read(answer) if reads else asyncio.sleep(0))
         unloading = asyncio.ensure_future(service.models.unload("tiny"))
         await asyncio.sleep(0)
-        with pytest.raises(ModelNotLoaded):
+        with pytest.raises(NothingLoaded):
             service.models.find()
         assert await unloading is None  # although one that does not read never takes its error
         if reads:

@@ -41,6 +41,7 @@ from app.services.errors.models import (
     ModelNotFound,
     ModelNotLoaded,
     ModelUnloaded,
+    NothingLoaded,
 )
 from app.services.errors.requests import (
     BodyTooLarge,
@@ -117,6 +118,7 @@ __all__ = [
     "NoMemoryFolder",
     "NoSlotAvailable",
     "NotFound",
+    "NothingLoaded",
     "OffsetLost",
     "OutOfMemory",
     "PreviousResponseNotFound",

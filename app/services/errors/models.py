@@ -4,7 +4,16 @@ from app.services.errors.base import InvalidRequest, NotFound, ServerError, Unav
 
 
 class ModelNotLoaded(InvalidRequest):
-    """The model that is named is not loaded; where none is named, no model is loaded and none is loading."""
+    """The model that the request names is not loaded."""
+
+    code = "model_not_loaded"
+    advice = "Load it with `POST /models/load`, or leave out `autoload=false`."
+    default_message = "model is not loaded"
+    default_param = "model"
+
+
+class NothingLoaded(InvalidRequest):
+    """No model is loaded and none is loading."""
 
     code = "model_not_loaded"
     advice = "Load one: `POST /start`, `/models/load`, `--model` or `--demo`."
