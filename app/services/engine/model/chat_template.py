@@ -85,7 +85,7 @@ class ChatTemplate:
 
     def _remembered_tools(self, tools: Tools) -> Tools:
         """Give the completion of these tools if one was needed before."""
-        return next((complete for sent, complete in self._complete_tools if sent == tools), tools)
+        return next((complete for original, complete in self._complete_tools if original == tools), tools)
 
     def _complete(self, tools: Tools) -> Tools:
         """Add the members that the template needs to tools, as few as possible, and remember them."""

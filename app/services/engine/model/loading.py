@@ -39,7 +39,7 @@ def load(folder: Path) -> Step:
         yield 0.1
         if _is_cpu():
             _widen(model)
-        yield from _read(model)
+        yield from _read_weights(model)
     except MemoryError as error:
         raise LoadFailed(f"{folder.name}: there is not enough memory for this model") from error
     except Exception as error:
@@ -98,7 +98,7 @@ def _widen(model: Any) -> None:
     model.set_dtype(mx.float32)
 
 
-def _read(model: Any) -> Generator[float, None, None]:
+def _read_weights(model: Any) -> Generator[float, None, None]:
     arrays = list(weights(model).values())
     total, bytes_read, pending = sum(array.nbytes for array in arrays) or 1, 0, []
     for array in arrays:

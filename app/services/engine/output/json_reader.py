@@ -146,8 +146,8 @@ class ObjectReader:
     def _read_block_comment(self, text: str, position: int) -> int:
         end = text.find("*/", position)
         if end < 0:
-            seen = len(text) - text.endswith("*")
-            return seen if seen > position else -1
+            end = len(text) - text.endswith("*")  # which may be the first half of what closes the comment
+            return end if end > position else -1
         self._step = self._step_after_comment
         return end + 2
 

@@ -28,7 +28,7 @@ class LiteralSyntax:
     starts: tuple[str, ...] = ()
 
     def begins(self, text: str, tools: Tools, *, known_only: bool) -> bool | None:
-        """Whether a text begins as calls do; None while that cannot be told."""
+        """Whether a text begins as calls do; None while that is undecided."""
         match = self.begin.match(text, partial=True)
         return None if match is not None and match.partial else match is not None
 
@@ -165,7 +165,7 @@ def pythonic_syntax(parse: Callable[[str, list[Any]], Any]) -> LiteralSyntax:
     return LiteralSyntax("<|tool_call_end|>", begin, string, re.compile("[\"']"), parse_calls)
 
 
-def _to_calls(parsed: Any) -> list[Call]:
+def _to_calls(result: Any) -> list[Call]:
     """Take the calls that a parser of mlx-lm gives; none of them if one is invalid."""
-    calls = [parse_call(call) for call in (parsed if isinstance(parsed, list) else [parsed])]
+    calls = [parse_call(call) for call in (result if isinstance(result, list) else [result])]
     return [call for call in calls if call is not None] if None not in calls else []

@@ -39,7 +39,7 @@ class TagSyntax:
         return _TagPatterns.of(self)
 
     def begins(self, text: str, tools: Tools, *, known_only: bool) -> bool | None:
-        """Whether a text begins as calls do; None while that cannot be told."""
+        """Whether a text begins as calls do; None while that is undecided."""
         match = self._patterns.begin.match(text, partial=True)
         if match is not None and match.partial:
             return None
@@ -51,23 +51,23 @@ class TagSyntax:
         if at_end:
             readings += [(False, ("balanced", "first"))] if self.line_by_line else []
             readings += [(False, ("absent",))]
-        for framed, closings in readings:
+        for on_own_lines, closings in readings:
             for end in self._ends(text, at_end=at_end):
                 for closing in closings:
-                    if calls := self._calls(text[:end], tools, closing=closing, framed=framed):
+                    if calls := self._calls(text[:end], tools, closing=closing, on_own_lines=on_own_lines):
                         return calls, end
         return ([], 0) if at_end else None
 
     def _ends(self, text: str, *, at_end: bool) -> Iterator[int]:
         """Give the positions at which the region may end, the likeliest first."""
-        doubtful, followed = [], []
+        doubtful, unlikely = [], []
         for match in self._patterns.end.finditer(text):
             end = match.end()
             follows = self._patterns.closing.match(text, skip_blank(text, end), partial=True)
             if follows is not None and follows.partial and not at_end:
                 return  # what follows decides
             if follows is not None and not follows.partial:
-                followed.append(end)
+                unlikely.append(end)
                 continue
             if self._has_open_region(text[:end]):
                 doubtful.append(end)
@@ -76,14 +76,14 @@ class TagSyntax:
         if at_end:
             yield from doubtful
             yield len(text)
-            yield from reversed(followed)  # what follows closes nothing: a model wrote it once too often
+            yield from reversed(unlikely)  # what follows closes nothing: a model wrote it once too often
 
     def _has_open_region(self, text: str) -> bool:
         """Whether regions within the values are still open, as far as one can tell."""
         own = self.start in self.starts
         return text.count(self.start) - own >= len(self._patterns.last.findall(text))
 
-    def _calls(self, region: str, tools: Tools, *, closing: Closing, framed: bool) -> list[Call]:
+    def _calls(self, region: str, tools: Tools, *, closing: Closing, on_own_lines: bool) -> list[Call]:
         """Parse all calls of a complete region; none of them where it is not one."""
         calls: list[Call] = []
         position = skip_blank(region, 0)
@@ -91,7 +91,7 @@ class TagSyntax:
             head = self._patterns.call.match(region, position)
             if head is None:
                 return calls if self._patterns.region_end.fullmatch(region, position) else []
-            members = self._members(region, head.end(), closing=closing, framed=framed)
+            members = self._members(region, head.end(), closing=closing, on_own_lines=on_own_lines)
             if members is None:
                 return []
             name, (pairs, position) = head["name"].strip(), members
@@ -112,7 +112,9 @@ class TagSyntax:
             members[to_json(key or "")] = coerce(self.value(text), schema, untyped_is_text=self.untyped_is_text)
         return f"{{{', '.join(f'{key}: {value}' for key, value in members.items())}}}"
 
-    def _members(self, region: str, position: int, *, closing: Closing, framed: bool) -> tuple[list[Pair], int] | None:
+    def _members(
+        self, region: str, position: int, *, closing: Closing, on_own_lines: bool
+    ) -> tuple[list[Pair], int] | None:
         """Parse the arguments of a call; the second value is the position behind it. None where it is no call."""
         members: list[Pair] = []
         while True:
@@ -120,7 +122,7 @@ class TagSyntax:
             argument = self._patterns.argument.match(region, position)
             if argument is None:
                 break
-            end = self._value_end(region, argument.end(), closing=closing, framed=framed)
+            end = self._value_end(region, argument.end(), closing=closing, on_own_lines=on_own_lines)
             if end is None:
                 return None
             groups = argument.groupdict()
@@ -132,19 +134,19 @@ class TagSyntax:
         # What closes the call may be missing where the region is closed.
         return (members, position) if self._patterns.region_end.fullmatch(region, position) else None
 
-    def _value_end(self, region: str, begin: int, *, closing: Closing, framed: bool) -> tuple[int, int] | None:
+    def _value_end(self, region: str, begin: int, *, closing: Closing, on_own_lines: bool) -> tuple[int, int] | None:
         """Find what closes a value; where that is `absent`, what follows the value does."""
         if closing == "absent":
             end = self._patterns.unclosed.search(region, begin)
             return end.span() if end is not None else None
-        framed = framed and region.startswith("\n", begin)
+        on_own_lines = on_own_lines and region.startswith("\n", begin)
         depth = 0
         for match in self._patterns.either.finditer(region, begin):
             if match["open"]:
                 depth += closing == "balanced"
             elif depth:
                 depth -= 1
-            elif framed and region[begin : match.start()].rstrip(" \t")[-1:] != "\n":
+            elif on_own_lines and region[begin : match.start()].rstrip(" \t")[-1:] != "\n":
                 continue
             elif self._patterns.follows.match(region, match.end()):
                 return match.start(), match.end()
