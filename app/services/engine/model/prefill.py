@@ -1,16 +1,15 @@
 """Prefill: computes the KV cache of tokens, without their logits."""
 
-from typing import Any
-
 import mlx.core as mx
 
 from app.services.engine.cache.layers import Layers
 from app.services.engine.model.blas import threads
+from app.services.engine.model.language_model import LanguageModel
 
 SHORT = 64  # tokens; up to here prompts are computed together, longer ones use the machine fully by themselves
 
 
-def forward(model: Any, layers: Layers, tokens: list[int]) -> None:
+def forward(model: LanguageModel, layers: Layers, tokens: list[int]) -> None:
     """Compute tokens of one row into its cache."""
     with threads.all():
         model(mx.array([tokens]), cache=layers)
@@ -19,7 +18,9 @@ def forward(model: Any, layers: Layers, tokens: list[int]) -> None:
         mx.clear_cache()  # the buffers of a long chunk fit nothing that follows
 
 
-def forward_padded(model: Any, layers: Layers, tokens: list[list[int]], lengths: list[int], padding: list[int]) -> None:
+def forward_padded(
+    model: LanguageModel, layers: Layers, tokens: list[list[int]], lengths: list[int], padding: list[int]
+) -> None:
     """Compute tokens of several rows into their batch cache: (rows, length), each row padded on the right."""
     with threads.all():
         if any(padding):
