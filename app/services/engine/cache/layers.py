@@ -2,16 +2,55 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, Self
 
 import mlx.core as mx
 from mlx_lm.models.cache import CacheList, RotatingKVCache
 
-Layers = list[Any]  # one of mlx-lm's caches a layer, of a single row or of a batch
+
+class LayerCache(Protocol):
+    """What the engine uses of mlx-lm's caches, each of which holds the keys and values, or the state, of one layer.
+
+    The methods from `prepare` on are those of a batch cache, which `merge` makes of the caches of single rows.
+    """
+
+    state: Any  # arrays
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+
+    def is_trimmable(self) -> bool:
+        """Whether it can be trimmed now; a sliding window can until it has moved."""
+
+    def trim(self, n: int) -> int:
+        """Drop the last `n` tokens. Returns how many were dropped."""
+
+    @classmethod
+    def merge(cls, caches: Sequence[Self]) -> "LayerCache":
+        """Copy the caches of single rows into one batch cache."""
+
+    def prepare(self, *, lengths: list[int], right_padding: list[int]) -> None:
+        """Expect rows of these lengths, padded on the right by so many tokens."""
+
+    def finalize(self) -> None:
+        """Move the padding to the left."""
+
+    def extend(self, other: "LayerCache") -> None:
+        """Append the rows of another batch cache."""
+
+    def filter(self, batch_indices: list[int]) -> None:
+        """Keep these rows alone."""
+
+    def extract(self, idx: int) -> "LayerCache":
+        """Give a row as a cache of its own."""
+
+
+Layers = list[LayerCache]
 Checkpoints = dict[int, Layers]  # number of tokens to copies of those layers that cannot be trimmed to it later
 
 
-def leaves(layers: Iterable[Any]) -> Iterator[Any]:
+def leaves(layers: Iterable[LayerCache]) -> Iterator[Any]:
     """Yield the caches of layers, those within compound ones one by one."""
     for layer in layers:
         if isinstance(layer, CacheList):
@@ -20,7 +59,7 @@ def leaves(layers: Iterable[Any]) -> Iterator[Any]:
             yield layer
 
 
-def is_trimmable(layer: Any) -> bool:
+def is_trimmable(layer: LayerCache) -> bool:
     """Whether a layer's cache can be trimmed however many tokens it holds: a sliding window forgets."""
     return bool(layer.is_trimmable()) and not any(isinstance(leaf, RotatingKVCache) for leaf in leaves([layer]))
 
@@ -40,12 +79,12 @@ def restore_checkpoint(layers: Layers, checkpoint: Layers, surplus: int) -> Laye
     return restored
 
 
-def nbytes(layers: Iterable[Any]) -> int:
+def nbytes(layers: Iterable[LayerCache]) -> int:
     """Bytes of some layers."""
     return sum(layer.nbytes for layer in layers)
 
 
-def _compact(layer: Any) -> Any:
+def _compact(layer: LayerCache) -> LayerCache:
     """Drop what a sliding window holds beyond its size after a long slice."""
     for leaf in leaves([layer]):
         if isinstance(leaf, RotatingKVCache) and leaf.keys is not None:
@@ -61,6 +100,6 @@ def merge(caches: Sequence[Layers]) -> Layers:
     return [type(layer).merge([cache[depth] for cache in caches]) for depth, layer in enumerate(caches[0])]
 
 
-def batchable(layers: Iterable[Any]) -> bool:
+def batchable(layers: Iterable[LayerCache]) -> bool:
     """Whether mlx-lm can batch rows with these caches."""
     return all(hasattr(layer, "merge") for layer in layers)
