@@ -22,9 +22,9 @@ class Field:
 
 _USER: dict[str, Any] = {"role": "user", "content": "Hi"}
 _TEXT_ONLY = "the model reads text only"
-_ELSEWHERE = "there are no tools on this side"
-_PICTURE = "in a tool's result a sentence says that it is left out"
-_OTHER = "any other type: what is text in it is read"
+_ELSEWHERE = "this server runs no tools"
+_PICTURE = "in a tool's result it is replaced by a sentence"
+_OTHER = "any other type: its text is read"
 
 
 def _chat(name: str, treatment: Treatment, note: str, /, **message: Any) -> Field:
@@ -65,14 +65,14 @@ CHAT = (
     Field(
         "messages[].content[] of type image_url",
         "ignored",
-        f"of a tool: so are other media, {_PICTURE}",
+        f"and other media: {_PICTURE}",
         {"messages": [_USER, {"role": "assistant", "tool_calls": [_CALL]}, _RESULT | {"content": _SHOWN}]},
     ),
     _chat("audio", "ignored", "changes nothing in the answer", audio={"id": "a"}),
     _chat(
         "function_call",
         "honoured",
-        "of old: one call, answered by role function",
+        "deprecated: a single call, answered by role function",
         function_call={"name": "f", "arguments": ""},
     ),
     Field(
@@ -97,7 +97,7 @@ CHAT = (
     Field(
         "stream_options.include_obfuscation",
         "ignored",
-        "nothing is padded",
+        "streams are not padded",
         {"stream": True, "stream_options": {"include_obfuscation": True}},
     ),
     Field("lora[].id, scale", "honoured", "of the adapters of --lora", {"lora": []}),
@@ -142,17 +142,17 @@ RESPONSES = (
         "",
         {"input": [_USER, _TEXT_MADE, _TEXT_CAME]},
     ),
-    _item("item_reference", "refused", "unless it is to an item that is kept, or to reasoning", id="msg_1"),
+    _item("item_reference", "refused", "unless it refers to a stored item, or to reasoning", id="msg_1"),
     *(
-        _item(kind, "honoured", "is read as a call, its _output as what came of it", call_id="x", action={"a": 1})
+        _item(kind, "honoured", "is read as a call, its _output as the result", call_id="x", action={"a": 1})
         for kind in ("local_shell_call", "shell_call", "apply_patch_call", "computer_call", "tool_search_call")
     ),
     *(
-        _item(kind, "honoured", "is read as a call and what came of it", id="x", outputs="4")
+        _item(kind, "honoured", "is read as a call and its result", id="x", outputs="4")
         for kind in ("mcp_call", "code_interpreter_call", "file_search_call")
     ),
     *(
-        _item(kind, "ignored", "has nothing that a model can read", id="x")
+        _item(kind, "ignored", "contains no text for the model", id="x")
         for kind in (
             *("web_search_call", "image_generation_call", "mcp_list_tools", "mcp_approval_request"),
             *("mcp_approval_response", "additional_tools", "configuration_update", "compaction", "compaction_trigger"),
@@ -169,7 +169,7 @@ RESPONSES = (
     Field(
         "input[].output[] of type input_image",
         "ignored",
-        f"so are other media: {_PICTURE}",
+        f"and other media: {_PICTURE}",
         {"input": [_USER, _MADE, _CAME | {"output": [{"type": "input_image", "image_url": "data:,"}]}]},
     ),
     Field("tools[] of type function", "honoured", "", {"tools": [{"type": "function"} | _FUNCTION]}),
@@ -188,7 +188,7 @@ RESPONSES = (
     Field(
         "tools[] of type namespace",
         "honoured",
-        "the model knows its tools as namespace__name, calls have the namespace beside the name",
+        "for the model its tools are namespace__name; calls have name and namespace",
         {"tools": [{"type": "namespace", "name": "crm", "tools": [{"type": "function"} | _FUNCTION]}]},
     ),
     *(
@@ -201,16 +201,16 @@ RESPONSES = (
     Field(
         "reasoning.effort, summary",
         "honoured",
-        "none turns thinking off, any other on; with summary the thoughts are a summary",
+        "`none` turns reasoning off, any other effort on; with summary, reasoning is sent as a summary",
         {"reasoning": {"effort": "low", "summary": "auto"}},
     ),
     Field("reasoning.mode", "ignored", "changes nothing in the answer", {"reasoning": {"mode": "x"}}),
     Field("text.format", "honoured", "is enforced", {"text": {"format": {"type": "text"}}}),
-    Field("text.verbosity", "ignored", "changes nothing in the words", {"text": {"verbosity": "low"}}),
+    Field("text.verbosity", "ignored", "changes nothing in the answer", {"text": {"verbosity": "low"}}),
     Field(
         "input[].encrypted_content",
         "ignored",
-        "nobody here can read it",
+        "cannot be decrypted here",
         {"input": [{"type": "reasoning", "summary": [], "encrypted_content": "x"}, _USER]},
     ),
 )
@@ -238,28 +238,28 @@ _CAME_UP = {"type": "web_search_tool_result", "tool_use_id": "s", "content": _RE
 MESSAGES = (
     _block("text", "honoured", text="Hi"),
     _said("thinking", "honoured", "goes to the chat template", thinking="So", signature="tiles"),
-    _said("redacted_thinking", "ignored", "nobody here can read it", data="x"),
+    _said("redacted_thinking", "ignored", "cannot be decrypted here", data="x"),
     Field("messages[].content[] of type tool_use, tool_result", "honoured", "", {"messages": [_USER, _USED, _TOLD]}),
     _block("image", "refused", _TEXT_ONLY, source={"type": "base64", "media_type": "image/png", "data": "AA=="}),
     Field(
         "messages[].content[].content[] of type image",
         "ignored",
-        f"so are documents that are no text: {_PICTURE}",
+        f"and documents without text: {_PICTURE}",
         {"messages": [_USER, _USED, {"role": "user", "content": [_LOOKED]}]},
     ),
     _block("document", "refused", "a PDF: the model reads text only", source={"type": "url", "url": "x"}),
     Field(
         "messages[].content[] of type document, of text",
         "honoured",
-        "its source is text, or content of text",
+        "with a text source, or text content",
         {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "text", "data": "Hi"}}]}]},
     ),
     _block("search_result", "honoured", "title, source and text", title="a", source="b", content=[_TEXT]),
-    _block("container_upload", "ignored", "says nothing to a model", file_id="f"),
+    _block("container_upload", "ignored", "contains no text for the model", file_id="f"),
     Field(
         "messages[].content[] of type server_tool_use, mcp_tool_use",
         "honoured",
-        "as tool_use; web_search_tool_result and its kin as tool_result, as far as they are text",
+        "read as tool_use; web_search_tool_result and the like as tool_result, as far as they are text",
         {"messages": [_USER, {"role": "assistant", "content": [_SEARCHED, _CAME_UP, _TEXT]}, _USER]},
     ),
     _block("hologram", "ignored", _OTHER),
@@ -304,7 +304,7 @@ MESSAGES = (
     Field(
         "thinking.type, budget_tokens, display",
         "honoured",
-        "enabled, disabled and adaptive; omitted leaves the thoughts out",
+        "enabled, disabled and adaptive; display `omitted` leaves the reasoning out",
         {"thinking": {"type": "enabled", "budget_tokens": 1024, "display": "omitted"}},
     ),
     Field("output_config.effort", "ignored", "a model here has one effort", {"output_config": {"effort": "low"}}),

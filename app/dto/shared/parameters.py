@@ -162,7 +162,7 @@ CHAT: tuple[Parameter, ...] = (
     _refused("modalities", "other than text are not supported", ["text"]),
     _refused("audio", "is not supported"),
     *_ignored("changes nothing in the answer", "prediction"),
-    *_ignored("there are no tools on this side", "web_search_options"),
+    *_ignored("this server runs no tools", "web_search_options"),
     _refused("functions", "is the old name of tools; use tools", []),
     _refused("function_call", "is the old name of tool_choice; use tool_choice", "auto", "none"),
 )
@@ -303,7 +303,7 @@ MESSAGES: tuple[Parameter, ...] = (
         *("user_profile_id", "workspace_id"),
     ),
     *_ignored("changes nothing in the answer", "speed", harmless=("standard",)),
-    *_ignored("there are no tools on this side", "container", "mcp_servers"),
+    *_ignored("this server runs no tools", "container", "mcp_servers"),
     _refused("service_tier", "other than auto and standard_only does not exist here", "auto", "standard_only"),
 )
 
@@ -335,7 +335,7 @@ RESPONSES: tuple[Parameter, ...] = (
         top_logprobs="how many of the most likely tokens to name at each position, 0 to 20; needs logprobs in include",
     ),
     *_ignored("changes nothing in the words", "text.verbosity"),
-    *_ignored("there are no tools on this side", "max_tool_calls"),
+    *_ignored("this server runs no tools", "max_tool_calls"),
     *_ignored(
         "changes nothing in the answer",
         *("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options"),
