@@ -3,10 +3,13 @@
 import sys
 from collections.abc import Iterable, Sequence
 
+import mlx.core as mx
+
 from app.services.engine.cache.footprint import Footprint
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.scheduler.row import Row
+from app.services.engine.speculative.draft_model import DraftModel
 from app.services.errors import MemoryExceeded, MemoryInUse
 
 _GROWTH = 1024  # tokens of an answer that memory is set aside for at first
@@ -16,8 +19,15 @@ _MORE = 512  # and each time that those are used up
 class Admission:
     """Sets memory aside for rows, and lets go of kept prompts before it refuses."""
 
-    def __init__(self, footprint: Footprint, memory_budget: MemoryBudget | None, prefixes: PrefixCache) -> None:
-        self.footprint = footprint
+    def __init__(
+        self,
+        footprint: Footprint,  # of the model
+        memory_budget: MemoryBudget | None,
+        prefixes: PrefixCache,
+        draft: DraftModel | None,
+    ) -> None:
+        self.footprint = footprint + draft.footprint if draft else footprint
+        self._draft = draft
         self._memory_budget = memory_budget
         self._prefixes = prefixes
         self._most = sys.maxsize  # bytes that there are for rows while nothing runs
@@ -25,6 +35,13 @@ class Admission:
     def free(self) -> int:
         """Bytes that can be taken now."""
         return self._memory_budget.free() if self._memory_budget else sys.maxsize
+
+    def free_kept(self) -> None:
+        """Let go of all that is only kept for later."""
+        self._prefixes.evict(sys.maxsize)
+        if self._draft is not None:
+            self._draft.forget()
+        mx.clear_cache()
 
     def settle(self) -> None:
         """Note what there is while nothing runs."""

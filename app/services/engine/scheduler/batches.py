@@ -34,7 +34,6 @@ class Batches:
         self,
         model: Any,
         vocabulary: int,
-        *,
         adapters: Adapters,
         token_bytes: int,
         free: Callable[[], int] = lambda: sys.maxsize,

@@ -23,7 +23,6 @@ class EmbeddingQueue:
         self,
         model: Any,
         vocabulary: int,
-        *,
         outbox: Outbox,
         adapters: Adapters,
         chunk_sizer: ChunkSizer,

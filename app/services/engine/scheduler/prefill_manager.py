@@ -34,7 +34,6 @@ class PrefillManager:
     def __init__(
         self,
         model: Any,
-        *,
         outbox: Outbox,
         adapters: Adapters,
         chunk_sizer: ChunkSizer,

@@ -123,6 +123,11 @@ class Row:
         return self.prefill.computed + self.fed
 
     @property
+    def outgrown(self) -> bool:
+        """Whether it goes on and has used up the memory that is set aside for it."""
+        return not self.finished and self.length >= self.prefill.reserved
+
+    @property
     def pivotal(self) -> bool:
         """Whether nothing more can be drawn before this is read: it is the last, or the last that may be thought."""
         if self.drawn >= self.max_tokens:

@@ -1,11 +1,9 @@
 """One loaded model at work: rows wait, have their prompt computed, are decoded together, and end."""
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import mlx.core as mx
 import structlog
 
 from app.services.engine.cache.footprint import measure
@@ -59,27 +57,16 @@ class Scheduler:
         adapters = adapters or Adapters()
         self._outbox = outbox
         self._meter = meter or Meter()
-        self._chunk_sizer = ChunkSizer()  # of prompts
+        self._chunk_sizer = sizer = ChunkSizer()  # of prompts
         self._prefixes = prefixes
         self._cache = CacheManager(prefixes, adapters)
         self._draft = draft
-        own = measure(model)
-        self.admission = Admission(own + draft.footprint if draft else own, memory_budget, prefixes)
+        footprint = measure(model)
+        self.admission = Admission(footprint, memory_budget, prefixes, draft)
         self._waiting = WaitQueue()
-        self._prefill = PrefillManager(
-            model, outbox=outbox, adapters=adapters, chunk_sizer=self._chunk_sizer, controls=controls
-        )
-        self._batches = Batches(
-            model, vocabulary, adapters=adapters, token_bytes=own.token_bytes, free=self.admission.free
-        )
-        self._embeddings = EmbeddingQueue(
-            model,
-            vocabulary,
-            outbox=outbox,
-            adapters=adapters,
-            chunk_sizer=self._chunk_sizer,
-            free_memory=self._free_memory,
-        )
+        self._prefill = PrefillManager(model, outbox, adapters, sizer, controls)
+        self._embeddings = EmbeddingQueue(model, vocabulary, outbox, adapters, sizer, self.admission.free_kept)
+        self._batches = Batches(model, vocabulary, adapters, footprint.token_bytes, self.admission.free)
         self.slots = Slots(max_rows, prefixes, self._running)
         self._live: set[Row] = set()  # every row whose reader still waits for its end
 
@@ -206,11 +193,7 @@ class Scheduler:
             self._tell(row, row.take(token, score))
             if len(row.answer) == 1:
                 self._meter.prompt(row.timings())
-            if (
-                not row.finished
-                and row.length >= row.prefill.reserved
-                and not self.admission.grow(row, self._running())
-            ):
+            if row.outgrown and not self.admission.grow(row, self._running()):
                 self._tell(row, row.finish("memory"))
             if row.finished:
                 ended.append(row)
@@ -227,18 +210,11 @@ class Scheduler:
         log.warning("memory ran out", rows=len(rows), tokens=sum(row.length for row in rows))
         for row in rows:
             row.interrupt()
-        self._free_memory()
+        self.admission.free_kept()
         self._waiting.put_back(row for row in rows if row.failures == 1)
         for row in rows:
             if row.failures > 1:
                 self._fail(row, OutOfMemory())
-
-    def _free_memory(self) -> None:
-        """Let go of all that is only kept."""
-        self._prefixes.evict(sys.maxsize)
-        if self._draft is not None:
-            self._draft.forget()
-        mx.clear_cache()
 
     def _fail(self, row: Row, error: AppError) -> None:
         for one in (row, *row.siblings):
