@@ -1,4 +1,4 @@
-"""Who may ask: hosts, origins, browser pages and keys. Pure decisions, made before a body is read."""
+"""Who may send requests: rules for hosts, origins, web pages and API keys, checked before a body is read."""
 
 import hmac
 from collections.abc import Callable, Mapping
@@ -12,8 +12,8 @@ from app.settings import Settings
 PUBLIC = frozenset({"/", "/ping", "/health", "/v1/health", "/favicon.ico", "/sw.js"})  # and /schema and below
 NEVER_FROM_PAGES = frozenset({"/start"})  # names a folder that the model may then read and write
 
-_BLANKS = " \t"  # of headers; others may be bytes of a letter
-_MOST_KEYS = 8  # that one request may try
+_BLANKS = " \t"  # around header values; other white space may be part of a UTF-8 letter
+_MOST_KEYS = 8  # tried for one request
 
 
 def is_public(path: str) -> bool:
@@ -26,7 +26,7 @@ def _is_docs(path: str) -> bool:
 
 
 class Access:
-    """The rules of one server. Whoever may see its front page may see its UI's files."""
+    """The rules of one server. The files of the Web UI need no key, as the front page does not."""
 
     def __init__(self, settings: Settings, is_ui_file: Callable[[str], bool] = lambda _: False) -> None:
         self._is_ui_file = is_ui_file
@@ -36,7 +36,7 @@ class Access:
         self._beyond_loopback = not is_loopback(settings.host)
 
     def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
-        """Raise Forbidden or Unauthorized for what may not be. Header names are in lower case."""
+        """Raise Forbidden or Unauthorized for a request that is not allowed. Header names are in lower case."""
         path = _plain(path)
         self._check_host(headers.get("host"))
         self._check_origin(headers)
@@ -81,10 +81,10 @@ class Access:
         return path == "/" or _is_docs(path) or self._is_ui_file(path)
 
     def _check_key(self, headers: Mapping[str, str]) -> None:
-        """Refuse a request none of whose keys is right. Clients that are logged in elsewhere send two."""
+        """Refuse a request without a right key. Clients that are logged in elsewhere may send two."""
         keys = _keys(headers.get("authorization", "")) + _keys(headers.get("x-api-key", ""))
-        # Every one is compared, so that time tells nothing.
-        if not sum(hmac.compare_digest(key, known) for key in keys for known in self._keys):
+        # Every pair is compared, so that the time taken tells nothing.
+        if not sum(hmac.compare_digest(key, own) for key in keys for own in self._keys):
             raise Unauthorized
 
 

@@ -64,7 +64,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         days=settings.store_days,
         most_bytes=settings.store_size,
     )
-    room = BodyRoom(settings)
+    body_room = BodyRoom(settings)
     streams = ConversationStreams()
 
     async def tidy() -> None:
@@ -116,11 +116,11 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         on_startup=[tidy],
         lifespan=[lambda _: models.running(), lambda _: agent.running(), lambda _: streams.running()],
         openapi_config=openapi.config(),
-        request_class=json_request(settings, limits, room),
+        request_class=json_request(settings, limits, body_room),
         logging_config=None,
     )
     _resolve_in_turn(app)
-    app.asgi_handler = room.around(app.asgi_handler)
+    app.asgi_handler = body_room.around(app.asgi_handler)
     _surround(app, settings, metrics, models)
     return app
 
@@ -140,8 +140,8 @@ def _resolve_in_turn(app: Litestar) -> None:
     """
     for route in app.routes:
         if isinstance(route, HTTPRoute):
-            for _, asked in route.route_handler_map.values():
-                asked.dependency_batches = [{one} for batch in asked.dependency_batches for one in batch]
+            for _, model in route.route_handler_map.values():
+                model.dependency_batches = [{one} for batch in model.dependency_batches for one in batch]
 
 
 def _methods(app: Litestar) -> dict[str, str]:
@@ -157,8 +157,8 @@ def _methods(app: Litestar) -> dict[str, str]:
 
 def _surround(app: Litestar, settings: Settings, metrics: Metrics, models: ModelService) -> None:
     """Put the Web UI and the gate around the routes, unknown ones included. A file never stands for a route."""
-    taken = {route.path.split("/")[1] for route in app.routes} - {""}
-    ui = UiFolder(settings.ui_folder, reserved=taken)
+    first_segments = {route.path.split("/")[1] for route in app.routes} - {""}
+    ui = UiFolder(settings.ui_folder, reserved=first_segments)
     access = Access(settings, is_ui_file=lambda path: ui.find(path) is not None)
     gate = Gate(WebUi(app.asgi_handler, ui), access, metrics.count, _methods(app), models.require_open)
     app.asgi_handler = gate

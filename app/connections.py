@@ -39,7 +39,7 @@ class Connections:
 
     def make_room(self, newcomer: Connection) -> bool:
         """Close the idle one that has been still for longest, but not the newcomer. False if all others are at work."""
-        stillest = next((one for one in self._idle if one is not newcomer), None)
+        stillest = next((connection for connection in self._idle if connection is not newcomer), None)
         if stillest is None:
             return False
         self.work(stillest)

@@ -21,7 +21,7 @@ from app.services.errors import AppError, ShuttingDown, Unavailable
 log = structlog.get_logger()
 
 _ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_.:")
-_QUIET = frozenset({"/ping", "/health", "/v1/health"})  # asked for every few seconds
+_QUIET = frozenset({"/ping", "/health", "/v1/health"})  # polled every few seconds
 _LONGEST_ROUTE = 200  # characters of it in the log
 _EXPOSED = b"X-Request-Id, X-Tiles-Ignored, Retry-After"
 
@@ -38,13 +38,13 @@ class Gate:
         require_open: Callable[[], None],
     ) -> None:
         self._app = app
-        self._methods = methods  # of each route, for the Allow header, by its path's template
-        self._require_open = require_open  # raises AppError once the server is about to end
-        self._count = count  # is told the dialect and the status of every answer
         self._access = access
+        self._count = count  # called with the dialect and the status of every response
+        self._methods = methods  # path template to the value of its Allow header
+        self._require_open = require_open  # raises AppError once the server shuts down
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through or refuse it."""
+        """Serve a request, or refuse it."""
         if scope["type"] == ScopeType.WEBSOCKET:
             await send({"type": "websocket.close", "code": 1008, "reason": None})
             return
@@ -62,33 +62,33 @@ class Gate:
             except AppError as error:
                 await exchange.refuse(error)
             else:
-                await self._pass_or_end(scope, receive, exchange)
+                await self._forward_or_end(scope, receive, exchange)
             finally:
                 exchange.log()
                 self._count(exchange.dialect, exchange.status)
 
-    async def _pass_or_end(self, scope: HTTPScope, receive: Receive, exchange: "_Exchange") -> None:
+    async def _forward_or_end(self, scope: HTTPScope, receive: Receive, exchange: "_Exchange") -> None:
         try:
-            await self._pass(scope, receive, exchange)
+            await self._forward(scope, receive, exchange)
         except asyncio.CancelledError:  # the server ends and does not wait any longer
             if not exchange.status:
                 await exchange.refuse(ShuttingDown())
 
-    async def _pass(self, scope: HTTPScope, receive: Receive, exchange: "_Exchange") -> None:
+    async def _forward(self, scope: HTTPScope, receive: Receive, exchange: "_Exchange") -> None:
         if exchange.is_preflight:
-            await exchange.answer(200, b"", [(b"allow", _METHODS)])
+            await exchange.respond(200, b"", [(b"allow", _METHODS)])
             return
         if scope["method"] == "OPTIONS":
-            await self._app(scope, receive, self._tell_methods(scope, exchange))
+            await self._app(scope, receive, self._with_allow_header(scope, exchange))
             return
         if scope["method"] == "HEAD":
-            scope = {**scope, "method": HttpMethod.GET}  # a copy: the server still has to know; the body is dropped
+            scope = {**scope, "method": HttpMethod.GET}  # a copy: `_Exchange` drops the body
         try:
             await self._app(scope, receive, exchange.send)
         finally:
             exchange.dialect = _dialect(scope)
 
-    def _tell_methods(self, scope: HTTPScope, exchange: "_Exchange") -> Send:
+    def _with_allow_header(self, scope: HTTPScope, exchange: "_Exchange") -> Send:
         async def send(message: Message) -> None:
             if message["type"] == "http.response.start" and (
                 methods := self._methods.get(scope.get("path_template", ""))
@@ -121,12 +121,12 @@ def _caller(scope: HTTPScope, headers: dict[str, str]) -> Caller:
     return Caller((key, host, headers.get("user-agent", "")), port, "x-conversation-id" in headers)
 
 
-# Of a preflight, whose answer a browser keeps for all of a path; a plain OPTIONS is answered by the route itself.
+# Of a preflight, whose response a browser caches for the whole path; a plain OPTIONS is answered by the route itself.
 _METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
 
 
 class _Exchange:
-    """One request and its answer."""
+    """One request and its response."""
 
     def __init__(self, scope: HTTPScope, send: Send, headers: dict[str, str], access: Access) -> None:
         self.dialect = "none"  # until a route has answered
@@ -137,40 +137,39 @@ class _Exchange:
         scope["state"]["request_id"] = self.request_id
         self.status = 0
         origin = headers.get("origin")
-        allowed = origin is not None and access.allows_origin(origin, headers.get("host", ""))
         self.is_preflight = self._method == "OPTIONS" and "access-control-request-method" in headers
         caller.set(_caller(scope, headers))
-        self._extra = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Origin")]
+        self._headers = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Origin")]
         if is_anthropics(self._path):
-            self._extra.append((b"request-id", self.request_id.encode()))
-        if allowed and origin is not None:
-            self._extra += _cors(origin, headers, preflight=self._method == "OPTIONS")
+            self._headers.append((b"request-id", self.request_id.encode()))
+        if origin is not None and access.allows_origin(origin, headers.get("host", "")):
+            self._headers += _cors(origin, headers, preflight=self._method == "OPTIONS")
 
     async def send(self, message: Message) -> None:
-        """Pass an ASGI message on, with what every answer carries."""
+        """Pass an ASGI message on, with the headers of every response and without a body for HEAD."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message["headers"], *self._extra]
+            message["headers"] = [*message["headers"], *self._headers]
         elif message["type"] == "http.response.body" and self._method == "HEAD":
             message["body"] = b""
         await self._send(message)
 
-    async def answer(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        """Answer by itself."""
+    async def respond(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send a whole response that no route made."""
         length = (b"content-length", str(len(body)).encode())
         await self.send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def refuse(self, error: AppError) -> None:
-        """Answer with the envelope. Who comes while the server ends has to come back on a new connection."""
+        """Send an error in its envelope. A 503 closes the connection, so that the client comes back on a new one."""
         body = msgspec.json.encode(error_reply(self._path, error, self.request_id))
         headers = [(b"content-type", b"application/json")]
         if isinstance(error, Unavailable):
             headers += [(b"connection", b"close"), (b"retry-after", str(error.retry_after).encode())]
-        await self.answer(error.status, body, headers)
+        await self.respond(error.status, body, headers)
 
     def log(self) -> None:
-        """Write the line of this request; never what was said in it."""
+        """Write the log line of this request, with nothing of its content."""
         line = log.debug if self._path in _QUIET or self._scope["state"].get("quiet") else log.info
         milliseconds = round((time.perf_counter() - self._began) * 1000, 1)
         line(
@@ -183,24 +182,25 @@ class _Exchange:
         )
 
 
-def _request_id(given: str) -> str:
-    usable = 0 < len(given) <= 128 and _ID_CHARACTERS.issuperset(given)
-    return given if usable else f"req_{secrets.token_hex(8)}"
+def _request_id(header: str) -> str:
+    """Give the client's own id where it can stand in a log line, else a new one."""
+    is_usable = 0 < len(header) <= 128 and _ID_CHARACTERS.issuperset(header)
+    return header if is_usable else f"req_{secrets.token_hex(8)}"
 
 
 def _cors(origin: str, headers: dict[str, str], *, preflight: bool) -> list[tuple[bytes, bytes]]:
-    echoed = [
+    cors = [
         (b"access-control-allow-origin", origin.encode("latin-1")),
         (b"access-control-expose-headers", _EXPOSED),
     ]
     if not preflight:
-        return echoed
-    wanted = headers.get("access-control-request-headers", "authorization, content-type, x-api-key")
-    echoed += [
+        return cors
+    requested = headers.get("access-control-request-headers", "authorization, content-type, x-api-key")
+    cors += [
         (b"access-control-allow-methods", _METHODS),
-        (b"access-control-allow-headers", wanted.encode("latin-1")),
+        (b"access-control-allow-headers", requested.encode("latin-1")),
         (b"access-control-max-age", b"600"),
     ]
     if headers.get("access-control-request-private-network") == "true":
-        echoed.append((b"access-control-allow-private-network", b"true"))
-    return echoed
+        cors.append((b"access-control-allow-private-network", b"true"))
+    return cors

@@ -27,21 +27,21 @@ def set_up(form: str | None = None, *, level: int = logging.INFO) -> None:
         if form == "console"
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
     )
-    place = cast("TextIO", StandardError())
+    stream = cast("TextIO", StandardError())
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(place),
+        logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(place)
+    handler = logging.StreamHandler(stream)
     chain = [_drop_record, *renderer]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=chain, foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
 def printable(text: str, *, besides: str = "") -> str:
-    """Escape what a terminal would obey, or show as if it were not there: control, bidi and zero-width characters."""
+    """Escape control, bidi and zero-width characters, which a terminal would obey or not show."""
     if text.isprintable():
         return text
     return "".join(
@@ -51,15 +51,15 @@ def printable(text: str, *, besides: str = "") -> str:
 
 
 def _escape(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Let no client write to the terminal that shows the log; values that are no strings are shown by their repr."""
+    """Escape control characters, so that no client can write to the terminal that shows the log."""
     return {key: printable(value.rstrip()) if isinstance(value, str) else value for key, value in event.items()}
 
 
-def _traceback(place: TextIO, error: structlog.typing.ExcInfo) -> None:
-    """Write a traceback, further in than a line of the log; structlog's own show variables, and so what was said."""
+def _traceback(stream: TextIO, error: structlog.typing.ExcInfo) -> None:
+    """Write an indented traceback; structlog's own shows variables, and so prompts and answers."""
     text = StringIO()
     structlog.dev.plain_traceback(text, error)
-    place.write(textwrap.indent(printable(text.getvalue(), besides="\n"), "  "))
+    stream.write(textwrap.indent(printable(text.getvalue(), besides="\n"), "  "))
 
 
 def _json(event: Any, **options: Any) -> str:

@@ -27,7 +27,7 @@ def _flag(value: str) -> bool:
 
 
 def _listed(parse: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
-    """Read a list with commas: from a variable, or from one flag of several."""
+    """Read a list with commas, from a variable or from a flag, which may come several times."""
 
     def items(value: str) -> tuple[str, ...]:
         items = tuple(parse(item.strip()) for item in value.split(",") if item.strip())
@@ -131,7 +131,7 @@ def _setting(
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a server is told. Flags win over the environment, the environment over the defaults."""
+    """The settings of a server. Flags win over environment variables, those over the defaults."""
 
     model: str | None = _setting(
         None, str, "Model to serve: a folder, or a repo id from the Hugging Face cache", metavar="ID_OR_PATH"
@@ -282,7 +282,7 @@ class Settings:
         return tuple(_adapter(text) for text in self.lora)
 
     def __post_init__(self) -> None:
-        """Expand the folders, so that every reader sees the same path."""
+        """Expand `~`, so that every reader sees the same path."""
         for name in ("data_dir", "session_file"):
             object.__setattr__(self, name, getattr(self, name).expanduser())
 
@@ -359,7 +359,7 @@ def default_text(setting: "Field[Any]") -> str:
 
 
 def described() -> list["Field[Any]"]:
-    """Every setting with its description, in the order of the docs."""
+    """Give every setting with its description, in the order of the docs."""
     return [item for item in fields(Settings) if item.default is not MISSING]
 
 
@@ -369,13 +369,13 @@ def read(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | No
     Raises SettingError for a value that cannot be used.
     """
     environ = os.environ if environ is None else environ
-    given = {name: value for name, value in (flags or {}).items() if value is not None and value != ()}
+    values = {name: value for name, value in (flags or {}).items() if value is not None and value != ()}
     for setting in described():
-        if setting.name in given:
-            given[setting.name] = _parsed(setting, given[setting.name], flag(setting) or setting.name)
+        if setting.name in values:
+            values[setting.name] = _parsed(setting, values[setting.name], flag(setting) or setting.name)
         elif (text := environ.get(variable(setting))) not in (None, ""):
-            given[setting.name] = _parsed(setting, text, variable(setting))
-    return Settings(**given)
+            values[setting.name] = _parsed(setting, text, variable(setting))
+    return Settings(**values)
 
 
 def _parsed(setting: "Field[Any]", value: Any, source: str) -> Any:
