@@ -7,7 +7,7 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.connections import Connections, most
+from app.connections import Connections, max_connections
 from app.request_cycle import BreakableBody, LingeringTransport, UnchunkedSender
 from app.request_head import MOST_HEAD_BYTES, MOST_URL_BYTES, RequestHead, head_too_large
 from app.reset_probe import ResetProbe
@@ -48,10 +48,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, in the place of an idle one if there are too many."""
         super().connection_made(transport)
-        self._connections.rest(self)
+        self._connections.mark_idle(self)
         self._expect(_HEAD_SECONDS)
-        if len(self.connections) > most():
-            self._turned_away = not self._connections.make_room(self)
+        if len(self.connections) > max_connections():
+            self._turned_away = not self._connections.close_longest_idle(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
@@ -59,7 +59,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._probe is not None:
             self._probe.cancel()
         self._unset_keepalive_if_required()
-        self._connections.work(self)
+        self._connections.mark_busy(self)
         super().connection_lost(exc)
 
     def close(self) -> None:
@@ -74,13 +74,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Count a connection whose client does not read as idle."""
         super().pause_writing()
-        self._connections.rest(self)
+        self._connections.mark_idle(self)
 
     def resume_writing(self) -> None:
         """It reads again."""
         super().resume_writing()
         if not self._resting():
-            self._connections.work(self)
+            self._connections.mark_busy(self)
 
     def data_received(self, data: bytes) -> None:
         """Read on, unless enough was read."""
@@ -195,7 +195,7 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             super().on_response_complete()
         if self._resting():
-            self._connections.rest(self)
+            self._connections.mark_idle(self)
 
     # How long it may take.
 
@@ -206,10 +206,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def _wait(self) -> None:
         """Give what is still to come its time."""
         if not self._resting():
-            self._connections.work(self)
+            self._connections.mark_busy(self)
             self._expect(None)
             return
-        self._connections.rest(self)
+        self._connections.mark_idle(self)
         if self._in_body:
             self._expect(_BODY_SECONDS)
         elif self._deadline is None:
