@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.services import free_memory, models_router
+from app.services import free_memory, model_loader
 from app.services.engine.model import loading
 from app.services.errors import InvalidRequest, QueueFull, Unavailable
 from app.services.generation import Finished, Generation, GenerationRequest, Message, Started
@@ -70,7 +70,7 @@ async def events(generation: Generation) -> list[Any]:
 
 
 async def statuses(service: ModelService) -> dict[str, str]:
-    return {state.id: state.status for state in await service.models.states()}
+    return {state.id: state.status.name.lower() for state in await service.models.states()}
 
 
 async def until(service: ModelService, **wanted: str) -> None:
@@ -193,7 +193,7 @@ def test_a_model_that_nobody_uses_is_unloaded_and_one_that_answers_is_not(folder
 def test_an_answer_has_a_while_to_end_when_its_model_is_told_to_go(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: bool
 ) -> None:
-    monkeypatch.setattr(models_router, "GRACE_PERIOD", 0.2)
+    monkeypatch.setattr(model_loader, "GRACE_PERIOD", 0.2)
 
     async def work(service: ModelService) -> None:
         endless = replace(asking("alpha"), max_tokens=None, ignore_eos=True)

@@ -1,12 +1,35 @@
 """How a model of several stands at a moment, in plain values."""
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import Literal
 
 from app.services.facts import ModelFacts
 
-Status = Literal["unloaded", "loading", "loaded", "unloading", "failed"]
+
+class Status(Enum):
+    """What becomes of a model, from one load to the next."""
+
+    UNLOADED = auto()
+    FAILED = auto()  # it is not loaded: the last load failed
+    QUEUED = auto()  # it waits for its turn to be loaded, and for memory
+    LOADING = auto()  # its weights are being read
+    LOADED = auto()  # it takes requests
+    EVICTING = auto()  # it takes no more requests, and is unloaded once it is idle if its memory is still needed then
+    UNLOADING = auto()  # it takes no more requests, and is unloaded once it is idle, or its answers had their time
+
+
+NEXT = {
+    Status.UNLOADED: {Status.QUEUED},
+    Status.FAILED: {Status.QUEUED},
+    Status.QUEUED: {Status.LOADING, Status.UNLOADED, Status.FAILED},
+    Status.LOADING: {Status.LOADED, Status.UNLOADED, Status.FAILED},
+    Status.LOADED: {Status.EVICTING, Status.UNLOADING},
+    Status.EVICTING: {Status.LOADED, Status.UNLOADING, Status.UNLOADED},
+    Status.UNLOADING: {Status.UNLOADED},
+}  # by status, those that may follow it
+IN_MEMORY = {Status.LOADED, Status.EVICTING, Status.UNLOADING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,4 +48,4 @@ class ModelState:
     @classmethod
     def of(cls, facts: ModelFacts) -> "ModelState":
         """Describe the only model, which is loaded."""
-        return cls(facts.id, facts.path, facts.created, "loaded", facts=facts)
+        return cls(facts.id, facts.path, facts.created, Status.LOADED, facts=facts)

@@ -29,12 +29,13 @@ class ServedModel:
         settings: Settings,
         active: ActiveGenerations,
         system_prompt: Callable[[], str],
+        on_idle: Callable[[], None] = lambda: None,
     ) -> None:
         self.model = model
         self._settings = settings
         self._active = active  # of all models
         self._system_prompt = system_prompt  # of the session at the moment, or "" if that is another model's
-        self.on_rest: Callable[[], None] = lambda: None  # called when nothing is under way any more
+        self._on_idle = on_idle  # called when nothing is under way any more
         self._running = ActiveGenerations(on_end=self._look)
         self._preparing = 0  # requests whose prompts are being rendered and tokenized
         self._held = 0  # requests that need it to stay
@@ -168,7 +169,7 @@ class ServedModel:
     def _look(self) -> None:
         if not self.busy:
             self._at_rest.set()
-            self.on_rest()
+            self._on_idle()
 
     def _require_place(self, sender: Caller) -> None:
         """Refuse what would wait too long; who asks for nothing else may come in although others fill the queue."""

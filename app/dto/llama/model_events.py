@@ -4,11 +4,12 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
-from app.dto.llama.models import ModelRow
+from app.dto.llama.models import STATUS_NAMES, ModelRow, StatusName
 from app.dto.shared.base import Reply
 from app.services.model_events import Change
 from app.services.model_state import ModelState, Status
 
+_EXIT_CODES = {Status.UNLOADED: 0, Status.FAILED: 1}
 _EVENTS = {"begun": "model_status", "status": "status_change", "listed": "models_reload", "removed": "model_remove"}
 
 
@@ -28,7 +29,7 @@ class LoadProgress(Reply, kw_only=True):
 class StatusData(Reply, kw_only=True):
     """How a model stands now."""
 
-    status: Annotated[Status, Meta(description="state of the model")]
+    status: Annotated[StatusName, Meta(description="state of the model")]
     progress: Annotated[LoadProgress | UnsetType, Meta(description="how far its load is, while it loads")] = UNSET
     info: Annotated[ModelRow | UnsetType, Meta(description="the model as /models lists it, once it is loaded")] = UNSET
     exit_code: Annotated[
@@ -39,13 +40,14 @@ class StatusData(Reply, kw_only=True):
     @classmethod
     def of(cls, state: ModelState) -> "StatusData":
         """Spell how a model stands."""
-        gone = {"unloaded": 0, "failed": 1}
+        name = STATUS_NAMES[state.status]
+        failed = state.status is Status.FAILED
         return cls(
-            status=state.status,
-            progress=LoadProgress.of(state.progress) if state.status == "loading" else UNSET,
-            info=ModelRow.of(state) if state.status == "loaded" else UNSET,
-            exit_code=gone.get(state.status, UNSET),
-            error=state.error if state.status == "failed" and state.error else UNSET,
+            status=name,
+            progress=LoadProgress.of(state.progress) if name == "loading" else UNSET,
+            info=ModelRow.of(state) if state.status is Status.LOADED else UNSET,
+            exit_code=_EXIT_CODES.get(state.status, UNSET),
+            error=state.error if failed and state.error else UNSET,
         )
 
 

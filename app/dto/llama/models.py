@@ -13,12 +13,22 @@ from app.services.generation import LLAMA_SAMPLING, Delivery, Sampling
 from app.services.model_state import ModelState, Status
 
 EMPTY_CONTEXT = 8192  # what /props says while nothing is loaded
+StatusName = Literal["unloaded", "loading", "loaded", "unloading", "failed"]
+STATUS_NAMES: Mapping[Status, StatusName] = {
+    Status.UNLOADED: "unloaded",
+    Status.FAILED: "failed",
+    Status.QUEUED: "loading",
+    Status.LOADING: "loading",
+    Status.LOADED: "loaded",
+    Status.EVICTING: "unloading",
+    Status.UNLOADING: "unloading",
+}
 
 
 class ModelStatus(Reply, kw_only=True):
     """Whether a model is in memory."""
 
-    value: Annotated[Status, Meta(description="state of the model")]
+    value: Annotated[StatusName, Meta(description="state of the model")]
     args: Annotated[
         list[str] | UnsetType, Meta(description="always empty: llama-server's command line of the model")
     ] = UNSET
@@ -31,14 +41,15 @@ class ModelStatus(Reply, kw_only=True):
     @classmethod
     def of(cls, state: ModelState) -> "ModelStatus":
         """Say how a model stands; the only one is always loaded."""
+        name = STATUS_NAMES[state.status]
         if state.source is None:
-            return cls(value=state.status)
-        failed = state.status == "failed"
+            return cls(value=name)
+        failed = state.status is Status.FAILED
         return cls(
-            value=state.status,
+            value=name,
             args=[],
             preset="",
-            progress=round(state.progress, 3) if state.status == "loading" else UNSET,
+            progress=round(state.progress, 3) if name == "loading" else UNSET,
             failed=True if failed else UNSET,
             exit_code=1 if failed else UNSET,
             error=state.error if failed and state.error else UNSET,
