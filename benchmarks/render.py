@@ -86,7 +86,7 @@ def _whole(run: Figures) -> str:
     parts = [
         "# Benchmark",
         "Written by `python -m benchmarks render`, from [figures.json](figures.json). "
-        "[What is measured how](../benchmarking.md).",
+        "[How it is measured](../benchmarking.md).",
         _picture(""),
         _wrapped(_facts(run)),
         "## Goals",
