@@ -208,8 +208,8 @@ class Timings:
     completion_ms: float
     first_token_ms: float  # from the acceptance of the request
     total_ms: float
-    guessed_tokens: int = 0  # of the answer, before they were computed
-    right_tokens: int = 0
+    draft_tokens: int = 0  # proposed by speculative decoding
+    accepted_tokens: int = 0  # of those, the ones that are in the answer
 
     @classmethod
     def together(cls, several: Sequence["Timings"], answers: int = 1) -> "Timings":
@@ -225,8 +225,8 @@ class Timings:
             completion_ms=max(one.completion_ms for one in several),
             first_token_ms=min(one.first_token_ms for one in several),
             total_ms=max(one.total_ms for one in several),
-            guessed_tokens=sum(one.guessed_tokens for one in several),
-            right_tokens=sum(one.right_tokens for one in several),
+            draft_tokens=sum(one.draft_tokens for one in several),
+            accepted_tokens=sum(one.accepted_tokens for one in several),
         )
 
 

@@ -90,8 +90,8 @@ class Metrics(Collector):
             lookups.add_metric([known], value)
         yield lookups
         for name, help_text, value in (
-            ("draft_tokens", "Tokens that were guessed in answers that are over", meter.guessed_tokens),
-            ("draft_tokens_accepted", "Guessed tokens that were right", meter.right_tokens),
+            ("draft_tokens", "Tokens drafted by speculative decoding, of answers that are over", meter.draft_tokens),
+            ("draft_tokens_accepted", "Draft tokens that were accepted", meter.accepted_tokens),
         ):
             yield CounterMetricFamily(f"tiles_{name}", help_text, value)
         yield GaugeMetricFamily("tiles_prefix_cache_bytes", "Memory that the prefix cache holds", meter.cache_bytes)

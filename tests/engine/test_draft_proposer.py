@@ -22,7 +22,7 @@ from app.services.engine.speculative.proposer import ChainedProposer, DraftLengt
 from app.services.errors import LoadFailed
 from tests import tiny_model
 from tests.engine.sampling_params import PARAMS
-from tests.engine.workshop import Workshop, check_guessed, finish, prompts, random_model
+from tests.engine.workshop import Workshop, check_drafted, finish, prompts, random_model
 
 TALKATIVE = {"tie_word_embeddings": False}  # its answers do not circle at once
 ALL, SOME, NONE = "the same weights", "nearly the same", "others"
@@ -78,8 +78,8 @@ def test_an_answer_is_the_same_with_a_draft_and_without(
     draft_proposer = proposer_of(draft, prompt, params)
     proposer = ChainedProposer([PromptLookupProposer(most), draft_proposer]) if both else draft_proposer
     scheduler = workshop.scheduler(cache_bytes=2**28, draft=draft)
-    row = workshop.row(prompt, params, 40, guesser=proposer)
-    check_guessed(scheduler, row, expected)
+    row = workshop.row(prompt, params, 40, proposer=proposer)
+    check_drafted(scheduler, row, expected)
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,9 @@ def test_draft_tokens_that_are_accepted_save_steps(workshop: Workshop, make: Mak
     prompt = prompts(1)[0]
     for kind in (ALL, SOME, NONE):
         scheduler = workshop.scheduler()
-        row = workshop.row(prompt, params, 100, guesser=proposer_of(make(kind), prompt, params))
+        row = workshop.row(prompt, params, 100, proposer=proposer_of(make(kind), prompt, params))
         steps[kind] = finish(scheduler, [row])
-        accepted[kind] = row.guessed_right / row.guessed
+        accepted[kind] = row.accepted_tokens / row.draft_tokens
     assert accepted[ALL] == 1 > accepted[SOME] > accepted[NONE]
     assert steps[ALL] < 30 < steps[SOME] < steps[NONE]
 
@@ -116,14 +116,14 @@ def test_others_may_come_and_go_while_one_is_proposer_of(workshop: Workshop, mak
     requests: list[tuple[Any, ...]] = [(prompt, SamplingParams(), 40) for prompt in prompts(3, 30)]
     draft = make(SOME)
     scheduler = workshop.scheduler(draft=draft)
-    rows = [workshop.row(*one, guesser=proposer_of(draft, one[0])) for one in requests]
+    rows = [workshop.row(*one, proposer=proposer_of(draft, one[0])) for one in requests]
     for row in rows:
         scheduler.submit(row)
         for _ in range(9):
             scheduler.step()
     finish(scheduler, [])
     assert [row.answer for row in rows] == [workshop.alone(*one) for one in requests]
-    assert sum(row.guessed_right for row in rows) > 0
+    assert sum(row.accepted_tokens for row in rows) > 0
 
 
 @settings(max_examples=20, deadline=None)
@@ -151,10 +151,10 @@ def test_tokens_that_the_draft_has_not_and_contexts_beyond_its_own_do_no_harm(wo
     narrow = random_model("llama", vocab_size=300, **TALKATIVE)
     few = DraftModel(narrow, vocabulary=768, context_length=4096, max_draft_tokens=4)
     for draft in (few, make(context=len(prompt) + 8)):
-        row = workshop.row(prompt, SamplingParams(), 40, guesser=proposer_of(draft, prompt))
+        row = workshop.row(prompt, SamplingParams(), 40, proposer=proposer_of(draft, prompt))
         finish(workshop.scheduler(), [row])
         assert row.answer == workshop.alone(prompt, SamplingParams(), 40)
-    assert 0 < row.guessed <= 8
+    assert 0 < row.draft_tokens <= 8
 
 
 class Full:
@@ -177,10 +177,10 @@ class Full:
 def test_a_draft_that_finds_no_memory_costs_the_answer_nothing(workshop: Workshop, calls: int) -> None:
     prompt = prompts(1)[0][:30]
     draft = DraftModel(Full(workshop.model, calls), vocabulary=768, context_length=4096, max_draft_tokens=4)
-    row = workshop.row(prompt, SamplingParams(), 60, guesser=proposer_of(draft, prompt))
+    row = workshop.row(prompt, SamplingParams(), 60, proposer=proposer_of(draft, prompt))
     finish(workshop.scheduler(draft=draft), [row])
     assert (row.answer, row.failures) == (workshop.alone(prompt, SamplingParams(), 60), 0)
-    assert row.guessed_right == row.guessed > 0
+    assert row.accepted_tokens == row.draft_tokens > 0
 
 
 def test_pauses_get_longer_while_nothing_is_accepted() -> None:

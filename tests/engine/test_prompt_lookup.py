@@ -11,7 +11,7 @@ from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import kept_tokens
 from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
 from tests.engine.sampling_params import PARAMS
-from tests.engine.workshop import Workshop, check_guessed, finish, prompts
+from tests.engine.workshop import Workshop, check_drafted, finish, prompts
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +27,19 @@ def test_an_answer_is_the_same_with_draft_tokens_and_without(
 ) -> None:
     expected = workshop.alone(prompt * 3, params, 40)
     scheduler = workshop.scheduler(cache_bytes=2**28)
-    row = workshop.row(prompt * 3, params, 40, guesser=PromptLookupProposer(most))
-    check_guessed(scheduler, row, expected)
+    row = workshop.row(prompt * 3, params, 40, proposer=PromptLookupProposer(most))
+    check_drafted(scheduler, row, expected)
 
 
 def test_a_copying_answer_takes_fewer_steps_and_may_end_within_a_draft(workshop: Workshop) -> None:
     prompt, seven = prompts(1)[0], SamplingParams(logit_bias={7: 100.0})
     scheduler = workshop.scheduler()
-    row = workshop.row([*prompt, *[7] * 20], seven, 101, guesser=PromptLookupProposer(8))
+    row = workshop.row([*prompt, *[7] * 20], seven, 101, proposer=PromptLookupProposer(8))
     steps = finish(scheduler, [row])
     assert row.answer == [7] * 101
-    assert (row.finished, row.guessed_right > 80, steps < 30) == ("length", True, True)
+    assert (row.finished, row.accepted_tokens > 80, steps < 30) == ("length", True, True)
     timings = row.timings()
-    assert (timings.guessed_tokens, timings.right_tokens) == (row.guessed, row.guessed_right)
+    assert (timings.draft_tokens, timings.accepted_tokens) == (row.draft_tokens, row.accepted_tokens)
     assert len(kept_tokens(row)) <= len(row.prompt) + 101
 
 
@@ -61,7 +61,7 @@ def test_a_draft_that_runs_past_the_end_token_leaves_no_trace(workshop: Workshop
 def test_others_may_come_and_go_while_one_has_draft_tokens(workshop: Workshop) -> None:
     requests: list[tuple[Any, ...]] = [(prompt * 3, SamplingParams(), 40) for prompt in prompts(3, 30)]
     scheduler = workshop.scheduler()
-    rows = [workshop.row(*one, guesser=PromptLookupProposer(8)) for one in requests]
+    rows = [workshop.row(*one, proposer=PromptLookupProposer(8)) for one in requests]
     for row in rows:
         scheduler.submit(row)
         for _ in range(9):
@@ -72,9 +72,9 @@ def test_others_may_come_and_go_while_one_has_draft_tokens(workshop: Workshop) -
 
 def test_models_whose_caches_cannot_be_trimmed_get_no_draft_tokens(tiny: Path) -> None:
     workshop = Workshop("mamba2", tiny)
-    row = workshop.row([7] * 40, SamplingParams(), 20, guesser=PromptLookupProposer(8))
+    row = workshop.row([7] * 40, SamplingParams(), 20, proposer=PromptLookupProposer(8))
     finish(workshop.scheduler(), [row])
-    assert (row.guessed, row.answer) == (0, workshop.alone([7] * 40, SamplingParams(), 20))
+    assert (row.draft_tokens, row.answer) == (0, workshop.alone([7] * 40, SamplingParams(), 20))
 
 
 def test_proposals_come_from_the_last_occurrence_and_grow_while_they_are_accepted() -> None:

@@ -101,7 +101,7 @@ class Workshop:
         choice: SamplingParams,
         max_tokens: int = 24,
         end: frozenset[int] = frozenset(),
-        guesser: Proposer | None = None,
+        proposer: Proposer | None = None,
     ) -> Row:
         return Row(
             generation=None,
@@ -111,7 +111,7 @@ class Workshop:
             parser=OutputParser(self.markup),
             detokenizer=self.detokenizer(),
             end_tokens=end,
-            guesser=guesser,
+            proposer=proposer,
         )
 
     def alone(self, prompt: list[int], choice: SamplingParams, max_tokens: int = 24) -> list[int]:
@@ -135,11 +135,11 @@ def finish(scheduler: Scheduler, rows: list[Row]) -> int:
     return steps
 
 
-def check_guessed(scheduler: Scheduler, row: Row, expected: list[int]) -> None:
-    """A row for which something guesses says what it says without, and leaves nothing of what was taken back."""
+def check_drafted(scheduler: Scheduler, row: Row, expected: list[int]) -> None:
+    """A row with a proposer says what it says without, and leaves nothing of what was not accepted."""
     finish(scheduler, [row])
     assert row.answer == expected
-    assert row.guessed >= row.guessed_right
+    assert row.draft_tokens >= row.accepted_tokens
     kept = scheduler._prefixes.get([*kept_tokens(row), 1])
     assert kept is not None
     assert list(kept.tokens) == kept_tokens(row)

@@ -73,8 +73,8 @@ class TimingsReply(Reply, kw_only=True):
             predicted_ms=predicted_ms,
             predicted_per_token_ms=_ratio(predicted_ms, following),
             predicted_per_second=_ratio(following * 1000, predicted_ms),
-            draft_n=timings.guessed_tokens or UNSET,
-            draft_n_accepted=timings.right_tokens if timings.guessed_tokens else UNSET,
+            draft_n=timings.draft_tokens or UNSET,
+            draft_n_accepted=timings.accepted_tokens if timings.draft_tokens else UNSET,
         )
 
     @classmethod

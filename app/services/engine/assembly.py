@@ -69,7 +69,7 @@ def assemble(
         adapters,
         conversation_owners,
         stop_repetition=limits.stop_repetition,
-        most_guessed=limits.max_lookup_tokens,
+        max_lookup_tokens=limits.max_lookup_tokens,
         draft=draft,
     )
 

@@ -54,7 +54,7 @@ class LoadedModel:
         beginnings: ConversationOwners,
         *,
         stop_repetition: bool,
-        most_guessed: int = 0,
+        max_lookup_tokens: int = 0,
         draft: DraftModel | None = None,
     ) -> None:
         self.facts = facts
@@ -64,7 +64,7 @@ class LoadedModel:
         self.adapters = adapters
         self._beginnings = beginnings
         self._stop_repetition = stop_repetition
-        self._most_guessed = most_guessed
+        self._max_lookup_tokens = max_lookup_tokens
         self._draft = draft
         self._markup = markup
         self._detokenizer = detokenizer
@@ -187,18 +187,18 @@ class LoadedModel:
                 post_sampling=request.post_sampling,
                 delivery=request.delivery,
             ),
-            guesser=self._guesser(params, len(prompt.tokens), end_tokens),
+            proposer=self._proposer(params, len(prompt.tokens), end_tokens),
             stop_repetition=self._stop_repetition and not free and not request.constraint and max_tokens > 256,
         )
 
-    def _guesser(self, params: SamplingParams, prompt: int, end_tokens: frozenset[int]) -> Proposer | None:
-        """Who guesses for a row: what stood in its prompt costs nothing to look up, so that comes first."""
+    def _proposer(self, params: SamplingParams, prompt: int, end_tokens: frozenset[int]) -> Proposer | None:
+        """Give what drafts for a row: what stood in its prompt costs nothing to look up, so that comes first."""
         if params.dry is not None:
             return None  # each of its draws looks at all that stands before
-        guessers: list[Proposer] = [PromptLookupProposer(self._most_guessed)] if self._most_guessed else []
+        proposers: list[Proposer] = [PromptLookupProposer(self._max_lookup_tokens)] if self._max_lookup_tokens else []
         if self._draft is not None:
-            guessers.append(DraftModelProposer(self._draft, params, prompt, end_tokens))
-        return ChainedProposer(guessers) if guessers else None
+            proposers.append(DraftModelProposer(self._draft, params, prompt, end_tokens))
+        return ChainedProposer(proposers) if proposers else None
 
     def write_slot(self, path: Path, tokens: Any, layers: Layers) -> int:
         """Write the layers of tokens (length,) to a file. Returns the bytes. Raises ServerError."""

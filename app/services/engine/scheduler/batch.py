@@ -53,15 +53,15 @@ class Batch:
         self.rows.extend(rows)
         self._sampler = None
 
-    def step(self, *, may_guess: bool = False) -> list[Drawn]:
+    def step(self, *, speculate: bool = False) -> list[Drawn]:
         """Feed a token of every row, draw the next, and give the tokens that can be read now.
 
-        A row that is alone may have several, where what it says next can be guessed.
+        A row that is alone may have several, where a draft of what it says next can be made.
         """
         if self._next is None:
             return []
-        if may_guess and not self._merged and (guess := self._guess(self.rows[0])):
-            return self._verify(self.rows[0], guess)
+        if speculate and not self._merged and (draft := self._propose(self.rows[0])):
+            return self._verify(self.rows[0], draft)
         fed, scores, unread = self._next, self._scores, 0 if self._told else len(self.rows) - self._fresh
         self._adapters.use([row.scales for row in self.rows])
         logits = self._model(fed[:, None], cache=self._layers)[:, -1, :]
@@ -104,55 +104,55 @@ class Batch:
         other._layers, other._merged = (merge(caches), True) if len(rows) > 1 else (caches[0], False)
         return other
 
-    def _guess(self, row: Row) -> list[int]:
-        """Guess what a row says next, where a guess can be taken back and nothing depends on each single step."""
-        if row.guesser is None or row.bound or row.logprobs is not None or row.forced:
+    def _propose(self, row: Row) -> list[int]:
+        """Draft what a row says next, where that can be taken back and nothing depends on each single step."""
+        if row.proposer is None or row.bound or row.logprobs is not None or row.forced:
             return []
         if not all(is_trimmable(layer) for layer in self._layers):
             return []
         assert self._next is not None
         tokens, room = row.prefill.tokens + row.answer[row.base :], row.max_tokens - row.drawn
         if self._told or self._fresh:
-            return row.guesser.propose(tokens, room)
-        if row.guesser.needs_last_token:
-            return row.guesser.propose([*tokens, cast("int", self._next.item())], room)
-        guess = row.guesser.propose(tokens, room)  # the next is drawn, but not read yet: it is what is guessed first
-        if not guess or cast("int", self._next.item()) == guess[0]:
-            return guess[1:]
-        row.guesser.update(len(guess), 0)
+            return row.proposer.propose(tokens, room)
+        if row.proposer.needs_last_token:
+            return row.proposer.propose([*tokens, cast("int", self._next.item())], room)
+        draft = row.proposer.propose(tokens, room)  # the next is drawn, but not read yet: the draft begins with it
+        if not draft or cast("int", self._next.item()) == draft[0]:
+            return draft[1:]
+        row.proposer.update(len(draft), 0)
         return []
 
-    def _verify(self, row: Row, guess: list[int]) -> list[Drawn]:
-        """Feed a row's next token and a guess of what follows it; what is drawn is what single steps would draw.
+    def _verify(self, row: Row, draft: list[int]) -> list[Drawn]:
+        """Feed a row's next token and a draft of what follows it; what is drawn is what single steps would draw.
 
-        The draw at each place is made as if the guess were right until there, so it counts as far as it was.
+        The draw at each position is made as if the draft were accepted until there, so it counts as far as it is.
         """
-        assert self._next is not None and row.guesser is not None
+        assert self._next is not None and row.proposer is not None
         first = cast("int", self._next.item())
         self._adapters.use([row.scales])
-        logits = self._model(mx.array([[first, *guess]]), cache=self._layers)[0]
-        drawn = self._drawn_each(row, logits, first, guess)
-        right = next((place for place, token in enumerate(guess) if token != drawn[place]), len(guess))
+        logits = self._model(mx.array([[first, *draft]]), cache=self._layers)[0]
+        drawn = self._drawn_each(row, logits, first, draft)
+        accepted = next((place for place, token in enumerate(draft) if token != drawn[place]), len(draft))
         for layer in self._layers:
-            layer.trim(len(guess) - right)
-        read = drawn[: right + 1] if self._told or self._fresh else [first, *drawn[: right + 1]]
-        row.guesser.update(len(guess), right)
-        row.note_guess(len(guess), right, fresh=bool(self._fresh))
-        self._next, self._fresh, self._told = mx.array(drawn[right : right + 1], mx.uint32), 0, True
+            layer.trim(len(draft) - accepted)
+        read = drawn[: accepted + 1] if self._told or self._fresh else [first, *drawn[: accepted + 1]]
+        row.proposer.update(len(draft), accepted)
+        row.note_draft(len(draft), accepted, fresh=bool(self._fresh))
+        self._next, self._fresh, self._told = mx.array(drawn[accepted : accepted + 1], mx.uint32), 0, True
         self._sampler = self._scores = None
         return [(row, token, None) for token in read]
 
-    def _drawn_each(self, row: Row, logits: mx.array, first: int, guess: list[int]) -> list[int]:
+    def _drawn_each(self, row: Row, logits: mx.array, first: int, draft: list[int]) -> list[int]:
         """Draw after each of the tokens that were fed, with the penalties and the noise of its place."""
-        fed = [first, *guess]
+        fed = [first, *draft]
         before = row.answer[: row.said]
         if self._fresh:
-            counted = [before] + [[*before, *guess[:place]] for place in range(len(guess))]
+            counted = [before] + [[*before, *draft[:place]] for place in range(len(draft))]
         else:
             counted = [[*before, *fed[:place]] for place in range(len(fed))]
         places = [row.drawn + place for place in range(len(fed))]
         sampler = Sampler([row.choice] * len(fed), counted, places, self._vocabulary, [row.prompt] * len(fed))
-        none = [self._vocabulary, *guess] if self._fresh else fed
+        none = [self._vocabulary, *draft] if self._fresh else fed
         return cast("list[int]", sampler(logits, mx.array(none, dtype=mx.uint32)).tolist())
 
     def _drawn(self, logits: mx.array, fed: mx.array) -> mx.array:

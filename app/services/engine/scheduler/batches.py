@@ -87,7 +87,7 @@ class Batches:
         lost: list[Row] = []
         for batch in list(self._batches):
             try:
-                drawn += batch.step(may_guess=len(self) == 1)
+                drawn += batch.step(speculate=len(self) == 1)
             except Exception as error:
                 if not out_of_memory(error):
                     raise

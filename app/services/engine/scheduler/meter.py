@@ -29,7 +29,7 @@ class Meter:
         self.answer_tokens = 0  # they count when the answer is over
         self.following_tokens = 0  # all but the first of each answer
         self.answer_seconds = 0.0  # between the first token and the last
-        self.guessed_tokens = self.right_tokens = 0  # of answers that are over
+        self.draft_tokens = self.accepted_tokens = 0  # of answers that are over
         self.longest = 0  # tokens of a prompt and its answer
         self.steps = 0
         self.rows = 0  # summed over steps
@@ -69,8 +69,8 @@ class Meter:
         tokens = timings.completion_tokens
         self.answer_tokens += tokens
         self.following_tokens += max(0, tokens - 1)
-        self.guessed_tokens += timings.guessed_tokens
-        self.right_tokens += timings.right_tokens
+        self.draft_tokens += timings.draft_tokens
+        self.accepted_tokens += timings.accepted_tokens
         self.answer_seconds += timings.completion_ms / 1000
         self.longest = max(self.longest, timings.prompt_tokens + timings.cached_tokens + tokens)
         self.whole_answer.add(timings.total_ms / 1000)

@@ -69,7 +69,7 @@ class Row:
         think_token: int | None = None,
         think_end: Sequence[int] = (),
         stop_repetition: bool = False,
-        guesser: Proposer | None = None,
+        proposer: Proposer | None = None,
         scales: Scales = (),
         slot: int | None = None,
         settings: AnswerSettings | None = None,
@@ -87,12 +87,12 @@ class Row:
         self.drawn = 0  # tokens of the answer that are drawn
         self.fed = 0  # tokens of the answer that are in the layers beyond what was prefilled
         self.passed = 0  # times that others were let in before
-        self.guessed = self.guessed_right = 0  # tokens of the answer
+        self.draft_tokens = self.accepted_tokens = 0  # tokens of the answer
         self.failures = 0  # steps that found no memory
         self.finished: FinishReason | None = None
         self.siblings: list[Row] = []  # other answers to the same prompt, which share its computation
         self.bound = bound
-        self.guesser = guesser if thinking_budget is None else None  # a budget has to be seen token by token
+        self.proposer = proposer if thinking_budget is None else None  # a budget has to be seen token by token
         self.logprobs = logprobs  # how many alternatives are told with each token; None is no log-probabilities
         self.forced: dict[int, int] = {}  # tokens that are said whatever is drawn, by their place in the answer
         self._room = room  # tokens that the context has left for the answer
@@ -141,13 +141,13 @@ class Row:
         """Tokens of the answer that are prefilled, because memory ran out when they were there."""
         return len(self.prefill.tokens) - len(self.prompt)
 
-    def note_guess(self, guessed: int, right: int, *, fresh: bool) -> None:
-        """Note a step that fed a guess as well, of which so many tokens were right."""
+    def note_draft(self, drafted: int, accepted: int, *, fresh: bool) -> None:
+        """Note a step that fed draft tokens as well, of which so many were accepted."""
         self.note_step(fresh=fresh)
-        self.fed += right
-        self.drawn += right
-        self.guessed += guessed
-        self.guessed_right += right
+        self.fed += accepted
+        self.drawn += accepted
+        self.draft_tokens += drafted
+        self.accepted_tokens += accepted
 
     def interrupt(self) -> None:
         """Lose the cache, in whatever state it is, because memory ran out.
@@ -268,8 +268,8 @@ class Row:
             completion_ms=((clock.last_token or first) - first) * 1000,
             first_token_ms=(first - clock.accepted) * 1000,
             total_ms=((clock.last_token or now) - clock.accepted) * 1000,
-            guessed_tokens=self.guessed,
-            right_tokens=self.guessed_right,
+            draft_tokens=self.draft_tokens,
+            accepted_tokens=self.accepted_tokens,
         )
 
     def _events(self, said: list[OutputPart]) -> Iterator[Event]:

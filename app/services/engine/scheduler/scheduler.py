@@ -182,7 +182,7 @@ class Scheduler:
         following = 0
         for row, token, score in drawn:
             if row.finished:
-                continue  # it ended within what was guessed
+                continue  # it ended within a draft
             if row.bound is not None and row.bound.failed:
                 log.error("a grammar could not follow its answer")
                 self._fail(row, GrammarFailed())
