@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Server, running
-from tests.engine.manners import MANNERS
+from tests.engine.chat_templates import MANNERS
 
 Json = dict[str, Any]
 Turn = tuple[str, str]

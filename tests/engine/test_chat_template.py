@@ -14,8 +14,8 @@ from app.services.engine.model.conversation import EVERY_ORDER, Capabilities, ad
 from app.services.engine.output.tool_call_formats import call_format, write_calls
 from app.services.errors import InvalidRequest
 from app.services.generation import GenerationRequest, Message, ToolCall
+from tests.engine.chat_templates import MANNERS
 from tests.engine.families import LLAMA, Family, byte_tokenizer
-from tests.engine.manners import MANNERS
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.parts import TextPiece
-from tests.engine.speaking import ADDED, CALL, JSON, TOOLS, markup, speak, split
+from tests.engine.parsing import ADDED, CALL, JSON, TOOLS, markup, speak, split
 
 PLAIN = Markup()
 CUTS = st.lists(st.integers(0, 200), max_size=12)

@@ -18,7 +18,7 @@ from app.services.engine.sampling.grammar import GrammarCompiler
 from app.services.errors import InvalidRequest
 from app.services.generation import Constraint, GenerationRequest, Message, ToolChoice
 from tests.engine.families import FAMILIES, byte_tokenizer
-from tests.engine.speaking import merged
+from tests.engine.parsing import merged
 
 SCHEMAS = {
     "add": {

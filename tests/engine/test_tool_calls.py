@@ -18,7 +18,7 @@ from app.services.engine.output.parts import OutputPart
 from app.services.engine.output.tool_call_tags import TagSyntax
 from app.services.generation import ToolArguments, ToolCall
 from tests.engine.families import FAMILIES, TWO, A, byte_tokenizer, written
-from tests.engine.speaking import ADDED, CALL, JSON, TOOLS, markup, merged, speak, split
+from tests.engine.parsing import ADDED, CALL, JSON, TOOLS, markup, merged, speak, split
 
 
 def said(text: str) -> list[Any]:

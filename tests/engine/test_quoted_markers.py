@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.tool_call_tags import TagSyntax
 from tests.engine.families import FAMILIES, TWO, A, arg_key, hermes, minicpm, minimax, muse, qwen_coder
-from tests.engine.speaking import ADDED, CALL, JSON, TOOLS, markup, speak, split
+from tests.engine.parsing import ADDED, CALL, JSON, TOOLS, markup, speak, split
 
 pytestmark = pytest.mark.slow
 
