@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Server, running
-from tests.engine.chat_templates import MANNERS
+from tests.engine.chat_templates import TEMPLATES
 
 Json = dict[str, Any]
 Turn = tuple[str, str]
@@ -32,7 +32,7 @@ def strict(request: pytest.FixtureRequest, tiny: Path, tmp_path_factory: pytest.
     """A server whose model's template refuses much."""
     home = tmp_path_factory.mktemp("strict")
     shutil.copytree(tiny, home / "model")
-    (home / "model" / "chat_template.jinja").write_text(MANNERS[request.param])
+    (home / "model" / "chat_template.jinja").write_text(TEMPLATES[request.param])
     with running(home, "--model", str(home / "model")) as server:
         yield server
         assert server.errors() == []

@@ -45,7 +45,7 @@ _WALKED = """\
 _PAIRS = "call.function.arguments.items() | list | string"
 _LATER = 'message.role == "system" and not loop.first'
 
-MANNERS: dict[str, str] = {
+TEMPLATES: dict[str, str] = {
     "takes everything": _turns(),
     "system at the beginning": _turns(_refuse(_LATER, "System message must be at the beginning.")),
     "no system, roles alternate": _refuse('messages[0].role == "system"', "System role not supported")

@@ -13,7 +13,7 @@ TWO: dict[str, Any] = {"a": "y", "b": -3}
 
 
 class Family:
-    """A way to write calls: a template by which mlx-lm tells it, its calls, and which of its marks may be tokens."""
+    """A way to write calls: a template by which mlx-lm tells it, its calls, and which of its markers may be tokens."""
 
     def __init__(
         self,
@@ -21,7 +21,7 @@ class Family:
         template: str,
         *calls: str,
         arguments: dict[str, Any] = A,
-        marks: tuple[str, ...] = (),
+        markers: tuple[str, ...] = (),
         streams: bool = False,
         after: str = "Done.",
     ) -> None:
@@ -29,7 +29,7 @@ class Family:
         self.template = template
         self.calls = calls
         self.arguments = arguments
-        self.marks = marks
+        self.markers = markers
         self.streams = streams
         self.before = "Well. "
         self.after = after
@@ -39,20 +39,20 @@ class Family:
         return self.before + "".join(self.calls) + self.after
 
 
-def written(arguments: Any) -> str:
+def to_json(arguments: Any) -> str:
     return json.dumps(arguments, ensure_ascii=False)
 
 
 def hermes(arguments: Any) -> str:
-    return f'<tool_call>\n{{"name": "add", "arguments": {written(arguments)}}}\n</tool_call>\n'
+    return f'<tool_call>\n{{"name": "add", "arguments": {to_json(arguments)}}}\n</tool_call>\n'
 
 
 def llama(arguments: Any) -> str:
-    return f'{{"name": "add", "parameters": {written(arguments)}}}'
+    return f'{{"name": "add", "parameters": {to_json(arguments)}}}'
 
 
 def kimi(number: int, arguments: Any) -> str:
-    return f"<|tool_call_begin|>functions.add:{number}<|tool_call_argument_begin|>{written(arguments)}<|tool_call_end|>"
+    return f"<|tool_call_begin|>functions.add:{number}<|tool_call_argument_begin|>{to_json(arguments)}<|tool_call_end|>"
 
 
 def xtml(number: int, arguments: dict[str, Any]) -> str:
@@ -64,12 +64,12 @@ def xtml(number: int, arguments: dict[str, Any]) -> str:
     return f'<|open|>call tool="add" index="{number}"<|sep|>{pairs}<|close|>call<|sep|>'
 
 
-def arg_key(mark: str, arguments: dict[str, Any]) -> str:
+def arg_key(prefix: str, arguments: dict[str, Any]) -> str:
     pairs = "".join(
-        f"<{mark}arg_key>{key}</{mark}arg_key>\n<{mark}arg_value>{value}</{mark}arg_value>\n"
+        f"<{prefix}arg_key>{key}</{prefix}arg_key>\n<{prefix}arg_value>{value}</{prefix}arg_value>\n"
         for key, value in arguments.items()
     )
-    return f"<{mark}tool_call>add\n{pairs}</{mark}tool_call>"
+    return f"<{prefix}tool_call>add\n{pairs}</{prefix}tool_call>"
 
 
 def tagged(before: str, opens: str, closes: str, after: str, arguments: dict[str, Any]) -> str:
@@ -102,34 +102,34 @@ FAMILIES = {
         "<tool_call> tool_call.name",
         hermes(A),
         hermes(TWO),
-        marks=("<tool_call>", "</tool_call>"),
+        markers=("<tool_call>", "</tool_call>"),
         streams=True,
     ),
     "llama": Family(None, LLAMA, llama(A), llama(TWO), streams=True),
     "mistral list": Family(
         "mistral",
         "[TOOL_CALLS]",
-        f'[TOOL_CALLS] [{{"name": "add", "arguments": {written(A)}, "id": "abcdefghi"}}, '
-        f'{{"name": "add", "arguments": {written(TWO)}}}]',
-        marks=("[TOOL_CALLS]",),
+        f'[TOOL_CALLS] [{{"name": "add", "arguments": {to_json(A)}, "id": "abcdefghi"}}, '
+        f'{{"name": "add", "arguments": {to_json(TWO)}}}]',
+        markers=("[TOOL_CALLS]",),
         streams=True,
         after="",
     ),
     "mistral heads": Family(
         "mistral",
         "[TOOL_CALLS] [ARGS]",
-        f"[TOOL_CALLS]add[ARGS]{written(A)}",
-        f"[TOOL_CALLS]add[ARGS]{written(TWO)}",
-        marks=("[TOOL_CALLS]", "[ARGS]"),
+        f"[TOOL_CALLS]add[ARGS]{to_json(A)}",
+        f"[TOOL_CALLS]add[ARGS]{to_json(TWO)}",
+        markers=("[TOOL_CALLS]", "[ARGS]"),
         streams=True,
         after="",
     ),
     "mistral ids": Family(
         "mistral",
         "[TOOL_CALLS] [CALL_ID] [ARGS]",
-        f"[TOOL_CALLS]add[CALL_ID]abcdefgh1[ARGS]{written(A)}",
-        f"[TOOL_CALLS]add[CALL_ID]abcdefgh2[ARGS]{written(TWO)}",
-        marks=("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"),
+        f"[TOOL_CALLS]add[CALL_ID]abcdefgh1[ARGS]{to_json(A)}",
+        f"[TOOL_CALLS]add[CALL_ID]abcdefgh2[ARGS]{to_json(TWO)}",
+        markers=("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"),
         streams=True,
         after="",
     ),
@@ -137,7 +137,7 @@ FAMILIES = {
         "kimi_k2",
         "<|tool_calls_section_begin|>",
         f"<|tool_calls_section_begin|>{kimi(0, A)}{kimi(1, TWO)}<|tool_calls_section_end|>",
-        marks=(
+        markers=(
             *("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_begin|>"),
             *("<|tool_call_argument_begin|>", "<|tool_call_end|>"),
         ),
@@ -147,21 +147,21 @@ FAMILIES = {
         "kimi_k3",
         "",
         f"<|open|>tools<|sep|>{xtml(1, A)}{xtml(2, TWO)}<|close|>tools<|sep|>",
-        marks=("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"),
+        markers=("<|open|>", "<|close|>", "<|sep|>", "<|end_of_msg|>"),
     ),
     "qwen3_coder": Family(
         "qwen3_coder",
         "<tool_call>\n<function=",
         qwen_coder(A),
         qwen_coder(TWO),
-        marks=("<tool_call>", "</tool_call>"),
+        markers=("<tool_call>", "</tool_call>"),
     ),
     "glm47": Family(
         "glm47",
         "<arg_key>",
         arg_key("", A),
         arg_key("", TWO),
-        marks=("<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
+        markers=("<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
     ),
     "laguna": Family("laguna", "", arg_key("", A), arg_key("", TWO)),
     "longcat": Family(
@@ -169,7 +169,7 @@ FAMILIES = {
         "<longcat_tool_call>",
         arg_key("longcat_", A),
         arg_key("longcat_", TWO),
-        marks=(
+        markers=(
             *("<longcat_tool_call>", "</longcat_tool_call>", "<longcat_arg_key>", "</longcat_arg_key>"),
             *("<longcat_arg_value>", "</longcat_arg_value>"),
         ),
@@ -179,7 +179,7 @@ FAMILIES = {
         "minimax_m2",
         "<minimax:tool_call>",
         f"<minimax:tool_call>\n{minimax(A)}{minimax(TWO)}</minimax:tool_call>",
-        marks=("<minimax:tool_call>", "</minimax:tool_call>"),
+        markers=("<minimax:tool_call>", "</minimax:tool_call>"),
     ),
     "muse_spark": Family(
         "muse_spark",
@@ -191,7 +191,7 @@ FAMILIES = {
         "<|tool_call_start|>",
         '<|tool_call_start|>[add(a="x y", b=2), add(a="y", b=-3)]<|tool_call_end|>',
         arguments=PLAIN,
-        marks=("<|tool_call_start|>", "<|tool_call_end|>"),
+        markers=("<|tool_call_start|>", "<|tool_call_end|>"),
     ),
     "function_gemma": Family(
         "function_gemma",
@@ -199,7 +199,7 @@ FAMILIES = {
         "<start_function_call>call:add{a:<escape>x y<escape>,b:2}<end_function_call>",
         "<start_function_call>call:add{a:<escape>y<escape>,b:-3}<end_function_call>",
         arguments=PLAIN,
-        marks=("<start_function_call>", "<end_function_call>", "<escape>"),
+        markers=("<start_function_call>", "<end_function_call>", "<escape>"),
     ),
     "gemma4": Family(
         "gemma4",
@@ -207,18 +207,18 @@ FAMILIES = {
         '<|tool_call>call:add{a:<|"|>x y<|"|>,b:2}<tool_call|>',
         '<|tool_call>call:add{a:<|"|>y<|"|>,b:-3}<tool_call|>',
         arguments=PLAIN,
-        marks=("<|tool_call>", "<tool_call|>", '<|"|>'),
+        markers=("<|tool_call>", "<tool_call|>", '<|"|>'),
     ),
 }
 
 
-def byte_tokenizer(folder: Path, family: Family, marks: tuple[str, ...]) -> Any:
-    """A tokenizer of single bytes and of some marks, which are control tokens, as mlx-lm loads it."""
+def byte_tokenizer(folder: Path, family: Family, markers: tuple[str, ...]) -> Any:
+    """A tokenizer of single bytes and of some markers, which are control tokens, as mlx-lm loads it."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: place for place, letter in enumerate(alphabet)}, []))
+    tokenizer = Tokenizer(models.BPE({letter: index for index, letter in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in ("<|end|>", *marks)])
+    tokenizer.add_tokens([AddedToken(marker, special=True, normalized=False) for marker in ("<|end|>", *markers)])
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|end|>"}
     if family.parser == "laguna":  # its template is that of another family

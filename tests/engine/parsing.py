@@ -48,7 +48,7 @@ CALL = '<tool_call>\n{"name": "add", "arguments": {"a": "x", "b": 2}}\n</tool_ca
 ADDED = (0, "add", '{"a": "x", "b": 2}')
 
 
-def merged(parts: Iterable[OutputPart]) -> list[Any]:
+def merge_parts(parts: Iterable[OutputPart]) -> list[Any]:
     """Parts without the seams between pieces and without the random ids of calls; arguments as they are written."""
     whole: list[Any] = []
     for part in parts:
@@ -65,10 +65,10 @@ def merged(parts: Iterable[OutputPart]) -> list[Any]:
     return whole
 
 
-def speak(pieces: Iterable[str], facts: Markup, **options: Any) -> tuple[list[Any], str | None]:
-    parser = OutputParser(facts, **options)
+def parse(pieces: Iterable[str], family_markup: Markup, **options: Any) -> tuple[list[Any], str | None]:
+    parser = OutputParser(family_markup, **options)
     parts = [part for piece in pieces for part in parser.feed(piece)] + parser.finish()
-    return merged(parts), parser.stop_string
+    return merge_parts(parts), parser.stop_string
 
 
 def split(text: str, cuts: list[int]) -> list[str]:

@@ -56,17 +56,17 @@ def test_rows_have_the_logits_that_mlx_lm_gives_them(
     adapters = Adapters([(folder, 1.0) for folder in folders])
     model = model_of(tiny, kind)
     adapters.apply_to(model)
-    wanted = [logits(model_of(tiny, kind), TOKENS)]
-    wanted += [logits(load_adapters(model_of(tiny, kind), str(folder)), TOKENS) for folder in folders]
+    expected = [logits(model_of(tiny, kind), TOKENS)]
+    expected += [logits(load_adapters(model_of(tiny, kind), str(folder)), TOKENS) for folder in folders]
     close = {"rtol": 0, "atol": 1e-4 if kind is plain else 0.1}
-    for whole, scales in zip(wanted, [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)], strict=True):
+    for whole, scales in zip(expected, [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)], strict=True):
         adapters.use([scales] * len(TOKENS))
         np.testing.assert_allclose(logits(model, TOKENS), whole, **close)
     adapters.use([(0.0, 1.0), (), (1.0, 0.0)])
     mixed = logits(model, TOKENS)
-    for row, whole in enumerate((wanted[2], wanted[0], wanted[1])):
+    for row, whole in enumerate((expected[2], expected[0], expected[1])):
         np.testing.assert_allclose(mixed[row], whole[row], **close)
-    assert np.abs(wanted[1] - wanted[0]).max() > 0.5 < np.abs(wanted[2] - wanted[0]).max()
+    assert np.abs(expected[1] - expected[0]).max() > 0.5 < np.abs(expected[2] - expected[0]).max()
 
 
 def test_nothing_is_computed_where_no_adapter_counts(tiny: Path, folders: list[Path]) -> None:
@@ -81,15 +81,15 @@ def test_nothing_is_computed_where_no_adapter_counts(tiny: Path, folders: list[P
 def test_tokens_are_known_by_their_scales_too() -> None:
     adapters = Adapters([(Path("a"), 1.0), (Path("b"), 0.0)])
     tokens = [5, 262_143]
-    known = [adapters.keys(tokens, scales) for scales in [(), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 0.0)]]
-    assert known[0] == known[1] == tokens
-    assert known[2] == known[4]
-    assert len({tuple(keys or ()) for keys in known}) == 3
+    keys_by_scales = [adapters.keys(tokens, scales) for scales in [(), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 0.0)]]
+    assert keys_by_scales[0] == keys_by_scales[1] == tokens
+    assert keys_by_scales[2] == keys_by_scales[4]
+    assert len({tuple(keys or ()) for keys in keys_by_scales}) == 3
     for step in range(3000):
         keys = adapters.keys(tokens, (1.0, 1.0 + step))
         assert keys is None or max(keys) < 2**31
     assert adapters.keys(tokens, (2.0, 0.5)) is None
-    assert adapters.keys(tokens, (1.0, 0.0)) == known[2]
+    assert adapters.keys(tokens, (1.0, 0.0)) == keys_by_scales[2]
 
 
 def test_only_adapters_that_are_there_can_be_asked_for() -> None:
@@ -109,19 +109,19 @@ def config(folder: Path, **changes: Any) -> None:
 
 def arrays(folder: Path, change: Callable[[dict[str, mx.array]], Any]) -> None:
     path = str(folder / "adapters.safetensors")
-    found = dict(mx.load(path))
-    change(found)
-    mx.save_safetensors(path, found)
+    weights = dict(mx.load(path))
+    change(weights)
+    mx.save_safetensors(path, weights)
 
 
-def renamed(found: dict[str, mx.array], name: str) -> None:
-    first = min(found).rpartition(".")[0]
+def rename(weights: dict[str, mx.array], name: str) -> None:
+    first = min(weights).rpartition(".")[0]
     for end in ("lora_a", "lora_b"):
-        found[f"{name}.{end}"] = found.pop(f"{first}.{end}")
+        weights[f"{name}.{end}"] = weights.pop(f"{first}.{end}")
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "reason"),
     [
         (lambda folder: (folder / "adapter_config.json").unlink(), "no adapter_config.json"),
         (lambda folder: (folder / "adapters.safetensors").unlink(), "cannot be read"),
@@ -130,24 +130,24 @@ def renamed(found: dict[str, mx.array], name: str) -> None:
         (lambda folder: (folder / "adapter_config.json").write_text('{"r": 8}'), "no lora_parameters"),
         (lambda folder: config(folder, fine_tune_type="dora"), "dora"),
         (lambda folder: config(folder, fine_tune_type="full"), "full"),
-        (lambda folder: arrays(folder, lambda found: found.pop(min(found))), "lacks lora_a"),
-        (lambda folder: arrays(folder, lambda found: renamed(found, "model.elsewhere")), "is not there"),
-        (lambda folder: arrays(folder, lambda found: renamed(found, "model.norm")), "RMSNorm"),
+        (lambda folder: arrays(folder, lambda weights: weights.pop(min(weights))), "lacks lora_a"),
+        (lambda folder: arrays(folder, lambda weights: rename(weights, "model.elsewhere")), "is not there"),
+        (lambda folder: arrays(folder, lambda weights: rename(weights, "model.norm")), "RMSNorm"),
         (
-            lambda folder: arrays(folder, lambda found: renamed(found, "model.layers.0.self_attn.q_proj")),
+            lambda folder: arrays(folder, lambda weights: rename(weights, "model.layers.0.self_attn.q_proj")),
             "does not fit",
         ),
-        (lambda folder: arrays(folder, lambda found: found.update({"model.norm.m": mx.zeros(1)})), "lacks"),
+        (lambda folder: arrays(folder, lambda weights: weights.update({"model.norm.m": mx.zeros(1)})), "lacks"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_reason(
-    tiny: Path, folders: list[Path], tmp_path: Path, spoil: Callable[[Path], Any], said: str
+    tiny: Path, folders: list[Path], tmp_path: Path, spoil: Callable[[Path], Any], reason: str
 ) -> None:
     broken = shutil.copytree(folders[0], tmp_path / "broken")
     spoil(broken)
     with pytest.raises(LoadFailed) as refusal:
         Adapters([(broken, 1.0)]).apply_to(model_of(tiny, plain))
-    assert said in refusal.value.message
+    assert reason in refusal.value.message
     assert "broken" in refusal.value.message
 
 

@@ -14,7 +14,7 @@ from app.services.engine.model.conversation import EVERY_ORDER, Capabilities, ad
 from app.services.engine.output.tool_call_formats import call_format, write_calls
 from app.services.errors import InvalidRequest
 from app.services.generation import GenerationRequest, Message, ToolCall
-from tests.engine.chat_templates import MANNERS
+from tests.engine.chat_templates import TEMPLATES
 from tests.engine.families import LLAMA, Family, byte_tokenizer
 
 pytestmark = pytest.mark.slow
@@ -29,13 +29,13 @@ AS_SENT = Capabilities()
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ChatTemplate]:
     """Give the template of a manner, or of a source."""
-    made: dict[str, ChatTemplate] = {}
+    calls: dict[str, ChatTemplate] = {}
 
     def make(name: str) -> ChatTemplate:
-        if name not in made:
-            family = Family(None, MANNERS.get(name, name))
-            made[name] = ChatTemplate(byte_tokenizer(tmp_path_factory.mktemp("template"), family, ()))
-        return made[name]
+        if name not in calls:
+            family = Family(None, TEMPLATES.get(name, name))
+            calls[name] = ChatTemplate(byte_tokenizer(tmp_path_factory.mktemp("template"), family, ()))
+        return calls[name]
 
     return make
 
@@ -48,7 +48,7 @@ def user(text: str) -> Message:
     return Message("user", text)
 
 
-def said(text: str, *calls: ToolCall, thought: str | None = None) -> Message:
+def assistant(text: str, *calls: ToolCall, thought: str | None = None) -> Message:
     return Message("assistant", text, reasoning=thought, tool_calls=calls)
 
 
@@ -69,32 +69,32 @@ def plain(template: ChatTemplate, *messages: Message) -> str:
     return template._apply(messages, (), AS_SENT, add_generation_prompt=False)
 
 
-# Any conversation: what is said of a turn is a word that stands nowhere else, or nothing.
-_KINDS = ("system", "user", "assistant", "calls", "two calls", "said and calls", "result", "stray result")
+# Any conversation: the text of a turn is a word of its own, or nothing.
+_KINDS = ("system", "user", "assistant", "calls", "two calls", "text and calls", "result", "stray result")
 
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[Message]:
     messages: list[Message] = []
-    waiting: list[str] = []
-    for place, kind in enumerate(draw(st.lists(st.sampled_from(_KINDS), min_size=1, max_size=9))):
-        word = "" if kind != "calls" and draw(st.integers(0, 5)) == 0 else f"word{place}word"
-        calls = [call(f"call_{place}_{number}", f"word{place}{number}word") for number in range(2)]
+    open_calls: list[str] = []
+    for index, kind in enumerate(draw(st.lists(st.sampled_from(_KINDS), min_size=1, max_size=9))):
+        word = "" if kind != "calls" and draw(st.integers(0, 5)) == 0 else f"word{index}word"
+        calls = [call(f"call_{index}_{number}", f"word{index}{number}word") for number in range(2)]
         match kind:
             case "system" | "user" | "assistant":
                 messages.append(Message(kind, word))
             case "result" | "stray result":
-                known = waiting.pop(0) if waiting and kind == "result" else draw(st.sampled_from(["", "x", "call_0_0"]))
-                messages.append(result(known, word))
+                stray = draw(st.sampled_from(["", "x", "call_0_0"])) if kind != "result" or not open_calls else None
+                messages.append(result(open_calls.pop(0) if stray is None else stray, word))
             case _:
-                made = calls if kind == "two calls" else calls[:1]
-                waiting += [one.id for one in made]
+                calls = calls if kind == "two calls" else calls[:1]
+                open_calls += [call.id for call in calls]
                 thought = draw(st.sampled_from([None, "Hm."]))
-                messages.append(said(word if kind == "said and calls" else "", *made, thought=thought))
+                messages.append(assistant(word if kind == "text and calls" else "", *calls, thought=thought))
     return messages
 
 
-@pytest.mark.parametrize("manner", MANNERS)
+@pytest.mark.parametrize("manner", TEMPLATES)
 @settings(max_examples=30, deadline=None)
 @given(messages=conversations(), with_tools=st.booleans())
 def test_any_order_of_roles_is_rendered_and_nothing_is_lost(
@@ -115,12 +115,12 @@ def ordinary_conversations(draw: st.DrawFn) -> list[Message]:
         messages.append(user(f"asked{turn}word"))
         for step in range(draw(st.integers(0, 2))):
             identity = f"{turn}{step}abcdefg"
-            messages += [said("", call(identity, f"call{identity}")), result(identity, f"result{turn}{step}word")]
-        messages.append(said(f"answer{turn}word"))
+            messages += [assistant("", call(identity, f"call{identity}")), result(identity, f"result{turn}{step}word")]
+        messages.append(assistant(f"answer{turn}word"))
     return messages[: draw(st.sampled_from([None, -1]))]
 
 
-@pytest.mark.parametrize("manner", sorted(MANNERS.keys() - {"system with the last words of the user"}))
+@pytest.mark.parametrize("manner", sorted(TEMPLATES.keys() - {"system with the last words of the user"}))
 @settings(max_examples=20, deadline=None)
 @given(messages=ordinary_conversations())
 def test_what_the_template_takes_comes_out_as_it_was_sent(
@@ -137,9 +137,9 @@ def test_what_the_template_takes_comes_out_as_it_was_sent(
         assert rendered(one, *messages) == prompt
 
 
-@pytest.mark.parametrize("manner", MANNERS)
+@pytest.mark.parametrize("manner", TEMPLATES)
 @settings(max_examples=30, deadline=None)
-@given(messages=conversations(), more=st.sampled_from([system("more"), user("more"), said("more")]))
+@given(messages=conversations(), more=st.sampled_from([system("more"), user("more"), assistant("more")]))
 def test_a_conversation_that_goes_on_keeps_its_beginning(
     template: Callable[[str], ChatTemplate], manner: str, messages: list[Message], more: Message
 ) -> None:
@@ -163,7 +163,7 @@ def test_a_prompt_is_the_beginning_of_the_next_where_the_template_allows_it(
     assert rendered(one, *messages) == prompts[-1] + "<assistant>"
 
 
-LATER = (system("A"), user("B"), said("C"), system("D"), user("E"))
+LATER = (system("A"), user("B"), assistant("C"), system("D"), user("E"))
 
 
 @pytest.mark.parametrize(
@@ -172,59 +172,63 @@ LATER = (system("A"), user("B"), said("C"), system("D"), user("E"))
         ("system at the beginning", LATER, "<system>A<end><user>B<end><assistant>C<end><user>D\n\nE<end>"),
         ("system at the beginning", (system("A"), system("B"), user("C")), "<system>A\n\nB<end><user>C<end>"),
         ("system at the beginning", (user("A"), system("B"), user("C")), "<user>A\n\nB<end><user>C<end>"),
-        ("system at the beginning", (user("A"), said("B"), system("C")), "<user>A<end><assistant>B<end><user>C<end>"),
+        (
+            "system at the beginning",
+            (user("A"), assistant("B"), system("C")),
+            "<user>A<end><assistant>B<end><user>C<end>",
+        ),
         ("system messages moved to the beginning", LATER, "A <user>B<end><assistant>C<end><user>D\n\nE<end>"),
         ("later system messages left out", LATER, "<system>A<end><user>B<end><assistant>C<end><user>D\n\nE<end>"),
         ("no system, roles alternate", LATER, "<user>A\n\nB<end><assistant>C<end><user>D\n\nE<end>"),
         (
             "calls in the place of words",
-            (user("A"), said("B", call("1"), thought="C"), result("1", "D")),
+            (user("A"), assistant("B", call("1"), thought="C"), result("1", "D")),
             '<user>A<end><assistant>B<end><assistant>[look_up{"word": "sea"}]<end><tool>D<end>',
         ),
         ("no system, roles alternate", (system("A"),), "<user>A<end>"),
         ("no system, roles alternate", (user("A"), user("B")), "<user>A\n\nB<end>"),
-        ("no system, roles alternate", (said("A"), user("B")), "<user><end><assistant>A<end><user>B<end>"),
+        ("no system, roles alternate", (assistant("A"), user("B")), "<user><end><assistant>A<end><user>B<end>"),
         (
             "no system, roles alternate",
-            (user("A"), said("B"), said("C"), user("D")),
+            (user("A"), assistant("B"), assistant("C"), user("D")),
             "<user>A<end><assistant>B\n\nC<end><user>D<end>",
         ),
         (
             "no system, roles alternate",
-            (user("A"), said("", call("1")), result("1", "B"), user("C")),
+            (user("A"), assistant("", call("1")), result("1", "B"), user("C")),
             '<user>A<end><assistant><tool_call>\n{"name": "look_up", "arguments": {"word": "sea"}}\n</tool_call><end>'
             "<user><tool_response>\nB\n</tool_response>\n\nC<end>",
         ),
         (
             "roles alternate around tools",
-            (user("A"), said("", call("123456789")), result("123456789", "B"), user("C")),
+            (user("A"), assistant("", call("123456789")), result("123456789", "B"), user("C")),
             '<user>A<end><assistant>[look_up{"word": "sea"}]<end><tool>B<end><assistant><end><user>C<end>',
         ),
         (
             "roles alternate around tools",
-            (user("A"), said("", call("123456789")), user("B")),
+            (user("A"), assistant("", call("123456789")), user("B")),
             '<user>A<end><assistant>[look_up{"word": "sea"}]<end><tool>No result.<end><assistant><end><user>B<end>',
         ),
         (
             "no empty answers",
-            (user("A"), said("", call("1")), result("1", "B"), user("C")),
+            (user("A"), assistant("", call("1")), result("1", "B"), user("C")),
             '<user>A<end><assistant>[look_up{"word": "sea"}]<end><tool>B<end><assistant>No answer.<end><user>C<end>',
         ),
         (
             "one call in a turn",
-            (user("A"), said("B", call("1"), call("2", "sky")), result("2", "C"), result("1", "D")),
+            (user("A"), assistant("B", call("1"), call("2", "sky")), result("2", "C"), result("1", "D")),
             '<user>A<end><assistant>B[look_up{"word": "sky"}]<end><tool>C<end>'
             '<assistant>[look_up{"word": "sea"}]<end><tool>D<end>',
         ),
         ("words of the user needed", (system("A"),), "<system>A<end><user><end>"),
         (
             "system with the last words of the user",
-            (system("A"), user("B"), said("", call("1")), result("1", "C")),
+            (system("A"), user("B"), assistant("", call("1")), result("1", "C")),
             '<user>A\n\nB<end><assistant>[look_up{"word": "sea"}]<end><tool>C<end>',
         ),
     ],
 )
-def test_what_may_not_stand_where_it_does_is_said_there_in_another_way(
+def test_what_may_not_stand_where_it_does_is_written_there_in_another_way(
     template: Callable[[str], ChatTemplate], manner: str, messages: Sequence[Message], expected: str
 ) -> None:
     assert rendered(template(manner), *messages) == expected + "<assistant>"
@@ -232,7 +236,7 @@ def test_what_may_not_stand_where_it_does_is_said_there_in_another_way(
 
 def test_ids_of_calls_are_of_nine_characters_where_the_template_takes_no_others() -> None:
     capabilities = Capabilities(any_call_id=False)
-    messages = [said("", call("call_1"), call("123456789")), result("call_1", "A"), result("123456789", "B")]
+    messages = [assistant("", call("call_1"), call("123456789")), result("call_1", "A"), result("123456789", "B")]
     turn, first, second = adapt_messages(messages, capabilities, lambda calls: "")
     assert [one.id for one in turn.tool_calls] == [first.tool_call_id, second.tool_call_id]
     assert second.tool_call_id == "123456789"
@@ -241,15 +245,15 @@ def test_ids_of_calls_are_of_nine_characters_where_the_template_takes_no_others(
 
 
 def test_a_result_without_an_id_belongs_to_the_next_call() -> None:
-    messages = [said("", call("a"), call("b")), result(None, "1"), result("", "2")]
+    messages = [assistant("", call("a"), call("b")), result(None, "1"), result("", "2")]
     turns = adapt_messages(messages, AS_SENT, lambda calls: "")
     assert [turn.tool_call_id for turn in turns[1:]] == ["a", "b"]
 
 
-def test_a_beginning_is_gone_on_with_wherever_it_stands(template: Callable[[str], ChatTemplate]) -> None:
+def test_a_final_message_is_continued_whatever_precedes_it(template: Callable[[str], ChatTemplate]) -> None:
     for manner in ("no system, roles alternate", "no empty answers", "takes everything"):
-        for messages in ([said("Hel")], [system("A"), said("Hel")], [user("A"), said("B"), said("Hel")]):
-            prompt = rendered(template(manner), *messages, continue_final_message=True)
+        for messages in ([], [system("A")], [user("A"), assistant("B")]):
+            prompt = rendered(template(manner), *messages, assistant("Hel"), continue_final_message=True)
             assert prompt.endswith("Hel")
             assert all(message.content in prompt for message in messages)
 
@@ -304,10 +308,10 @@ def test_arguments_are_an_object_whatever_came(
     template: Callable[[str], ChatTemplate], manner: str, text: str, expected: str
 ) -> None:
     one = ToolCall(0, "a", "look_up", text)
-    assert f"[look_up{expected}]" in rendered(template(manner), user("A"), said("", one), result("a", "B"))
+    assert f"[look_up{expected}]" in rendered(template(manner), user("A"), assistant("", one), result("a", "B"))
 
 
-@pytest.mark.parametrize("manner", MANNERS)
+@pytest.mark.parametrize("manner", TEMPLATES)
 @pytest.mark.parametrize(
     "text",
     [
@@ -324,7 +328,7 @@ def test_arguments_are_an_object_whatever_came(
 )
 def test_no_arguments_end_a_conversation(template: Callable[[str], ChatTemplate], manner: str, text: str) -> None:
     one = ToolCall(0, "a", "look_up", text)
-    rendered(template(manner), user("A"), said("", one), result("a", "B")).encode()
+    rendered(template(manner), user("A"), assistant("", one), result("a", "B")).encode()
 
 
 @settings(max_examples=100, deadline=None)
@@ -332,7 +336,7 @@ def test_no_arguments_end_a_conversation(template: Callable[[str], ChatTemplate]
 def test_whatever_stands_in_a_conversation_can_be_tokenized(template: Callable[[str], ChatTemplate], text: str) -> None:
     one = ToolCall(0, text, text, text)
     tool = {"type": "function", "function": {"name": text, "description": text, "parameters": {text: text}}}
-    messages = (system(text), user(text), said(text, one, thought=text), result(text, text))
+    messages = (system(text), user(text), assistant(text, one, thought=text), result(text, text))
     for manner in (
         "takes everything",
         "roles alternate around tools",
@@ -373,7 +377,7 @@ def test_tools_without_parameters_are_taken(template: Callable[[str], ChatTempla
 
 
 def test_tools_that_the_template_takes_are_written_as_they_came(template: Callable[[str], ChatTemplate]) -> None:
-    one = template("{{- tools | tojson -}}" + MANNERS["takes everything"])
+    one = template("{{- tools | tojson -}}" + TEMPLATES["takes everything"])
     for tool in (*BARE, function(parameters=WHOLE)):
         assert rendered(one, user("A"), tools=(tool,)).startswith(json.dumps([tool]))
 
@@ -416,13 +420,13 @@ _TYPES = """\
 def test_types_that_a_template_cannot_spell_become_plain_ones(
     template: Callable[[str], ChatTemplate], schema: Any, spelled: str
 ) -> None:
-    one = template(_TYPES + MANNERS["takes everything"])
+    one = template(_TYPES + TEMPLATES["takes everything"])
     tool = function(parameters={"type": "object", "properties": {"a": schema}, "required": None})
     assert rendered(one, user("A"), tools=(tool,)).startswith(spelled)
 
 
 def test_a_template_that_walks_a_list_of_tools_is_given_one(template: Callable[[str], ChatTemplate]) -> None:
-    one = template("{%- for tool in tools -%}{{- tool.function.name -}}{%- endfor -%}" + MANNERS["takes everything"])
+    one = template("{%- for tool in tools -%}{{- tool.function.name -}}{%- endfor -%}" + TEMPLATES["takes everything"])
     assert rendered(one, user("A")) == "<user>A<end><assistant>"
 
 

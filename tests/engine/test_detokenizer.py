@@ -61,11 +61,11 @@ def test_half_a_character_is_held_back_and_broken_only_at_the_end(make: Any, tok
     assert detokenizer.finish() == ""
 
 
-def test_control_tokens_are_hidden_and_marks_are_not(make: Any, tokenizer: Any) -> None:
+def test_control_tokens_are_hidden_and_markers_are_not(make: Any, tokenizer: Any) -> None:
     detokenizer = make()
     control = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    mark = tokenizer.convert_tokens_to_ids("<think>")
-    assert [detokenizer.feed(control), detokenizer.feed(mark)] == ["", "<think>"]
+    marker = tokenizer.convert_tokens_to_ids("<think>")
+    assert [detokenizer.feed(control), detokenizer.feed(marker)] == ["", "<think>"]
 
 
 def test_ids_past_the_vocabulary_say_nothing(make: Any) -> None:

@@ -31,17 +31,17 @@ AFTER = st.sampled_from(["", "}", "}\n</tool_call>", "<|end|>", "[TOOL_CALLS]", 
 
 def read(pieces: list[str], **options: Any) -> tuple[str, ObjectReader, str]:
     """What is written of a text, the reader, and what follows the object."""
-    reader, written, rest = ObjectReader(**options), "", ""
+    reader, output, rest = ObjectReader(**options), "", ""
     for piece in pieces:
         if reader.over or reader.invalid:
             rest += piece
         else:
-            written += reader.feed(piece)
+            output += reader.feed(piece)
             rest += reader.rest
     if not (reader.over or reader.invalid):
-        written += reader.finish()
+        output += reader.finish()
         rest += reader.rest
-    return written, reader, rest
+    return output, reader, rest
 
 
 @settings(max_examples=150, deadline=None)
@@ -49,18 +49,18 @@ def read(pieces: list[str], **options: Any) -> tuple[str, ObjectReader, str]:
 def test_what_is_json_stays_as_it_was_written(text: str, after: str) -> None:
     for pieces in ([text + after], list(text + after)):
         for well_formed in (False, True):
-            written, reader, rest = read(pieces, well_formed=well_formed)
-            assert (written, rest) == (text, after)
+            output, reader, rest = read(pieces, well_formed=well_formed)
+            assert (output, rest) == (text, after)
             assert reader.over
             assert not reader.ambiguous
 
 
 @settings(max_examples=100, deadline=None)
 @given(WRITTEN, st.integers(0, 200))
-def test_what_is_cut_is_the_beginning_of_what_it_was_to_be(text: str, place: int) -> None:
-    place = min(place, len(text) - 1)
-    written, reader, _ = read(list(text[:place]))
-    assert text.startswith(written)
+def test_what_is_cut_is_a_prefix_of_what_it_was_to_be(text: str, cut: int) -> None:
+    cut = min(cut, len(text) - 1)
+    output, reader, _ = read(list(text[:cut]))
+    assert text.startswith(output)
     assert not reader.over
 
 
@@ -121,10 +121,10 @@ def test_strings_may_hold_raw_control_characters(value: dict[str, Any]) -> None:
         ('{\xa0"a":\u20031}', {"a": 1}),
     ],
 )
-def test_what_models_write_badly_is_mended(text: str, value: Any) -> None:
+def test_what_models_write_badly_is_repaired(text: str, value: Any) -> None:
     for pieces in ([text + "}\n</tool_call>"], list(text + "}\n</tool_call>")):
-        written, reader, rest = read(pieces)
-        assert (json.loads(written), reader.over, rest) == (value, True, "}\n</tool_call>")
+        output, reader, rest = read(pieces)
+        assert (json.loads(output), reader.over, rest) == (value, True, "}\n</tool_call>")
 
 
 def test_brackets_that_are_left_open_are_closed_by_those_around_them() -> None:
@@ -142,12 +142,12 @@ def test_an_escape_of_half_a_character_and_a_large_number_stay() -> None:
 
 @pytest.mark.parametrize("text", ["[1]", '"a"', "1", "x", " {}"])
 def test_what_does_not_begin_as_an_object_is_none(text: str) -> None:
-    written, reader, rest = read([text])
-    assert (written, reader.invalid, rest) == ("", True, text)
+    output, reader, rest = read([text])
+    assert (output, reader.invalid, rest) == ("", True, text)
 
 
 @pytest.mark.parametrize(
-    ("text", "written"),
+    ("text", "output"),
     [
         (" {'a': [1,]} ", '{"a": [1]}'),
         ("[True, {}]", "[true, {}]"),
@@ -160,5 +160,5 @@ def test_what_does_not_begin_as_an_object_is_none(text: str) -> None:
         ("", None),
     ],
 )
-def test_only_what_can_be_meant_in_one_way_is_repaired(text: str, written: str | None) -> None:
-    assert repair(text) == written
+def test_only_what_can_be_meant_in_one_way_is_repaired(text: str, output: str | None) -> None:
+    assert repair(text) == output

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.parts import TextPiece
-from tests.engine.parsing import ADDED, CALL, JSON, TOOLS, markup, speak, split
+from tests.engine.parsing import ADDED, CALL, JSON, TOOLS, markup, parse, split
 
 PLAIN = Markup()
 CUTS = st.lists(st.integers(0, 200), max_size=12)
-# Texts of whole and broken marks, of calls, and of plain pieces that look a little like marks.
+# Texts of whole and broken markers, of calls, and of plain pieces that look a little like markers.
 PIECES = st.sampled_from(
     ["<think>", "</think>", "<tool_call>", "</tool_call>", CALL, "<", "</t", "<think", "a", "b", "ab", " ", "\n", "é🙂"]
 )
@@ -28,7 +28,7 @@ TEXTS = st.lists(PIECES, max_size=10).map("".join)
     st.booleans(),
     st.lists(st.sampled_from(["ab", "b ", "<t", "é"]), max_size=2),
 )
-def test_any_split_of_a_text_says_the_same(
+def test_any_split_of_a_text_gives_the_same_parts(
     text: str, cuts: list[int], thinking: bool, reasoning: bool, tools: bool, stop: list[str]
 ) -> None:
     options: dict[str, Any] = {
@@ -37,35 +37,35 @@ def test_any_split_of_a_text_says_the_same(
         "tools": TOOLS if tools else [],
         "stop": stop,
     }
-    whole = speak([text], JSON, **options)
-    assert speak(split(text, cuts), JSON, **options) == whole
-    assert speak(list(text), JSON, **options) == whole
+    whole = parse([text], JSON, **options)
+    assert parse(split(text, cuts), JSON, **options) == whole
+    assert parse(list(text), JSON, **options) == whole
 
 
 def test_a_call_in_the_middle_of_reasoning_is_a_call() -> None:
-    said, _ = speak(list(f"<think>I add.{CALL} Done"), JSON, tools=TOOLS)
-    assert said == [["I add.", True], ADDED, ["Done", False]]
+    parts, _ = parse(list(f"<think>I add.{CALL} Done"), JSON, tools=TOOLS)
+    assert parts == [["I add.", True], ADDED, ["Done", False]]
 
 
 @pytest.mark.parametrize("think", [("<think>", "</think>"), ("<|channel>thought", "<channel|>")])
 def test_reasoning_is_split_off_without_the_blank_around_it(think: tuple[str, str]) -> None:
-    facts = markup(think=think)
+    family_markup = markup(think=think)
     text = f"{think[0]}\nWell, \nwell.\n{think[1]}\n\n Hello there\n"
-    assert speak(list(text), facts) == ([["Well, \nwell.\n", True], ["Hello there\n", False]], None)
+    assert parse(list(text), family_markup) == ([["Well, \nwell.\n", True], ["Hello there\n", False]], None)
 
 
 def test_a_prompt_that_ends_in_reasoning_begins_with_it() -> None:
-    assert speak(list("\nHm.</think>\nHi"), JSON, thinking=True) == ([["Hm.", True], ["Hi", False]], None)
+    assert parse(list("\nHm.</think>\nHi"), JSON, thinking=True) == ([["Hm.", True], ["Hi", False]], None)
 
 
 def test_reasoning_and_its_tags_stay_in_the_text_where_that_is_asked() -> None:
     text = "<think>\nHm.</think>\nHi"
-    assert speak(list(text), JSON, split_reasoning=False) == ([[text, False]], None)
+    assert parse(list(text), JSON, split_reasoning=False) == ([[text, False]], None)
 
 
 def test_the_markers_of_a_structure_are_not_shown() -> None:
-    facts = markup(think=None, structural=("<|a|>", "<|b|>"))
-    assert speak(list("<|a|>Hi<|b|>"), facts) == ([["Hi", False]], None)
+    family_markup = markup(think=None, structural=("<|a|>", "<|b|>"))
+    assert parse(list("<|a|>Hi<|b|>"), family_markup) == ([["Hi", False]], None)
 
 
 # Stop strings.
@@ -76,26 +76,26 @@ STOPS = st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=4)
 
 def cut(text: str, stops: list[str]) -> tuple[str, str | None]:
     """The reference: the match that is whole first, the longest of those that end at the same place."""
-    found = [(text.index(stop) + len(stop), text.index(stop), stop) for stop in stops if stop in text]
-    if not found:
+    matches = [(text.index(stop) + len(stop), text.index(stop), stop) for stop in stops if stop in text]
+    if not matches:
         return text, None
-    _, begin, stop = min(found)
+    _, begin, stop = min(matches)
     return text[:begin], stop
 
 
 @given(LETTERS, STOPS, CUTS)
 def test_stop_strings_cut_at_the_match_that_is_whole_first(text: str, stops: list[str], cuts: list[int]) -> None:
-    said, stopped = speak(split(text, cuts), PLAIN, stop=stops)
+    parts, stopped = parse(split(text, cuts), PLAIN, stop=stops)
     expected, stop = cut(text, stops)
-    assert ("".join(piece for piece, _ in said), stopped) == (expected, stop)
+    assert ("".join(piece for piece, _ in parts), stopped) == (expected, stop)
 
 
 @given(LETTERS, STOPS)
-def test_nothing_is_said_that_a_stop_string_would_take_back(text: str, stops: list[str]) -> None:
-    parser, said = OutputParser(PLAIN, stop=stops), ""
+def test_nothing_is_given_out_that_a_stop_string_would_take_back(text: str, stops: list[str]) -> None:
+    parser, parts = OutputParser(PLAIN, stop=stops), ""
     for letter in text:
-        said += "".join(event.text for event in parser.feed(letter) if isinstance(event, TextPiece))
-        assert cut(text, stops)[0].startswith(said)
+        parts += "".join(event.text for event in parser.feed(letter) if isinstance(event, TextPiece))
+        assert cut(text, stops)[0].startswith(parts)
 
 
 @given(
@@ -104,24 +104,24 @@ def test_nothing_is_said_that_a_stop_string_would_take_back(text: str, stops: li
     st.booleans(),
 )
 def test_no_part_of_the_answer_holds_a_stop_string(text: str, stops: list[str], thinking: bool) -> None:
-    said, _ = speak(list(text), JSON, stop=stops, tools=TOOLS, thinking=thinking)
-    for event in said:
+    parts, _ = parse(list(text), JSON, stop=stops, tools=TOOLS, thinking=thinking)
+    for event in parts:
         if isinstance(event, list) and not event[1]:
             assert not any(stop in event[0] for stop in stops)
 
 
 @pytest.mark.parametrize("stop", ["a", "</think>", "think", "\n", "<", "n"])
-def test_stop_strings_count_in_the_answer_alone_and_never_cut_a_mark(stop: str) -> None:
+def test_stop_strings_count_in_the_answer_alone_and_never_cut_a_marker(stop: str) -> None:
     for pieces in (["a\nn</think>\n\n12"], list("a\nn</think>\n\n12")):
-        assert speak(pieces, JSON, stop=[stop], thinking=True) == ([["a\nn", True], ["12", False]], None)
+        assert parse(pieces, JSON, stop=[stop], thinking=True) == ([["a\nn", True], ["12", False]], None)
     for pieces in ([f"\n<think>a\nn</think>\n\n12{CALL}"], list(f"\n<think>a\nn</think>\n\n12{CALL}")):
         expected = [["a\nn", True], ["12", False], ADDED]
-        assert speak(pieces, JSON, stop=[stop], tools=TOOLS) == (expected, None)
+        assert parse(pieces, JSON, stop=[stop], tools=TOOLS) == (expected, None)
 
 
 def test_a_call_stays_whole_when_it_holds_a_stop_string() -> None:
-    said, stopped = speak(list(f"{CALL} end"), JSON, stop=['"b"', "end"], tools=TOOLS)
-    assert said == [ADDED]
+    parts, stopped = parse(list(f"{CALL} end"), JSON, stop=['"b"', "end"], tools=TOOLS)
+    assert parts == [ADDED]
     assert stopped == "end"
 
 
@@ -133,7 +133,7 @@ def test_nothing_follows_a_stop_string() -> None:
     assert parser.finish() == []
 
 
-def test_a_thought_that_is_gone_on_with_keeps_its_first_blank() -> None:
+def test_reasoning_that_is_continued_keeps_its_first_blank() -> None:
     fresh = OutputParser(JSON, thinking=True).feed("\n so it is</think>")
     assert fresh == [TextPiece("so it is", reasoning=True)]
     continued = OutputParser(JSON, thinking=True, continues=True).feed(" so it is</think>")

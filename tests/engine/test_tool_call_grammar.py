@@ -18,7 +18,7 @@ from app.services.engine.sampling.grammar import GrammarCompiler
 from app.services.errors import InvalidRequest
 from app.services.generation import Constraint, GenerationRequest, Message, ToolChoice
 from tests.engine.families import FAMILIES, byte_tokenizer
-from tests.engine.parsing import merged
+from tests.engine.parsing import merge_parts
 
 SCHEMAS = {
     "add": {
@@ -44,9 +44,9 @@ STREAMED = [name for name, family in FAMILIES.items() if family.streams]
 
 @cache
 def model(name: str, folder: Path, tokens: bool) -> tuple[Any, GrammarCompiler, Markup]:
-    """A tokenizer of the family, in which its marks are tokens or text like any other."""
+    """A tokenizer of the family, in which its markers are tokens or text like any other."""
     family = FAMILIES[name]
-    tokenizer = byte_tokenizer(folder, family, family.marks if tokens else ())
+    tokenizer = byte_tokenizer(folder, family, family.markers if tokens else ())
     return (
         tokenizer,
         GrammarCompiler(tokenizer, len(tokenizer), frozenset(tokenizer.eos_token_ids)),
@@ -59,16 +59,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("tokenizers")
 
 
-def form_of(spoken: Markup) -> CallFormat | None:
-    return spoken.calls and spoken.calls.format
+def form_of(markup: Markup) -> CallFormat | None:
+    return markup.calls and markup.calls.format
 
 
 def draw(
-    tokenizer: Any, grammars: GrammarCompiler, request: GenerationRequest, spoken: Markup, seed: int, start: str = ""
+    tokenizer: Any,
+    grammars: GrammarCompiler,
+    request: GenerationRequest,
+    markup: Markup,
+    seed: int,
+    start: str = "",
 ) -> str:
     """An answer of random tokens out of those that may come, the end among them, from a beginning on."""
     chance = random.Random(seed)
-    matcher = grammars.compile_request(request, form_of(spoken))
+    matcher = grammars.compile_request(request, form_of(markup))
     assert matcher is not None
     ids = tokenizer.encode(start, add_special_tokens=False)
     assert matcher.validate_tokens(ids) == len(ids), start
@@ -86,9 +91,9 @@ def draw(
     raise AssertionError("it never ends")
 
 
-def calls_of(text: str, spoken: Markup, request: GenerationRequest) -> list[Any]:
-    parser = OutputParser(spoken, tools=request.tools, one_call=not request.tool_choice.parallel)
-    parts = merged(parser.feed(text) + parser.finish())
+def calls_of(text: str, markup: Markup, request: GenerationRequest) -> list[Any]:
+    parser = OutputParser(markup, tools=request.tools, one_call=not request.tool_choice.parallel)
+    parts = merge_parts(parser.feed(text) + parser.finish())
     calls = [part for part in parts if isinstance(part, tuple)]
     assert parser.complete_calls == len(calls)
     return parts
@@ -97,12 +102,12 @@ def calls_of(text: str, spoken: Markup, request: GenerationRequest) -> list[Any]
 @pytest.mark.parametrize("tokens", [True, False])
 @pytest.mark.parametrize("name", STREAMED)
 def test_what_is_required_comes_and_nothing_else(name: str, tokens: bool, folder: Path) -> None:
-    tokenizer, grammars, spoken = model(name, folder, tokens)
+    tokenizer, grammars, markup = model(name, folder, tokens)
     tools = TOOLS[:1] if name in PLAIN_NAMES else TOOLS
     several = 0
     for seed in range(6):
         request = GenerationRequest(tools=tools, tool_choice=ToolChoice("required"))
-        parts = calls_of(draw(tokenizer, grammars, request, spoken, seed), spoken, request)
+        parts = calls_of(draw(tokenizer, grammars, request, markup, seed), markup, request)
         assert parts
         for part in parts:
             assert isinstance(part, tuple), part
@@ -113,10 +118,10 @@ def test_what_is_required_comes_and_nothing_else(name: str, tokens: bool, folder
 
 @pytest.mark.parametrize("name", STREAMED)
 def test_a_named_tool_is_the_only_one(name: str, folder: Path) -> None:
-    tokenizer, grammars, spoken = model(name, folder, True)
+    tokenizer, grammars, markup = model(name, folder, True)
     request = GenerationRequest(tools=TOOLS, tool_choice=ToolChoice("required", names=("add",), parallel=False))
     for seed in range(3):
-        ((index, called, arguments),) = calls_of(draw(tokenizer, grammars, request, spoken, seed), spoken, request)
+        ((index, called, arguments),) = calls_of(draw(tokenizer, grammars, request, markup, seed), markup, request)
         assert (index, called) == (0, "add")
         jsonschema.validate(json.loads(arguments), SCHEMAS["add"])
 
@@ -124,13 +129,13 @@ def test_a_named_tool_is_the_only_one(name: str, folder: Path) -> None:
 @pytest.mark.parametrize("tokens", [True, False])
 @pytest.mark.parametrize("name", STREAMED)
 def test_a_strict_tool_is_called_rightly_or_not_at_all(name: str, tokens: bool, folder: Path) -> None:
-    tokenizer, grammars, spoken = model(name, folder, tokens)
-    assert spoken.calls is not None
+    tokenizer, grammars, markup = model(name, folder, tokens)
+    assert markup.calls is not None
     request = GenerationRequest(tools=TOOLS[:1], tool_choice=ToolChoice(strict=frozenset({"add"})))
     for seed in range(3):
-        parts = calls_of(draw(tokenizer, grammars, request, spoken, seed, "Hm. <"), spoken, request)
+        parts = calls_of(draw(tokenizer, grammars, request, markup, seed, "Hm. <"), markup, request)
         assert parts[0][0].startswith("Hm. <")
-        parts = calls_of(draw(tokenizer, grammars, request, spoken, seed, f"Hm. {spoken.calls.start}"), spoken, request)
+        parts = calls_of(draw(tokenizer, grammars, request, markup, seed, f"Hm. {markup.calls.start}"), markup, request)
         _, called, arguments = parts[1]
         assert called == "add"
         jsonschema.validate(json.loads(arguments), SCHEMAS["add"])
@@ -138,10 +143,10 @@ def test_a_strict_tool_is_called_rightly_or_not_at_all(name: str, tokens: bool, 
 
 @pytest.mark.parametrize("name", STREAMED)
 def test_the_familys_own_writing_is_allowed(name: str, folder: Path) -> None:
-    tokenizer, grammars, spoken = model(name, folder, True)
+    tokenizer, grammars, markup = model(name, folder, True)
     loose = {"type": "function", "function": {"name": "add"}}
     request = GenerationRequest(tools=(loose,), tool_choice=ToolChoice("required"))
-    matcher = grammars.compile_request(request, form_of(spoken))
+    matcher = grammars.compile_request(request, form_of(markup))
     assert matcher is not None
     call = FAMILIES[name].calls[0].rstrip()
     if name == "mistral list":
@@ -152,29 +157,29 @@ def test_the_familys_own_writing_is_allowed(name: str, folder: Path) -> None:
 
 
 def test_an_answer_of_a_schema_or_a_call(folder: Path) -> None:
-    tokenizer, grammars, spoken = model("json_tools", folder, True)
+    tokenizer, grammars, markup = model("json_tools", folder, True)
     answer = Constraint("json_schema", '{"enum": ["yes", "no"]}', "response_format")
     request = GenerationRequest(tools=TOOLS, constraint=answer, tool_choice=ToolChoice(strict=frozenset(SCHEMAS)))
-    said = [calls_of(draw(tokenizer, grammars, request, spoken, seed), spoken, request) for seed in range(12)]
-    for parts in said:
+    answers = [calls_of(draw(tokenizer, grammars, request, markup, seed), markup, request) for seed in range(12)]
+    for parts in answers:
         assert parts in ([['"yes"', False]], [['"no"', False]]) or all(isinstance(part, tuple) for part in parts)
-    assert len({type(parts[0]) for parts in said}) == 2
+    assert len({type(parts[0]) for parts in answers}) == 2
 
 
 def test_plain_auto_and_none_need_no_grammar(folder: Path) -> None:
-    _, grammars, spoken = model("json_tools", folder, True)
+    _, grammars, markup = model("json_tools", folder, True)
     for choice in (ToolChoice(), ToolChoice("none", strict=frozenset({"add"})), ToolChoice(parallel=False)):
-        assert grammars.compile_request(GenerationRequest(tools=TOOLS, tool_choice=choice), form_of(spoken)) is None
+        assert grammars.compile_request(GenerationRequest(tools=TOOLS, tool_choice=choice), form_of(markup)) is None
 
 
 @pytest.mark.parametrize(
     "choice", [ToolChoice("required"), ToolChoice(strict=frozenset({"add"}), param="tools.0.strict")]
 )
 def test_a_family_that_writes_no_json_is_refused(choice: ToolChoice, folder: Path) -> None:
-    _, grammars, spoken = model("pythonic", folder, True)
+    _, grammars, markup = model("pythonic", folder, True)
     request = GenerationRequest(tools=TOOLS, tool_choice=choice)
     with pytest.raises(InvalidRequest, match="does not write its calls as JSON") as refused:
-        grammars.compile_request(request, form_of(spoken))
+        grammars.compile_request(request, form_of(markup))
     assert (refused.value.param, refused.value.code) == (choice.param, "calls_not_enforceable")
 
 
@@ -196,12 +201,12 @@ def test_a_family_that_writes_no_json_is_refused(choice: ToolChoice, folder: Pat
     ],
 )
 def test_one_tool_with_an_odd_schema_takes_no_other_down(parameters: dict[str, Any], folder: Path) -> None:
-    tokenizer, grammars, spoken = model("json_tools", folder, True)
+    tokenizer, grammars, markup = model("json_tools", folder, True)
     odd = {"type": "function", "function": {"name": "odd", "parameters": parameters}}
     request = GenerationRequest(tools=(*TOOLS, odd), tool_choice=ToolChoice("required", parallel=False))
     names = set()
     for seed in range(12):
-        ((_, called, arguments),) = calls_of(draw(tokenizer, grammars, request, spoken, seed), spoken, request)
+        ((_, called, arguments),) = calls_of(draw(tokenizer, grammars, request, markup, seed), markup, request)
         names.add(called)
         if called == "odd":
             assert isinstance(json.loads(arguments), dict)
@@ -209,23 +214,23 @@ def test_one_tool_with_an_odd_schema_takes_no_other_down(parameters: dict[str, A
             jsonschema.validate(json.loads(arguments), SCHEMAS[called])
     assert len(names) > 1
     only = replace(request, tool_choice=ToolChoice("required", names=("odd",), parallel=False))
-    ((_, called, arguments),) = calls_of(draw(tokenizer, grammars, only, spoken, 1), spoken, only)
+    ((_, called, arguments),) = calls_of(draw(tokenizer, grammars, only, markup, 1), markup, only)
     assert called == "odd"
     assert isinstance(json.loads(arguments), dict)
 
 
-@pytest.mark.parametrize("mark", ["</tool_call>", "<tool_call>", "<|end|>"])
-def test_arguments_may_have_the_text_of_a_mark(mark: str, folder: Path) -> None:
-    tokenizer, grammars, spoken = model("json_tools", folder, True)
+@pytest.mark.parametrize("marker", ["</tool_call>", "<tool_call>", "<|end|>"])
+def test_arguments_may_have_the_text_of_a_marker(marker: str, folder: Path) -> None:
+    tokenizer, grammars, markup = model("json_tools", folder, True)
     schema = {
         "type": "object",
-        "properties": {"tag": {"enum": [mark]}},
+        "properties": {"tag": {"enum": [marker]}},
         "required": ["tag"],
         "additionalProperties": False,
     }
     tool = {"type": "function", "function": {"name": "add", "parameters": schema}}
     request = GenerationRequest(tools=(tool,), tool_choice=ToolChoice("required", parallel=False))
-    matcher = grammars.compile_request(request, form_of(spoken))
+    matcher = grammars.compile_request(request, form_of(markup))
     assert matcher is not None
     written: list[int] = []
     for _ in range(200):
@@ -235,11 +240,11 @@ def test_arguments_may_have_the_text_of_a_mark(mark: str, folder: Path) -> None:
             break
         assert matcher.consume_token(token), matcher.get_error()
         written.append(token)
-    assert json.dumps({"tag": mark}) in str(tokenizer.decode(written, skip_special_tokens=False))
+    assert json.dumps({"tag": marker}) in str(tokenizer.decode(written, skip_special_tokens=False))
 
 
 def test_an_answer_that_has_begun_is_no_call(folder: Path) -> None:
-    tokenizer, grammars, spoken = model("json_tools", folder, True)
+    tokenizer, grammars, markup = model("json_tools", folder, True)
     constraint = Constraint("json_schema", '{"enum": ["yes", "no"]}', "response_format")
     request = GenerationRequest(
         messages=(Message("user", "?"), Message("assistant", '"y')),
@@ -248,7 +253,7 @@ def test_an_answer_that_has_begun_is_no_call(folder: Path) -> None:
         constraint=constraint,
         tool_choice=ToolChoice(strict=frozenset(SCHEMAS)),
     )
-    assert {draw(tokenizer, grammars, request, spoken, seed) for seed in range(3)} == {'es"'}
+    assert {draw(tokenizer, grammars, request, markup, seed) for seed in range(3)} == {'es"'}
     free = replace(request, tool_choice=ToolChoice("required", parallel=False))
-    ((_, called, _),) = calls_of(draw(tokenizer, grammars, free, spoken, 1), spoken, free)
+    ((_, called, _),) = calls_of(draw(tokenizer, grammars, free, markup, 1), markup, free)
     assert called in SCHEMAS

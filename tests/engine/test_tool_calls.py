@@ -17,8 +17,8 @@ from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.parts import OutputPart
 from app.services.engine.output.tool_call_tags import TagSyntax
 from app.services.generation import ToolArguments, ToolCall
-from tests.engine.families import FAMILIES, TWO, A, byte_tokenizer, written
-from tests.engine.parsing import ADDED, CALL, JSON, TOOLS, markup, merged, speak, split
+from tests.engine.families import FAMILIES, TWO, A, byte_tokenizer, to_json
+from tests.engine.parsing import ADDED, CALL, JSON, TOOLS, markup, merge_parts, parse, split
 
 
 def said(text: str) -> list[Any]:
@@ -34,7 +34,7 @@ WHOLE = [name for name, family in FAMILIES.items() if not family.streams]
 
 
 @cache
-def facts(name: str) -> Markup:
+def markup_of(name: str) -> Markup:
     family = FAMILIES[name]
     return markup(family.parser, template=family.template)
 
@@ -52,31 +52,31 @@ def expected(name: str) -> list[Any]:
 
 
 def test_every_parser_of_mlx_lm_is_here() -> None:
-    known = {module.name for module in pkgutil.iter_modules(tool_parsers.__path__)}
-    assert {family.parser for family in FAMILIES.values()} - {None} == known
+    parsers = {module.name for module in pkgutil.iter_modules(tool_parsers.__path__)}
+    assert {family.parser for family in FAMILIES.values()} - {None} == parsers
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_calls_are_heard_whatever_the_pieces(name: str) -> None:
+def test_calls_are_parsed_whatever_the_pieces(name: str) -> None:
     text = FAMILIES[name].text
-    whole = speak([text], facts(name), tools=TOOLS)
+    whole = parse([text], markup_of(name), tools=TOOLS)
     assert (parsed(whole[0]), whole[1]) == (expected(name), None)
-    assert speak(list(text), facts(name), tools=TOOLS) == whole
-    for place in range(1, len(text)):
-        assert speak([text[:place], text[place:]], facts(name), tools=TOOLS) == whole
+    assert parse(list(text), markup_of(name), tools=TOOLS) == whole
+    for cut in range(1, len(text)):
+        assert parse([text[:cut], text[cut:]], markup_of(name), tools=TOOLS) == whole
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 400), max_size=12))
-def test_calls_are_heard_at_any_split(name: str, cuts: list[int]) -> None:
-    parts, _ = speak(split(FAMILIES[name].text, cuts), facts(name), tools=TOOLS)
+def test_calls_are_parsed_at_any_split(name: str, cuts: list[int]) -> None:
+    parts, _ = parse(split(FAMILIES[name].text, cuts), markup_of(name), tools=TOOLS)
     assert parsed(parts) == expected(name)
 
 
 @pytest.mark.parametrize("name", STREAMED)
 def test_json_arguments_come_as_they_are_written_and_their_sum_is_the_whole(name: str) -> None:
-    parser, arguments, names = OutputParser(facts(name), tools=TOOLS), ["", ""], []
+    parser, arguments, names = OutputParser(markup_of(name), tools=TOOLS), ["", ""], []
     for character in FAMILIES[name].text:
         for part in parser.feed(character):
             if isinstance(part, ToolCall):
@@ -84,16 +84,16 @@ def test_json_arguments_come_as_they_are_written_and_their_sum_is_the_whole(name
             elif isinstance(part, ToolArguments):
                 assert len(part.text) < 12  # what may close a string waits for what follows
                 arguments[part.index] += part.text
-    assert arguments == [written(A), written(TWO)]
-    assert names == [(0, "add", ""), (1, "add", written(A))]
+    assert arguments == [to_json(A), to_json(TWO)]
+    assert names == [(0, "add", ""), (1, "add", to_json(A))]
     assert parser.complete_calls == 2
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_an_answer_that_is_cut_says_nothing_wrong_and_loses_nothing(name: str) -> None:
+def test_an_answer_that_is_cut_gives_nothing_wrong_and_loses_nothing(name: str) -> None:
     family = FAMILIES[name]
-    for place in range(len(family.before), len(family.text)):
-        parts, _ = speak([family.text[:place]], facts(name), tools=TOOLS)
+    for cut in range(len(family.before), len(family.text)):
+        parts, _ = parse([family.text[:cut]], markup_of(name), tools=TOOLS)
         for part in parts:
             if isinstance(part, list):
                 assert part[0].strip() in family.text
@@ -101,9 +101,9 @@ def test_an_answer_that_is_cut_says_nothing_wrong_and_loses_nothing(name: str) -
                 assert json.loads(part[2]) == (family.arguments, TWO)[part[0]]
             else:
                 assert family.streams
-                assert written((family.arguments, TWO)[part[0]]).startswith(part[2])
+                assert to_json((family.arguments, TWO)[part[0]]).startswith(part[2])
         assert parts[0][0].startswith(family.before)
-        assert len(parts) > 1 or parts[0][0] == family.text[:place]
+        assert len(parts) > 1 or parts[0][0] == family.text[:cut]
 
 
 def is_json(text: str) -> bool:
@@ -115,33 +115,35 @@ def is_json(text: str) -> bool:
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_call_that_lacks_nothing_but_its_last_mark_is_one_and_a_cut_one_is_text(name: str) -> None:
-    family, calls = FAMILIES[name], facts(name).calls
+def test_a_call_that_lacks_nothing_but_its_last_marker_is_one_and_a_cut_one_is_text(name: str) -> None:
+    family, calls = FAMILIES[name], markup_of(name).calls
     assert calls is not None
     whole = family.calls[0].rstrip()
     text = family.before + whole.removesuffix(calls.end)
-    parts, _ = speak(list(text), facts(name), tools=TOOLS)
-    if isinstance(calls.syntax, TagSyntax) and not calls.syntax.region_end:  # this mark is all that tells where it ends
+    parts, _ = parse(list(text), markup_of(name), tools=TOOLS)
+    if (
+        isinstance(calls.syntax, TagSyntax) and not calls.syntax.region_end
+    ):  # this marker is all that tells where it ends
         assert parts == [said(text)]
     else:
         assert parsed(parts)[:2] == [said(family.before), called(0, family.arguments)]
     text = family.before + whole[: whole.index(family.arguments["a"][:3]) + 2]
-    assert speak(list(text), facts(name), tools=TOOLS) == ([said(text)], None)
+    assert parse(list(text), markup_of(name), tools=TOOLS) == ([said(text)], None)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_without_tools_a_call_stays_text(name: str) -> None:
     text = FAMILIES[name].text
-    assert speak(list(text), facts(name)) == ([said(text)], None)
+    assert parse(list(text), markup_of(name)) == ([said(text)], None)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_where_one_call_may_be_made_the_answer_is_over_with_it(name: str) -> None:
     text = FAMILIES[name].text
     for pieces in ([text], list(text)):
-        parser = OutputParser(facts(name), tools=TOOLS, one_call=True)
+        parser = OutputParser(markup_of(name), tools=TOOLS, one_call=True)
         parts = [part for piece in pieces for part in parser.feed(piece)] + parser.finish()
-        assert parsed(merged(parts)) == expected(name)[:2]
+        assert parsed(merge_parts(parts)) == expected(name)[:2]
         assert parser.over
         assert parser.complete_calls == 1
 
@@ -150,33 +152,33 @@ def test_where_one_call_may_be_made_the_answer_is_over_with_it(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_calls_are_heard_where_their_marks_are_tokens(name: str, tmp_path: Path) -> None:
+def test_calls_are_parsed_where_their_markers_are_tokens(name: str, tmp_path: Path) -> None:
     family = FAMILIES[name]
-    tokenizer = byte_tokenizer(tmp_path, family, family.marks)
-    spoken = Markup.of(tokenizer)
-    known = facts(name).calls
-    assert spoken.calls is not None and known is not None
-    assert (spoken.calls.start, spoken.calls.end) == (known.start, known.end)
-    detokenizer = detokenizers(tokenizer, spoken.markers(), len(tokenizer))()
-    parser = OutputParser(spoken, tools=TOOLS)
+    tokenizer = byte_tokenizer(tmp_path, family, family.markers)
+    family_markup = Markup.of(tokenizer)
+    calls = markup_of(name).calls
+    assert family_markup.calls is not None and calls is not None
+    assert (family_markup.calls.start, family_markup.calls.end) == (calls.start, calls.end)
+    detokenizer = detokenizers(tokenizer, family_markup.markers(), len(tokenizer))()
+    parser = OutputParser(family_markup, tools=TOOLS)
     ids = tokenizer.encode(family.text, add_special_tokens=False)
-    assert sum(token >= 256 for token in ids) >= len(family.marks) // 2
+    assert sum(token >= 256 for token in ids) >= len(family.markers) // 2
     parts: list[OutputPart] = [part for token in ids for part in parser.feed(detokenizer.feed(token))]
-    assert parsed(merged(parts + parser.finish())) == expected(name)
+    assert parsed(merge_parts(parts + parser.finish())) == expected(name)
 
 
 def test_a_muse_answer_has_headers_that_are_not_shown() -> None:
     from mlx_lm.chat_templates.muse_spark import RESPONSE_FORMAT
 
     more = {"transitions": RESPONSE_FORMAT["transitions"], "initial": RESPONSE_FORMAT["initial_state"]}
-    spoken = markup("muse_spark", None, **more)
+    family_markup = markup("muse_spark", None, **more)
     call = FAMILIES["muse_spark"].calls[0]
     text = (
         "to=self<|message|>Hm.<|eom|><|start|>assistant to=user<|message|>Well.<|eom|>"
         f"<|start|>assistant to=add<|message|>{call}"
     )
     for pieces in ([text], list(text)):
-        parts, _ = speak(pieces, spoken, tools=TOOLS)
+        parts, _ = parse(pieces, family_markup, tools=TOOLS)
         assert parsed(parts) == [["Hm.", True], said("Well."), called(0, A), called(1, TWO)]
 
 
@@ -184,8 +186,8 @@ def test_under_a_grammar_a_muse_answer_has_no_header() -> None:
     from mlx_lm.chat_templates.muse_spark import RESPONSE_FORMAT
 
     more = {"transitions": RESPONSE_FORMAT["transitions"], "initial": RESPONSE_FORMAT["initial_state"]}
-    spoken = markup("muse_spark", None, **more)
-    assert speak(list('{"a": "<|eom|>"}'), spoken, has_grammar=True, plain=True)[0] == [said('{"a": "<|eom|>"}')]
+    family_markup = markup("muse_spark", None, **more)
+    assert parse(list('{"a": "<|eom|>"}'), family_markup, has_grammar=True, plain=True)[0] == [said('{"a": "<|eom|>"}')]
 
 
 # What goes wrong.
@@ -231,15 +233,15 @@ NO_CALLS = ["{}", "[]", "3", '{"name": ""}', '{"name": 3}', '{"arguments": {}}',
             f'<tool_call>[{{"name": "add"}}, {{"name": 3}}]</tool_call>{CALL}',
             [said('<tool_call>[{"name": "add"}, {"name": 3}]</tool_call>'), ADDED],
         ),
-        # The mark of the end within a string is a part of it.
+        # The marker of the end within a string is a part of it.
         (f'{IN}{{"a": "</tool_call>"}}}}</tool_call>', [(0, "add", '{"a": "</tool_call>"}')]),
         # A tool that there is not: the client will say so.
         ('<tool_call>{"name": "sub", "arguments": {}}</tool_call>', [(0, "sub", "{}")]),
     ],
 )
-def test_a_call_that_goes_wrong_is_mended_or_text(text: str, parts: list[Any]) -> None:
-    assert speak([text], JSON, tools=TOOLS) == (parts, None)
-    assert speak(list(text), JSON, tools=TOOLS) == (parts, None)
+def test_a_call_that_goes_wrong_is_repaired_or_text(text: str, parts: list[Any]) -> None:
+    assert parse([text], JSON, tools=TOOLS) == (parts, None)
+    assert parse(list(text), JSON, tools=TOOLS) == (parts, None)
 
 
 @pytest.mark.parametrize(
@@ -252,13 +254,13 @@ def test_a_call_that_goes_wrong_is_mended_or_text(text: str, parts: list[Any]) -
     ],
 )
 def test_json_in_an_answer_of_llama_is_no_call_unless_it_names_a_tool(text: str) -> None:
-    assert speak([text], facts("llama"), tools=TOOLS) == ([said(text)], None)
-    assert speak(list(text), facts("llama"), tools=TOOLS) == ([said(text)], None)
+    assert parse([text], markup_of("llama"), tools=TOOLS) == ([said(text)], None)
+    assert parse(list(text), markup_of("llama"), tools=TOOLS) == ([said(text)], None)
 
 
-def test_words_in_the_marks_of_a_family_that_would_take_any_are_no_call() -> None:
+def test_words_between_the_markers_of_a_family_that_would_take_any_are_no_call() -> None:
     text = "<tool_call>I would rather not.</tool_call>"
-    assert speak(list(text), facts("glm47"), tools=TOOLS) == ([said(text)], None)
+    assert parse(list(text), markup_of("glm47"), tools=TOOLS) == ([said(text)], None)
 
 
 def test_calls_are_numbered_and_their_ids_differ() -> None:
@@ -270,7 +272,7 @@ def test_calls_are_numbered_and_their_ids_differ() -> None:
 
 def test_ids_are_those_of_the_model_and_for_mistral_such_as_its_template_takes() -> None:
     def ids(name: str) -> list[str]:
-        parts = OutputParser(facts(name), tools=TOOLS).feed(FAMILIES[name].text)
+        parts = OutputParser(markup_of(name), tools=TOOLS).feed(FAMILIES[name].text)
         return [part.id for part in parts if isinstance(part, ToolCall)]
 
     assert ids("kimi_k2") == ["functions.add:0", "functions.add:1"]
@@ -290,9 +292,9 @@ PIECES = st.sampled_from(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(PIECES, max_size=14).map("".join), st.lists(st.integers(0, 200), max_size=8), st.booleans())
 def test_whatever_a_model_writes_the_pieces_change_nothing(name: str, text: str, cuts: list[int], one: bool) -> None:
-    calls = facts(name).calls
+    calls = markup_of(name).calls
     assert calls is not None
     text = calls.start + text
-    whole = speak([text], facts(name), tools=TOOLS, one_call=one)
-    assert speak(split(text, cuts), facts(name), tools=TOOLS, one_call=one) == whole
-    assert speak(list(text), facts(name), tools=TOOLS, one_call=one) == whole
+    whole = parse([text], markup_of(name), tools=TOOLS, one_call=one)
+    assert parse(split(text, cuts), markup_of(name), tools=TOOLS, one_call=one) == whole
+    assert parse(list(text), markup_of(name), tools=TOOLS, one_call=one) == whole
