@@ -72,11 +72,11 @@ def make_checkpoint(layers: Layers) -> Layers:
 def restore_checkpoint(layers: Layers, checkpoint: Layers, surplus: int) -> Layers:
     """Copy layers as they were `surplus` tokens before, when the checkpoint was made."""
     untrimmable = iter(copy.deepcopy(checkpoint))
-    restored = [copy.deepcopy(layer) if is_trimmable(layer) else next(untrimmable) for layer in layers]
-    for layer in restored:
+    copies = [copy.deepcopy(layer) if is_trimmable(layer) else next(untrimmable) for layer in layers]
+    for layer in copies:
         if is_trimmable(layer):
             layer.trim(surplus)
-    return restored
+    return copies
 
 
 def nbytes(layers: Iterable[LayerCache]) -> int:

@@ -74,7 +74,7 @@ class PrefixCache:
         self._max_bytes = max_bytes
         self._store = store
         self._entries: list[_Entry] = []
-        self._evicted: deque[TokenArray] = deque(maxlen=_MAX_EVICTED)
+        self._evicted_tokens: deque[TokenArray] = deque(maxlen=_MAX_EVICTED)
 
     @property
     def nbytes(self) -> int:
@@ -92,18 +92,20 @@ class PrefixCache:
         """Copy the longest cached prefix of these tokens, which may be all of them."""
         return self._get(np.asarray(tokens, dtype=np.int32))
 
-    def explain(self, tokens: Sequence[int], cached: int, *, other_model: bool = False) -> CacheUse:
-        """Say why only `cached` of the tokens came from the cache; `other_model` answered the conversation last."""
-        if len(tokens) and cached >= len(tokens) - 1:
-            return CacheUse(cached, "whole")
+    def explain(self, tokens: Sequence[int], cached_tokens: int, *, other_model: bool = False) -> CacheUse:
+        """Say why no more of the tokens came from the cache. `other_model`: another answered this conversation last."""
+        if len(tokens) and cached_tokens >= len(tokens) - 1:
+            return CacheUse(cached_tokens, "whole")
         prompt = np.asarray(tokens, dtype=np.int32)
-        evicted = longest_common_prefix(self._evicted, prompt)
-        stored = longest_common_prefix((entry.tokens for entry in self._entries), prompt)
-        if evicted > max(stored, cached):
-            return CacheUse(cached, "evicted", evicted)
+        evicted_length = longest_common_prefix(self._evicted_tokens, prompt)
+        stored_length = longest_common_prefix((entry.tokens for entry in self._entries), prompt)
+        if evicted_length > max(stored_length, cached_tokens):
+            return CacheUse(cached_tokens, "evicted", evicted_length)
         if other_model:
-            return CacheUse(cached, "other_model")
-        return CacheUse(cached, "first_diff", stored) if stored else CacheUse(cached, "not_stored")
+            return CacheUse(cached_tokens, "other_model")
+        if stored_length:
+            return CacheUse(cached_tokens, "first_diff", stored_length)
+        return CacheUse(cached_tokens, "not_stored")
 
     def put(
         self,
@@ -233,7 +235,7 @@ class PrefixCache:
 
     def _evict(self, entry: _Entry) -> None:
         self._entries = [other for other in self._entries if other is not entry]
-        self._evicted.append(entry.tokens)
+        self._evicted_tokens.append(entry.tokens)
 
 
 def _thin_out(entry: _Entry) -> Checkpoints:

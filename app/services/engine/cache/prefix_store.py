@@ -41,7 +41,7 @@ _FLUSH_SECONDS = 10.0  # that a last write may take
 
 
 @dataclass(slots=True)
-class _Stored:
+class _PrefixFile:
     tokens: TokenArray
     trimmable: bool
     checkpoint_lengths: Collection[int]
@@ -49,7 +49,7 @@ class _Stored:
 
 
 @dataclass(eq=False, slots=True)
-class _Pending:
+class _PendingWrite:
     tokens: TokenArray
     trimmable: bool
     layers: Layers
@@ -71,44 +71,44 @@ class PrefixStore:
         self._root = folder
         self._folder = folder / f"v{_VERSION}-{fingerprint}"
         self._max_bytes = max_bytes
-        self._stored: list[_Stored] = []
-        self._pending: dict[_Pending, Job] = {}
+        self._files: list[_PrefixFile] = []
+        self._pending: dict[_PendingWrite, Job] = {}
         self._lock = threading.Lock()  # guards what both threads change
         private_folder(self._folder)
-        self._stored = list(self._scan())
+        self._files = list(self._scan())
 
     def __len__(self) -> int:
-        return len(self._stored)
+        return len(self._files)
 
     def match_length(self, tokens: TokenArray) -> int:
         """How many of these tokens a file has the layers of, from the first on."""
-        return longest_match(self._stored, tokens)[0]
+        return longest_match(self._files, tokens)[0]
 
     def get(self, tokens: TokenArray) -> CachedPrefix | None:
         """Read the prefix that matches the most of these tokens. None if its file turns out torn."""
-        _, stored = longest_match(self._stored, tokens)
-        if stored is None:
+        _, file = longest_match(self._files, tokens)
+        if file is None:
             return None
         try:
-            content = stored.path.read_bytes()
-            if _checksum(content) != stored.path.stem:
+            content = file.path.read_bytes()
+            if _checksum(content) != file.path.stem:
                 raise ValueError("the checksum is wrong")
-            layers, checkpoints = _unpack(load_prompt_cache(str(stored.path)), sorted(stored.checkpoint_lengths))
-            os.utime(stored.path)
+            layers, checkpoints = _unpack(load_prompt_cache(str(file.path)), sorted(file.checkpoint_lengths))
+            os.utime(file.path)
         except Exception as error:  # whatever is wrong with it, the prompt can be computed
             if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                 log.warning("prefix file not read", reason=str(error)[:200])  # no descriptor is free, say
                 return None
             log.warning("prefix file thrown away", reason=str(error)[:200])
-            self._delete(stored)
+            self._delete(file)
             return None
-        return CachedPrefix(stored.tokens, layers, checkpoints)
+        return CachedPrefix(file.tokens, layers, checkpoints)
 
     def put(self, tokens: TokenArray, layers: Layers, checkpoints: Checkpoints, *, trimmable: bool) -> None:
         """Write the layers of these tokens, unless a longer sequence that begins with them comes within seconds."""
         if len(tokens) < _MIN_TOKENS:
             return
-        pending = _Pending(tokens, trimmable, layers, dict(checkpoints))
+        pending = _PendingWrite(tokens, trimmable, layers, dict(checkpoints))
         self._cancel(lambda other: _can_replace(pending, other.tokens))
         job = Job(self, lambda: self._write_pending(pending), time.monotonic() + _SETTLE_SECONDS)
         with self._lock:
@@ -118,31 +118,31 @@ class PrefixStore:
     def forget(self, tokens: TokenArray) -> None:
         """Delete what begins with these tokens, and what these begin with."""
         self._cancel(lambda pending: either_is_prefix(pending.tokens, tokens))
-        for stored in [stored for stored in self._stored if either_is_prefix(stored.tokens, tokens)]:
-            self._delete(stored)
+        for file in [file for file in self._files if either_is_prefix(file.tokens, tokens)]:
+            self._delete(file)
 
     def flush(self) -> None:
         """Write what is pending now, and wait for it. On any thread."""
         disk.flush(self, _FLUSH_SECONDS)
 
-    def _cancel(self, condition: Callable[[_Pending], bool]) -> None:
+    def _cancel(self, condition: Callable[[_PendingWrite], bool]) -> None:
         """Cancel the writes of pending prefixes that meet a condition."""
         with self._lock:
             jobs = [self._pending.pop(pending) for pending in list(self._pending) if condition(pending)]
         disk.cancel(jobs)
 
-    def _scan(self) -> Iterator[_Stored]:
+    def _scan(self) -> Iterator[_PrefixFile]:
         for path in sorted(self._folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime):
             try:
                 metadata = _metadata(path)
                 tokens = np.frombuffer(base64.b64decode(metadata["0.tokens"]), dtype=np.int32)
                 lengths = [int(length) for length in metadata["0.marks"].split()]  # of the checkpoints
-                yield _Stored(tokens, metadata["0.trimmable"] == "yes", lengths, path)
+                yield _PrefixFile(tokens, metadata["0.trimmable"] == "yes", lengths, path)
             except (OSError, ValueError, KeyError, struct.error) as error:
                 log.warning("prefix file thrown away", reason=str(error)[:200])
                 _remove(path)
 
-    def _write_pending(self, pending: _Pending) -> None:
+    def _write_pending(self, pending: _PendingWrite) -> None:
         with self._lock:
             if self._pending.pop(pending, None) is None:
                 return  # it was cancelled just now
@@ -151,8 +151,8 @@ class PrefixStore:
         except Exception as error:  # a full disk, a folder that is gone: the answers do not depend on it
             log.warning("prefix not written", reason=str(error)[:200])
 
-    def _write(self, pending: _Pending) -> None:
-        if any(_can_replace(stored, pending.tokens) for stored in self._stored):
+    def _write(self, pending: _PendingWrite) -> None:
+        if any(_can_replace(file, pending.tokens) for file in self._files):
             return
         private_folder(self._folder)
         temporary = self._folder / f".{os.getpid()}.safetensors"
@@ -169,10 +169,11 @@ class PrefixStore:
         finally:
             _remove(temporary)
         with self._lock:
-            replaced = [stored for stored in self._stored if _can_replace(pending, stored.tokens)]
-            self._stored = [*self._stored, _Stored(pending.tokens, pending.trimmable, list(pending.checkpoints), path)]
-        for stored in replaced:
-            self._delete(stored)
+            shorter = [file for file in self._files if _can_replace(pending, file.tokens)]
+            file = _PrefixFile(pending.tokens, pending.trimmable, list(pending.checkpoints), path)
+            self._files = [*self._files, file]
+        for file in shorter:
+            self._delete(file)
         self._evict()
 
     def _evict(self) -> None:
@@ -184,15 +185,15 @@ class PrefixStore:
             total -= stat.st_size
             _remove(path)
             with self._lock:
-                self._stored = [stored for stored in self._stored if stored.path != path]
+                self._files = [file for file in self._files if file.path != path]
 
-    def _delete(self, stored: _Stored) -> None:
+    def _delete(self, file: _PrefixFile) -> None:
         with self._lock:
-            self._stored = [other for other in self._stored if other is not stored]
-        _remove(stored.path)
+            self._files = [other for other in self._files if other is not file]
+        _remove(file.path)
 
 
-def _can_replace(prefix: _Stored | _Pending, tokens: TokenArray) -> bool:
+def _can_replace(prefix: _PrefixFile | _PendingWrite, tokens: TokenArray) -> bool:
     """Whether a prefix begins with these tokens, and its cache can be cut to them."""
     return is_prefix(tokens, prefix.tokens) and usable_length(prefix, len(tokens)) == len(tokens)
 
@@ -207,8 +208,8 @@ def _unpack(packed: Layers, lengths: Sequence[int]) -> tuple[Layers, Checkpoints
     mx.eval([layer.state for layer in packed])
     each = sum(not is_trimmable(layer) for layer in packed) // (len(lengths) + 1)
     depth = len(packed) - each * len(lengths)
-    layers, rest = packed[:depth], iter(packed[depth:])
-    return layers, {length: [next(rest) for _ in range(each)] for length in lengths}
+    layers, checkpoint_layers = packed[:depth], iter(packed[depth:])
+    return layers, {length: [next(checkpoint_layers) for _ in range(each)] for length in lengths}
 
 
 def fingerprint(folder: Path, template: str, precision: str) -> str:

@@ -18,40 +18,40 @@ _DIGITS = 4  # batches of different sizes round differently after that
 class BatchLogprobs:
     """Log-probabilities of some rows of a batch: of the drawn token and of the `width` most likely ones; read lazily.
 
-    The logits are the model's own, before penalties, grammar and temperature, or those that the samplers leave, which
-    are minus infinity for the others.
+    `tokens` are those of all rows. The logits are the model's own, before penalties, grammar and temperature, or what
+    the samplers leave of them, minus infinity for the others.
     """
 
-    def __init__(self, logits: mx.array, drawn: mx.array, rows: Sequence[int], width: int) -> None:
+    def __init__(self, logits: mx.array, tokens: mx.array, rows: Sequence[int], width: int) -> None:
         indices = mx.array(list(rows))
         raw = logits[indices].astype(mx.float32)
         logprobs = raw - mx.logsumexp(raw, axis=-1, keepdims=True)
         self._indices = {row: index for index, row in enumerate(rows)}
-        self._drawn = mx.take_along_axis(logprobs, drawn[indices][:, None].astype(mx.int32), axis=-1)[:, 0]
+        self._token_logprobs = mx.take_along_axis(logprobs, tokens[indices][:, None].astype(mx.int32), axis=-1)[:, 0]
         self._ids, self._logprobs = _most_likely(logprobs, width)
         self._lists: tuple[list[float], list[list[int]], list[list[float]]] | None = None  # once they are read
 
     @property
     def arrays(self) -> list[mx.array]:
         """What has to be computed with the step."""
-        return [self._drawn, self._ids, self._logprobs]
+        return [self._token_logprobs, self._ids, self._logprobs]
 
     def select(self, rows: Sequence[int]) -> "BatchLogprobs":
         """Give those of these rows alone, which become the rows 0, 1, 2, …"""
-        selected = copy(self)
-        selected._indices = {new: self._indices[old] for new, old in enumerate(rows) if old in self._indices}
-        return selected
+        others = copy(self)
+        others._indices = {new: self._indices[old] for new, old in enumerate(rows) if old in self._indices}
+        return others
 
     def of_row(self, row: int) -> RowLogprobs:
         """Give a row's log-probability of its drawn token, and the most likely tokens with theirs."""
         index = self._indices[row]
-        drawn, ids, logprobs = self._read()
-        return drawn[index], list(zip(ids[index], logprobs[index], strict=True))
+        token_logprobs, ids, logprobs = self._read()
+        return token_logprobs[index], list(zip(ids[index], logprobs[index], strict=True))
 
     def _read(self) -> tuple[list[float], list[list[int]], list[list[float]]]:
         """Read all rows in one go: each read of an array costs a call."""
         if self._lists is None:
-            self._lists = cast("Any", (self._drawn.tolist(), self._ids.tolist(), self._logprobs.tolist()))
+            self._lists = cast("Any", (self._token_logprobs.tolist(), self._ids.tolist(), self._logprobs.tolist()))
         return self._lists
 
 

@@ -45,21 +45,21 @@ class Penalties:
         self._counts = mx.array(_counts(texts, vocabulary))
         self._windows = _Windows.of(texts, windows, self._no_token)
 
-    def count(self, fed: mx.array) -> None:
-        """Count the tokens (rows,) that were fed."""
-        self._counts = self._counts.at[self._rows, fed].add(1.0)
+    def count(self, tokens: mx.array) -> None:
+        """Count the tokens (rows,) of a step."""
+        self._counts = self._counts.at[self._rows, tokens].add(1.0)
         if self._windows is not None:
-            self._counts = self._counts.at[self._rows, self._windows.push(fed)].add(-1.0)
+            self._counts = self._counts.at[self._rows, self._windows.push(tokens)].add(-1.0)
 
     def __call__(self, logits: mx.array, ids: mx.array | None = None) -> mx.array:
         """Lower logits (rows, candidates); without ids the candidates are all tokens, in their order."""
         counts = self._counts[:, : self._no_token]
         if ids is not None:
             counts = mx.take_along_axis(counts, ids, axis=-1)
-        seen = counts > 0
+        occurs = counts > 0
         scaled = mx.where(logits < 0, logits * self._repetition, logits / self._repetition)
-        logits = mx.where(seen, scaled, logits)
-        return logits - self._frequency * counts - self._presence * seen
+        logits = mx.where(occurs, scaled, logits)
+        return logits - self._frequency * counts - self._presence * occurs
 
 
 class _Windows:
@@ -67,7 +67,7 @@ class _Windows:
 
     def __init__(self, tokens: mx.array, oldest: mx.array, no_token: int) -> None:
         self._tokens, self._oldest = tokens, oldest  # (rows, longest window + 1), (rows, 1) column that leaves next
-        self._no_token = no_token  # what is pushed for a row that was fed nothing that counts: its window stays
+        self._no_token = no_token  # pushed for a row whose token does not count: its window stays
 
     @classmethod
     def of(cls, texts: Sequence[Sequence[int]], windows: Sequence[int | None], no_token: int) -> "_Windows | None":
@@ -81,13 +81,13 @@ class _Windows:
         oldest = [[longest + 1 - window if window else 0] for window in windows]
         return cls(mx.array(array), mx.array(oldest), no_token)
 
-    def push(self, fed: mx.array) -> mx.array:
+    def push(self, tokens: mx.array) -> mx.array:
         """Add the tokens (rows,) and give those that leave the windows."""
-        fed = fed.astype(self._tokens.dtype)[:, None]
-        moves = fed != self._no_token
+        tokens = tokens.astype(self._tokens.dtype)[:, None]
+        moves = tokens != self._no_token
         leaving = mx.where(moves, mx.take_along_axis(self._tokens, self._oldest, axis=1), self._no_token)[:, 0]
         first, rest = self._tokens[:, :1], self._tokens[:, 2:]
-        self._tokens = mx.where(moves, mx.concatenate([first, rest, fed], axis=1), self._tokens)
+        self._tokens = mx.where(moves, mx.concatenate([first, rest, tokens], axis=1), self._tokens)
         return leaving
 
 

@@ -58,14 +58,14 @@ class Sampler:
         order = [row for rows in rows_by_chain.values() for row in rows]
         self._indices = mx.array(np.argsort(order))  # of the rows, in what the groups give
 
-    def __call__(self, logits: mx.array, fed: mx.array) -> mx.array:
+    def __call__(self, logits: mx.array, tokens: mx.array) -> mx.array:
         """Draw the next tokens."""
         logits = logits.astype(mx.float32)
         if self._bias is not None:
             logits = self._bias(logits)
         if len(self._groups) == 1:
-            return self._groups[0][1](logits, fed)
-        return mx.concatenate([sample(logits[rows], fed[rows]) for rows, sample in self._groups])[self._indices]
+            return self._groups[0][1](logits, tokens)
+        return mx.concatenate([sample(logits[rows], tokens[rows]) for rows, sample in self._groups])[self._indices]
 
     def distribution(self) -> mx.array:
         """Give what the last call drew from, as logits (rows, vocabulary); of the rows with post_sampling alone.
@@ -96,7 +96,7 @@ class _Group:
 
 
 class _GroupSampler(Protocol):
-    def __call__(self, logits: mx.array, fed: mx.array) -> mx.array: ...
+    def __call__(self, logits: mx.array, tokens: mx.array) -> mx.array: ...
 
     def distribution(self, rows: int, vocabulary: int) -> mx.array: ...
 
@@ -110,14 +110,14 @@ class _FastSampler:
         self._draw = None if all(greedy) else _Draw(group.params, group.noise(), group.vocabulary)
         self._is_greedy = mx.array(greedy) if any(greedy) and not all(greedy) else None
 
-    def __call__(self, logits: mx.array, fed: mx.array) -> mx.array:
+    def __call__(self, logits: mx.array, tokens: mx.array) -> mx.array:
         if self._penalties is not None:
-            self._penalties.count(fed)
+            self._penalties.count(tokens)
             logits = self._penalties(logits)
         if self._draw is None:
             return mx.argmax(logits, axis=-1)
-        drawn = self._draw(logits)
-        return drawn if self._is_greedy is None else mx.where(self._is_greedy, mx.argmax(logits, axis=-1), drawn)
+        draws = self._draw(logits)
+        return draws if self._is_greedy is None else mx.where(self._is_greedy, mx.argmax(logits, axis=-1), draws)
 
     def distribution(self, rows: int, vocabulary: int) -> mx.array:
         return mx.full((rows, vocabulary), -mx.inf)  # it has no row with post_sampling
@@ -141,12 +141,12 @@ class _ChainSampler:
         self._min_keep = mx.array([[row.min_keep] for row in group.params])
         self._noise = group.noise()
 
-    def __call__(self, logits: mx.array, fed: mx.array) -> mx.array:
+    def __call__(self, logits: mx.array, tokens: mx.array) -> mx.array:
         if self._penalties is not None:
-            self._penalties.count(fed)
+            self._penalties.count(tokens)
         if self._dry is not None:
             mx.async_eval(logits)  # computed while the fed tokens are read
-            self._dry.read(fed)
+            self._dry.read(tokens)
         candidates = Candidates(logits, None, mx.full((logits.shape[0], 1), logits.shape[1]))
         for sampler in self._chain:
             candidates = self._steps[sampler](candidates)
@@ -156,12 +156,12 @@ class _ChainSampler:
         return mx.take_along_axis(ids, best[:, None], axis=-1)[:, 0]
 
     def distribution(self, rows: int, vocabulary: int) -> mx.array:
-        candidates, removed = self._last, mx.full((rows, vocabulary), -mx.inf)
+        candidates, logits = self._last, mx.full((rows, vocabulary), -mx.inf)
         if candidates is None:
-            return removed
+            return logits
         if candidates.ids is None:
             return candidates.logits
-        return mx.put_along_axis(removed, candidates.ids, candidates.logits, axis=-1)
+        return mx.put_along_axis(logits, candidates.ids, candidates.logits, axis=-1)
 
     def _apply_penalties(self, candidates: Candidates) -> Candidates:
         assert self._penalties is not None
@@ -189,9 +189,9 @@ class _DryPenalties:
         ]
         self._penalties: list[tuple[int, int, float]] = []  # row, token, what is subtracted from its logit
 
-    def read(self, fed: mx.array) -> None:
+    def read(self, tokens: mx.array) -> None:
         """Read the tokens (rows,) that were fed."""
-        for tracker, token in zip(self._trackers, cast("list[int]", fed.tolist()), strict=True):
+        for tracker, token in zip(self._trackers, cast("list[int]", tokens.tolist()), strict=True):
             if token != self._vocabulary:
                 tracker.push(token)
         self._penalties = [
@@ -205,7 +205,7 @@ class _DryPenalties:
         """Lower logits (rows, candidates); without ids the candidates are all tokens, in their order."""
         if not self._penalties:
             return logits
-        rows, tokens, penalties = (mx.array(list(column)) for column in zip(*self._penalties, strict=True))
+        rows, tokens, penalties = (mx.array(list(values)) for values in zip(*self._penalties, strict=True))
         if ids is None:
             return logits.at[rows, tokens].subtract(penalties)
         by_token = mx.zeros((logits.shape[0], self._vocabulary)).at[rows, tokens].add(penalties)

@@ -60,8 +60,7 @@ class Candidates:
 
     def remove(self, mask: mx.array, min_keep: mx.array) -> "Candidates":
         """Remove some (rows, width), but in no row where fewer than `min_keep` (rows, 1) would remain."""
-        removed = mx.sum(mask & (self.logits > -mx.inf), axis=-1, keepdims=True)
-        count = self.count - removed
+        count = self.count - mx.sum(mask & (self.logits > -mx.inf), axis=-1, keepdims=True)
         too_few = count < min_keep
         logits = mx.where(mask & ~too_few, -mx.inf, self.logits)
         return replace(self, logits=logits, count=mx.where(too_few, self.count, count), is_sorted=False)
@@ -98,19 +97,19 @@ def typical_p(p: mx.array, min_keep: mx.array, candidates: Candidates) -> Candid
     probabilities = mx.exp(logprobs)
     distance = mx.where(logprobs > -mx.inf, mx.abs(-logprobs - _entropy(probabilities, logprobs)), mx.inf)
     order = mx.argsort(distance, axis=-1)
-    ordered = candidates.take(order, is_sorted=False)
+    candidates = candidates.take(order, is_sorted=False)
     probabilities = mx.take_along_axis(probabilities, order, axis=-1)
     before = mx.cumsum(probabilities, axis=-1) - probabilities
-    return ordered.keep((before <= p) | _first(ordered, min_keep), min_keep)
+    return candidates.keep((before <= p) | _first(candidates, min_keep), min_keep)
 
 
 def top_n_sigma(n: mx.array, candidates: Candidates) -> Candidates:
     """Rule out those whose logit is more than `n` standard deviations below the highest."""
     logits = candidates.logits
-    counted = logits > _RULED_OUT
-    count = mx.maximum(mx.sum(counted, axis=-1, keepdims=True), 1)
-    mean = mx.sum(mx.where(counted, logits, 0), axis=-1, keepdims=True) / count
-    variance = mx.sum(mx.where(counted, mx.square(logits - mean), 0), axis=-1, keepdims=True) / count
+    is_possible = logits > _RULED_OUT
+    count = mx.maximum(mx.sum(is_possible, axis=-1, keepdims=True), 1)
+    mean = mx.sum(mx.where(is_possible, logits, 0), axis=-1, keepdims=True) / count
+    variance = mx.sum(mx.where(is_possible, mx.square(logits - mean), 0), axis=-1, keepdims=True) / count
     floor = mx.max(logits, axis=-1, keepdims=True) - n * mx.sqrt(variance)
     return replace(candidates, logits=mx.where(logits < floor, -mx.inf, logits))
 
@@ -155,17 +154,17 @@ class Xtc:
     def __init__(self, params: Sequence[SamplingParams], vocabulary: int) -> None:
         self._probability = column([row.xtc_probability for row in params])
         self._threshold = column([row.xtc_threshold for row in params])
-        protected = np.zeros((len(params), vocabulary), dtype=bool)
+        is_protected = np.zeros((len(params), vocabulary), dtype=bool)
         for index, row in enumerate(params):
-            protected[index, [token for token in row.xtc_protected if token < vocabulary]] = True
-        self._protected = mx.array(protected)
+            is_protected[index, [token for token in row.xtc_protected if token < vocabulary]] = True
+        self._is_protected = mx.array(is_protected)
 
     def __call__(self, ids: mx.array, logits: mx.array, uniform: mx.array) -> mx.array:
         """Say which candidates (rows, width) stay; `uniform` (rows, 1) is a random number from 0 to 1."""
         probabilities = mx.softmax(logits, axis=-1)
         lowest = mx.min(mx.where(probabilities > self._threshold, probabilities, mx.inf), axis=-1, keepdims=True)
-        protected = mx.take_along_axis(self._protected, ids, axis=-1)
-        return (probabilities <= lowest) | protected | (uniform >= self._probability)
+        is_protected = mx.take_along_axis(self._is_protected, ids, axis=-1)
+        return (probabilities <= lowest) | is_protected | (uniform >= self._probability)
 
 
 def make_steps(names: Sequence[str], params: Sequence[SamplingParams], vocabulary: int) -> dict[str, Step]:

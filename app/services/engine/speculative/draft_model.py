@@ -133,9 +133,9 @@ class DraftModelProposer:
         ends = (index for index, token in enumerate(draft) if token in self._end_tokens)
         return draft[: next(ends, len(draft)) + 1]
 
-    def update(self, proposed: int, accepted: int) -> None:
+    def update(self, draft_tokens: int, accepted_tokens: int) -> None:
         """Note how many of the draft tokens were accepted."""
-        self._draft_length.update(proposed, accepted)
+        self._draft_length.update(draft_tokens, accepted_tokens)
 
     def _sampler(self, tokens: Sequence[int]) -> Sampler:
         prompt, answer = tokens[: self._prompt_tokens], tokens[self._prompt_tokens :]

@@ -30,9 +30,9 @@ class PromptLookupProposer:
                 return [following[step % len(following)] for step in range(min(size, limit))]
         return []
 
-    def update(self, proposed: int, accepted: int) -> None:
+    def update(self, draft_tokens: int, accepted_tokens: int) -> None:
         """Note how many of the draft tokens were accepted."""
-        self._draft_length.update(proposed, accepted)
+        self._draft_length.update(draft_tokens, accepted_tokens)
 
     def _index(self, tokens: Sequence[int]) -> None:
         """Add the n-grams of new tokens, all but the last ones, which nothing follows yet."""

@@ -17,7 +17,7 @@ class Proposer(Protocol):
     def propose(self, tokens: Sequence[int], limit: int) -> list[int]:
         """Give up to `limit` draft tokens that may follow the tokens of a prompt and its answer."""
 
-    def update(self, proposed: int, accepted: int) -> None:
+    def update(self, draft_tokens: int, accepted_tokens: int) -> None:
         """Note how many of the draft tokens were accepted."""
 
 
@@ -26,7 +26,7 @@ class ChainedProposer:
 
     def __init__(self, proposers: Sequence[Proposer]) -> None:
         self._proposers = proposers
-        self._last = proposers[0]  # the one that proposed
+        self._last = proposers[0]  # the one whose draft tokens were used
 
     @property
     def needs_last_token(self) -> bool:
@@ -41,9 +41,9 @@ class ChainedProposer:
                 return draft
         return []
 
-    def update(self, proposed: int, accepted: int) -> None:
+    def update(self, draft_tokens: int, accepted_tokens: int) -> None:
         """Update the proposer whose draft tokens they were."""
-        self._last.update(proposed, accepted)
+        self._last.update(draft_tokens, accepted_tokens)
 
 
 class DraftLength:
@@ -62,11 +62,12 @@ class DraftLength:
         self.pause -= skip
         return skip
 
-    def update(self, proposed: int, accepted: int) -> None:
+    def update(self, draft_tokens: int, accepted_tokens: int) -> None:
         """Note how many of the draft tokens were accepted. Each pause in a row is twice as long, up to the longest."""
-        if accepted == 0:
+        if accepted_tokens == 0:
             self.tokens = min(_FIRST_LENGTH, self._longest)
             self.pause, self._next_pause = self._next_pause, min(self._longest_pause, 2 * self._next_pause)
             return
-        self.tokens = min(self._longest, 2 * self.tokens) if accepted == proposed else max(2, accepted + 1)
+        all_accepted = accepted_tokens == draft_tokens
+        self.tokens = min(self._longest, 2 * self.tokens) if all_accepted else max(2, accepted_tokens + 1)
         self._next_pause = _SHORTEST_PAUSE
