@@ -40,13 +40,13 @@ async def collect(generation: Generation, request: Request[Any, Any, Any]) -> li
     return await fold(generation, request, [Completion() for _ in range(generation.choices)])
 
 
-async def fold(generation: Generation, request: Request[Any, Any, Any], said: list[F]) -> list[F]:
+async def fold(generation: Generation, request: Request[Any, Any, Any], folds: list[F]) -> list[F]:
     """Fold the events of each answer into what takes them; a dialect's stream does. Raises as `collect` does."""
     try:
-        await unless_gone(_fold(generation, said, log_fields_of(request.scope)), request)
+        await unless_gone(_fold(generation, folds, log_fields_of(request.scope)), request)
     finally:
         generation.cancel()
-    return said
+    return folds
 
 
 def stream(
@@ -62,19 +62,7 @@ def stream(
 
     `before_end` is awaited when the answer is whole, before its last events are sent.
     """
-    return sse(spoken(generation, request, dialect, ping_seconds=ping_seconds, before_end=before_end), ignored)
-
-
-def spoken(
-    generation: Generation,
-    request: Request[Any, Any, Any],
-    dialect: Dialect,
-    *,
-    ping_seconds: float,
-    before_end: Callable[[], Awaitable[None]] | None = None,
-) -> AsyncIterator[bytes]:
-    """Say an answer as the bytes of its stream. To leave off reading them cancels it."""
-    return _speak(generation, dialect, ping_seconds, log_fields_of(request.scope), before_end)
+    return sse(encode_stream(generation, request, dialect, ping_seconds=ping_seconds, before_end=before_end), ignored)
 
 
 def sse(events: AsyncIterator[bytes], ignored: str = "") -> Response[Any]:
@@ -130,37 +118,40 @@ class KeepAlive:
         self._timer = self._loop.call_later(self._seconds - silent, self._look)
 
 
-async def _fold(generation: Generation, said: Sequence[Fold], log_fields: LogFields) -> None:
-    unfinished = len(said)
+async def _fold(generation: Generation, folds: Sequence[Fold], log_fields: LogFields) -> None:
+    unfinished = len(folds)
     while unfinished:
         for event in await generation.ready():
-            said[event.choice].add(event)
+            folds[event.choice].add(event)
             note(event, log_fields)
             unfinished -= isinstance(event, Finished)
 
 
-async def _speak(
+async def encode_stream(
     generation: Generation,
+    request: Request[Any, Any, Any],
     dialect: Dialect,
+    *,
     ping_seconds: float,
-    log_fields: LogFields,
-    before_end: Callable[[], Awaitable[None]] | None,
+    before_end: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[bytes]:
+    """Give an answer as the bytes of its stream, as `stream` sends them. To leave off reading them cancels it."""
+    log_fields = log_fields_of(request.scope)
     unfinished = generation.choices
     keep_alive = KeepAlive(generation, ping_seconds)
     try:
         while unfinished:
             events = await generation.ready()
             unfinished -= sum(isinstance(event, Finished) for event in events)
-            said = b"".join(_said(events, dialect, log_fields))
+            data = b"".join(_encode(events, dialect, log_fields))
             if not unfinished and before_end is not None:
                 await before_end()
-            if said:
+            if data:
                 keep_alive.sent()
-                yield said
+                yield data
             elif keep_alive.due:
                 keep_alive.sent()
-                yield PING if (reply := dialect.silence()) is None else sent_event(reply)
+                yield PING if (reply := dialect.silence()) is None else encode_event(reply)
         if dialect.end:
             yield dialect.end
     except AppError as error:
@@ -175,14 +166,14 @@ async def _speak(
         generation.cancel()
 
 
-def _said(events: Iterable[Event], dialect: Dialect, log_fields: LogFields) -> Iterable[bytes]:
+def _encode(events: Iterable[Event], dialect: Dialect, log_fields: LogFields) -> Iterable[bytes]:
     for event in events:
         note(event, log_fields)
         for reply in dialect.feed(event):
-            yield sent_event(reply)
+            yield encode_event(reply)
 
 
-def sent_event(reply: msgspec.Struct | dict[str, Any]) -> bytes:
+def encode_event(reply: msgspec.Struct | dict[str, Any]) -> bytes:
     """Spell a server-sent event; a reply with a tag is an event of that name."""
     data = b"data: " + msgspec.json.encode(reply) + b"\n\n"
     name = reply.__struct_config__.tag if isinstance(reply, msgspec.Struct) else None
@@ -192,7 +183,7 @@ def sent_event(reply: msgspec.Struct | dict[str, Any]) -> bytes:
 def error_event(error: AppError, dialect: Dialect) -> bytes:
     """Say a late error; the stream ends after it, without the end mark unless the dialect has words for errors."""
     if (reply := dialect.failure(error)) is not None:
-        return sent_event(reply) + dialect.end
+        return encode_event(reply) + dialect.end
     return b"data: " + msgspec.json.encode({"error": ErrorReply.of(error).error} | dialect.beside_error) + b"\n\n"
 
 

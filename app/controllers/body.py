@@ -185,10 +185,10 @@ def _not_utf8(body: bytes) -> InvalidJson:
     """Say where: msgspec counts from the beginning of the string."""
     try:
         body.decode()
-        place = 0
+        position = 0
     except UnicodeDecodeError as error:
-        place = error.start
-    return InvalidJson(f"The body is not valid UTF-8 at byte {place}; JSON is sent as UTF-8")
+        position = error.start
+    return InvalidJson(f"The body is not valid UTF-8 at byte {position}; JSON is sent as UTF-8")
 
 
 def _refuse_other_unicode(body: bytes) -> None:

@@ -8,7 +8,7 @@ from litestar.params import Body
 
 from app.controllers import chat_examples as examples
 from app.controllers import memory
-from app.controllers.answer import fold, header, spoken, sse
+from app.controllers.answer import encode_stream, fold, header, sse
 from app.controllers.openapi import operation
 from app.controllers.refusals import GENERATION, body_refusals
 from app.controllers.streams import conversation_of
@@ -70,10 +70,10 @@ class ChatController(Controller):
             pending = model_service.generate(data.to_generation(limits))
             generation = await conversation_streams.unless_stopped(conversation, pending)
         if not data.stream:
-            answers = await fold(generation, request, [data.begun() for _ in range(generation.choices)])
+            answers = await fold(generation, request, [data.answer_prefix() for _ in range(generation.choices)])
             return Response(ChatCompletion.of(answers, data.custom_tools), headers=header(data.ignored))
         active_generations.set_id(dialect.id, generation)
-        events = spoken(generation, request, dialect, ping_seconds=data.ping_seconds(settings.sse_ping_interval))
+        events = encode_stream(generation, request, dialect, ping_seconds=data.ping_seconds(settings.sse_ping_interval))
         if conversation:
             cancel, note_readers = generation.cancel, generation.note_readers
             events = conversation_streams.begin(conversation, events, cancel, note_readers).read()

@@ -60,11 +60,11 @@ class MessagesController(Controller):
     ) -> Response[MessageReply | Events]:
         """Answer a conversation, whole or as server-sent events."""
         generation = await model_service.generate(data.to_generation(limits))
-        said = MessageStream(request_id_of(request.scope), hide_thinking=data.hides_thinking)
+        dialect = MessageStream(request_id_of(request.scope), hide_thinking=data.hides_thinking)
         if data.stream:
-            return stream(generation, request, said, ping_seconds=settings.sse_ping_interval, ignored=data.ignored)
-        await fold(generation, request, [said])
-        return Response(said.message, headers=header(data.ignored))
+            return stream(generation, request, dialect, ping_seconds=settings.sse_ping_interval, ignored=data.ignored)
+        await fold(generation, request, [dialect])
+        return Response(dialect.message, headers=header(data.ignored))
 
     @post(
         "/count_tokens",

@@ -316,9 +316,9 @@ def _say_whether_required(body: RequestBodySpec) -> None:
     """Litestar says that a body may be null where it may be left out."""
     for media in body.content.values():
         if isinstance(media.schema, Schema) and media.schema.one_of:
-            given = [part for part in media.schema.one_of if getattr(part, "type", None) != OpenAPIType.NULL]
-            body.required = len(given) == len(media.schema.one_of)
-            media.schema.one_of = given
+            branches = [part for part in media.schema.one_of if getattr(part, "type", None) != OpenAPIType.NULL]
+            body.required = len(branches) == len(media.schema.one_of)
+            media.schema.one_of = branches
 
 
 def _is_litestars(response: Any) -> bool:

@@ -120,19 +120,19 @@ class ResponsesController(Controller):
         earlier = await _earlier(stored_responses, data.previous_response_id)
         data = await _resolved(stored_responses, data, earlier)
         generation = await model_service.generate(data.to_generation(limits, earlier))
-        said = ResponseStream(data, store=data.store and stored_responses.enabled)
+        dialect = ResponseStream(data, store=data.store and stored_responses.enabled)
 
         async def keep() -> None:
-            if said.response.store:
-                stored = StoredResponse.of(earlier, data.items, said.response)
-                await asyncio.to_thread(stored_responses.save, said.response.id, stored.encode())
+            if dialect.response.store:
+                stored = StoredResponse.of(earlier, data.items, dialect.response)
+                await asyncio.to_thread(stored_responses.save, dialect.response.id, stored.encode())
 
         if data.stream:
             ping = settings.sse_ping_interval
-            return stream(generation, request, said, ping_seconds=ping, ignored=data.ignored, before_end=keep)
-        await fold(generation, request, [said])
+            return stream(generation, request, dialect, ping_seconds=ping, ignored=data.ignored, before_end=keep)
+        await fold(generation, request, [dialect])
         await keep()
-        return Response(said.response, headers=header(data.ignored))
+        return Response(dialect.response, headers=header(data.ignored))
 
     @post(
         ["/v1/responses/input_tokens", "/responses/input_tokens"],
@@ -235,15 +235,15 @@ async def _earlier(responses: StoredResponses, identity: str | None) -> list[Inp
 
 
 async def _resolved(responses: StoredResponses, data: ResponsesRequest, earlier: list[InputItem]) -> ResponsesRequest:
-    """Put kept items in the place of references to them; one that is not kept stays a reference, which is refused."""
+    """Replace references by the stored items; one that is not stored stays a reference, which is refused."""
     referred = {item.id for item in data.items if item.type == "item_reference" and item.id}
     if not referred:
         return data
-    known = {item.id: item for item in earlier if item.id in referred}
-    for identity in {response_of(one) for one in referred - known.keys()} - {None}:
+    items_by_id = {item.id: item for item in earlier if item.id in referred}
+    for identity in {response_of(item_id) for item_id in referred - items_by_id.keys()} - {None}:
         stored = await _find(responses, identity or "")
-        known |= {item.id: item for item in (stored.conversation() if stored else ()) if item.id in referred}
-    items = [known.get(item.id or "", item) if item.type == "item_reference" else item for item in data.items]
+        items_by_id |= {item.id: item for item in (stored.conversation() if stored else ()) if item.id in referred}
+    items = [items_by_id.get(item.id or "", item) if item.type == "item_reference" else item for item in data.items]
     return data.model_copy(update={"input": items})
 
 

@@ -8,7 +8,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body
 
-from app.controllers.answer import PING, sent_event, sse
+from app.controllers.answer import PING, encode_event, sse
 from app.controllers.openapi import operation
 from app.controllers.refusals import UNKNOWN_MODEL, body_refusals, refusals
 from app.dto.llama.model_events import ModelEvent
@@ -82,4 +82,4 @@ class RouterController(Controller):
 
 async def _spoken(changes: AsyncIterator[Change | None]) -> AsyncIterator[bytes]:
     async for change in changes:
-        yield PING if change is None else sent_event(ModelEvent.of(change))
+        yield PING if change is None else encode_event(ModelEvent.of(change))

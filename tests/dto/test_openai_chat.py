@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from app.dto.openai.chat import ChatRequest
 from app.dto.openai.chat_reply import ChatCompletion, ChatStream
 from app.dto.shared.base import RequestLimits
-from app.dto.shared.logprobs import logprobs
+from app.dto.shared.logprobs import ChoiceLogprobs
 from app.services.errors import InvalidRequest, UnprocessableBody
 from app.services.generation import (
     Completion,
@@ -243,8 +243,8 @@ def test_a_last_message_of_the_assistant_is_continued() -> None:
 def test_what_stands_already_is_told_unless_a_stream_was_asked_to_go_on_with_it() -> None:
     last = {"role": "assistant", "content": "Hel", "reasoning_content": "Greet."}
     asked = request(messages=[USER, last])
-    assert (asked.begun().reasoning, asked.begun().text) == ("Greet.", "Hel")
-    assert request().begun() == Completion()
+    assert (asked.answer_prefix().reasoning, asked.answer_prefix().text) == ("Greet.", "Hel")
+    assert request().answer_prefix() == Completion()
     for goes_on, expected in ((False, "Hello"), (True, "lo")):
         stream = ChatStream(asked.model_copy(update={"continue_final_message": goes_on}))
         chunks = [chunk for event in [Started("m", 3), Text("lo", TIMES)] for chunk in stream.feed(event)]
@@ -392,6 +392,6 @@ def test_an_answer_without_tokens_divides_by_nothing() -> None:
 
 def test_the_text_of_a_token_leaves_out_a_character_that_is_not_whole() -> None:
     scores = [TokenLogprob(1, data, -0.5) for data in ("é".encode(), b"a\xf0\x9f", b"\x98\x80")]
-    told = logprobs(scores).content
+    told = ChoiceLogprobs.of(scores).content
     assert [score.token for score in told] == ["é", "a", "\ufffd\ufffd"]
     assert [bytes(score.bytes) for score in told] == [score.data for score in scores]

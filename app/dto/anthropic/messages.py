@@ -106,9 +106,9 @@ class MessageParam(Body):
     role: Literal["user", "assistant", "system"] = Field(description="who speaks")
     content: str | list[ContentBlock] = Field(examples=["Hello!"], description="text, or a list of blocks")
 
-    def to_messages(self, place: int) -> Iterator[gen.Message]:
+    def to_messages(self, index: int) -> Iterator[gen.Message]:
         """Say it in the common vocabulary. Raises InvalidRequest for blocks that are no text."""
-        where = f"messages.{place}.content"
+        where = f"messages.{index}.content"
         if isinstance(self.content, str):
             yield gen.Message(self.role, self.content)
         elif self.role == "assistant":
@@ -123,43 +123,43 @@ def _assistant(blocks: Iterable[ContentBlock], where: str) -> Iterator[gen.Messa
     thoughts: list[str] = []
     calls: list[gen.ToolCall] = []
 
-    def said() -> gen.Message:
+    def turn() -> gen.Message:
         return gen.Message(
             "assistant", "\n".join(texts), reasoning="\n".join(thoughts) or None, tool_calls=tuple(calls)
         )
 
-    answered = False
-    for place, block in enumerate(map(ContentBlock.as_ours, blocks)):
+    has_results = False
+    for index, block in enumerate(map(ContentBlock.as_ours, blocks)):
         match block.type:
             case "thinking":
                 thoughts.append(block.thinking or "")
             case "tool_use":
-                calls.append(_tool_use(block, len(calls), f"{where}.{place}"))
+                calls.append(_tool_use(block, len(calls), f"{where}.{index}"))
             case "tool_result":
                 if texts or thoughts or calls:
-                    yield said()
+                    yield turn()
                 texts, thoughts, calls = [], [], []
-                yield _tool_result(block, f"{where}.{place}")
-                answered = True
+                yield _tool_result(block, f"{where}.{index}")
+                has_results = True
             case _:
-                texts += _texts(block, f"{where}.{place}", of_user=False)
-    if texts or thoughts or calls or not answered:
-        yield said()
+                texts += _texts(block, f"{where}.{index}", of_user=False)
+    if texts or thoughts or calls or not has_results:
+        yield turn()
 
 
 def _user(role: Literal["user", "system"], blocks: Iterable[ContentBlock], where: str) -> Iterator[gen.Message]:
     texts: list[str] = []
-    said = False
-    for place, block in enumerate(map(ContentBlock.as_ours, blocks)):
+    has_results = False
+    for index, block in enumerate(map(ContentBlock.as_ours, blocks)):
         if block.type != "tool_result":
-            texts += _texts(block, f"{where}.{place}", of_user=True)
+            texts += _texts(block, f"{where}.{index}", of_user=True)
             continue
         if texts:
             yield gen.Message(role, "\n".join(texts))
             texts = []
-        yield _tool_result(block, f"{where}.{place}")
-        said = True
-    if texts or not said:
+        yield _tool_result(block, f"{where}.{index}")
+        has_results = True
+    if texts or not has_results:
         yield gen.Message(role, "\n".join(texts))
 
 
@@ -175,7 +175,7 @@ def _tool_result(block: ContentBlock, where: str) -> gen.Message:
     if isinstance(block.content, list):
         parts = enumerate(block.content)
         text = "\n".join(
-            text for place, part in parts for text in _texts(part, f"{where}.content.{place}", of_user=False)
+            text for index, part in parts for text in _texts(part, f"{where}.content.{index}", of_user=False)
         )
     else:
         text = block.content or ""
@@ -186,7 +186,7 @@ def _texts(block: ContentBlock, where: str, *, of_user: bool) -> list[str]:
     """Give what a block says, if it says something. Raises InvalidRequest for images among the user's own words."""
     if not block.is_ours:
         if of_user and block.type in MEDIA and document_text({"type": block.type} | block.fields) is None:
-            raise InvalidRequest(f"This model reads text only, it cannot take {_called(block)}", param=where)
+            raise InvalidRequest(f"This model reads text only, it cannot take {_media_name(block)}", param=where)
         return [words] if (words := block.words) else []
     if block.type != "text":
         raise InvalidRequest(f"a block of type '{block.type}' does not belong here", param=where)
@@ -195,7 +195,7 @@ def _texts(block: ContentBlock, where: str, *, of_user: bool) -> list[str]:
     return [block.text]
 
 
-def _called(block: ContentBlock) -> str:
+def _media_name(block: ContentBlock) -> str:
     source = block.fields.get("source")
     kind = source.get("media_type") if isinstance(source, dict) else None
     return f"{MEDIA[block.type]} of type {kind[:64]}" if isinstance(kind, str) else MEDIA[block.type]
@@ -309,11 +309,11 @@ class MessagesRequest(RequestBody):
     def _conversation(self) -> tuple[gen.Message, ...]:
         blocks = [self.system] if isinstance(self.system, str) else self._system_texts(self.system)
         texts = [text for text in (_BILLING.sub("", text) for text in blocks) if text.strip()]
-        told = [gen.Message("system", "\n\n".join(texts))] if texts else []
-        return (*told, *(message for place, turn in enumerate(self.messages) for message in turn.to_messages(place)))
+        system = [gen.Message("system", "\n\n".join(texts))] if texts else []
+        return (*system, *(message for index, turn in enumerate(self.messages) for message in turn.to_messages(index)))
 
     def _system_texts(self, blocks: list[ContentBlock]) -> list[str]:
-        return [text for place, block in enumerate(blocks) for text in _texts(block, f"system.{place}", of_user=True)]
+        return [text for index, block in enumerate(blocks) for text in _texts(block, f"system.{index}", of_user=True)]
 
     def _template_kwargs(self) -> dict[str, Any]:
         if self.thinking is None or self.thinking.type in ("adaptive", "between_tools"):
@@ -326,9 +326,9 @@ class MessagesRequest(RequestBody):
         return 0 if self.thinking.type == "disabled" else self.thinking.budget_tokens
 
     def _constraint(self) -> gen.Constraint | None:
-        asked = self.output_config.format or self.output_format
+        response_format = self.output_config.format or self.output_format
         name = "output_config.format" if self.output_config.format else "output_format"
-        constraint = asked.to_constraint() if asked else None
+        constraint = response_format.to_constraint() if response_format else None
         if constraint is None:
             return None
         return replace(constraint, param=name)
@@ -340,9 +340,9 @@ class MessagesRequest(RequestBody):
         return Binding(self._constraint(), tools, self._tool_choice())
 
     def _tool_choice(self) -> gen.ToolChoice:
-        offered = [(place, tool) for place, tool in enumerate(self.tools) if tool.is_ours]
+        offered = [(index, tool) for index, tool in enumerate(self.tools) if tool.is_ours]
         names = [tool.name for _, tool in offered]
-        strict = {tool.name: f"tools.{place}.strict" for place, tool in offered if tool.strict}
+        strict = {tool.name: f"tools.{index}.strict" for index, tool in offered if tool.strict}
         choice = self.tool_choice or AnthropicToolChoice(type="auto")
         parallel = not choice.disable_parallel_tool_use
         if choice.type == "tool":

@@ -110,9 +110,9 @@ class NativeChunk(Reply, kw_only=True):
     ] = UNSET
 
 
-def native_answer(said: Sequence[gen.Completion], request: NativeGenerating) -> Any:
+def native_answer(completions: Sequence[gen.Completion], request: NativeGenerating) -> Any:
     """Spell finished answers: one alone as an object, several as a list, each with the fields that were asked for."""
-    spelled = [_spell(place, answer, request, whole=True) for place, answer in enumerate(said)]
+    spelled = [_spell(index, completion, request, whole=True) for index, completion in enumerate(completions)]
     return spelled if len(spelled) > 1 else spelled[0]
 
 
@@ -124,12 +124,12 @@ class NativeStream(Dialect):
 
     def __init__(self, request: NativeGenerating, choices: int) -> None:
         self._request = request
-        self._said = [gen.Completion() for _ in range(choices)]
+        self._completions = [gen.Completion() for _ in range(choices)]
 
     def feed(self, event: gen.Event) -> Iterator[NativeChunk | NativeCompletion | dict[str, Any]]:
         """Give the replies of an event, in order."""
-        said = self._said[event.choice]
-        said.add(event)
+        completion = self._completions[event.choice]
+        completion.add(event)
         match event:
             case gen.Progress():
                 if self._request.return_progress:
@@ -143,7 +143,7 @@ class NativeStream(Dialect):
             case gen.Finished():
                 if event.logprobs:  # of tokens without text
                     yield self._piece(event, "")
-                yield _spell(event.choice, said, self._request, whole=False)
+                yield _spell(event.choice, completion, self._request, whole=False)
 
     def _piece(self, event: gen.Text | gen.Finished, text: str) -> NativeChunk:
         chunk = self._chunk(event, text, event.timings.completion_tokens)
@@ -156,7 +156,7 @@ class NativeStream(Dialect):
         return chunk
 
     def _chunk(self, event: gen.Event, text: str, predicted: int) -> NativeChunk:
-        started = self._said[event.choice].started
+        started = self._completions[event.choice].started
         assert started is not None
         return NativeChunk(
             index=event.choice, content=text, tokens_predicted=predicted, tokens_evaluated=started.prompt_tokens
@@ -164,29 +164,29 @@ class NativeStream(Dialect):
 
 
 def _spell(
-    place: int, said: gen.Completion, request: NativeGenerating, *, whole: bool
+    index: int, completion: gen.Completion, request: NativeGenerating, *, whole: bool
 ) -> NativeCompletion | dict[str, Any]:
-    assert said.started is not None and said.finished is not None
-    started, finished = said.started, said.finished
+    assert completion.started is not None and completion.finished is not None
+    started, finished = completion.started, completion.finished
     predicted = finished.timings.completion_tokens
     answer = NativeCompletion(
-        index=place,
-        content=said.text if whole else "",
-        tokens=_tokens(said.logprobs, request) if whole else [],
-        model=said.model,
+        index=index,
+        content=completion.text if whole else "",
+        tokens=_tokens(completion.logprobs, request) if whole else [],
+        model=completion.model,
         tokens_predicted=predicted,
         tokens_evaluated=started.prompt_tokens,
         generation_settings=_settings(request, started.defaults),
         prompt=started.prompt,
-        has_new_line="\n" in said.text,
+        has_new_line="\n" in completion.text,
         truncated=finished.cause == "context",
         stop_type="limit" if finished.reason == "length" else "word" if finished.stop else "eos",
         stopping_word=finished.stop or "",
         tokens_cached=started.prompt_tokens + max(0, predicted - 1),
         timings=TimingsReply.of(finished.timings),
-        completion_probabilities=_probabilities(said.logprobs, request) if whole else UNSET,
+        completion_probabilities=_probabilities(completion.logprobs, request) if whole else UNSET,
     )
-    return _picked(msgspec.to_builtins(answer), request.response_fields) if request.response_fields else answer
+    return _select(msgspec.to_builtins(answer), request.response_fields) if request.response_fields else answer
 
 
 def _tokens(scores: Sequence[gen.TokenLogprob], request: NativeGenerating) -> list[int]:
@@ -201,9 +201,9 @@ def _probabilities(
     return [NativeProbability.of(score, post_sampling=request.post_sampling_probs) for score in scores]
 
 
-def _picked(whole: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _select(whole: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Take the named fields, `a/b` out of an object; what does not exist is left out."""
-    found: dict[str, Any] = {}
+    selected: dict[str, Any] = {}
     for name in names:
         value: Any = whole
         for step in name.split("/"):
@@ -211,8 +211,8 @@ def _picked(whole: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
                 break
             value = value[step]
         else:
-            found[name] = value
-    return found
+            selected[name] = value
+    return selected
 
 
 def _settings(request: NativeGenerating, defaults: gen.Sampling) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class ChatRequest(SamplingFields):
         return self.stream_options is not None and self.stream_options.include_usage
 
     @property
-    def offered(self) -> list[Tool]:
+    def offered_tools(self) -> list[Tool]:
         """The tools that the model gets to know."""
         return [tool for tool in self.tools if tool.is_ours]
 
@@ -85,7 +85,7 @@ class ChatRequest(SamplingFields):
         return gen.GenerationRequest(
             model=self.model,
             messages=messages,
-            tools=tuple(tool.to_template() for tool in self.offered),
+            tools=tuple(tool.to_template() for tool in self.offered_tools),
             template_kwargs=self._template_kwargs(),
             continue_final_message=self._continues(messages[-1]),
             generation_prompt=self.add_generation_prompt,
@@ -104,7 +104,7 @@ class ChatRequest(SamplingFields):
             delivery=self.delivery,
         )
 
-    def begun(self) -> gen.Completion:
+    def answer_prefix(self) -> gen.Completion:
         """What stands already: the answer that is gone on with, or nothing."""
         last = self.messages[-1]
         if last.role != "assistant":
@@ -124,14 +124,14 @@ class ChatRequest(SamplingFields):
 
     def _constraint(self) -> gen.Constraint | None:
         constraint = self.constraint()
-        if constraint and self.offered and self.tool_choice != "none" and constraint.kind != "json_schema":
+        if constraint and self.offered_tools and self.tool_choice != "none" and constraint.kind != "json_schema":
             raise InvalidRequest(f"{constraint.param} and tools exclude each other", param=constraint.param)
         return constraint
 
     @cached_property
     def binding(self) -> Binding:
         """Give the grammar of the answer, and its tools."""
-        return Binding(self.constraint(), [tool.to_template() for tool in self.offered], self._tool_choice())
+        return Binding(self.constraint(), [tool.to_template() for tool in self.offered_tools], self._tool_choice())
 
     def _constraints(self) -> Iterator[gen.Constraint]:
         if self.response_format and (constraint := self.response_format.to_constraint()):
@@ -155,9 +155,9 @@ class ChatRequest(SamplingFields):
 
     def _tool_choice(self) -> gen.ToolChoice:
         strict = {
-            tool.name: f"tools.{place}.function.strict"
-            for place, tool in enumerate(self.tools)
+            tool.name: f"tools.{index}.function.strict"
+            for index, tool in enumerate(self.tools)
             if tool.type == "function" and tool.function is not None and tool.function.strict
         }
-        names = [tool.name for tool in self.offered]
+        names = [tool.name for tool in self.offered_tools]
         return openai_choice(self.tool_choice, names, strict=strict, parallel=self.parallel_tool_calls)

@@ -13,7 +13,6 @@ from app.dto.openai.custom_tools import CustomInput, input_of
 from app.dto.shared.base import Dialect, Reply
 from app.dto.shared.errors import ErrorDetail
 from app.dto.shared.logprobs import ChoiceLogprobs
-from app.dto.shared.logprobs import logprobs as spelled
 from app.dto.shared.usage import FINGERPRINT, PromptProgress, TilesMetrics, TimingsReply, Usage
 
 
@@ -147,15 +146,15 @@ class ChatCompletion(Reply, kw_only=True):
     @classmethod
     def of(cls, answers: Sequence[gen.Completion], custom_tools: Collection[str] = ()) -> "ChatCompletion":
         """Spell the finished answers to one prompt; calls of custom tools are told as such."""
-        ends = [said.finished for said in answers if said.finished is not None]
+        ends = [completion.finished for completion in answers if completion.finished is not None]
         timings = gen.Timings.together([end.timings for end in ends], len(ends))
         return cls(
             id=new_id(),
             created=int(time.time()),
             model=answers[0].model,
             choices=[
-                _choice(place, said, end, custom_tools)
-                for place, (said, end) in enumerate(zip(answers, ends, strict=True))
+                _choice(index, completion, end, custom_tools)
+                for index, (completion, end) in enumerate(zip(answers, ends, strict=True))
             ],
             usage=Usage.of(timings),
             timings=TimingsReply.of(timings),
@@ -164,17 +163,17 @@ class ChatCompletion(Reply, kw_only=True):
         )
 
 
-def _choice(place: int, said: gen.Completion, finished: gen.Finished, custom_tools: Collection[str]) -> Choice:
-    logprobs = spelled(said.logprobs) if said.logprobs else UNSET
-    message = _message(said, custom_tools)
-    return Choice(index=place, message=message, finish_reason=finished.reason, logprobs=logprobs)
+def _choice(index: int, completion: gen.Completion, finished: gen.Finished, custom_tools: Collection[str]) -> Choice:
+    logprobs = ChoiceLogprobs.of(completion.logprobs) if completion.logprobs else UNSET
+    message = _message(completion, custom_tools)
+    return Choice(index=index, message=message, finish_reason=finished.reason, logprobs=logprobs)
 
 
-def _message(said: gen.Completion, custom_tools: Collection[str]) -> ReplyMessage:
-    calls = [ReplyToolCall.of(call, custom_tools) for call in said.tool_calls]
+def _message(completion: gen.Completion, custom_tools: Collection[str]) -> ReplyMessage:
+    calls = [ReplyToolCall.of(call, custom_tools) for call in completion.tool_calls]
     return ReplyMessage(
-        content=said.text,
-        reasoning_content=said.reasoning or UNSET,
+        content=completion.text,
+        reasoning_content=completion.reasoning or UNSET,
         tool_calls=calls or UNSET,
     )
 
@@ -272,44 +271,44 @@ class ChatStream(Dialect):
             self._spoken.add(event.choice)
             yield self._chunk(event, Delta(role="assistant", content=""))
             if not self._request.continue_final_message:
-                yield from self._begun(event)
+                yield from self._prefix(event)
 
-    def _begun(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
+    def _prefix(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
         """Say what stands already, unless the client asked in so many words to go on with it."""
-        begun = self._request.begun()
-        if begun.reasoning:
-            yield self._chunk(event, Delta(reasoning_content=begun.reasoning))
-        if begun.text:
-            yield self._chunk(event, Delta(content=begun.text))
+        prefix = self._request.answer_prefix()
+        if prefix.reasoning:
+            yield self._chunk(event, Delta(reasoning_content=prefix.reasoning))
+        if prefix.text:
+            yield self._chunk(event, Delta(content=prefix.text))
 
     def _piece(
         self, event: gen.Text | gen.Reasoning, delta: Delta, logprobs: Sequence[gen.TokenLogprob] = ()
     ) -> ChatCompletionChunk:
         chunk = self._chunk(event, delta)
         if logprobs:
-            chunk.choices[0].logprobs = spelled(logprobs)
+            chunk.choices[0].logprobs = ChoiceLogprobs.of(logprobs)
         if self._request.timings_per_token:
             chunk.timings = TimingsReply.of(event.timings)
         return chunk
 
     def _call(self, event: gen.ToolCall | gen.ToolArguments) -> Iterator[ChatCompletionChunk]:
-        place = (event.choice, event.index)
+        key = (event.choice, event.index)
         if isinstance(event, gen.ToolCall):
             yield from self._texts_ended(event)
             if event.name in self._request.custom_tools:
-                self._texts[place] = CustomInput()
-                custom = DeltaCustomCall(name=event.name, input=self._texts[place].add(event.arguments))
+                self._texts[key] = CustomInput()
+                custom = DeltaCustomCall(name=event.name, input=self._texts[key].add(event.arguments))
                 delta = DeltaToolCall(index=event.index, id=event.id, type="custom", custom=custom)
                 yield self._chunk(event, Delta(tool_calls=[delta]))
                 return
-        elif place in self._texts:
-            yield from self._more_text(event, event.index, self._texts[place].add(event.text))
+        elif key in self._texts:
+            yield from self._more_text(event, event.index, self._texts[key].add(event.text))
             return
         yield self._chunk(event, Delta(tool_calls=[_delta_call(event)]))
 
     def _texts_ended(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
         """Say what is left of the texts of an answer's calls."""
-        for choice, index in [place for place in self._texts if place[0] == event.choice]:
+        for choice, index in [key for key in self._texts if key[0] == event.choice]:
             yield from self._more_text(event, index, self._texts.pop((choice, index)).end())
 
     def _more_text(self, event: gen.Event, index: int, text: str) -> Iterator[ChatCompletionChunk]:
@@ -322,7 +321,7 @@ class ChatStream(Dialect):
         chunk.timings, chunk.metrics = TimingsReply.of(event.timings), TilesMetrics.of(event.timings)
         chunk.tiles = TilesExtras.of(event)
         if event.logprobs:
-            chunk.choices[0].logprobs = spelled(event.logprobs)
+            chunk.choices[0].logprobs = ChoiceLogprobs.of(event.logprobs)
         yield chunk
         self._ended.append(event.timings)
         if self._request.include_usage and len(self._ended) == self._request.n:

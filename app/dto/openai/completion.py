@@ -121,14 +121,14 @@ class TextCompletion(Reply, kw_only=True):
     ] = UNSET
 
     @classmethod
-    def of(cls, said: Sequence[gen.Completion], request: CompletionRequest) -> "TextCompletion":
+    def of(cls, answers: Sequence[gen.Completion], request: CompletionRequest) -> "TextCompletion":
         """Spell finished answers, in the order of their prompts."""
-        timings = gen.Timings.together([answer.finished.timings for answer in said if answer.finished], request.n)
+        timings = gen.Timings.together([answer.finished.timings for answer in answers if answer.finished], request.n)
         return cls(
             id=new_id(),
             created=int(time.time()),
-            model=said[0].model,
-            choices=[_choice(place, answer, request) for place, answer in enumerate(said)],
+            model=answers[0].model,
+            choices=[_choice(index, answer, request) for index, answer in enumerate(answers)],
             usage=Usage.of(timings),
             timings=TimingsReply.of(timings),
         )
@@ -138,11 +138,11 @@ class TextCompletionChunk(TextCompletion, kw_only=True):
     """A piece of a streamed answer; the last one has the usage."""
 
 
-def _choice(place: int, answer: gen.Completion, request: CompletionRequest) -> CompletionChoice:
+def _choice(index: int, answer: gen.Completion, request: CompletionRequest) -> CompletionChoice:
     assert answer.started is not None and answer.finished is not None
     text = answer.started.prompt + answer.text if request.echo else answer.text
     logprobs = None if request.logprobs is None else CompletionLogprobs.of(answer.logprobs, TextOffsets())
-    return CompletionChoice(text=text, index=place, logprobs=logprobs, finish_reason=_reason(answer.finished))
+    return CompletionChoice(text=text, index=index, logprobs=logprobs, finish_reason=_reason(answer.finished))
 
 
 def _reason(finished: gen.Finished) -> Literal["stop", "length"]:

@@ -24,12 +24,12 @@ class CustomFormat(Typed):
 
 def to_function(name: str, description: str, form: CustomFormat | None) -> dict[str, Any]:
     """Spell a custom tool as chat templates read it."""
-    text = {"type": "string"} | _described(form)
+    text = {"type": "string"} | _description(form)
     schema = {"type": "object", "properties": {"input": text}, "required": ["input"]}
     return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
 
 
-def _described(form: CustomFormat | None) -> dict[str, str]:
+def _description(form: CustomFormat | None) -> dict[str, str]:
     fields: Any = form.fields if form is not None and not form.is_ours else {}
     grammar = fields.get("grammar", fields)  # chat completions have it one level deeper than Responses
     definition = grammar.get("definition") if isinstance(grammar, Mapping) else None
@@ -49,7 +49,7 @@ class CustomInput:
     def __init__(self) -> None:
         self.text = ""
         self._arguments = ""
-        self._place: int | None = None  # up to where they are read, once the text has begun
+        self._position: int | None = None  # up to where they are read, once the text has begun
 
     @property
     def is_whole(self) -> bool:
@@ -59,32 +59,32 @@ class CustomInput:
     def add(self, arguments: str) -> str:
         """Take in more of the arguments, and give what is new of the text."""
         self._arguments += arguments
-        if self._place is None:
+        if self._position is None:
             head = _HEAD.match(self._arguments)
             if head is None:
                 return ""
-            self._place = head.end()
-        more = _CHARACTERS.match(self._arguments, self._place)
+            self._position = head.end()
+        more = _CHARACTERS.match(self._arguments, self._position)
         assert more is not None
-        self._place = more.end()
-        return self._told(json.loads(f'"{more[0]}"', strict=False))
+        self._position = more.end()
+        return self._add(json.loads(f'"{more[0]}"', strict=False))
 
     def end(self) -> str:
         """Give what is left of the text when no more comes. A model that says it otherwise is understood as well."""
         values = self._values
         if values is None:
-            return "" if self._place is not None else self._told(self._arguments)
+            return "" if self._position is not None else self._add(self._arguments)
         texts = [value for value in values.values() if isinstance(value, str)]
         text = values.get("input", texts[0] if len(texts) == 1 else None)
         text = text if isinstance(text, str) else self._arguments
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return self._told(text[len(self.text) :]) if text.startswith(self.text) else ""
+        return self._add(text[len(self.text) :]) if text.startswith(self.text) else ""
 
     @property
     def _values(self) -> dict[str, Any] | None:
         return gen.ToolCall(0, "", "", self._arguments).values
 
-    def _told(self, text: str) -> str:
+    def _add(self, text: str) -> str:
         self.text += text
         return text
 

@@ -7,7 +7,7 @@ from msgspec import Meta
 from pydantic import Field, model_validator
 
 import app.services.generation as gen
-from app.dto.openai.prompt import Prompt, apart
+from app.dto.openai.prompt import Prompt, split_prompts
 from app.dto.shared import parameters
 from app.dto.shared.base import Reply, RequestBody
 
@@ -21,10 +21,10 @@ class _Embedding(RequestBody):
     pooling: gen.Pooling | None = None
     embd_normalize: Literal[-1, 2] = 2
 
-    def asked(self, given: Prompt, param: str, dimensions: int | None = None) -> gen.EmbeddingRequest:
+    def to_request(self, texts: Prompt, param: str, dimensions: int | None = None) -> gen.EmbeddingRequest:
         """Say it in the common vocabulary. Raises AppError for what is refused."""
         self.refuse()
-        inputs = apart(given, param, _MOST_INPUTS, f"{_MOST_INPUTS} texts")
+        inputs = split_prompts(texts, param, _MOST_INPUTS, f"{_MOST_INPUTS} texts")
         return gen.EmbeddingRequest(tuple(inputs), self.model, self.pooling, dimensions)
 
     def scaled(self, vectors: Any) -> Any:
@@ -46,7 +46,7 @@ class EmbeddingsRequest(_Embedding):
 
     def to_embedding(self) -> gen.EmbeddingRequest:
         """Say it in the common vocabulary. Raises AppError for what is refused."""
-        return self.asked(self.input, "input", self.dimensions)
+        return self.to_request(self.input, "input", self.dimensions)
 
 
 class NativeEmbeddingRequest(_Embedding):
@@ -66,9 +66,9 @@ class NativeEmbeddingRequest(_Embedding):
     def to_embedding(self) -> gen.EmbeddingRequest:
         """Say it in the common vocabulary. Raises AppError for what is refused."""
         if self.input is not None:
-            return self.asked(self.input, "input")
+            return self.to_request(self.input, "input")
         assert self.content is not None
-        return self.asked(self.content, "content")
+        return self.to_request(self.content, "content")
 
 
 class EmbeddingUsage(Reply, kw_only=True):
@@ -101,7 +101,7 @@ class EmbeddingList(Reply, kw_only=True):
         vectors = request.scaled(embedded.vectors)
         return cls(
             model=embedded.model,
-            data=[EmbeddingItem(index=place, embedding=spell(vector)) for place, vector in enumerate(vectors)],
+            data=[EmbeddingItem(index=index, embedding=spell(vector)) for index, vector in enumerate(vectors)],
             usage=EmbeddingUsage(prompt_tokens=embedded.prompt_tokens, total_tokens=embedded.prompt_tokens),
         )
 
@@ -116,7 +116,7 @@ class NativeEmbedding(Reply, kw_only=True):
 def native_embeddings(embedded: gen.Embedded, request: NativeEmbeddingRequest) -> list[NativeEmbedding]:
     """Spell the vectors as llama.cpp does."""
     vectors = request.scaled(embedded.vectors)
-    return [NativeEmbedding(index=place, embedding=[_numbers(vector)]) for place, vector in enumerate(vectors)]
+    return [NativeEmbedding(index=index, embedding=[_numbers(vector)]) for index, vector in enumerate(vectors)]
 
 
 def _numbers(vector: Any) -> list[float]:

@@ -35,48 +35,50 @@ class PromptObject(Body):
         return self.prompt_string or self.content or ""
 
 
-def _countable(given: Any) -> Any:
+def _check_length(value: Any) -> Any:
     """Refuse at a glance what could not be looked at in time: many lists, or lists among token ids."""
-    if isinstance(given, list) and len(given) > _MOST:
-        kinds = set(map(type, given))
+    if isinstance(value, list) and len(value) > _MOST:
+        kinds = set(map(type, value))
         if int not in kinds:
             raise ValueError(f"more than {_MOST} in the list")
         if list in kinds:
             raise ValueError("a list of token ids cannot hold a list")
-    return given
+    return value
 
 
-Part = str | int | PromptObject
-Prompt = Annotated[str | PromptObject | list[Part | list[Part]], BeforeValidator(_countable)]
+PromptPart = str | int | PromptObject
+Prompt = Annotated[str | PromptObject | list[PromptPart | list[PromptPart]], BeforeValidator(_check_length)]
 
 
-def prompts(given: Prompt, limits: RequestLimits, *, answers: int = 1) -> list[tuple[str | int, ...]]:
+def prompts(value: Prompt, limits: RequestLimits, *, answers: int = 1) -> list[tuple[str | int, ...]]:
     """Take apart what was given: a list with a number in it is one prompt, every other list is several.
 
     Raises InvalidRequest for media, UnprocessableBody for no prompt or too many, each with so many answers.
     """
-    return apart(given, "prompt", limits.choices // answers, f"{limits.choices} answers to one request")
+    return split_prompts(value, "prompt", limits.choices // answers, f"{limits.choices} answers to one request")
 
 
-def apart(given: Prompt, param: str, most: int, words: str) -> list[tuple[str | int, ...]]:
+def split_prompts(value: Prompt, param: str, most: int, words: str) -> list[tuple[str | int, ...]]:
     """Take apart what was given for a parameter; `words` say what more than the most are. Raises as `prompts` does."""
-    if not isinstance(given, list) or any(isinstance(item, int) for item in given):
-        several: list[Any] = [given]
+    if not isinstance(value, list) or any(isinstance(item, int) for item in value):
+        several: list[Any] = [value]
     else:
-        several = given
+        several = value
     if not several:
         raise UnprocessableBody(f"{param}: there is none in the list", param=param)
     if len(several) > most:
         raise UnprocessableBody(f"{param}: more than {words}", param=param)
-    return [parts(one, param) for one in several]
+    return [prompt_parts(one, param) for one in several]
 
 
-def parts(given: Part | list[Part | list[Part]], param: str = "prompt") -> tuple[str | int, ...]:
+def prompt_parts(
+    value: PromptPart | list[PromptPart | list[PromptPart]], param: str = "prompt"
+) -> tuple[str | int, ...]:
     """Give the texts and token ids of one prompt. Raises as `prompts` does, and for lists in it."""
-    return tuple(_part(item, param) for item in (given if isinstance(given, list) else [given]))
+    return tuple(_part(item, param) for item in (value if isinstance(value, list) else [value]))
 
 
-def _part(item: Part | list[Part], param: str) -> str | int:
+def _part(item: PromptPart | list[PromptPart], param: str) -> str | int:
     if isinstance(item, list):
         raise UnprocessableBody(f"{param}: a list of token ids cannot hold a list", param=param)
     if not isinstance(item, PromptObject):

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 import app.services.generation as gen
 from app.dto.openai.chat import EFFORTS, Effort
 from app.dto.openai.responses_items import InputItem, to_messages
-from app.dto.openai.responses_tools import OfferedTool, ResponsesTool, flat_choice, offered
+from app.dto.openai.responses_tools import OfferedTool, ResponsesTool, flat_choice, flat_tools
 from app.dto.shared import parameters
 from app.dto.shared.base import MOST_TOOLS, Body, RequestBody, RequestLimits, few_messages
 from app.dto.shared.response_format import ResponseFormat
@@ -92,15 +92,15 @@ class ResponsesRequest(RequestBody):
         """Whether thoughts are to come as a summary."""
         return (self.reasoning.summary or self.reasoning.generate_summary) is not None
 
-    def said(self, name: str, kind: type[T]) -> T | None:
+    def extra(self, name: str, kind: type[T]) -> T | None:
         """Give a parameter that has no effect as it came, None where it is absent or of another kind."""
         value = (self.model_extra or {}).get(name)
         return value if isinstance(value, kind) else None
 
     @property
-    def offered(self) -> list[OfferedTool]:
+    def offered_tools(self) -> list[OfferedTool]:
         """The tools that the model gets to know. Raises InvalidRequest for one without a name."""
-        return offered(self.tools)
+        return flat_tools(self.tools)
 
     def to_generation(self, limits: RequestLimits, earlier: Sequence[InputItem] = ()) -> gen.GenerationRequest:
         """Say it in the common vocabulary, after what was said earlier. Raises InvalidRequest for what cannot be."""
@@ -109,7 +109,7 @@ class ResponsesRequest(RequestBody):
         return gen.GenerationRequest(
             model=self.model,
             messages=self._conversation(earlier),
-            tools=tuple(tool.to_template() for tool in self.offered),
+            tools=tuple(tool.to_template() for tool in self.offered_tools),
             template_kwargs=self._template_kwargs(),
             sampling=gen.Sampling(
                 temperature=self.temperature,
@@ -133,8 +133,8 @@ class ResponsesRequest(RequestBody):
         if messages and messages[-1].tool_calls:
             call = messages[-1].tool_calls[-1]
             raise InvalidRequest(f"No tool output found for function call {call.id[:64]}", param="input")
-        told = (gen.Message("system", self.instructions),) if self.instructions else ()
-        return (*told, *messages)
+        system = (gen.Message("system", self.instructions),) if self.instructions else ()
+        return (*system, *messages)
 
     def _template_kwargs(self) -> dict[str, Any]:
         effort = self.reasoning.effort
@@ -160,10 +160,10 @@ class ResponsesRequest(RequestBody):
     @cached_property
     def binding(self) -> Binding:
         """Give the grammar of the answer, and its tools."""
-        return Binding(self._constraint(), [tool.to_template() for tool in self.offered], self._tool_choice())
+        return Binding(self._constraint(), [tool.to_template() for tool in self.offered_tools], self._tool_choice())
 
     def _tool_choice(self) -> gen.ToolChoice:
-        tools = self.offered
+        tools = self.offered_tools
         names = [tool.name for tool in tools]
         strict = {tool.name: f"{tool.where}.strict" for tool in tools if tool.tool.strict}
         choice = flat_choice(self.tool_choice, tools)

@@ -142,8 +142,8 @@ def to_messages(items: Sequence[InputItem]) -> Iterator[gen.Message]:
     What a model thinks, says and calls are items of their own; together they are one message of the assistant.
     """
     turn: _Turn | None = None
-    for place, item in enumerate(items):
-        for message in _said_by(item, f"input.{place}"):
+    for index, item in enumerate(items):
+        for message in _said_by(item, f"input.{index}"):
             begins = item.type == "reasoning" and turn is not None and turn.has_answered
             if turn is not None and (begins or message.role != "assistant"):
                 yield turn.message()
@@ -218,15 +218,15 @@ def new_item_id(kind: str) -> str:
     return f"{_PREFIX.get(kind, 'item')}_{secrets.token_hex(16)}"
 
 
-def output_item_id(kind: str, response_id: str, place: int) -> str:
+def output_item_id(kind: str, response_id: str, index: int) -> str:
     """Make the id of an item that goes out; the response can be told from it."""
-    return f"{_PREFIX[kind]}_{response_id.removeprefix('resp_')}{place:02x}"
+    return f"{_PREFIX[kind]}_{response_id.removeprefix('resp_')}{index:02x}"
 
 
 def response_of(item_id: str) -> str | None:
     """Give the id of the response that an item went out with, None if the id does not tell."""
-    found = _OUTPUT_ID.fullmatch(item_id)
-    return f"resp_{found[1]}" if found else None
+    match = _OUTPUT_ID.fullmatch(item_id)
+    return f"resp_{match[1]}" if match else None
 
 
 # What goes out.

@@ -22,8 +22,8 @@ class StoredResponse(msgspec.Struct):
     @classmethod
     def of(cls, earlier: Iterable[InputItem], items: Iterable[InputItem], response: ResponseReply) -> "StoredResponse":
         """Put together what is to be kept."""
-        said = [item.stored() for item in (*earlier, *items)]
-        return cls(_VERSION, said, msgspec.Raw(msgspec.json.encode(response)))
+        conversation = [item.stored() for item in (*earlier, *items)]
+        return cls(_VERSION, conversation, msgspec.Raw(msgspec.json.encode(response)))
 
     @classmethod
     def read(cls, content: bytes) -> "StoredResponse | None":

@@ -64,9 +64,9 @@ class ResponseStream(Dialect):
     """Says events in OpenAI's words, one item at a time; `response` is the whole response at the end."""
 
     def __init__(self, request: ResponsesRequest, *, store: bool = False) -> None:
-        self.response = _begun(request, store)
+        self.response = _new_reply(request, store)
         self._request = request
-        self._tools = {tool.name: tool for tool in reversed(request.offered)}
+        self._tools = {tool.name: tool for tool in reversed(request.offered_tools)}
         self._text = CustomInput()  # of the open call of a custom tool
         self._number = 0
         self._open: OutputItem | None = None
@@ -75,8 +75,8 @@ class ResponseStream(Dialect):
 
     def feed(self, event: gen.Event) -> Iterator[Reply]:
         """Give the events of an event, in order."""
-        for said in self._feed(event):
-            yield self._numbered(said)
+        for reply in self._feed(event):
+            yield self._numbered(reply)
 
     def silence(self) -> Reply:
         """Say once more that the response is in progress; clients that wait for events do not see comments."""
@@ -110,7 +110,7 @@ class ResponseStream(Dialect):
             case gen.ToolCall():
                 yield from self._call(event)
             case gen.ToolArguments():
-                yield from self._argue(event.text)
+                yield from self._add_arguments(event.text)
             case gen.Finished():
                 yield from self._finish(event)
             case gen.Progress():
@@ -121,10 +121,10 @@ class ResponseStream(Dialect):
 
     def _use(self, event: gen.Started) -> None:
         """Note who answers, and what is used where the request says nothing."""
-        response, asked, defaults = self.response, self._request, event.defaults
+        response, request, defaults = self.response, self._request, event.defaults
         response.model = event.model
-        response.temperature = _first(asked.temperature, defaults.temperature, response.temperature)
-        response.top_p = _first(asked.top_p, defaults.top_p, response.top_p)
+        response.temperature = _first(request.temperature, defaults.temperature, response.temperature)
+        response.top_p = _first(request.top_p, defaults.top_p, response.top_p)
 
     def _timings(self, event: gen.Text | gen.Reasoning) -> TimingsReply | UnsetType:
         return TimingsReply.of(event.timings) if self._request.timings_per_token else UNSET
@@ -144,9 +144,9 @@ class ResponseStream(Dialect):
             yield self._added(item)
             item.content.append(OutputText(text=""))
             yield PartAdded(item_id=item.id, output_index=self._index, content_index=0, part=OutputText(text=""))
-        said = self._open.content[0]
-        said.text += event.text
-        said.logprobs += logprobs
+        part = self._open.content[0]
+        part.text += event.text
+        part.logprobs += logprobs
         yield OutputTextDelta(
             item_id=self._open.id,
             output_index=self._index,
@@ -161,7 +161,7 @@ class ResponseStream(Dialect):
             yield from self._close("completed")
             self._open = ReasoningItem(id=self._new_id("reasoning"), status="in_progress", summary=[], content=[])
             yield self._added(self._open)
-            yield self._thought_begun(self._open)
+            yield self._begin_thought(self._open)
         item, index, text, timings = self._open, self._index, event.text, self._timings(event)
         if self._request.summarizes:
             item.summary[0].text += text
@@ -170,7 +170,7 @@ class ResponseStream(Dialect):
             item.content[0].text += text
             yield ReasoningTextDelta(item_id=item.id, output_index=index, content_index=0, delta=text, timings=timings)
 
-    def _thought_begun(self, item: ReasoningItem) -> ResponseEvent:
+    def _begin_thought(self, item: ReasoningItem) -> ResponseEvent:
         if self._request.summarizes:
             item.summary.append(SummaryText(text=""))
             return SummaryPartAdded(
@@ -181,12 +181,12 @@ class ResponseStream(Dialect):
 
     def _call(self, call: gen.ToolCall) -> Iterator[ResponseEvent]:
         yield from self._close("completed")
-        self._open = self._begun_call(call)
+        self._open = self._new_call(call)
         yield self._added(self._open)
         if call.arguments:
-            yield from self._argue(call.arguments)
+            yield from self._add_arguments(call.arguments)
 
-    def _begun_call(self, call: gen.ToolCall) -> FunctionCallItem | CustomToolCallItem:
+    def _new_call(self, call: gen.ToolCall) -> FunctionCallItem | CustomToolCallItem:
         """Say a call by the names that the client knows: the model knows others, and no custom tools."""
         tool = self._tools.get(call.name)
         name = tool.tool.name or "" if tool is not None else call.name
@@ -202,7 +202,7 @@ class ResponseStream(Dialect):
             id=identity, call_id=call.id, namespace=namespace, name=name, arguments="", status="in_progress"
         )
 
-    def _argue(self, arguments: str) -> Iterator[ResponseEvent]:
+    def _add_arguments(self, arguments: str) -> Iterator[ResponseEvent]:
         item = self._open
         if isinstance(item, CustomToolCallItem):
             yield from self._more_text(item, self._index, self._text.add(arguments))
@@ -221,7 +221,7 @@ class ResponseStream(Dialect):
 
     def _added(self, item: OutputItem) -> ItemAdded:
         self.response.output.append(item)
-        return ItemAdded(output_index=self._index, item=_copied(item))
+        return ItemAdded(output_index=self._index, item=_empty_copy(item))
 
     def _close(self, status: Status) -> Iterator[ResponseEvent]:
         """End the open item, if there is one."""
@@ -231,15 +231,15 @@ class ResponseStream(Dialect):
         self._open = None
         item.status = status
         if isinstance(item, FunctionCallItem):
-            yield from self._called(item, index)
+            yield from self._end_call(item, index)
         elif isinstance(item, CustomToolCallItem):
-            yield from self._called_custom(item, index)
+            yield from self._end_custom_call(item, index)
         elif isinstance(item, MessageItem):
-            said = item.content[0]
+            part = item.content[0]
             yield OutputTextDone(
-                item_id=item.id, output_index=index, content_index=0, text=said.text, logprobs=said.logprobs
+                item_id=item.id, output_index=index, content_index=0, text=part.text, logprobs=part.logprobs
             )
-            yield PartDone(item_id=item.id, output_index=index, content_index=0, part=said)
+            yield PartDone(item_id=item.id, output_index=index, content_index=0, part=part)
         elif item.summary:
             summary = item.summary[0]
             yield SummaryTextDone(item_id=item.id, output_index=index, summary_index=0, text=summary.text)
@@ -250,14 +250,14 @@ class ResponseStream(Dialect):
             yield PartDone(item_id=item.id, output_index=index, content_index=0, part=thought)
         yield ItemDone(output_index=index, item=item)
 
-    def _called(self, item: FunctionCallItem, index: int) -> Iterator[ResponseEvent]:
+    def _end_call(self, item: FunctionCallItem, index: int) -> Iterator[ResponseEvent]:
         """A call whose arguments break off is incomplete, and they are never said to be done."""
         whole = gen.ToolCall(0, item.call_id, item.name, item.arguments).is_whole
         item.status = "completed" if whole else "incomplete"
         if whole:
             yield ArgumentsDone(item_id=item.id, output_index=index, arguments=item.arguments, name=item.name)
 
-    def _called_custom(self, item: CustomToolCallItem, index: int) -> Iterator[ResponseEvent]:
+    def _end_custom_call(self, item: CustomToolCallItem, index: int) -> Iterator[ResponseEvent]:
         yield from self._more_text(item, index, self._text.end())
         item.status = "completed" if self._text.is_whole else "incomplete"
         if self._text.is_whole:
@@ -280,7 +280,7 @@ class ResponseStream(Dialect):
         return len(self.response.output) - 1
 
 
-def _begun(request: ResponsesRequest, store: bool) -> ResponseReply:
+def _new_reply(request: ResponsesRequest, store: bool) -> ResponseReply:
     reasoning = request.reasoning
     return ResponseReply(
         id=f"resp_{secrets.token_hex(16)}",
@@ -288,14 +288,14 @@ def _begun(request: ResponsesRequest, store: bool) -> ResponseReply:
         status="in_progress",
         instructions=request.instructions or None,
         max_output_tokens=request.max_output_tokens,
-        max_tool_calls=request.said("max_tool_calls", int),
+        max_tool_calls=request.extra("max_tool_calls", int),
         model="",
         output=[],
         presence_penalty=request.presence_penalty,
         frequency_penalty=request.frequency_penalty,
         previous_response_id=request.previous_response_id,
-        prompt_cache_key=request.said("prompt_cache_key", str),
-        safety_identifier=request.said("safety_identifier", str),
+        prompt_cache_key=request.extra("prompt_cache_key", str),
+        safety_identifier=request.extra("safety_identifier", str),
         reasoning=ReasoningReply(effort=reasoning.effort, summary=reasoning.summary or reasoning.generate_summary),
         store=store,
         temperature=_first(request.temperature, 1.0),  # until it is known what the model uses
@@ -319,7 +319,7 @@ def _text(request: ResponsesRequest) -> dict[str, Any]:
     return text | {"format": form}
 
 
-def _copied(item: OutputItem) -> OutputItem:
+def _empty_copy(item: OutputItem) -> OutputItem:
     """The item as it is now; it is filled after it has been said to begin."""
     match item:
         case MessageItem():

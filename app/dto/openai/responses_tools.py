@@ -77,9 +77,9 @@ def flat_name(namespace: str | None, name: str) -> str:
     return f"{namespace}{name}" if namespace.endswith(("_", ".", "-", "/")) else f"{namespace}__{name}"
 
 
-def offered(tools: Iterable[ResponsesTool]) -> list[OfferedTool]:
+def flat_tools(tools: Iterable[ResponsesTool]) -> list[OfferedTool]:
     """Give what the model may call, in order. Raises InvalidRequest for a tool without a name."""
-    return [one for place, tool in enumerate(tools) for one in _flat(tool, f"tools.{place}")]
+    return [inner for index, tool in enumerate(tools) for inner in _flat(tool, f"tools.{index}")]
 
 
 def _flat(tool: ResponsesTool, where: str) -> Iterator[OfferedTool]:
@@ -90,10 +90,10 @@ def _flat(tool: ResponsesTool, where: str) -> Iterator[OfferedTool]:
         yield OfferedTool(name, tool, where)
         return
     preface = tool.description
-    for place, inner in enumerate(tool.tools):
+    for index, inner in enumerate(tool.tools):
         if inner.is_ours and inner.type != "namespace":
-            place_name = f"{where}.tools.{place}"
-            yield OfferedTool(flat_name(name, _name(inner, place_name)), inner, place_name, name, preface)
+            inner_where = f"{where}.tools.{index}"
+            yield OfferedTool(flat_name(name, _name(inner, inner_where)), inner, inner_where, name, preface)
             preface = ""
 
 

@@ -19,9 +19,9 @@ class AdapterScale(Body):
     )
 
 
-def scales(given: Sequence[AdapterScale]) -> dict[int, float]:
+def scales(adapters: Sequence[AdapterScale]) -> dict[int, float]:
     """Give the scales by number; an adapter that stands twice counts as it does the last time."""
-    return {one.id: one.scale for one in given}
+    return {adapter.id: adapter.scale for adapter in adapters}
 
 
 class AdapterReply(Reply, kw_only=True):

@@ -76,11 +76,11 @@ class RequestBody(Body):
     @cached_property
     def ignored(self) -> str:
         """What was given and has no effect, for the header."""
-        return parameters.ignored(self.registry, self._given(), [*self._unknown(), *self.binding.not_held()])
+        return parameters.ignored(self.registry, self._sent_fields(), [*self._unknown(), *self.binding.not_held()])
 
     def refuse(self) -> None:
         """Raise UnsupportedParameter for what was given and is not honoured."""
-        parameters.check(self.registry, self._given())
+        parameters.check(self.registry, self._sent_fields())
 
     def _unknown(self) -> Iterator[str]:
         """Name what stands inside of parameters and has no effect."""
@@ -91,10 +91,10 @@ class RequestBody(Body):
         """Give what the answer is to be held to. Raises InvalidRequest for what excludes each other."""
         return Binding()
 
-    def _given(self) -> dict[str, Any]:
+    def _sent_fields(self) -> dict[str, Any]:
         """What the client wrote, unknown fields too."""
-        given = {name: getattr(self, name) for name in self.model_fields_set if name in type(self).model_fields}
-        return given | (self.model_extra or {})
+        fields = {name: getattr(self, name) for name in self.model_fields_set if name in type(self).model_fields}
+        return fields | (self.model_extra or {})
 
 
 class Typed(Body):

@@ -75,6 +75,11 @@ class ChoiceLogprobs(Reply, kw_only=True):
 
     content: Annotated[list[ContentLogprob], Meta(description="the tokens of the answer, in order")]
 
+    @classmethod
+    def of(cls, scores: Iterable[gen.TokenLogprob]) -> "ChoiceLogprobs":
+        """Spell the scores of a piece of an answer."""
+        return cls(content=[ContentLogprob.of(score) for score in scores])
+
 
 def _score(score: gen.TokenLogprob) -> dict[str, Any]:
     token, _ = codecs.utf_8_decode(
@@ -88,8 +93,3 @@ def _native(score: gen.TokenLogprob, post_sampling: bool) -> dict[str, Any]:
     if post_sampling:
         fields["prob"] = round(math.exp(fields.pop("logprob")), 6)
     return fields
-
-
-def logprobs(scores: Iterable[gen.TokenLogprob]) -> ChoiceLogprobs:
-    """Spell the scores of a piece of an answer."""
-    return ChoiceLogprobs(content=[ContentLogprob.of(score) for score in scores])

@@ -370,18 +370,18 @@ def descriptions(parameters: tuple[Parameter, ...]) -> dict[str, str]:
     return {p.name: p.note if p.treatment == "honoured" else f"{p.name} {p.note}" for p in parameters}
 
 
-def check(parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> None:
+def check(parameters: tuple[Parameter, ...], values: Mapping[str, Any]) -> None:
     """Raise UnsupportedParameter for the first refused parameter that would change something."""
     for parameter in parameters:
-        if parameter.treatment != "refused" or parameter.name not in given:
+        if parameter.treatment != "refused" or parameter.name not in values:
             continue
-        if not parameter.is_harmless(given[parameter.name]):
+        if not parameter.is_harmless(values[parameter.name]):
             raise UnsupportedParameter(parameter.name, parameter.note)
 
 
-def ignored(parameters: tuple[Parameter, ...], given: Mapping[str, Any], inner: Iterable[str] = ()) -> str:
+def ignored(parameters: tuple[Parameter, ...], values: Mapping[str, Any], inner: Iterable[str] = ()) -> str:
     """Name what was given and has no effect, for the header: ignored parameters, unknown ones, and unknown fields."""
-    names = {*_without_effect(parameters, given), *inner}
+    names = {*_without_effect(parameters, values), *inner}
     return ", ".join(sorted(name for name in names if _NAME.fullmatch(name))[:_MOST_NAMES])
 
 
@@ -392,10 +392,10 @@ def is_nothing(value: Any) -> bool:
     return value is None or value is False or value == ""
 
 
-def _without_effect(parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> Iterator[str]:
-    known = {parameter.name: parameter for parameter in parameters}
-    for name, value in given.items():
-        parameter = known.get(name)
+def _without_effect(parameters: tuple[Parameter, ...], values: Mapping[str, Any]) -> Iterator[str]:
+    by_name = {parameter.name: parameter for parameter in parameters}
+    for name, value in values.items():
+        parameter = by_name.get(name)
         if parameter is not None and parameter.treatment != "ignored":
             continue
         if not (parameter.is_harmless if parameter and parameter.harmless else is_nothing)(value):

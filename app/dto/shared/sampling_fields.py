@@ -172,10 +172,12 @@ class SamplingFields(RequestBody):
 
     def constraint(self) -> gen.Constraint | None:
         """Say what the answer has to be. Raises InvalidRequest for two such wishes."""
-        asked = list(self._constraints())
-        if len(asked) > 1:
-            raise InvalidRequest(f"{asked[0].param} and {asked[1].param} exclude each other", param=asked[1].param)
-        return asked[0] if asked else None
+        constraints = list(self._constraints())
+        if len(constraints) > 1:
+            raise InvalidRequest(
+                f"{constraints[0].param} and {constraints[1].param} exclude each other", param=constraints[1].param
+            )
+        return constraints[0] if constraints else None
 
     def continuing(self, prompt: tuple[str | int, ...]) -> gen.GenerationRequest:
         """Ask for the continuation of a prompt that goes past the chat template."""
@@ -199,15 +201,15 @@ class SamplingFields(RequestBody):
 
     def token_limit(self) -> int | None:
         """Give the most tokens of the answer, None for as many as the context holds."""
-        given = (self.n_predict, self.max_completion_tokens, self.max_tokens)
-        limit = next((value for value in given if value is not None), -1)
+        limits = (self.n_predict, self.max_completion_tokens, self.max_tokens)
+        limit = next((value for value in limits if value is not None), -1)
         return None if limit == -1 else limit
 
-    def _given(self) -> dict[str, Any]:
-        given = super()._given()
+    def _sent_fields(self) -> dict[str, Any]:
+        fields = super()._sent_fields()
         if self.adaptive_target < 0:
-            given.pop("adaptive_target", None)  # clients send that it is off
-        return given
+            fields.pop("adaptive_target", None)  # clients send that it is off
+        return fields
 
     def _unknown(self) -> Iterator[str]:
         yield from super()._unknown()

@@ -12,19 +12,19 @@ DESCRIPTION = "auto, none, required, a function by name, or allowed_tools with a
 
 
 def openai_choice(
-    asked: OpenAIToolChoice, tools: Collection[str], *, strict: Mapping[str, str], parallel: bool = True
+    choice: OpenAIToolChoice, tools: Collection[str], *, strict: Mapping[str, str], parallel: bool = True
 ) -> gen.ToolChoice:
     """Say it in the common vocabulary. `strict` names the parameter that makes a tool strict. Raises InvalidRequest."""
-    if isinstance(asked, str):
-        return tool_choice(asked, tools, strict=strict, parallel=parallel)
-    kind = asked.get("type", "function")
+    if isinstance(choice, str):
+        return tool_choice(choice, tools, strict=strict, parallel=parallel)
+    kind = choice.get("type", "function")
     match kind:
         case "auto" | "none" | "required":
             return tool_choice(kind, tools, strict=strict, parallel=parallel)
         case "function" | "custom":
-            return tool_choice("required", tools, names=[_name(asked)], strict=strict, parallel=False)
+            return tool_choice("required", tools, names=[_name(choice)], strict=strict, parallel=False)
         case "allowed_tools":
-            allowed = asked.get("allowed_tools", asked)
+            allowed = choice.get("allowed_tools", choice)
             if isinstance(allowed, dict) and isinstance(allowed.get("tools"), list):
                 return _among(allowed["tools"], str(allowed.get("mode", "auto")), tools, strict, parallel)
     raise _no_choice(str(kind))
@@ -61,32 +61,32 @@ def tool_choice(
         raise _no_choice(mode)
     if mode == "required" and not tools:
         raise InvalidRequest("tool_choice asks for a call, but there are no tools to call", param="tool_choice")
-    known = frozenset(tools)
+    available = frozenset(tools)
     for name in names:
-        if name not in known:
+        if name not in available:
             raise InvalidRequest(f"tool_choice names '{name[:64]}', which is none of the tools", param="tool_choice")
-    held = dict(strict or {})
-    by_choice = mode == "required" or names or not held
+    strict_params = dict(strict or {})
+    by_choice = mode == "required" or names or not strict_params
     return gen.ToolChoice(
         mode=mode,  # type: ignore[arg-type]
         names=tuple(names),
-        strict=frozenset(held),
+        strict=frozenset(strict_params),
         parallel=parallel,
-        param="tool_choice" if by_choice else next(iter(held.values())),
+        param="tool_choice" if by_choice else next(iter(strict_params.values())),
     )
 
 
-def _name(asked: Any) -> str:
+def _name(choice: Any) -> str:
     """Read a function's name, which chat completions and Responses have in different places."""
-    if isinstance(asked, dict):
-        function = asked.get("function") or asked.get("custom") or asked
+    if isinstance(choice, dict):
+        function = choice.get("function") or choice.get("custom") or choice
         name = function.get("name") if isinstance(function, dict) else None
         if isinstance(name, str) and name:
             return name
     raise InvalidRequest("tool_choice does not name a function", param="tool_choice")
 
 
-def _no_choice(asked: str) -> InvalidRequest:
+def _no_choice(choice: str) -> InvalidRequest:
     return InvalidRequest(
-        f"tool_choice '{asked[:64]}' is none that this server knows: {DESCRIPTION}", param="tool_choice"
+        f"tool_choice '{choice[:64]}' is none that this server knows: {DESCRIPTION}", param="tool_choice"
     )

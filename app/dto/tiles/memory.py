@@ -19,13 +19,13 @@ def to_memory(chat: ChatRequest, limits: RequestLimits) -> MemoryRequest:
     """Say a chat as a step of the memory agent. Raises InvalidRequest for what does not go with it."""
     if chat.input is None:
         raise InvalidRequest("'python_code' belongs to memory mode, which 'input' begins", param="python_code")
-    asked = chat.to_generation(limits)
+    request = chat.to_generation(limits)
     if chat.tools or chat.n != 1:
         param = "tools" if chat.tools else "n"
         raise InvalidRequest(f"'{param}' does not go with memory mode", param=param)
-    if asked.continue_final_message:
+    if request.continue_final_message:
         raise InvalidRequest("in memory mode the last message is the user's", param="messages")
-    replies = [message.content for message in asked.messages if message.role == "assistant"]
+    replies = [message.content for message in request.messages if message.role == "assistant"]
     limited = any(value is not None for value in (chat.n_predict, chat.max_completion_tokens, chat.max_tokens))
     return MemoryRequest(
         message=chat.input,
@@ -33,9 +33,9 @@ def to_memory(chat: ChatRequest, limits: RequestLimits) -> MemoryRequest:
         begins=not chat.python_code if chat.chat_start is None else chat.chat_start,
         code=chat.python_code,
         generation=replace(
-            asked,
+            request,
             messages=(),
-            max_tokens=asked.max_tokens if limited else DEFAULT_MAX_TOKENS,
+            max_tokens=request.max_tokens if limited else DEFAULT_MAX_TOKENS,
             split_reasoning=False,
         ),
     )
