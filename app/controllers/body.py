@@ -19,7 +19,7 @@ from pydantic import BaseModel, FailFast, TypeAdapter, ValidationError
 from app.controllers.answer import ClientGone
 from app.controllers.body_room import BodyRoom, cost
 from app.controllers.content_encoding import inflate
-from app.controllers.errors import invalid
+from app.controllers.errors import invalid_body
 from app.controllers.half_characters import replace_halves
 from app.controllers.json_size import JsonSize
 from app.dto.shared.base import RequestBody, RequestLimits
@@ -155,7 +155,7 @@ def _validate(plain: Any, adapter: TypeAdapter[Any], limits: RequestLimits) -> A
     try:
         return adapter.validate_python(plain, strict=True, context=limits)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
+        raise invalid_body(error.errors(include_url=False, include_context=False, include_input=False)) from None
 
 
 def decode(body: bytes, *, array: bool = False) -> Any:

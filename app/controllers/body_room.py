@@ -21,7 +21,7 @@ class BodyRoom:
         self._trimming: asyncio.Task[None] | None = None
 
     def take(self, scope: Scope, size: int) -> None:
-        """Have a request hold so many bytes, until it is over. Raises Unavailable where so many are not free."""
+        """Have a request hold so many bytes, until it is over. Raises Busy where so many are not free."""
         more = size - scope["state"].get(_SHARE, 0)
         if more > self._free:
             raise Busy("Too many large requests are under way; try again soon")

@@ -34,55 +34,55 @@ _TYPE = re.compile(r"(?:constrained-)?(?:str|int|float|bool)|(?:list|dict|litera
 Refusal = Response[ErrorReply | AnthropicErrorReply]
 
 
-def say(request: Request[Any, Any, Any], error: AppError, headers: dict[str, str] | None = None) -> Refusal:
-    """Answer with an error, in the words of the route's dialect."""
-    more = dict(headers or {})
+def error_response(request: Request[Any, Any, Any], error: AppError, headers: dict[str, str] | None = None) -> Refusal:
+    """Give an error as the dialect of the route spells it, with the headers that belong to it."""
+    headers = dict(headers or {})
     if isinstance(error, Unavailable):
-        more["Retry-After"] = str(error.retry_after)
+        headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, UnsupportedEncoding):
-        more["Accept-Encoding"] = "gzip, deflate"
+        headers["Accept-Encoding"] = "gzip, deflate"
     reply = error_reply(request.scope["path"], error, request_id_of(request.scope))
-    return Response(reply, status_code=error.status, headers=more)
+    return Response(reply, status_code=error.status, headers=headers)
 
 
 def on_app_error(request: Request[Any, Any, Any], error: AppError) -> Refusal:
-    """Say what a handler or a service refused."""
-    return say(request, error)
+    """Answer with an error that a handler or a service raised."""
+    return error_response(request, error)
 
 
 def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Refusal:
-    """Say what Litestar refused."""
+    """Answer with what Litestar raised, as an error of ours."""
     if isinstance(error, ValidationException):
-        return say(request, _validation(error))
+        return error_response(request, _validation(error))
     if isinstance(error.__cause__, AppError):
-        return say(request, error.__cause__)
+        return error_response(request, error.__cause__)
     path, method = request.scope["path"], request.scope["method"]
     match error.status_code:
         case 404:
-            return say(request, NotFound(f"There is no route {path[:200]}"))
+            return error_response(request, NotFound(f"There is no route {path[:200]}"))
         case 405:
             allowed = {"Allow": (error.headers or {}).get("allow", "")}
-            return say(request, MethodNotAllowed(f"{path[:200]} does not take {method}"), allowed)
+            return error_response(request, MethodNotAllowed(f"{path[:200]} does not take {method}"), allowed)
         case status if status < 500:
-            return say(request, InvalidRequest("The request is not valid"))
+            return error_response(request, InvalidRequest("The request is not valid"))
     return on_any_error(request, error)
 
 
 def on_any_error(request: Request[Any, Any, Any], error: Exception) -> Refusal:
-    """Say nothing of what went wrong inside; the log says it."""
+    """Log an exception that nobody expected, and answer with a 500 that tells nothing of it."""
     log.error("request failed", exc_info=error)
-    return say(request, ServerError())
+    return error_response(request, ServerError())
 
 
 def on_client_gone(_: Request[Any, Any, Any], error: ClientGone) -> Response[None]:
-    """Nobody reads this."""
+    """End the request of a client that has disconnected, which the log calls a 499."""
     return Response(None, status_code=499)
 
 
-def invalid(mistakes: Iterable[Mapping[str, Any]]) -> UnprocessableBody:
-    """Name the first mistakes that pydantic found in a body."""
-    causes = [(_path(one["loc"]), one["msg"]) for one in islice(mistakes, _MOST_COMPARED)]
-    # Of what may be of several types, that which goes deepest is meant: a list with a wrong item is no wrong text.
+def invalid_body(mistakes: Iterable[Mapping[str, Any]]) -> UnprocessableBody:
+    """Make an error of what pydantic found wrong in a body; it names the first fields."""
+    causes = [(_path(mistake["loc"]), mistake["msg"]) for mistake in islice(mistakes, _MOST_COMPARED)]
+    # Of a field of several types the deepest mistake is meant: a list with a wrong item is not a wrong string.
     deepest = [
         (path, message) for path, message in causes if not any(other.startswith(f"{path}.") for other, _ in causes)
     ]
@@ -90,7 +90,7 @@ def invalid(mistakes: Iterable[Mapping[str, Any]]) -> UnprocessableBody:
 
 
 def _path(location: Iterable[str | int]) -> str:
-    """Name a field; pydantic names the types that it tried as well, where there are several."""
+    """Give the path of a field, without the types of a union that pydantic puts into it."""
     return ".".join(str(part) for part in location if not (isinstance(part, str) and _TYPE.fullmatch(part)))
 
 
@@ -100,15 +100,15 @@ def _validation(error: ValidationException) -> UnprocessableBody:
 
 
 def _field_and_message(cause: dict[str, Any]) -> tuple[str, str]:
-    """Give the field and what is wrong with it; `data` is the body itself, which is not there."""
+    """Give the field and what is wrong with it; `data` is the body itself, which is missing."""
     key = str(cause.get("key") or "")
     return ("", "The body has to be a JSON object") if key == "data" else (key, str(cause.get("message", "")))
 
 
 def _unprocessable(causes: list[tuple[str, str]]) -> UnprocessableBody:
-    named = [_cause(field[:200], message) for field, message in causes[:_MOST_CAUSES]]
+    messages = [_cause(field[:200], message) for field, message in causes[:_MOST_CAUSES]]
     param = causes[0][0][:200] or None if causes else None
-    return UnprocessableBody("; ".join(named) or "The body has to be a JSON object", param=param)
+    return UnprocessableBody("; ".join(messages) or "The body has to be a JSON object", param=param)
 
 
 def _cause(field: str, message: str) -> str:

@@ -44,7 +44,7 @@ class ConversationStream:
         self._tell()
 
     def read(self, offset: int = 0) -> AsyncIterator[bytes]:
-        """Give the bytes from an offset on, as they come. Raises InvalidRequest for an offset that is dropped."""
+        """Give the bytes from an offset on, as they come. Raises OffsetLost for one that is not kept any more."""
         if offset < self._dropped:
             raise OffsetLost(self._dropped)
         return self._read(offset)
@@ -90,7 +90,7 @@ class ConversationStreams:
         self._pending: dict[str, asyncio.Future[Generation]] = {}  # of answers that are not accepted yet
 
     async def unless_stopped(self, conversation: str, pending: Coroutine[Any, Any, Generation]) -> Generation:
-        """Let an answer be accepted. Raises InvalidRequest if its conversation, if it has one, is stopped meanwhile."""
+        """Let an answer be accepted. Raises AnswerStopped if its conversation, if it has one, is stopped meanwhile."""
         if not conversation:
             return await pending
         self._stop_pending(conversation)

@@ -78,7 +78,7 @@ class ModelService:
         return self._engine.meter
 
     def require_open(self) -> None:
-        """Raise Unavailable once the server is about to end."""
+        """Raise ShuttingDown once the server shuts down."""
         if self._draining:
             raise ShuttingDown(retry_after=5)
 

@@ -42,7 +42,7 @@ class Models(Protocol):
         """Whether a request for this model waits for a load."""
 
     def refuse_autoload(self, name: str | None) -> None:
-        """Raise InvalidRequest if a request for this model would load it."""
+        """Raise ModelNotLoaded if a request for this model would load it."""
 
     def expect_load(self, name: str) -> None:
         """Note that the first model is about to be loaded."""
@@ -57,16 +57,16 @@ class Models(Protocol):
         """Take a model out, or begin to. Gives what went wrong; raises AppError for what is refused."""
 
     async def states(self) -> list[ModelState]:
-        """Say how every model stands, by id. Raises Unavailable while all have to wait."""
+        """Say how every model stands, by id. Raises ModelLoading while all have to wait."""
 
     async def state(self, name: str) -> ModelState:
-        """Say how one model stands. Raises NotFound, and Unavailable while all have to wait."""
+        """Say how one model stands. Raises ModelNotFound, and ModelLoading while all have to wait."""
 
     async def props(self, name: str | None, *, autoload: bool = True) -> ModelFacts | RouterFacts | None:
         """Give the facts of a model, which is loaded first, if need be and allowed, or those of the router."""
 
     def events(self, ping_seconds: float) -> AsyncIterator[Change | None]:
-        """Give what happens to the models from now on; None after so many seconds of silence. Raises NotFound."""
+        """Give what happens to the models from now on, None after that much silence. Raises FeatureDisabled."""
 
     def describe(self) -> str:
         """Say in a sentence what is served."""

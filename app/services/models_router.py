@@ -91,7 +91,7 @@ class ModelsRouter:
         return model is None or model.ready is None
 
     def refuse_autoload(self, name: str | None) -> None:
-        """Raise InvalidRequest if a request for this model would load it."""
+        """Raise ModelNotLoaded if a request for this model would load it."""
         self.find(name)
 
     def expect_load(self, name: str) -> None:
@@ -103,7 +103,7 @@ class ModelsRouter:
         return [model.state() for _, model in sorted(self._models.items())]
 
     async def state(self, name: str) -> ModelState:
-        """Say how one model stands. Raises NotFound."""
+        """Say how one model stands. Raises ModelNotFound."""
         return (await self._find_anew(name)).state()
 
     async def props(self, name: str | None, *, autoload: bool = True) -> ModelFacts | RouterFacts:
@@ -123,7 +123,7 @@ class ModelsRouter:
         return f"There are several models; each is loaded when a request names it.{last}"
 
     async def load(self, name: str) -> None:
-        """Begin to load a model. Raises NotFound, and InvalidRequest for one that is loaded or loading."""
+        """Begin to load a model. Raises ModelNotFound, and ModelAlreadyRunning for one that is loaded or loading."""
         model = await self._find_anew(name)
         if model.status in {Status.QUEUED, Status.LOADING, Status.LOADED}:
             raise ModelAlreadyRunning
@@ -131,7 +131,7 @@ class ModelsRouter:
         self._loader.ensure_loading(model)
 
     async def unload(self, name: str) -> None:
-        """Have a model go, or give up its load. Raises NotFound or InvalidRequest.
+        """Have a model go, or give up its load. Raises ModelNotFound or ModelNotLoaded.
 
         Its answers may take a while longer, those that nobody reads may not.
         """
@@ -181,7 +181,7 @@ class ModelsRouter:
         return self._find(name)
 
     def _find(self, name: str | None) -> RoutedModel:
-        """Give a model by its id; without one, that of the session. Raises NotFound, or InvalidRequest for no name."""
+        """Give a model by its id; without one, that of the session. Raises ModelNotFound, or ModelNameMissing."""
         name = name or self._default
         if not name:
             raise ModelNameMissing

@@ -131,12 +131,12 @@ class SingleModel:
             return None
 
     async def states(self) -> list[ModelState]:
-        """Describe the model, if one is loaded. Raises Unavailable while the first one loads."""
+        """Describe the model, if one is loaded. Raises ModelLoading while the first one loads."""
         self._require_no_load()
         return [ModelState.of(self._served.facts)] if self._served else []
 
     async def state(self, name: str) -> ModelState:
-        """Describe the model. Raises NotFound for another, and Unavailable while the first one loads."""
+        """Describe the model. Raises ModelNotFound for another, and ModelLoading while the first one loads."""
         states = await self.states()
         for state in states:
             if state.id == name:
@@ -145,12 +145,12 @@ class SingleModel:
         raise ModelNotFound(f"There is no model '{name[:200]}' here; {loaded}")
 
     async def props(self, name: str | None, *, autoload: bool = True) -> ModelFacts | None:
-        """Give the facts of the model, if one is loaded. Raises Unavailable while the first one loads."""
+        """Give the facts of the model, if one is loaded. Raises ModelLoading while the first one loads."""
         self._require_no_load()
         return self.facts
 
     def events(self, ping_seconds: float) -> AsyncIterator[Change | None]:
-        """Raise NotFound: there is nothing to follow."""
+        """Raise FeatureDisabled: there is nothing to follow."""
         raise FeatureDisabled("This server serves one model; --models-dir serves several")
 
     def describe(self) -> str:

@@ -22,7 +22,7 @@ _VERSION = "1"
 
 
 def write(path: Path, fingerprint: str, tokens: TokenArray, layers: Layers) -> int:
-    """Write tokens and their layers, whole or not at all. Returns the file's bytes. Raises ServerError."""
+    """Write tokens and their layers, whole or not at all. Returns the file's bytes. Raises SlotNotWritten."""
     metadata = {
         "version": _VERSION,
         "model": fingerprint,
@@ -46,7 +46,7 @@ def write(path: Path, fingerprint: str, tokens: TokenArray, layers: Layers) -> i
 
 
 def read(path: Path, fingerprint: str) -> tuple[list[int], Layers, int]:
-    """Read tokens, their layers, and the file's bytes. Raises InvalidRequest if it is no such file of this model."""
+    """Read tokens, their layers, and the file's bytes. Raises SlotNotRestored if it is no such file of this model."""
     try:
         size = path.stat().st_size
         layers, metadata = load_prompt_cache(str(path), return_metadata=True)

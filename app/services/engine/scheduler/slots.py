@@ -59,7 +59,7 @@ class Slots:
         return [place.facts if place.row is None else _at_work(place.facts, place.row) for place in self._places]
 
     def layers(self, slot: int) -> tuple[Any, Layers]:
-        """Give copies of the tokens and layers that an idle place left. Raises InvalidRequest if nothing is kept."""
+        """Give copies of the tokens and layers that an idle place left. Raises SlotEmpty if nothing is kept."""
         if (cached := self._prefixes.get_whole(self._free(slot).tokens)) is None:
             raise SlotEmpty(slot)
         return cached.tokens, cached.layers
