@@ -3,23 +3,29 @@
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
 
 from app.application import create_app
+from app.services.caller import Caller
+from app.services.catalog import ModelFolder
+from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import RunningGeneration
+from app.services.engine.scheduler.running_request import RunningRequest
+from app.services.errors import AppError
+from app.services.facts import ModelFacts
 from app.services.generation import (
     Event,
     FinishCause,
     Finished,
-    Generation,
     GenerationRequest,
     Progress,
     Reasoning,
+    Sampling,
     Started,
     Text,
     Timings,
@@ -52,50 +58,95 @@ def timings(tokens: int) -> Timings:
     return Timings(CACHED_TOKENS, PROMPT_TOKENS - CACHED_TOKENS, 14.0, tokens, 8.0, 15.0, 25.0)
 
 
+FACTS = ModelFacts(
+    id="scripted",
+    path=Path("scripted"),
+    model_type="scripted",
+    context_length=8192,
+    trained_context_length=8192,
+    vocabulary=768,
+    hidden_size=64,
+    parameters=2**18,
+    weight_bytes=2**20,
+    precision="float32",
+    created=0,
+    chat_template="",
+    bos_token="",
+    eos_token="",
+    end_tokens=frozenset(),
+    defaults=Sampling(),
+    pooling="mean",
+    thinks=True,
+    calls_tools=True,
+    max_rows=32,
+)
+
+
+@dataclass
 class ScriptedModel:
-    """What a prompt is counted by."""
+    """Answers with one script after another, or raises it. One without Finished never ends by itself."""
+
+    scripts: list[Sequence[Event | AppError] | Exception] = field(default_factory=list)
+    requests: list[GenerationRequest] = field(default_factory=list)
+    cancelled: int = 0
+    facts: ModelFacts = FACTS
+
+    async def generate(self, requests: Sequence[GenerationRequest], caller: Caller) -> list[RunningGeneration]:
+        self.requests += requests
+        return [self._begin(self.scripts.pop(0), caller) for _ in requests]
 
     async def count(self, request: GenerationRequest) -> int:
         return PROMPT_TOKENS
 
-
-@dataclass
-class Scripted(ModelService):
-    """Answers with one script after another; a script without Finished never ends by itself."""
-
-    scripts: list[Sequence[Event]]
-    asked: list[GenerationRequest] = field(default_factory=list)
-    cancelled: int = 0
-
-    def __post_init__(self) -> None:
-        super().__init__(Settings())
-        self.models.find = lambda name=None: ScriptedModel()  # type: ignore[method-assign,assignment,return-value]
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        yield
-
-    async def generate(self, *requests: GenerationRequest) -> Generation:
-        self.asked += requests
-        generation = RunningGeneration(self._cancel)
-        for event in self.scripts.pop(0):
-            generation.put(event)
+    def _begin(self, script: Sequence[Event | AppError] | Exception, caller: Caller) -> RunningGeneration:
+        if isinstance(script, Exception):
+            raise script
+        generation = RunningGeneration(self._cancel, caller)
+        for outcome in script:
+            generation.put(outcome)
         return generation
 
-    def _cancel(self, generation: RunningGeneration) -> None:
+    def _cancel(self, generation: RunningRequest) -> None:
         self.cancelled += 1
 
 
+@dataclass
+class ScriptedEngine:
+    """Whatever it is to load, it loads one model, at once."""
+
+    model: ScriptedModel
+    back_end: str = "scripted"
+    meter: Meter = field(default_factory=Meter)
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+    def stuck_for(self) -> float:
+        return 0.0
+
+    async def load(self, folder: ModelFolder, progress: Callable[[float], None]) -> ScriptedModel:
+        return self.model
+
+    def give_up_loads(self, error: AppError) -> None:
+        pass
+
+
 @contextmanager
-def serving(service: ModelService, home: Path, **more: str) -> Iterator[str]:
-    """Serve on a port of its own, over real sockets, until the block ends."""
-    app = create_app(Settings(data_dir=home / "data", **more), service)  # type: ignore[arg-type]
+def serving(model: ScriptedModel | None, home: Path, **more: str) -> Iterator[str]:
+    """Serve a model, or none, on a port of its own, over real sockets, until the block ends."""
+    demo = model is not None
+    settings = Settings(data_dir=home / "data", demo=demo, skip_session_persist=True, **more)  # type: ignore[arg-type]
+    service = ModelService(settings, engine=ScriptedEngine(model or ScriptedModel()))  # type: ignore[arg-type]
+    app = create_app(settings, service)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=1))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
-        while not server.started and thread.is_alive():
+        while not (server.started and (model is None or service.models.facts)) and thread.is_alive():
             time.sleep(0.005)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True

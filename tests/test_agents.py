@@ -13,7 +13,7 @@ from app.services.generation import ToolArguments, ToolCall
 from tests.conftest import Server
 from tests.conftest import events as server_events
 from tests.response_events import events
-from tests.scripted import Scripted, answer, serving
+from tests.scripted import ScriptedModel, answer, serving
 
 pytestmark = pytest.mark.slow
 
@@ -146,10 +146,10 @@ def test_what_was_given_out_comes_back_without_a_word_on_what_is_ignored(server:
 
 
 @pytest.fixture
-def scripted(tmp_path: Path) -> Iterator[tuple[str, Scripted]]:
-    service = Scripted([])
-    with serving(service, tmp_path) as url:
-        yield url, service
+def scripted(tmp_path: Path) -> Iterator[tuple[str, ScriptedModel]]:
+    model = ScriptedModel([])
+    with serving(model, tmp_path) as url:
+        yield url, model
 
 
 CALLS = answer(
@@ -159,9 +159,9 @@ CALLS = answer(
 )
 
 
-def test_openais_client_reads_calls_of_custom_tools_and_namespaces(scripted: tuple[str, Scripted]) -> None:
-    url, service = scripted
-    service.scripts += [CALLS, CALLS]
+def test_openais_client_reads_calls_of_custom_tools_and_namespaces(scripted: tuple[str, ScriptedModel]) -> None:
+    url, model = scripted
+    model.scripts += [CALLS, CALLS]
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
     whole = client.responses.create(input="Hi", model="any", tools=CODEX_TOOLS, store=False)
     with client.responses.stream(input="Hi", model="any", tools=CODEX_TOOLS, store=False) as stream:
@@ -176,9 +176,9 @@ def test_openais_client_reads_calls_of_custom_tools_and_namespaces(scripted: tup
     assert deltas == ["*** Begin", " Patch\n"]
 
 
-def test_openais_client_reads_custom_calls_of_a_chat(scripted: tuple[str, Scripted]) -> None:
-    url, service = scripted
-    service.scripts += [answer(CALLS[2], CALLS[3])]
+def test_openais_client_reads_custom_calls_of_a_chat(scripted: tuple[str, ScriptedModel]) -> None:
+    url, model = scripted
+    model.scripts += [answer(CALLS[2], CALLS[3])]
     client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
     tool: Any = {"type": "custom", "custom": {"name": "apply_patch"}}
     reply = client.chat.completions.create(messages=[{"role": "user", "content": "Hi"}], model="any", tools=[tool])
@@ -186,9 +186,9 @@ def test_openais_client_reads_custom_calls_of_a_chat(scripted: tuple[str, Script
     assert call.type == "custom" and call.custom.input == "*** Begin Patch\n"
 
 
-def test_anthropics_client_is_told_that_the_context_is_full(scripted: tuple[str, Scripted]) -> None:
-    url, service = scripted
-    service.scripts += [answer("a", reason="length", cause="context"), answer("a", reason="length", cause="repetition")]
+def test_anthropics_client_is_told_that_the_context_is_full(scripted: tuple[str, ScriptedModel]) -> None:
+    url, model = scripted
+    model.scripts += [answer("a", reason="length", cause="context"), answer("a", reason="length", cause="repetition")]
     client = anthropic.Anthropic(base_url=url, api_key="none")
     reasons = [
         client.messages.create(messages=[{"role": "user", "content": "Hi"}], model="any", max_tokens=9).stop_reason

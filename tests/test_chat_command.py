@@ -20,7 +20,7 @@ import pytest
 
 from app.services.errors import Unavailable
 from tests.conftest import START_SECONDS, Server, environment, free_port
-from tests.scripted import Scripted, answer, serving, thought
+from tests.scripted import ScriptedModel, answer, serving, thought
 
 pytestmark = pytest.mark.slow
 
@@ -125,8 +125,8 @@ def test_a_person_talks_to_a_model(server: Server, home: Path) -> None:
 
 
 def test_thoughts_are_dimmed_and_what_steers_a_terminal_is_left_out(home: Path) -> None:
-    service = Scripted([answer(thought("Hm."), "Well, \x1b[31mhello\x07.")])
-    with serving(service, home) as url, chatting(home, "--url", url) as terminal:
+    model = ScriptedModel([answer(thought("Hm."), "Well, \x1b[31mhello\x07.")])
+    with serving(model, home) as url, chatting(home, "--url", url) as terminal:
         said = terminal.ask("Hi")
         assert "\x1b[2mHm.\x1b[0m" in said
         assert "Well, [31mhello." in said
@@ -134,26 +134,26 @@ def test_thoughts_are_dimmed_and_what_steers_a_terminal_is_left_out(home: Path) 
 
 def test_ctrl_c_ends_an_answer_and_ctrl_d_the_chat(home: Path) -> None:
     endless = answer("One, ", "two, ")[:-1]
-    service = Scripted([endless, answer("Three.")])
-    with serving(service, home) as url, chatting(home, "--url", url) as terminal:
+    model = ScriptedModel([endless, answer("Three.")])
+    with serving(model, home) as url, chatting(home, "--url", url) as terminal:
         terminal.ask("Count", then="two, ")
         terminal.type("\x03")
         terminal.until("(stopped)")
         terminal.until(PROMPT)
         assert "Three." in terminal.ask("Go on")
-        assert service.cancelled
-        roles = [(message.role, message.content) for message in service.asked[-1].messages]
+        assert model.cancelled
+        roles = [(message.role, message.content) for message in model.requests[-1].messages]
         assert roles == [("user", "Count"), ("assistant", "One, two, "), ("user", "Go on")]
         terminal.type("\x04")
         assert terminal.process.wait(20) == 0
 
 
 def test_what_goes_wrong_is_said_and_the_chat_goes_on(home: Path) -> None:
-    service = Scripted([[*answer("Half")[:-1], Unavailable("the engine is gone")], answer("Whole.")])  # type: ignore[list-item]
-    with serving(service, home) as url, chatting(home, "--url", url) as terminal:
+    model = ScriptedModel([[*answer("Half")[:-1], Unavailable("the engine is gone")], answer("Whole.")])
+    with serving(model, home) as url, chatting(home, "--url", url) as terminal:
         assert "the engine is gone" in terminal.ask("Hi")
         assert "Whole." in terminal.ask("Again")
-        assert [message.content for message in service.asked[-1].messages] == ["Again"]
+        assert [message.content for message in model.requests[-1].messages] == ["Again"]
 
 
 def piped(home: Path, typed: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -164,12 +164,12 @@ def piped(home: Path, typed: str, *arguments: str) -> subprocess.CompletedProces
 
 
 def test_without_a_terminal_every_line_is_asked(home: Path) -> None:
-    service = Scripted([answer("One."), answer("Two.")])
-    with serving(service, home) as url:
+    model = ScriptedModel([answer("One."), answer("Two.")])
+    with serving(model, home) as url:
         done = piped(home, "a\nb\n", "--url", url, "--system", "Be brief.", "--model", "m")
     assert done.returncode == 0, done.stderr
     assert re.findall(r"^\w+\.$", done.stdout, re.MULTILINE) == ["One.", "Two."]
-    assert [message.content for message in service.asked[-1].messages] == ["Be brief.", "a", "One.", "b"]
+    assert [message.content for message in model.requests[-1].messages] == ["Be brief.", "a", "One.", "b"]
 
 
 def test_a_server_that_is_not_there_is_said_so(home: Path) -> None:

@@ -17,7 +17,7 @@ from app.services.generation import ToolCall
 from tests.conftest import KEY, Server
 from tests.document import DOCUMENT, resolved
 from tests.message_events import blocks, events
-from tests.scripted import Scripted, answer, serving, thought
+from tests.scripted import ScriptedModel, answer, serving, thought
 
 ROUTE = "/v1/messages"
 COUNT = f"{ROUTE}/count_tokens"
@@ -214,18 +214,12 @@ def test_an_ignored_parameter_is_named_in_the_header(server: Server, parameter: 
 # A late failure, a silence, and what a random model never does.
 
 
-class Failing(Scripted):
-    """Fails in the middle of an answer."""
-
-    async def generate(self, *requests: Any) -> Any:
-        generation = await super().generate(*requests)
-        generation.put(ShuttingDown("Going down"))  # type: ignore[attr-defined]
-        return generation
+FAILING = [*answer("so far")[:-1], ShuttingDown("Going down")]
 
 
 def test_a_late_failure_is_an_error_event(tmp_path: Path) -> None:
     asked: dict[str, Any] = {"messages": [USER], "stream": True}
-    with serving(Failing([answer("so far")[:-1], answer("so far")[:-1]]), tmp_path) as url:
+    with serving(ScriptedModel([FAILING, FAILING]), tmp_path) as url:
         said = httpx.post(f"{url}{ROUTE}", json=asked)
         *_, last = events(said.text)
         assert last == {
@@ -237,15 +231,9 @@ def test_a_late_failure_is_an_error_event(tmp_path: Path) -> None:
         assert error_of(whole, 503)["type"] == "overloaded_error"
 
 
-class Broken(Scripted):
-    """Has a mistake in it."""
-
-    async def generate(self, *requests: Any) -> Any:
-        raise RuntimeError("the secret is /home/ada/key")
-
-
 def test_a_failure_of_ours_is_a_500_that_says_nothing(tmp_path: Path) -> None:
-    with serving(Broken([]), tmp_path) as url:
+    error = RuntimeError("the secret is /home/ada/key")
+    with serving(ScriptedModel([error, error]), tmp_path) as url:
         for stream in (False, True):
             answer = httpx.post(f"{url}{ROUTE}", json={"messages": [USER], "stream": stream})
             assert error_of(answer, 500) == {"type": "api_error", "message": "internal error"}
@@ -258,9 +246,9 @@ def test_a_body_that_is_no_json_object_is_a_422(server: Server, route: str, body
 
 
 def test_a_silent_stream_sends_pings(tmp_path: Path) -> None:
-    service = Scripted([answer("a")[:-1]])
+    model = ScriptedModel([answer("a")[:-1]])
     with (
-        serving(service, tmp_path, sse_ping_interval=0.05) as url,  # type: ignore[arg-type]
+        serving(model, tmp_path, sse_ping_interval=0.05) as url,  # type: ignore[arg-type]
         httpx.stream("POST", f"{url}{ROUTE}", json={"messages": [USER], "stream": True}) as stream,
     ):
         lines = stream.iter_lines()
@@ -337,9 +325,9 @@ def test_the_environment_points_the_client_here(guarded: Server, monkeypatch: py
 def test_the_client_runs_a_tool_turn(tmp_path: Path) -> None:
     call = ToolCall(0, "call_1", "add", '{"a": 1, "b": 2}')
     tools: list[Any] = [TOOL]
-    service = Scripted([answer(thought("Add."), "Let me see.", call), answer("Three.")])
+    model = ScriptedModel([answer(thought("Add."), "Let me see.", call), answer("Three.")])
     with (
-        serving(service, tmp_path) as url,
+        serving(model, tmp_path) as url,
         anthropic.Anthropic(base_url=url, api_key="none", max_retries=0) as client,
     ):
         with client.messages.stream(model="m", messages=HELLO, max_tokens=40, tools=tools) as stream:
@@ -352,7 +340,7 @@ def test_the_client_runs_a_tool_turn(tmp_path: Path) -> None:
         answered = client.messages.create(model="m", messages=turn, max_tokens=40, tools=tools)
         assert answered.content[0].type == "text"
         assert answered.content[0].text == "Three."
-    back = service.asked[1].messages
+    back = model.requests[1].messages
     assert [message.role for message in back] == ["user", "assistant", "tool"]
     assert (back[1].reasoning, back[1].content) == ("Add.", "Let me see.")
     assert back[2].tool_call_id == back[1].tool_calls[0].id == "call_1"

@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from app.services.errors import NothingLoaded
 from app.services.generation import ToolCall
 from tests.conftest import Server, wait_for
 from tests.pi import CLI, pi
-from tests.scripted import Scripted, answer, serving, thought
+from tests.scripted import ScriptedModel, answer, serving, thought
 
 MODEL = "tiles-nano"
 
@@ -47,8 +46,8 @@ def test_it_is_answered(demo: Server, tmp_path: Path) -> None:
 
 
 def test_it_shows_thoughts_and_words_and_counts_them(tmp_path: Path) -> None:
-    service = Scripted([answer(thought("Hm. ", 1), thought("So."), "Hel", "lo")])
-    with serving(service, tmp_path) as url, pi(url, "scripted", tmp_path) as agent:
+    model = ScriptedModel([answer(thought("Hm. ", 1), thought("So."), "Hel", "lo")])
+    with serving(model, tmp_path) as url, pi(url, "scripted", tmp_path) as agent:
         agent.send(type="prompt", message="hello")
         lines = agent.until("agent_end")
         kinds = [line["assistantMessageEvent"]["type"] for line in lines if line["type"] == "message_update"]
@@ -63,7 +62,7 @@ def test_it_shows_thoughts_and_words_and_counts_them(tmp_path: Path) -> None:
         assert message["stopReason"] == "stop"
         usage = message["usage"]
         assert (usage["input"], usage["cacheRead"], usage["output"], usage["totalTokens"]) == (7, 3, 5, 15)
-    (asked,) = service.asked
+    (asked,) = model.requests
     assert [message.role for message in asked.messages] == ["system", "user"]
     assert {tool["function"]["name"] for tool in asked.tools} >= {"read", "bash", "edit", "write"}
     assert asked.template_kwargs["enable_thinking"] is True
@@ -72,15 +71,15 @@ def test_it_shows_thoughts_and_words_and_counts_them(tmp_path: Path) -> None:
 def test_it_calls_a_tool_and_is_told_what_came_of_it(tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("the answer is 42\n")
     call = ToolCall(0, "call_1", "read", json.dumps({"path": "note.txt"}))
-    service = Scripted([answer(thought("Look."), call), answer("It is 42.")])
-    with serving(service, tmp_path) as url, pi(url, "scripted", tmp_path) as agent:
+    model = ScriptedModel([answer(thought("Look."), call), answer("It is 42.")])
+    with serving(model, tmp_path) as url, pi(url, "scripted", tmp_path) as agent:
         said = agent.ask("what does the note say?")
     messages = [message for message in said if message["role"] != "system"]  # some versions list theirs
     assert [message["role"] for message in messages] == ["user", "assistant", "toolResult", "assistant"]
     assert messages[1]["stopReason"] == "toolUse"
     assert "the answer is 42" in messages[2]["content"][0]["text"]
     assert messages[3]["content"][0]["text"] == "It is 42."
-    back = service.asked[1].messages[-2:]
+    back = model.requests[1].messages[-2:]
     assert [message.role for message in back] == ["assistant", "tool"]
     assert back[0].reasoning == "Look."
     assert [(made.id, made.name, json.loads(made.arguments)) for made in back[0].tool_calls] == [
@@ -117,28 +116,18 @@ def is_read(turn: list[dict[str, Any]], name: str, text: str) -> bool:
 
 
 def test_its_abort_ends_the_answer_here_too(tmp_path: Path) -> None:
-    service = Scripted([answer("And", " so", " on")[:-1], answer("Yes?")])
-    with serving(service, tmp_path) as url, pi(url, "scripted", tmp_path) as agent:
+    model = ScriptedModel([answer("And", " so", " on")[:-1], answer("Yes?")])
+    with serving(model, tmp_path) as url, pi(url, "scripted", tmp_path) as agent:
         agent.send(type="prompt", message="count to a million")
         agent.until("message_update")
         agent.send(type="abort")
         assert agent.until("agent_end")[-1]["messages"][-1]["stopReason"] == "aborted"
-        wait_for(lambda: service.cancelled == 1, 10, what="the end of the answer")
+        wait_for(lambda: model.cancelled == 1, 10, what="the end of the answer")
         assert agent.ask("are you there?")[-1]["content"][0]["text"] == "Yes?"
 
 
 def test_it_shows_why_there_is_no_answer(tmp_path: Path) -> None:
-    with serving(Empty(), tmp_path) as url, pi(url, "scripted", tmp_path) as agent:
+    with serving(None, tmp_path) as url, pi(url, "scripted", tmp_path) as agent:
         message = agent.ask("hello")[-1]
         assert message["stopReason"] == "error"
         assert "POST /start" in message["errorMessage"]
-
-
-class Empty(Scripted):
-    """Nothing is loaded."""
-
-    def __init__(self) -> None:
-        super().__init__([])
-
-    async def generate(self, *requests: Any) -> Any:
-        raise NothingLoaded

@@ -18,7 +18,7 @@ from app.services.generation import ToolCall
 from tests.conftest import Server, wait_for
 from tests.document import DOCUMENT, resolved
 from tests.response_events import events
-from tests.scripted import Scripted, answer, serving, thought
+from tests.scripted import ScriptedModel, answer, serving, thought
 
 ROUTE = "/v1/responses"
 COUNT = f"{ROUTE}/input_tokens"
@@ -218,7 +218,7 @@ def test_only_what_runs_in_the_background_can_be_cancelled(server: Server) -> No
 
 
 def test_a_server_can_be_told_to_keep_nothing(tmp_path: Path) -> None:
-    with serving(Scripted([answer("a"), answer("b")]), tmp_path, store=False) as url:
+    with serving(ScriptedModel([answer("a"), answer("b")]), tmp_path, store=False) as url:
         body = httpx.post(f"{url}{ROUTE}", json={"input": "Hi", "store": True}).json()
         assert body["store"] is False
         error = error_of(httpx.post(f"{url}{ROUTE}", json={"input": "Hi", "previous_response_id": body["id"]}), 400)
@@ -237,17 +237,11 @@ def test_a_torn_file_is_as_good_as_none(server: Server) -> None:
 # A late failure, and a silence.
 
 
-class Failing(Scripted):
-    """Fails in the middle of an answer."""
-
-    async def generate(self, *requests: Any) -> Any:
-        generation = await super().generate(*requests)
-        generation.put(ShuttingDown("Going down"))  # type: ignore[attr-defined]
-        return generation
+FAILING = [*answer("so far")[:-1], ShuttingDown("Going down")]
 
 
 def test_a_late_failure_is_an_event_of_the_response(tmp_path: Path) -> None:
-    with serving(Failing([answer("so far")[:-1], answer("so far")[:-1]]), tmp_path) as url:
+    with serving(ScriptedModel([FAILING, FAILING]), tmp_path) as url:
         *_, last = events(httpx.post(f"{url}{ROUTE}", json={"input": "Hi", "stream": True}).text)
         assert last["type"] == "response.failed"
         assert last["response"]["status"] == "failed"
@@ -257,10 +251,10 @@ def test_a_late_failure_is_an_event_of_the_response(tmp_path: Path) -> None:
 
 
 def test_a_silent_stream_says_that_it_is_in_progress(tmp_path: Path) -> None:
-    service = Scripted([answer("a")[:-1]])
+    model = ScriptedModel([answer("a")[:-1]])
     asked = {"input": "Hi", "stream": True}
     with (
-        serving(service, tmp_path, sse_ping_interval=0.05) as url,  # type: ignore[arg-type]
+        serving(model, tmp_path, sse_ping_interval=0.05) as url,  # type: ignore[arg-type]
         httpx.stream("POST", f"{url}{ROUTE}", json=asked) as stream,
     ):
         lines = stream.iter_lines()
@@ -271,11 +265,11 @@ def test_a_silent_stream_says_that_it_is_in_progress(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_hang_up_ends_the_answer(tmp_path: Path, stream: bool) -> None:
-    service = Scripted([answer("a")[:-1]])
-    with serving(service, tmp_path) as url:
+    model = ScriptedModel([answer("a")[:-1]])
+    with serving(model, tmp_path) as url:
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{url}{ROUTE}", json={"input": "Hi", "stream": stream}, timeout=0.3)
-        wait_for(lambda: service.cancelled == 1, 10, what="the end of the answer")
+        wait_for(lambda: model.cancelled == 1, 10, what="the end of the answer")
     assert not (tmp_path / "data" / "responses").exists()
 
 
@@ -347,9 +341,9 @@ def test_the_async_client_streams(server: Server) -> None:
 def test_the_client_runs_a_tool_turn(tmp_path: Path) -> None:
     call = ToolCall(0, "call_1", "add", '{"a": 1, "b": 2}')
     tools: list[Any] = [TOOL | {"strict": False}]
-    service = Scripted([answer(thought("Add."), "Let me see.", call), answer("Three.")])
+    model = ScriptedModel([answer(thought("Add."), "Let me see.", call), answer("Three.")])
     with (
-        serving(service, tmp_path) as url,
+        serving(model, tmp_path) as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
     ):
         with client.responses.stream(model="m", input="1 and 2?", tools=tools) as stream:
@@ -361,7 +355,7 @@ def test_the_client_runs_a_tool_turn(tmp_path: Path) -> None:
         output: list[Any] = [{"type": "function_call_output", "call_id": made.call_id, "output": "3"}]
         following = client.responses.create(model="m", input=output, previous_response_id=said.id, tools=tools)
         assert following.output_text == "Three."
-    back = service.asked[1].messages
+    back = model.requests[1].messages
     assert [message.role for message in back] == ["user", "assistant", "tool"]
     assert (back[1].reasoning, back[1].content) == ("Add.", "Let me see.")
     assert back[2].tool_call_id == back[1].tool_calls[0].id == "call_1"

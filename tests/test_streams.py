@@ -13,7 +13,7 @@ import pytest
 
 from app.services.generation import Progress, Started
 from tests.conftest import Server, running, wait_for
-from tests.scripted import PROMPT_TOKENS, Scripted, answer, serving
+from tests.scripted import PROMPT_TOKENS, ScriptedModel, answer, serving
 
 END = b"data: [DONE]\n\n"
 UI = {"return_progress": True, "timings_per_token": True, "sse_ping_interval": 1, "stream": True}
@@ -158,31 +158,31 @@ NEVER_ENDS = [Started("scripted", PROMPT_TOKENS), Progress(PROMPT_TOKENS, PROMPT
 
 
 @pytest.fixture
-def endless(tmp_path: Path) -> Iterator[tuple[str, Scripted]]:
-    service = Scripted([NEVER_ENDS, NEVER_ENDS])
-    with serving(service, tmp_path) as url:
-        yield url, service
+def endless(tmp_path: Path) -> Iterator[tuple[str, ScriptedModel]]:
+    model = ScriptedModel([NEVER_ENDS, NEVER_ENDS])
+    with serving(model, tmp_path) as url:
+        yield url, model
 
 
-def test_without_a_conversation_a_hang_up_cancels(endless: tuple[str, Scripted]) -> None:
-    url, service = endless
+def test_without_a_conversation_a_hang_up_cancels(endless: tuple[str, ScriptedModel]) -> None:
+    url, model = endless
     hung_up(url, "", events=1)
-    wait_for(lambda: service.cancelled == 1, what="the end of the answer")
+    wait_for(lambda: model.cancelled == 1, what="the end of the answer")
 
 
-def test_with_one_only_a_stop_cancels(endless: tuple[str, Scripted]) -> None:
-    url, service = endless
+def test_with_one_only_a_stop_cancels(endless: tuple[str, ScriptedModel]) -> None:
+    url, model = endless
     hung_up(url, "a", events=1)
     hung_up(url, "b", events=1)
     assert [session["is_done"] for session in looked_up(url, "a", "b")] == [False, False]
-    assert service.cancelled == 0
+    assert model.cancelled == 0
     httpx.delete(f"{url}/v1/stream", params={"conv_id": "a"})
-    assert service.cancelled == 1
+    assert model.cancelled == 1
     assert [session["conversation_id"] for session in looked_up(url, "a", "b")] == ["b"]
 
 
 def test_pings_are_part_of_what_is_sent_again(tmp_path: Path) -> None:
-    with serving(Scripted([NEVER_ENDS]), tmp_path, sse_ping_interval=0.05) as url:  # type: ignore[arg-type]
+    with serving(ScriptedModel([NEVER_ENDS]), tmp_path, sse_ping_interval=0.05) as url:  # type: ignore[arg-type]
         begun = hung_up(url, "a", events=4, sse_ping_interval=None)
         with httpx.stream("GET", f"{url}/v1/stream", params={"conv_id": "a"}, timeout=60) as reader:
             again = b""
@@ -195,7 +195,7 @@ def test_pings_are_part_of_what_is_sent_again(tmp_path: Path) -> None:
 
 
 def test_a_whole_answer_needs_no_stream(tmp_path: Path) -> None:
-    with serving(Scripted([answer("Hi")]), tmp_path) as url:
+    with serving(ScriptedModel([answer("Hi")]), tmp_path) as url:
         headers = {"X-Conversation-Id": "a"}
         said = httpx.post(f"{url}/v1/chat/completions", json=body(stream=False), headers=headers)
         assert said.json()["choices"][0]["message"]["content"] == "Hi"
