@@ -66,7 +66,7 @@ def rendered(template: ChatTemplate, *messages: Message, **more: Any) -> str:
 
 def plain(template: ChatTemplate, *messages: Message) -> str:
     """What the template makes of messages as they are, without what begins an answer."""
-    return template._apply(messages, (), AS_SENT, add_generation_prompt=False)
+    return template.apply(messages, (), AS_SENT, add_generation_prompt=False)
 
 
 # Any conversation: the text of a turn is a word of its own, or nothing.
@@ -128,7 +128,7 @@ def test_what_the_template_takes_comes_out_as_it_was_sent(
 ) -> None:
     one = template(manner)
     try:
-        prompt = one._apply(messages, (), AS_SENT, add_generation_prompt=True)
+        prompt = one.apply(messages, (), AS_SENT, add_generation_prompt=True)
     except Exception:
         return
     words = [message.content for message in messages]
@@ -144,10 +144,10 @@ def test_a_conversation_that_goes_on_keeps_its_beginning(
     template: Callable[[str], ChatTemplate], manner: str, messages: list[Message], more: Message
 ) -> None:
     one = template(manner)
-    capabilities = one._capabilities[False]
+    capabilities = one.capabilities[False]
     if any(message.role == "user" for message in messages):
-        before = adapt_messages(messages, capabilities, one._write_calls)
-        after = adapt_messages([*messages, more], capabilities, one._write_calls)
+        before = adapt_messages(messages, capabilities, one.write_calls)
+        after = adapt_messages([*messages, more], capabilities, one.write_calls)
         assert after[: len(before) - 1] == before[:-1]
         assert after[len(before) - 1].content.startswith(before[-1].content)
 
@@ -436,6 +436,6 @@ def test_a_template_that_walks_a_list_of_tools_is_given_one(template: Callable[[
 @pytest.mark.parametrize("source", ["{{- raise_exception('never') -}}", "{{- 1 // 0 -}}", "{{- messages.nothing() -}}"])
 def test_a_template_that_takes_nothing_says_why(template: Callable[[str], ChatTemplate], source: str) -> None:
     one = template(source)
-    assert one._capabilities[True].order == EVERY_ORDER
+    assert one.capabilities[True].order == EVERY_ORDER
     with pytest.raises(InvalidRequest, match="chat template refuses this conversation: "):
         rendered(one, user("A"), tools=(TOOL,))

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mlx_lm.tokenizer_utils import NaiveStreamingDetokenizer
 
-from app.services.engine.output.detokenizer import ByteDetokenizer, Detokenizer, WrappedDetokenizer, detokenizers
+from app.services.engine.output.detokenizer import ByteDetokenizer, Detokenizer, WrappedDetokenizer, detokenizer_factory
 
 fixtures_stay = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 IDS = st.lists(st.integers(0, 767), max_size=40)
@@ -24,7 +24,7 @@ def wrapped(tokenizer: Any, hidden: frozenset[int]) -> Detokenizer:
 
 @pytest.fixture(scope="module")
 def make(tokenizer: Any) -> Any:
-    return detokenizers(tokenizer, MARKERS, len(tokenizer))
+    return detokenizer_factory(tokenizer, MARKERS, len(tokenizer))
 
 
 def test_the_tiny_models_vocabulary_is_read_by_bytes(make: Any) -> None:
@@ -73,7 +73,7 @@ def test_ids_past_the_vocabulary_say_nothing(make: Any) -> None:
 
 
 def test_logits_wider_than_the_vocabulary_are_no_harm(tokenizer: Any) -> None:
-    detokenizer = detokenizers(tokenizer, (), len(tokenizer) + 64)()
+    detokenizer = detokenizer_factory(tokenizer, (), len(tokenizer) + 64)()
     assert detokenizer.feed(len(tokenizer) + 10) == ""
 
 

@@ -10,7 +10,7 @@ from mlx_lm.utils import load_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from app.services.engine.output.detokenizer import pieces
+from app.services.engine.output.detokenizer import token_to_piece
 from app.services.engine.prompt import PromptBuilder
 from app.services.errors import InvalidRequest, PromptTooLong
 from app.services.generation import GenerationRequest
@@ -110,7 +110,7 @@ def test_a_prompt_has_to_fit_and_to_be_there(folder: Path) -> None:
 
 
 def test_pieces_of_a_byte_level_vocabulary_are_its_bytes(tokenizer: Any) -> None:
-    piece = pieces(tokenizer)
+    piece = token_to_piece(tokenizer)
     for text in ("Hello world", "日本語😀", "\n\t <|im_end|><think>"):
         tokens = tokenizer.encode(text, add_special_tokens=False)
         assert b"".join(piece(token) for token in tokens).decode() == text
@@ -123,7 +123,7 @@ def test_pieces_of_a_sentence_piece_vocabulary_are_text_and_bytes() -> None:
     made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
-    piece = pieces(tokenizer)
+    piece = token_to_piece(tokenizer)
     tokens = tokenizer.encode("Hia日", add_special_tokens=False)
     assert [piece(token) for token in tokens] == [b" Hi", b"a", b"\xe6", b"\x97", b"\xa5"]
     assert piece(0) == b"<unk>"

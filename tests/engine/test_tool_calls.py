@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm import tool_parsers
 
-from app.services.engine.output.detokenizer import detokenizers
+from app.services.engine.output.detokenizer import detokenizer_factory
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.parts import OutputPart
@@ -159,7 +159,7 @@ def test_calls_are_parsed_where_their_markers_are_tokens(name: str, tmp_path: Pa
     calls = markup_of(name).calls
     assert family_markup.calls is not None and calls is not None
     assert (family_markup.calls.start, family_markup.calls.end) == (calls.start, calls.end)
-    detokenizer = detokenizers(tokenizer, family_markup.markers(), len(tokenizer))()
+    detokenizer = detokenizer_factory(tokenizer, family_markup.markers(), len(tokenizer))()
     parser = OutputParser(family_markup, tools=TOOLS)
     ids = tokenizer.encode(family.text, add_special_tokens=False)
     assert sum(token >= 256 for token in ids) >= len(family.markers) // 2

@@ -11,7 +11,7 @@ from mlx_lm.utils import load_tokenizer
 
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.model.memory_budget import MemoryBudget
-from app.services.engine.output.detokenizer import detokenizers
+from app.services.engine.output.detokenizer import detokenizer_factory
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.sampling.params import SamplingParams
@@ -69,7 +69,7 @@ class Workshop:
         self.tokenizer = load_tokenizer(folder)
         self.markup = Markup.of(self.tokenizer)
         self.vocabulary = 768
-        self.detokenizer = detokenizers(self.tokenizer, self.markup.markers(), self.vocabulary)
+        self.detokenizer = detokenizer_factory(self.tokenizer, self.markup.markers(), self.vocabulary)
         self._alone: dict[tuple[tuple[int, ...], str, int], list[int]] = {}
 
     def scheduler(

@@ -15,7 +15,7 @@ from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.defaults import read_defaults, read_pooling
 from app.services.engine.model.loading import back_end, weights
 from app.services.engine.model.memory_budget import MemoryBudget
-from app.services.engine.output.detokenizer import detokenizers, longest_token
+from app.services.engine.output.detokenizer import detokenizer_factory, longest_token
 from app.services.engine.output.markup import Markup
 from app.services.engine.prompt import PromptBuilder
 from app.services.engine.sampling.grammar import GrammarCompiler
@@ -58,7 +58,7 @@ def assemble(
     )
     prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length, longest_token(tokenizer))
     grammars = GrammarCompiler(tokenizer, facts.vocabulary, facts.end_tokens)
-    detokenizer = detokenizers(tokenizer, markup.markers(), facts.vocabulary)
+    detokenizer = detokenizer_factory(tokenizer, markup.markers(), facts.vocabulary)
     return LoadedModel(
         facts,
         prompts,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.services.engine.model.chat_template import ChatTemplate
-from app.services.engine.output.detokenizer import pieces
+from app.services.engine.output.detokenizer import token_to_piece
 from app.services.engine.sampling.dry import NO_BREAKERS, Breakers
 from app.services.errors import InvalidRequest, NoInfill, PromptTooLong, TextTooLong
 from app.services.generation import GenerationRequest
@@ -51,7 +51,7 @@ class PromptBuilder:
         self._context_length = context_length
         self._most_characters = max(_FEWEST_TOKENIZED, _TOKENIZED * context_length)
         self._longest_token = longest_token  # bytes, None where that cannot be told
-        self._piece = pieces(tokenizer)
+        self._piece = token_to_piece(tokenizer)
         self._template = ChatTemplate(tokenizer)
         self._infill_marks = _infill_marks(tokenizer.added_tokens_decoder.values())
 

@@ -38,8 +38,8 @@ class ChatTemplate:
             self._no_tools = []
             self._no_tools = [] if self._renders(()) else None
         # With tools another template may be chosen, or another branch of it.
-        self._capabilities = {with_tools: self._probe(with_tools=with_tools) for with_tools in (False, True)}
-        self._strict = replace(STRICT, text_content=self._capabilities[False].text_content)
+        self.capabilities = {with_tools: self._probe(with_tools=with_tools) for with_tools in (False, True)}
+        self._strict = replace(STRICT, text_content=self.capabilities[False].text_content)
 
     def render(self, request: GenerationRequest) -> str:
         """Give the prompt as text. Raises InvalidRequest for what the template refuses."""
@@ -48,10 +48,10 @@ class ChatTemplate:
         continues = request.continue_final_message
         refusal: Exception | None = None
         for tools, capabilities in self._variants(request.tools):
-            messages = adapt_messages(request.messages, capabilities, self._write_calls, continues=continues)
+            messages = adapt_messages(request.messages, capabilities, self.write_calls, continues=continues)
             options = {"add_generation_prompt": request.generation_prompt and not continues, **request.template_kwargs}
             try:
-                return self._apply(messages, tools, capabilities, continue_final_message=continues, **options)
+                return self.apply(messages, tools, capabilities, continue_final_message=continues, **options)
             except Exception as error:  # a template is a program that somebody else wrote
                 refusal = refusal or error  # the first refusal is of the conversation least changed
         raise InvalidRequest(
@@ -61,14 +61,15 @@ class ChatTemplate:
     def _variants(self, tools: Tools) -> Iterator[tuple[Tools, Capabilities]]:
         """Give the tools and capabilities to try: as probed, then with completed tools, then with the least."""
         tools = self._remembered_tools(tools)
-        capabilities = self._capabilities[bool(tools)]
+        capabilities = self.capabilities[bool(tools)]
         yield tools, capabilities
         complete = self._complete(tools)
         if complete is not tools:
             yield complete, capabilities
         yield complete, self._strict
 
-    def _apply(self, messages: Sequence[Message], tools: Tools, capabilities: Capabilities, **options: Any) -> str:
+    def apply(self, messages: Sequence[Message], tools: Tools, capabilities: Capabilities, **options: Any) -> str:
+        """Render messages as they are. Raises whatever the template raises."""
         # mlx-lm's wrapper would turn thinking on by itself; the default is to be the template's own.
         wrapped = self._tokenizer._chat_template is not None
         renderer = self._tokenizer if wrapped or "enable_thinking" in options else self._tokenizer._tokenizer
@@ -80,7 +81,8 @@ class ChatTemplate:
         prompt = renderer.apply_chat_template(template_messages, tools=tool_list, tokenize=False, **options)
         return _replace_surrogates(str(prompt))
 
-    def _write_calls(self, calls: Sequence[ToolCall]) -> str:
+    def write_calls(self, calls: Sequence[ToolCall]) -> str:
+        """Write calls as the model's family does."""
         return write_calls(calls, self._parser, self._format)
 
     def _remembered_tools(self, tools: Tools) -> Tools:
@@ -100,7 +102,7 @@ class ChatTemplate:
 
     def _renders(self, tools: Tools) -> bool:
         try:
-            self._apply([Message("user", "Hello")], tools, self._strict, add_generation_prompt=True)
+            self.apply([Message("user", "Hello")], tools, self._strict, add_generation_prompt=True)
         except Exception:
             return False
         return True
@@ -112,8 +114,8 @@ class ChatTemplate:
 
         def render(messages: Sequence[Message], capabilities: Capabilities) -> str | None:
             try:
-                messages = adapt_messages(messages, capabilities, self._write_calls)
-                return self._apply(messages, tools, capabilities, add_generation_prompt=True)
+                messages = adapt_messages(messages, capabilities, self.write_calls)
+                return self.apply(messages, tools, capabilities, add_generation_prompt=True)
             except Exception:
                 return None
 

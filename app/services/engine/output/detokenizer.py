@@ -16,7 +16,7 @@ class Detokenizer(Protocol):
     def finish(self) -> str:
         """Give what was held back; a broken character becomes U+FFFD."""
 
-    def data(self, token: int) -> bytes:
+    def token_bytes(self, token: int) -> bytes:
         """Give the bytes of a token by itself; they may be a part of a character."""
 
 
@@ -29,13 +29,13 @@ class ByteDetokenizer:
 
     def feed(self, token: int) -> str:
         """Take in a token and give the text that is complete now."""
-        return self._decoder.decode(self.data(token))
+        return self._decoder.decode(self.token_bytes(token))
 
     def finish(self) -> str:
         """Give what was held back; a broken character becomes U+FFFD."""
         return self._decoder.decode(b"", final=True)
 
-    def data(self, token: int) -> bytes:
+    def token_bytes(self, token: int) -> bytes:
         """Give the bytes of a token by itself; they may be a part of a character."""
         return self._table[token] if 0 <= token < len(self._table) else b""
 
@@ -60,13 +60,13 @@ class WrappedDetokenizer:
         self._detokenizer.finalize()
         return str(self._detokenizer.last_segment)
 
-    def data(self, token: int) -> bytes:
+    def token_bytes(self, token: int) -> bytes:
         """Give the bytes of a token by itself, as far as this vocabulary can tell."""
         return b"" if token in self._hidden else str(self._tokenizer.decode([token])).encode()
 
 
-def detokenizers(tokenizer: Any, markers: Iterable[str], width: int) -> Callable[[], Detokenizer]:
-    """Choose the detokenizer of a model and return what makes one for an answer.
+def detokenizer_factory(tokenizer: Any, markers: Iterable[str], width: int) -> Callable[[], Detokenizer]:
+    """Choose the kind of detokenizer for a model, and return what makes one for each answer.
 
     Control tokens are hidden, but for the `markers` that the parser looks for. `width` is that of the logits, which
     may be wider than the vocabulary.
@@ -74,8 +74,8 @@ def detokenizers(tokenizer: Any, markers: Iterable[str], width: int) -> Callable
     shown = tuple(markers)
     hidden = frozenset(
         int(token)
-        for token, added in tokenizer.added_tokens_decoder.items()
-        if added.special and not any(added.content in marker for marker in shown)
+        for token, entry in tokenizer.added_tokens_decoder.items()
+        if entry.special and not any(entry.content in marker for marker in shown)
     )
     if not _is_byte_level(tokenizer):
         return lambda: WrappedDetokenizer(tokenizer, hidden)
@@ -97,11 +97,11 @@ def _is_byte_level(tokenizer: Any) -> bool:
 
 def _table(tokenizer: Any, hidden: frozenset[int], width: int) -> list[bytes]:
     table = [b""] * max(width, len(tokenizer))
-    added = {int(token): entry.content for token, entry in tokenizer.added_tokens_decoder.items()}
+    added_tokens = {int(token): entry.content for token, entry in tokenizer.added_tokens_decoder.items()}
     for text, token in tokenizer.get_vocab().items():
         if token in hidden:
             continue
-        table[token] = added[token].encode() if token in added else _bytes(text)
+        table[token] = added_tokens[token].encode() if token in added_tokens else _bytes(text)
     return table
 
 
@@ -119,22 +119,22 @@ def _alphabet() -> dict[str, bytes]:
     return alphabet | {chr(256 + index): bytes([byte]) for index, byte in enumerate(others)}
 
 
-def pieces(tokenizer: Any) -> Callable[[int], bytes]:
-    """Return what gives the bytes of a token by itself, control tokens as they are written."""
-    added = {int(token): str(entry.content).encode() for token, entry in tokenizer.added_tokens_decoder.items()}
-    spell = _bytes if _is_byte_level(tokenizer) else _sentence_piece
+def token_to_piece(tokenizer: Any) -> Callable[[int], bytes]:
+    """Return a function that gives the bytes of one token, of control tokens too."""
+    added_tokens = {int(token): str(entry.content).encode() for token, entry in tokenizer.added_tokens_decoder.items()}
+    to_bytes = _bytes if _is_byte_level(tokenizer) else _sentence_piece
 
     def piece(token: int) -> bytes:
-        if token in added:
-            return added[token]
+        if token in added_tokens:
+            return added_tokens[token]
         text = tokenizer.convert_ids_to_tokens(token)
-        return spell(text) if isinstance(text, str) else b""
+        return to_bytes(text) if isinstance(text, str) else b""
 
     return piece
 
 
 def _sentence_piece(text: str) -> bytes:
-    """Spell a piece of the SentencePiece kind: <0xE6> is a byte, a low bar is a space."""
+    """Give the bytes of a SentencePiece piece: <0xE6> is a byte, a low bar is a space."""
     if byte := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", text):
         return bytes.fromhex(byte[1])
     return text.replace("▁", " ").encode()

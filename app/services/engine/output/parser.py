@@ -26,7 +26,7 @@ class OutputParser:
         stop: Iterable[str] = (),
         tools: Sequence[Mapping[str, Any]] = (),
         split_reasoning: bool = True,
-        thinking: bool = False,
+        thinking: bool = False,  # the prompt ends within the reasoning
         continues: bool = False,  # the answer continues a text, so that white space at its beginning counts
         one_call: bool = False,  # the answer is over once a call is complete
         may_think: bool = True,  # the answer may begin with reasoning
@@ -48,10 +48,10 @@ class OutputParser:
         self._reasoning_call: CallInReasoning | None = None  # the call in the reasoning that the answer is in
         self._call_index = 0  # of the next call
         self._pending = ""  # text that may be a part of a marker, or white space before anything else has come
-        self._skip_blank: set[str] = set()  # states whose leading white space is dropped
+        self._trimmed_states: set[str] = set()  # states whose leading white space is dropped
         self._may_think = may_think and split_reasoning and not continues
         if thinking and not continues:
-            self._skip_blank.add(REASONING)
+            self._trimmed_states.add(REASONING)
         header = markup.initial if split_reasoning and not has_grammar else None  # grammars allow no header
         self._state = header or self._initial_state()
         if thinking and split_reasoning:
@@ -67,7 +67,9 @@ class OutputParser:
         """Whether text that comes may be shown: not in reasoning, not in a call, nor in the blank after them."""
         if self._reader is not None:
             return not self._reader.has_calls
-        return self._state in (OPEN, NORMAL, PLAIN) and (NORMAL not in self._skip_blank or bool(self._pending.strip()))
+        return self._state in (OPEN, NORMAL, PLAIN) and (
+            NORMAL not in self._trimmed_states or bool(self._pending.strip())
+        )
 
     @property
     def in_call(self) -> bool:
@@ -96,7 +98,7 @@ class OutputParser:
             elif self._state == OPEN:
                 more, text = self._parse_opening(text)
             else:
-                more, text = self._parse_state_text(text)
+                more, text = self._parse_text(text)
             parts += more
         return parts
 
@@ -150,7 +152,7 @@ class OutputParser:
         parts = [] if to == REASONING else self._emit_text(before)
         return parts + self._enter(to, marker), text[end:]
 
-    def _parse_state_text(self, text: str) -> tuple[list[OutputPart], str]:
+    def _parse_text(self, text: str) -> tuple[list[OutputPart], str]:
         """Parse text up to a marker; what follows it is returned."""
         finder = self._finders[self._state]
         text, self._pending = self._pending + text, ""
@@ -181,9 +183,9 @@ class OutputParser:
                 )
             return []
         if to == REASONING:
-            self._skip_blank = {REASONING}
+            self._trimmed_states = {REASONING}
         elif self._state == REASONING:
-            self._skip_blank = {NORMAL}
+            self._trimmed_states = {NORMAL}
             self._may_think = False
             to = self._initial_state() if to == NORMAL else to
         self._state = to
@@ -192,11 +194,11 @@ class OutputParser:
     def _emit_text(self, text: str) -> list[OutputPart]:
         """Give text as that of the present state; other states are headers, whose text is dropped."""
         state = NORMAL if self._state in (OPEN, PLAIN) else self._state
-        if state in self._skip_blank:
+        if state in self._trimmed_states:
             text = text.lstrip()
         if not text or state not in (NORMAL, REASONING):
             return []
-        self._skip_blank.discard(state)
+        self._trimmed_states.discard(state)
         return [TextPiece(text, reasoning=True)] if state == REASONING else self._emit_answer_text(text)
 
     def _emit_answer_text(self, text: str) -> list[OutputPart]:
@@ -224,7 +226,7 @@ class OutputParser:
         """Leave a region of calls; the second value is the text that follows it."""
         parts = self._emit_call_parts(reader, call_parts)
         if reader.has_calls:
-            self._skip_blank = {NORMAL}  # the empty line between two calls is no text
+            self._trimmed_states = {NORMAL}  # the empty line between two calls is no text
             self._state = NORMAL
         elif self._state != REASONING:
             self._state = PLAIN if self._plain else NORMAL

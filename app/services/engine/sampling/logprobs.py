@@ -68,8 +68,8 @@ def token_logprob(token: int, logprobs: RowLogprobs, width: int, detokenizer: De
     """Make the event's log-probability of a drawn token, with the `width` most likely tokens."""
     logprob, most_likely = logprobs
     top = tuple(
-        TokenLogprob(other, detokenizer.data(other), round(value, _DIGITS))
+        TokenLogprob(other, detokenizer.token_bytes(other), round(value, _DIGITS))
         for other, value in most_likely[:width]
         if value > -math.inf
     )
-    return TokenLogprob(token, detokenizer.data(token), round(logprob, _DIGITS), top)
+    return TokenLogprob(token, detokenizer.token_bytes(token), round(logprob, _DIGITS), top)
