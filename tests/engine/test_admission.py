@@ -133,7 +133,7 @@ def test_an_answer_that_outgrows_the_memory_ends_with_what_there_is(workshop: Wo
     scheduler = small(workshop, size(1500))
     long = workshop.row([7] * 20, SamplingParams(), 5000)
     finish(scheduler, [long])
-    assert (long.finished, len(long.answer) < 1600, len(long.answer) >= 1024) == ("length", True, True)
+    assert (long.finish_reason, len(long.answer) < 1600, len(long.answer) >= 1024) == ("length", True, True)
 
 
 class Greedy:

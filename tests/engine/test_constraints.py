@@ -185,9 +185,9 @@ def test_a_grammar_that_cannot_follow_its_answer_is_no_silent_end(loaded: Loaded
     heard: list[Any] = []
     one, other = Answer(loaded, request), Answer(loaded, request)
     loaded.scheduler._outbox.put = lambda generation, events: heard.extend(events)  # type: ignore[method-assign]
-    assert one.row.bound is not None
-    one.row.bound.accept(loaded.prompts.tokenize("x")[0])
-    assert one.row.bound.failed
+    assert one.row.constraint is not None
+    one.row.constraint.accept(loaded.prompts.tokenize("x")[0])
+    assert one.row.constraint.failed
     try:
         for row in (one.row, other.row):
             loaded.scheduler.submit(row)
@@ -299,7 +299,7 @@ def test_logprobs_leave_out_the_reasoning(loaded: LoadedModel) -> None:
     )
     one = answer(loaded, request)[0]
     assert one.completion.reasoning
-    assert len(one.completion.logprobs) < one.row.drawn - 5
+    assert len(one.completion.logprobs) < one.row.drawn_tokens - 5
     joined = b"".join(entry.data for entry in one.completion.logprobs).decode(errors="replace")
     assert joined.strip() == one.completion.text.strip()
 
@@ -359,12 +359,12 @@ def test_a_runaway_loop_ends_with_its_cause(loaded: LoadedModel) -> None:
     assert (ended.reason, ended.cause) == ("length", "repetition")
     assert ended.timings.completion_tokens <= 256 + 16
     free = GenerationRequest(HELLO, sampling=forced, max_tokens=400, ignore_eos=True)
-    assert answer(loaded, free)[0].row.drawn == 400
+    assert answer(loaded, free)[0].row.drawn_tokens == 400
 
 
 def test_a_setting_lets_loops_go_on(make_loaded: Callable[..., LoadedModel]) -> None:
     request = GenerationRequest(HELLO, sampling=Sampling(temperature=0.0, logit_bias={50: 100.0}), max_tokens=400)
-    assert answer(make_loaded(stop_repetition=False), request)[0].row.drawn == 400
+    assert answer(make_loaded(stop_repetition=False), request)[0].row.drawn_tokens == 400
 
 
 def test_a_prompt_that_has_no_memory_is_refused_before_it_is_queued(make_loaded: Callable[..., LoadedModel]) -> None:

@@ -104,7 +104,7 @@ def test_nothing_is_proposed_behind_an_end_token_nor_beyond_the_last_token(works
     end = frozenset({expected[11]})
     row = workshop.row(prompt, SamplingParams(), 60, end, proposer_of(make(most=12), prompt, end=end))
     finish(workshop.scheduler(), [row])
-    assert (row.finished, row.answer) == ("stop", expected[:12])
+    assert (row.finish_reason, row.answer) == ("stop", expected[:12])
     proposer = DraftModelProposer(make(most=12), LIKELIEST, len(prompt), end)
     assert proposer.propose(prompt, 3) == expected[:3]
     assert proposer.propose([*prompt, *expected[:10]], 99) == expected[10:12]

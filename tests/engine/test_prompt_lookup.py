@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.services.engine.sampling.params import SamplingParams
-from app.services.engine.scheduler.row import kept_tokens
 from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
 from tests.engine.sampling_params import PARAMS
 from tests.engine.workshop import Workshop, check_drafted, finish, prompts
@@ -37,10 +36,10 @@ def test_a_copying_answer_takes_fewer_steps_and_may_end_within_a_draft(workshop:
     row = workshop.row([*prompt, *[7] * 20], seven, 101, proposer=PromptLookupProposer(8))
     steps = finish(scheduler, [row])
     assert row.answer == [7] * 101
-    assert (row.finished, row.accepted_tokens > 80, steps < 30) == ("length", True, True)
+    assert (row.finish_reason, row.accepted_tokens > 80, steps < 30) == ("length", True, True)
     timings = row.timings()
     assert (timings.draft_tokens, timings.accepted_tokens) == (row.draft_tokens, row.accepted_tokens)
-    assert len(kept_tokens(row)) <= len(row.prompt) + 101
+    assert len(row.layer_tokens) <= len(row.prompt) + 101
 
 
 def test_a_draft_that_runs_past_the_end_token_leaves_no_trace(workshop: Workshop) -> None:

@@ -10,7 +10,6 @@ from mlx_lm.models.cache import make_prompt_cache
 from app.services.engine.sampling.dry import Dry
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler import batches
-from app.services.engine.scheduler.row import kept_tokens
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.errors import ServerError
 from tests.engine.workshop import ARCHITECTURES, Workshop, finish, prompts
@@ -51,7 +50,7 @@ def test_what_a_row_leaves_behind_is_the_cache_of_its_tokens(workshop: Workshop)
     scheduler = workshop.scheduler(cache_bytes=2**30)
     finish(scheduler, rows)
     for row in rows:
-        tokens = kept_tokens(row)
+        tokens = row.layer_tokens
         assert tokens[: len(row.prompt)] == row.prompt
         found = scheduler._prefixes.get([*tokens, 1])
         assert found is not None
@@ -97,7 +96,8 @@ def test_an_end_token_ends_a_row_and_no_tokens_means_prompt_only(workshop: Works
     none = workshop.row(prompt, SamplingParams(), 0)
     finish(workshop.scheduler(), [ended, none])
     assert ended.answer == whole[: whole.index(whole[3]) + 1]
-    assert (ended.finished, none.finished, none.answer, none.prefill.computed) == ("stop", "length", [], len(prompt))
+    assert (ended.finish_reason, none.finish_reason) == ("stop", "length")
+    assert (none.answer, none.prefill.length) == ([], len(prompt))
 
 
 class Failing:
@@ -176,7 +176,7 @@ def test_a_batch_splits_when_its_rows_have_grown_apart(workshop: Workshop) -> No
     while len(scheduler._batches) < len(rows):
         scheduler.step()
     whole = scheduler._batches._batches[0]
-    scheduler._batches._batches.append(whole.part(rows[1:4:2]))
+    scheduler._batches._batches.append(whole.split_off(rows[1:4:2]))
     while scheduler.busy:
         scheduler.step()
     assert [row.answer for row in rows] == [workshop.alone(*one) for one in given]
@@ -219,10 +219,10 @@ def test_a_long_prompt_comes_in_slices_between_the_tokens_of_others(workshop: Wo
     long = workshop.row([7] * 1500, SamplingParams(), 2)
     scheduler.submit(long)
     seen = []
-    while not long.finished:
-        before, spoken = long.prefill.computed, len(talking.answer)
+    while not long.finish_reason:
+        before, spoken = long.prefill.length, len(talking.answer)
         scheduler.step()
-        seen.append((long.prefill.computed - before, len(talking.answer) - spoken))
+        seen.append((long.prefill.length - before, len(talking.answer) - spoken))
     assert len(seen) > 3
     assert all(said >= 1 for _, said in seen), "every step gives the other row a token"
     assert max(done for done, _ in seen) <= 2048

@@ -15,7 +15,7 @@ from app.services.engine.output.detokenizer import detokenizer_factory
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.sampling.params import SamplingParams
-from app.services.engine.scheduler.row import Row, kept_tokens
+from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.speculative.draft_model import DraftModel
@@ -107,7 +107,7 @@ class Workshop:
             generation=None,
             prompt=list(prompt),
             max_tokens=max_tokens,
-            choice=choice,
+            params=choice,
             parser=OutputParser(self.markup),
             detokenizer=self.detokenizer(),
             end_tokens=end,
@@ -140,9 +140,9 @@ def check_drafted(scheduler: Scheduler, row: Row, expected: list[int]) -> None:
     finish(scheduler, [row])
     assert row.answer == expected
     assert row.draft_tokens >= row.accepted_tokens
-    kept = scheduler._prefixes.get([*kept_tokens(row), 1])
+    kept = scheduler._prefixes.get([*row.layer_tokens, 1])
     assert kept is not None
-    assert list(kept.tokens) == kept_tokens(row)
+    assert list(kept.tokens) == row.layer_tokens
 
 
 def prompts(count: int, longest: int = 90) -> list[list[int]]:

@@ -148,8 +148,8 @@ class LoadedModel:
         self, prompt: Prompt, request: GenerationRequest, generation: RunningGeneration | None, place: int = 0
     ) -> Row:
         """Make the row of one answer to a prepared request; `place` counts the answers to it."""
-        room = self.facts.context_length - len(prompt.tokens)
-        max_tokens = room if request.max_tokens is None else min(request.max_tokens, room)
+        context_left = self.facts.context_length - len(prompt.tokens)
+        max_tokens = context_left if request.max_tokens is None else min(request.max_tokens, context_left)
         free = request.ignore_eos and prompt.matcher is None  # a grammar ends where nothing else may come
         end_tokens = frozenset() if free else self.facts.end_tokens
         sampling = request.sampling.over(self.facts.defaults)
@@ -167,12 +167,12 @@ class LoadedModel:
             generation=generation,
             prompt=prompt.tokens,
             max_tokens=max_tokens,
-            room=room,
-            choice=params,
+            context_left=context_left,
+            params=params,
             parser=self._parser(prompt, request),
             detokenizer=self._detokenizer(),
             end_tokens=end_tokens,
-            bound=self._bound(prompt, request),
+            constraint=self._constraint(prompt, request),
             logprobs=request.logprobs,
             thinking_budget=_thinking_budget(request, max_tokens),
             think_token=self._think_token(request),
@@ -246,7 +246,7 @@ class LoadedModel:
         """The token by which an answer that a grammar binds may begin with a thought."""
         return self._think_start[0] if len(self._think_start) == 1 and _may_think(request) else None
 
-    def _bound(self, prompt: Prompt, request: GenerationRequest) -> GrammarConstraint | None:
+    def _constraint(self, prompt: Prompt, request: GenerationRequest) -> GrammarConstraint | None:
         if prompt.matcher is None:
             return None
         return GrammarConstraint(

@@ -70,7 +70,7 @@ class Admission:
 
     def grow(self, row: Row, running: Iterable[Row]) -> bool:
         """Set memory aside for more tokens of an answer, if there is enough."""
-        reserved = row.prefill.reserved
+        reserved = row.prefill.reserved_tokens
         more = self.footprint.bytes(reserved + _MORE) - self.footprint.bytes(reserved)
         if not self._make_room(more + self._promised(running), row.prefill.tokens):
             return False
@@ -97,7 +97,7 @@ class Admission:
 
     def _promised(self, running: Iterable[Row]) -> int:
         size = self.footprint.bytes
-        return sum(max(0, size(row.prefill.reserved) - size(row.length)) for row in running)
+        return sum(max(0, size(row.prefill.reserved_tokens) - size(row.length)) for row in running)
 
     def _make_room(self, needed: int, given: Sequence[int]) -> bool:
         short = needed - self.free()

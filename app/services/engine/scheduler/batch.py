@@ -13,7 +13,7 @@ from app.services.engine.sampling.logprobs import BatchLogprobs, RowLogprobs
 from app.services.engine.sampling.sampler import Sampler
 from app.services.engine.scheduler.row import Row
 
-Drawn = tuple[Row, int, RowLogprobs | None]  # a row, its token, and how likely that was if the row asks
+RowToken = tuple[Row, int, RowLogprobs | None]  # a row, its next token, and the log-probabilities if the row asks
 
 
 class Batch:
@@ -34,9 +34,9 @@ class Batch:
         self._merged = False
         self._sampler: Sampler | None = None
         self._next: mx.array | None = None  # (rows,) tokens to feed
-        self._scores: BatchLogprobs | None = None  # of the tokens in `_next`
+        self._logprobs: BatchLogprobs | None = None  # of the tokens in `_next`
         self._fresh = 0  # rows at the end whose next token is still the prompt's
-        self._told = True  # whether the tokens in `_next` are read; those of prompts need not be
+        self._next_is_read = True  # whether the tokens in `_next` are read; those of prompts need not be
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,7 +53,7 @@ class Batch:
         self.rows.extend(rows)
         self._sampler = None
 
-    def step(self, *, speculate: bool = False) -> list[Drawn]:
+    def step(self, *, speculate: bool = False) -> list[RowToken]:
         """Feed a token of every row, draw the next, and give the tokens that can be read now.
 
         A row that is alone may have several, where a draft of what it says next can be made.
@@ -62,42 +62,42 @@ class Batch:
             return []
         if speculate and not self._merged and (draft := self._propose(self.rows[0])):
             return self._verify(self.rows[0], draft)
-        fed, scores, unread = self._next, self._scores, 0 if self._told else len(self.rows) - self._fresh
+        fed, logprobs, unread = self._next, self._logprobs, 0 if self._next_is_read else len(self.rows) - self._fresh
         self._adapters.use([row.scales for row in self.rows])
         logits = self._model(fed[:, None], cache=self._layers)[:, -1, :]
-        self._next, self._fresh = self._drawn(logits, fed), 0
-        self._scores = self._scored(logits, self._next)
-        mx.async_eval(self._next, *(self._scores.arrays if self._scores else ()))
-        told = self._read(fed[:unread], scores) if unread else []
-        self._told = any(row.pivotal for row in self.rows)
-        return told + self._read(self._next, self._scores) if self._told else told
+        self._next, self._fresh = self._draw(logits, fed), 0
+        self._logprobs = self._logprobs_of(logits, self._next)
+        mx.async_eval(self._next, *(self._logprobs.arrays if self._logprobs else ()))
+        tokens = self._read(fed[:unread], logprobs) if unread else []
+        self._next_is_read = any(row.pivotal for row in self.rows)
+        return tokens + self._read(self._next, self._logprobs) if self._next_is_read else tokens
 
     def leave(self, rows: Collection[Row]) -> None:
-        """Let rows go, handing each its cache back: it holds the prompt and `fed` tokens of the answer."""
-        gone = set(rows)
-        keep = [place for place, row in enumerate(self.rows) if row not in gone]
-        for place, row in enumerate(self.rows):
-            if row in gone:
-                row.prefill.layers = self._extract(place)
-        self._fresh = sum(1 for place in keep if place >= len(self.rows) - self._fresh)
-        self.rows = [self.rows[place] for place in keep]
+        """Let rows go, handing each its cache back: it holds the prompt and `decoded_tokens` of the answer."""
+        leaving = set(rows)
+        keep = [index for index, row in enumerate(self.rows) if row not in leaving]
+        for index, row in enumerate(self.rows):
+            if row in leaving:
+                row.prefill.layers = self._extract(index)
+        self._fresh = sum(1 for index in keep if index >= len(self.rows) - self._fresh)
+        self.rows = [self.rows[index] for index in keep]
         self._sampler = None
         if not keep:
-            self._layers, self._merged, self._next, self._scores = [], False, None, None
+            self._layers, self._merged, self._next, self._logprobs = [], False, None, None
             return
         assert self._next is not None
         self._next = self._next[mx.array(keep)]
-        self._scores = self._scores.select(keep) if self._scores else None
+        self._logprobs = self._logprobs.select(keep) if self._logprobs else None
         if self._merged:
             self._shrink(keep)
 
-    def part(self, rows: Sequence[Row]) -> "Batch":
+    def split_off(self, rows: Sequence[Row]) -> "Batch":
         """Move rows out into a batch of their own, between two steps."""
         assert self._next is not None
-        places = [self.rows.index(row) for row in rows]
+        indices = [self.rows.index(row) for row in rows]
         other = Batch(self._model, self._vocabulary, adapters=self._adapters)
-        other._next, other._told = self._next[mx.array(places)], self._told
-        other._scores = self._scores.select(places) if self._scores else None
+        other._next, other._next_is_read = self._next[mx.array(indices)], self._next_is_read
+        other._logprobs = self._logprobs.select(indices) if self._logprobs else None
         self.leave(rows)
         other.rows = list(rows)
         caches = [row.prefill.take_layers() for row in rows]
@@ -106,23 +106,24 @@ class Batch:
 
     def _propose(self, row: Row) -> list[int]:
         """Draft what a row says next, where that can be taken back and nothing depends on each single step."""
-        if row.proposer is None or row.bound or row.logprobs is not None or row.forced:
+        if row.proposer is None or row.constraint or row.logprobs is not None or row.forced_tokens:
             return []
         if not all(is_trimmable(layer) for layer in self._layers):
             return []
         assert self._next is not None
-        tokens, room = row.prefill.tokens + row.answer[row.base :], row.max_tokens - row.drawn
-        if self._told or self._fresh:
-            return row.proposer.propose(tokens, room)
+        tokens, tokens_left = row.prefill.tokens + row.answer[row.resumed_tokens :], row.max_tokens - row.drawn_tokens
+        if self._next_is_read or self._fresh:
+            return row.proposer.propose(tokens, tokens_left)
         if row.proposer.needs_last_token:
-            return row.proposer.propose([*tokens, cast("int", self._next.item())], room)
-        draft = row.proposer.propose(tokens, room)  # the next is drawn, but not read yet: the draft begins with it
+            return row.proposer.propose([*tokens, cast("int", self._next.item())], tokens_left)
+        # The next token is drawn, but not read yet: the draft begins with it.
+        draft = row.proposer.propose(tokens, tokens_left)
         if not draft or cast("int", self._next.item()) == draft[0]:
             return draft[1:]
         row.proposer.update(len(draft), 0)
         return []
 
-    def _verify(self, row: Row, draft: list[int]) -> list[Drawn]:
+    def _verify(self, row: Row, draft: list[int]) -> list[RowToken]:
         """Feed a row's next token and a draft of what follows it; what is drawn is what single steps would draw.
 
         The draw at each position is made as if the draft were accepted until there, so it counts as far as it is.
@@ -131,81 +132,82 @@ class Batch:
         first = cast("int", self._next.item())
         self._adapters.use([row.scales])
         logits = self._model(mx.array([[first, *draft]]), cache=self._layers)[0]
-        drawn = self._drawn_each(row, logits, first, draft)
-        accepted = next((place for place, token in enumerate(draft) if token != drawn[place]), len(draft))
+        drawn = self._draw_each(row, logits, first, draft)
+        accepted = next((index for index, token in enumerate(draft) if token != drawn[index]), len(draft))
         for layer in self._layers:
             layer.trim(len(draft) - accepted)
-        read = drawn[: accepted + 1] if self._told or self._fresh else [first, *drawn[: accepted + 1]]
+        tokens = drawn[: accepted + 1] if self._next_is_read or self._fresh else [first, *drawn[: accepted + 1]]
         row.proposer.update(len(draft), accepted)
         row.note_draft(len(draft), accepted, fresh=bool(self._fresh))
-        self._next, self._fresh, self._told = mx.array(drawn[accepted : accepted + 1], mx.uint32), 0, True
-        self._sampler = self._scores = None
-        return [(row, token, None) for token in read]
+        self._next, self._fresh = mx.array(drawn[accepted : accepted + 1], mx.uint32), 0
+        self._next_is_read = True
+        self._sampler = self._logprobs = None
+        return [(row, token, None) for token in tokens]
 
-    def _drawn_each(self, row: Row, logits: mx.array, first: int, draft: list[int]) -> list[int]:
-        """Draw after each of the tokens that were fed, with the penalties and the noise of its place."""
+    def _draw_each(self, row: Row, logits: mx.array, first: int, draft: list[int]) -> list[int]:
+        """Draw after each of the tokens that were fed, with the penalties and the noise of its position."""
         fed = [first, *draft]
-        before = row.answer[: row.said]
+        before = row.answer[: row.computed_tokens]
         if self._fresh:
-            counted = [before] + [[*before, *draft[:place]] for place in range(len(draft))]
+            counted = [before] + [[*before, *draft[:index]] for index in range(len(draft))]
         else:
-            counted = [[*before, *fed[:place]] for place in range(len(fed))]
-        places = [row.drawn + place for place in range(len(fed))]
-        sampler = Sampler([row.choice] * len(fed), counted, places, self._vocabulary, [row.prompt] * len(fed))
+            counted = [[*before, *fed[:index]] for index in range(len(fed))]
+        positions = [row.drawn_tokens + index for index in range(len(fed))]
+        sampler = Sampler([row.params] * len(fed), counted, positions, self._vocabulary, [row.prompt] * len(fed))
         none = [self._vocabulary, *draft] if self._fresh else fed
         return cast("list[int]", sampler(logits, mx.array(none, dtype=mx.uint32)).tolist())
 
-    def _drawn(self, logits: mx.array, fed: mx.array) -> mx.array:
+    def _draw(self, logits: mx.array, fed: mx.array) -> mx.array:
         if self._sampler is None:
-            choices = [row.choice for row in self.rows]
-            answers = [row.answer[: row.said] for row in self.rows]  # what is fed now comes in through `counted`
-            positions, prompts = [row.drawn for row in self.rows], [row.prompt for row in self.rows]
-            self._sampler = Sampler(choices, answers, positions, self._vocabulary, prompts)
-        drawn = self._sampler(self._bound(logits, fed), self._counted(fed)).astype(mx.uint32)
-        for place, row in enumerate(self.rows):
-            row.note_step(fresh=place >= len(self.rows) - self._fresh)
-        return self._forced(drawn)
+            params = [row.params for row in self.rows]
+            answers = [row.answer[: row.computed_tokens] for row in self.rows]  # what is fed now is counted below
+            positions, prompts = [row.drawn_tokens for row in self.rows], [row.prompt for row in self.rows]
+            self._sampler = Sampler(params, answers, positions, self._vocabulary, prompts)
+        drawn = self._sampler(self._constrain(logits, fed), self._to_count(fed)).astype(mx.uint32)
+        for index, row in enumerate(self.rows):
+            row.note_step(fresh=index >= len(self.rows) - self._fresh)
+        return self._force(drawn)
 
-    def _scored(self, logits: mx.array, drawn: mx.array) -> BatchLogprobs | None:
-        places = [place for place, row in enumerate(self.rows) if row.logprobs is not None]
-        if not places:
+    def _logprobs_of(self, logits: mx.array, drawn: mx.array) -> BatchLogprobs | None:
+        indices = [index for index, row in enumerate(self.rows) if row.logprobs is not None]
+        if not indices:
             return None
-        if any(row.choice.post_sampling for row in self.rows):
+        if any(row.params.post_sampling for row in self.rows):
             assert self._sampler is not None
-            post_sampling = mx.array([[row.choice.post_sampling] for row in self.rows])
+            post_sampling = mx.array([[row.params.post_sampling] for row in self.rows])
             logits = mx.where(post_sampling, self._sampler.distribution(), logits.astype(mx.float32))
-        return BatchLogprobs(logits, drawn, places, max(self.rows[place].logprobs or 0 for place in places))
+        return BatchLogprobs(logits, drawn, indices, max(self.rows[index].logprobs or 0 for index in indices))
 
-    def _read(self, ready: mx.array, scores: BatchLogprobs | None) -> list[Drawn]:
-        drawn = []
-        for place, token in enumerate(cast("list[int]", ready.tolist())):
-            row = self.rows[place]
-            drawn.append((row, token, scores.of_row(place) if scores and row.logprobs is not None else None))
-        return drawn
+    def _read(self, tokens: mx.array, logprobs: BatchLogprobs | None) -> list[RowToken]:
+        row_tokens = []
+        for index, token in enumerate(cast("list[int]", tokens.tolist())):
+            row = self.rows[index]
+            row_tokens.append((row, token, logprobs.of_row(index) if logprobs and row.logprobs is not None else None))
+        return row_tokens
 
-    def _bound(self, logits: mx.array, fed: mx.array) -> mx.array:
+    def _constrain(self, logits: mx.array, fed: mx.array) -> mx.array:
         """Leave of the logits what the grammars allow."""
-        if not any(row.bound for row in self.rows):
+        if not any(row.constraint for row in self.rows):
             return logits
         mx.async_eval(logits)  # computed while the masks are made
         tokens = cast("list[int]", fed.tolist())
         allowed = np.ones(logits.shape, dtype=bool)
-        for place, row in enumerate(self.rows):
-            if row.bound is None:
+        for index, row in enumerate(self.rows):
+            if row.constraint is None:
                 continue
-            if place < len(self.rows) - self._fresh:
-                row.bound.accept(tokens[place])
-            allowed[place] = row.bound.mask()
+            if index < len(self.rows) - self._fresh:
+                row.constraint.accept(tokens[index])
+            allowed[index] = row.constraint.mask()
         return mx.where(mx.array(allowed), logits, -mx.inf)
 
-    def _forced(self, drawn: mx.array) -> mx.array:
-        """Put the tokens that a row must say in the place of what it drew."""
-        if not any(row.forced for row in self.rows):
+    def _force(self, drawn: mx.array) -> mx.array:
+        """Replace what a row drew by the token that it must say."""
+        if not any(row.forced_tokens for row in self.rows):
             return drawn
-        forced = mx.array([row.forced.get(row.drawn - 1, -1) for row in self.rows])
+        forced = mx.array([row.forced_tokens.get(row.drawn_tokens - 1, -1) for row in self.rows])
         return mx.where(forced >= 0, forced, drawn).astype(mx.uint32)
 
-    def _counted(self, fed: mx.array) -> mx.array:
+    def _to_count(self, fed: mx.array) -> mx.array:
         """What samplers have to count of the fed tokens: not the last of a prompt, which they know already."""
         if not self._fresh:
             return fed
@@ -229,10 +231,10 @@ class Batch:
         for layer in self._layers:
             layer.filter(keep)
 
-    def _extract(self, place: int) -> Layers:
+    def _extract(self, index: int) -> Layers:
         if not self._merged:
             return self._layers
-        layers = [layer.extract(place) for layer in self._layers]
+        layers = [layer.extract(index) for layer in self._layers]
         for layer in leaves(layers):
             if isinstance(layer, ArraysCache):  # a view, which would keep the whole batch alive
                 layer.cache = [array if array is None else mx.contiguous(array) for array in layer.cache]

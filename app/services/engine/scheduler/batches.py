@@ -13,7 +13,7 @@ from app.services.engine.model.blas import threads
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.loading import weights
 from app.services.engine.model.memory_budget import out_of_memory
-from app.services.engine.scheduler.batch import Batch, Drawn
+from app.services.engine.scheduler.batch import Batch, RowToken
 from app.services.engine.scheduler.row import Row
 
 _LOOK_EVERY = 32  # steps
@@ -48,7 +48,7 @@ class Batches:
         self._sizer = ChunkSizer()  # of rows; how long a step of them takes
         self._batches: list[Batch] = []
         self._steps = 0
-        self._stepped: float | None = None  # when there was the last step with rows, on time's performance counter
+        self._last_step: float | None = None  # when there was the last step with rows, on time's performance counter
 
     @property
     def rows(self) -> list[Row]:
@@ -65,29 +65,29 @@ class Batches:
 
     def join(self, rows: Sequence[Row], merged: Layers | None = None) -> None:
         """Take in rows of about one length, into the batch where they cost least or into one of their own."""
-        best = None if any(row.failures for row in rows) else self._cheapest(rows)
-        if best is None:
-            best = self._make()
-            self._batches.append(best)
-        best.join(rows, merged)
+        batch = None if any(row.failures for row in rows) else self._cheapest(rows)
+        if batch is None:
+            batch = self._make()
+            self._batches.append(batch)
+        batch.join(rows, merged)
 
-    def step(self) -> tuple[list[Drawn], list[Row]]:
+    def step(self) -> tuple[list[RowToken], list[Row]]:
         """Give every row its next token. Returns them, and the rows that are lost because memory ran out."""
         rows = len(self)
         threads.reserve_cores(self._reserved_cores)
         with self._sizer.measure(rows) if rows else nullcontext():
             tokens = self._step()
         now = time.perf_counter()
-        self.interval = now - self._stepped if self._stepped else None
-        self._stepped = now if rows else None
+        self.interval = now - self._last_step if self._last_step else None
+        self._last_step = now if rows else None
         return tokens
 
-    def _step(self) -> tuple[list[Drawn], list[Row]]:
-        drawn: list[Drawn] = []
+    def _step(self) -> tuple[list[RowToken], list[Row]]:
+        tokens: list[RowToken] = []
         lost: list[Row] = []
         for batch in list(self._batches):
             try:
-                drawn += batch.step(speculate=len(self) == 1)
+                tokens += batch.step(speculate=len(self) == 1)
             except Exception as error:
                 if not out_of_memory(error):
                     raise
@@ -97,13 +97,13 @@ class Batches:
         if self._steps % _LOOK_EVERY == 0:  # now, while every row has had a step
             for batch in list(self._batches):
                 self._split(batch)
-        return drawn, lost
+        return tokens, lost
 
     def leave(self, rows: Collection[Row]) -> None:
         """Let rows go, handing each its cache back."""
         for batch in self._batches:
-            if gone := [row for row in batch.rows if row in rows]:
-                batch.leave(gone)
+            if leaving := [row for row in batch.rows if row in rows]:
+                batch.leave(leaving)
         self._batches = [batch for batch in self._batches if len(batch)]
 
     def clear(self) -> None:
@@ -116,35 +116,34 @@ class Batches:
         del self._make
 
     def _cheapest(self, rows: Sequence[Row]) -> Batch | None:
-        longest = max(row.length for row in rows)
-        best, least = None, self._cost(len(rows), longest)
+        """Give the batch in which rows cost least, None where that is one of their own."""
+        longest = _longest(rows)
+        cheapest, least = None, self._cost(len(rows), longest)
         for batch in self._batches:
-            theirs = _longest(batch.rows)
-            together = self._cost(len(batch) + len(rows), max(longest, theirs))
-            added = together - self._cost(len(batch), theirs)
-            if added < least and not any(row.failures for row in batch.rows) and self._pads(batch, rows):
-                best, least = batch, added
-        return best
+            length = _longest(batch.rows)
+            cost = self._cost(len(batch) + len(rows), max(longest, length)) - self._cost(len(batch), length)
+            if cost < least and not any(row.failures for row in batch.rows) and self._padding_fits(batch, rows):
+                cheapest, least = batch, cost
+        return cheapest
 
-    def _pads(self, batch: Batch, rows: Sequence[Row]) -> bool:
+    def _padding_fits(self, batch: Batch, rows: Sequence[Row]) -> bool:
         """Whether there is memory for the padding that rows and a batch would need together."""
-        mine, theirs = max(row.length for row in rows), _longest(batch.rows)
-        padding = abs(mine - theirs) * (len(batch) if mine > theirs else len(rows))
+        length, batch_length = _longest(rows), _longest(batch.rows)
+        padding = abs(length - batch_length) * (len(batch) if length > batch_length else len(rows))
         return padding * self._token_bytes < self._free()
 
     def _split(self, batch: Batch) -> None:
         """Move the longest rows out where that is worth it; answers grow at different pace."""
         rows = sorted(batch.rows, key=lambda row: row.length)
-        costs = [(self._apart(rows, place), place) for place in range(1, len(rows))]
+        costs = [(self._split_cost(rows, index), index) for index in range(1, len(rows))]
         if not costs:
             return
-        cost, place = min(costs)
+        cost, index = min(costs)
         if cost < _WORTH * self._cost(len(rows), rows[-1].length):
-            moved = batch.part(rows[place:])
-            self._batches.append(moved)
+            self._batches.append(batch.split_off(rows[index:]))
 
-    def _apart(self, rows: list[Row], place: int) -> int:
-        short, long = rows[:place], rows[place:]
+    def _split_cost(self, rows: list[Row], index: int) -> int:
+        short, long = rows[:index], rows[index:]
         return self._cost(len(short), short[-1].length) + self._cost(len(long), long[-1].length)
 
     def _cost(self, rows: int, longest: int) -> int:

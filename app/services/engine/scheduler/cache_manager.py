@@ -4,7 +4,7 @@ from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.cache.prefixes import CachedPrefix
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.prefill import SHORT
-from app.services.engine.scheduler.row import Row, kept_tokens
+from app.services.engine.scheduler.row import Row
 
 
 class CacheManager:
@@ -29,14 +29,14 @@ class CacheManager:
         cached = self._prefixes.get(key)
         if not row.answer:  # one that was interrupted has noted it before
             tokens = len(cached.tokens) if cached else 0
-            state.looked_up(self._prefixes.explain(key, tokens, other_model=state.other_model))
+            state.note_cache_use(self._prefixes.explain(key, tokens, other_model=state.other_model))
         return cached
 
     def store(self, row: Row) -> None:
         """Store the layers that a row has, if there are any; it has none then."""
         row.trim_unread()
-        key, state = self._adapters.keys(kept_tokens(row), row.scales), row.prefill
-        if state.layers is not None and state.computed and key:
+        key, state = self._adapters.keys(row.layer_tokens, row.scales), row.prefill
+        if state.layers is not None and state.length and key:
             continues = row.generation is not None and row.generation.caller.conversing
             reused = continues or row.cached_tokens >= SHORT
             self._prefixes.put(key, state.take_layers(), state.checkpoints, expect_reuse=reused)

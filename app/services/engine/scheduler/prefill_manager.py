@@ -59,11 +59,11 @@ class PrefillManager:
         """Take in a row whose prompt is to be computed, from the end of what is cached of it."""
         state = row.prefill
         if cached:
-            state.layers, state.computed, state.checkpoints = cached.layers, len(cached.tokens), cached.checkpoints
+            state.layers, state.length, state.checkpoints = cached.layers, len(cached.tokens), cached.checkpoints
         else:
             state.layers = make_prompt_cache(self._model)
         if self._needs_checkpoints:
-            state.message_ends = message_ends(state.tokens, state.computed, self._controls)
+            state.message_ends = message_ends(state.tokens, state.length, self._controls)
         self._queue.append(row)
 
     def cancel(self, request: RunningRequest) -> Row | None:
@@ -123,7 +123,7 @@ class PrefillManager:
         layers = merge([state.take_layers() for state in states])
         if longest:
             padding = [longest - length for length in lengths]
-            tokens = [state.tokens[state.computed : -1] + [0] * pad for state, pad in zip(states, padding, strict=True)]
+            tokens = [state.tokens[state.length : -1] + [0] * pad for state, pad in zip(states, padding, strict=True)]
             self._adapters.use([row.scales for row in rows])
             with self._chunk_sizer.measure(longest * len(rows)):
                 forward_padded(self._model, layers, tokens, lengths, padding)

@@ -18,39 +18,39 @@ class PrefillState:
 
     tokens: list[int]  # to be computed: the prompt, and as much of an answer as there was when memory ran out
     layers: Layers | None = None  # of the row while it is in no batch
-    computed: int = 0  # of the tokens, those in the layers
+    length: int = 0  # of the tokens, those in the layers
     checkpoints: Checkpoints = field(default_factory=dict)
     message_ends: list[int] = field(default_factory=list)  # where checkpoints are still to be made, in ascending order
-    reserved: int = 0  # tokens that memory is set aside for, with those of the answer
+    reserved_tokens: int = 0  # tokens that memory is set aside for, with those of the answer
     cache_use: CacheUse = CacheUse(0, "not_stored")
     other_model: bool = False  # whether another model answered this conversation last
-    began: float = field(default_factory=time.perf_counter)  # when the request left the queue, in seconds
+    start_time: float = field(default_factory=time.perf_counter)  # when the request left the queue, in seconds
 
     @property
     def tokens_left(self) -> int:
         """Tokens that are still to be computed."""
-        return len(self.tokens) - self.computed
+        return len(self.tokens) - self.length
 
     def next_tokens(self, most: int) -> list[int]:
         """Give the tokens to compute next: at most so many, and not beyond the next end of a message."""
-        end = min([self.computed + most, *self.message_ends[:1]])
-        return self.tokens[self.computed : end]
+        end = min([self.length + most, *self.message_ends[:1]])
+        return self.tokens[self.length : end]
 
     def advance(self, tokens: int) -> None:
         """Note that so many more tokens are in the layers. Where a message ends, a checkpoint is made.
 
         It is what a later prompt could not get back from the whole.
         """
-        self.computed += tokens
-        if self.layers is not None and self.message_ends[:1] == [self.computed]:
+        self.length += tokens
+        if self.layers is not None and self.message_ends[:1] == [self.length]:
             checkpoint = make_checkpoint(self.layers)
             mx.eval([layer.state for layer in checkpoint])
             self.checkpoints[self.message_ends.pop(0)] = checkpoint
 
-    def looked_up(self, use: CacheUse) -> None:
+    def note_cache_use(self, use: CacheUse) -> None:
         """Note what the prefix cache had of the prompt, now that the request has left the queue."""
         self.cache_use = use
-        self.began = time.perf_counter()
+        self.start_time = time.perf_counter()
 
     def take_layers(self) -> Layers:
         """Hand the layers over; there are none then."""
@@ -64,9 +64,9 @@ class PrefillState:
 
     def for_sibling(self) -> "PrefillState":
         """Give the state of another answer to this prompt, for which all that is computed came from here."""
-        use = CacheUse(self.computed, "whole")
+        use = CacheUse(self.length, "whole")
         return replace(self, layers=None, checkpoints=dict(self.checkpoints), message_ends=[], cache_use=use)
 
     def restarted(self, tokens: list[int]) -> "PrefillState":
         """Give the state in which nothing is computed, and these tokens are to be."""
-        return replace(self, tokens=tokens, layers=None, computed=0, checkpoints={}, message_ends=[])
+        return replace(self, tokens=tokens, layers=None, length=0, checkpoints={}, message_ends=[])

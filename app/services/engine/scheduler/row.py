@@ -38,7 +38,7 @@ class Clock:
     """When the steps of one answer happened, in seconds."""
 
     def __init__(self) -> None:
-        self.accepted = time.perf_counter()
+        self.arrival = time.perf_counter()
         self.first_token: float | None = None
         self.last_token: float | None = None
 
@@ -58,12 +58,12 @@ class Row:
         generation: RunningGeneration | None,  # None while warming up
         prompt: list[int],
         max_tokens: int,
-        choice: SamplingParams,
+        params: SamplingParams,
         parser: OutputParser,
         detokenizer: Detokenizer,
         end_tokens: frozenset[int],
-        room: int | None = None,
-        bound: GrammarConstraint | None = None,
+        context_left: int | None = None,
+        constraint: GrammarConstraint | None = None,
         logprobs: int | None = None,
         thinking_budget: int | None = None,
         think_token: int | None = None,
@@ -80,28 +80,28 @@ class Row:
         self.slot = slot  # the place of the batch that it would like
         self.prefill = PrefillState(prompt)
         self.max_tokens = max_tokens
-        self.choice = choice
+        self.params = params
         self.scales = scales  # of adapters
         self.clock = Clock()
         self.answer: list[int] = []  # tokens drawn and read, the end token too
-        self.drawn = 0  # tokens of the answer that are drawn
-        self.fed = 0  # tokens of the answer that are in the layers beyond what was prefilled
-        self.passed = 0  # times that others were let in before
+        self.drawn_tokens = 0  # of the answer
+        self.decoded_tokens = 0  # of the answer, in the layers beyond what was prefilled
+        self.times_passed = 0  # how often others were admitted before it
         self.draft_tokens = self.accepted_tokens = 0  # tokens of the answer
         self.failures = 0  # steps that found no memory
-        self.finished: FinishReason | None = None
+        self.finish_reason: FinishReason | None = None
         self.siblings: list[Row] = []  # other answers to the same prompt, which share its computation
-        self.bound = bound
+        self.constraint = constraint
         self.proposer = proposer if thinking_budget is None else None  # a budget has to be seen token by token
         self.logprobs = logprobs  # how many alternatives are told with each token; None is no log-probabilities
-        self.forced: dict[int, int] = {}  # tokens that are said whatever is drawn, by their place in the answer
-        self._room = room  # tokens that the context has left for the answer
-        self._unsaid: list[TokenLogprob] = []  # of tokens whose text is held back
-        self._told = 0  # of the answer's tokens, those whose text is
+        self.forced_tokens: dict[int, int] = {}  # by position in the answer, whatever is drawn there
+        self._context_left = context_left  # tokens that the context has left for the answer
+        self._pending_logprobs: list[TokenLogprob] = []  # of tokens whose text is held back
+        self._sent_tokens = 0  # of the answer's tokens, those whose text is
         self._thinking_budget = thinking_budget
         self._think_token = think_token  # what begins a thought where a grammar binds the answer
         self._think_end = think_end
-        self._thought = 0
+        self._reasoning_tokens = 0
         self._stop_repetition = stop_repetition
         self._parser = parser
         self._detokenizer = detokenizer
@@ -113,39 +113,44 @@ class Row:
         return self.prefill.cache_use.cached_tokens
 
     @property
-    def said(self) -> int:
+    def computed_tokens(self) -> int:
         """Tokens of the answer that are in the layers, or are prefilled."""
-        return self.base + self.fed
+        return self.resumed_tokens + self.decoded_tokens
 
     @property
     def length(self) -> int:
         """Tokens in its cache."""
-        return self.prefill.computed + self.fed
+        return self.prefill.length + self.decoded_tokens
 
     @property
-    def outgrown(self) -> bool:
+    def layer_tokens(self) -> list[int]:
+        """The tokens that are in its layers."""
+        return self.prefill.tokens[: self.prefill.length] + self.answer[self.resumed_tokens : self.computed_tokens]
+
+    @property
+    def needs_memory(self) -> bool:
         """Whether it goes on and has used up the memory that is set aside for it."""
-        return not self.finished and self.length >= self.prefill.reserved
+        return not self.finish_reason and self.length >= self.prefill.reserved_tokens
 
     @property
     def pivotal(self) -> bool:
         """Whether nothing more can be drawn before this is read: it is the last, or the last that may be thought."""
-        if self.drawn >= self.max_tokens:
+        if self.drawn_tokens >= self.max_tokens:
             return True
         if self._thinking_budget is None or not self._parser.in_reasoning:
             return False
-        return self._thought + self.drawn - len(self.answer) >= self._thinking_budget
+        return self._reasoning_tokens + self.drawn_tokens - len(self.answer) >= self._thinking_budget
 
     @property
-    def base(self) -> int:
+    def resumed_tokens(self) -> int:
         """Tokens of the answer that are prefilled, because memory ran out when they were there."""
         return len(self.prefill.tokens) - len(self.prompt)
 
     def note_draft(self, drafted: int, accepted: int, *, fresh: bool) -> None:
         """Note a step that fed draft tokens as well, of which so many were accepted."""
         self.note_step(fresh=fresh)
-        self.fed += accepted
-        self.drawn += accepted
+        self.decoded_tokens += accepted
+        self.drawn_tokens += accepted
         self.draft_tokens += drafted
         self.accepted_tokens += accepted
 
@@ -155,11 +160,11 @@ class Row:
         The answer goes on once all of it has been computed again.
         """
         self.failures += 1
-        if self.bound is not None:
-            self.bound.catch_up(self.answer)
+        if self.constraint is not None:
+            self.constraint.catch_up(self.answer)
         self.prefill = self.prefill.restarted(self.prompt + self.answer)
-        self.fed = 0
-        self.drawn = len(self.answer)
+        self.decoded_tokens = 0
+        self.drawn_tokens = len(self.answer)
 
     def share(self) -> list["Row"]:
         """Bring the siblings to where this row's prompt is. Returns all of them, this one first."""
@@ -180,64 +185,64 @@ class Row:
     def reserve(self, tokens: int) -> None:
         """Note that memory is set aside for so many tokens of this row and of each that shares its prompt."""
         for row in (self, *self.siblings):
-            row.prefill.reserved = tokens
+            row.prefill.reserved_tokens = tokens
 
     def trim_unread(self) -> None:
         """Take tokens out of the layers that were not read, because the answer ended within what was proposed."""
-        if self.prefill.layers is not None and (surplus := self.said - len(self.answer)) > 0:
+        if self.prefill.layers is not None and (surplus := self.computed_tokens - len(self.answer)) > 0:
             trim_prompt_cache(self.prefill.layers, surplus)
-            self.fed -= surplus
+            self.decoded_tokens -= surplus
 
     def progress(self) -> Progress:
         """How far the prompt is."""
-        elapsed = (time.perf_counter() - self.prefill.began) * 1000
-        return Progress(self.prefill.computed, len(self.prompt), self.cached_tokens, elapsed)
+        elapsed = (time.perf_counter() - self.prefill.start_time) * 1000
+        return Progress(self.prefill.length, len(self.prompt), self.cached_tokens, elapsed)
 
     def note_step(self, *, fresh: bool) -> None:
         """Note that a token was fed, the last that was given if `fresh`, and the next one drawn."""
         if fresh:
-            self.prefill.computed += 1
+            self.prefill.length += 1
         else:
-            self.fed += 1
-        self.drawn += 1
+            self.decoded_tokens += 1
+        self.drawn_tokens += 1
 
     def take(self, token: int, score: RowLogprobs | None = None) -> list[Event]:
-        """Take in the next token and give what there is to say. Sets `finished` when it was the last."""
+        """Take in the next token and give what there is to say. Sets `finish_reason` when it was the last."""
         events: list[Event] = [] if self.answer else [self.progress()]
         self.answer.append(token)
         self.clock.token()
         if token in self._end_tokens:
             return events + self.finish("end_token")
         if score is not None:
-            self._unsaid.append(token_logprob(token, score, self.logprobs or 0, self._detokenizer))
-        if self.bound is not None and len(self.answer) == 1 and token != self._think_token:
+            self._pending_logprobs.append(token_logprob(token, score, self.logprobs or 0, self._detokenizer))
+        if self.constraint is not None and len(self.answer) == 1 and token != self._think_token:
             self._parser.skip_reasoning()
         text = self._detokenizer.feed(token)
         events += self._events(self._parser.feed(text))
         if text and not self._parser.in_answer:
-            self._unsaid.clear()  # log-probabilities are told of the answer alone
-        self._mind_reasoning()
-        cause = self._end()
+            self._pending_logprobs.clear()  # log-probabilities are told of the answer alone
+        self._count_reasoning()
+        cause = self._finish_cause()
         return events + self.finish(cause) if cause else events
 
     def close_reasoning(self) -> None:
         """Have the model end its reasoning now."""
-        if self._parser.in_reasoning and max(self.forced, default=-1) < len(self.answer):
-            self.forced |= {self.drawn + place: token for place, token in enumerate(self._think_end)}
+        if self._parser.in_reasoning and max(self.forced_tokens, default=-1) < len(self.answer):
+            self.forced_tokens |= {self.drawn_tokens + offset: token for offset, token in enumerate(self._think_end)}
 
-    def _mind_reasoning(self) -> None:
+    def _count_reasoning(self) -> None:
         if not self._parser.in_reasoning:
             return
-        self._thought += 1
-        if self._thinking_budget is not None and self._thought >= self._thinking_budget:
+        self._reasoning_tokens += 1
+        if self._thinking_budget is not None and self._reasoning_tokens >= self._thinking_budget:
             self.close_reasoning()
 
-    def _end(self) -> FinishCause | None:
+    def _finish_cause(self) -> FinishCause | None:
         """Say why the answer is over, None while it is not."""
         if self._parser.over:
             return "stop_string" if self._parser.stop_string is not None else "tool_call"
         if len(self.answer) >= self.max_tokens:
-            return "context" if self.max_tokens == self._room else "max_tokens"
+            return "context" if self.max_tokens == self._context_left else "max_tokens"
         if self._stop_repetition and repeats(self.answer):
             return "repetition"
         return None
@@ -248,13 +253,11 @@ class Row:
         events = list(self._events(rest))
         if self._parser.stop_string is not None:  # in what was held back
             cause = "stop_string"
-        told = () if cause == "stop_string" else tuple(self._unsaid)
+        logprobs = () if cause == "stop_string" else tuple(self._pending_logprobs)
         reason: FinishReason = "length" if cause in ("max_tokens", "context", "repetition", "memory") else "stop"
-        self.finished = "tool_calls" if self._parser.complete_calls and reason == "stop" else reason
-        return [
-            *events,
-            Finished(self.finished, self._parser.stop_string, self.timings(), cause, self.prefill.cache_use, told),
-        ]
+        self.finish_reason = "tool_calls" if self._parser.complete_calls and reason == "stop" else reason
+        stop, use = self._parser.stop_string, self.prefill.cache_use
+        return [*events, Finished(self.finish_reason, stop, self.timings(), cause, use, logprobs)]
 
     def timings(self) -> Timings:
         """Where the time went until now."""
@@ -263,25 +266,25 @@ class Row:
         return Timings(
             cached_tokens=self.cached_tokens,
             prompt_tokens=len(self.prompt) - self.cached_tokens,
-            prompt_ms=(first - self.prefill.began) * 1000,
+            prompt_ms=(first - self.prefill.start_time) * 1000,
             completion_tokens=len(self.answer),
             completion_ms=((clock.last_token or first) - first) * 1000,
-            first_token_ms=(first - clock.accepted) * 1000,
-            total_ms=((clock.last_token or now) - clock.accepted) * 1000,
+            first_token_ms=(first - clock.arrival) * 1000,
+            total_ms=((clock.last_token or now) - clock.arrival) * 1000,
             draft_tokens=self.draft_tokens,
             accepted_tokens=self.accepted_tokens,
         )
 
-    def _events(self, said: list[OutputPart]) -> Iterator[Event]:
-        for piece in said:
+    def _events(self, parts: list[OutputPart]) -> Iterator[Event]:
+        for piece in parts:
             if not isinstance(piece, TextPiece):
                 yield piece
             elif piece.reasoning:
                 yield Reasoning(piece.text, self.timings())
             else:
-                logprobs, self._unsaid = tuple(self._unsaid), []
-                tokens = tuple(token for token in self.answer[self._told :] if token not in self._end_tokens)
-                self._told = len(self.answer)
+                logprobs, self._pending_logprobs = tuple(self._pending_logprobs), []
+                tokens = tuple(token for token in self.answer[self._sent_tokens :] if token not in self._end_tokens)
+                self._sent_tokens = len(self.answer)
                 yield Text(piece.text, self.timings(), logprobs, tokens)
 
 
@@ -297,8 +300,3 @@ def repeats(answer: Sequence[int]) -> bool:
         if length <= len(answer) and answer[-length:-period] == answer[period - length :]:
             return True
     return False
-
-
-def kept_tokens(row: Row) -> list[int]:
-    """Give the tokens that the row's layers hold."""
-    return row.prefill.tokens[: row.prefill.computed] + row.answer[row.said - row.fed : row.said]

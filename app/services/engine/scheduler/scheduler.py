@@ -181,21 +181,21 @@ class Scheduler:
         ended: list[Row] = []
         following = 0
         for row, token, score in drawn:
-            if row.finished:
+            if row.finish_reason:
                 continue  # it ended within a draft
-            if row.bound is not None and row.bound.failed:
+            if row.constraint is not None and row.constraint.failed:
                 log.error("a grammar could not follow its answer")
                 self._fail(row, GrammarFailed())
-                row.finished = "stop"
+                row.finish_reason = "stop"
                 ended.append(row)
                 continue
             following += bool(row.answer)
             self._tell(row, row.take(token, score))
             if len(row.answer) == 1:
                 self._meter.prompt(row.timings())
-            if row.outgrown and not self.admission.grow(row, self._running()):
+            if row.needs_memory and not self.admission.grow(row, self._running()):
                 self._tell(row, row.finish("memory"))
-            if row.finished:
+            if row.finish_reason:
                 ended.append(row)
         self._meter.stepped(rows, following, self._batches.interval)
         self._end(ended)
@@ -223,7 +223,7 @@ class Scheduler:
 
     def _tell(self, row: Row, events: list[Event]) -> None:
         self._outbox.put(row.generation, events)
-        if row.finished:
+        if row.finish_reason:
             self._live.discard(row)
             self._meter.answer(row.timings())
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.services.engine.cache.layers import Layers
 from app.services.engine.cache.prefix_cache import PrefixCache
-from app.services.engine.scheduler.row import Row, kept_tokens
+from app.services.engine.scheduler.row import Row
 from app.services.errors import InvalidRequest, SlotBusy, SlotEmpty
 from app.services.facts import SlotFacts
 
@@ -20,7 +20,7 @@ class _Place:
     def leave(self) -> None:
         if self.row is not None:
             row, self.row = self.row, None
-            self.hold([] if any(row.scales) else kept_tokens(row))  # what adapters made is not told apart in a file
+            self.hold([] if any(row.scales) else row.layer_tokens)  # what adapters made is not told apart in a file
 
     def hold(self, tokens: list[int]) -> None:
         self.tokens = tokens
@@ -103,7 +103,7 @@ def _at_work(facts: SlotFacts, row: Row) -> SlotFacts:
         facts,
         processing=True,
         prompt_tokens=len(row.prompt),
-        prompt_done=max(0, min(row.prefill.computed, len(row.prompt)) - row.cached_tokens),
+        prompt_done=max(0, min(row.prefill.length, len(row.prompt)) - row.cached_tokens),
         cached=row.cached_tokens,
         decoded=len(row.answer),
     )

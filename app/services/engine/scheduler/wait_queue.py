@@ -54,10 +54,10 @@ class WaitQueue:
             if lets_in(row):
                 self._rows.remove(row)
                 for other in passed:
-                    other.passed += 1
+                    other.times_passed += 1
                 return row
             passed.append(row)
-            if row.passed >= _PATIENCE or len(passed) == _TRIED:
+            if row.times_passed >= _PATIENCE or len(passed) == _TRIED:
                 return None
         return None
 
