@@ -48,9 +48,10 @@ embeddings, Anthropic's Messages, llama-server's routes, the llama.cpp Web UI, a
 
 Begin with `POST /v1/chat/completions`. Where the server has a key, press *Authorize* first.
 
-Every refusal has the same envelope, `{"error": {"message", "type", "param", "code"}}` (the Messages API has
-Anthropic's own). Every answer carries `X-Request-Id`; parameters without effect are named in `X-Tiles-Ignored`. In a
-body, null means the same as an absent field."""
+Every error has the same envelope, `{"error": {"message", "type", "param", "code"}}` (the Messages API has Anthropic's
+own). A request that cannot be read as HTTP gets a 400, 408, 414 or 431 before its route is known. Every answer carries
+`X-Request-Id`; parameters without effect are named in `X-Tiles-Ignored`. In a body, null means the same as an absent
+field."""
 
 _TAGS = {
     "Chat": "Answer a conversation the way OpenAI's clients ask for it. Begin here.",

@@ -108,7 +108,7 @@ def refusals(*errors: AppError, envelope: Envelope = ErrorReply) -> dict[int, Re
     by_status: dict[int, list[AppError]] = {}
     for error in (*errors, *_EVERYWHERE):
         by_status.setdefault(error.status, []).append(error)
-    return {status: _response(examples, envelope) for status, examples in by_status.items()}
+    return {status: _response(by_status[status], envelope) for status in sorted(by_status)}
 
 
 def body_refusals(*errors: AppError, envelope: Envelope = ErrorReply) -> dict[int, ResponseSpec]:
@@ -122,9 +122,10 @@ def query_refusals(*errors: AppError, envelope: Envelope = ErrorReply) -> dict[i
 
 
 def _response(errors: list[AppError], envelope: Envelope) -> ResponseSpec:
+    replies = [envelope.of(error) for error in errors]
     examples = [
-        Example(summary=error.message[:60], value=Verbatim(msgspec.to_builtins(envelope.of(error)))) for error in errors
+        Example(summary=reply.error.message[:60], value=Verbatim(msgspec.to_builtins(reply))) for reply in replies
     ]
-    codes = dict.fromkeys(error.code for error in errors if error.code)
-    description = f"{errors[0].kind}: {', '.join(codes)}" if codes else errors[0].kind
+    codes = dict.fromkeys(error.code for error in errors if error.code and envelope is ErrorReply)  # Anthropic has none
+    description = f"{replies[0].error.type}: {', '.join(codes)}" if codes else replies[0].error.type
     return ResponseSpec(envelope, description=description, generate_examples=False, examples=examples)
