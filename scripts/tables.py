@@ -63,8 +63,7 @@ def field_table(registry: Iterable[InnerField]) -> str:
     """What becomes of the fields inside of parameters; those with the same fate and note share a row."""
     fates: dict[tuple[str, str], list[str]] = {}
     for field in registry:
-        name = field.name.replace("hologram", "…")  # a made-up type, for any that is not listed
-        fates.setdefault((field.treatment, field.note), []).append(f"`{name}`")
+        fates.setdefault((field.treatment, field.note), []).append(f"`{field.name}`")
     rows = ((", ".join(names), treatment, note) for (treatment, note), names in fates.items())
     return table(("field", "", "what that means"), rows)
 

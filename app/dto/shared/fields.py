@@ -24,7 +24,12 @@ _USER: dict[str, Any] = {"role": "user", "content": "Hi"}
 _TEXT_ONLY = "the model reads text only"
 _ELSEWHERE = "this server runs no tools"
 _PICTURE = "in a tool's result it is replaced by a sentence"
-_OTHER = "any other type: its text is read"
+_OTHER = "its text is read"
+MADE_UP = "hologram"  # a type that no dialect has, for any that is not named here
+
+
+def _of(kind: str) -> str:
+    return "of any other type" if kind == MADE_UP else f"of type {kind}"
 
 
 def _chat(name: str, treatment: Treatment, note: str, /, **message: Any) -> Field:
@@ -32,7 +37,7 @@ def _chat(name: str, treatment: Treatment, note: str, /, **message: Any) -> Fiel
 
 
 def _chat_part(treatment: Treatment, note: str, kind: str, /, **part: Any) -> Field:
-    return _chat(f"content[] of type {kind}", treatment, note, content=[{"type": kind} | part])
+    return _chat(f"content[] {_of(kind)}", treatment, note, content=[{"type": kind} | part])
 
 
 _CALL = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
@@ -48,7 +53,7 @@ CHAT = (
     _chat_part("refused", _TEXT_ONLY, "input_audio", input_audio={"data": "AA==", "format": "wav"}),
     _chat_part("refused", _TEXT_ONLY, "input_video", input_video={"data": "AA=="}),
     _chat_part("refused", _TEXT_ONLY, "file", file={"file_id": "f"}),
-    _chat_part("ignored", _OTHER, "hologram"),
+    _chat_part("ignored", _OTHER, MADE_UP),
     _chat("name", "honoured", "goes to the chat template", name="Ada"),
     Field(
         "messages[].reasoning_content",
@@ -87,7 +92,7 @@ CHAT = (
         "a function of one string; its format is shown to the model",
         {"tools": [{"type": "custom", "custom": {"name": "patch"}}]},
     ),
-    Field("tools[] of type hologram", "ignored", f"any other type: {_ELSEWHERE}", {"tools": [{"type": "hologram"}]}),
+    Field("tools[] of any other type", "ignored", _ELSEWHERE, {"tools": [{"type": MADE_UP}]}),
     Field(
         "stream_options.include_usage",
         "honoured",
@@ -115,16 +120,16 @@ COMPLETION = (
 
 
 def _item(kind: str, treatment: Treatment, note: str = "", /, **item: Any) -> Field:
-    return Field(f"input[] of type {kind}", treatment, note, {"input": [{"type": kind} | item, _USER]})
+    return Field(f"input[] {_of(kind)}", treatment, note, {"input": [{"type": kind} | item, _USER]})
 
 
 def _item_part(kind: str, treatment: Treatment, note: str = "", /, **part: Any) -> Field:
     message = {"role": "user", "content": [{"type": kind} | part]}
-    return Field(f"input[].content[] of type {kind}", treatment, note, {"input": [message]})
+    return Field(f"input[].content[] {_of(kind)}", treatment, note, {"input": [message]})
 
 
 def _side(kind: str) -> Field:
-    return Field(f"tools[] of type {kind}", "ignored", _ELSEWHERE, {"tools": [{"type": kind}]})
+    return Field(f"tools[] {_of(kind)}", "ignored", _ELSEWHERE, {"tools": [{"type": kind}]})
 
 
 _MADE = {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": "{}"}
@@ -158,14 +163,14 @@ RESPONSES = (
             *("mcp_approval_response", "additional_tools", "configuration_update", "compaction", "compaction_trigger"),
         )
     ),
-    _item("hologram", "ignored", _OTHER),
+    _item(MADE_UP, "ignored", _OTHER),
     _item_part("input_text", "honoured", text="Hi"),
     _item_part("output_text", "honoured", text="Hi"),
     _item_part("refusal", "honoured", refusal="No"),
     _item_part("input_image", "refused", _TEXT_ONLY, image_url="data:image/png;base64,AA=="),
     _item_part("input_file", "refused", _TEXT_ONLY, file_id="f"),
     _item_part("input_audio", "refused", _TEXT_ONLY, input_audio={"data": "AA=="}),
-    _item_part("hologram", "ignored", _OTHER),
+    _item_part(MADE_UP, "ignored", _OTHER),
     Field(
         "input[].output[] of type input_image",
         "ignored",
@@ -195,7 +200,7 @@ RESPONSES = (
         _side(kind)
         for kind in (
             *("web_search", "file_search", "code_interpreter", "computer_use_preview", "image_generation"),
-            *("mcp", "local_shell", "shell", "apply_patch", "tool_search", "hologram"),
+            *("mcp", "local_shell", "shell", "apply_patch", "tool_search", MADE_UP),
         )
     ),
     Field(
@@ -218,12 +223,12 @@ RESPONSES = (
 
 def _block(kind: str, treatment: Treatment, note: str = "", /, **block: Any) -> Field:
     message = {"role": "user", "content": [{"type": kind} | block]}
-    return Field(f"messages[].content[] of type {kind}", treatment, note, {"messages": [message]})
+    return Field(f"messages[].content[] {_of(kind)}", treatment, note, {"messages": [message]})
 
 
 def _said(kind: str, treatment: Treatment, note: str, /, **block: Any) -> Field:
     message = {"role": "assistant", "content": [{"type": kind} | block, {"type": "text", "text": "Hm"}]}
-    return Field(f"messages[].content[] of type {kind}", treatment, note, {"messages": [_USER, message, _USER]})
+    return Field(f"messages[].content[] {_of(kind)}", treatment, note, {"messages": [_USER, message, _USER]})
 
 
 _USED = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "look", "input": {}}]}
@@ -262,7 +267,7 @@ MESSAGES = (
         "read as tool_use; web_search_tool_result and the like as tool_result, as far as they are text",
         {"messages": [_USER, {"role": "assistant", "content": [_SEARCHED, _CAME_UP, _TEXT]}, _USER]},
     ),
-    _block("hologram", "ignored", _OTHER),
+    _block(MADE_UP, "ignored", _OTHER),
     Field(
         "messages[].content[].cache_control, citations",
         "ignored",
@@ -295,10 +300,10 @@ MESSAGES = (
         {"tools": [{"name": "look", "input_schema": {"type": "object"}, "cache_control": {"type": "ephemeral"}}]},
     ),
     *(
-        Field(f"tools[] of type {kind}", "ignored", _ELSEWHERE, {"tools": [{"type": kind, "name": "x"}]})
+        Field(f"tools[] {_of(kind)}", "ignored", _ELSEWHERE, {"tools": [{"type": kind, "name": "x"}]})
         for kind in (
             *("bash_20250124", "text_editor_20250728", "web_search_20250305", "code_execution_20250825"),
-            *("web_fetch_20250910", "memory_20250818", "computer_toolset_20260801", "mcp_toolset", "hologram"),
+            *("web_fetch_20250910", "memory_20250818", "computer_toolset_20260801", "mcp_toolset", MADE_UP),
         )
     ),
     Field(
