@@ -13,7 +13,7 @@ from app.controllers import openapi
 from app.controllers.adapters import AdaptersController
 from app.controllers.autoload import refuse_autoload
 from app.controllers.body import json_request
-from app.controllers.body_room import BodyRoom
+from app.controllers.body_budget import BodyBudget
 from app.controllers.chat import ChatController
 from app.controllers.completions import CompletionController, NativeController
 from app.controllers.control import ControlController
@@ -64,7 +64,7 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         days=settings.store_days,
         most_bytes=settings.store_size,
     )
-    body_room = BodyRoom(settings)
+    body_budget = BodyBudget(settings)
     streams = ConversationStreams()
 
     async def tidy() -> None:
@@ -116,11 +116,11 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         on_startup=[tidy],
         lifespan=[lambda _: models.running(), lambda _: agent.running(), lambda _: streams.running()],
         openapi_config=openapi.config(),
-        request_class=json_request(settings, limits, body_room),
+        request_class=json_request(settings, limits, body_budget),
         logging_config=None,
     )
     _resolve_in_turn(app)
-    app.asgi_handler = body_room.around(app.asgi_handler)
+    app.asgi_handler = body_budget.around(app.asgi_handler)
     _surround(app, settings, metrics, models)
     return app
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from app.application import create_app
 from app.controllers import body as bodies
 from app.controllers import content_encoding
-from app.controllers.body_room import BodyRoom, cost
+from app.controllers.body_budget import BodyBudget, cost
 from app.controllers.json_size import JsonSize
 from app.dto.shared.base import RequestLimits
 from app.services.errors import BodyTooLarge, Unavailable, UnprocessableBody, UnsupportedEncoding
@@ -439,21 +439,21 @@ def test_a_body_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_bodies_that_take_too_much_together_are_refused_until_one_is_over() -> None:
     sizes = Settings(max_body=2**20, max_values=1000)
-    room = BodyRoom(sizes)
+    budget = BodyBudget(sizes)
     largest = cost(sizes.max_body, sizes.max_values)
     first: Any = {"state": {}}
     second: Any = {"state": {}}
 
     async def go() -> None:
         async def application(scope: Any, *_: Any) -> None:
-            room.take(scope, largest // 2)
-            room.take(scope, largest)  # in all, not more of it
+            budget.take(scope, largest // 2)
+            budget.take(scope, largest)  # in all, not more of it
             with pytest.raises(Unavailable) as refused:
-                room.take(second, 1)
+                budget.take(second, 1)
             assert (refused.value.code, refused.value.retry_after) == ("busy", 1)
 
-        await room.around(application)(first, None, None)  # type: ignore[arg-type]
-        room.take(second, largest)
+        await budget.around(application)(first, None, None)  # type: ignore[arg-type]
+        budget.take(second, largest)
 
     asyncio.run(go())
 

@@ -17,7 +17,7 @@ from litestar.types import Empty
 from pydantic import BaseModel, FailFast, TypeAdapter, ValidationError
 
 from app.controllers.answer import ClientGone
-from app.controllers.body_room import BodyRoom, cost
+from app.controllers.body_budget import BodyBudget, cost
 from app.controllers.content_encoding import inflate
 from app.controllers.errors import invalid_body
 from app.controllers.half_characters import replace_halves
@@ -29,9 +29,9 @@ from app.settings import Settings
 _SECONDS = 60.0  # that a body may take longer
 _SLOWEST = 2**16  # than at so many bytes a second
 _PIECE = 2**16  # bytes that are counted in one go
-_TURN = 2**20  # bytes after which others have their turn
+_YIELD_EVERY = 2**20  # bytes after which the event loop does other work
 _SMALL = (2**18, 4096)  # bytes and values that take so little time that a thread would take longer
-_STAND_IN = b"{}"  # stands for bytes that are no longer needed
+_EMPTY_OBJECT = b"{}"  # stands for bytes that are no longer needed
 _OTHER_UNICODE = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -42,9 +42,9 @@ _OTHER_UNICODE = {
 }  # by how a body begins
 
 
-def json_request(settings: Settings, limits: RequestLimits, room: BodyRoom) -> type[Request[Any, Any, Any]]:
+def json_request(settings: Settings, limits: RequestLimits, budget: BodyBudget) -> type[Request[Any, Any, Any]]:
     """Make the application's request class; its JSON holds and nests no more than the settings say."""
-    turn = asyncio.Semaphore(1)  # of the large bodies, whose objects are made one after the other
+    large_bodies = asyncio.Semaphore(1)  # their objects are made one after the other
 
     class JsonRequest(Request[Any, Any, Any]):
         """A request whose body is JSON whatever its Content-Type says, as curl users send it."""
@@ -63,8 +63,8 @@ def json_request(settings: Settings, limits: RequestLimits, room: BodyRoom) -> t
             state = self._connection_state
             if state.body is Empty:
                 try:
-                    async with asyncio.timeout(_SECONDS) as patience:
-                        state.body = await self._read(patience)
+                    async with asyncio.timeout(_SECONDS) as deadline:
+                        state.body = await self._read(deadline)
                 except TimeoutError:
                     raise RequestTimeout("The body came too slowly") from None
             return state.body
@@ -76,46 +76,46 @@ def json_request(settings: Settings, limits: RequestLimits, room: BodyRoom) -> t
                 plain, adapter = await self.plain(), _adapter(self.route_handler)
                 self._plain = Empty  # as long as the answer takes, nobody else needs it
                 valid = partial(_validate, plain, adapter, limits) if adapter else None
-                state.json = plain if valid is None else await self._apart(valid)
+                state.json = plain if valid is None else await self._offload(valid)
                 if isinstance(state.json, RequestBody):
-                    await self._look_through(state.json)
+                    await self._find_ignored(state.json)
             return state.json
 
         async def plain(self) -> Any:
             """Give the JSON as it came. Raises AppError, ClientGone."""
             if self._plain is Empty:
                 array = bool(self.route_handler.opt.get("takes_list"))
-                self._plain = await self._apart(partial(decode, await self.body(), array=array))
-                self._connection_state.body = _STAND_IN
+                self._plain = await self._offload(partial(decode, await self.body(), array=array))
+                self._connection_state.body = _EMPTY_OBJECT
             return self._plain
 
-        async def _look_through(self, body: RequestBody) -> None:
-            """Have worked out what of a body has no effect, beside the event loop where that takes a while."""
+        async def _find_ignored(self, body: RequestBody) -> None:
+            """Find what of a body has no effect, beside the event loop where that takes a while."""
             if self._is_large or body.binding.has_schemas:
                 await asyncio.to_thread(getattr, body, "ignored")
 
-        async def _apart(self, work: Callable[[], Any]) -> Any:
+        async def _offload(self, work: Callable[[], Any]) -> Any:
             """Do what takes long for a large body on a thread, for one of them at a time."""
             if not self._is_large:
                 return work()
-            async with turn:
+            async with large_bodies:
                 return await asyncio.to_thread(work)
 
-        async def _read(self, patience: asyncio.Timeout) -> bytes:
+        async def _read(self, deadline: asyncio.Timeout) -> bytes:
             latest = asyncio.get_running_loop().time() + _SECONDS
             size = JsonSize(settings.max_values, settings.max_nesting)
             body = bytearray()
-            turns = 0
+            yields = 0
             async for data in self.stream():
                 for start in range(0, len(data), _PIECE):
                     size.feed(data[start : start + _PIECE])
                 body += data
-                patience.reschedule(latest + len(body) / _SLOWEST)
+                deadline.reschedule(latest + len(body) / _SLOWEST)
                 self._is_large = len(body) > _SMALL[0] or size.values > _SMALL[1]
                 if self._is_large:
-                    room.take(self.scope, cost(len(body), size.values))
-                if len(body) // _TURN > turns:
-                    turns = len(body) // _TURN
+                    budget.take(self.scope, cost(len(body), size.values))
+                if len(body) // _YIELD_EVERY > yields:
+                    yields = len(body) // _YIELD_EVERY
                     await asyncio.sleep(0)
             return bytes(body)
 
@@ -192,6 +192,6 @@ def _not_utf8(body: bytes) -> InvalidJson:
 
 
 def _refuse_other_unicode(body: bytes) -> None:
-    for beginning, name in _OTHER_UNICODE.items():
-        if body.startswith(beginning):
+    for prefix, name in _OTHER_UNICODE.items():
+        if body.startswith(prefix):
             raise UnsupportedEncoding(name)

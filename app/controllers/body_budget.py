@@ -13,8 +13,8 @@ _MUCH = 4 * 2**20  # bytes after which memory is given back
 _SHARE = "body_share"
 
 
-class BodyRoom:
-    """Room for the largest body there may be. What many take at once is refused, so nobody waits for anybody."""
+class BodyBudget:
+    """Memory for one body of the largest size. What does not fit beside others is refused, so that none waits."""
 
     def __init__(self, settings: Settings) -> None:
         self._free = cost(settings.max_body, settings.max_values)
