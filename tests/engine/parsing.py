@@ -1,4 +1,4 @@
-"""What tests of speech share: markup as mlx-lm's tokenizers have it, and what is said without its seams."""
+"""What tests of the parser share: markup as mlx-lm's tokenizers have it, and parts merged across pieces."""
 
 import importlib
 import itertools

@@ -1,4 +1,4 @@
-"""An object read as it comes, beside what the json module thinks of the whole."""
+"""JSON parsed as it comes, beside what the json module makes of the whole."""
 
 import itertools
 import json

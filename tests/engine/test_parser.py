@@ -1,4 +1,4 @@
-"""Text to events: whatever the pieces a text comes in, what is said of it is the same."""
+"""Text to parts: whatever the pieces a text comes in, the parts are the same."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Marks that are quoted, in prose, in thoughts and in values, beside those that mean something; in every family."""
+"""Markers that are quoted, in prose, in reasoning and in values, beside those that count; in every family."""
 
 import json
 import re

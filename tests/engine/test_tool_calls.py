@@ -21,11 +21,11 @@ from tests.engine.families import FAMILIES, TWO, A, byte_tokenizer, to_json
 from tests.engine.parsing import ADDED, CALL, JSON, TOOLS, markup, merge_parts, parse, split
 
 
-def said(text: str) -> list[Any]:
+def text_part(text: str) -> list[Any]:
     return [text, False]
 
 
-def called(index: int, arguments: Any) -> tuple[int, str, Any]:
+def call_part(index: int, arguments: Any) -> tuple[int, str, Any]:
     return index, "add", arguments
 
 
@@ -39,16 +39,16 @@ def markup_of(name: str) -> Markup:
     return markup(family.parser, template=family.template)
 
 
-def parsed(parts: list[Any]) -> list[Any]:
+def with_values(parts: list[Any]) -> list[Any]:
     """Calls with their arguments as values, for formats in which they are written in another way than JSON."""
     return [(*part[:2], json.loads(part[2])) if isinstance(part, tuple) else part for part in parts]
 
 
 def expected(name: str) -> list[Any]:
     family = FAMILIES[name]
-    before = [said(family.before)] if family.before else []
-    after = [said(family.after)] if family.after else []
-    return [*before, called(0, family.arguments), called(1, TWO), *after]
+    before = [text_part(family.before)] if family.before else []
+    after = [text_part(family.after)] if family.after else []
+    return [*before, call_part(0, family.arguments), call_part(1, TWO), *after]
 
 
 def test_every_parser_of_mlx_lm_is_here() -> None:
@@ -60,7 +60,7 @@ def test_every_parser_of_mlx_lm_is_here() -> None:
 def test_calls_are_parsed_whatever_the_pieces(name: str) -> None:
     text = FAMILIES[name].text
     whole = parse([text], markup_of(name), tools=TOOLS)
-    assert (parsed(whole[0]), whole[1]) == (expected(name), None)
+    assert (with_values(whole[0]), whole[1]) == (expected(name), None)
     assert parse(list(text), markup_of(name), tools=TOOLS) == whole
     for cut in range(1, len(text)):
         assert parse([text[:cut], text[cut:]], markup_of(name), tools=TOOLS) == whole
@@ -71,7 +71,7 @@ def test_calls_are_parsed_whatever_the_pieces(name: str) -> None:
 @given(st.lists(st.integers(0, 400), max_size=12))
 def test_calls_are_parsed_at_any_split(name: str, cuts: list[int]) -> None:
     parts, _ = parse(split(FAMILIES[name].text, cuts), markup_of(name), tools=TOOLS)
-    assert parsed(parts) == expected(name)
+    assert with_values(parts) == expected(name)
 
 
 @pytest.mark.parametrize("name", STREAMED)
@@ -124,17 +124,17 @@ def test_a_call_that_lacks_nothing_but_its_last_marker_is_one_and_a_cut_one_is_t
     if (
         isinstance(calls.syntax, TagSyntax) and not calls.syntax.region_end
     ):  # this marker is all that tells where it ends
-        assert parts == [said(text)]
+        assert parts == [text_part(text)]
     else:
-        assert parsed(parts)[:2] == [said(family.before), called(0, family.arguments)]
+        assert with_values(parts)[:2] == [text_part(family.before), call_part(0, family.arguments)]
     text = family.before + whole[: whole.index(family.arguments["a"][:3]) + 2]
-    assert parse(list(text), markup_of(name), tools=TOOLS) == ([said(text)], None)
+    assert parse(list(text), markup_of(name), tools=TOOLS) == ([text_part(text)], None)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_without_tools_a_call_stays_text(name: str) -> None:
     text = FAMILIES[name].text
-    assert parse(list(text), markup_of(name)) == ([said(text)], None)
+    assert parse(list(text), markup_of(name)) == ([text_part(text)], None)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -143,7 +143,7 @@ def test_where_one_call_may_be_made_the_answer_is_over_with_it(name: str) -> Non
     for pieces in ([text], list(text)):
         parser = OutputParser(markup_of(name), tools=TOOLS, one_call=True)
         parts = [part for piece in pieces for part in parser.feed(piece)] + parser.finish()
-        assert parsed(merge_parts(parts)) == expected(name)[:2]
+        assert with_values(merge_parts(parts)) == expected(name)[:2]
         assert parser.over
         assert parser.complete_calls == 1
 
@@ -164,7 +164,7 @@ def test_calls_are_parsed_where_their_markers_are_tokens(name: str, tmp_path: Pa
     ids = tokenizer.encode(family.text, add_special_tokens=False)
     assert sum(token >= 256 for token in ids) >= len(family.markers) // 2
     parts: list[OutputPart] = [part for token in ids for part in parser.feed(detokenizer.feed(token))]
-    assert parsed(merge_parts(parts + parser.finish())) == expected(name)
+    assert with_values(merge_parts(parts + parser.finish())) == expected(name)
 
 
 def test_a_muse_answer_has_headers_that_are_not_shown() -> None:
@@ -179,7 +179,7 @@ def test_a_muse_answer_has_headers_that_are_not_shown() -> None:
     )
     for pieces in ([text], list(text)):
         parts, _ = parse(pieces, family_markup, tools=TOOLS)
-        assert parsed(parts) == [["Hm.", True], said("Well."), called(0, A), called(1, TWO)]
+        assert with_values(parts) == [["Hm.", True], text_part("Well."), call_part(0, A), call_part(1, TWO)]
 
 
 def test_under_a_grammar_a_muse_answer_has_no_header() -> None:
@@ -187,7 +187,9 @@ def test_under_a_grammar_a_muse_answer_has_no_header() -> None:
 
     more = {"transitions": RESPONSE_FORMAT["transitions"], "initial": RESPONSE_FORMAT["initial_state"]}
     family_markup = markup("muse_spark", None, **more)
-    assert parse(list('{"a": "<|eom|>"}'), family_markup, has_grammar=True, plain=True)[0] == [said('{"a": "<|eom|>"}')]
+    assert parse(list('{"a": "<|eom|>"}'), family_markup, has_grammar=True, plain=True)[0] == [
+        text_part('{"a": "<|eom|>"}')
+    ]
 
 
 # What goes wrong.
@@ -200,27 +202,27 @@ NO_CALLS = ["{}", "[]", "3", '{"name": ""}', '{"name": 3}', '{"arguments": {}}',
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        # Nothing was told of it yet: all of it is text.
-        *((f"<tool_call>{no}</tool_call> two", [said(f"<tool_call>{no}</tool_call> two")]) for no in NO_CALLS),
+        # No call was given out yet: all of it is text.
+        *((f"<tool_call>{no}</tool_call> two", [text_part(f"<tool_call>{no}</tool_call> two")]) for no in NO_CALLS),
         # It is cut: what there is stays.
         (f'{IN}{{"a"', [(0, "add", '{"a"')]),
         (f'{IN}{{"a": "b', [(0, "add", '{"a": "b')]),
         (f'{IN}{{"a": 1', [(0, "add", '{"a": ')]),
         # It is no JSON, but it is clear what was meant.
-        (f'{IN}{{"a": "1\n2\t3"}}}}</tool_call> two', [(0, "add", '{"a": "1\\n2\\t3"}'), said("two")]),
-        (f'{IN}{{"a": "b",}},}}</tool_call> two', [(0, "add", '{"a": "b"}'), said("two")]),
-        (f'{IN}{{"a": tru}}}}</tool_call> two', [(0, "add", '{"a": "tru"}'), said("two")]),
+        (f'{IN}{{"a": "1\n2\t3"}}}}</tool_call> two', [(0, "add", '{"a": "1\\n2\\t3"}'), text_part("two")]),
+        (f'{IN}{{"a": "b",}},}}</tool_call> two', [(0, "add", '{"a": "b"}'), text_part("two")]),
+        (f'{IN}{{"a": tru}}}}</tool_call> two', [(0, "add", '{"a": "tru"}'), text_part("two")]),
         (f"{IN}{{'a': None, b: 'it's'}}}}</tool_call>", [(0, "add", '{"a": null, "b": "it\'s"}')]),
         (
             "<tool_call>{'name': 'add', 'arguments': {'a': True}}</tool_call> two",
-            [(0, "add", '{"a": true}'), said("two")],
+            [(0, "add", '{"a": true}'), text_part("two")],
         ),
         # Its arguments are whole and something is wrong behind them: it stands.
-        (f"{IN}{{}}</tool_call> two", [(0, "add", "{}"), said("two")]),
-        (f"{IN}{{}}}}}}</tool_call> two", [(0, "add", "{}"), said("two")]),
+        (f"{IN}{{}}</tool_call> two", [(0, "add", "{}"), text_part("two")]),
+        (f"{IN}{{}}}}}}</tool_call> two", [(0, "add", "{}"), text_part("two")]),
         (f'{IN}{{}}, "x": 1}}</tool_call>', [(0, "add", "{}")]),
-        (f'{IN}{{}}, "x": [1]}}</tool_call>', [(0, "add", "{}"), said('"x": [1]}</tool_call>')]),
-        (f'{IN}{{}}}}\n{{"name": "add", "arg', [(0, "add", "{}"), said('{"name": "add", "arg')]),
+        (f'{IN}{{}}, "x": [1]}}</tool_call>', [(0, "add", "{}"), text_part('"x": [1]}</tool_call>')]),
+        (f'{IN}{{}}}}\n{{"name": "add", "arg', [(0, "add", "{}"), text_part('{"name": "add", "arg')]),
         # Never closed, but nothing is missing.
         (f"{IN}{{}}}}", [(0, "add", "{}")]),
         (f"{IN}{{}}}}\n</tool", [(0, "add", "{}")]),
@@ -231,7 +233,7 @@ NO_CALLS = ["{}", "[]", "3", '{"name": ""}', '{"name": 3}', '{"arguments": {}}',
         (f'{IN}"{{}}"}}</tool_call>', [(0, "add", "{}")]),
         (
             f'<tool_call>[{{"name": "add"}}, {{"name": 3}}]</tool_call>{CALL}',
-            [said('<tool_call>[{"name": "add"}, {"name": 3}]</tool_call>'), ADDED],
+            [text_part('<tool_call>[{"name": "add"}, {"name": 3}]</tool_call>'), ADDED],
         ),
         # The marker of the end within a string is a part of it.
         (f'{IN}{{"a": "</tool_call>"}}}}</tool_call>', [(0, "add", '{"a": "</tool_call>"}')]),
@@ -254,13 +256,13 @@ def test_a_call_that_goes_wrong_is_repaired_or_text(text: str, parts: list[Any])
     ],
 )
 def test_json_in_an_answer_of_llama_is_no_call_unless_it_names_a_tool(text: str) -> None:
-    assert parse([text], markup_of("llama"), tools=TOOLS) == ([said(text)], None)
-    assert parse(list(text), markup_of("llama"), tools=TOOLS) == ([said(text)], None)
+    assert parse([text], markup_of("llama"), tools=TOOLS) == ([text_part(text)], None)
+    assert parse(list(text), markup_of("llama"), tools=TOOLS) == ([text_part(text)], None)
 
 
 def test_words_between_the_markers_of_a_family_that_would_take_any_are_no_call() -> None:
     text = "<tool_call>I would rather not.</tool_call>"
-    assert parse(list(text), markup_of("glm47"), tools=TOOLS) == ([said(text)], None)
+    assert parse(list(text), markup_of("glm47"), tools=TOOLS) == ([text_part(text)], None)
 
 
 def test_calls_are_numbered_and_their_ids_differ() -> None:

@@ -33,7 +33,8 @@ class StopStringFinder:
 
     def feed(self, text: str) -> str:
         """Take in text and give what comes before a stop string, without an end that may begin one."""
-        if not self._state[3] and not self._strings.may_begin(text):
+        _, _, _, pending = self._state
+        if not pending and not self._strings.may_begin(text):
             return text
         self._state, segments = TextStateMachine.split(self._state, text)
         if len(segments) > 1:
