@@ -76,7 +76,6 @@ FACTS = ModelFacts(
     end_tokens=frozenset(),
     defaults=Sampling(),
     pooling="mean",
-    thinks=True,
     calls_tools=True,
     max_rows=32,
 )

@@ -36,7 +36,6 @@ class ModelFacts:
     end_tokens: frozenset[int]
     defaults: Sampling  # every value decided
     pooling: Pooling  # of embeddings
-    thinks: bool
     calls_tools: bool
     max_rows: int
 

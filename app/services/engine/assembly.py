@@ -95,7 +95,6 @@ def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: EngineLimits
         end_tokens=frozenset(int(token) for token in tokenizer.eos_token_ids),
         defaults=read_defaults(folder.path),
         pooling=read_pooling(folder.path),
-        thinks=bool(tokenizer.has_thinking),
         calls_tools=markup.calls is not None,
         max_rows=limits.max_rows,
     )
