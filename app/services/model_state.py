@@ -1,6 +1,7 @@
-"""How a model of several stands at a moment, in plain values."""
+"""How a model stands at a moment, in plain values."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
 from typing import Literal
@@ -49,3 +50,17 @@ class ModelState:
     def of(cls, facts: ModelFacts) -> "ModelState":
         """Describe the only model, which is loaded."""
         return cls(facts.id, facts.path, facts.created, Status.LOADED, facts=facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The load under way of the only model."""
+
+    model: str  # its id
+    start: float = field(default_factory=time.monotonic)  # seconds
+    progress: float = 0.0  # 0 to 1
+
+    def seconds_left(self) -> int:
+        """Whole seconds until it is over, as far as can be told from the progress: 1 to 60."""
+        elapsed = time.monotonic() - self.start
+        return max(1, min(60, round(elapsed / self.progress - elapsed if self.progress > 0.1 else elapsed)))

@@ -7,9 +7,8 @@ from typing import Protocol
 from app.services.catalog import ModelFolder
 from app.services.errors import AppError
 from app.services.facts import ModelFacts, RouterFacts
-from app.services.loading import Loading
 from app.services.model_events import Change
-from app.services.model_state import ModelState
+from app.services.model_state import Loading, ModelState
 from app.services.served_model import ServedModel
 from app.services.session import Session
 

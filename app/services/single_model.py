@@ -21,9 +21,8 @@ from app.services.errors import (
 )
 from app.services.facts import ModelFacts
 from app.services.inference import Engine
-from app.services.loading import Loading
 from app.services.model_events import Change
-from app.services.model_state import ModelState
+from app.services.model_state import Loading, ModelState
 from app.services.served_model import GRACE_PERIOD, UNLOADED, ServedModel
 from app.services.session import Session
 from app.settings import Settings
