@@ -14,7 +14,7 @@ from app.controllers.refusals import UNKNOWN_MODEL, body_refusals, refusals
 from app.dto.llama.model_events import ModelEvent
 from app.dto.tiles.session import LoadRequest, Success, UnloadRequest
 from app.services.errors import FeatureDisabled, ModelAlreadyRunning, ModelNotLoaded
-from app.services.model_events import Change
+from app.services.model_events import ModelChange
 from app.services.model_service import ModelService
 from app.settings import Settings
 
@@ -80,6 +80,6 @@ class RouterController(Controller):
         return sse(_spoken(model_service.models.events(settings.sse_ping_interval)))
 
 
-async def _spoken(changes: AsyncIterator[Change | None]) -> AsyncIterator[bytes]:
+async def _spoken(changes: AsyncIterator[ModelChange | None]) -> AsyncIterator[bytes]:
     async for change in changes:
         yield PING if change is None else encode_event(ModelEvent.of(change))

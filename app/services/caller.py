@@ -1,4 +1,4 @@
-"""Who asks, so that one who asks for much does not keep the others waiting."""
+"""Who sends a request: callers share the batch, so that none of them keeps the others waiting."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A client as far as it can be told from others, and which of its connections asks."""
+    """A client, as far as it can be told from others, and its connection."""
 
     who: tuple[str, ...] = ()  # key, address and program; never logged
-    connection: int = 0  # port at the other end
-    conversing: bool = False  # says that this is a turn of a conversation that will go on
+    connection: int = 0  # the port at the other end
+    conversing: bool = False  # the request says that it is a turn of a conversation
 
 
 NOBODY = Caller()

@@ -1,4 +1,4 @@
-"""How much memory the machine has, and whether a model has room in what is free."""
+"""How much memory the machine has, and whether a model fits into what is free."""
 
 import os
 
@@ -6,12 +6,12 @@ import psutil
 
 from app.services.catalog import ModelFolder
 
-_AROUND = 1.2  # what a model takes beside its weights, as a share of them
-_SPARE = 2**28  # bytes that stay free
+_OVERHEAD = 1.2  # what a model takes, over its weights
+_RESERVE = 2**28  # bytes that stay free
 
 
 class _Available:
-    """What the system says; while it cannot be asked, as when no descriptor is free, what it said last."""
+    """Bytes by the system's account; the last account while it gives none, as when no file descriptor is free."""
 
     def __init__(self) -> None:
         self._last: int | None = None
@@ -34,6 +34,6 @@ def total() -> int:
 
 
 def fits(folder: ModelFolder, back_end: str) -> bool:
-    """Whether it can be loaded beside what is there now; on the CPU weights become float32."""
+    """Whether a model can be loaded beside what is loaded; on the CPU its weights become float32."""
     weights = folder.weight_bytes if back_end != "cpu" else max(folder.weight_bytes, folder.parameters * 4)
-    return weights * _AROUND + _SPARE < available()
+    return weights * _OVERHEAD + _RESERVE < available()

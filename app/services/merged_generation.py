@@ -1,4 +1,4 @@
-"""Several answers that are made side by side and read as one."""
+"""Several answers that are generated side by side and read as one."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What happens to the models, told to everybody who listens."""
+"""What happens to the models, for whoever follows it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,53 +7,53 @@ from typing import Literal
 
 from app.services.model_state import ModelState
 
-_MOST_UNREAD = 1000  # a listener that is further behind has stopped reading
+_MAX_UNREAD = 1000  # changes; a subscriber that is further behind has stopped reading
 
-Kind = Literal["begun", "status", "listed", "removed"]
+ChangeKind = Literal["load_begins", "status", "list_grows", "model_goes"]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A model began to load, got on, came or went; or the list of models changed."""
+class ModelChange:
+    """A model that begins to load, has another status or progress, is new in the list or has gone from it."""
 
-    kind: Kind
+    kind: ChangeKind
     model: ModelState
 
 
 class ModelEvents:
-    """On the event loop."""
+    """Passes each change on to all subscribers. On the event loop."""
 
     def __init__(self) -> None:
-        self._listeners: set[asyncio.Queue[Change | None]] = set()
+        self._subscribers: set[asyncio.Queue[ModelChange | None]] = set()
 
-    def tell(self, change: Change) -> None:
-        """Tell it to all who listen now."""
-        for listener in list(self._listeners):
-            if listener.qsize() < _MOST_UNREAD:
-                listener.put_nowait(change)
+    def publish(self, change: ModelChange) -> None:
+        """Pass a change on to all who have subscribed."""
+        for subscriber in list(self._subscribers):
+            if subscriber.qsize() < _MAX_UNREAD:
+                subscriber.put_nowait(change)
             else:
-                self._listeners.discard(listener)
-                listener.put_nowait(None)
+                self._subscribers.discard(subscriber)
+                subscriber.put_nowait(None)
 
-    def listen(self, ping_seconds: float) -> AsyncIterator[Change | None]:
-        """Give what happens from now on; None after so many seconds of silence, 0 is never."""
-        listener: asyncio.Queue[Change | None] = asyncio.Queue()
-        self._listeners.add(listener)
-        return self._changes(listener, ping_seconds or None)
+    def subscribe(self, ping_seconds: float) -> AsyncIterator[ModelChange | None]:
+        """Give what happens from now on, and None after so many seconds without a change; 0 is never."""
+        subscriber: asyncio.Queue[ModelChange | None] = asyncio.Queue()
+        self._subscribers.add(subscriber)
+        return self._read(subscriber, ping_seconds or None)
 
     def close(self) -> None:
-        """Let nobody listen any more."""
-        for listener in self._listeners:
-            listener.put_nowait(None)
-        self._listeners.clear()
+        """End all subscriptions."""
+        for subscriber in self._subscribers:
+            subscriber.put_nowait(None)
+        self._subscribers.clear()
 
-    async def _changes(
-        self, listener: "asyncio.Queue[Change | None]", ping_seconds: float | None
-    ) -> AsyncIterator[Change | None]:
+    async def _read(
+        self, subscriber: "asyncio.Queue[ModelChange | None]", ping_seconds: float | None
+    ) -> AsyncIterator[ModelChange | None]:
         try:
             while True:
                 try:
-                    change = await asyncio.wait_for(listener.get(), ping_seconds)
+                    change = await asyncio.wait_for(subscriber.get(), ping_seconds)
                 except TimeoutError:
                     yield None
                     continue
@@ -61,4 +61,4 @@ class ModelEvents:
                     return
                 yield change
         finally:
-            self._listeners.discard(listener)
+            self._subscribers.discard(subscriber)

@@ -9,11 +9,11 @@ import structlog
 from app.services import catalog, free_memory
 from app.services.active_generations import ActiveGenerations
 from app.services.catalog import ModelFolder
-from app.services.errors import AppError, LoadCancelled, LoadFailed
+from app.services.errors import AppError, LoadCancelled, LoadFailed, ModelUnloaded
 from app.services.inference import Engine
 from app.services.model_state import Status
 from app.services.routed_model import RoutedModel
-from app.services.served_model import GRACE_PERIOD, UNLOADED, ServedModel
+from app.services.served_model import GRACE_PERIOD, ServedModel
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -125,7 +125,7 @@ class ModelLoader:
         unloading = model.task
         assert unloading is not None
         others = [
-            asyncio.ensure_future(other.served.at_rest()) for other in loaded if other.served and other is not model
+            asyncio.ensure_future(other.served.wait_idle()) for other in loaded if other.served and other is not model
         ]
         try:
             await asyncio.wait({unloading, *others}, return_when=asyncio.FIRST_COMPLETED)
@@ -143,8 +143,8 @@ class ModelLoader:
         """Let a model finish its answers, if they are read, and unload it. To cancel this keeps a model if it can."""
         served = model.served
         assert served is not None
-        served.need_readers(UNLOADED)
-        ends = [asyncio.ensure_future(served.at_rest()), asyncio.ensure_future(model.grace_over.wait())]
+        served.need_readers(ModelUnloaded())
+        ends = [asyncio.ensure_future(served.wait_idle()), asyncio.ensure_future(model.grace_over.wait())]
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -155,7 +155,7 @@ class ModelLoader:
         finally:
             for end in ends:
                 end.cancel()
-        served.fail_all(UNLOADED)
+        served.fail_all(ModelUnloaded())
         await served.model.unload(now=True)
         log.info("model unloaded", model=model.id)
         model.unloaded()

@@ -8,7 +8,8 @@ from functools import partial
 
 import structlog
 
-from app.services import bootstrap, catalog, memory_path, session
+from app.services import bootstrap, catalog, memory_path
+from app.services import session as sessions
 from app.services.active_generations import ActiveGenerations
 from app.services.catalog import ModelFolder
 from app.services.engine.engine import MLXEngine
@@ -34,7 +35,7 @@ class ModelService:
     def __init__(
         self,
         settings: Settings,
-        on_progress: Callable[[str, float], None] = lambda model, done: None,
+        on_progress: Callable[[str, float], None] = lambda model, progress: None,
         on_stuck: Callable[[], None] = lambda: None,
         engine: Engine | None = None,  # None is MLX's
     ) -> None:
@@ -107,25 +108,25 @@ class ModelService:
         async with self.models.using(request.model) as model:
             return await model.embed(request)
 
-    async def start(self, wanted: Session) -> None:
+    async def start(self, session: Session) -> None:
         """Load the model of a session and save the session. The memory agent's conversation begins anew.
 
         Raises LoadFailed, and InvalidRequest for a memory folder that may not be one; what was loaded then goes on.
         """
-        new = await asyncio.to_thread(memory_path.missing, wanted.memory_path) if wanted.memory_path else []
+        new = await asyncio.to_thread(memory_path.missing, session.memory_path) if session.memory_path else []
         try:
-            await self._start(wanted)
+            await self._start(session)
         except BaseException:
             memory_path.remove(new)
             raise
 
-    async def _start(self, wanted: Session) -> None:
-        if wanted.memory_path:
-            where = (wanted.memory_path, self._settings.data_dir, self._settings.session_file)
-            await asyncio.to_thread(memory_path.prepare, *where)
+    async def _start(self, session: Session) -> None:
+        if session.memory_path:
+            own = self._settings.data_dir, self._settings.session_file
+            await asyncio.to_thread(memory_path.prepare, session.memory_path, *own)
         async with self._one_at_a_time:
-            await self._load(wanted, partial(catalog.resolve, wanted.model, wanted.model_cache_path or None))
-            await self._save(wanted)
+            await self._load(session, partial(catalog.resolve, session.model, session.model_cache_path or None))
+            await self._save(session)
 
     async def drain(self, seconds: float) -> None:
         """Refuse new requests, give up loads, and wait for the running answers; what takes longer gets an error."""
@@ -146,7 +147,7 @@ class ModelService:
         while limit > 0:
             if self.stuck is None:
                 await self.active.not_empty.wait()
-            asleep += await _overslept(min(5.0, limit / 10))
+            asleep += await _oversleep(min(5.0, limit / 10))
             seconds = self._engine.stuck_for()
             if not seconds:
                 asleep = 0.0
@@ -171,22 +172,22 @@ class ModelService:
                     await self._save(candidate.session)
                 break
 
-    async def _load(self, wanted: Session, locate: Callable[[], ModelFolder]) -> None:
+    async def _load(self, session: Session, locate: Callable[[], ModelFolder]) -> None:
         try:
-            await self.models.start(wanted, locate)
+            await self.models.start(session, locate)
         except AppError as error:
             self.last_error = error.message
             raise
         self.last_error = None
 
-    async def _save(self, saved: Session) -> None:
+    async def _save(self, session: Session) -> None:
         if not self._settings.skip_session_persist:
-            await asyncio.to_thread(session.forget_conversation, self._settings.session_file)
-            await asyncio.to_thread(session.write, self._settings.session_file, saved)
+            await asyncio.to_thread(sessions.forget_conversation, self._settings.session_file)
+            await asyncio.to_thread(sessions.write, self._settings.session_file, session)
 
 
-async def _overslept(seconds: float) -> float:
-    """Sleep, and say how much longer that was: while the whole process is suspended, no step is stuck."""
+async def _oversleep(seconds: float) -> float:
+    """Sleep, and give the seconds beyond: while the whole process is suspended, no step is stuck."""
     began = time.monotonic()
     await asyncio.sleep(seconds)
     return time.monotonic() - began - seconds

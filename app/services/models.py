@@ -7,7 +7,7 @@ from typing import Protocol
 from app.services.catalog import ModelFolder
 from app.services.errors import AppError
 from app.services.facts import ModelFacts, RouterFacts
-from app.services.model_events import Change
+from app.services.model_events import ModelChange
 from app.services.model_state import Loading, ModelState
 from app.services.served_model import ServedModel
 from app.services.session import Session
@@ -64,7 +64,7 @@ class Models(Protocol):
     async def props(self, name: str | None, *, autoload: bool = True) -> ModelFacts | RouterFacts | None:
         """Give the facts of a model, which is loaded first, if need be and allowed, or those of the router."""
 
-    def events(self, ping_seconds: float) -> AsyncIterator[Change | None]:
+    def events(self, ping_seconds: float) -> AsyncIterator[ModelChange | None]:
         """Give what happens to the models from now on, None after that much silence. Raises FeatureDisabled."""
 
     def describe(self) -> str:

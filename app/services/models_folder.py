@@ -1,4 +1,4 @@
-"""A folder of models: which there are, without a look into them."""
+"""A folder of models: which there are, by the names of files alone."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,11 +7,11 @@ from app.services import hub
 
 
 def scan(folder: Path) -> dict[str, Path]:
-    """Give the id and the place of every model: `name`, `org/name` one level deeper, or a Hugging Face cache entry."""
-    found: dict[str, Path] = {}
+    """Give the path of every model by its id: `name`, `org/name` one level deeper, or a Hugging Face cache entry."""
+    models: dict[str, Path] = {}
     for identity, path in _models(folder):
-        found.setdefault(identity, path)
-    return found
+        models.setdefault(identity, path)
+    return models
 
 
 def is_model(folder: Path) -> bool:
@@ -30,7 +30,7 @@ def _models(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in it that can be read, by name; hidden ones are none of ours."""
+    """Give the folders in it that can be read, by name, without hidden ones."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
     except OSError:

@@ -20,7 +20,7 @@ from app.services.errors import (
 )
 from app.services.facts import ModelFacts, RouterFacts
 from app.services.inference import Engine
-from app.services.model_events import Change, ModelEvents
+from app.services.model_events import ModelChange, ModelEvents
 from app.services.model_loader import ModelLoader
 from app.services.model_state import ModelState, Status
 from app.services.routed_model import RoutedModel
@@ -79,7 +79,7 @@ class ModelsRouter:
     async def using(self, name: str | None, *, autoload: bool = True) -> AsyncIterator[ServedModel]:
         """Hold a model for as long as this lasts; it is loaded first, if need be and allowed. Raises AppError."""
         self._require_work()
-        served = await self._take(name, autoload=autoload)
+        served = await self._acquire(name, autoload=autoload)
         try:
             yield served
         finally:
@@ -104,7 +104,7 @@ class ModelsRouter:
 
     async def state(self, name: str) -> ModelState:
         """Say how one model stands. Raises ModelNotFound."""
-        return (await self._find_anew(name)).state()
+        return (await self._find_or_refresh(name)).state()
 
     async def props(self, name: str | None, *, autoload: bool = True) -> ModelFacts | RouterFacts:
         """Give the facts of a model, which is loaded first, if need be and allowed; without a name those of all."""
@@ -113,9 +113,9 @@ class ModelsRouter:
         async with self.using(name, autoload=autoload) as served:
             return served.facts
 
-    def events(self, ping_seconds: float) -> AsyncIterator[Change | None]:
+    def events(self, ping_seconds: float) -> AsyncIterator[ModelChange | None]:
         """Give what happens to the models from now on; None after so many seconds of silence, 0 is never."""
-        return self._events.listen(ping_seconds)
+        return self._events.subscribe(ping_seconds)
 
     def describe(self) -> str:
         """Say in a sentence what is served."""
@@ -124,7 +124,7 @@ class ModelsRouter:
 
     async def load(self, name: str) -> None:
         """Begin to load a model. Raises ModelNotFound, and ModelAlreadyRunning for one that is loaded or loading."""
-        model = await self._find_anew(name)
+        model = await self._find_or_refresh(name)
         if model.status in {Status.QUEUED, Status.LOADING, Status.LOADED}:
             raise ModelAlreadyRunning
         model.request_load()
@@ -146,7 +146,7 @@ class ModelsRouter:
     async def start(self, session: Session, locate: Callable[[], ModelFolder]) -> None:
         """Load the model that a session brings along, and make it the default. Raises LoadFailed."""
         model = await self._adopt(await asyncio.to_thread(locate))
-        (model.hold() or await self._wait(model)).release()
+        (model.hold() or await self._wait_for_load(model)).release()
         self._default, self.session = model.id, session
 
     async def _refresh(self) -> None:
@@ -155,26 +155,26 @@ class ModelsRouter:
         for identity, model in list(self._models.items()):
             if identity not in folders and not model.adopted and model.is_unloaded:
                 del self._models[identity]
-                self._events.tell(Change("removed", model.state()))
+                self._events.publish(ModelChange("model_goes", model.state()))
         new = [RoutedModel(name, path, self._events) for name, path in folders.items() if name not in self._models]
         self._models.update({model.id: model for model in new})
         if new:
-            self._events.tell(Change("listed", new[0].state()))
+            self._events.publish(ModelChange("list_grows", new[0].state()))
 
     def close(self, error: AppError) -> None:
         """Load nothing any more; those who wait get the error, those who listen hear no more."""
         self._loader.close(error)
         self._events.close()
 
-    async def _take(self, name: str | None, *, autoload: bool) -> ServedModel:
-        model = await self._find_anew(name)
+    async def _acquire(self, name: str | None, *, autoload: bool) -> ServedModel:
+        model = await self._find_or_refresh(name)
         if (served := model.hold()) is not None:
             return served
         if not autoload:
             _require_ready(model)
-        return await self._wait(model)
+        return await self._wait_for_load(model)
 
-    async def _find_anew(self, name: str | None) -> RoutedModel:
+    async def _find_or_refresh(self, name: str | None) -> RoutedModel:
         """Find a model that may have come into the folder just now."""
         if name and name not in self._models:
             await self._refresh()
@@ -203,10 +203,10 @@ class ModelsRouter:
             model.replace()
             await self._loader.unload(model)
         self._models[folder.id] = model = RoutedModel(folder.id, folder.path, self._events, adopted=True)
-        self._events.tell(Change("listed", model.state()))
+        self._events.publish(ModelChange("list_grows", model.state()))
         return model
 
-    async def _wait(self, model: RoutedModel) -> ServedModel:
+    async def _wait_for_load(self, model: RoutedModel) -> ServedModel:
         if self._loader.closed:
             raise ShuttingDown
         waiting = sum(other.waiting for other in self._models.values())

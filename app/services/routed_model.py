@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.services.errors import AppError, LoadFailed, ModelLoading
-from app.services.model_events import Change, Kind, ModelEvents
+from app.services.model_events import ChangeKind, ModelChange, ModelEvents
 from app.services.model_state import IN_MEMORY, NEXT, ModelState, Status
 from app.services.served_model import ServedModel
 
@@ -79,7 +79,7 @@ class RoutedModel:
         """Begin a task that loads it: it calls `note_progress`, and `loaded` or `load_failed`."""
         self._progress, self._error = 0.0, None
         self.task = asyncio.create_task(load())
-        self._enter(Status.QUEUED, "begun")
+        self._enter(Status.QUEUED, "load_begins")
         return self.task
 
     def note_progress(self, progress: float) -> None:
@@ -87,7 +87,7 @@ class RoutedModel:
         self._progress = progress
         if self.status is Status.QUEUED:
             self._change(Status.LOADING)
-        self._tell("status")
+        self._publish("status")
 
     def loaded(self, served: ServedModel) -> None:
         """It takes requests: those that wait have it, in their order."""
@@ -188,19 +188,19 @@ class RoutedModel:
             for waiter in self._take_waiters():
                 if (served := self.hold()) is not None:
                     waiter.set_result(served)
-        self._tell("status")
+        self._publish("status")
 
-    def _enter(self, status: Status, kind: Kind = "status") -> None:
+    def _enter(self, status: Status, kind: ChangeKind = "status") -> None:
         self._change(status)
-        self._tell(kind)
+        self._publish(kind)
 
     def _change(self, status: Status) -> None:
         assert status in NEXT[self.status], (self.status, status)
         assert (self.served is not None) == (status in IN_MEMORY)
         self.status = status
 
-    def _tell(self, kind: Kind) -> None:
-        self._events.tell(Change(kind, self.state()))
+    def _publish(self, kind: ChangeKind) -> None:
+        self._events.publish(ModelChange(kind, self.state()))
 
     def _refuse(self, error: AppError) -> None:
         for waiter in self._take_waiters():

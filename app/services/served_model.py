@@ -1,4 +1,4 @@
-"""A loaded model that answers."""
+"""A loaded model with its queue limit and its running answers."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +9,7 @@ from pathlib import Path
 from app.services.active_generations import ActiveGenerations
 from app.services.caller import Caller, caller
 from app.services.engine.scheduler.running_request import RunningRequest
-from app.services.errors import AppError, InvalidRequest, ModelUnloaded, PromptTooLong, QueueFull
+from app.services.errors import AppError, InvalidRequest, PromptTooLong, QueueFull
 from app.services.facts import AdapterFacts, ModelFacts, SlotFacts
 from app.services.generation import Embedded, EmbeddingRequest, Generation, GenerationRequest, Message
 from app.services.inference import EngineModel
@@ -17,11 +17,10 @@ from app.services.merged_generation import MergedGeneration
 from app.settings import Settings
 
 GRACE_PERIOD = 10.0  # seconds that the answers of a model may still take once it is to be unloaded
-UNLOADED = ModelUnloaded()
 
 
 class ServedModel:
-    """One model, its queue and its answers under way. Its methods are for the event loop."""
+    """Refuses what would wait too long, and knows when nobody needs the model. Its methods are for the event loop."""
 
     def __init__(
         self,
@@ -36,35 +35,35 @@ class ServedModel:
         self._active = active  # of all models
         self._system_prompt = system_prompt  # of the session at the moment, or "" if that is another model's
         self._on_idle = on_idle  # called when nothing is under way any more
-        self._running = ActiveGenerations(on_end=self._look)
+        self._running = ActiveGenerations(on_end=self._check_idle)
         self._preparing = 0  # requests whose prompts are being rendered and tokenized
-        self._held = 0  # requests that need it to stay
-        self._at_rest = asyncio.Event()
+        self._holds = 0  # how often it is held
+        self._idle = asyncio.Event()
 
     @property
     def facts(self) -> ModelFacts:
-        """What there is to know of it."""
+        """Facts of the model."""
         return self.model.facts
 
     @property
     def busy(self) -> bool:
-        """Whether anybody needs it."""
-        return bool(self._running or self._held)
+        """Whether it answers, or somebody holds it."""
+        return bool(self._running or self._holds)
 
     def hold(self) -> None:
         """Keep it from being unloaded until `release`."""
-        self._held += 1
-        self._at_rest.clear()
+        self._holds += 1
+        self._idle.clear()
 
     def release(self) -> None:
         """End a `hold`."""
-        self._held -= 1
-        self._look()
+        self._holds -= 1
+        self._check_idle()
 
-    async def at_rest(self) -> None:
-        """Wait until nobody needs it."""
+    async def wait_idle(self) -> None:
+        """Wait until it answers nobody and nobody holds it."""
         while self.busy:
-            await self._at_rest.wait()
+            await self._idle.wait()
 
     def need_readers(self, error: AppError | None) -> None:
         """End answers with an error as soon as nobody reads them; with None let them go on again."""
@@ -77,20 +76,20 @@ class ServedModel:
     async def generate(self, requests: Sequence[GenerationRequest]) -> Generation:
         """Begin the answers to several requests side by side: all of them or, with an AppError, none."""
         sender = caller.get()
-        self._require_place(sender)
+        self._require_queue_space(sender)
         requests = [self._with_system_prompt(request) for request in requests]
-        with self._at_work(len(requests)):
+        with self._preparing_prompts(len(requests)):
             generations = await self.model.generate(requests, sender)
-            self._note(generations)
+            self._register(generations)
         return generations[0] if len(generations) == 1 else MergedGeneration(generations)
 
     async def embed(self, request: EmbeddingRequest) -> Embedded:
         """Turn texts into vectors. Raises AppError. To cancel this stops it within one engine step."""
         sender = caller.get()
-        self._require_place(sender)
-        with self._at_work(1):
+        self._require_queue_space(sender)
+        with self._preparing_prompts(1):
             running = await self.model.embed(request, sender)
-            self._note([running])
+            self._register([running])
         return await running.result()
 
     async def render(self, request: GenerationRequest) -> str:
@@ -121,23 +120,23 @@ class ServedModel:
         return self.model.adapters()
 
     def set_adapters(self, scales: dict[int, float]) -> None:
-        """Say how much each adapter counts where a request says nothing. Raises InvalidRequest."""
+        """Set the adapters' scales, by number, for requests that name none. Raises InvalidRequest."""
         self.model.set_adapters(scales)
 
     async def slots(self) -> list[SlotFacts]:
-        """Say what is in each place of the batch."""
+        """Say what is in each slot of the batch."""
         return await self.model.slots()
 
     async def save_slot(self, slot: int, name: str) -> tuple[int, int]:
-        """Write what an idle place of the batch left to a file. Returns tokens and bytes. Raises AppError."""
+        """Write what an idle slot of the batch holds to a file. Returns tokens and bytes. Raises AppError."""
         return await self.model.save_slot(slot, self._slot_file(name))
 
     async def restore_slot(self, slot: int, name: str) -> tuple[int, int]:
-        """Bring that back, into any idle place. Returns tokens and bytes. Raises AppError."""
+        """Read such a file into an idle slot. Returns tokens and bytes. Raises AppError."""
         return await self.model.restore_slot(slot, self._slot_file(name))
 
     async def erase_slot(self, slot: int) -> int:
-        """Forget what an idle place of the batch left, in memory and on disk. Returns tokens. Raises AppError."""
+        """Forget what an idle slot of the batch holds, in memory and on disk. Returns tokens. Raises AppError."""
         return await self.model.erase_slot(slot)
 
     def _with_system_prompt(self, request: GenerationRequest) -> GenerationRequest:
@@ -154,27 +153,27 @@ class ServedModel:
         return folder / f"{name}.safetensors"  # by which MLX knows its own
 
     @contextmanager
-    def _at_work(self, requests: int) -> Iterator[None]:
+    def _preparing_prompts(self, requests: int) -> Iterator[None]:
         self._preparing += requests
         try:
             yield
         finally:
             self._preparing -= requests
 
-    def _note(self, generations: Sequence[RunningRequest]) -> None:
-        self._at_rest.clear()
+    def _register(self, generations: Sequence[RunningRequest]) -> None:
+        self._idle.clear()
         self._active.add(generations)
         self._running.add(generations)
 
-    def _look(self) -> None:
+    def _check_idle(self) -> None:
         if not self.busy:
-            self._at_rest.set()
+            self._idle.set()
             self._on_idle()
 
-    def _require_place(self, sender: Caller) -> None:
-        """Refuse what would wait too long; who asks for nothing else may come in although others fill the queue."""
+    def _require_queue_space(self, sender: Caller) -> None:
+        """Raise QueueFull if too many wait; a caller with nothing else under way has room in twice as long a queue."""
         waiting = len(self._running) + self._preparing - self._settings.max_batch
-        alone = all(generation.caller.who != sender.who for generation in self._running)
-        if waiting >= self._settings.max_queue * (2 if alone else 1):
-            oldest = max((generation.age() for generation in self._running), default=1.0)
+        is_only = all(request.caller.who != sender.who for request in self._running)
+        if waiting >= self._settings.max_queue * (2 if is_only else 1):
+            oldest = max((request.age() for request in self._running), default=1.0)
             raise QueueFull(waiting, retry_after=max(1, min(60, round(oldest))))

@@ -17,13 +17,14 @@ from app.services.errors import (
     LoadFailed,
     ModelLoading,
     ModelNotFound,
+    ModelUnloaded,
     NothingLoaded,
 )
 from app.services.facts import ModelFacts
 from app.services.inference import Engine
-from app.services.model_events import Change
+from app.services.model_events import ModelChange
 from app.services.model_state import Loading, ModelState
-from app.services.served_model import GRACE_PERIOD, UNLOADED, ServedModel
+from app.services.served_model import GRACE_PERIOD, ServedModel
 from app.services.session import Session
 from app.settings import Settings
 
@@ -121,10 +122,10 @@ class SingleModel:
             if self._served is None or name not in {self._served.facts.id, session_model}:
                 return f"The model '{name[:200]}' is not loaded"
             model, self._served, self.session = self._served, None, None
-            model.need_readers(UNLOADED)
+            model.need_readers(ModelUnloaded())
             with suppress(TimeoutError):
-                await asyncio.wait_for(model.at_rest(), GRACE_PERIOD)
-            model.fail_all(UNLOADED)
+                await asyncio.wait_for(model.wait_idle(), GRACE_PERIOD)
+            model.fail_all(ModelUnloaded())
             await model.model.unload(now=True)
             log.info("model unloaded", model=model.facts.id)
             return None
@@ -148,7 +149,7 @@ class SingleModel:
         self._require_no_load()
         return self.facts
 
-    def events(self, ping_seconds: float) -> AsyncIterator[Change | None]:
+    def events(self, ping_seconds: float) -> AsyncIterator[ModelChange | None]:
         """Raise FeatureDisabled: there is nothing to follow."""
         raise FeatureDisabled("This server serves one model; --models-dir serves several")
 
@@ -194,7 +195,7 @@ class SingleModel:
         previous, self._served, self.session = self._served, model, session
         log.info("model loaded", model=folder.id, type=folder.model_type, context=model.facts.context_length)
         if previous is not None:
-            previous.need_readers(UNLOADED)
+            previous.need_readers(ModelUnloaded())
             await previous.model.unload()
 
     async def _load(self, folder: ModelFolder) -> ServedModel:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.services.errors import InvalidRequest, LoadCancelled, LoadFailed, ModelLoading
-from app.services.model_events import Change, ModelEvents
+from app.services.model_events import ModelChange, ModelEvents
 from app.services.model_state import IN_MEMORY, Status
 from app.services.routed_model import RoutedModel
 from tests.loop import run
@@ -107,14 +107,14 @@ def test_no_step_is_left_out(changes: tuple[str, ...]) -> None:
 def test_whoever_listens_hears_each_change_once() -> None:
     async def go() -> None:
         events = ModelEvents()
-        heard = events.listen(0)
+        heard = events.subscribe(0)
         model = RoutedModel("a", Path("a"), events)
         for change in ("queue", "read", "load", "evict", "unload", "free"):
             CHANGES[change](model)
         events.close()
-        changes = [(change.kind, change.model.status) async for change in heard if isinstance(change, Change)]
+        changes = [(change.kind, change.model.status) async for change in heard if isinstance(change, ModelChange)]
         assert changes == [
-            ("begun", Status.QUEUED),
+            ("load_begins", Status.QUEUED),
             ("status", Status.LOADING),
             ("status", Status.LOADED),
             ("status", Status.EVICTING),  # that it goes in any case is no news

@@ -6,11 +6,16 @@ from msgspec import UNSET, Meta, UnsetType
 
 from app.dto.llama.models import STATUS_NAMES, ModelRow, StatusName
 from app.dto.shared.base import Reply
-from app.services.model_events import Change
+from app.services.model_events import ModelChange
 from app.services.model_state import ModelState, Status
 
 _EXIT_CODES = {Status.UNLOADED: 0, Status.FAILED: 1}
-_EVENTS = {"begun": "model_status", "status": "status_change", "listed": "models_reload", "removed": "model_remove"}
+_EVENTS = {
+    "load_begins": "model_status",
+    "status": "status_change",
+    "list_grows": "models_reload",
+    "model_goes": "model_remove",
+}
 
 
 class LoadProgress(Reply, kw_only=True):
@@ -64,10 +69,10 @@ class ModelEvent(Reply, kw_only=True):
     ] = UNSET
 
     @classmethod
-    def of(cls, change: Change) -> "ModelEvent":
+    def of(cls, change: ModelChange) -> "ModelEvent":
         """Spell a change."""
         event = cls(model=change.model.id, event=_EVENTS[change.kind])  # type: ignore[arg-type]
-        if change.kind == "begun":
+        if change.kind == "load_begins":
             event.data = StatusData(status="loading")
         elif change.kind == "status":
             event.data = StatusData.of(change.model)
