@@ -170,7 +170,9 @@ class Settings:
     context_length: int | None = _setting(
         None, _whole(16, 2**20), "Maximum context length in tokens; the model's own by default", metavar="TOKENS"
     )
-    max_batch: int = _setting(32, _whole(1, 256), "Maximum number of sequences decoded in one batch", metavar="ROWS")
+    max_batch: int = _setting(
+        32, _whole(1, 256), "Maximum number of sequences decoded at the same time", metavar="ROWS"
+    )
     max_queue: int = _setting(
         256, _whole(1, 65536), "Maximum number of queued requests; further ones get a 503", metavar="N"
     )
