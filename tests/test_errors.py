@@ -430,8 +430,8 @@ def test_a_refused_parameter_that_would_change_nothing_is_taken(
 def test_an_ignored_parameter_is_named_in_the_header(
     server: Server, route: str, parameter: parameters.Parameter
 ) -> None:
-    for asked in ({}, {"stream": True}) if route in STREAMS else ({},):
-        answer = post(server, BASES[route] | {parameter.name: "x"} | asked, route)
+    for stream in ({}, {"stream": True}) if route in STREAMS else ({},):
+        answer = post(server, BASES[route] | {parameter.name: "x"} | stream, route)
         assert answer.status_code == 200
         assert answer.headers["x-tiles-ignored"] == parameter.name
 
@@ -456,11 +456,11 @@ def test_unknown_fields_are_ignored_and_named_unless_their_name_is_odd(server: S
 @pytest.mark.parametrize("route", parameters.REGISTRIES)
 def test_every_field_of_the_request_is_in_the_registry(route: str) -> None:
     registry, fields = parameters.REGISTRIES[route], set(BODIES[route].model_fields)
-    known = {parameter.name for parameter in registry}
+    names = {parameter.name for parameter in registry}
     assert BODIES[route].registry is registry
-    assert fields <= known
+    assert fields <= names
     assert fields >= {parameter.name for parameter in registry if parameter.treatment == "honoured"}
-    assert len(registry) == len(known)
+    assert len(registry) == len(names)
     assert not fields & {parameter.name for parameter in registry if parameter.treatment == "ignored"}
 
 
@@ -472,7 +472,7 @@ def test_a_body_over_the_limit_is_a_413_whether_it_says_its_size_or_not(guarded:
     body = json.dumps({"messages": [{"role": "user", "content": "x" * 70_000}]}).encode()
     headers = {"Authorization": f"Bearer {KEY}"}
     assert error_of(guarded.client.post(route, content=body, headers=headers), 413)["code"] == "body_too_large"
-    pieces = (body[place : place + 1000] for place in range(0, len(body), 1000))
+    pieces = (body[start : start + 1000] for start in range(0, len(body), 1000))
     assert error_of(guarded.client.post(route, content=pieces, headers=headers), 413)["code"] == "body_too_large"
 
 
@@ -549,7 +549,7 @@ class Broken(ModelService):
     async def running(self) -> AsyncIterator[None]:
         yield
 
-    async def start(self, wanted: object) -> None:
+    async def start(self, session: object) -> None:
         raise self._error
 
     async def generate(self, *requests: GenerationRequest) -> Generation:

@@ -31,10 +31,10 @@ def public(path: str) -> bool:
 
 def ask(server: Server, method: str, path: str, **headers: str | None) -> httpx.Response:
     """Ask with these headers (a_b for A-B); the key comes along unless it is None."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    sent = {"authorization": f"Bearer {KEY}", "content-type": "application/json"} | named
-    kept = {name: value for name, value in sent.items() if value is not None}
-    return server.client.request(method, path, headers=kept, content=b"[]")
+    usual = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
+    present = {name: value for name, value in (usual | more).items() if value is not None}
+    return server.client.request(method, path, headers=present, content=b"[]")
 
 
 def refused(answer: httpx.Response, status: int, code: str | None = None) -> dict[str, Any]:
@@ -101,10 +101,10 @@ def test_an_embedding_page_of_another_site_is_refused(guarded: Server, method: s
 
 @every_route
 def test_a_preflight_needs_an_allowed_origin_and_no_key(guarded: Server, method: str, path: str) -> None:
-    asked = {"access_control_request_method": method, "access_control_request_headers": "x-one, authorization"}
-    foreign = ask(guarded, "OPTIONS", path, authorization=None, origin="https://evil.example", **asked)
+    preflight = {"access_control_request_method": method, "access_control_request_headers": "x-one, authorization"}
+    foreign = ask(guarded, "OPTIONS", path, authorization=None, origin="https://evil.example", **preflight)
     refused(foreign, 403, "origin")
-    own = ask(guarded, "OPTIONS", path, authorization=None, origin="http://localhost:5173", **asked)
+    own = ask(guarded, "OPTIONS", path, authorization=None, origin="http://localhost:5173", **preflight)
     assert own.status_code in {200, 204}
     assert own.headers["access-control-allow-origin"] == "http://localhost:5173"
     assert method in own.headers["access-control-allow-methods"]
@@ -280,10 +280,10 @@ def test_pages_of_this_site_may_read(guarded: Server, site: str) -> None:
 
 
 def test_a_private_network_preflight_is_granted_to_allowed_origins_alone(guarded: Server) -> None:
-    asked = {"access_control_request_method": "POST", "access_control_request_private_network": "true"}
-    answer = ask(guarded, "OPTIONS", "/v1/chat/completions", origin="https://app.example", **asked)
+    preflight = {"access_control_request_method": "POST", "access_control_request_private_network": "true"}
+    answer = ask(guarded, "OPTIONS", "/v1/chat/completions", origin="https://app.example", **preflight)
     assert answer.headers["access-control-allow-private-network"] == "true"
-    answer = ask(guarded, "OPTIONS", "/v1/chat/completions", origin="https://evil.example", **asked)
+    answer = ask(guarded, "OPTIONS", "/v1/chat/completions", origin="https://evil.example", **preflight)
     assert "access-control-allow-private-network" not in answer.headers
 
 

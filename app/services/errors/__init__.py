@@ -1,4 +1,9 @@
-"""Everything that a client may be told to have gone wrong: a class for each error, listed in docs/errors.md."""
+"""The errors that a client may get: a class for each, with its status, type, code, meaning and advice.
+
+`base` has the root, `AppError`, and a class for each status whose messages differ from case to case. The others stand
+by subject: `access`, `requests` that cannot be read, `models`, `generation`, `slots`, what is `stored`, the `server`.
+docs/errors.md is the table of all of them.
+"""
 
 from collections.abc import Iterator
 
