@@ -164,7 +164,7 @@ def test_a_histogram_counts_a_value_in_the_first_bound_that_holds_it() -> None:
 def test_the_rate_leaves_out_the_first_token() -> None:
     meter = Meter()
     metrics = Metrics(meter)
-    meter.answer(Timings(0, 5, 10.0, 1, 0.0, 10.0, 10.0))
+    meter.count_answer(Timings(0, 5, 10.0, 1, 0.0, 10.0, 10.0))
     assert value(samples(metrics.text().decode()), "llamacpp:predicted_tokens_seconds") == 0
-    meter.answer(Timings(0, 5, 10.0, 11, 500.0, 10.0, 510.0))
+    meter.count_answer(Timings(0, 5, 10.0, 11, 500.0, 10.0, 510.0))
     assert value(samples(metrics.text().decode()), "llamacpp:predicted_tokens_seconds") == 20

@@ -42,7 +42,7 @@ def alone(model: Any, tokens: list[int], pooling: Pooling) -> Any:
 def test_a_text_gets_the_vector_that_it_gets_alone(some_model: Any, pooling: Pooling, budget: int) -> None:
     embedding = Embedding(None, "m", texts(), pooling)
     body = body_of(some_model, 768)
-    while not embedding.finished:
+    while not embedding.is_finished:
         embedding.compute(body, partial(make_prompt_cache, some_model), budget)
     result = embedding.result()
     assert result.prompt_tokens == sum(LENGTHS)
@@ -54,7 +54,7 @@ def test_a_slice_is_as_long_as_the_budget_says() -> None:
     model = random_model("llama")
     embedding = Embedding(None, "m", [[1] * 100, [2] * 90], "mean")
     spent = [embedding.compute(body_of(model, 768), partial(make_prompt_cache, model), 50)]
-    while not embedding.finished:
+    while not embedding.is_finished:
         spent.append(embedding.compute(body_of(model, 768), partial(make_prompt_cache, model), 50))
     assert spent == [50, 50, 50, 50]
 
@@ -72,7 +72,7 @@ def test_rows_get_their_tokens_between_the_slices(tiny: Path) -> None:
         scheduler.step()
     scheduler.embed(embedding)
     steps = 0
-    while not embedding.finished:
+    while not embedding.is_finished:
         before = len(beside.answer)
         scheduler.step()
         assert beside.finish_reason or len(beside.answer) > before

@@ -20,7 +20,7 @@ def work(turns: FairShare, workers: list[Worker], seconds: float) -> None:
     """Let them work for so long."""
     while seconds > 0 and (worker := turns.next(workers)) is not None:  # type: ignore[arg-type]
         worker.had += worker.step
-        turns.took(worker, worker.step)  # type: ignore[arg-type]
+        turns.add_time(worker, worker.step)  # type: ignore[arg-type]
         seconds -= worker.step
 
 

@@ -102,7 +102,7 @@ def test_those_who_lost_their_place_come_first(workshop: Workshop) -> None:
     for row in rows[:2]:
         waiting.put(row)
     rows[2].failures = 1
-    waiting.put_back(rows[2:])
+    waiting.put_first(rows[2:])
     assert waiting.take(rows[2:], lambda _: True) is rows[2]
 
 

@@ -147,7 +147,7 @@ class MLXEngine(Engine):
         seconds = time.monotonic() - self._step_began
         self._step_began = self._stepping = None
         self._usual_step = max(seconds, 0.99 * self._usual_step)
-        self._fair_share.took(scheduler, seconds)
+        self._fair_share.add_time(scheduler, seconds)
 
     def _count(self) -> None:
         self._meter.running = sum(scheduler.running for scheduler in self._schedulers)

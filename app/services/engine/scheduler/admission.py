@@ -1,4 +1,4 @@
-"""Who may come in: only answers for which there is memory, as far as that can be told before."""
+"""Which rows may begin: those for which there is memory, as far as that is known before."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,12 +12,12 @@ from app.services.engine.scheduler.row import Row
 from app.services.engine.speculative.draft_model import DraftModel
 from app.services.errors import MemoryExceeded, MemoryInUse
 
-_GROWTH = 1024  # tokens of an answer that memory is set aside for at first
+_GROWTH = 1024  # tokens of an answer for which memory is reserved at first
 _MORE = 512  # and each time that those are used up
 
 
 class Admission:
-    """Sets memory aside for rows, and lets go of kept prompts before it refuses."""
+    """Reserves memory for rows, and evicts stored prompts before it refuses."""
 
     def __init__(
         self,
@@ -30,81 +30,82 @@ class Admission:
         self._draft = draft
         self._memory_budget = memory_budget
         self._prefixes = prefixes
-        self._most = sys.maxsize  # bytes that there are for rows while nothing runs
+        self._most_bytes = sys.maxsize  # bytes that there are for rows while nothing runs
 
     def free(self) -> int:
         """Bytes that can be taken now."""
         return self._memory_budget.free() if self._memory_budget else sys.maxsize
 
-    def free_kept(self) -> None:
-        """Let go of all that is only kept for later."""
+    def free_stored(self) -> None:
+        """Free all that is only stored for later."""
         self._prefixes.evict(sys.maxsize)
         if self._draft is not None:
             self._draft.forget()
         mx.clear_cache()
 
     def settle(self) -> None:
-        """Note what there is while nothing runs."""
-        self._most = self.free()
+        """Measure how much memory there is while nothing runs."""
+        self._most_bytes = self.free()
 
     def check(self, tokens: int, answers: int) -> None:
         """Raise MemoryExceeded for a prompt of so many tokens that has no room even alone. On any thread."""
-        needed = self._needed(tokens + 1, answers, others=0)
-        if needed > self._most and needed > self.free():
+        needed = self._bytes_needed(tokens + 1, answers, others=0)
+        if needed > self._most_bytes and needed > self.free():
             raise MemoryExceeded(
                 f"This prompt has {tokens} tokens and needs {_size(needed)} of memory for its cache; beside the model "
-                f"there are {_size(self._most)}. Shorten it, or see --max-memory."
+                f"there are {_size(self._most_bytes)}. Shorten it, or see --max-memory."
             )
 
-    def lets_in(self, row: Row, running: Sequence[Row]) -> bool:
-        """Set memory aside for a row beside the others, if there is enough; kept prompts make room for it."""
+    def admit(self, row: Row, running: Sequence[Row]) -> bool:
+        """Reserve memory for a row beside the others, if there is enough; stored prompts are evicted for it."""
         tokens = len(row.prefill.tokens) + min(row.max_tokens - len(row.answer), _GROWTH)
         others = sum(self.footprint.bytes(other.length) for other in running)
-        needed = self._needed(tokens, 1 + len(row.siblings), others) + self._promised(running)
-        if not self._make_room(needed, row.prefill.tokens):
+        needed = self._bytes_needed(tokens, 1 + len(row.siblings), others) + self._reserved_bytes(running)
+        if not self._free_memory(needed, row.prefill.tokens):
             tokens = len(row.prefill.tokens) + 1  # alone it may begin; its answer then ends where memory does
-            if running or not self._make_room(self._least(row), row.prefill.tokens):
+            if running or not self._free_memory(self._least_bytes(row), row.prefill.tokens):
                 return False
         row.reserve(tokens)
         return True
 
     def grow(self, row: Row, running: Iterable[Row]) -> bool:
-        """Set memory aside for more tokens of an answer, if there is enough."""
+        """Reserve memory for more tokens of an answer, if there is enough."""
         reserved = row.prefill.reserved_tokens
-        more = self.footprint.bytes(reserved + _MORE) - self.footprint.bytes(reserved)
-        if not self._make_room(more + self._promised(running), row.prefill.tokens):
+        growth = self.footprint.bytes(reserved + _MORE) - self.footprint.bytes(reserved)
+        if not self._free_memory(growth + self._reserved_bytes(running), row.prefill.tokens):
             return False
         row.reserve(reserved + _MORE)
         return True
 
     def refusal(self, row: Row) -> MemoryInUse:
-        """Say why a row cannot come in although nothing else runs."""
-        needed = self._least(row)
+        """Give the error of a row that cannot begin although nothing else runs."""
+        needed = self._least_bytes(row)
         return MemoryInUse(
             f"This prompt has {len(row.prefill.tokens)} tokens and needs {_size(needed)} of memory for its cache; "
             f"{_size(max(0, self.free()))} are free. Something else on this machine uses the rest.",
             retry_after=10,
         )
 
-    def _least(self, row: Row) -> int:
+    def _least_bytes(self, row: Row) -> int:
         """Bytes without which a row cannot begin even alone."""
-        return self._needed(len(row.prefill.tokens) + 1, 1 + len(row.siblings), others=0)
+        return self._bytes_needed(len(row.prefill.tokens) + 1, 1 + len(row.siblings), others=0)
 
-    def _needed(self, tokens: int, answers: int, others: int) -> int:
+    def _bytes_needed(self, tokens: int, answers: int, others: int) -> int:
         """Bytes for a row and its siblings; who joins others is copied, and so are they."""
         own = self.footprint.bytes(tokens) * answers
         return own + (own + others if others or answers > 1 else 0)
 
-    def _promised(self, running: Iterable[Row]) -> int:
+    def _reserved_bytes(self, running: Iterable[Row]) -> int:
         size = self.footprint.bytes
         return sum(max(0, size(row.prefill.reserved_tokens) - size(row.length)) for row in running)
 
-    def _make_room(self, needed: int, given: Sequence[int]) -> bool:
-        short = needed - self.free()
-        if short > 0 and short <= self._prefixes.nbytes:
-            self._prefixes.evict(short, keep=given)
-            short = needed - self.free()
-        return short <= 0
+    def _free_memory(self, needed: int, tokens: Sequence[int]) -> bool:
+        """Evict stored prompts, but not the prefix of these tokens, until so many bytes are free. False if it fails."""
+        missing = needed - self.free()
+        if 0 < missing <= self._prefixes.nbytes:
+            self._prefixes.evict(missing, keep=tokens)
+            missing = needed - self.free()
+        return missing <= 0
 
 
 def _size(number: int) -> str:

@@ -29,11 +29,11 @@ class Embedding:
         self.request = request
         self._model = model
         self._inputs = inputs
-        self._groups = deque(_Group(places, inputs, pooling) for places in _alike(inputs))
+        self._groups = deque(_Group(indices, inputs, pooling) for indices in _groups_of(inputs))
         self._vectors: dict[int, Any] = {}  # by place
 
     @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether every vector is there."""
         return not self._groups
 
@@ -47,51 +47,51 @@ class Embedding:
         group = self._groups[0]
         with threads.all():
             spent = group.compute(body, make_layers, budget)
-        if group.finished:
+        if group.is_finished:
             self._vectors |= group.vectors()
             self._groups.popleft()
         return spent
 
     def result(self) -> Embedded:
         """Give the vectors in the order of the inputs."""
-        vectors = np.stack([self._vectors[place] for place in range(len(self._inputs))])
+        vectors = np.stack([self._vectors[index] for index in range(len(self._inputs))])
         return Embedded(self._model, self.tokens, vectors)
 
 
 class _Group:
     """Inputs of about one length, padded on the right: what is causal does not see what follows."""
 
-    def __init__(self, places: Sequence[int], inputs: Sequence[Sequence[int]], pooling: Pooling) -> None:
-        self._places = places
-        lengths = np.array([len(inputs[place]) for place in places])
+    def __init__(self, indices: Sequence[int], inputs: Sequence[Sequence[int]], pooling: Pooling) -> None:
+        self._indices = indices
+        lengths = np.array([len(inputs[index]) for index in indices])
         longest = int(lengths.max())
-        self._tokens = np.zeros((len(places), longest), dtype=np.int32)
-        for row, place in enumerate(places):
-            self._tokens[row, : lengths[row]] = inputs[place]
+        self._tokens = np.zeros((len(indices), longest), dtype=np.int32)
+        for row, index in enumerate(indices):
+            self._tokens[row, : lengths[row]] = inputs[index]
         position = np.arange(longest)[None]
         counted = position < lengths[:, None] if pooling == "mean" else position == lengths[:, None] - 1
         self._weights = (counted / counted.sum(axis=1, keepdims=True)).astype(np.float32)  # (rows, longest)
         self._layers: Layers | None = None
         self._pooled: mx.array | None = None  # (rows, size)
-        self._done = 0
+        self._computed = 0
 
     @property
-    def finished(self) -> bool:
-        return self._done == self._tokens.shape[1]
+    def is_finished(self) -> bool:
+        return self._computed == self._tokens.shape[1]
 
     def compute(self, body: Body, make_layers: Callable[[], Layers], budget: int) -> int:
         self._layers = self._layers or make_layers()
         rows, longest = self._tokens.shape
-        end = min(longest, self._done + max(1, budget // rows))
-        hidden = body(mx.array(self._tokens[:, self._done : end]), cache=self._layers).astype(mx.float32)
-        part = (mx.array(self._weights[:, None, self._done : end]) @ hidden)[:, 0]
+        end = min(longest, self._computed + max(1, budget // rows))
+        hidden = body(mx.array(self._tokens[:, self._computed : end]), cache=self._layers).astype(mx.float32)
+        part = (mx.array(self._weights[:, None, self._computed : end]) @ hidden)[:, 0]
         self._pooled = part if self._pooled is None else self._pooled + part
         mx.eval(self._pooled, [layer.state for layer in self._layers])
-        spent, self._done = rows * (end - self._done), end
+        spent, self._computed = rows * (end - self._computed), end
         return spent
 
     def vectors(self) -> dict[int, Any]:
-        return dict(zip(self._places, np.array(self._pooled), strict=True))
+        return dict(zip(self._indices, np.array(self._pooled), strict=True))
 
 
 def body_of(model: Any, vocabulary: int) -> Body:
@@ -109,15 +109,15 @@ def body_of(model: Any, vocabulary: int) -> Body:
     return body
 
 
-def _alike(inputs: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+def _groups_of(inputs: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     """Group the places of inputs so that little is padding and a group fits into memory."""
     group: list[int] = []
-    for place in sorted(range(len(inputs)), key=lambda place: len(inputs[place])):
-        longest = len(inputs[place])
+    for index in sorted(range(len(inputs)), key=lambda index: len(inputs[index])):
+        longest = len(inputs[index])
         padded = longest * (len(group) + 1)
         if group and (len(group) == _MOST_ROWS or padded > _MOST_TOKENS or longest > 2 * len(inputs[group[0]]) + 16):
             yield group
             group = []
-        group.append(place)
+        group.append(index)
     if group:
         yield group

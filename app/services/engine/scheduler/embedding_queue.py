@@ -59,7 +59,7 @@ class EmbeddingQueue:
             self._refuse(embedding, error)
             return 0
         self._queue.rotate(-1)
-        if not embedding.finished:
+        if not embedding.is_finished:
             return 0
         self._queue.pop()
         self._outbox.put(embedding.request, [embedding.result()])
@@ -68,7 +68,7 @@ class EmbeddingQueue:
     def _compute(self, embedding: Embedding, budget: int) -> None:
         self._adapters.use([self._adapters.defaults])
         self._body = self._body or body_of(self._model, self._vocabulary)
-        while budget > 0 and not embedding.finished:
+        while budget > 0 and not embedding.is_finished:
             with self._chunk_sizer.expect(budget):
                 budget -= embedding.compute(self._body, partial(make_prompt_cache, self._model), budget)
 

@@ -14,16 +14,16 @@ class FairShare:
     """
 
     def __init__(self) -> None:
-        self._spent: dict[Scheduler, float] = {}  # seconds, of those at work
+        self._seconds: dict[Scheduler, float] = {}  # seconds, of those at work
 
     def next(self, schedulers: Sequence["Scheduler"]) -> "Scheduler | None":
         """Give the scheduler whose turn it is; None when all are at rest."""
         busy = [scheduler for scheduler in schedulers if scheduler.busy]
-        least = min((self._spent[scheduler] for scheduler in busy if scheduler in self._spent), default=0.0)
-        self._spent = {scheduler: self._spent.get(scheduler, least) for scheduler in busy}
-        return min(busy, key=self._spent.__getitem__, default=None)
+        least = min((self._seconds[scheduler] for scheduler in busy if scheduler in self._seconds), default=0.0)
+        self._seconds = {scheduler: self._seconds.get(scheduler, least) for scheduler in busy}
+        return min(busy, key=self._seconds.__getitem__, default=None)
 
-    def took(self, scheduler: "Scheduler", seconds: float) -> None:
-        """Note how long a step was."""
-        if scheduler in self._spent:
-            self._spent[scheduler] += seconds
+    def add_time(self, scheduler: "Scheduler", seconds: float) -> None:
+        """Note how long a step of a scheduler took, in seconds."""
+        if scheduler in self._seconds:
+            self._seconds[scheduler] += seconds

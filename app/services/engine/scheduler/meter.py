@@ -43,7 +43,7 @@ class Meter:
         self.between_tokens = Histogram(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
         self.whole_answer = Histogram(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600)
 
-    def stepped(self, rows: int, following: int, seconds: float | None) -> None:
+    def count_step(self, rows: int, following: int, seconds: float | None) -> None:
         """Count a step of so many rows; `following` had a token before, so many seconds ago."""
         if not rows:
             return
@@ -53,18 +53,18 @@ class Meter:
         if following and seconds is not None:
             self.between_tokens.add(seconds, following)
 
-    def looked_up(self, use: CacheUse) -> None:
+    def count_cache_use(self, use: CacheUse) -> None:
         """Count what the prefix cache knew of a prompt."""
         self.cache_uses["whole" if use.reason == "whole" else "part" if use.cached_tokens else "none"] += 1
 
-    def prompt(self, timings: Timings) -> None:
+    def count_prompt(self, timings: Timings) -> None:
         """Count a prompt that is computed."""
         self.prompt_tokens += timings.prompt_tokens
         self.cached_tokens += timings.cached_tokens
         self.prompt_seconds += timings.prompt_ms / 1000
         self.first_token.add(timings.first_token_ms / 1000)
 
-    def answer(self, timings: Timings) -> None:
+    def count_answer(self, timings: Timings) -> None:
         """Count an answer that is over, whole or not."""
         tokens = timings.completion_tokens
         self.answer_tokens += tokens
@@ -75,6 +75,6 @@ class Meter:
         self.longest = max(self.longest, timings.prompt_tokens + timings.cached_tokens + tokens)
         self.whole_answer.add(timings.total_ms / 1000)
 
-    def embedded(self, tokens: int) -> None:
+    def count_embedding(self, tokens: int) -> None:
         """Count texts that became vectors."""
         self.prompt_tokens += tokens

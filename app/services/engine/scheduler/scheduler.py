@@ -63,9 +63,9 @@ class Scheduler:
         self._draft = draft
         footprint = measure(model)
         self.admission = Admission(footprint, memory_budget, prefixes, draft)
-        self._waiting = WaitQueue()
+        self._wait_queue = WaitQueue()
         self._prefill = PrefillManager(model, outbox, adapters, sizer, controls)
-        self._embeddings = EmbeddingQueue(model, vocabulary, outbox, adapters, sizer, self.admission.free_kept)
+        self._embeddings = EmbeddingQueue(model, vocabulary, outbox, adapters, sizer, self.admission.free_stored)
         self._batches = Batches(model, vocabulary, adapters, footprint.token_bytes, self.admission.free)
         self.slots = Slots(max_rows, prefixes, self._running)
         self._live: set[Row] = set()  # every row whose reader still waits for its end
@@ -73,7 +73,7 @@ class Scheduler:
     @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self._batches.rows or self._prefill or self._waiting or self._embeddings)
+        return bool(self._batches.rows or self._prefill or self._wait_queue or self._embeddings)
 
     @property
     def expected(self) -> float:
@@ -83,12 +83,12 @@ class Scheduler:
     @property
     def running(self) -> int:
         """Requests that are being computed."""
-        return self._max_rows - self._places() + len(self._embeddings)
+        return self._max_rows - self._free_slots() + len(self._embeddings)
 
     @property
     def waiting(self) -> int:
         """Requests that wait for a place in the batch."""
-        return sum(1 + len(row.siblings) for row in self._waiting)
+        return sum(1 + len(row.siblings) for row in self._wait_queue)
 
     def warm_up(self, rows: Sequence[Row]) -> None:
         """Answer rows that nobody reads, then forget them; they count nowhere. Call it before the first request."""
@@ -106,7 +106,7 @@ class Scheduler:
     def submit(self, row: Row) -> None:
         """Queue a request."""
         self._live |= {row, *row.siblings}
-        self._waiting.put(row)
+        self._wait_queue.put(row)
 
     def embed(self, embedding: Embedding) -> None:
         """Queue texts that become vectors."""
@@ -115,13 +115,13 @@ class Scheduler:
     def cancel(self, request: RunningRequest) -> None:
         """Drop what nobody waits for any more; what was computed of a row is kept for the next request."""
         self._embeddings.cancel(request)
-        self._waiting.cancel(request)
+        self._wait_queue.cancel(request)
         if row := self._prefill.cancel(request):
-            self._keep(row)
+            self._store(row)
         gone = [row for row in self._batches.rows if row.generation is request]
         for row in gone:
-            self._meter.answer(row.timings())
-        self._end(gone)
+            self._meter.count_answer(row.timings())
+        self._release(gone)
         self._live = {row for row in self._live if row.generation is not request}
 
     def close_reasoning(self, generation: RunningGeneration) -> None:
@@ -146,14 +146,14 @@ class Scheduler:
     def fail(self, error: AppError) -> None:
         """End every row with an error and begin anew with an empty batch."""
         rows, self._live = self._live, set()
-        self._waiting.clear()
+        self._wait_queue.clear()
         self._prefill.clear()
         self._batches.clear()
         self._embeddings.fail(error)
         for row in rows:
             row.prefill.drop_layers()
             self._outbox.put(row.generation, [error])
-        self.slots.seat()
+        self.slots.assign()
 
     def step(self, *, alone: bool = True) -> None:
         """One token for every row that is decoding, then a slice of prompts and one of what is embedded.
@@ -161,15 +161,15 @@ class Scheduler:
         `alone` says that no other model is at work.
         """
         self._decode()
-        if self._waiting and self._places() > 0:
-            self._let_in(alone)
+        if self._wait_queue and self._free_slots() > 0:
+            self._admit_waiting(alone)
         if self._prefill:
             self._compute_prompts(self._budget(alone))
         if self._embeddings:
-            self._meter.embedded(self._embeddings.compute(self._budget(alone)))
+            self._meter.count_embedding(self._embeddings.compute(self._budget(alone)))
         self._meter.memory = memory()
 
-    def _places(self) -> int:
+    def _free_slots(self) -> int:
         return self._max_rows - len(self._running())
 
     def _running(self) -> list[Row]:
@@ -190,19 +190,19 @@ class Scheduler:
                 ended.append(row)
                 continue
             following += bool(row.answer)
-            self._tell(row, row.take(token, score))
+            self._send(row, row.take(token, score))
             if len(row.answer) == 1:
-                self._meter.prompt(row.timings())
+                self._meter.count_prompt(row.timings())
             if row.needs_memory and not self.admission.grow(row, self._running()):
-                self._tell(row, row.finish("memory"))
+                self._send(row, row.finish("memory"))
             if row.finish_reason:
                 ended.append(row)
-        self._meter.stepped(rows, following, self._batches.interval)
-        self._end(ended)
+        self._meter.count_step(rows, following, self._batches.interval)
+        self._release(ended)
         if lost:
-            self._again(lost)
+            self._retry(lost)
 
-    def _again(self, rows: Sequence[Row]) -> None:
+    def _retry(self, rows: Sequence[Row]) -> None:
         """Have rows for which memory ran out computed once more, each by itself; for whom it does again, that ends it.
 
         What they held is in an unknown state, so it is computed from their tokens.
@@ -210,8 +210,8 @@ class Scheduler:
         log.warning("memory ran out", rows=len(rows), tokens=sum(row.length for row in rows))
         for row in rows:
             row.interrupt()
-        self.admission.free_kept()
-        self._waiting.put_back(row for row in rows if row.failures == 1)
+        self.admission.free_stored()
+        self._wait_queue.put_first(row for row in rows if row.failures == 1)
         for row in rows:
             if row.failures > 1:
                 self._fail(row, OutOfMemory())
@@ -221,40 +221,40 @@ class Scheduler:
             self._live.discard(one)
             self._outbox.put(one.generation, [error])
 
-    def _tell(self, row: Row, events: list[Event]) -> None:
+    def _send(self, row: Row, events: list[Event]) -> None:
         self._outbox.put(row.generation, events)
         if row.finish_reason:
             self._live.discard(row)
-            self._meter.answer(row.timings())
+            self._meter.count_answer(row.timings())
 
-    def _end(self, rows: list[Row]) -> None:
+    def _release(self, rows: list[Row]) -> None:
         if rows:
             self._outbox.send()  # nobody waits for the copy of a cache
             self._batches.leave(rows)
             for row in rows:
-                self._keep(row)
+                self._store(row)
 
-    def _let_in(self, alone: bool) -> None:
+    def _admit_waiting(self, alone: bool) -> None:
         """Give places to those who wait, as far as there are any and memory for them."""
-        self.slots.seat()  # what ended holds no memory
-        while row := self._waiting.take(running := self._running(), partial(self._fits, running)):
+        self.slots.assign()  # what ended holds no memory
+        while row := self._wait_queue.take(running := self._running(), partial(self._fits, running)):
             self._admit(row)
         at_rest = alone and not running and not self._embeddings
-        if self._waiting and at_rest:  # nothing will end that could make room
-            first = next(iter(self._waiting))
-            self._waiting.remove(first)
+        if self._wait_queue and at_rest:  # nothing will end that could make room
+            first = next(iter(self._wait_queue))
+            self._wait_queue.remove(first)
             self._fail(first, self.admission.refusal(first))
 
     def _fits(self, running: Sequence[Row], row: Row) -> bool:
-        return self._places() > len(row.siblings) and self.admission.lets_in(row, running)
+        return self._free_slots() > len(row.siblings) and self.admission.admit(row, running)
 
     def _admit(self, row: Row) -> None:
         """Begin with what is cached of a row's prompt."""
         self._prefill.add(row, self._cache.look_up(row))
         if not row.answer:
-            self._meter.looked_up(row.prefill.cache_use)
-            self._tell(row, [row.progress()])
-        self.slots.seat()
+            self._meter.count_cache_use(row.prefill.cache_use)
+            self._send(row, [row.progress()])
+        self.slots.assign()
 
     def _compute_prompts(self, budget: int) -> None:
         """Give the prompts slices in turn until the time for it is over; those that are ready join the batch."""
@@ -262,28 +262,28 @@ class Scheduler:
             rows = self._prefill.take(budget)
             try:
                 chunk = self._prefill.compute(rows, budget)
-                self._begin_answers(chunk.ready, chunk.layers)
+                self._start_decoding(chunk.ready, chunk.layers)
                 budget -= chunk.tokens
             except Exception as error:
                 if not out_of_memory(error):
                     raise
-                self._again(rows)
+                self._retry(rows)
 
-    def _begin_answers(self, rows: Sequence[Row], layers: Layers | None) -> None:
+    def _start_decoding(self, rows: Sequence[Row], layers: Layers | None) -> None:
         """Have rows whose prompts are computed decoded; of those that ask for no tokens the answer is over."""
         if rows and rows[0].max_tokens:
             self._batches.join(rows, layers)
         elif rows:
             for row in rows:
-                self._tell(row, row.finish("max_tokens"))
-            self._meter.prompt(rows[0].timings())
-            self._keep(rows[0])
+                self._send(row, row.finish("max_tokens"))
+            self._meter.count_prompt(rows[0].timings())
+            self._store(rows[0])
 
     def _budget(self, alone: bool) -> int:
         """Tokens of a slice; prompts and embeddings share the time."""
         seconds = _SLICE_ALONE if alone and not self._batches.rows else _SLICE_BESIDE_DECODING
         return self._chunk_sizer.tokens(seconds / 2 if self._prefill and self._embeddings else seconds)
 
-    def _keep(self, row: Row) -> None:
+    def _store(self, row: Row) -> None:
         self._cache.store(row)
         self._meter.cache_bytes = self._cache.nbytes

@@ -1,4 +1,4 @@
-"""The places of the batch, by number: who is in each, and what was there last."""
+"""The slots of the batch, by index: which row is in each, and what the one before left."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
@@ -12,23 +12,23 @@ from app.services.facts import SlotFacts
 
 
 @dataclass(slots=True)
-class _Place:
-    facts: SlotFacts  # as it was left
+class _Slot:
+    facts: SlotFacts  # as of when its last row came or left
     row: Row | None = None  # that is in it
     tokens: list[int] = field(default_factory=list)  # that its last row, or a file, left in the prefix cache
 
-    def leave(self) -> None:
+    def release(self) -> None:
         if self.row is not None:
             row, self.row = self.row, None
-            self.hold([] if any(row.scales) else row.layer_tokens)  # what adapters made is not told apart in a file
+            self.set_tokens([] if any(row.scales) else row.layer_tokens)  # a file does not tell adapters apart
 
-    def hold(self, tokens: list[int]) -> None:
+    def set_tokens(self, tokens: list[int]) -> None:
         self.tokens = tokens
         self.facts = replace(self.facts, prompt_tokens=len(tokens))
 
 
 class Slots:
-    """Rows have the same place from their admission to their end. Lives on the engine thread."""
+    """A row has the same slot from its admission to its end. Lives on the engine thread."""
 
     def __init__(self, count: int, prefixes: PrefixCache, running: Callable[[], Collection[Row]]) -> None:
         self._count = count
@@ -37,68 +37,68 @@ class Slots:
         self.clear()
 
     def clear(self) -> None:
-        """Forget what was in the places."""
-        self._places = [_Place(SlotFacts(number)) for number in range(self._count)]
+        """Forget what was in the slots."""
+        self._slots = [_Slot(SlotFacts(index)) for index in range(self._count)]
         self._tasks = 0
 
-    def seat(self) -> None:
-        """Give each of the running rows a place that has none; rows that run no more leave theirs."""
+    def assign(self) -> None:
+        """Give each of the running rows a slot that has none; rows that run no more leave theirs."""
         rows = self._running()
         running = set(rows)
-        for place in self._places:
-            if place.row not in running:
-                place.leave()
-        seated = {place.row for place in self._places}
+        for slot in self._slots:
+            if slot.row not in running:
+                slot.release()
+        in_slots = {slot.row for slot in self._slots}
         for row in rows:
-            if row not in seated:
-                self._take(row)
+            if row not in in_slots:
+                self._assign_one(row)
 
     def facts(self) -> list[SlotFacts]:
-        """Say what is in each place of the batch."""
-        self.seat()
-        return [place.facts if place.row is None else _at_work(place.facts, place.row) for place in self._places]
+        """Say what is in each slot."""
+        self.assign()
+        return [slot.facts if slot.row is None else _facts_of_row(slot.facts, slot.row) for slot in self._slots]
 
-    def layers(self, slot: int) -> tuple[Any, Layers]:
-        """Give copies of the tokens and layers that an idle place left. Raises SlotEmpty if nothing is kept."""
-        if (cached := self._prefixes.get_whole(self._free(slot).tokens)) is None:
-            raise SlotEmpty(slot)
+    def layers(self, index: int) -> tuple[Any, Layers]:
+        """Give copies of the tokens and layers that the last row of an idle slot left. Raises SlotEmpty."""
+        if (cached := self._prefixes.get_whole(self._idle_slot(index).tokens)) is None:
+            raise SlotEmpty(index)
         return cached.tokens, cached.layers
 
-    def fill(self, slot: int, read: Callable[[], tuple[list[int], Layers, int]]) -> tuple[int, int]:
-        """Put what is read into the prefix cache, and note it of an idle place. Returns tokens and bytes."""
-        place = self._free(slot)
+    def fill(self, index: int, read: Callable[[], tuple[list[int], Layers, int]]) -> tuple[int, int]:
+        """Put what is read into the prefix cache, and note it of an idle slot. Returns tokens and bytes."""
+        slot = self._idle_slot(index)
         tokens, layers, size = read()
         self._prefixes.put(tokens, layers)
-        place.hold(tokens)
+        slot.set_tokens(tokens)
         return len(tokens), size
 
-    def erase(self, slot: int) -> int:
-        """Forget what an idle place left, and the conversation that it belongs to. Returns the tokens."""
-        place = self._free(slot)
-        tokens = place.tokens
+    def erase(self, index: int) -> int:
+        """Forget what an idle slot holds, and the conversation that it belongs to. Returns the tokens."""
+        slot = self._idle_slot(index)
+        tokens = slot.tokens
         self._prefixes.forget(tokens)
-        place.hold([])
+        slot.set_tokens([])
         return len(tokens)
 
-    def _take(self, row: Row) -> None:
-        free = [place for place in self._places if place.row is None]
-        wanted = [place for place in free if place.facts.id == row.slot]
-        for place in (wanted or free)[:1]:
+    def _assign_one(self, row: Row) -> None:
+        idle = [slot for slot in self._slots if slot.row is None]
+        preferred = [slot for slot in idle if slot.facts.id == row.slot]
+        for slot in (preferred or idle)[:1]:
             self._tasks += 1
-            place.row = row
-            place.facts = replace(place.facts, task=self._tasks, settings=row.settings, limit=row.max_tokens)
+            slot.row = row
+            slot.facts = replace(slot.facts, task=self._tasks, settings=row.settings, limit=row.max_tokens)
 
-    def _free(self, slot: int) -> _Place:
-        """Give an idle place. Raises InvalidRequest for one that is taken or does not exist."""
-        self.seat()
-        if not 0 <= slot < len(self._places):
-            raise InvalidRequest(f"There is no slot {slot}; there are {len(self._places)}", param="id_slot")
-        if self._places[slot].row is not None:
-            raise SlotBusy(slot)
-        return self._places[slot]
+    def _idle_slot(self, index: int) -> _Slot:
+        """Give an idle slot. Raises InvalidRequest for an index that does not exist, SlotBusy."""
+        self.assign()
+        if not 0 <= index < len(self._slots):
+            raise InvalidRequest(f"There is no slot {index}; there are {len(self._slots)}", param="id_slot")
+        if self._slots[index].row is not None:
+            raise SlotBusy(index)
+        return self._slots[index]
 
 
-def _at_work(facts: SlotFacts, row: Row) -> SlotFacts:
+def _facts_of_row(facts: SlotFacts, row: Row) -> SlotFacts:
     return replace(
         facts,
         processing=True,

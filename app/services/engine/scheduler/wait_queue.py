@@ -8,7 +8,7 @@ from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_request import RunningRequest
 
 _PATIENCE = 32  # times that a request is passed by before nobody passes it any more
-_TRIED = 8  # requests that are looked at in one step
+_MOST_SKIPPED = 8  # requests that are looked at in one step
 
 
 class WaitQueue:
@@ -30,7 +30,7 @@ class WaitQueue:
         """Take in a request."""
         self._rows.append(row)
 
-    def put_back(self, rows: Iterable[Row]) -> None:
+    def put_first(self, rows: Iterable[Row]) -> None:
         """Take in those again that had a place; they come before all others."""
         self._rows[:0] = rows
 
@@ -46,23 +46,23 @@ class WaitQueue:
         """Forget all of them."""
         self._rows.clear()
 
-    def take(self, running: Iterable[Row], lets_in: Callable[[Row], bool]) -> Row | None:
+    def take(self, running: Iterable[Row], admit: Callable[[Row], bool]) -> Row | None:
         """Give the next request that is let in, None if there is none."""
-        turn = _Turn(running)
-        passed: list[Row] = []
-        for row in sorted(self._rows, key=turn.key):  # equals stay in the order of their arrival
-            if lets_in(row):
+        priority = _Priority(running)
+        skipped: list[Row] = []
+        for row in sorted(self._rows, key=priority.key):  # equals stay in the order of their arrival
+            if admit(row):
                 self._rows.remove(row)
-                for other in passed:
+                for other in skipped:
                     other.times_passed += 1
                 return row
-            passed.append(row)
-            if row.times_passed >= _PATIENCE or len(passed) == _TRIED:
+            skipped.append(row)
+            if row.times_passed >= _PATIENCE or len(skipped) == _MOST_SKIPPED:
                 return None
         return None
 
 
-class _Turn:
+class _Priority:
     """What those who wait hold already."""
 
     def __init__(self, running: Iterable[Row]) -> None:
