@@ -32,7 +32,7 @@ class Fold(Protocol):
 
 
 class ClientGone(Exception):
-    """Nobody is there to answer."""
+    """The client has hung up."""
 
 
 async def collect(generation: Generation, request: Request[Any, Any, Any]) -> list[Completion]:
@@ -174,14 +174,14 @@ def _encode(events: Iterable[Event], dialect: Dialect, log_fields: LogFields) ->
 
 
 def encode_event(reply: msgspec.Struct | dict[str, Any]) -> bytes:
-    """Spell a server-sent event; a reply with a tag is an event of that name."""
+    """Encode a server-sent event; a reply with a tag is an event of that name."""
     data = b"data: " + msgspec.json.encode(reply) + b"\n\n"
     name = reply.__struct_config__.tag if isinstance(reply, msgspec.Struct) else None
     return data if name is None else f"event: {name}\n".encode() + data
 
 
 def error_event(error: AppError, dialect: Dialect) -> bytes:
-    """Say a late error; the stream ends after it, without the end mark unless the dialect has words for errors."""
+    """Encode a late error. The stream ends after it, with the end mark only if the dialect has an event for errors."""
     if (reply := dialect.failure(error)) is not None:
         return encode_event(reply) + dialect.end
     return b"data: " + msgspec.json.encode({"error": ErrorReply.of(error).error} | dialect.beside_error) + b"\n\n"

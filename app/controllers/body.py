@@ -123,7 +123,7 @@ def json_request(settings: Settings, limits: RequestLimits, budget: BodyBudget) 
 
 
 async def _receive(request: Request[Any, Any, Any], most_bytes: int) -> AsyncIterator[bytes]:
-    """Give the bytes of a request as the server passes them on. Raises BodyTooLarge, ClientGone."""
+    """Give the bytes of a request as they arrive. Raises BodyTooLarge, ClientGone."""
     if (request.content_length or 0) > most_bytes:
         raise BodyTooLarge(most_bytes)
     length, more = 0, True
@@ -182,7 +182,7 @@ def decode(body: bytes, *, array: bool = False) -> Any:
 
 
 def _not_utf8(body: bytes) -> InvalidJson:
-    """Say where: msgspec counts from the beginning of the string."""
+    """Name the position in the body: msgspec counts from the beginning of the string."""
     try:
         body.decode()
         position = 0

@@ -1,4 +1,4 @@
-"""What can be asked of a streamed answer while it is made."""
+"""Control of a streamed answer under way."""
 
 from typing import Annotated
 

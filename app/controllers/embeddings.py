@@ -1,4 +1,4 @@
-"""Texts as vectors."""
+"""Embeddings."""
 
 from typing import Annotated, Any
 

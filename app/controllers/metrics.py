@@ -1,4 +1,4 @@
-"""Numbers for a monitor."""
+"""Metrics for Prometheus."""
 
 from litestar import Controller, Response, get
 from litestar.di import NamedDependency

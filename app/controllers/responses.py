@@ -225,7 +225,7 @@ class ResponsesController(Controller):
 
 
 async def _earlier(responses: StoredResponses, identity: str | None) -> list[InputItem]:
-    """Give the conversation to go on with. Raises InvalidRequest where it is not kept."""
+    """Give the conversation to continue. Raises InvalidRequest where it is not stored."""
     if identity is None:
         return []
     stored = await _find(responses, identity)

@@ -1,4 +1,4 @@
-"""The places of the batch, and files of what they hold."""
+"""The slots of the batch, and files of what they hold."""
 
 import time
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""Anthropic's Messages: what clients send."""
+"""Anthropic's Messages: the request."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -107,7 +107,7 @@ class MessageParam(Body):
     content: str | list[ContentBlock] = Field(examples=["Hello!"], description="text, or a list of blocks")
 
     def to_messages(self, index: int) -> Iterator[gen.Message]:
-        """Say it in the common vocabulary. Raises InvalidRequest for blocks that are no text."""
+        """Translate to the engine's vocabulary. Raises InvalidRequest for blocks that are no text."""
         where = f"messages.{index}.content"
         if isinstance(self.content, str):
             yield gen.Message(self.role, self.content)
@@ -213,7 +213,7 @@ class AnthropicTool(Typed):
     strict: bool = Field(default=False, description="enforce the schema of the arguments")
 
     def to_template(self) -> dict[str, Any]:
-        """Spell it as chat templates read it."""
+        """Give the tool as chat templates read it."""
         function: dict[str, Any] = {"name": self.name}
         if self.description:
             function["description"] = self.description
@@ -231,7 +231,7 @@ class AnthropicToolChoice(Body):
 
 
 class Thinking(Body):
-    """Whether the model thinks before it answers."""
+    """Whether the model reasons before it answers."""
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"] = Field(
         description="`enabled` and `disabled` turn reasoning on and off; the others leave it to the model"
@@ -253,7 +253,7 @@ class OutputConfig(Body):
 
 
 class MessagesRequest(RequestBody):
-    """A conversation to be answered."""
+    """A conversation to answer."""
 
     registry = parameters.MESSAGES
 
@@ -281,7 +281,7 @@ class MessagesRequest(RequestBody):
         return self.thinking is not None and self.thinking.display == "omitted"
 
     def to_generation(self, limits: RequestLimits) -> gen.GenerationRequest:
-        """Say it in the common vocabulary. Raises InvalidRequest for what cannot be done."""
+        """Translate to the engine's vocabulary. Raises InvalidRequest for what cannot be done."""
         self.refuse()
         limits.check_messages(self.messages, "messages")
         limits.check_stop(self.stop_sequences, "stop_sequences")

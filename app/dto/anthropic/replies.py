@@ -1,4 +1,4 @@
-"""Anthropic's Messages: what clients are told, whole and in pieces."""
+"""Anthropic's Messages: the reply and the events of its stream."""
 
 import json
 import secrets
@@ -20,13 +20,13 @@ _SIGNATURE = "tiles"
 
 
 class TextBlock(Reply, tag_field="type", tag="text", kw_only=True):
-    """What the model says."""
+    """Text of the answer."""
 
     text: Annotated[str, Meta(description="text of the answer")]
 
 
 class ThinkingBlock(Reply, tag_field="type", tag="thinking", kw_only=True):
-    """What the model thinks."""
+    """Reasoning of the model."""
 
     thinking: Annotated[str, Meta(description="text of the reasoning")]
     signature: Annotated[str, Meta(description="always tiles; clients send it back with the reasoning")]
@@ -65,7 +65,7 @@ class MessageReply(Reply, tag_field="type", tag="message", kw_only=True):
 
 
 class MessageTokens(Reply, kw_only=True):
-    """How long a prompt is."""
+    """Length of a prompt, in tokens."""
 
     input_tokens: Annotated[int, Meta(description="tokens of the prompt")]
 
@@ -90,13 +90,13 @@ class TextDelta(Reply, tag_field="type", tag="text_delta", kw_only=True):
 
 
 class ThinkingDelta(Reply, tag_field="type", tag="thinking_delta", kw_only=True):
-    """More thoughts."""
+    """More reasoning."""
 
     thinking: Annotated[str, Meta(description="new reasoning")]
 
 
 class SignatureDelta(Reply, tag_field="type", tag="signature_delta", kw_only=True):
-    """The end of the thoughts."""
+    """The end of the reasoning."""
 
     signature: Annotated[str, Meta(description="always tiles; clients send it back with the reasoning")]
 
@@ -143,7 +143,7 @@ class Ping(Reply, tag_field="type", tag="ping", kw_only=True):
 
 
 class MessageStream(Dialect):
-    """Says events in Anthropic's words, one block at a time; `message` is the whole answer at the end."""
+    """Translates events to Anthropic's, one block at a time; `message` is the whole answer at the end."""
 
     def __init__(self, request_id: str | None = None, *, hide_thinking: bool = False) -> None:
         usage = MessagesUsage(input_tokens=0, cache_read_input_tokens=0, output_tokens=0)
@@ -157,7 +157,7 @@ class MessageStream(Dialect):
         self._arguments = ""  # of the open call
 
     def feed(self, event: gen.Event) -> Iterator[Reply]:
-        """Give the events of an event, in order."""
+        """Give the stream's events for an event of the engine, in order."""
         match event:
             case gen.Started():
                 self.message.model, self.message.usage.input_tokens = event.model, event.prompt_tokens

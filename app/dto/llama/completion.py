@@ -34,20 +34,20 @@ class NativeGenerating(SamplingFields):
 
 
 class NativeRequest(NativeGenerating):
-    """Prompts to be continued."""
+    """Prompts to continue."""
 
     registry = parameters.NATIVE
 
     prompt: Prompt = Field(examples=["Once upon a time"])
 
     def to_generations(self, limits: RequestLimits) -> list[gen.GenerationRequest]:
-        """Say it in the common vocabulary, a request for every prompt. Raises AppError for what is refused."""
+        """Translate to the engine's vocabulary, one request per prompt. Raises AppError for what is refused."""
         self.check(limits)
         return [self.continuing(parts) for parts in prompts(self.prompt, limits)]
 
 
 class InfillRequest(NativeGenerating):
-    """Code with a gap to be filled."""
+    """Code with a gap to fill."""
 
     registry = parameters.INFILL
 
@@ -56,7 +56,7 @@ class InfillRequest(NativeGenerating):
     prompt: str = ""
 
     def to_generations(self, limits: RequestLimits) -> list[gen.GenerationRequest]:
-        """Say it in the common vocabulary. Raises AppError for what is refused."""
+        """Translate to the engine's vocabulary. Raises AppError for what is refused."""
         self.check(limits)
         return [replace(self.continuing((self.input_prefix + self.prompt,)), suffix=self.input_suffix)]
 
@@ -111,13 +111,13 @@ class NativeChunk(Reply, kw_only=True):
 
 
 def native_answer(completions: Sequence[gen.Completion], request: NativeGenerating) -> Any:
-    """Spell finished answers: one alone as an object, several as a list, each with the fields that were asked for."""
+    """Build the reply: an object for one answer, a list for several, each with the fields of `response_fields`."""
     spelled = [_spell(index, completion, request, whole=True) for index, completion in enumerate(completions)]
     return spelled if len(spelled) > 1 else spelled[0]
 
 
 class NativeStream(Dialect):
-    """Says events as llama.cpp does; nothing follows the last answer."""
+    """Translates events to llama.cpp's; nothing follows the last answer."""
 
     end: ClassVar[bytes] = b""
     beside_error: ClassVar[dict[str, Any]] = {}
@@ -127,7 +127,7 @@ class NativeStream(Dialect):
         self._completions = [gen.Completion() for _ in range(choices)]
 
     def feed(self, event: gen.Event) -> Iterator[NativeChunk | NativeCompletion | dict[str, Any]]:
-        """Give the replies of an event, in order."""
+        """Give the replies for an event of the engine, in order."""
         completion = self._completions[event.choice]
         completion.add(event)
         match event:

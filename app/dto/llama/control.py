@@ -1,4 +1,4 @@
-"""What can be asked of a streamed answer while it is made."""
+"""Control of a streamed answer under way."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from app.dto.shared.base import Body, Reply
 
 
 class ControlRequest(Body):
-    """What to do with which answer."""
+    """Which answer to control, and how."""
 
     id: str = Field(
         min_length=1,
@@ -21,13 +21,13 @@ class ControlRequest(Body):
 
 
 class ControlReply(Reply, kw_only=True):
-    """Whether it was done."""
+    """Whether an answer was found and controlled."""
 
     success: Annotated[bool, Meta(description="false where no answer with this id is under way")]
     message: Annotated[str, Meta(description="what happened, in words")]
 
     @classmethod
     def of(cls, done: bool) -> "ControlReply":
-        """Say it."""
+        """Tell whether an answer was found."""
         message = "the reasoning ends" if done else "no active completion for this id"
         return cls(success=done, message=message)

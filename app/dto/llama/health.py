@@ -1,4 +1,4 @@
-"""Whether the server lives and what it serves."""
+"""Whether the server is there, and what it serves."""
 
 from typing import Annotated, Literal
 

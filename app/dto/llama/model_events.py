@@ -1,4 +1,4 @@
-"""What happens to the models, as llama-server tells its Web UI."""
+"""Events of models, as llama-server sends them to its Web UI."""
 
 from typing import Annotated, Literal
 
@@ -27,7 +27,7 @@ class LoadProgress(Reply, kw_only=True):
 
     @classmethod
     def of(cls, value: float) -> "LoadProgress":
-        """Spell a progress; there is one stage."""
+        """Build it from a progress of 0 to 1; there is one stage."""
         return cls(stages=["text_model"], current="text_model", value=round(value, 3))
 
 
@@ -44,7 +44,7 @@ class StatusData(Reply, kw_only=True):
 
     @classmethod
     def of(cls, state: ModelState) -> "StatusData":
-        """Spell how a model stands."""
+        """Build it from a model's state."""
         name = STATUS_NAMES[state.status]
         failed = state.status is Status.FAILED
         return cls(
@@ -70,7 +70,7 @@ class ModelEvent(Reply, kw_only=True):
 
     @classmethod
     def of(cls, change: ModelChange) -> "ModelEvent":
-        """Spell a change."""
+        """Build it from a change of a model's state."""
         event = cls(model=change.model.id, event=_EVENTS[change.kind])  # type: ignore[arg-type]
         if change.kind == "load_begins":
             event.data = StatusData(status="loading")

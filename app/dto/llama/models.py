@@ -40,7 +40,7 @@ class ModelStatus(Reply, kw_only=True):
 
     @classmethod
     def of(cls, state: ModelState) -> "ModelStatus":
-        """Say how a model stands; the only one is always loaded."""
+        """Give the status of a model; the only one is always loaded."""
         name = STATUS_NAMES[state.status]
         if state.source is None:
             return cls(value=name)
@@ -211,7 +211,7 @@ class TemplateCapabilities(Reply, kw_only=True):
 
 
 class GenerationDefaults(Reply, kw_only=True):
-    """The settings that a request has unless it says otherwise."""
+    """Sampling where a request says nothing."""
 
     n_ctx: Annotated[int, Meta(description="tokens that the context holds")]
     params: Annotated[dict[str, Any], Meta(description="sampling where a request says nothing, in llama.cpp's names")]
@@ -380,7 +380,7 @@ def generation_params(sampling: Sampling, delivery: Delivery = _WHOLE) -> dict[s
 
 
 def lora_params(scales: Mapping[int, float]) -> list[dict[str, float]]:
-    """Say how much each adapter counts."""
+    """Give the scale of each adapter."""
     return [{"id": number, "scale": scale} for number, scale in scales.items()]
 
 

@@ -1,4 +1,4 @@
-"""llama.cpp's slots: the places of the batch, and files of what they hold."""
+"""llama.cpp's slots: who runs in them, and files of what they hold."""
 
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ class NextToken(Reply, kw_only=True):
 
 
 class Slot(Reply, kw_only=True):
-    """A place of the batch; what follows `is_processing` is there once it was used."""
+    """A slot of the batch; what follows `is_processing` is there once it was used."""
 
     id: Annotated[int, Meta(description="number of the slot")]
     n_ctx: Annotated[int, Meta(description="tokens that the context holds")]
@@ -44,7 +44,7 @@ class Slot(Reply, kw_only=True):
 
     @classmethod
     def of(cls, facts: SlotFacts, context_length: int) -> "Slot":
-        """Describe a place."""
+        """Describe a slot."""
         slot = cls(id=facts.id, n_ctx=context_length, is_processing=facts.processing)
         if facts.task is None:
             return slot
@@ -90,7 +90,7 @@ class SlotTimings(Reply, kw_only=True):
 
 
 class SlotDone(Reply, kw_only=True):
-    """What was done with a slot; in tokens, and in bytes of its file."""
+    """What was done with a slot, in tokens and in bytes of its file."""
 
     id_slot: Annotated[int, Meta(description="number of the slot")]
     filename: Annotated[str | UnsetType, Meta(description="name of the file")] = UNSET

@@ -10,7 +10,7 @@ from app.services.conversation_streams import ConversationStream
 
 
 class StreamLookup(Body):
-    """The conversations that a client would like to go on with."""
+    """The conversations whose streams a client looks for."""
 
     conversation_ids: list[str] = Field(
         description="ids of conversations, as sent in X-Conversation-Id",

@@ -11,7 +11,7 @@ from app.dto.shared.base import Reply, RequestBody
 
 
 class TokenizeRequest(RequestBody):
-    """Text to be taken apart."""
+    """Text to turn into tokens."""
 
     registry = parameters.TOKENIZE
 
@@ -42,7 +42,7 @@ class Tokens(Reply, kw_only=True):
 
     @classmethod
     def of(cls, tokens: Sequence[tuple[int, bytes]], request: TokenizeRequest) -> "Tokens":
-        """Spell token ids and their bytes."""
+        """Build it from token ids and their bytes."""
         if not request.with_pieces:
             return cls(tokens=[token for token, _ in tokens])
         return cls(tokens=[TokenPiece(id=token, piece=_piece(data)) for token, data in tokens])
@@ -56,7 +56,7 @@ def _piece(data: bytes) -> str | list[int]:
 
 
 class DetokenizeRequest(RequestBody):
-    """Tokens to be put together."""
+    """Token ids to turn into text."""
 
     registry = parameters.DETOKENIZE
 
@@ -71,13 +71,13 @@ class Detokenized(Reply, kw_only=True):
 
 
 class TemplatedPrompt(Reply, kw_only=True):
-    """The prompt that a conversation becomes."""
+    """The prompt that the chat template makes of a conversation."""
 
     prompt: Annotated[str, Meta(description="the prompt as text")]
 
 
 class InputTokens(Reply, kw_only=True):
-    """How many tokens a conversation has."""
+    """Length of a conversation, in tokens."""
 
     input_tokens: Annotated[int, Meta(description="tokens of the prompt")]
     object: Literal["response.input_tokens"] = "response.input_tokens"

@@ -29,7 +29,7 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class ChatRequest(SamplingFields):
-    """A conversation to be answered."""
+    """A conversation to answer."""
 
     registry = parameters.CHAT
 
@@ -78,7 +78,7 @@ class ChatRequest(SamplingFields):
         return frozenset(tool.name for tool in self.tools if tool.type == "custom")
 
     def to_generation(self, limits: RequestLimits) -> gen.GenerationRequest:
-        """Say it in the common vocabulary. Raises InvalidRequest for what cannot be done."""
+        """Translate to the engine's vocabulary. Raises InvalidRequest for what cannot be done."""
         self.check(limits)
         limits.check_messages(self.messages, "messages")
         messages = tuple(message.to_message(index) for index, message in enumerate(self.messages))

@@ -75,7 +75,7 @@ class AssistantToolCall(Typed):
     _of_its_type = field_validator("function", "custom")(_needed)
 
     def to_call(self, index: int) -> gen.ToolCall:
-        """Say it in the common vocabulary."""
+        """Translate to the engine's vocabulary."""
         if self.type == "custom" and self.custom is not None:
             return gen.ToolCall(index, self.id, self.custom.name, custom_tools.to_arguments(self.custom.input))
         assert self.function is not None
@@ -117,14 +117,14 @@ class ChatMessage(Body):
 
     @property
     def calls(self) -> tuple[gen.ToolCall, ...]:
-        """The calls of the assistant, also that of old."""
+        """The calls of the assistant, function_call too."""
         calls = [call.to_call(index) for index, call in enumerate(call for call in self.tool_calls if call.is_ours)]
         if self.function_call is not None and not calls:
             calls = [gen.ToolCall(0, "", self.function_call.name, self.function_call.arguments)]
         return tuple(calls)
 
     def to_message(self, index: int) -> gen.Message:
-        """Say it in the common vocabulary. Raises InvalidRequest for parts that are no text."""
+        """Translate to the engine's vocabulary. Raises InvalidRequest for parts that are no text."""
         return gen.Message(
             role=_ROLES.get(self.role, self.role),  # type: ignore[arg-type]
             content=self._text(index),
@@ -186,7 +186,7 @@ class Tool(Typed):
         return definition.name if definition is not None else ""
 
     def to_template(self) -> dict[str, Any]:
-        """Spell it as chat templates read it."""
+        """Give the tool as chat templates read it."""
         if self.type == "custom" and self.custom is not None:
             return custom_tools.to_function(self.custom.name, self.custom.description, self.custom.format)
         return self.model_dump(exclude_none=True, exclude_unset=True, exclude={"custom"}) | {"type": "function"}

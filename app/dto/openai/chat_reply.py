@@ -40,7 +40,7 @@ class ReplyToolCall(Reply, kw_only=True):
 
     @classmethod
     def of(cls, call: gen.ToolCall, custom_tools: Collection[str]) -> "ReplyToolCall":
-        """Spell a call."""
+        """Build it from a call; `custom_tools` are the names of tools that take free text."""
         if call.name in custom_tools:
             return cls(id=call.id, type="custom", custom=ReplyCustomCall(name=call.name, input=input_of(call)))
         return cls(id=call.id, function=ReplyFunction(name=call.name, arguments=call.arguments))
@@ -100,7 +100,7 @@ class Choice(Reply, kw_only=True):
 
 
 class CacheReply(Reply, kw_only=True):
-    """How much of the prompt was known from earlier requests, and why not more."""
+    """How much of the prompt came from the prefix cache, and why not more."""
 
     cached_tokens: Annotated[int, Meta(description="tokens of the prompt that came from the prefix cache")]
     reason: Annotated[
@@ -116,14 +116,14 @@ class CacheReply(Reply, kw_only=True):
 
 
 class TilesExtras(Reply, kw_only=True):
-    """What this server adds to the dialect."""
+    """What this server adds to OpenAI's fields."""
 
     finish: Annotated[gen.FinishCause, Meta(description="why the answer ended, more exactly than finish_reason")]
     cache: Annotated[CacheReply, Meta(description="how much of the prompt was cached")]
 
     @classmethod
     def of(cls, finished: gen.Finished) -> "TilesExtras":
-        """Say it of a finished answer."""
+        """Take them from the end of an answer."""
         use = finished.cache
         cache = CacheReply(cached_tokens=use.cached_tokens, reason=use.reason, first_diff=use.first_diff)
         return cls(finish=finished.cause, cache=cache)
@@ -145,7 +145,7 @@ class ChatCompletion(Reply, kw_only=True):
 
     @classmethod
     def of(cls, answers: Sequence[gen.Completion], custom_tools: Collection[str] = ()) -> "ChatCompletion":
-        """Spell the finished answers to one prompt; calls of custom tools are told as such."""
+        """Build it from the finished answers to one prompt; `custom_tools` names the tools that take free text."""
         ends = [completion.finished for completion in answers if completion.finished is not None]
         timings = gen.Timings.together([end.timings for end in ends], len(ends))
         return cls(
@@ -231,7 +231,7 @@ class ChatCompletionChunk(Reply, kw_only=True):
 
 
 class ChatStream(Dialect):
-    """Says events as chunks; of several answers each chunk says which one it is of."""
+    """Translates events to chunks; with several answers each chunk has the index of its own."""
 
     end: ClassVar[bytes] = b"data: [DONE]\n\n"
 
@@ -245,7 +245,7 @@ class ChatStream(Dialect):
         self._texts: dict[tuple[int, int], CustomInput] = {}  # of custom tools, by answer and call
 
     def feed(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
-        """Give the chunks of an event, in order."""
+        """Give the chunks for an event of the engine, in order."""
         match event:
             case gen.Started():
                 self._model = event.model
@@ -274,7 +274,7 @@ class ChatStream(Dialect):
                 yield from self._prefix(event)
 
     def _prefix(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
-        """Say what stands already, unless the client asked in so many words to go on with it."""
+        """Send the text that is continued, unless the client asked for that with continue_final_message."""
         prefix = self._request.answer_prefix()
         if prefix.reasoning:
             yield self._chunk(event, Delta(reasoning_content=prefix.reasoning))
@@ -307,7 +307,7 @@ class ChatStream(Dialect):
         yield self._chunk(event, Delta(tool_calls=[_delta_call(event)]))
 
     def _texts_ended(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
-        """Say what is left of the texts of an answer's calls."""
+        """Send the rest of the texts of an answer's custom tool calls."""
         for choice, index in [key for key in self._texts if key[0] == event.choice]:
             yield from self._more_text(event, index, self._texts.pop((choice, index)).end())
 

@@ -21,7 +21,7 @@ from app.services.errors import InvalidRequest
 
 
 class CompletionRequest(SamplingFields):
-    """Prompts to be continued."""
+    """Prompts to continue."""
 
     registry = parameters.COMPLETION
 
@@ -40,7 +40,7 @@ class CompletionRequest(SamplingFields):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def to_generations(self, limits: RequestLimits) -> list[gen.GenerationRequest]:
-        """Say it in the common vocabulary, a request for every prompt. Raises AppError for what is refused."""
+        """Translate to the engine's vocabulary, one request per prompt. Raises AppError for what is refused."""
         self.check(limits)
         if self.echo and self.logprobs is not None:
             raise InvalidRequest("logprobs of an echoed prompt are not supported; leave out echo", param="logprobs")
@@ -64,7 +64,7 @@ class CompletionLogprobs(Reply, kw_only=True):
 
     @classmethod
     def of(cls, scores: Sequence[gen.TokenLogprob], offsets: "TextOffsets") -> "CompletionLogprobs":
-        """Spell the scores of the next tokens of an answer."""
+        """Build it from the log-probabilities of the next tokens of an answer."""
         content = [ContentLogprob.of(score) for score in scores]
         return cls(
             tokens=[token.token for token in content],
@@ -122,7 +122,7 @@ class TextCompletion(Reply, kw_only=True):
 
     @classmethod
     def of(cls, answers: Sequence[gen.Completion], request: CompletionRequest) -> "TextCompletion":
-        """Spell finished answers, in the order of their prompts."""
+        """Build it from finished answers, in the order of their prompts."""
         timings = gen.Timings.together([answer.finished.timings for answer in answers if answer.finished], request.n)
         return cls(
             id=new_id(),
@@ -150,7 +150,7 @@ def _reason(finished: gen.Finished) -> Literal["stop", "length"]:
 
 
 class CompletionStream(Dialect):
-    """Says events as chunks."""
+    """Translates events to chunks."""
 
     end: ClassVar[bytes] = b"data: [DONE]\n\n"
 
@@ -164,7 +164,7 @@ class CompletionStream(Dialect):
         self._offsets = [TextOffsets() for _ in range(choices)]
 
     def feed(self, event: gen.Event) -> Iterator[TextCompletionChunk]:
-        """Give the chunks of an event, in order."""
+        """Give the chunks for an event of the engine, in order."""
         match event:
             case gen.Started():
                 self._model = event.model

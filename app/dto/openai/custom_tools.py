@@ -23,7 +23,7 @@ class CustomFormat(Typed):
 
 
 def to_function(name: str, description: str, form: CustomFormat | None) -> dict[str, Any]:
-    """Spell a custom tool as chat templates read it."""
+    """Give a custom tool as chat templates read it."""
     text = {"type": "string"} | _description(form)
     schema = {"type": "object", "properties": {"input": text}, "required": ["input"]}
     return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
@@ -39,7 +39,7 @@ def _description(form: CustomFormat | None) -> dict[str, str]:
 
 
 def to_arguments(text: str) -> str:
-    """Spell the text of a call as the arguments of a function."""
+    """Encode the text of a custom tool call as the arguments of a function."""
     return json.dumps({"input": text}, ensure_ascii=False)
 
 
@@ -70,7 +70,7 @@ class CustomInput:
         return self._add(json.loads(f'"{more[0]}"', strict=False))
 
     def end(self) -> str:
-        """Give what is left of the text when no more comes. A model that says it otherwise is understood as well."""
+        """Give the rest of the text at the end. Arguments of another form are read as well."""
         values = self._values
         if values is None:
             return "" if self._position is not None else self._add(self._arguments)

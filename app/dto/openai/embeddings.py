@@ -1,4 +1,4 @@
-"""Texts as vectors, in OpenAI's words and in llama.cpp's."""
+"""Embeddings, as OpenAI and llama.cpp spell them."""
 
 import base64
 from typing import Annotated, Any, Literal
@@ -15,14 +15,14 @@ _MOST_INPUTS = 2048
 
 
 class _Embedding(RequestBody):
-    """What both dialects have."""
+    """What both dialects share."""
 
     model: str | None = None
     pooling: gen.Pooling | None = None
     embd_normalize: Literal[-1, 2] = 2
 
     def to_request(self, texts: Prompt, param: str, dimensions: int | None = None) -> gen.EmbeddingRequest:
-        """Say it in the common vocabulary. Raises AppError for what is refused."""
+        """Translate to the engine's vocabulary. Raises AppError for what is refused."""
         self.refuse()
         inputs = split_prompts(texts, param, _MOST_INPUTS, f"{_MOST_INPUTS} texts")
         return gen.EmbeddingRequest(tuple(inputs), self.model, self.pooling, dimensions)
@@ -45,7 +45,7 @@ class EmbeddingsRequest(_Embedding):
     dimensions: int | None = Field(default=None, ge=1)
 
     def to_embedding(self) -> gen.EmbeddingRequest:
-        """Say it in the common vocabulary. Raises AppError for what is refused."""
+        """Translate to the engine's vocabulary. Raises AppError for what is refused."""
         return self.to_request(self.input, "input", self.dimensions)
 
 
@@ -64,7 +64,7 @@ class NativeEmbeddingRequest(_Embedding):
         return self
 
     def to_embedding(self) -> gen.EmbeddingRequest:
-        """Say it in the common vocabulary. Raises AppError for what is refused."""
+        """Translate to the engine's vocabulary. Raises AppError for what is refused."""
         if self.input is not None:
             return self.to_request(self.input, "input")
         assert self.content is not None
@@ -72,7 +72,7 @@ class NativeEmbeddingRequest(_Embedding):
 
 
 class EmbeddingUsage(Reply, kw_only=True):
-    """Tokens in."""
+    """Tokens of the texts."""
 
     prompt_tokens: Annotated[int, Meta(description="tokens of all texts")]
     total_tokens: Annotated[int, Meta(description="the same number")]
@@ -96,7 +96,7 @@ class EmbeddingList(Reply, kw_only=True):
 
     @classmethod
     def of(cls, embedded: gen.Embedded, request: EmbeddingsRequest) -> "EmbeddingList":
-        """Spell the vectors."""
+        """Build it from the vectors."""
         spell = _base64 if request.encoding_format == "base64" else _numbers
         vectors = request.scaled(embedded.vectors)
         return cls(
@@ -114,7 +114,7 @@ class NativeEmbedding(Reply, kw_only=True):
 
 
 def native_embeddings(embedded: gen.Embedded, request: NativeEmbeddingRequest) -> list[NativeEmbedding]:
-    """Spell the vectors as llama.cpp does."""
+    """Build llama.cpp's reply from the vectors."""
     vectors = request.scaled(embedded.vectors)
     return [NativeEmbedding(index=index, embedding=[_numbers(vector)]) for index, vector in enumerate(vectors)]
 

@@ -1,4 +1,4 @@
-"""OpenAI's Responses: what clients send."""
+"""OpenAI's Responses: the request."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +27,7 @@ _LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "
 
 
 class ReasoningConfig(Body):
-    """How to think."""
+    """How the model should reason."""
 
     effort: Effort | None = Field(
         default=None, description="`none` turns reasoning off; any other turns it on and bounds its tokens"
@@ -54,7 +54,7 @@ def _few_entries(metadata: Any) -> Any:
 
 
 class ResponsesRequest(RequestBody):
-    """A conversation to be answered."""
+    """A conversation to answer."""
 
     registry = parameters.RESPONSES
 
@@ -93,7 +93,7 @@ class ResponsesRequest(RequestBody):
         return (self.reasoning.summary or self.reasoning.generate_summary) is not None
 
     def extra(self, name: str, kind: type[T]) -> T | None:
-        """Give a parameter that has no effect as it came, None where it is absent or of another kind."""
+        """Give a parameter without effect as it came, None where it is absent or of another type."""
         value = (self.model_extra or {}).get(name)
         return value if isinstance(value, kind) else None
 
@@ -103,7 +103,7 @@ class ResponsesRequest(RequestBody):
         return flat_tools(self.tools)
 
     def to_generation(self, limits: RequestLimits, earlier: Sequence[InputItem] = ()) -> gen.GenerationRequest:
-        """Say it in the common vocabulary, after what was said earlier. Raises InvalidRequest for what cannot be."""
+        """Translate to the engine's vocabulary, after what is `earlier`. Raises InvalidRequest for what it refuses."""
         self.refuse()
         limits.check_messages([*earlier, *self.items], "input")
         return gen.GenerationRequest(

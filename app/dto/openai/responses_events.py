@@ -49,7 +49,7 @@ class IncompleteDetails(Reply, kw_only=True):
 
 
 class ReasoningReply(Reply, kw_only=True):
-    """How it was to think."""
+    """Reasoning settings of the request."""
 
     effort: Annotated[str | None, Meta(description="effort of the request")]
     summary: Annotated[str | None, Meta(description="kind of summary that the request asks for")]
@@ -95,14 +95,14 @@ class ResponseReply(Reply, kw_only=True):
 
 
 class InputTokenCount(Reply, kw_only=True):
-    """How long a prompt is."""
+    """Length of a prompt, in tokens."""
 
     object: Literal["response.input_tokens"] = "response.input_tokens"
     input_tokens: Annotated[int, Meta(description="tokens of the prompt")]
 
 
 class DeletedResponse(Reply, kw_only=True):
-    """A response is no longer kept."""
+    """The response is deleted."""
 
     id: Annotated[str, Meta(description="id of the response")]
     object: Literal["response"] = "response"
@@ -110,7 +110,7 @@ class DeletedResponse(Reply, kw_only=True):
 
 
 class InputItemList(Reply, kw_only=True):
-    """What a response answered."""
+    """A page of the conversation before a response."""
 
     object: Literal["list"] = "list"
     data: Annotated[list[dict[str, Any]], Meta(description="the items of this page")]
@@ -166,7 +166,7 @@ class ResponseIncomplete(ResponseEvent, tag_field="type", tag="response.incomple
 
 
 class ResponseFailed(ResponseEvent, tag_field="type", tag="response.failed", kw_only=True):
-    """The answer failed in its middle."""
+    """The answer failed midway."""
 
     response: Annotated[ResponseReply, Meta(description="the response with its error")]
 
@@ -229,7 +229,7 @@ class OutputTextDone(ResponseEvent, tag_field="type", tag="response.output_text.
 
 
 class ReasoningTextDelta(ResponseEvent, tag_field="type", tag="response.reasoning_text.delta", kw_only=True):
-    """More thoughts."""
+    """More reasoning."""
 
     item_id: ItemId
     output_index: OutputIndex
@@ -239,7 +239,7 @@ class ReasoningTextDelta(ResponseEvent, tag_field="type", tag="response.reasonin
 
 
 class ReasoningTextDone(ResponseEvent, tag_field="type", tag="response.reasoning_text.done", kw_only=True):
-    """The thoughts are whole."""
+    """The reasoning is whole."""
 
     item_id: ItemId
     output_index: OutputIndex
@@ -248,7 +248,7 @@ class ReasoningTextDone(ResponseEvent, tag_field="type", tag="response.reasoning
 
 
 class SummaryPartAdded(ResponseEvent, tag_field="type", tag="response.reasoning_summary_part.added", kw_only=True):
-    """A summary of the thoughts begins."""
+    """A summary of the reasoning begins."""
 
     item_id: ItemId
     output_index: OutputIndex
@@ -257,7 +257,7 @@ class SummaryPartAdded(ResponseEvent, tag_field="type", tag="response.reasoning_
 
 
 class SummaryPartDone(ResponseEvent, tag_field="type", tag="response.reasoning_summary_part.done", kw_only=True):
-    """A summary of the thoughts is whole."""
+    """A summary of the reasoning is whole."""
 
     item_id: ItemId
     output_index: OutputIndex

@@ -22,7 +22,7 @@ _RESULTS = ("output", "outputs", "results", "result", "error", "tools")
 
 
 def messages(kind: str, fields: Mapping[str, Any]) -> Iterator[gen.Message]:
-    """Say an item in the common vocabulary; one that has nothing to say is no message."""
+    """Translate an item to messages; one without text is none."""
     if kind in _SILENT:
         return
     call_id = fields.get("call_id") or fields.get("id")

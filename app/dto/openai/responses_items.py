@@ -98,7 +98,7 @@ class InputItem(Typed):
 
     @property
     def is_ours(self) -> bool:
-        """Whether its fields have the meaning that is written here. Reasoning that is not kept any more is no loss."""
+        """Whether it is of a kind that is described here. Reasoning that is not stored is no loss, so it is not."""
         return self.type in self.kinds and not (self.type == "item_reference" and (self.id or "").startswith("rs_"))
 
     @property
@@ -120,13 +120,13 @@ class InputItem(Typed):
         return "\n\n".join(part.to_text(where) for part in parts)
 
     def to_call(self, index: int) -> gen.ToolCall:
-        """Say a call in the common vocabulary, by the name that the model knows the tool by."""
+        """Translate a call to the engine's vocabulary, by the name that the model knows the tool by."""
         custom = self.type == "custom_tool_call"
         arguments = custom_tools.to_arguments(self.input or "") if custom else self.arguments or "{}"
         return gen.ToolCall(index, self.call_id or "", flat_name(self.namespace, self.name or ""), arguments)
 
     def stored(self) -> dict[str, Any]:
-        """Spell it with an id, as /input_items lists it."""
+        """Give the item with an id, as /input_items lists it."""
         if self.type not in self.kinds:
             return {"id": new_item_id(self.type), "type": self.type} | self.fields
         item = self.model_dump(mode="json", exclude_unset=True) | {"type": self.type}
@@ -137,7 +137,7 @@ class InputItem(Typed):
 
 
 def to_messages(items: Sequence[InputItem]) -> Iterator[gen.Message]:
-    """Say a conversation in the common vocabulary. Raises InvalidRequest.
+    """Translate a conversation to the engine's vocabulary. Raises InvalidRequest.
 
     What a model thinks, says and calls are items of their own; together they are one message of the assistant.
     """
@@ -219,12 +219,12 @@ def new_item_id(kind: str) -> str:
 
 
 def output_item_id(kind: str, response_id: str, index: int) -> str:
-    """Make the id of an item that goes out; the response can be told from it."""
+    """Make the id of an output item, which contains the response's."""
     return f"{_PREFIX[kind]}_{response_id.removeprefix('resp_')}{index:02x}"
 
 
 def response_of(item_id: str) -> str | None:
-    """Give the id of the response that an item went out with, None if the id does not tell."""
+    """Give the id of the response that an output item belongs to, None for other ids."""
     match = _OUTPUT_ID.fullmatch(item_id)
     return f"resp_{match[1]}" if match else None
 
@@ -233,7 +233,7 @@ def response_of(item_id: str) -> str | None:
 
 
 class OutputText(Reply, tag_field="type", tag="output_text", kw_only=True):
-    """What the model says."""
+    """Text of the answer."""
 
     annotations: Annotated[list[str], Meta(description="always empty; OpenAI's field")] = []
     logprobs: Annotated[
@@ -243,19 +243,19 @@ class OutputText(Reply, tag_field="type", tag="output_text", kw_only=True):
 
 
 class SummaryText(Reply, tag_field="type", tag="summary_text", kw_only=True):
-    """What the model thinks, where a summary was asked for."""
+    """Reasoning of the model, where the request asks for a summary."""
 
     text: Annotated[str, Meta(description="text of the reasoning")]
 
 
 class ReasoningText(Reply, tag_field="type", tag="reasoning_text", kw_only=True):
-    """What the model thinks."""
+    """Reasoning of the model."""
 
     text: Annotated[str, Meta(description="text of the reasoning")]
 
 
 class MessageItem(Reply, tag_field="type", tag="message", kw_only=True):
-    """Words of the model."""
+    """Text of the answer."""
 
     id: Annotated[str, Meta(description="id of the item")]
     role: Annotated[Literal["assistant"], Meta(description="always assistant")] = "assistant"
@@ -264,7 +264,7 @@ class MessageItem(Reply, tag_field="type", tag="message", kw_only=True):
 
 
 class ReasoningItem(Reply, tag_field="type", tag="reasoning", kw_only=True):
-    """Thoughts of the model: as a summary where one was asked for, else as they are."""
+    """Reasoning of the model: as a summary where the request asks for one, else as it is."""
 
     id: Annotated[str, Meta(description="id of the item")]
     status: Annotated[Status, Meta(description="in_progress, completed, or incomplete at a limit")]

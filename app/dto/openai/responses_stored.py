@@ -1,4 +1,4 @@
-"""A response as it is kept: what it answered, and what it said."""
+"""A stored response: the conversation before it, and the response itself."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,13 +21,13 @@ class StoredResponse(msgspec.Struct):
 
     @classmethod
     def of(cls, earlier: Iterable[InputItem], items: Iterable[InputItem], response: ResponseReply) -> "StoredResponse":
-        """Put together what is to be kept."""
+        """Build it from the conversation and its response."""
         conversation = [item.stored() for item in (*earlier, *items)]
         return cls(_VERSION, conversation, msgspec.Raw(msgspec.json.encode(response)))
 
     @classmethod
     def read(cls, content: bytes) -> "StoredResponse | None":
-        """Read what was kept, None for what is torn or of another version."""
+        """Read a file's content, None for what is torn or of another version."""
         try:
             stored = msgspec.json.decode(content, type=cls)
             return stored if stored.version == _VERSION and stored.conversation() else None
@@ -35,16 +35,16 @@ class StoredResponse(msgspec.Struct):
             return None
 
     def encode(self) -> bytes:
-        """Spell it."""
+        """Encode the file."""
         return msgspec.json.encode(self)
 
     def conversation(self) -> list[InputItem]:
-        """Give everything said so far, the response too."""
+        """Give the conversation with the response."""
         output = msgspec.json.decode(self.response, type=_Output).output
         return input_of([*self.input, *output])
 
     def page(self, *, limit: int, newest_first: bool, after: str | None) -> InputItemList:
-        """Give a page of what the response answered."""
+        """Give a page of the conversation before the response."""
         items = self.input[::-1] if newest_first else self.input
         ids = [item.get("id") for item in items]
         begin = ids.index(after) + 1 if after in ids else 0

@@ -61,7 +61,7 @@ from app.services.errors import AppError
 
 
 class ResponseStream(Dialect):
-    """Says events in OpenAI's words, one item at a time; `response` is the whole response at the end."""
+    """Translates events to OpenAI's, one item at a time; `response` is the whole response at the end."""
 
     def __init__(self, request: ResponsesRequest, *, store: bool = False) -> None:
         self.response = _new_reply(request, store)
@@ -74,12 +74,12 @@ class ResponseStream(Dialect):
         self._reasoning_tokens = 0
 
     def feed(self, event: gen.Event) -> Iterator[Reply]:
-        """Give the events of an event, in order."""
+        """Give the stream's events for an event of the engine, in order."""
         for reply in self._feed(event):
             yield self._numbered(reply)
 
     def silence(self) -> Reply:
-        """Say once more that the response is in progress; clients that wait for events do not see comments."""
+        """Give one more response.in_progress; clients that wait for events do not see comments."""
         return self._numbered(ResponseInProgress(response=self._snapshot()))
 
     def failure(self, error: AppError) -> Reply:
@@ -187,7 +187,7 @@ class ResponseStream(Dialect):
             yield from self._add_arguments(call.arguments)
 
     def _new_call(self, call: gen.ToolCall) -> FunctionCallItem | CustomToolCallItem:
-        """Say a call by the names that the client knows: the model knows others, and no custom tools."""
+        """Make the item of a call, by the names that the client knows: the model knows others, and no custom tools."""
         tool = self._tools.get(call.name)
         name = tool.tool.name or "" if tool is not None else call.name
         namespace = tool.namespace or UNSET if tool is not None else UNSET
@@ -311,7 +311,7 @@ def _new_reply(request: ResponsesRequest, store: bool) -> ResponseReply:
 
 
 def _text(request: ResponsesRequest) -> dict[str, Any]:
-    """Give back what the answer has to be; of a schema, all that OpenAI says of one."""
+    """Give the text settings as the response repeats them; of a schema, with OpenAI's defaults."""
     text = request.text.model_dump(mode="json", by_alias=True, exclude_unset=True)
     form = text.get("format") or {"type": "text"}
     if form["type"] == "json_schema":
@@ -320,7 +320,7 @@ def _text(request: ResponsesRequest) -> dict[str, Any]:
 
 
 def _empty_copy(item: OutputItem) -> OutputItem:
-    """The item as it is now; it is filled after it has been said to begin."""
+    """Copy an item without its content, for the event that it begins."""
     match item:
         case MessageItem():
             return replace(item, content=[])

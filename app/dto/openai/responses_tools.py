@@ -32,7 +32,7 @@ class ResponsesTool(Typed):
     tools: "list[ResponsesTool]" = Field(default_factory=list, description="the tools of a namespace")
 
     def echo(self) -> dict[str, Any]:
-        """Spell it as the response gives it back."""
+        """Give the tool as the response repeats it."""
         if not self.is_ours:
             return {"type": self.type} | self.fields
         if self.type == "namespace":
@@ -61,7 +61,7 @@ class OfferedTool:
         return self.tool.type == "custom"
 
     def to_template(self) -> dict[str, Any]:
-        """Spell it as chat templates read it."""
+        """Give the tool as chat templates read it."""
         tool = self.tool
         description = "\n\n".join(text for text in (self.preface, tool.description) if text)
         if self.is_custom:
@@ -104,7 +104,7 @@ def _name(tool: ResponsesTool, where: str) -> str:
 
 
 def flat_choice(choice: str | dict[str, Any], tools: Iterable[OfferedTool]) -> str | dict[str, Any]:
-    """Say a choice of tools by the names that the model knows them by."""
+    """Translate a choice of tools to the names that the model knows them by."""
     if not isinstance(choice, dict):
         return choice
     names = _Names(tools)

@@ -1,4 +1,4 @@
-"""LoRA adapters, as llama.cpp tells and sets them."""
+"""LoRA adapters, as llama.cpp lists and sets them."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,7 +11,7 @@ from app.services.facts import AdapterFacts
 
 
 class AdapterScale(Body):
-    """How much an adapter counts: 1 as it was trained, 0 not at all."""
+    """The scale of an adapter: 1 as it was trained, 0 turns it off."""
 
     id: int = Field(ge=0, lt=2**31, description="number of the adapter, as GET /lora-adapters lists it")
     scale: float = Field(
@@ -20,12 +20,12 @@ class AdapterScale(Body):
 
 
 def scales(adapters: Sequence[AdapterScale]) -> dict[int, float]:
-    """Give the scales by number; an adapter that stands twice counts as it does the last time."""
+    """Give the scales by number; of an adapter that is named twice, the last one."""
     return {adapter.id: adapter.scale for adapter in adapters}
 
 
 class AdapterReply(Reply, kw_only=True):
-    """An adapter, and how much it counts where a request says nothing."""
+    """An adapter, and its scale where a request names none."""
 
     id: Annotated[int, Meta(description="number of the adapter, in the order of --lora")]
     path: Annotated[str, Meta(description="folder of the adapter")]
@@ -35,7 +35,7 @@ class AdapterReply(Reply, kw_only=True):
 
     @classmethod
     def of(cls, facts: AdapterFacts) -> "AdapterReply":
-        """Spell an adapter."""
+        """Build it from an adapter's facts."""
         return cls(id=facts.number, path=str(facts.path), scale=facts.scale)
 
 

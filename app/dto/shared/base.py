@@ -75,11 +75,11 @@ class RequestBody(Body):
 
     @cached_property
     def ignored(self) -> str:
-        """What was given and has no effect, for the header."""
+        """What the client sent and has no effect, for the header."""
         return parameters.ignored(self.registry, self._sent_fields(), [*self._unknown(), *self.binding.not_held()])
 
     def refuse(self) -> None:
-        """Raise UnsupportedParameter for what was given and is not honoured."""
+        """Raise UnsupportedParameter for what the client sent and is refused."""
         parameters.check(self.registry, self._sent_fields())
 
     def _unknown(self) -> Iterator[str]:
@@ -88,11 +88,11 @@ class RequestBody(Body):
 
     @cached_property
     def binding(self) -> Binding:
-        """Give what the answer is to be held to. Raises InvalidRequest for what excludes each other."""
+        """Give the constraints on the answer. Raises InvalidRequest for two that exclude each other."""
         return Binding()
 
     def _sent_fields(self) -> dict[str, Any]:
-        """What the client wrote, unknown fields too."""
+        """The fields that the client sent, unknown ones too."""
         fields = {name: getattr(self, name) for name in self.model_fields_set if name in type(self).model_fields}
         return fields | (self.model_extra or {})
 
@@ -119,7 +119,7 @@ class Typed(Body):
 
     @property
     def is_ours(self) -> bool:
-        """Whether its fields have the meaning that is written here."""
+        """Whether it is of a kind that is described here."""
         return self.type in self.kinds
 
     @property
@@ -153,31 +153,31 @@ class Reply(msgspec.Struct):
 
 
 class Dialect:
-    """How a stream says events, silence and a late failure. A tagged reply is an event of that name."""
+    """How a stream encodes events, silence and a late failure. A tagged reply is an event of that name."""
 
     end: ClassVar[bytes] = b""  # what follows the last event
     beside_error: ClassVar[dict[str, Any]] = {"choices": []}  # in the event of a late failure
 
     def feed(self, event: Event) -> Iterator[Reply | dict[str, Any]]:
-        """Give the replies of an event, in order."""
+        """Give the replies for an event of the engine, in order."""
         raise NotImplementedError
 
     def add(self, event: Event) -> None:
-        """Take an event in without saying it: the whole answer is a fold over the stream."""
+        """Take an event in without sending it: the whole answer is a fold over the stream."""
         for _ in self.feed(event):
             pass
 
     def silence(self) -> Reply | None:
-        """Give what is said when there was nothing to say for a while; None is a comment line."""
+        """Give the event that keeps a silent stream alive; None is a comment line."""
         return None
 
     def failure(self, error: AppError) -> Reply | None:
-        """Give what is said when the answer fails in its middle; None is OpenAI's error event, without the end."""
+        """Give the event of an answer that fails midway; None is OpenAI's error event, without the end."""
         return None
 
 
 def json_text(value: Any) -> Any:
-    """Spell what some clients send instead of JSON text, such as the arguments of a call."""
+    """Encode what some clients send instead of JSON text, such as the arguments of a call."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -22,13 +22,13 @@ class ErrorDetail(Reply, kw_only=True):
 
 
 class ErrorReply(Reply, kw_only=True):
-    """Every refusal looks like this."""
+    """The envelope of every error."""
 
     error: Annotated[ErrorDetail, Meta(description="what is wrong")]
 
     @classmethod
     def of(cls, error: AppError) -> "ErrorReply":
-        """Spell an error."""
+        """Build the reply to an error."""
         detail = ErrorDetail(message=error.message, type=error.kind, param=error.param, code=error.code)
         for name, value in error.details.items():
             setattr(detail, name, value)
@@ -46,7 +46,7 @@ _ANTHROPIC_KINDS = {
 
 
 class AnthropicErrorDetail(Reply, kw_only=True):
-    """What is wrong, in Anthropic's words."""
+    """What is wrong, as Anthropic's API spells it."""
 
     type: Annotated[str, Meta(description="the kind of error, in Anthropic's words")]
     message: Annotated[str, Meta(description="what is wrong, in a sentence")]
@@ -55,14 +55,14 @@ class AnthropicErrorDetail(Reply, kw_only=True):
 
 
 class AnthropicErrorReply(Reply, tag_field="type", tag="error", kw_only=True):
-    """Every refusal of the Messages API looks like this."""
+    """The envelope of every error of the Messages API."""
 
     error: Annotated[AnthropicErrorDetail, Meta(description="what is wrong")]
     request_id: Annotated[str | None, Meta(description="id of the request, the same as X-Request-Id")]
 
     @classmethod
     def of(cls, error: AppError, request_id: str | None = None) -> "AnthropicErrorReply":
-        """Spell an error."""
+        """Build the reply to an error."""
         detail = AnthropicErrorDetail(
             type=_ANTHROPIC_KINDS.get(error.status, "invalid_request_error"), message=_anthropic_message(error)
         )
@@ -86,5 +86,5 @@ def is_anthropics(path: str) -> bool:
 
 
 def error_reply(path: str, error: AppError, request_id: str | None) -> ErrorReply | AnthropicErrorReply:
-    """Spell an error as the callers of this path read it."""
+    """Build the reply to an error, in the dialect of the path."""
     return AnthropicErrorReply.of(error, request_id) if is_anthropics(path) else ErrorReply.of(error)

@@ -1,4 +1,4 @@
-"""How likely tokens were, as OpenAI says it."""
+"""How likely tokens were, as OpenAI and llama.cpp spell it."""
 
 import codecs
 import math
@@ -29,7 +29,7 @@ class ContentLogprob(TopLogprob, kw_only=True):
 
     @classmethod
     def of(cls, score: gen.TokenLogprob) -> "ContentLogprob":
-        """Spell a score."""
+        """Build it from a token's log-probability."""
         return cls(**_score(score), top_logprobs=[TopLogprob(**_score(top)) for top in score.top])
 
 
@@ -48,7 +48,7 @@ class NativeTop(Reply, kw_only=True):
 
     @classmethod
     def of_top(cls, score: gen.TokenLogprob, *, post_sampling: bool) -> "NativeTop":
-        """Spell an alternative."""
+        """Build it from the log-probability of an alternative."""
         return cls(**_native(score, post_sampling))
 
 
@@ -65,7 +65,7 @@ class NativeProbability(NativeTop, kw_only=True):
 
     @classmethod
     def of(cls, score: gen.TokenLogprob, *, post_sampling: bool) -> "NativeProbability":
-        """Spell a score."""
+        """Build it from a token's log-probability."""
         tops = [NativeTop.of_top(top, post_sampling=post_sampling) for top in score.top]
         return cls(**_native(score, post_sampling) | {"top_probs" if post_sampling else "top_logprobs": tops})
 
@@ -77,7 +77,7 @@ class ChoiceLogprobs(Reply, kw_only=True):
 
     @classmethod
     def of(cls, scores: Iterable[gen.TokenLogprob]) -> "ChoiceLogprobs":
-        """Spell the scores of a piece of an answer."""
+        """Build it from the log-probabilities of a piece of an answer."""
         return cls(content=[ContentLogprob.of(score) for score in scores])
 
 

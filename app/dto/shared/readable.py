@@ -1,4 +1,4 @@
-"""What a model that reads text only can read of things that are no text."""
+"""The text in things that are no text, for a model that reads text only."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ _OPAQUE = {
 
 
 def left_out(kind: str) -> str:
-    """Say in the place of something that it is not there."""
+    """Give the sentence that replaces something the model cannot read."""
     return f"[{MEDIA.get(kind, kind.replace('_', ' ')[:64])} left out: this model reads text only]"
 
 

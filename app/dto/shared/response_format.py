@@ -1,4 +1,4 @@
-"""What an answer has to be, as OpenAI says it."""
+"""The format of an answer, as OpenAI spells it."""
 
 import json
 from typing import Any, Literal
@@ -45,7 +45,7 @@ class ResponseFormat(Body):
         return self
 
     def to_constraint(self) -> gen.Constraint | None:
-        """Say it in the common vocabulary."""
+        """Translate to the engine's vocabulary."""
         if self.type == "text":
             return None
         schema = self.json_schema.schema_ if self.json_schema else self.schema_

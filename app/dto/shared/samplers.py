@@ -13,7 +13,7 @@ _NAMES = {name.replace("_", ""): name for name in SAMPLERS} | {
 
 
 def parse(samplers: str | list[str]) -> tuple[tuple[str, ...], list[str]]:
-    """Give the samplers that stand there, each once, in their order; and what is no sampler of this server.
+    """Give the samplers in their order, each once; and the names that are none.
 
     A text has names with semicolons between them, or a letter for each.
     """

@@ -1,4 +1,4 @@
-"""What every request that generates text may say: how tokens are chosen, when it ends, and how it is streamed."""
+"""Fields of every request that generates text: sampling, limits, constraints, streaming."""
 
 import json
 import re
@@ -122,12 +122,12 @@ class SamplingFields(RequestBody):
 
     @property
     def slot(self) -> int | None:
-        """The place of the batch that is asked for."""
+        """The slot that the request names, None for any."""
         return None if self.id_slot == -1 else self.id_slot
 
     @property
     def delivery(self) -> gen.Delivery:
-        """How the answer is told."""
+        """How the answer is sent."""
         return gen.Delivery(self.stream, self.timings_per_token)
 
     def ping_seconds(self, default: float) -> float:
@@ -140,7 +140,7 @@ class SamplingFields(RequestBody):
         limits.check_stop(self.stop_strings, "stop")
 
     def sampling(self) -> gen.Sampling:
-        """Say how tokens are chosen in the common vocabulary."""
+        """Translate the sampling fields to the engine's vocabulary."""
         window = None if self.repeat_last_n in (None, -1) else self.repeat_last_n
         off = window == 0
         repetition = self.repetition_penalty if self.repetition_penalty is not None else self.repeat_penalty
@@ -171,7 +171,7 @@ class SamplingFields(RequestBody):
         )
 
     def constraint(self) -> gen.Constraint | None:
-        """Say what the answer has to be. Raises InvalidRequest for two such wishes."""
+        """Give the constraint on the answer, if there is one. Raises InvalidRequest for two."""
         constraints = list(self._constraints())
         if len(constraints) > 1:
             raise InvalidRequest(
@@ -196,7 +196,7 @@ class SamplingFields(RequestBody):
         )
 
     def adapters(self) -> dict[int, float] | None:
-        """Say how much each adapter counts, None for as much as usual."""
+        """Give the scale of each adapter by number, None for the usual scales."""
         return None if self.lora is None else scales(self.lora)
 
     def token_limit(self) -> int | None:

@@ -1,4 +1,4 @@
-"""Whether and how tools are to be called, as OpenAI's dialects say it."""
+"""Tool choice, as OpenAI's dialects spell it."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ DESCRIPTION = "auto, none, required, a function by name, or allowed_tools with a
 def openai_choice(
     choice: OpenAIToolChoice, tools: Collection[str], *, strict: Mapping[str, str], parallel: bool = True
 ) -> gen.ToolChoice:
-    """Say it in the common vocabulary. `strict` names the parameter that makes a tool strict. Raises InvalidRequest."""
+    """Translate a choice. `strict` gives the parameter that makes a tool strict, by the tool. Raises InvalidRequest."""
     if isinstance(choice, str):
         return tool_choice(choice, tools, strict=strict, parallel=parallel)
     kind = choice.get("type", "function")

@@ -1,4 +1,4 @@
-"""What an answer cost, in tokens and milliseconds, as OpenAI, llama.cpp and Tiles say it."""
+"""Usage and timings, as OpenAI, llama.cpp and the Tiles CLI spell them."""
 
 from typing import Annotated
 
@@ -29,7 +29,7 @@ class Usage(Reply, kw_only=True):
 
     @classmethod
     def of(cls, timings: gen.Timings) -> "Usage":
-        """Count."""
+        """Build it from the engine's timings."""
         prompt = timings.prompt_tokens + timings.cached_tokens
         return cls(
             prompt_tokens=prompt,
@@ -60,7 +60,7 @@ class TimingsReply(Reply, kw_only=True):
 
     @classmethod
     def of(cls, timings: gen.Timings) -> "TimingsReply":
-        """Spell the timings."""
+        """Build it from the engine's timings."""
         following = max(0, timings.completion_tokens - 1)
         prompt_ms, predicted_ms = round(timings.prompt_ms, 3), round(timings.completion_ms, 3)
         return cls(
@@ -79,7 +79,7 @@ class TimingsReply(Reply, kw_only=True):
 
     @classmethod
     def of_progress(cls, event: gen.Progress) -> "TimingsReply":
-        """Spell how long the prompt takes so far."""
+        """Build it from the progress of a prompt."""
         computed = event.done - event.cached
         return cls.of(gen.Timings(event.cached, computed, event.elapsed_ms, 0, 0.0, event.elapsed_ms, event.elapsed_ms))
 
@@ -98,7 +98,7 @@ class TilesMetrics(Reply, kw_only=True):
 
     @classmethod
     def of(cls, timings: gen.Timings) -> "TilesMetrics":
-        """Spell the timings."""
+        """Build it from the engine's timings."""
         return cls(
             ttft_ms=round(timings.first_token_ms, 3),
             total_tokens=timings.completion_tokens,
@@ -117,7 +117,7 @@ class PromptProgress(Reply, kw_only=True):
 
     @classmethod
     def of(cls, event: gen.Progress) -> "PromptProgress":
-        """Spell how far it is."""
+        """Build it from the progress of a prompt."""
         return cls(total=event.total, cache=event.cached, processed=event.done, time_ms=int(event.elapsed_ms))
 
 

@@ -16,7 +16,7 @@ def is_memory(chat: ChatRequest) -> bool:
 
 
 def to_memory(chat: ChatRequest, limits: RequestLimits) -> MemoryRequest:
-    """Say a chat as a step of the memory agent. Raises InvalidRequest for what does not go with it."""
+    """Translate a chat to a step of the memory agent. Raises InvalidRequest for what does not go with it."""
     if chat.input is None:
         raise InvalidRequest("'python_code' belongs to memory mode, which 'input' begins", param="python_code")
     request = chat.to_generation(limits)
@@ -42,7 +42,7 @@ def to_memory(chat: ChatRequest, limits: RequestLimits) -> MemoryRequest:
 
 
 class MemoryStream(ChatStream):
-    """Says events as chunks, and a late failure too: the Tiles CLI knows no other event."""
+    """Translates events to chunks, and a late failure too: the Tiles CLI knows no other event."""
 
     def failure(self, error: AppError) -> Reply | None:
         """Give the last chunk of an answer that failed."""

@@ -1,4 +1,4 @@
-"""Tiles' own requests: sessions and models."""
+"""Tiles' own requests: sessions, and models to load and unload."""
 
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from app.services.session import Session
 
 
 class StartRequest(Body):
-    """A session to begin: its model, where that lies, its memory and its system prompt."""
+    """A session to start: its model and the folder of that, its memory and its system prompt."""
 
     model: str = Field(
         min_length=1,
@@ -31,7 +31,7 @@ class StartRequest(Body):
     )
 
     def to_session(self) -> Session:
-        """Say it in the service's words."""
+        """Translate to the service's session."""
         return Session(
             model=self.model,
             model_cache_path=self.model_cache_path,
@@ -54,7 +54,7 @@ class LoadRequest(Body):
 
 
 class UnloadRequest(Body):
-    """A model to take out."""
+    """A model to unload."""
 
     model: str = Field(max_length=4096, examples=["mlx-community/Qwen3-4B-4bit"], description="name of the model")
 
@@ -67,5 +67,5 @@ class Success(Reply, kw_only=True):
 
     @classmethod
     def of(cls, error: str | None) -> "Success":
-        """Say what went wrong, or that nothing did."""
+        """Tell what went wrong, or that nothing did."""
         return cls(success=error is None, error=error or UNSET)
