@@ -5,13 +5,11 @@ import logging
 import sys
 import textwrap
 from io import StringIO
-from typing import Any, Literal, TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 
 from app.standard_error import StandardError
-
-Format = Literal["console", "json"]
 
 
 def set_up(form: str | None = None, *, level: int = logging.INFO) -> None:
