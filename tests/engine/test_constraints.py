@@ -69,7 +69,7 @@ class Answer:
     """A row with the events it gave."""
 
     def __init__(self, loaded: LoadedModel, request: GenerationRequest, prompt: Prompt | None = None) -> None:
-        self.row: Row = loaded.row(prompt or loaded.prepare(request), request, None)
+        self.row: Row = loaded.make_row(prompt or loaded.prepare(request), request, None)
         self.completion = Completion()
         take, finish = self.row.take, self.row.finish
 
@@ -384,11 +384,11 @@ def test_a_conversation_that_another_model_answered_last_says_so(make_loaded: Ca
 
     def reason(loaded: LoadedModel, messages: tuple[Message, ...]) -> str:
         request = GenerationRequest(messages, max_tokens=2)
-        rows = loaded.rows(loaded.prepare(request), request, [None])
-        loaded.scheduler.submit(rows)
+        row = loaded.make_rows(loaded.prepare(request), request, [None])
+        loaded.scheduler.submit(row)
         while loaded.scheduler.busy:
             loaded.scheduler.step()
-        return rows.prefill.cache_use.reason
+        return row.prefill.cache_use.reason
 
     assert reason(here, HELLO) == "not_stored"
     assert reason(there, turn) == "other_model"

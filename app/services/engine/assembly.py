@@ -48,12 +48,12 @@ def assemble(
         model,
         facts.vocabulary,
         max_rows=limits.max_rows,
-        prefixes=_prefixes(facts, limits),
+        prefixes=_prefix_cache(facts, limits),
         outbox=outbox,
         meter=meter,
         adapters=adapters,
         memory_budget=MemoryBudget(limits.max_memory),
-        controls=_controls(tokenizer),
+        controls=_control_tokens(tokenizer),
         draft=draft,
     )
     prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length, longest_token(tokenizer))
@@ -76,7 +76,7 @@ def assemble(
 
 def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: EngineLimits, markup: Markup) -> ModelFacts:
     context = min(folder.context_length, limits.context_length or folder.context_length)
-    vocabulary, hidden = _logits_shape(model, tokenizer)
+    vocabulary, hidden = _widths(model, tokenizer)
     return ModelFacts(
         id=folder.id,
         path=folder.path,
@@ -89,7 +89,7 @@ def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: EngineLimits
         weight_bytes=folder.weight_bytes,
         precision=folder.precision,
         created=folder.created,
-        chat_template=_template(tokenizer),
+        chat_template=_chat_template(tokenizer),
         bos_token=tokenizer.bos_token or "",
         eos_token=tokenizer.eos_token or "",
         end_tokens=frozenset(int(token) for token in tokenizer.eos_token_ids),
@@ -100,8 +100,8 @@ def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: EngineLimits
     )
 
 
-def _logits_shape(model: Any, tokenizer: Any) -> tuple[int, int]:
-    """Width of the logits and size of the hidden state; the configuration may pad the vocabulary."""
+def _widths(model: Any, tokenizer: Any) -> tuple[int, int]:
+    """The widths of logits and hidden state, the latter 0 if unknown; the configuration may pad the vocabulary."""
     args = getattr(model, "args", None)
     inner = getattr(args, "text_config", None) or {}
     width = getattr(args, "vocab_size", None) or (inner.get("vocab_size") if isinstance(inner, dict) else None)
@@ -112,17 +112,18 @@ def _logits_shape(model: Any, tokenizer: Any) -> tuple[int, int]:
     return int(width), int(hidden or 0)
 
 
-def _template(tokenizer: Any) -> str:
+def _chat_template(tokenizer: Any) -> str:
     template = tokenizer.chat_template
     return template if isinstance(template, str) else ""
 
 
-def _controls(tokenizer: Any) -> frozenset[int]:
-    """The control tokens, of which templates put some around each message."""
+def _control_tokens(tokenizer: Any) -> frozenset[int]:
+    """The special tokens, of which chat templates put some around each message."""
     return frozenset(int(token) for token, added in tokenizer.added_tokens_decoder.items() if added.special)
 
 
-def _prefixes(facts: ModelFacts, limits: EngineLimits) -> PrefixCache:
+def _prefix_cache(facts: ModelFacts, limits: EngineLimits) -> PrefixCache:
+    """The model's share of the cache, kept on disk too if there is a folder for it."""
     free = free_memory.available()
     cache_bytes = (free // 4 if limits.cache_bytes is None else limits.cache_bytes) // limits.max_models
     if limits.store_folder is None or not limits.store_bytes or limits.adapters:  # what adapters made is not told apart

@@ -36,11 +36,14 @@ from app.services.generation import EmbeddingRequest, GenerationRequest, Message
 log = structlog.get_logger()
 
 _LONGEST_GRAMMAR = 2**18  # characters; what is longer takes seconds to compile
-_NEVER = -1e9  # a logit that is never drawn
+_NEVER = -1e9  # added to a logit, so that its token is never drawn
 
 
 class LoadedModel:
-    """What the engine hands out for a model; arrays stay inside its runner."""
+    """Checks and tokenizes requests, on the thread of prompts, and makes rows of them, on the engine thread.
+
+    The arrays stay inside its scheduler.
+    """
 
     def __init__(
         self,
@@ -51,7 +54,7 @@ class LoadedModel:
         detokenizer: Callable[[], Detokenizer],
         grammars: GrammarCompiler,
         adapters: Adapters,
-        beginnings: ConversationOwners,
+        conversation_owners: ConversationOwners,
         *,
         stop_repetition: bool,
         max_lookup_tokens: int = 0,
@@ -62,7 +65,7 @@ class LoadedModel:
         self.scheduler = scheduler
         self.grammars = grammars
         self.adapters = adapters
-        self._beginnings = beginnings
+        self._conversation_owners = conversation_owners
         self._stop_repetition = stop_repetition
         self._max_lookup_tokens = max_lookup_tokens
         self._draft = draft
@@ -73,7 +76,7 @@ class LoadedModel:
         self._close_thought = prompts.tokenize(f"\n{markup.think_end}\n\n") if markup.think_end else []
         start = prompts.tokenize(markup.calls.start) if markup.calls else []
         self._call_token = start[0] if len(start) == 1 else None
-        self._blank = [tokens[0] for text in ("\n", "\n\n") if len(tokens := prompts.tokenize(text)) == 1]
+        self._blank_tokens = [tokens[0] for text in ("\n", "\n\n") if len(tokens := prompts.tokenize(text)) == 1]
         self._needed_tokens = facts.end_tokens | frozenset(prompts.tokenize("\n"))
         self._breakers = BreakerFinder(prompts.piece, prompts.tokenize, facts.vocabulary)
 
@@ -89,30 +92,32 @@ class LoadedModel:
         prompt = self.prompts.build(request)  # first: for one that does not fit nothing else is computed
         bias = self._logit_bias(request)
         matcher = self.grammars.compile_request(request, self._markup.calls.format if self._markup.calls else None)
-        stops = StopStrings(request.stop) if request.stop else None
+        stop_strings = StopStrings(request.stop) if request.stop else None
         self.scheduler.admission.check(len(prompt.tokens), request.answers)
         breakers = self._breakers.find(request.sampling.dry_breakers if request.sampling.uses_dry else ())
-        return replace(prompt, matcher=matcher, stops=stops, logit_bias=bias, breakers=breakers)
+        return replace(prompt, matcher=matcher, stop_strings=stop_strings, logit_bias=bias, breakers=breakers)
 
-    def embedding(self, request: EmbeddingRequest, inputs: Sequence[list[int]], running: RunningEmbedding) -> Embedding:
-        """Make what computes the vectors of texts, of which these are the tokens."""
+    def make_embedding(
+        self, request: EmbeddingRequest, inputs: Sequence[list[int]], running: RunningEmbedding
+    ) -> Embedding:
+        """Make what computes the vectors of texts from their tokens."""
         return Embedding(running, self.facts.id, inputs, request.pooling or self.facts.pooling)
 
     def check_dimensions(self, request: EmbeddingRequest) -> None:
-        """Raise InvalidRequest for vectors of another size than the model's."""
+        """Raise InvalidRequest if the request asks for vectors of another size than the model's."""
         size = self.facts.hidden_size
         if request.dimensions not in (None, size):
             raise InvalidRequest(
                 f"This model's vectors have {size} dimensions; they mean nothing when they are cut", param="dimensions"
             )
 
-    def inputs(self, several: Sequence[tuple[str | int, ...]]) -> list[list[int]]:
+    def tokenize_inputs(self, inputs: Sequence[tuple[str | int, ...]]) -> list[list[int]]:
         """Check and tokenize texts that become vectors. Raises InvalidRequest or PromptTooLong."""
-        return [self._input(parts) for parts in several]
+        return [self._tokenize_input(parts) for parts in inputs]
 
-    def _input(self, parts: tuple[str | int, ...]) -> list[int]:
+    def _tokenize_input(self, parts: tuple[str | int, ...]) -> list[int]:
         self._check_tokens([part for part in parts if isinstance(part, int)], "input")
-        self.prompts.refuse_unfit(parts)
+        self.prompts.check_fits(parts)
         tokens = self.prompts.tokenize_parts(parts, special=True)
         if not tokens:
             raise InvalidRequest("input: an empty text has no vector", param="input")
@@ -137,25 +142,27 @@ class LoadedModel:
                     f"{param}: {token} is no token of this model, which has {self.facts.vocabulary}", param=param
                 )
 
-    def rows(self, prompt: Prompt, request: GenerationRequest, generations: Sequence[RunningGeneration | None]) -> Row:
-        """Make the row of the first answer, with those of the others as its siblings."""
-        first, *rest = (self.row(prompt, request, one, place) for place, one in enumerate(generations))
-        first.siblings = rest
-        first.prefill.other_model = self._beginnings.claim(prompt.beginning, self.facts.id)
+    def make_rows(
+        self, prompt: Prompt, request: GenerationRequest, generations: Sequence[RunningGeneration | None]
+    ) -> Row:
+        """Make the row of a request's first answer, with those of the others as its siblings."""
+        first, *siblings = (self.make_row(prompt, request, one, index) for index, one in enumerate(generations))
+        first.siblings = siblings
+        first.prefill.other_model = self._conversation_owners.claim(prompt.conversation_key, self.facts.id)
         return first
 
-    def row(
-        self, prompt: Prompt, request: GenerationRequest, generation: RunningGeneration | None, place: int = 0
+    def make_row(
+        self, prompt: Prompt, request: GenerationRequest, generation: RunningGeneration | None, index: int = 0
     ) -> Row:
-        """Make the row of one answer to a prepared request; `place` counts the answers to it."""
+        """Make the row of one answer to a prepared request; `index` counts the answers to it."""
         context_left = self.facts.context_length - len(prompt.tokens)
         max_tokens = context_left if request.max_tokens is None else min(request.max_tokens, context_left)
-        free = request.ignore_eos and prompt.matcher is None  # a grammar ends where nothing else may come
-        end_tokens = frozenset() if free else self.facts.end_tokens
+        endless = request.ignore_eos and prompt.matcher is None  # a grammar ends where nothing else may come
+        end_tokens = frozenset() if endless else self.facts.end_tokens
         sampling = request.sampling.over(self.facts.defaults)
         params = resolve_sampling(
             sampling,
-            index=place,
+            index=index,
             logit_bias=prompt.logit_bias,
             needed_tokens=self._needed_tokens,
             breakers=prompt.breakers,
@@ -188,13 +195,13 @@ class LoadedModel:
                 delivery=request.delivery,
             ),
             proposer=self._proposer(params, len(prompt.tokens), end_tokens),
-            stop_repetition=self._stop_repetition and not free and not request.constraint and max_tokens > 256,
+            stop_repetition=self._stop_repetition and not endless and not request.constraint and max_tokens > 256,
         )
 
     def _proposer(self, params: SamplingParams, prompt: int, end_tokens: frozenset[int]) -> Proposer | None:
-        """Give what drafts for a row: what stood in its prompt costs nothing to look up, so that comes first."""
+        """Give what proposes draft tokens for a row: prompt lookup costs nothing, so it comes before a draft model."""
         if params.dry is not None:
-            return None  # each of its draws looks at all that stands before
+            return None  # DRY needs all tokens before each draw
         proposers: list[Proposer] = [PromptLookupProposer(self._max_lookup_tokens)] if self._max_lookup_tokens else []
         if self._draft is not None:
             proposers.append(DraftModelProposer(self._draft, params, prompt, end_tokens))
@@ -212,15 +219,15 @@ class LoadedModel:
         return fingerprint(self.facts.path, "", f"{self.facts.precision} {back_end()}")
 
     def _logit_bias(self, request: GenerationRequest) -> dict[int, float]:
-        """What was asked, by token; an answer without an end draws no end token, and one without calls begins none."""
+        """The request's bias by token. With ignore_eos no end token is drawn, without calls none that begins one."""
         ends = self.facts.end_tokens if request.ignore_eos else ()
-        texts = [asked for asked in request.sampling.logit_bias if isinstance(asked, str)]
-        self.prompts.refuse_very_long(texts, "logit_bias")
+        texts = [key for key in request.sampling.logit_bias if isinstance(key, str)]
+        self.prompts.check_length(texts, "logit_bias")
         bias = {token: _NEVER for token in ends if token < self.facts.vocabulary}
         bias |= {
             token: value
-            for asked, value in request.sampling.logit_bias.items()
-            for token in (self.prompts.tokenize(asked) if isinstance(asked, str) else (asked,))
+            for key, value in request.sampling.logit_bias.items()
+            for token in (self.prompts.tokenize(key) if isinstance(key, str) else (key,))
         }
         self._check_tokens(list(bias), "logit_bias")
         if request.tools and request.tool_choice.mode == "none" and self._call_token is not None:
@@ -239,11 +246,11 @@ class LoadedModel:
             may_think=prompt.matcher is None or self._think_token(request) is not None,
             has_grammar=prompt.matcher is not None,
             plain=request.constraint is not None,
-            stop_strings=prompt.stops,
+            stop_strings=prompt.stop_strings,
         )
 
     def _think_token(self, request: GenerationRequest) -> int | None:
-        """The token by which an answer that a grammar binds may begin with a thought."""
+        """The token by which an answer with a grammar may begin its reasoning; None if it may not."""
         return self._think_start[0] if len(self._think_start) == 1 and _may_think(request) else None
 
     def _constraint(self, prompt: Prompt, request: GenerationRequest) -> GrammarConstraint | None:
@@ -254,35 +261,35 @@ class LoadedModel:
             self.facts.vocabulary,
             think_start=self._think_start,
             think_end=self._think_end,
-            blank=self._blank,
+            blank=self._blank_tokens,
             end_tokens=self.facts.end_tokens,
             thinking=prompt.thinking,
             may_think=_may_think(request),
         )
 
     def warm_up(self) -> None:
-        """Compute two small answers, so that the first request pays for no compilation."""
+        """Compute two short answers, so that the first request waits for no compilation."""
         request = GenerationRequest(messages=(Message("user", "Hello"),), max_tokens=3)
         try:
             prompt = self.prepare(request)
         except AppError:
             prompt = Prompt("", [0, 0], thinking=False)
-        self.scheduler.warm_up([self.row(prompt, request, None) for _ in range(min(2, self.facts.max_rows))])
+        self.scheduler.warm_up([self.make_row(prompt, request, None) for _ in range(min(2, self.facts.max_rows))])
 
 
 def _may_think(request: GenerationRequest) -> bool:
-    """Whether an answer may begin with a thought by itself; one that is gone on with has begun already."""
-    asked = request.template_kwargs.get("enable_thinking") is not False
-    return asked and request.prompt is None and not request.continue_final_message
+    """Whether an answer may begin with reasoning by itself; one that continues a message has begun already."""
+    enabled = request.template_kwargs.get("enable_thinking") is not False
+    return enabled and request.prompt is None and not request.continue_final_message
 
 
 def _tools(request: GenerationRequest) -> Sequence[Mapping[str, Any]]:
-    """The tools whose calls are looked for."""
+    """The tools whose calls are parsed."""
     return request.tools if request.tool_choice.mode != "none" else ()
 
 
 def _thinking_budget(request: GenerationRequest, max_tokens: int) -> int | None:
-    """The asked budget, but a quarter of the answer's tokens stays for the answer itself."""
+    """The request's budget of reasoning, but a quarter of the answer's tokens stays for the answer itself."""
     if request.thinking_budget is None:
         return None
     return min(request.thinking_budget, max_tokens - max_tokens // 4)

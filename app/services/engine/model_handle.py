@@ -74,12 +74,12 @@ class ModelHandle(EngineModel):
         model = self._model
         running = RunningEmbedding(self._cancel, caller)
         model.check_dimensions(request)
-        _refuse_many(model.prompts.fewest_tokens([part for parts in request.inputs for part in parts]))
+        _check_input_tokens(model.prompts.min_tokens([part for parts in request.inputs for part in parts]))
         inputs: list[list[int]] = []
         for start in range(0, len(request.inputs), _EMBEDDED_AT_ONCE):  # so that other prompts come in between
-            inputs += await self._off_loop(model.inputs, request.inputs[start : start + _EMBEDDED_AT_ONCE])
-            _refuse_many(sum(map(len, inputs)))
-        embedding = await self._off_loop(model.embedding, request, inputs, running)
+            inputs += await self._off_loop(model.tokenize_inputs, request.inputs[start : start + _EMBEDDED_AT_ONCE])
+            _check_input_tokens(sum(map(len, inputs)))
+        embedding = await self._off_loop(model.make_embedding, request, inputs, running)
         self._queue(partial(model.scheduler.embed, embedding), [running])
         return running
 
@@ -97,7 +97,7 @@ class ModelHandle(EngineModel):
 
     async def tokenize(self, content: tuple[str | int, ...], *, special: bool) -> list[tuple[int, bytes]]:
         """Give token ids with their bytes."""
-        self._model.prompts.refuse_very_long(content, "content")
+        self._model.prompts.check_length(content, "content")
         tokens: list[tuple[int, bytes]] = []
         for start in range(0, len(content), _TOKENIZED_AT_ONCE):  # so that other prompts come in between
             some = content[start : start + _TOKENIZED_AT_ONCE]
@@ -145,7 +145,7 @@ class ModelHandle(EngineModel):
         ]
         for generation in generations:
             generation.put(started)
-        self._queue(lambda: model.scheduler.submit(model.rows(prompt, request, generations)), generations)
+        self._queue(lambda: model.scheduler.submit(model.make_rows(prompt, request, generations)), generations)
         return generations
 
     def _queue(self, submit: Callable[[], None], requests: Sequence[RunningRequest]) -> None:
@@ -172,7 +172,7 @@ class ModelHandle(EngineModel):
             self._outbox.put(request, [error])
 
 
-def _refuse_many(tokens: int) -> None:
+def _check_input_tokens(tokens: int) -> None:
     if tokens > _MOST_EMBEDDED:
         raise UnprocessableBody(
             f"input: more than {_MOST_EMBEDDED} tokens in one request; send fewer at a time", param="input"
