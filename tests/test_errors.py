@@ -5,7 +5,7 @@ import importlib
 import inspect
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -536,34 +536,8 @@ def test_nothing_loaded_is_no_error_where_nothing_is_generated(empty: ModelServi
 TIMINGS = Timings(0, 1, 1.0, 1, 1.0, 1.0, 1.0)
 
 
-class Broken(ModelService):
-    """A service in which something goes wrong: at once, or in the middle of an answer."""
-
-    def __init__(self, error: Exception, *, late: bool) -> None:
-        super().__init__(Settings(model_cache_path="somewhere"))
-        self._error = error
-        self._late = late
-        self.models = BrokenModels(self.models, error)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        yield
-
-    async def start(self, session: object) -> None:
-        raise self._error
-
-    async def generate(self, *requests: GenerationRequest) -> Generation:
-        if not self._late:
-            raise self._error
-        generation = BrokenGeneration(lambda _: None)
-        generation.put(Started("x", 1))
-        generation.put(Text("so far", TIMINGS))
-        generation.error = self._error
-        return generation
-
-
 class BrokenModels:
-    """Models that can be told to load, and nothing else."""
+    """Models that can be told to load, and fail at all else."""
 
     def __init__(self, models: Models, error: Exception) -> None:
         self.load = models.load
@@ -571,6 +545,27 @@ class BrokenModels:
 
     def __getattr__(self, name: str) -> Any:
         raise self._error
+
+
+class LateFailure:
+    """A model that fails in the middle of an answer, and how the service comes by it."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def must_load(self, name: str | None) -> bool:
+        return False
+
+    @asynccontextmanager
+    async def using(self, name: str | None) -> AsyncIterator["LateFailure"]:
+        yield self
+
+    async def generate(self, requests: Sequence[GenerationRequest]) -> Generation:
+        generation = BrokenGeneration(lambda _: None)
+        generation.put(Started("x", 1))
+        generation.put(Text("so far", TIMINGS))
+        generation.error = self._error
+        return generation
 
 
 class BrokenGeneration(RunningGeneration):
@@ -583,9 +578,17 @@ class BrokenGeneration(RunningGeneration):
 
 
 @cache
-def broken(error: Exception) -> Broken:
+def broken(error: Exception) -> ModelService:
     """One for each error: an app takes a while to make."""
-    return Broken(error, late=False)
+    service = ModelService(Settings(model_cache_path="somewhere"))
+    service.models = BrokenModels(service.models, error)  # type: ignore[assignment]
+    return service
+
+
+def late(error: Exception) -> ModelService:
+    service = ModelService(Settings())
+    service.models = LateFailure(error)  # type: ignore[assignment]
+    return service
 
 
 @cache
@@ -638,7 +641,7 @@ def test_a_failure_of_ours_is_a_500_that_says_nothing(
 def test_a_late_failure_in_a_stream_is_an_error_event_without_end_mark(log_lines: list[Any]) -> None:
     body = {"messages": [USER], "stream": True}
     for error, message in [(SECRET, "internal error"), (ShuttingDown("Going down"), "Going down")]:
-        answer = ask(Broken(error, late=True), "POST", CHAT, body)
+        answer = ask(late(error), "POST", CHAT, body)
         assert answer.status_code == 200
         *chunks, last = events(answer.text, ended=False)
         assert len(chunks) == 2
@@ -650,20 +653,18 @@ def test_a_late_failure_in_a_stream_is_an_error_event_without_end_mark(log_lines
 
 @pytest.mark.parametrize(("path", "choices"), [("/v1/completions", {"choices": []}), ("/completion", {})])
 def test_a_late_failure_has_the_words_of_its_dialect(path: str, choices: dict[str, Any], log_lines: list[Any]) -> None:
-    answer = ask(Broken(ShuttingDown("Going down"), late=True), "POST", path, {"prompt": "a", "stream": True})
+    answer = ask(late(ShuttingDown("Going down")), "POST", path, {"prompt": "a", "stream": True})
     last = events(answer.text, ended=False)[-1]
     assert last.pop("error")["message"] == "Going down"
     assert last == choices
 
 
 def test_a_late_failure_of_a_whole_answer_has_its_status(log_lines: list[Any]) -> None:
-    answer = ask(Broken(ShuttingDown("Going down"), late=True), "POST", CHAT, {"messages": [USER]})
+    answer = ask(late(ShuttingDown("Going down")), "POST", CHAT, {"messages": [USER]})
     error = error_of(answer, 503)
     assert error["code"] == "shutting_down"
     assert int(answer.headers["retry-after"]) >= 1
-    assert (
-        error_of(ask(Broken(SECRET, late=True), "POST", CHAT, {"messages": [USER]}), 500)["message"] == "internal error"
-    )
+    assert error_of(ask(late(SECRET), "POST", CHAT, {"messages": [USER]}), 500)["message"] == "internal error"
 
 
 def test_every_code_belongs_to_a_class_that_says_all_about_it() -> None:
