@@ -82,7 +82,7 @@ class ModelLoader:
             log.info("model loaded", model=model.id, type=served.facts.model_type)
             model.loaded(served)
             if not served.busy:
-                self._mark_idle(model)
+                self._mark_idle(model, served)
 
     def _end_cancelled_load(self, model: RoutedModel, task: "asyncio.Task[None]") -> None:
         """Clean up after a task that was cancelled before its first step, which it cannot do itself."""
@@ -102,8 +102,11 @@ class ModelLoader:
         model.note_progress(0.0)
         self._on_progress(model.id, 0.0)
         loaded = await self._engine.load(folder, progress)
-        prompt, on_idle = partial(self._system_prompt, model.id), partial(self._mark_idle, model)
-        return ServedModel(loaded, self._settings, self._active, prompt, on_idle)
+        prompt = partial(self._system_prompt, model.id)
+        served = ServedModel(
+            loaded, self._settings, self._active, prompt, on_idle=lambda: self._mark_idle(model, served)
+        )
+        return served
 
     def _note_progress(self, model: RoutedModel, read: float) -> None:
         if model.status is Status.LOADING:
@@ -118,7 +121,7 @@ class ModelLoader:
             await self._evict_one(others)
 
     async def _evict_one(self, loaded: Sequence[RoutedModel]) -> None:
-        """Wait until one is unloaded, or until another than the one that is to be unloaded is idle."""
+        """Wait until a model is unloaded. If another becomes idle first, the next call takes that one."""
         model = min(loaded, key=_eviction_order)
         if model.status is Status.LOADED:
             model.evict(partial(self._unload, model))
@@ -162,8 +165,9 @@ class ModelLoader:
         if model.is_wanted:  # by those who came meanwhile
             self.ensure_loading(model)
 
-    def _mark_idle(self, model: RoutedModel) -> None:
-        model.mark_idle(self._settings.sleep_idle_seconds, partial(self._unload_idle, model))
+    def _mark_idle(self, model: RoutedModel, served: ServedModel) -> None:
+        if model.served is served:  # a reader may take the end of its answer after another load
+            model.mark_idle(self._settings.sleep_idle_seconds, partial(self._unload_idle, model))
 
     def _unload_idle(self, model: RoutedModel) -> None:
         if model.ready is not None and not model.ready.busy:
