@@ -22,7 +22,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def drafted(tiny: Path, home: Path) -> Iterator[Server]:
-    """A server whose draft model is the model itself, so that every guess of it is right."""
+    """A server whose draft model is the model itself, so that all of its tokens are accepted."""
     with running(home, "--model", str(tiny), "--draft-model", str(tiny), "--draft-tokens", "6") as server:
         yield server
         assert server.errors() == []
@@ -30,33 +30,36 @@ def drafted(tiny: Path, home: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def misled(tiny: Path, small: Path, home: Path) -> Iterator[Server]:
-    """A server whose draft model says other things than the model."""
+    """A server whose draft model disagrees with the model."""
     flags = ("--model", str(tiny), "--draft-model", str(small), "--prompt-lookup", "4")
     with running(home, *flags) as server:
         yield server
         assert server.errors() == []
 
 
-def test_an_answer_is_the_same_and_tells_of_its_guesses(server: Server, drafted: Server) -> None:
+def test_an_answer_is_the_same_and_counts_its_draft_tokens(server: Server, drafted: Server) -> None:
     before = read(drafted)
-    guessed = right = 0
+    draft_tokens = accepted_tokens = 0
     for text in TEXTS:
-        asked = {"max_tokens": 60, "temperature": 0.8, "seed": 3, "ignore_eos": True}
-        plain, answer = (one.chat(text, **asked).json() for one in (server, drafted))
+        options = {"max_tokens": 60, "temperature": 0.8, "seed": 3, "ignore_eos": True}
+        plain, answer = (one.chat(text, **options).json() for one in (server, drafted))
         assert answer["choices"] == plain["choices"]
         assert "draft_n" not in plain["timings"]
-        guessed += answer["timings"]["draft_n"]
-        right += answer["timings"]["draft_n_accepted"]
+        draft_tokens += answer["timings"]["draft_n"]
+        accepted_tokens += answer["timings"]["draft_n_accepted"]
     after = read(drafted)
-    assert guessed == right > 60
-    for name, count in (("tiles_draft_tokens_total", guessed), ("tiles_draft_tokens_accepted_total", right)):
+    assert draft_tokens == accepted_tokens > 60
+    for name, count in (
+        ("tiles_draft_tokens_total", draft_tokens),
+        ("tiles_draft_tokens_accepted_total", accepted_tokens),
+    ):
         assert value(after, name) - value(before, name) == count
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_an_answer_is_the_same_whatever_is_guessed(server: Server, misled: Server, text: str) -> None:
-    asked = {"max_tokens": 60, "temperature": 0.7, "seed": 5, "ignore_eos": True}
-    plain, answer = (one.chat(text, **asked).json() for one in (server, misled))
+def test_an_answer_is_the_same_whatever_is_proposed(server: Server, misled: Server, text: str) -> None:
+    options = {"max_tokens": 60, "temperature": 0.7, "seed": 5, "ignore_eos": True}
+    plain, answer = (one.chat(text, **options).json() for one in (server, misled))
     assert answer["choices"] == plain["choices"]
     assert answer["timings"]["draft_n"] > answer["timings"]["draft_n_accepted"]
 

@@ -44,7 +44,7 @@ class ModelService:
         self._on_progress = on_progress  # called on the engine thread with a model's id and 0 to 1
         self.last_error: str | None = None  # of the last load, None once one has worked
         self._settings = settings
-        self._engine = engine or MLXEngine(_limits(settings), _drafting(settings))
+        self._engine = engine or MLXEngine(_limits(settings), _draft_config(settings))
         self.active = ActiveGenerations()  # of all models
         self.models = self._choose_models()
         self._one_at_a_time = asyncio.Lock()
@@ -208,8 +208,8 @@ def _limits(settings: Settings) -> EngineLimits:
     )
 
 
-def _drafting(settings: Settings) -> DraftConfig | None:
-    """Who guesses for the models; one that is served alone was meant to have its guesses."""
+def _draft_config(settings: Settings) -> DraftConfig | None:
+    """Give the draft model of the settings. It has to fit a model that is served alone, not each of a folder."""
     if settings.draft_model is None:
         return None
     return DraftConfig(settings.draft_model, settings.draft_tokens, strict=settings.models_dir is None)

@@ -180,14 +180,14 @@ def test_an_allocation_that_fails_for_a_row_fails_that_row_alone(workshop: Works
 
 
 def test_what_is_short_once_costs_nobody_the_answer(workshop: Workshop) -> None:
-    choices = [
+    all_params = [
         SamplingParams(),
         SamplingParams(temperature=1.0, seed=3, frequency_penalty=0.7),
         SamplingParams(repetition_penalty=1.4),
         SamplingParams(temperature=1.0, seed=4, repetition_penalty=1.4, penalty_window=3, typical_p=0.8),
         SamplingParams(temperature=1.0, seed=5, dry=Dry(2.0, allowed_length=0, window=9)),
     ]
-    given = [(prompt, choice, 30) for prompt, choice in zip(prompts(5), choices, strict=True)]
+    given = [(prompt, params, 30) for prompt, params in zip(prompts(5), all_params, strict=True)]
     expected = [workshop.alone(*asked) for asked in given]
     scheduler = workshop.scheduler(model=Greedy(workshop.model, expected[1][12], 1))
     errors = told(scheduler)
@@ -200,11 +200,11 @@ def test_what_is_short_once_costs_nobody_the_answer(workshop: Workshop) -> None:
 
 def test_what_is_short_while_several_answers_run_costs_none_of_them(workshop: Workshop) -> None:
     prompt = prompts(1, 80)[0]
-    choices = [SamplingParams(temperature=1.0, seed=seed) for seed in range(3)]
-    expected = [workshop.alone(prompt, choice, 30) for choice in choices]
+    all_params = [SamplingParams(temperature=1.0, seed=seed) for seed in range(3)]
+    expected = [workshop.alone(prompt, params, 30) for params in all_params]
     scheduler = workshop.scheduler(model=Greedy(workshop.model, expected[1][12], 1))
     errors = told(scheduler)
-    rows = [workshop.row(prompt, choice, 30) for choice in choices]
+    rows = [workshop.row(prompt, params, 30) for params in all_params]
     rows[0].siblings = rows[1:]
     finish(scheduler, rows[:1])
     assert not errors

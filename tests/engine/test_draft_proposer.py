@@ -112,7 +112,7 @@ def test_nothing_is_proposed_behind_an_end_token_nor_beyond_the_last_token(works
     assert proposer.propose(prompt, 0) == []
 
 
-def test_others_may_come_and_go_while_one_is_proposer_of(workshop: Workshop, make: Make) -> None:
+def test_others_may_come_and_go_while_one_has_a_draft_model(workshop: Workshop, make: Make) -> None:
     requests: list[tuple[Any, ...]] = [(prompt, SamplingParams(), 40) for prompt in prompts(3, 30)]
     draft = make(SOME)
     scheduler = workshop.scheduler(draft=draft)

@@ -14,7 +14,7 @@ from app.services.engine.scheduler.running_generation import Outbox
 from app.services.errors import ServerError
 from tests.engine.workshop import ARCHITECTURES, Workshop, finish, prompts
 
-CHOICES = [
+PARAMS = [
     SamplingParams(),
     SamplingParams(temperature=1.0, seed=11),
     SamplingParams(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05, seed=12),
@@ -33,7 +33,7 @@ def workshop(request: Any, tiny: Path) -> Workshop:
 
 
 def test_an_answer_is_the_same_alone_and_among_rows_that_come_and_go(workshop: Workshop) -> None:
-    given = [(prompt, CHOICES[i % len(CHOICES)], 5 + 7 * (i % 5)) for i, prompt in enumerate(prompts(12))]
+    given = [(prompt, PARAMS[i % len(PARAMS)], 5 + 7 * (i % 5)) for i, prompt in enumerate(prompts(12))]
     rows = [workshop.row(*one) for one in given]
     scheduler = workshop.scheduler()
     for place, row in enumerate(rows):
@@ -65,14 +65,14 @@ def test_what_a_row_leaves_behind_is_the_cache_of_its_tokens(workshop: Workshop)
 def test_a_cached_beginning_changes_nothing_but_the_work(workshop: Workshop) -> None:
     prompt = prompts(1, 90)[0] * 2
     scheduler = workshop.scheduler(cache_bytes=2**30)
-    first = workshop.row(prompt, CHOICES[1])
+    first = workshop.row(prompt, PARAMS[1])
     finish(scheduler, [first])
     turn = [*prompt, *first.answer, 30, 31, 32]
-    second = workshop.row(turn, CHOICES[2])
+    second = workshop.row(turn, PARAMS[2])
     finish(scheduler, [second])
     assert second.cached_tokens >= len(prompt) + len(first.answer) - 1
-    assert second.answer == workshop.alone(turn, CHOICES[2])
-    again = workshop.row(prompt, CHOICES[1])
+    assert second.answer == workshop.alone(turn, PARAMS[2])
+    again = workshop.row(prompt, PARAMS[1])
     finish(scheduler, [again])
     assert again.cached_tokens == (len(prompt) - 1 if workshop.trimmable else 0)
     assert again.answer == first.answer
@@ -152,8 +152,8 @@ def test_rows_of_very_different_length_are_apart_and_get_what_they_would_get_alo
     monkeypatch.setattr(batches, "_LOOK_EVERY", 4)
     scheduler = workshop.scheduler()
     scheduler._batches._call_bytes = 64 * scheduler.admission.footprint.token_bytes  # of one row: lengths matter soon
-    short = [(prompt, CHOICES[i % 6], 40) for i, prompt in enumerate(prompts(5, 20))]
-    long = [(prompt * 9, CHOICES[i + 1], 25) for i, prompt in enumerate(prompts(2, 60))]
+    short = [(prompt, PARAMS[i % 6], 40) for i, prompt in enumerate(prompts(5, 20))]
+    long = [(prompt * 9, PARAMS[i + 1], 25) for i, prompt in enumerate(prompts(2, 60))]
     rows = [workshop.row(*one) for one in (*short, *long)]
     for row in rows:
         scheduler.submit(row)
@@ -166,7 +166,7 @@ def test_rows_of_very_different_length_are_apart_and_get_what_they_would_get_alo
 
 
 def test_a_batch_splits_when_its_rows_have_grown_apart(workshop: Workshop) -> None:
-    given = [(prompt, CHOICES[i], 12) for i, prompt in enumerate(prompts(6, 60))]
+    given = [(prompt, PARAMS[i], 12) for i, prompt in enumerate(prompts(6, 60))]
     rows = [workshop.row(*one) for one in given]
     scheduler = workshop.scheduler()
     with scheduler._chunk_sizer.measure(2048):  # a fast machine: all of them join in one step
@@ -184,15 +184,15 @@ def test_a_batch_splits_when_its_rows_have_grown_apart(workshop: Workshop) -> No
 
 def test_several_answers_share_the_prompt_and_are_what_each_would_be_alone(workshop: Workshop) -> None:
     prompt = prompts(1, 80)[0] * 3
-    rows = [workshop.row(prompt, choice, 10) for choice in CHOICES[:4]]
+    rows = [workshop.row(prompt, params, 10) for params in PARAMS[:4]]
     first = rows[0]
     first.siblings = rows[1:]
-    neighbour = workshop.row(prompts(2)[1], CHOICES[5], 30)
+    neighbour = workshop.row(prompts(2)[1], PARAMS[5], 30)
     scheduler = workshop.scheduler()
     finish(scheduler, [neighbour, first])
-    assert [row.answer for row in rows] == [workshop.alone(prompt, choice, 10) for choice in CHOICES[:4]]
+    assert [row.answer for row in rows] == [workshop.alone(prompt, params, 10) for params in PARAMS[:4]]
     assert [row.cached_tokens for row in rows] == [0, *[len(prompt) - 1] * 3]
-    assert neighbour.answer == workshop.alone(prompts(2)[1], CHOICES[5], 30)
+    assert neighbour.answer == workshop.alone(prompts(2)[1], PARAMS[5], 30)
 
 
 def test_a_failure_ends_the_rows_and_the_next_is_answered(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:

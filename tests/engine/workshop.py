@@ -98,7 +98,7 @@ class Workshop:
     def row(
         self,
         prompt: list[int],
-        choice: SamplingParams,
+        params: SamplingParams,
         max_tokens: int = 24,
         end: frozenset[int] = frozenset(),
         proposer: Proposer | None = None,
@@ -107,21 +107,21 @@ class Workshop:
             generation=None,
             prompt=list(prompt),
             max_tokens=max_tokens,
-            params=choice,
+            params=params,
             parser=OutputParser(self.markup),
             detokenizer=self.detokenizer(),
             end_tokens=end,
             proposer=proposer,
         )
 
-    def alone(self, prompt: list[int], choice: SamplingParams, max_tokens: int = 24) -> list[int]:
-        """What a row says that has a runner to itself; it is computed once."""
-        asked = (tuple(prompt), repr(choice), max_tokens)
-        if asked not in self._alone:
-            row = self.row(prompt, choice, max_tokens)
+    def alone(self, prompt: list[int], params: SamplingParams, max_tokens: int = 24) -> list[int]:
+        """What a row says that has a scheduler to itself; computed once."""
+        key = (tuple(prompt), repr(params), max_tokens)
+        if key not in self._alone:
+            row = self.row(prompt, params, max_tokens)
             finish(self.scheduler(), [row])
-            self._alone[asked] = row.answer
-        return self._alone[asked]
+            self._alone[key] = row.answer
+        return self._alone[key]
 
 
 def finish(scheduler: Scheduler, rows: list[Row]) -> int:
@@ -140,9 +140,9 @@ def check_drafted(scheduler: Scheduler, row: Row, expected: list[int]) -> None:
     finish(scheduler, [row])
     assert row.answer == expected
     assert row.draft_tokens >= row.accepted_tokens
-    kept = scheduler._prefixes.get([*row.layer_tokens, 1])
-    assert kept is not None
-    assert list(kept.tokens) == row.layer_tokens
+    cached = scheduler._prefixes.get([*row.layer_tokens, 1])
+    assert cached is not None
+    assert list(cached.tokens) == row.layer_tokens
 
 
 def prompts(count: int, longest: int = 90) -> list[list[int]]:
