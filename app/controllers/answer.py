@@ -97,12 +97,12 @@ class KeepAlive:
         self._generation = generation
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
-        self._sent = self._loop.time()
+        self._last_sent = self._loop.time()
         self._timer = self._loop.call_later(seconds, self._look) if seconds > 0 else None
 
-    def sent(self) -> None:
+    def reset(self) -> None:
         """Note that something was sent."""
-        self._sent = self._loop.time()
+        self._last_sent = self._loop.time()
         self.due = False
 
     def stop(self) -> None:
@@ -111,7 +111,7 @@ class KeepAlive:
             self._timer.cancel()
 
     def _look(self) -> None:
-        silent = self._loop.time() - self._sent
+        silent = self._loop.time() - self._last_sent
         if silent >= self._seconds * 0.999:
             self.due, silent = True, 0.0
             self._generation.wake()
@@ -147,10 +147,10 @@ async def encode_stream(
             if not unfinished and before_end is not None:
                 await before_end()
             if data:
-                keep_alive.sent()
+                keep_alive.reset()
                 yield data
             elif keep_alive.due:
-                keep_alive.sent()
+                keep_alive.reset()
                 yield PING if (reply := dialect.silence()) is None else encode_event(reply)
         if dialect.end:
             yield dialect.end

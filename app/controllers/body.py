@@ -172,8 +172,8 @@ def decode(body: bytes, *, array: bool = False) -> Any:
         raise _not_utf8(body) from None
     except msgspec.DecodeError as error:
         _refuse_other_unicode(body)
-        if (mended := replace_halves(body)) != body:
-            return decode(mended, array=array)
+        if (repaired := replace_halves(body)) != body:
+            return decode(repaired, array=array)
         raise InvalidJson(f"The body is not valid JSON: {error}") from None
     if not isinstance(value, list if array else dict):
         name = "array" if array else "object"

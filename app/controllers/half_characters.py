@@ -17,16 +17,16 @@ _REPLACEMENT = "\ufffd".encode()
 
 def replace_halves(text: bytes) -> bytes:
     """Put U+FFFD, the replacement character, in the place of every escape of half a character."""
-    replaced = bytearray()
+    result = bytearray()
     end = 0
     while True:
         begin = end
         if whole := _WHOLE.match(text, end):
             end = whole.end()
-            replaced += whole[0]
+            result += whole[0]
         if halves := _HALVES.match(text, end):
             end = halves.end()
-            replaced += _REPLACEMENT * (len(halves[0]) // _LENGTH)
+            result += _REPLACEMENT * (len(halves[0]) // _LENGTH)
         if end == begin:
-            replaced += text[end:]
-            return bytes(replaced)
+            result += text[end:]
+            return bytes(result)

@@ -25,7 +25,7 @@ class JsonSize:
 
     def feed(self, data: bytes) -> None:
         """Take in the next bytes; 64 KiB take some milliseconds. Raises UnprocessableBody for too much of anything."""
-        pieces = self._unescaped(data).split(b'"')
+        pieces = self._without_escapes(data).split(b'"')
         bare = b"".join(pieces[self._in_string :: 2]).translate(None, _BLANKS)
         self._in_string ^= len(pieces) % 2 == 0
         self.values += sum(map(bare.count, _BEFORE_VALUES))
@@ -39,7 +39,7 @@ class JsonSize:
                 "raises the limit"
             )
 
-    def _unescaped(self, data: bytes) -> bytes:
+    def _without_escapes(self, data: bytes) -> bytes:
         """Take out backslashes with what they escape, so that a quotation mark begins or ends a string."""
         data = self._backslash + data
         odd = (len(data) - len(data.rstrip(b"\\"))) % 2

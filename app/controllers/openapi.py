@@ -146,14 +146,14 @@ def page_files() -> Router:
 
 def yaml_document() -> HTTPRouteHandler:
     """Serve the document as YAML. It is written once, beside the event loop."""
-    written: list[bytes] = []
+    cache: list[bytes] = []
 
     @get("/schema/openapi.yaml", media_type="application/yaml", include_in_schema=False)
     async def read_yaml(request: Request[Any, Any, Any]) -> bytes:
-        if not written:
+        if not cache:
             document = request.app.openapi_schema.to_schema()
-            written.append(await asyncio.to_thread(msgspec.yaml.encode, document))
-        return written[0]
+            cache.append(await asyncio.to_thread(msgspec.yaml.encode, document))
+        return cache[0]
 
     return read_yaml
 
@@ -286,9 +286,11 @@ def operation(
             if isinstance(empty := responses.get("204"), OpenAPIResponse):
                 empty.content, empty.description = None, "Done; there is nothing to say"
             for status, response in responses.items():
-                response.headers = {name: Reference(ref=f"#/components/headers/{name}") for name in self._sent(status)}
+                response.headers = {
+                    name: Reference(ref=f"#/components/headers/{name}") for name in self._header_names(status)
+                }
 
-        def _sent(self, status: str) -> Iterator[str]:
+        def _header_names(self, status: str) -> Iterator[str]:
             """Name the headers of an answer."""
             yield "X-Request-Id"
             if status == "200" and _has_registry(self.request_body):
@@ -303,14 +305,14 @@ def _has_registry(body: Any) -> bool:
     """Whether the parameters of a body stand in a registry, so that those without effect can be named."""
     schemas = [media.schema for media in body.content.values()] if isinstance(body, RequestBodySpec) else []
     parts = [part for schema in schemas for part in (getattr(schema, "all_of", None) or [schema])]
-    names = tuple(_registered(RequestBody))
+    names = tuple(_registered_names(RequestBody))
     return any(isinstance(part, Reference) and part.ref.endswith(names) for part in parts)
 
 
-def _registered(body: type[Body]) -> Iterator[str]:
+def _registered_names(body: type[Body]) -> Iterator[str]:
     yield body.__name__
     for inner in body.__subclasses__():
-        yield from _registered(inner)
+        yield from _registered_names(inner)
 
 
 def _say_whether_required(body: RequestBodySpec) -> None:

@@ -118,7 +118,7 @@ class ResponsesController(Controller):
     ) -> Response[ResponseReply | Events]:
         """Answer a conversation, whole or as server-sent events. It is stored here unless `store` is false."""
         earlier = await _earlier(stored_responses, data.previous_response_id)
-        data = await _resolved(stored_responses, data, earlier)
+        data = await _resolve(stored_responses, data, earlier)
         generation = await model_service.generate(data.to_generation(limits, earlier))
         dialect = ResponseStream(data, store=data.store and stored_responses.enabled)
 
@@ -150,7 +150,7 @@ class ResponsesController(Controller):
     ) -> Response[InputTokenCount]:
         """Count the tokens of a conversation, as the model would read it."""
         earlier = await _earlier(stored_responses, data.previous_response_id)
-        data = await _resolved(stored_responses, data, earlier)
+        data = await _resolve(stored_responses, data, earlier)
         prompt_request = data.to_generation(limits, earlier)
         async with model_service.models.using(prompt_request.model) as model:
             count = await model.count(prompt_request)
@@ -173,7 +173,7 @@ class ResponsesController(Controller):
         """Give a stored response."""
         if stream:
             raise _NOT_A_STREAM
-        stored = await _stored(stored_responses, response_id)
+        stored = await _require(stored_responses, response_id)
         return Response(bytes(stored.response), media_type=MediaType.JSON)  # type: ignore[arg-type]
 
     @delete(
@@ -206,7 +206,7 @@ class ResponsesController(Controller):
         after: Annotated[str | None, QueryParameter(description="id of the last item of the page before")] = None,
     ) -> InputItemList:
         """List the conversation before a stored response."""
-        stored = await _stored(stored_responses, response_id)
+        stored = await _require(stored_responses, response_id)
         return stored.page(limit=limit, newest_first=order == "desc", after=after)
 
     @post(
@@ -220,7 +220,7 @@ class ResponsesController(Controller):
         self, response_id: ResponseId, stored_responses: NamedDependency[StoredResponses]
     ) -> ResponseReply:
         """Refuse to cancel: only responses in the background can be, and there are none. Hang up instead."""
-        await _stored(stored_responses, response_id)
+        await _require(stored_responses, response_id)
         raise _NOT_IN_BACKGROUND
 
 
@@ -234,15 +234,15 @@ async def _earlier(responses: StoredResponses, identity: str | None) -> list[Inp
     return stored.conversation()
 
 
-async def _resolved(responses: StoredResponses, data: ResponsesRequest, earlier: list[InputItem]) -> ResponsesRequest:
+async def _resolve(responses: StoredResponses, data: ResponsesRequest, earlier: list[InputItem]) -> ResponsesRequest:
     """Replace references by the stored items; one that is not stored stays a reference, which is refused."""
-    referred = {item.id for item in data.items if item.type == "item_reference" and item.id}
-    if not referred:
+    reference_ids = {item.id for item in data.items if item.type == "item_reference" and item.id}
+    if not reference_ids:
         return data
-    items_by_id = {item.id: item for item in earlier if item.id in referred}
-    for identity in {response_of(item_id) for item_id in referred - items_by_id.keys()} - {None}:
+    items_by_id = {item.id: item for item in earlier if item.id in reference_ids}
+    for identity in {response_of(item_id) for item_id in reference_ids - items_by_id.keys()} - {None}:
         stored = await _find(responses, identity or "")
-        items_by_id |= {item.id: item for item in (stored.conversation() if stored else ()) if item.id in referred}
+        items_by_id |= {item.id: item for item in (stored.conversation() if stored else ()) if item.id in reference_ids}
     items = [items_by_id.get(item.id or "", item) if item.type == "item_reference" else item for item in data.items]
     return data.model_copy(update={"input": items})
 
@@ -252,7 +252,7 @@ async def _find(responses: StoredResponses, identity: str) -> StoredResponse | N
     return StoredResponse.read(content) if content else None
 
 
-async def _stored(responses: StoredResponses, identity: str) -> StoredResponse:
+async def _require(responses: StoredResponses, identity: str) -> StoredResponse:
     stored = await _find(responses, identity)
     if stored is None:
         raise ResponseNotFound(identity)

@@ -77,9 +77,9 @@ class RouterController(Controller):
         self, model_service: NamedDependency[ModelService], settings: NamedDependency[Settings]
     ) -> Response[Any]:
         """Send what happens to the models as server-sent events from now on. Only with --models-dir."""
-        return sse(_spoken(model_service.models.events(settings.sse_ping_interval)))
+        return sse(_encode_events(model_service.models.events(settings.sse_ping_interval)))
 
 
-async def _spoken(changes: AsyncIterator[ModelChange | None]) -> AsyncIterator[bytes]:
+async def _encode_events(changes: AsyncIterator[ModelChange | None]) -> AsyncIterator[bytes]:
     async for change in changes:
         yield PING if change is None else encode_event(ModelEvent.of(change))

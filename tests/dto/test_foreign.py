@@ -558,4 +558,4 @@ def test_a_block_that_says_nothing_is_left_out_and_named(block: dict[str, Any]) 
 
 def test_stored_items_of_other_kinds_come_back_as_they_were() -> None:
     item = {"type": "mcp_call", "id": "m", "name": "find", "arguments": "{}", "output": "Ada", "error": None}
-    assert InputItem.model_validate(item).stored() == {name: item[name] for name in item if name != "error"}
+    assert InputItem.model_validate(item).to_stored() == {name: item[name] for name in item if name != "error"}

@@ -340,9 +340,9 @@ class MessagesRequest(RequestBody):
         return Binding(self._constraint(), tools, self._tool_choice())
 
     def _tool_choice(self) -> gen.ToolChoice:
-        offered = [(index, tool) for index, tool in enumerate(self.tools) if tool.is_ours]
-        names = [tool.name for _, tool in offered]
-        strict = {tool.name: f"tools.{index}.strict" for index, tool in offered if tool.strict}
+        indexed_tools = [(index, tool) for index, tool in enumerate(self.tools) if tool.is_ours]
+        names = [tool.name for _, tool in indexed_tools]
+        strict = {tool.name: f"tools.{index}.strict" for index, tool in indexed_tools if tool.strict}
         choice = self.tool_choice or AnthropicToolChoice(type="auto")
         parallel = not choice.disable_parallel_tool_use
         if choice.type == "tool":

@@ -188,13 +188,13 @@ class MessageStream(Dialect):
         """Give the event of an error."""
         return AnthropicErrorReply.of(error, self._request_id)
 
-    def _start(self, cached: int) -> Iterator[Reply]:
+    def _start(self, cached_tokens: int) -> Iterator[Reply]:
         """Begin once it is known what was cached."""
         if self._started:
             return
         self._started = True
         usage = self.message.usage
-        usage.input_tokens, usage.cache_read_input_tokens = usage.input_tokens - cached, cached
+        usage.input_tokens, usage.cache_read_input_tokens = usage.input_tokens - cached_tokens, cached_tokens
         yield MessageStart(message=replace(self.message, content=[], usage=replace(usage)))
 
     def _say(self, text: str) -> Iterator[Reply]:

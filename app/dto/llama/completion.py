@@ -112,8 +112,8 @@ class NativeChunk(Reply, kw_only=True):
 
 def native_answer(completions: Sequence[gen.Completion], request: NativeGenerating) -> Any:
     """Build the reply: an object for one answer, a list for several, each with the fields of `response_fields`."""
-    spelled = [_spell(index, completion, request, whole=True) for index, completion in enumerate(completions)]
-    return spelled if len(spelled) > 1 else spelled[0]
+    replies = [_spell(index, completion, request, whole=True) for index, completion in enumerate(completions)]
+    return replies if len(replies) > 1 else replies[0]
 
 
 class NativeStream(Dialect):

@@ -27,7 +27,7 @@ class ControlReply(Reply, kw_only=True):
     message: Annotated[str, Meta(description="what happened, in words")]
 
     @classmethod
-    def of(cls, done: bool) -> "ControlReply":
+    def of(cls, success: bool) -> "ControlReply":
         """Tell whether an answer was found."""
-        message = "the reasoning ends" if done else "no active completion for this id"
-        return cls(success=done, message=message)
+        message = "the reasoning ends" if success else "no active completion for this id"
+        return cls(success=success, message=message)

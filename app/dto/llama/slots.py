@@ -53,8 +53,8 @@ class Slot(Reply, kw_only=True):
         slot.n_prompt_tokens_processed = facts.prompt_done
         slot.n_prompt_tokens_cache = facts.cached
         slot.params = _params(facts)
-        left = facts.limit - facts.decoded if facts.processing else -1
-        slot.next_token = [NextToken(has_next_token=facts.processing, n_remain=left, n_decoded=facts.decoded)]
+        tokens_left = facts.limit - facts.decoded if facts.processing else -1
+        slot.next_token = [NextToken(has_next_token=facts.processing, n_remain=tokens_left, n_decoded=facts.decoded)]
         return slot
 
 

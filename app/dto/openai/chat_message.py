@@ -44,7 +44,7 @@ class FunctionCall(Body):
     )
 
 
-def _needed(value: T | None, info: ValidationInfo) -> T | None:
+def _require(value: T | None, info: ValidationInfo) -> T | None:
     """What is called by its type has to be there."""
     if value is None and info.data.get("type") == info.field_name:
         raise ValueError("Field required")
@@ -72,7 +72,7 @@ class AssistantToolCall(Typed):
         default=None, validate_default=True, description="what was called, for type custom"
     )
 
-    _of_its_type = field_validator("function", "custom")(_needed)
+    _of_its_type = field_validator("function", "custom")(_require)
 
     def to_call(self, index: int) -> gen.ToolCall:
         """Translate to the engine's vocabulary."""
@@ -177,7 +177,7 @@ class Tool(Typed):
         default=None, validate_default=True, description="the tool, for type custom"
     )
 
-    _of_its_type = field_validator("function", "custom")(_needed)
+    _of_its_type = field_validator("function", "custom")(_require)
 
     @property
     def name(self) -> str:

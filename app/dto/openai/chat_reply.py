@@ -240,8 +240,8 @@ class ChatStream(Dialect):
         self._created = int(time.time())
         self._model = ""
         self._request = request
-        self._spoken: set[int] = set()
-        self._ended: list[gen.Timings] = []
+        self._open_choices: set[int] = set()
+        self._timings: list[gen.Timings] = []
         self._texts: dict[tuple[int, int], CustomInput] = {}  # of custom tools, by answer and call
 
     def feed(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
@@ -267,8 +267,8 @@ class ChatStream(Dialect):
                 yield from self._last(event)
 
     def _first(self, event: gen.Event) -> Iterator[ChatCompletionChunk]:
-        if event.choice not in self._spoken:
-            self._spoken.add(event.choice)
+        if event.choice not in self._open_choices:
+            self._open_choices.add(event.choice)
             yield self._chunk(event, Delta(role="assistant", content=""))
             if not self._request.continue_final_message:
                 yield from self._prefix(event)
@@ -323,12 +323,12 @@ class ChatStream(Dialect):
         if event.logprobs:
             chunk.choices[0].logprobs = ChoiceLogprobs.of(event.logprobs)
         yield chunk
-        self._ended.append(event.timings)
-        if self._request.include_usage and len(self._ended) == self._request.n:
-            together = gen.Timings.together(self._ended, self._request.n)
-            counted = self._chunk(event, None)
-            counted.usage, counted.timings = Usage.of(together), TimingsReply.of(together)
-            yield counted
+        self._timings.append(event.timings)
+        if self._request.include_usage and len(self._timings) == self._request.n:
+            together = gen.Timings.together(self._timings, self._request.n)
+            usage_chunk = self._chunk(event, None)
+            usage_chunk.usage, usage_chunk.timings = Usage.of(together), TimingsReply.of(together)
+            yield usage_chunk
 
     def _progress(self, event: gen.Progress) -> ChatCompletionChunk:
         chunk = self._chunk(event, Delta(role="assistant", content=None))

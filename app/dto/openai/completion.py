@@ -82,12 +82,12 @@ class TextOffsets:
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._reached = 0
+        self._position = 0
 
     def pass_over(self, token: bytes) -> int:
         """Give where the next token begins."""
-        begin = self._reached
-        self._reached += len(self._decoder.decode(token))
+        begin = self._position
+        self._position += len(self._decoder.decode(token))
         return begin
 
 

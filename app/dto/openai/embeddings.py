@@ -27,7 +27,7 @@ class _Embedding(RequestBody):
         inputs = split_prompts(texts, param, _MOST_INPUTS, f"{_MOST_INPUTS} texts")
         return gen.EmbeddingRequest(tuple(inputs), self.model, self.pooling, dimensions)
 
-    def scaled(self, vectors: Any) -> Any:
+    def normalize(self, vectors: Any) -> Any:
         """Give the vectors (inputs, size) the length that was asked for."""
         if self.embd_normalize == -1:
             return vectors
@@ -98,7 +98,7 @@ class EmbeddingList(Reply, kw_only=True):
     def of(cls, embedded: gen.Embedded, request: EmbeddingsRequest) -> "EmbeddingList":
         """Build it from the vectors."""
         spell = _base64 if request.encoding_format == "base64" else _numbers
-        vectors = request.scaled(embedded.vectors)
+        vectors = request.normalize(embedded.vectors)
         return cls(
             model=embedded.model,
             data=[EmbeddingItem(index=index, embedding=spell(vector)) for index, vector in enumerate(vectors)],
@@ -115,7 +115,7 @@ class NativeEmbedding(Reply, kw_only=True):
 
 def native_embeddings(embedded: gen.Embedded, request: NativeEmbeddingRequest) -> list[NativeEmbedding]:
     """Build llama.cpp's reply from the vectors."""
-    vectors = request.scaled(embedded.vectors)
+    vectors = request.normalize(embedded.vectors)
     return [NativeEmbedding(index=index, embedding=[_numbers(vector)]) for index, vector in enumerate(vectors)]
 
 

@@ -61,14 +61,14 @@ def prompts(value: Prompt, limits: RequestLimits, *, answers: int = 1) -> list[t
 def split_prompts(value: Prompt, param: str, most: int, words: str) -> list[tuple[str | int, ...]]:
     """Take apart what was given for a parameter; `words` say what more than the most are. Raises as `prompts` does."""
     if not isinstance(value, list) or any(isinstance(item, int) for item in value):
-        several: list[Any] = [value]
+        values: list[Any] = [value]
     else:
-        several = value
-    if not several:
+        values = value
+    if not values:
         raise UnprocessableBody(f"{param}: there is none in the list", param=param)
-    if len(several) > most:
+    if len(values) > most:
         raise UnprocessableBody(f"{param}: more than {words}", param=param)
-    return [prompt_parts(one, param) for one in several]
+    return [prompt_parts(item, param) for item in values]
 
 
 def prompt_parts(

@@ -33,7 +33,9 @@ def messages(kind: str, fields: Mapping[str, Any]) -> Iterator[gen.Message]:
             yield gen.Message("tool", result, tool_call_id=identity)
     elif kind.endswith("_call") or "call_id" in fields:
         if result or "call_id" in fields:
-            yield gen.Message("assistant", tool_calls=(gen.ToolCall(0, identity, _name(kind, fields), _said(fields)),))
+            yield gen.Message(
+                "assistant", tool_calls=(gen.ToolCall(0, identity, _name(kind, fields), _arguments(fields)),)
+            )
         if result:
             yield gen.Message("tool", result, tool_call_id=identity)
     elif words := read({name: fields[name] for name in ("text", "content", "summary") if name in fields}):
@@ -59,7 +61,7 @@ def _name(kind: str, fields: Mapping[str, Any]) -> str:
     return f"{server}__{name}" if isinstance(server, str) and server else name
 
 
-def _said(fields: Mapping[str, Any]) -> str:
+def _arguments(fields: Mapping[str, Any]) -> str:
     """The arguments of a call: its own, or all that it says."""
     own = fields.get("arguments")
     if isinstance(own, str):

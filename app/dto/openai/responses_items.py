@@ -125,7 +125,7 @@ class InputItem(Typed):
         arguments = custom_tools.to_arguments(self.input or "") if custom else self.arguments or "{}"
         return gen.ToolCall(index, self.call_id or "", flat_name(self.namespace, self.name or ""), arguments)
 
-    def stored(self) -> dict[str, Any]:
+    def to_stored(self) -> dict[str, Any]:
         """Give the item with an id, as /input_items lists it."""
         if self.type not in self.kinds:
             return {"id": new_item_id(self.type), "type": self.type} | self.fields
@@ -143,7 +143,7 @@ def to_messages(items: Sequence[InputItem]) -> Iterator[gen.Message]:
     """
     turn: _Turn | None = None
     for index, item in enumerate(items):
-        for message in _said_by(item, f"input.{index}"):
+        for message in _messages_of(item, f"input.{index}"):
             begins = item.type == "reasoning" and turn is not None and turn.has_answered
             if turn is not None and (begins or message.role != "assistant"):
                 yield turn.message()
@@ -180,7 +180,7 @@ class _Turn:
         return gen.Message("assistant", "\n".join(self._texts), reasoning=thoughts, tool_calls=tuple(self._calls))
 
 
-def _said_by(item: InputItem, where: str) -> Iterator[gen.Message]:
+def _messages_of(item: InputItem, where: str) -> Iterator[gen.Message]:
     """Give what an item says, as messages of their own."""
     if not item.is_ours:
         yield from openai_responses_foreign.messages(item.type, item.fields)
@@ -201,14 +201,14 @@ def _said_by(item: InputItem, where: str) -> Iterator[gen.Message]:
 def _check(item: InputItem, where: str) -> None:
     if item.type == "item_reference":
         raise ItemNotFound(item.id or "", where)
-    needed: dict[str, dict[str, object]] = {
+    required_fields: dict[str, dict[str, object]] = {
         "message": {"role": item.role, "content": item.content},
         "function_call": {"call_id": item.call_id, "name": item.name},
         "custom_tool_call": {"call_id": item.call_id, "name": item.name},
         "function_call_output": {"call_id": item.call_id},
         "custom_tool_call_output": {"call_id": item.call_id},
     }
-    for name, value in needed.get(item.type, {}).items():
+    for name, value in required_fields.get(item.type, {}).items():
         if value is None:
             raise InvalidRequest(f"an item of type {item.type} needs '{name}'", param=f"{where}.{name}")
 

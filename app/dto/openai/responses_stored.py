@@ -22,7 +22,7 @@ class StoredResponse(msgspec.Struct):
     @classmethod
     def of(cls, earlier: Iterable[InputItem], items: Iterable[InputItem], response: ResponseReply) -> "StoredResponse":
         """Build it from the conversation and its response."""
-        conversation = [item.stored() for item in (*earlier, *items)]
+        conversation = [item.to_stored() for item in (*earlier, *items)]
         return cls(_VERSION, conversation, msgspec.Raw(msgspec.json.encode(response)))
 
     @classmethod

@@ -76,11 +76,11 @@ class ResponseStream(Dialect):
     def feed(self, event: gen.Event) -> Iterator[Reply]:
         """Give the stream's events for an event of the engine, in order."""
         for reply in self._feed(event):
-            yield self._numbered(reply)
+            yield self._with_number(reply)
 
     def silence(self) -> Reply:
         """Give one more response.in_progress; clients that wait for events do not see comments."""
-        return self._numbered(ResponseInProgress(response=self._snapshot()))
+        return self._with_number(ResponseInProgress(response=self._snapshot()))
 
     def failure(self, error: AppError) -> Reply:
         """Give the event of an error."""
@@ -88,9 +88,9 @@ class ResponseStream(Dialect):
         response.status = "failed"
         code = "server_error" if error.status >= 500 else error.code or error.kind
         response.error = ResponseError(code=code, message=error.message)
-        return self._numbered(ResponseFailed(response=response))
+        return self._with_number(ResponseFailed(response=response))
 
-    def _numbered(self, event: ResponseEvent) -> ResponseEvent:
+    def _with_number(self, event: ResponseEvent) -> ResponseEvent:
         event.sequence_number = self._number
         self._number += 1
         return event
@@ -141,7 +141,7 @@ class ResponseStream(Dialect):
         if not isinstance(self._open, MessageItem):
             yield from self._close("completed")
             item = self._open = MessageItem(id=self._new_id("message"), status="in_progress", content=[])
-            yield self._added(item)
+            yield self._add_item(item)
             item.content.append(OutputText(text=""))
             yield PartAdded(item_id=item.id, output_index=self._index, content_index=0, part=OutputText(text=""))
         part = self._open.content[0]
@@ -160,7 +160,7 @@ class ResponseStream(Dialect):
         if not isinstance(self._open, ReasoningItem):
             yield from self._close("completed")
             self._open = ReasoningItem(id=self._new_id("reasoning"), status="in_progress", summary=[], content=[])
-            yield self._added(self._open)
+            yield self._add_item(self._open)
             yield self._begin_thought(self._open)
         item, index, text, timings = self._open, self._index, event.text, self._timings(event)
         if self._request.summarizes:
@@ -182,7 +182,7 @@ class ResponseStream(Dialect):
     def _call(self, call: gen.ToolCall) -> Iterator[ResponseEvent]:
         yield from self._close("completed")
         self._open = self._new_call(call)
-        yield self._added(self._open)
+        yield self._add_item(self._open)
         if call.arguments:
             yield from self._add_arguments(call.arguments)
 
@@ -219,7 +219,7 @@ class ResponseStream(Dialect):
     def _new_id(self, kind: str) -> str:
         return output_item_id(kind, self.response.id, len(self.response.output))
 
-    def _added(self, item: OutputItem) -> ItemAdded:
+    def _add_item(self, item: OutputItem) -> ItemAdded:
         self.response.output.append(item)
         return ItemAdded(output_index=self._index, item=_empty_copy(item))
 
