@@ -1,1 +1,1 @@
-"""The only place that imports MLX and mlx-lm: one thread, a continuous batch, a prefix cache."""
+"""The engine thread, its commands, and the loaded models put together. Only this package imports MLX and mlx-lm."""

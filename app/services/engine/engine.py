@@ -13,8 +13,8 @@ import structlog
 from app.services.catalog import ModelFolder
 from app.services.engine.commands import CommandQueue, Reply
 from app.services.engine.limits import EngineLimits
+from app.services.engine.mlx_loader import MLXLoader
 from app.services.engine.model_handle import ModelHandle
-from app.services.engine.model_loader import ModelLoader
 from app.services.engine.scheduler.fair_share import FairShare
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import Outbox
@@ -36,7 +36,7 @@ class MLXEngine(Engine):
         self._meter = Meter()
         self._commands = CommandQueue()
         self._outbox = Outbox()
-        self._loader = ModelLoader(limits, draft, outbox=self._outbox, meter=self._meter, on_load=self._add)
+        self._loader = MLXLoader(limits, draft, outbox=self._outbox, meter=self._meter, on_load=self._add)
         self._awaited_loads: set[asyncio.Future[LoadedModel]] = set()  # on the event loop
         self._schedulers: list[Scheduler] = []  # one for each loaded model
         self._fair_share = FairShare()

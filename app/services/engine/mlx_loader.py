@@ -28,7 +28,7 @@ log = structlog.get_logger()
 _END = object()
 
 
-class ModelLoader:
+class MLXLoader:
     """Any number of loads take turns. Lives on the engine thread, where it is the first to import MLX."""
 
     def __init__(
