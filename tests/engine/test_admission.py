@@ -1,6 +1,8 @@
 """Memory: what a row takes, who is let in, who waits, who is refused, and what happens when an allocation fails."""
 
+import asyncio
 import errno
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from app.services.engine.model.prefill import forward
 from app.services.engine.sampling.dry import Dry
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row
+from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
+from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.errors import AppError, InvalidRequest, Unavailable
 from tests.engine.workshop import EVERY, Workshop, finish, prompts, random_model
@@ -41,7 +45,7 @@ class Small(MemoryBudget):
             return self.size
         batches = [nbytes(batch._layers) for batch in self.scheduler._batches._batches]
         prompts = [nbytes(row.prefill.layers or []) for row in self.scheduler._prefill.rows]
-        return self.size - sum(batches) - sum(prompts) - self.scheduler._prefixes.nbytes
+        return self.size - sum(batches) - sum(prompts) - self.scheduler.prefixes.nbytes
 
 
 def small(workshop: Workshop, size: int, **more: Any) -> Scheduler:
@@ -52,18 +56,28 @@ def small(workshop: Workshop, size: int, **more: Any) -> Scheduler:
     return scheduler
 
 
-def told(scheduler: Scheduler) -> dict[Row, list[AppError]]:
-    """The errors that rows are told from now on."""
-    errors: dict[Row, list[AppError]] = {}
-    fail = scheduler._fail
+class Errors(Outbox):
+    """An outbox that notes the errors of rows, for which it makes readers."""
 
-    def note(row: Row, error: AppError) -> None:
-        for one in (row, *row.siblings):
-            errors.setdefault(one, []).append(error)
-        fail(row, error)
+    def __init__(self) -> None:
+        super().__init__()
+        self._rows: dict[RunningRequest, Row] = {}
+        self.by_row: dict[Row, list[AppError]] = {}
 
-    scheduler._fail = note  # type: ignore[method-assign]
-    return errors
+    def read(self, *rows: Row) -> None:
+        """Let each of the rows have a reader."""
+
+        async def generations() -> list[RunningGeneration]:
+            return [RunningGeneration(lambda _: None) for _ in rows]
+
+        for row, generation in zip(rows, asyncio.run(generations()), strict=True):
+            row.generation = generation
+            self._rows[generation] = row
+
+    def put(self, request: RunningRequest | None, outcomes: Iterable[Any]) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, AppError) and request is not None:
+                self.by_row.setdefault(self._rows[request], []).append(outcome)
 
 
 @pytest.mark.parametrize("architecture", list(EVERY))
@@ -81,17 +95,18 @@ def test_the_footprint_is_what_rows_take(architecture: str) -> None:
 def test_rows_wait_until_there_is_memory_and_all_are_answered(workshop: Workshop) -> None:
     given = [(prompt, SamplingParams(), 8) for prompt in prompts(7)]
     one = measure(workshop.model).bytes(100)
-    scheduler = small(workshop, 6 * one)
-    rows = [workshop.row(*asked) for asked in given]
-    errors, most = told(scheduler), 0
+    errors, most = Errors(), 0
+    scheduler = small(workshop, 6 * one, outbox=errors)
+    rows = [workshop.row(*request) for request in given]
+    errors.read(*rows)
     for row in rows:
         scheduler.submit(row)
     while scheduler.busy:
         scheduler.step()
-        most = max(most, len(scheduler._running()))
-    assert not errors
+        most = max(most, scheduler.running)
+    assert not errors.by_row
     assert 1 < most < 7
-    assert [row.answer for row in rows] == [workshop.alone(*asked) for asked in given]
+    assert [row.answer for row in rows] == [workshop.alone(*request) for request in given]
 
 
 def test_kept_prompts_make_room_before_anybody_waits(workshop: Workshop) -> None:
@@ -99,13 +114,13 @@ def test_kept_prompts_make_room_before_anybody_waits(workshop: Workshop) -> None
     scheduler = small(workshop, 3 * one, cache_bytes=2**30)
     for prompt in prompts(6):
         finish(scheduler, [workshop.row(prompt, SamplingParams(), 4)])
-    assert scheduler._prefixes.nbytes > 0
-    before = len(scheduler._prefixes)
+    assert scheduler.prefixes.nbytes > 0
+    before = len(scheduler.prefixes)
     wide = workshop.row([9] * 400, SamplingParams(), 4)
     assert scheduler.admission.footprint.bytes(404) > scheduler.admission.free()
     finish(scheduler, [wide])
     assert len(wide.answer) == 4
-    assert len(scheduler._prefixes) < before
+    assert len(scheduler.prefixes) < before
 
 
 def test_what_never_fits_is_refused_with_the_numbers(workshop: Workshop) -> None:
@@ -118,11 +133,12 @@ def test_what_never_fits_is_refused_with_the_numbers(workshop: Workshop) -> None
 
 
 def test_what_does_not_fit_although_nothing_runs_is_told_so(workshop: Workshop) -> None:
-    scheduler = small(workshop, measure(workshop.model).bytes(500))
-    errors = told(scheduler)
+    errors = Errors()
+    scheduler = small(workshop, measure(workshop.model).bytes(500), outbox=errors)
     row, after = workshop.row([7] * 900, SamplingParams(), 4), workshop.row([7] * 9, SamplingParams(), 4)
+    errors.read(row, after)
     finish(scheduler, [row, after])
-    ((error,),) = errors.values()
+    ((error,),) = errors.by_row.values()
     assert isinstance(error, Unavailable)
     assert "900 tokens" in error.message
     assert len(after.answer) == 4
@@ -158,21 +174,22 @@ BAD = 719  # no prompt of `prompts` has it
 @pytest.mark.parametrize("place", ["first", "last", "said"])
 def test_an_allocation_that_fails_for_a_row_fails_that_row_alone(workshop: Workshop, place: str) -> None:
     given = [(prompt, SamplingParams(temperature=1.0, seed=seed), 20) for seed, prompt in enumerate(prompts(5, 100))]
-    expected = [workshop.alone(*asked) for asked in given]
-    scheduler = workshop.scheduler(cache_bytes=2**30, model=Greedy(workshop.model, BAD))
-    errors = told(scheduler)
+    expected = [workshop.alone(*request) for request in given]
+    errors = Errors()
+    scheduler = workshop.scheduler(cache_bytes=2**30, model=Greedy(workshop.model, BAD), outbox=errors)
     prompt = {"first": [BAD, *given[0][0]], "last": [*given[0][0], BAD], "said": given[0][0]}[place]
     forcing = SamplingParams(logit_bias={BAD: 100.0}) if place == "said" else SamplingParams()
     bad = workshop.row(prompt, forcing, 20)
     bad.siblings = [workshop.row(prompt, forcing, 20)] if place == "first" else []
-    rows = [workshop.row(*asked) for asked in given]
+    rows = [workshop.row(*request) for request in given]
+    errors.read(bad, *bad.siblings, *rows)
     for row in rows[:3]:
         scheduler.submit(row)
     for _ in range(4):
         scheduler.step()
     finish(scheduler, [bad, *rows[3:]])
-    assert set(errors) == {bad, *bad.siblings}
-    assert all(error.code == "out_of_memory" for (error,) in errors.values())
+    assert set(errors.by_row) == {bad, *bad.siblings}
+    assert all(error.code == "out_of_memory" for (error,) in errors.by_row.values())
     assert [row.answer for row in rows] == expected
     again = workshop.row(*given[0])
     finish(scheduler, [again])
@@ -188,12 +205,13 @@ def test_what_is_short_once_costs_nobody_the_answer(workshop: Workshop) -> None:
         SamplingParams(temperature=1.0, seed=5, dry=Dry(2.0, allowed_length=0, window=9)),
     ]
     given = [(prompt, params, 30) for prompt, params in zip(prompts(5), all_params, strict=True)]
-    expected = [workshop.alone(*asked) for asked in given]
-    scheduler = workshop.scheduler(model=Greedy(workshop.model, expected[1][12], 1))
-    errors = told(scheduler)
-    rows = [workshop.row(*asked) for asked in given]
+    expected = [workshop.alone(*request) for request in given]
+    errors = Errors()
+    scheduler = workshop.scheduler(model=Greedy(workshop.model, expected[1][12], 1), outbox=errors)
+    rows = [workshop.row(*request) for request in given]
+    errors.read(*rows)
     finish(scheduler, rows)
-    assert not errors
+    assert not errors.by_row
     assert [row.answer for row in rows] == expected
     assert any(row.failures for row in rows)
 
@@ -202,12 +220,13 @@ def test_what_is_short_while_several_answers_run_costs_none_of_them(workshop: Wo
     prompt = prompts(1, 80)[0]
     all_params = [SamplingParams(temperature=1.0, seed=seed) for seed in range(3)]
     expected = [workshop.alone(prompt, params, 30) for params in all_params]
-    scheduler = workshop.scheduler(model=Greedy(workshop.model, expected[1][12], 1))
-    errors = told(scheduler)
+    errors = Errors()
+    scheduler = workshop.scheduler(model=Greedy(workshop.model, expected[1][12], 1), outbox=errors)
     rows = [workshop.row(prompt, params, 30) for params in all_params]
     rows[0].siblings = rows[1:]
+    errors.read(*rows)
     finish(scheduler, rows[:1])
-    assert not errors
+    assert not errors.by_row
     assert [row.answer for row in rows] == expected
 
 

@@ -73,13 +73,13 @@ def test_checkpoints_survive_a_restart(workshop: Workshop, tmp_path: Path, monke
 def test_a_checkpoint_holds_only_layers_that_cannot_be_trimmed(workshop: Workshop) -> None:
     scheduler = workshop.scheduler(cache_bytes=2**30, controls=CONTROLS)
     ask(workshop, scheduler, chat(0, 1, 2, 3, 4))
-    (entry,) = scheduler._prefixes._entries
+    (entry,) = scheduler.prefixes._entries
     assert len(entry.checkpoints) == 4
     whole = sum(nbytes([layer]) for layer in entry.layers if not is_trimmable(layer))
     for layers in entry.checkpoints.values():
         assert 0 < nbytes(layers) <= whole
     ask(workshop, scheduler, chat(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11))
-    assert max(len(entry.checkpoints) for entry in scheduler._prefixes._entries) <= 8
+    assert max(len(entry.checkpoints) for entry in scheduler.prefixes._entries) <= 8
 
 
 def test_message_ends_are_the_first_and_the_last_few_and_never_close_together() -> None:
@@ -95,7 +95,7 @@ def test_a_title_does_not_cost_the_conversation_that_it_is_about(workshop: Works
     first = ask(workshop, scheduler, chat(0, 1, 2))
     turn = [*chat(0, 1, 2), *first.answer, CLOSE, *chat(3)]
     second = ask(workshop, scheduler, turn)
-    scheduler._prefixes._max_bytes = scheduler._prefixes.nbytes
+    scheduler.prefixes._max_bytes = scheduler.prefixes.nbytes
     ask(workshop, scheduler, chat(7))  # a title, which fits only where the conversation goes
     third = ask(workshop, scheduler, [*turn, *second.answer, CLOSE, *chat(5)])
     assert third.cached_tokens == len(turn) + len(second.answer) - 1

@@ -13,7 +13,7 @@ from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.wait_queue import WaitQueue
-from tests.engine.workshop import Workshop
+from tests.engine.workshop import SlowMachine, Workshop
 
 import pytest  # isort: skip
 
@@ -120,13 +120,11 @@ def test_a_lone_question_does_not_wait_for_a_flood_to_end(workshop: Workshop) ->
 
 
 def test_a_short_prompt_does_not_wait_behind_a_long_one(workshop: Workshop) -> None:
-    scheduler = workshop.scheduler()
-    scheduler._chunk_sizer._per_second = 200.0  # a slow machine: 100 tokens fit into a slice
+    scheduler = workshop.scheduler(chunk_sizer=SlowMachine(200))  # 100 tokens a chunk
     long, short = workshop.row([7] * 3000, SamplingParams(), 2), workshop.row([8] * 30, SamplingParams(), 2)
     scheduler.submit(long)
     scheduler.step()
     scheduler.submit(short)
     while not short.finish_reason:
-        scheduler._chunk_sizer._per_second = 200.0
         scheduler.step()
     assert long.prefill.length < 1000

@@ -10,6 +10,7 @@ from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 from mlx_lm.utils import load_tokenizer
 
 from app.services.engine.cache.prefix_cache import PrefixCache
+from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.output.detokenizer import detokenizer_factory
 from app.services.engine.output.markup import Markup
@@ -60,6 +61,17 @@ def random_model(architecture: str, seed: int = 1, **shape: Any) -> Any:
     return model
 
 
+class SlowMachine(ChunkSizer):
+    """What computes so many tokens a second, however fast the machine is."""
+
+    def __init__(self, tokens_per_second: float) -> None:
+        super().__init__()
+        self._tokens_per_second = tokens_per_second
+
+    def tokens(self, seconds: float) -> int:
+        return int(self._tokens_per_second * seconds)
+
+
 class Workshop:
     """A model and what makes rows for it."""
 
@@ -83,6 +95,7 @@ class Workshop:
         model: Any = None,
         draft: DraftModel | None = None,
         outbox: Outbox | None = None,
+        chunk_sizer: ChunkSizer | None = None,
     ) -> Scheduler:
         return Scheduler(
             model or self.model,
@@ -93,6 +106,7 @@ class Workshop:
             memory_budget=memory_budget,
             controls=controls,
             draft=draft,
+            chunk_sizer=chunk_sizer,
         )
 
     def row(
@@ -140,7 +154,7 @@ def check_drafted(scheduler: Scheduler, row: Row, expected: list[int]) -> None:
     finish(scheduler, [row])
     assert row.answer == expected
     assert row.draft_tokens >= row.accepted_tokens
-    cached = scheduler._prefixes.get([*row.layer_tokens, 1])
+    cached = scheduler.prefixes.get([*row.layer_tokens, 1])
     assert cached is not None
     assert list(cached.tokens) == row.layer_tokens
 

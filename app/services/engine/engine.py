@@ -71,7 +71,7 @@ class MLXEngine(Engine):
         self._thread.join(timeout=10 if self._schedulers and not self.stuck_for() else 1)
         if self._thread.is_alive():
             for scheduler in list(self._schedulers):
-                scheduler.write_prefixes()
+                scheduler.prefixes.flush()
         self._prompts.shutdown(wait=False, cancel_futures=True)
 
     def stuck_for(self) -> float:

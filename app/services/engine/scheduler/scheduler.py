@@ -1,4 +1,4 @@
-"""One loaded model at work: rows wait, have their prompt computed, are decoded together, and end."""
+"""One loaded model at work: rows wait, are admitted, have their prompts computed, are decoded together, and end."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,6 +13,7 @@ from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.loading import memory, release
 from app.services.engine.model.memory_budget import MemoryBudget, out_of_memory
+from app.services.engine.sampling.logprobs import RowLogprobs
 from app.services.engine.scheduler.admission import Admission
 from app.services.engine.scheduler.batches import Batches
 from app.services.engine.scheduler.cache_manager import CacheManager
@@ -31,12 +32,12 @@ from app.services.generation import Event
 
 log = structlog.get_logger()
 
-_SLICE_BESIDE_DECODING = 0.12  # seconds of prompt between two tokens of the others
-_SLICE_ALONE = 0.5  # seconds after which a hang-up is noticed and progress told
+_CHUNK_BESIDE_DECODING = 0.12  # seconds of prompts between two tokens of the rows that are decoded
+_CHUNK_ALONE = 0.5  # seconds after which a disconnect is noticed and progress sent
 
 
 class Scheduler:
-    """Owns the rows of one model. Everything here runs on the engine thread."""
+    """Decides what one model computes next: tokens of rows, prompts, embeddings. Runs on the engine thread."""
 
     def __init__(
         self,
@@ -51,14 +52,15 @@ class Scheduler:
         memory_budget: MemoryBudget | None = None,
         controls: frozenset[int] = frozenset(),
         draft: DraftModel | None = None,
+        chunk_sizer: ChunkSizer | None = None,
     ) -> None:
         self.retired = False  # takes no more requests; goes when its rows are done
         self._max_rows = max_rows
         adapters = adapters or Adapters()
         self._outbox = outbox
         self._meter = meter or Meter()
-        self._chunk_sizer = sizer = ChunkSizer()  # of prompts
-        self._prefixes = prefixes
+        self._chunk_sizer = sizer = chunk_sizer or ChunkSizer()  # of prompts
+        self.prefixes = prefixes
         self._cache = CacheManager(prefixes, adapters)
         self._draft = draft
         footprint = measure(model)
@@ -68,7 +70,7 @@ class Scheduler:
         self._embeddings = EmbeddingQueue(model, vocabulary, outbox, adapters, sizer, self.admission.free_stored)
         self._batches = Batches(model, vocabulary, adapters, footprint.token_bytes, self.admission.free)
         self.slots = Slots(max_rows, prefixes, self._running)
-        self._live: set[Row] = set()  # every row whose reader still waits for its end
+        self._live: set[Row] = set()  # rows whose readers still wait for their end
 
     @property
     def busy(self) -> bool:
@@ -87,7 +89,7 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for a place in the batch."""
+        """Requests that wait for a slot in the batch."""
         return sum(1 + len(row.siblings) for row in self._wait_queue)
 
     def warm_up(self, rows: Sequence[Row]) -> None:
@@ -98,7 +100,7 @@ class Scheduler:
         while self.busy:
             self.step()
         self._meter = meter
-        self._prefixes.clear()
+        self.prefixes.clear()
         self.slots.clear()
         release()
         self.admission.settle()
@@ -113,15 +115,15 @@ class Scheduler:
         self._embeddings.put(embedding)
 
     def cancel(self, request: RunningRequest) -> None:
-        """Drop what nobody waits for any more; what was computed of a row is kept for the next request."""
+        """Drop a request that nobody waits for; what was computed of a row is stored for the next one."""
         self._embeddings.cancel(request)
         self._wait_queue.cancel(request)
         if row := self._prefill.cancel(request):
             self._store(row)
-        gone = [row for row in self._batches.rows if row.generation is request]
-        for row in gone:
+        cancelled = [row for row in self._batches.rows if row.generation is request]
+        for row in cancelled:
             self._meter.count_answer(row.timings())
-        self._release(gone)
+        self._release(cancelled)
         self._live = {row for row in self._live if row.generation is not request}
 
     def close_reasoning(self, generation: RunningGeneration) -> None:
@@ -130,13 +132,9 @@ class Scheduler:
             if row.generation is generation:
                 row.close_reasoning()
 
-    def write_prefixes(self) -> None:
-        """Have written what is to be on disk; on any thread."""
-        self._prefixes.flush()
-
     def free(self) -> None:
         """Let go of the model and of everything computed with it."""
-        self._prefixes.close()
+        self.prefixes.close()
         if self._draft is not None:
             self._draft.free()
         self._prefill.free()
@@ -156,10 +154,7 @@ class Scheduler:
         self.slots.assign()
 
     def step(self, *, alone: bool = True) -> None:
-        """One token for every row that is decoding, then a slice of prompts and one of what is embedded.
-
-        `alone` says that no other model is at work.
-        """
+        """Decode, admit rows, compute prompts and embeddings. `alone` says that no other model is at work."""
         self._decode()
         if self._wait_queue and self._free_slots() > 0:
             self._admit_waiting(alone)
@@ -176,25 +171,15 @@ class Scheduler:
         return [*self._batches.rows, *self._prefill.rows]
 
     def _decode(self) -> None:
-        rows = len(self._batches)
-        drawn, lost = self._batches.step()
+        """Have every row read its next token. Rows that end leave; those for which memory ran out begin again."""
+        rows, following = len(self._batches), 0
         ended: list[Row] = []
-        following = 0
-        for row, token, score in drawn:
+        tokens, lost = self._batches.step()
+        for row, token, logprobs in tokens:
             if row.finish_reason:
                 continue  # it ended within a draft
-            if row.constraint is not None and row.constraint.failed:
-                log.error("a grammar could not follow its answer")
-                self._fail(row, GrammarFailed())
-                row.finish_reason = "stop"
-                ended.append(row)
-                continue
             following += bool(row.answer)
-            self._send(row, row.take(token, score))
-            if len(row.answer) == 1:
-                self._meter.count_prompt(row.timings())
-            if row.needs_memory and not self.admission.grow(row, self._running()):
-                self._send(row, row.finish("memory"))
+            self._read(row, token, logprobs)
             if row.finish_reason:
                 ended.append(row)
         self._meter.count_step(rows, following, self._batches.interval)
@@ -202,11 +187,20 @@ class Scheduler:
         if lost:
             self._retry(lost)
 
-    def _retry(self, rows: Sequence[Row]) -> None:
-        """Have rows for which memory ran out computed once more, each by itself; for whom it does again, that ends it.
+    def _read(self, row: Row, token: int, logprobs: RowLogprobs | None) -> None:
+        if row.constraint is not None and row.constraint.failed:
+            log.error("a grammar could not follow its answer")
+            self._fail(row, GrammarFailed())
+            row.finish_reason = "stop"
+            return
+        self._send(row, row.take(token, logprobs))
+        if len(row.answer) == 1:
+            self._meter.count_prompt(row.timings())
+        if row.needs_memory and not self.admission.grow(row, self._running()):
+            self._send(row, row.finish("memory"))
 
-        What they held is in an unknown state, so it is computed from their tokens.
-        """
+    def _retry(self, rows: Sequence[Row]) -> None:
+        """Compute rows whose memory ran out again from their tokens, each by itself; a second failure ends them."""
         log.warning("memory ran out", rows=len(rows), tokens=sum(row.length for row in rows))
         for row in rows:
             row.interrupt()
@@ -229,18 +223,18 @@ class Scheduler:
 
     def _release(self, rows: list[Row]) -> None:
         if rows:
-            self._outbox.send()  # nobody waits for the copy of a cache
+            self._outbox.send()  # before the copy of a cache, which takes a while
             self._batches.leave(rows)
             for row in rows:
                 self._store(row)
 
     def _admit_waiting(self, alone: bool) -> None:
-        """Give places to those who wait, as far as there are any and memory for them."""
-        self.slots.assign()  # what ended holds no memory
+        """Begin with rows that wait, as far as there are slots and memory for them."""
+        self.slots.assign()  # a row that has ended holds no memory
         while row := self._wait_queue.take(running := self._running(), partial(self._fits, running)):
             self._admit(row)
-        at_rest = alone and not running and not self._embeddings
-        if self._wait_queue and at_rest:  # nothing will end that could make room
+        idle = alone and not running and not self._embeddings
+        if self._wait_queue and idle:  # nothing will end that could free memory
             first = next(iter(self._wait_queue))
             self._wait_queue.remove(first)
             self._fail(first, self.admission.refusal(first))
@@ -257,7 +251,7 @@ class Scheduler:
         self.slots.assign()
 
     def _compute_prompts(self, budget: int) -> None:
-        """Give the prompts slices in turn until the time for it is over; those that are ready join the batch."""
+        """Compute chunks of prompts until the budget is used up; rows whose prompts are ready join the batch."""
         while self._prefill and budget > 0:
             rows = self._prefill.take(budget)
             try:
@@ -270,7 +264,7 @@ class Scheduler:
                 self._retry(rows)
 
     def _start_decoding(self, rows: Sequence[Row], layers: Layers | None) -> None:
-        """Have rows whose prompts are computed decoded; of those that ask for no tokens the answer is over."""
+        """Put rows whose prompts are computed into the batch; those that ask for no tokens end."""
         if rows and rows[0].max_tokens:
             self._batches.join(rows, layers)
         elif rows:
@@ -280,8 +274,8 @@ class Scheduler:
             self._store(rows[0])
 
     def _budget(self, alone: bool) -> int:
-        """Tokens of a slice; prompts and embeddings share the time."""
-        seconds = _SLICE_ALONE if alone and not self._batches.rows else _SLICE_BESIDE_DECODING
+        """Tokens of a chunk; prompts and embeddings share the time."""
+        seconds = _CHUNK_ALONE if alone and not self._batches.rows else _CHUNK_BESIDE_DECODING
         return self._chunk_sizer.tokens(seconds / 2 if self._prefill and self._embeddings else seconds)
 
     def _store(self, row: Row) -> None:
