@@ -11,6 +11,7 @@ import pytest
 
 from app.services import free_memory, model_loader
 from app.services.engine.model import loading
+from app.services.engine.scheduler.fair_share import FairShare
 from app.services.errors import InvalidRequest, QueueFull, Unavailable
 from app.services.generation import Finished, Generation, GenerationRequest, Message, Started
 from app.services.model_service import ModelService
@@ -135,8 +136,16 @@ def test_no_more_requests_wait_for_models_than_may_wait_at_all(
 
 
 def test_a_load_that_is_given_up_tells_those_who_wait_and_can_be_begun_anew(
-    folder: Path, tmp_path: Path, held: threading.Event
+    folder: Path, tmp_path: Path, held: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    loaded, next_scheduler = [], FairShare.next
+
+    def count(self: FairShare, schedulers: Any) -> Any:
+        loaded.append(len(schedulers))
+        return next_scheduler(self, schedulers)
+
+    monkeypatch.setattr(FairShare, "next", count)
+
     async def work(service: ModelService) -> None:
         generation = await service.generate(asking("alpha"))
         await service.models.unload("alpha")
@@ -145,7 +154,7 @@ def test_a_load_that_is_given_up_tells_those_who_wait_and_can_be_begun_anew(
         assert (await statuses(service))["alpha"] == "unloaded"
         held.set()
         assert (await events(await service.generate(asking("alpha"))))[0].model == "alpha"
-        assert len(service._engine._schedulers) == 1
+        assert loaded[-1] == 1
 
     live(folder, tmp_path, work)
 

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from app.services.engine import engine as engines
+from app.services.engine.engine import MLXEngine
+from app.services.engine.limits import EngineLimits
 from app.services.engine.model import chunk_sizer
 from app.services.engine.scheduler import prefill_manager
+from app.services.engine.scheduler.batches import Batches
 from app.services.engine.scheduler.embedding import Embedding
 from app.services.engine.scheduler.fair_share import FairShare
 from app.services.errors import Unavailable
@@ -100,12 +103,13 @@ def test_a_slow_machine_is_not_called_hanging(
     """A token of a prompt takes twelve seconds, or six where many are computed at once; 60 are a hang by default."""
     forward, forward_padded, embed = prefill_manager.forward, prefill_manager.forward_padded, Embedding.compute
     told = Settings(model=str(tiny), data_dir=tmp_path, skip_session_persist=True)
-    service = ModelService(told)
+    engine = MLXEngine(EngineLimits())
+    service = ModelService(told, engine=engine)
     stuck: list[float] = []
 
     def take(tokens: int) -> None:
         clock.now += 12 * tokens if tokens < 64 else 6 * tokens
-        stuck.append(service._engine.stuck_for())
+        stuck.append(engine.stuck_for())
 
     def slow(model: Any, layers: Any, tokens: list[int]) -> None:
         forward(model, layers, tokens)
@@ -155,8 +159,7 @@ def test_a_hang_is_found_wherever_it_is(
             if place == "forward":
                 monkeypatch.setattr(prefill_manager, "forward", hang)
             else:
-                (scheduler,) = service._engine._schedulers
-                monkeypatch.setattr(scheduler._batches, "step", lambda: hang() or ([], []))
+                monkeypatch.setattr(Batches, "step", lambda _: hang() or ([], []))
             with pytest.raises(Unavailable, match="has not come back"):
                 await answer(service)
             assert stuck == [True]
