@@ -25,6 +25,7 @@ from app.controllers.home import HomeController
 from app.controllers.messages import MessagesController
 from app.controllers.metrics import MetricsController
 from app.controllers.models import ModelsController
+from app.controllers.openapi_schemas import BodySchemas, ReplySchemas
 from app.controllers.props import PropsController
 from app.controllers.responses import ResponsesController
 from app.controllers.router import RouterController
@@ -108,8 +109,8 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
         },
         plugins=[
             PydanticPlugin(validate_strict=True),  # without it "5" and true would be numbers
-            openapi.BodySchemas(),
-            openapi.ReplySchemas(),
+            BodySchemas(),
+            ReplySchemas(),
         ],
         before_request=refuse_autoload(models.models),
         exception_handlers=HANDLERS,
