@@ -1,4 +1,4 @@
-"""Rows of very different length, kept apart: in one batch every row costs as much as the longest."""
+"""Batches of rows of similar length: in one batch every row costs as much as the longest."""
 
 import sys
 import time

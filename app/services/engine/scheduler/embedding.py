@@ -1,4 +1,4 @@
-"""Texts that become vectors: their last hidden states, pooled, a slice of tokens at a time."""
+"""Texts that become vectors: their last hidden states, pooled, a chunk of tokens at a time."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -30,11 +30,11 @@ class Embedding:
         self._model = model
         self._inputs = inputs
         self._groups = deque(_Group(indices, inputs, pooling) for indices in _groups_of(inputs))
-        self._vectors: dict[int, Any] = {}  # by place
+        self._vectors: dict[int, Any] = {}  # by index of the input
 
     @property
     def is_finished(self) -> bool:
-        """Whether every vector is there."""
+        """Whether every vector is computed."""
         return not self._groups
 
     @property
@@ -110,7 +110,7 @@ def body_of(model: Any, vocabulary: int) -> Body:
 
 
 def _groups_of(inputs: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Group the places of inputs so that little is padding and a group fits into memory."""
+    """Group the indices of inputs so that little is padding and a group fits into memory."""
     group: list[int] = []
     for index in sorted(range(len(inputs)), key=lambda index: len(inputs[index])):
         longest = len(inputs[index])

@@ -1,4 +1,4 @@
-"""The texts that wait to become vectors."""
+"""The requests for embeddings that wait or are being computed."""
 
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from app.services.errors import AppError, OutOfMemory
 
 
 class EmbeddingQueue:
-    """Requests for vectors; each has a slice of a step in turn."""
+    """Computes embeddings, a chunk of each request in turn."""
 
     def __init__(
         self,
@@ -33,8 +33,8 @@ class EmbeddingQueue:
         self._outbox = outbox
         self._adapters = adapters
         self._chunk_sizer = chunk_sizer
-        self._free_memory = free_memory  # lets go of all that is only stored
-        self._body: Body | None = None  # of the model, looked for when something is embedded first
+        self._free_memory = free_memory  # frees what is only stored
+        self._body: Body | None = None  # of the model, found at the first request
         self._queue: deque[Embedding] = deque()
 
     def __len__(self) -> int:
@@ -45,9 +45,9 @@ class EmbeddingQueue:
         self._queue.append(embedding)
 
     def compute(self, budget: int) -> int:
-        """Compute about so many tokens of the first request; then it is another's turn.
+        """Compute about so many tokens of the first request; the next call is for the next request.
 
-        Returns the tokens of the request if it is finished now, else 0. An error that is its own ends it.
+        Returns the tokens of the request if it is finished now, else 0. NoEmbeddings or a lack of memory ends it.
         """
         embedding = self._queue[0]
         try:

@@ -1,4 +1,4 @@
-"""What the engine counts of its work; the thread that owns it writes, anybody may read."""
+"""What the engine counts of its work; the thread that owns it writes, any thread may read."""
 
 from bisect import bisect_left
 
@@ -54,7 +54,7 @@ class Meter:
             self.between_tokens.add(seconds, following)
 
     def count_cache_use(self, use: CacheUse) -> None:
-        """Count what the prefix cache knew of a prompt."""
+        """Count what the prefix cache had of a prompt."""
         self.cache_uses["whole" if use.reason == "whole" else "part" if use.cached_tokens else "none"] += 1
 
     def count_prompt(self, timings: Timings) -> None:

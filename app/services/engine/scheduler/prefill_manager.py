@@ -1,4 +1,4 @@
-"""The rows whose prompts are being computed."""
+"""Prefill: computes the prompts of rows that are admitted, until they can be decoded."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Chunk(NamedTuple):
 
 
 class PrefillManager:
-    """Computes prompts: long ones a slice each in turn, short ones together.
+    """Computes prompts: long ones a chunk each in turn, short ones together.
 
     All of a prompt but its last token is computed here; that one is fed by the batch, to draw the first of the answer.
     Of a row that asks for no tokens, all is computed here.
@@ -43,7 +43,7 @@ class PrefillManager:
         self._outbox = outbox
         self._adapters = adapters
         self._chunk_sizer = chunk_sizer
-        self._controls = controls  # tokens that templates put around messages
+        self._controls = controls  # control tokens, which templates put around messages
         self._needs_checkpoints = not all(is_trimmable(layer) for layer in make_prompt_cache(model))
         self._queue: deque[Row] = deque()  # each with its siblings
 
@@ -56,7 +56,7 @@ class PrefillManager:
         return bool(self._queue)
 
     def add(self, row: Row, cached: CachedPrefix | None) -> None:
-        """Take in a row whose prompt is to be computed, from the end of what is cached of it."""
+        """Queue a row; its prompt is computed from the end of its cached prefix."""
         state = row.prefill
         if cached:
             state.layers, state.length, state.checkpoints = cached.layers, len(cached.tokens), cached.checkpoints
@@ -67,7 +67,7 @@ class PrefillManager:
         self._queue.append(row)
 
     def cancel(self, request: RunningRequest) -> Row | None:
-        """Drop the row of a request. Returns it if no sibling goes on with its prompt."""
+        """Drop the row of a request. Returns it if no sibling needs its prompt."""
         for index, row in enumerate(self._queue):
             if any(one.generation is request for one in (row, *row.siblings)):
                 if rest := row.without(request):
@@ -86,15 +86,15 @@ class PrefillManager:
         self._model = None
 
     def take(self, budget: int) -> list[Row]:
-        """Take out the row whose turn it is, or several short ones that can be computed in one go."""
+        """Take out the next row, or several with short prompts that can be computed in one call."""
         return self._short_prompts(budget) or [self._queue.popleft()]
 
     def compute(self, rows: Sequence[Row], budget: int) -> Chunk:
-        """Compute about so many tokens of rows that were taken out; what is not ready then comes in again."""
-        return self._compute_together(rows) if len(rows) > 1 else self._compute_slice(rows[0], budget)
+        """Compute about so many tokens of rows that `take` gave; one that is not ready then is queued again."""
+        return self._compute_together(rows) if len(rows) > 1 else self._compute_chunk(rows[0], budget)
 
     def _short_prompts(self, budget: int) -> list[Row]:
-        """Take the prompts at the front that can be computed in one go, if there are several."""
+        """Take out the rows at the front whose prompts can be computed in one call, if there are several."""
         together: list[Row] = []
         longest = 0
         for row in self._queue:
@@ -131,7 +131,7 @@ class PrefillManager:
             state.advance(length)
         return Chunk(longest * len(rows) + len(rows), rows, layers)
 
-    def _compute_slice(self, row: Row, budget: int) -> Chunk:
+    def _compute_chunk(self, row: Row, budget: int) -> Chunk:
         """Compute a part of one prompt."""
         state = row.prefill
         last = 0 if row.max_tokens == 0 else 1  # the token that is left for the batch

@@ -50,7 +50,7 @@ class Clock:
 
 
 class Row:
-    """What the engine knows of one request, from its prompt to its last token."""
+    """One answer, from its prompt to its last token: a row of a batch while it is decoded."""
 
     def __init__(
         self,
@@ -75,9 +75,9 @@ class Row:
         settings: AnswerSettings | None = None,
     ) -> None:
         self.generation = generation
-        self.settings = settings or AnswerSettings()  # as /slots tells them
+        self.settings = settings or AnswerSettings()  # as /slots shows them
         self.prompt = prompt
-        self.slot = slot  # the place of the batch that it would like
+        self.slot = slot  # index of the slot that it prefers
         self.prefill = PrefillState(prompt)
         self.max_tokens = max_tokens
         self.params = params
@@ -88,18 +88,18 @@ class Row:
         self.decoded_tokens = 0  # of the answer, in the layers beyond what was prefilled
         self.times_passed = 0  # how often others were admitted before it
         self.draft_tokens = self.accepted_tokens = 0  # tokens of the answer
-        self.failures = 0  # steps that found no memory
+        self.failures = 0  # steps for which memory ran out
         self.finish_reason: FinishReason | None = None
         self.siblings: list[Row] = []  # other answers to the same prompt, which share its computation
         self.constraint = constraint
         self.proposer = proposer if thinking_budget is None else None  # a budget has to be seen token by token
-        self.logprobs = logprobs  # how many alternatives are told with each token; None is no log-probabilities
+        self.logprobs = logprobs  # how many alternatives each token has; None is no log-probabilities
         self.forced_tokens: dict[int, int] = {}  # by position in the answer, whatever is drawn there
         self._context_left = context_left  # tokens that the context has left for the answer
-        self._pending_logprobs: list[TokenLogprob] = []  # of tokens whose text is held back
-        self._sent_tokens = 0  # of the answer's tokens, those whose text is
+        self._pending_logprobs: list[TokenLogprob] = []  # of tokens whose text is not sent yet
+        self._sent_tokens = 0  # tokens of the answer whose text is sent
         self._thinking_budget = thinking_budget
-        self._think_token = think_token  # what begins a thought where a grammar binds the answer
+        self._think_token = think_token  # begins the reasoning where a grammar constrains the answer
         self._think_end = think_end
         self._reasoning_tokens = 0
         self._stop_repetition = stop_repetition
@@ -114,7 +114,7 @@ class Row:
 
     @property
     def computed_tokens(self) -> int:
-        """Tokens of the answer that are in the layers, or are prefilled."""
+        """Tokens of the answer that are in the layers, or were prefilled."""
         return self.resumed_tokens + self.decoded_tokens
 
     @property
@@ -129,12 +129,12 @@ class Row:
 
     @property
     def needs_memory(self) -> bool:
-        """Whether it goes on and has used up the memory that is set aside for it."""
+        """Whether it goes on and has used up the memory that is reserved for it."""
         return not self.finish_reason and self.length >= self.prefill.reserved_tokens
 
     @property
     def pivotal(self) -> bool:
-        """Whether nothing more can be drawn before this is read: it is the last, or the last that may be thought."""
+        """Whether nothing more is drawn before the next token is read: the answer or its reasoning may end there."""
         if self.drawn_tokens >= self.max_tokens:
             return True
         if self._thinking_budget is None or not self._parser.in_reasoning:
@@ -143,7 +143,7 @@ class Row:
 
     @property
     def resumed_tokens(self) -> int:
-        """Tokens of the answer that are prefilled, because memory ran out when they were there."""
+        """Tokens of the answer that are prefilled again, because memory ran out."""
         return len(self.prefill.tokens) - len(self.prompt)
 
     def note_draft(self, drafted: int, accepted: int, *, fresh: bool) -> None:
@@ -155,9 +155,9 @@ class Row:
         self.accepted_tokens += accepted
 
     def interrupt(self) -> None:
-        """Lose the cache, in whatever state it is, because memory ran out.
+        """Drop the cache, in whatever state it is, because memory ran out.
 
-        The answer goes on once all of it has been computed again.
+        The answer goes on once its tokens have been computed again.
         """
         self.failures += 1
         if self.constraint is not None:
@@ -167,14 +167,14 @@ class Row:
         self.drawn_tokens = len(self.answer)
 
     def share(self) -> list["Row"]:
-        """Bring the siblings to where this row's prompt is. Returns all of them, this one first."""
+        """Give the siblings the prompt that is computed here. Returns all rows, this one first."""
         for sibling in self.siblings:
             sibling.prefill = self.prefill.for_sibling()
         rows, self.siblings = [self, *self.siblings], []  # each is a row of its own from now on
         return rows
 
     def without(self, request: RunningRequest) -> "Row | None":
-        """Give what is left of this row and its siblings without the one that belongs to a request."""
+        """Give this row with its siblings but without the row of a request; None if no row is left."""
         rows = [row for row in (self, *self.siblings) if row.generation is not request]
         if not rows:
             return None
@@ -183,44 +183,44 @@ class Row:
         return first
 
     def reserve(self, tokens: int) -> None:
-        """Note that memory is set aside for so many tokens of this row and of each that shares its prompt."""
+        """Note that memory is reserved for so many tokens of this row and of each sibling."""
         for row in (self, *self.siblings):
             row.prefill.reserved_tokens = tokens
 
     def trim_unread(self) -> None:
-        """Take tokens out of the layers that were not read, because the answer ended within what was proposed."""
+        """Take draft tokens out of the layers that were not read, because the answer ended before them."""
         if self.prefill.layers is not None and (surplus := self.computed_tokens - len(self.answer)) > 0:
             trim_prompt_cache(self.prefill.layers, surplus)
             self.decoded_tokens -= surplus
 
     def progress(self) -> Progress:
-        """How far the prompt is."""
+        """Say how much of the prompt is computed."""
         elapsed = (time.perf_counter() - self.prefill.start_time) * 1000
         return Progress(self.prefill.length, len(self.prompt), self.cached_tokens, elapsed)
 
     def note_step(self, *, fresh: bool) -> None:
-        """Note that a token was fed, the last that was given if `fresh`, and the next one drawn."""
+        """Note that a token was fed, the last of the prompt if `fresh`, and the next one drawn."""
         if fresh:
             self.prefill.length += 1
         else:
             self.decoded_tokens += 1
         self.drawn_tokens += 1
 
-    def take(self, token: int, score: RowLogprobs | None = None) -> list[Event]:
-        """Take in the next token and give what there is to say. Sets `finish_reason` when it was the last."""
+    def take(self, token: int, logprobs: RowLogprobs | None = None) -> list[Event]:
+        """Read the next token. Returns its events; sets `finish_reason` if it was the last."""
         events: list[Event] = [] if self.answer else [self.progress()]
         self.answer.append(token)
         self.clock.token()
         if token in self._end_tokens:
             return events + self.finish("end_token")
-        if score is not None:
-            self._pending_logprobs.append(token_logprob(token, score, self.logprobs or 0, self._detokenizer))
+        if logprobs is not None:
+            self._pending_logprobs.append(token_logprob(token, logprobs, self.logprobs or 0, self._detokenizer))
         if self.constraint is not None and len(self.answer) == 1 and token != self._think_token:
             self._parser.skip_reasoning()
         text = self._detokenizer.feed(token)
         events += self._events(self._parser.feed(text))
         if text and not self._parser.in_answer:
-            self._pending_logprobs.clear()  # log-probabilities are told of the answer alone
+            self._pending_logprobs.clear()  # log-probabilities are sent for the answer only
         self._count_reasoning()
         cause = self._finish_cause()
         return events + self.finish(cause) if cause else events
@@ -248,7 +248,7 @@ class Row:
         return None
 
     def finish(self, cause: FinishCause) -> list[Event]:
-        """End the answer: what was held back, then the end itself."""
+        """End the answer. Returns the events of the text that was not sent yet, and Finished."""
         rest = self._parser.feed(self._detokenizer.finish()) + self._parser.finish()
         events = list(self._events(rest))
         if self._parser.stop_string is not None:  # in what was held back
@@ -260,7 +260,7 @@ class Row:
         return [*events, Finished(self.finish_reason, stop, self.timings(), cause, use, logprobs)]
 
     def timings(self) -> Timings:
-        """Where the time went until now."""
+        """Measure the answer until now."""
         clock, now = self.clock, time.perf_counter()
         first = clock.first_token or now
         return Timings(

@@ -15,11 +15,11 @@ class RunningRequest:
     def __init__(self, cancel: Callable[["RunningRequest"], None], caller: Caller = NOBODY) -> None:
         self.caller = caller
         self.loop = asyncio.get_running_loop()
-        self.over: asyncio.Future[None] = self.loop.create_future()  # settled when nobody waits for it any more
+        self.over: asyncio.Future[None] = self.loop.create_future()  # settled at the end
         self._cancel = cancel
         self._began = self.loop.time()
         self._readers = 1
-        self._unread: AppError | None = None  # what ends it once nobody reads it
+        self._error_unread: AppError | None = None  # ends it once nobody reads it
 
     def put(self, outcome: Any) -> None:
         """Hand over what the engine has to say, an error too. On the loop's thread only."""
@@ -48,12 +48,12 @@ class RunningRequest:
 
     def need_reader(self, error: AppError | None) -> None:
         """From now on, end it with this error as soon as nobody reads it; with None let it go on again."""
-        self._unread = error
+        self._error_unread = error
         self._look_for_reader()
 
     def _look_for_reader(self) -> None:
-        if self._unread is not None and not self._readers:
-            self.fail(self._unread)
+        if self._error_unread is not None and not self._readers:
+            self.fail(self._error_unread)
 
     def _end(self) -> None:
         if not self.over.done():

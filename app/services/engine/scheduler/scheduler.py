@@ -93,7 +93,7 @@ class Scheduler:
         return sum(1 + len(row.siblings) for row in self._wait_queue)
 
     def warm_up(self, rows: Sequence[Row]) -> None:
-        """Answer rows that nobody reads, then forget them; they count nowhere. Call it before the first request."""
+        """Answer rows without readers, then forget them; they are not counted. Call it before the first request."""
         meter, self._meter = self._meter, Meter()
         for row in rows:
             self.submit(row)

@@ -1,4 +1,4 @@
-"""The requests that wait for a place, and whose turn it is."""
+"""The requests that wait for a slot of the batch, and which of them is next."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -7,14 +7,14 @@ from app.services.caller import NOBODY, Caller
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_request import RunningRequest
 
-_PATIENCE = 32  # times that a request is passed by before nobody passes it any more
-_MOST_SKIPPED = 8  # requests that are looked at in one step
+_PATIENCE = 32  # times that a row is passed over before it has to be the next
+_MOST_SKIPPED = 8  # rows that are passed over in one step
 
 
 class WaitQueue:
-    """Places go to those who hold the fewest: callers first, then their connections, then who came first.
+    """Fair share: the caller with the fewest running rows is next, then the connection, then the first that came.
 
-    What does not fit yet is passed by, but not for ever.
+    A row for which there is no memory yet is passed over, but not for ever.
     """
 
     def __init__(self) -> None:
@@ -27,15 +27,15 @@ class WaitQueue:
         return iter(self._rows)
 
     def put(self, row: Row) -> None:
-        """Take in a request."""
+        """Queue a row, with its siblings."""
         self._rows.append(row)
 
     def put_first(self, rows: Iterable[Row]) -> None:
-        """Take in those again that had a place; they come before all others."""
+        """Queue rows that were running; they come before all others."""
         self._rows[:0] = rows
 
     def remove(self, row: Row) -> None:
-        """Drop a request."""
+        """Drop a row, with its siblings."""
         self._rows.remove(row)
 
     def cancel(self, request: RunningRequest) -> None:
@@ -43,11 +43,11 @@ class WaitQueue:
         self._rows = [rest for row in self._rows if (rest := row.without(request))]
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Drop all rows."""
         self._rows.clear()
 
     def take(self, running: Iterable[Row], admit: Callable[[Row], bool]) -> Row | None:
-        """Give the next request that is let in, None if there is none."""
+        """Take out the next row that `admit` agrees to; None if there is none."""
         priority = _Priority(running)
         skipped: list[Row] = []
         for row in sorted(self._rows, key=priority.key):  # equals stay in the order of their arrival
@@ -63,16 +63,20 @@ class WaitQueue:
 
 
 class _Priority:
-    """What those who wait hold already."""
+    """Orders rows by what their callers have running."""
 
     def __init__(self, running: Iterable[Row]) -> None:
         callers = [_caller(row) for row in running]
-        self._by_caller = Counter(one.who for one in callers)
-        self._by_connection = Counter((one.who, one.connection) for one in callers)
+        self._by_caller = Counter(caller.who for caller in callers)
+        self._by_connection = Counter((caller.who, caller.connection) for caller in callers)
 
     def key(self, row: Row) -> tuple[bool, int, int]:
-        one = _caller(row)
-        return (not row.failures, self._by_caller[one.who], self._by_connection[one.who, one.connection])
+        caller = _caller(row)
+        return (
+            not row.failures,
+            self._by_caller[caller.who],
+            self._by_connection[caller.who, caller.connection],
+        )
 
 
 def _caller(row: Row) -> Caller:
