@@ -150,7 +150,8 @@ class OutputParser:
         if to in (OPEN, NORMAL):  # a structural marker
             return [], before + text[end:]
         parts = [] if to == REASONING else self._emit_text(before)
-        return parts + self._enter(to, marker), text[end:]
+        self._enter(to, marker)
+        return parts, text[end:]
 
     def _parse_text(self, text: str) -> tuple[list[OutputPart], str]:
         """Parse text up to a marker; what follows it is returned."""
@@ -163,15 +164,16 @@ class OutputParser:
             return parts, ""
         marker = text[begin:end]
         if self.stop_string is None:
-            parts += self._enter(finder.edges[marker], marker)
+            self._enter(finder.edges[marker], marker)
         return parts, text[end:]
 
-    def _enter(self, to: str, marker: str) -> list[OutputPart]:
+    def _enter(self, to: str, marker: str) -> None:
         """Enter a state, or a call, at its marker."""
         if to == TOOL:
             assert self._markup.calls is not None
             if self._state == REASONING:
-                self._reasoning_call = self._begin_reasoning_call(marker)
+                parser = OutputParser(self._markup, tools=self._tools, one_call=self._one_call, may_think=False)
+                self._reasoning_call = CallInReasoning(parser, self._finders[CLOSE], marker)
             else:
                 self._reader = CallReader(
                     self._markup.calls,
@@ -181,7 +183,7 @@ class OutputParser:
                     one_call=self._one_call,
                     well_formed=self._has_grammar,
                 )
-            return []
+            return
         if to == REASONING:
             self._trimmed_states = {REASONING}
         elif self._state == REASONING:
@@ -189,24 +191,20 @@ class OutputParser:
             self._may_think = False
             to = self._initial_state() if to == NORMAL else to
         self._state = to
-        return []
 
     def _emit_text(self, text: str) -> list[OutputPart]:
-        """Give text as that of the present state; other states are headers, whose text is dropped."""
+        """Give text of the present state, up to a stop string if it is the answer's. Text of headers is dropped."""
         state = NORMAL if self._state in (OPEN, PLAIN) else self._state
         if state in self._trimmed_states:
             text = text.lstrip()
         if not text or state not in (NORMAL, REASONING):
             return []
         self._trimmed_states.discard(state)
-        return [TextPiece(text, reasoning=True)] if state == REASONING else self._emit_answer_text(text)
-
-    def _emit_answer_text(self, text: str) -> list[OutputPart]:
-        """Give text of the answer up to a stop string."""
-        if self._stop_finder is None:
-            return [TextPiece(text)]
-        text = self._stop_finder.feed(text)
-        self.stop_string = self._stop_finder.match
+        if state == REASONING:
+            return [TextPiece(text, reasoning=True)]
+        if self._stop_finder is not None:
+            text = self._stop_finder.feed(text)
+            self.stop_string = self._stop_finder.match
         return [TextPiece(text)] if text else []
 
     def _flush_stop_finder(self) -> list[OutputPart]:
@@ -240,17 +238,14 @@ class OutputParser:
         self.complete_calls += reader.take_complete()
         return parts
 
-    def _begin_reasoning_call(self, marker: str) -> CallInReasoning:
-        """Begin to parse a call in the reasoning."""
-        options: dict[str, Any] = {"tools": self._tools, "one_call": self._one_call, "may_think": False}
-        return CallInReasoning(OutputParser(self._markup, **options), self._finders[CLOSE], marker)
-
     def _parse_reasoning_call(self, call: CallInReasoning, text: str) -> tuple[list[OutputPart], str]:
         """Parse reasoning that seems to contain a call; what follows it, or was no call, is returned."""
         marker, rest = call.feed(text)
         if marker:
             self._reasoning_call = None
-            return self._emit_text(call.text) + self._enter(self._finders[CLOSE].edges[marker], marker), rest
+            parts = self._emit_text(call.text)
+            self._enter(self._finders[CLOSE].edges[marker], marker)
+            return parts, rest
         if call.is_call:
             return [], ""
         self._reasoning_call = None
