@@ -126,7 +126,7 @@ def _prefix_cache(facts: ModelFacts, limits: EngineLimits) -> PrefixCache:
     """The model's share of the cache, kept on disk too if there is a folder for it."""
     free = free_memory.available()
     cache_bytes = (free // 4 if limits.cache_bytes is None else limits.cache_bytes) // limits.max_models
-    if limits.store_folder is None or not limits.store_bytes or limits.adapters:  # what adapters made is not told apart
+    if limits.store_folder is None or not limits.store_bytes or limits.adapters:  # the store knows no adapters
         return PrefixCache(cache_bytes)
     name = fingerprint(facts.path, facts.chat_template, f"{facts.precision} {back_end()}")
     try:

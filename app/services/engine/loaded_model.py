@@ -35,7 +35,7 @@ from app.services.generation import EmbeddingRequest, GenerationRequest, Message
 
 log = structlog.get_logger()
 
-_LONGEST_GRAMMAR = 2**18  # characters; what is longer takes seconds to compile
+_MAX_GRAMMAR = 2**18  # characters; what is longer takes seconds to compile
 _NEVER = -1e9  # added to a logit, so that its token is never drawn
 
 
@@ -77,7 +77,7 @@ class LoadedModel:
         start = prompts.tokenize(markup.calls.start) if markup.calls else []
         self._call_token = start[0] if len(start) == 1 else None
         self._blank_tokens = [tokens[0] for text in ("\n", "\n\n") if len(tokens := prompts.tokenize(text)) == 1]
-        self._needed_tokens = facts.end_tokens | frozenset(prompts.tokenize("\n"))
+        self._xtc_protected = facts.end_tokens | frozenset(prompts.tokenize("\n"))
         self._breakers = BreakerFinder(prompts.piece, prompts.tokenize, facts.vocabulary)
 
     def prepare(self, request: GenerationRequest) -> Prompt:
@@ -86,9 +86,9 @@ class LoadedModel:
         if request.answers > self.facts.max_rows:
             raise InvalidRequest(f"no more than {self.facts.max_rows} answers fit into the batch", param="n")
         self.adapters.scales(request.lora)
-        if request.constraint and len(request.constraint.text) > _LONGEST_GRAMMAR:
+        if request.constraint and len(request.constraint.text) > _MAX_GRAMMAR:
             param = request.constraint.param
-            raise UnprocessableBody(f"{param} has more than {_LONGEST_GRAMMAR} characters", param=param)
+            raise UnprocessableBody(f"{param} has more than {_MAX_GRAMMAR} characters", param=param)
         prompt = self.prompts.build(request)  # first: for one that does not fit nothing else is computed
         bias = self._logit_bias(request)
         matcher = self.grammars.compile_request(request, self._markup.calls.format if self._markup.calls else None)
@@ -164,7 +164,7 @@ class LoadedModel:
             sampling,
             index=index,
             logit_bias=prompt.logit_bias,
-            needed_tokens=self._needed_tokens,
+            xtc_protected=self._xtc_protected,
             breakers=prompt.breakers,
             context_length=self.facts.context_length,
             post_sampling=request.post_sampling,

@@ -27,9 +27,9 @@ log = structlog.get_logger()
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_MOST_EMBEDDED = 2**20  # tokens of one request that become vectors
-_EMBEDDED_AT_ONCE = 16  # texts of one request that are tokenized in one go
-_TOKENIZED_AT_ONCE = 1024  # texts and ids of one request that are tokenized in one go
+_MAX_INPUT_TOKENS = 2**20  # of one request for vectors
+_INPUTS_AT_ONCE = 16  # texts of one request that are tokenized in one go
+_PARTS_AT_ONCE = 1024  # texts and ids of one request that are tokenized in one go
 
 
 class ModelHandle(EngineModel):
@@ -76,8 +76,8 @@ class ModelHandle(EngineModel):
         model.check_dimensions(request)
         _check_input_tokens(model.prompts.min_tokens([part for parts in request.inputs for part in parts]))
         inputs: list[list[int]] = []
-        for start in range(0, len(request.inputs), _EMBEDDED_AT_ONCE):  # so that other prompts come in between
-            inputs += await self._off_loop(model.tokenize_inputs, request.inputs[start : start + _EMBEDDED_AT_ONCE])
+        for start in range(0, len(request.inputs), _INPUTS_AT_ONCE):  # so that other prompts come in between
+            inputs += await self._off_loop(model.tokenize_inputs, request.inputs[start : start + _INPUTS_AT_ONCE])
             _check_input_tokens(sum(map(len, inputs)))
         embedding = await self._off_loop(model.make_embedding, request, inputs, running)
         self._queue(partial(model.scheduler.embed, embedding), [running])
@@ -99,9 +99,9 @@ class ModelHandle(EngineModel):
         """Give token ids with their bytes."""
         self._model.prompts.check_length(content, "content")
         tokens: list[tuple[int, bytes]] = []
-        for start in range(0, len(content), _TOKENIZED_AT_ONCE):  # so that other prompts come in between
-            some = content[start : start + _TOKENIZED_AT_ONCE]
-            tokens += await self._off_loop(self._model.tokenize, some, special=special and start == 0)
+        for start in range(0, len(content), _PARTS_AT_ONCE):  # so that other prompts come in between
+            parts = content[start : start + _PARTS_AT_ONCE]
+            tokens += await self._off_loop(self._model.tokenize, parts, special=special and start == 0)
         return tokens
 
     async def detokenize(self, tokens: list[int]) -> str:
@@ -173,7 +173,7 @@ class ModelHandle(EngineModel):
 
 
 def _check_input_tokens(tokens: int) -> None:
-    if tokens > _MOST_EMBEDDED:
+    if tokens > _MAX_INPUT_TOKENS:
         raise UnprocessableBody(
-            f"input: more than {_MOST_EMBEDDED} tokens in one request; send fewer at a time", param="input"
+            f"input: more than {_MAX_INPUT_TOKENS} tokens in one request; send fewer at a time", param="input"
         )

@@ -96,7 +96,7 @@ def resolve_sampling(
     *,
     index: int = 0,
     logit_bias: Mapping[int, float] | None = None,
-    needed_tokens: frozenset[int] = frozenset(),
+    xtc_protected: frozenset[int] = frozenset(),
     breakers: Breakers = NO_BREAKERS,
     context_length: int = sys.maxsize,
     post_sampling: bool = False,
@@ -104,19 +104,19 @@ def resolve_sampling(
     """Give the parameters of one row. What is the model's own to decide is decided already, by `Sampling.over`.
 
     `index` counts the answers to one request: each has a seed of its own, the first that of a single answer. A seed
-    that the request does not name is drawn. `needed_tokens` are never left out by XTC: without them no answer would
+    that the request does not name is drawn. `xtc_protected` are never left out by XTC: without them no answer would
     end, and no line. `breakers` are the tokens of the request's DRY breakers, `logit_bias` is by token.
     """
     return SamplingParams(
-        temperature=_decided(sampling.temperature),
-        top_k=int(_decided(sampling.top_k)),
-        top_p=_decided(sampling.top_p),
-        min_p=_decided(sampling.min_p),
+        temperature=_require(sampling.temperature),
+        top_k=int(_require(sampling.top_k)),
+        top_p=_require(sampling.top_p),
+        min_p=_require(sampling.min_p),
         xtc_probability=sampling.xtc_probability,
         xtc_threshold=sampling.xtc_threshold,
-        xtc_protected=needed_tokens if sampling.xtc_probability > 0 else frozenset(),
+        xtc_protected=xtc_protected if sampling.xtc_probability > 0 else frozenset(),
         seed=secrets.randbits(64) if sampling.seed is None else (sampling.seed ^ index * _GOLDEN) & (2**64 - 1),
-        repetition_penalty=_decided(sampling.repetition_penalty),
+        repetition_penalty=_require(sampling.repetition_penalty),
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
         penalty_window=None if sampling.penalty_window is None else min(sampling.penalty_window, context_length),
@@ -132,7 +132,7 @@ def resolve_sampling(
     )
 
 
-def _decided(value: float | None) -> float:
+def _require(value: float | None) -> float:
     assert value is not None, "Sampling.over has not been called"
     return value
 
