@@ -1,4 +1,4 @@
-"""Memory: what a row takes, who is let in, who waits, who is refused, and what happens when an allocation fails."""
+"""Memory: what a row takes, which are admitted, wait or are refused, and what happens when an allocation fails."""
 
 import asyncio
 import errno
@@ -33,7 +33,7 @@ def workshop(tiny: Path) -> Workshop:
 
 
 class Small(MemoryBudget):
-    """So many bytes for a runner, of which it uses what its rows and its kept prompts hold."""
+    """So many bytes for a scheduler, of which it uses what its rows and its stored prompts hold."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -93,11 +93,11 @@ def test_the_footprint_is_what_rows_take(architecture: str) -> None:
 
 
 def test_rows_wait_until_there_is_memory_and_all_are_answered(workshop: Workshop) -> None:
-    given = [(prompt, SamplingParams(), 8) for prompt in prompts(7)]
+    requests = [(prompt, SamplingParams(), 8) for prompt in prompts(7)]
     one = measure(workshop.model).bytes(100)
     errors, most = Errors(), 0
     scheduler = small(workshop, 6 * one, outbox=errors)
-    rows = [workshop.row(*request) for request in given]
+    rows = [workshop.row(*request) for request in requests]
     errors.read(*rows)
     for row in rows:
         scheduler.submit(row)
@@ -106,10 +106,10 @@ def test_rows_wait_until_there_is_memory_and_all_are_answered(workshop: Workshop
         most = max(most, scheduler.running)
     assert not errors.by_row
     assert 1 < most < 7
-    assert [row.answer for row in rows] == [workshop.alone(*request) for request in given]
+    assert [row.answer for row in rows] == [workshop.alone(*request) for request in requests]
 
 
-def test_kept_prompts_make_room_before_anybody_waits(workshop: Workshop) -> None:
+def test_stored_prompts_are_evicted_before_anybody_waits(workshop: Workshop) -> None:
     one = measure(workshop.model).bytes(100)
     scheduler = small(workshop, 3 * one, cache_bytes=2**30)
     for prompt in prompts(6):
@@ -132,7 +132,7 @@ def test_what_never_fits_is_refused_with_the_numbers(workshop: Workshop) -> None
         assert refused.value.code == "memory_exceeded"
 
 
-def test_what_does_not_fit_although_nothing_runs_is_told_so(workshop: Workshop) -> None:
+def test_what_does_not_fit_although_nothing_runs_gets_an_error(workshop: Workshop) -> None:
     errors = Errors()
     scheduler = small(workshop, measure(workshop.model).bytes(500), outbox=errors)
     row, after = workshop.row([7] * 900, SamplingParams(), 4), workshop.row([7] * 9, SamplingParams(), 4)
@@ -153,7 +153,7 @@ def test_an_answer_that_outgrows_the_memory_ends_with_what_there_is(workshop: Wo
 
 
 class Greedy:
-    """A model that finds no memory while a token is among what it is given."""
+    """A model that finds no memory while a token is among those that it computes."""
 
     def __init__(self, model: Any, token: int, times: int = 10**9) -> None:
         self._model, self._token, self._left = model, token, times
@@ -171,17 +171,17 @@ class Greedy:
 BAD = 719  # no prompt of `prompts` has it
 
 
-@pytest.mark.parametrize("place", ["first", "last", "said"])
-def test_an_allocation_that_fails_for_a_row_fails_that_row_alone(workshop: Workshop, place: str) -> None:
-    given = [(prompt, SamplingParams(temperature=1.0, seed=seed), 20) for seed, prompt in enumerate(prompts(5, 100))]
-    expected = [workshop.alone(*request) for request in given]
+@pytest.mark.parametrize("position", ["first", "last", "answer"])
+def test_an_allocation_that_fails_for_a_row_fails_that_row_alone(workshop: Workshop, position: str) -> None:
+    requests = [(prompt, SamplingParams(temperature=1.0, seed=seed), 20) for seed, prompt in enumerate(prompts(5, 100))]
+    expected = [workshop.alone(*request) for request in requests]
     errors = Errors()
     scheduler = workshop.scheduler(cache_bytes=2**30, model=Greedy(workshop.model, BAD), outbox=errors)
-    prompt = {"first": [BAD, *given[0][0]], "last": [*given[0][0], BAD], "said": given[0][0]}[place]
-    forcing = SamplingParams(logit_bias={BAD: 100.0}) if place == "said" else SamplingParams()
+    prompt = {"first": [BAD, *requests[0][0]], "last": [*requests[0][0], BAD], "answer": requests[0][0]}[position]
+    forcing = SamplingParams(logit_bias={BAD: 100.0}) if position == "answer" else SamplingParams()
     bad = workshop.row(prompt, forcing, 20)
-    bad.siblings = [workshop.row(prompt, forcing, 20)] if place == "first" else []
-    rows = [workshop.row(*request) for request in given]
+    bad.siblings = [workshop.row(prompt, forcing, 20)] if position == "first" else []
+    rows = [workshop.row(*request) for request in requests]
     errors.read(bad, *bad.siblings, *rows)
     for row in rows[:3]:
         scheduler.submit(row)
@@ -191,7 +191,7 @@ def test_an_allocation_that_fails_for_a_row_fails_that_row_alone(workshop: Works
     assert set(errors.by_row) == {bad, *bad.siblings}
     assert all(error.code == "out_of_memory" for (error,) in errors.by_row.values())
     assert [row.answer for row in rows] == expected
-    again = workshop.row(*given[0])
+    again = workshop.row(*requests[0])
     finish(scheduler, [again])
     assert again.answer == expected[0]
 
@@ -204,11 +204,11 @@ def test_what_is_short_once_costs_nobody_the_answer(workshop: Workshop) -> None:
         SamplingParams(temperature=1.0, seed=4, repetition_penalty=1.4, penalty_window=3, typical_p=0.8),
         SamplingParams(temperature=1.0, seed=5, dry=Dry(2.0, allowed_length=0, window=9)),
     ]
-    given = [(prompt, params, 30) for prompt, params in zip(prompts(5), all_params, strict=True)]
-    expected = [workshop.alone(*request) for request in given]
+    requests = [(prompt, params, 30) for prompt, params in zip(prompts(5), all_params, strict=True)]
+    expected = [workshop.alone(*request) for request in requests]
     errors = Errors()
     scheduler = workshop.scheduler(model=Greedy(workshop.model, expected[1][12], 1), outbox=errors)
-    rows = [workshop.row(*request) for request in given]
+    rows = [workshop.row(*request) for request in requests]
     errors.read(*rows)
     finish(scheduler, rows)
     assert not errors.by_row

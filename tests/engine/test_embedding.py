@@ -13,9 +13,9 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.embedding import Embedding, body_of
-from app.services.engine.scheduler.running_request import RunningEmbedding
-from app.services.errors import NoEmbeddings
-from app.services.generation import Pooling
+from app.services.engine.scheduler.running_request import RunningEmbedding, RunningRequest
+from app.services.errors import EngineFailed, NoEmbeddings
+from app.services.generation import Embedded, Pooling
 from tests.engine.workshop import ARCHITECTURES, Workshop, random_model
 
 LENGTHS = [1, 3, 40, 7, 2, 90, 41, 7]
@@ -95,6 +95,31 @@ def test_what_nobody_waits_for_is_dropped(tiny: Path) -> None:
     assert scheduler.busy
     scheduler.cancel(gone)
     assert not scheduler.busy
+
+
+def test_to_cancel_the_waiting_for_vectors_cancels_the_work() -> None:
+    async def live() -> None:
+        cancelled: list[RunningRequest] = []
+        running = RunningEmbedding(cancelled.append)
+        waiting = asyncio.ensure_future(running.result())
+        await asyncio.sleep(0)  # it waits now
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert (cancelled, running.over.done()) == ([running], True)
+
+    asyncio.run(live())
+
+
+def test_what_fails_while_vectors_are_waited_for_is_raised_there() -> None:
+    async def live() -> None:
+        running = RunningEmbedding(lambda _: None)
+        running.fail(EngineFailed())
+        running.put(Embedded("m", 1, None))  # too late
+        with pytest.raises(EngineFailed):
+            await running.result()
+
+    asyncio.run(live())
 
 
 class Closed(nn.Module):

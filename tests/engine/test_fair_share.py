@@ -9,18 +9,18 @@ from app.services.engine.scheduler.fair_share import FairShare
 
 @dataclass(eq=False)
 class Worker:
-    """As much of a runner as the turns look at."""
+    """As much of a scheduler as FairShare looks at."""
 
     step: float  # seconds
     busy: bool = True
     had: float = 0.0
 
 
-def work(turns: FairShare, workers: list[Worker], seconds: float) -> None:
+def work(fair_share: FairShare, workers: list[Worker], seconds: float) -> None:
     """Let them work for so long."""
-    while seconds > 0 and (worker := turns.next(workers)) is not None:  # type: ignore[arg-type]
+    while seconds > 0 and (worker := fair_share.next(workers)) is not None:  # type: ignore[arg-type]
         worker.had += worker.step
-        turns.add_time(worker, worker.step)  # type: ignore[arg-type]
+        fair_share.add_time(worker, worker.step)  # type: ignore[arg-type]
         seconds -= worker.step
 
 
@@ -32,12 +32,12 @@ def test_a_large_and_a_small_model_get_the_same_time(steps: tuple[float, float])
 
 
 def test_rest_is_not_saved_up() -> None:
-    turns, workers = FairShare(), [Worker(0.1), Worker(0.1, busy=False)]
-    work(turns, workers, 10.0)
+    fair_share, workers = FairShare(), [Worker(0.1), Worker(0.1, busy=False)]
+    work(fair_share, workers, 10.0)
     assert workers[1].had == 0.0
     workers[1].busy = True
     before = workers[0].had
-    work(turns, workers, 2.0)
+    work(fair_share, workers, 2.0)
     assert workers[0].had - before == pytest.approx(1.0, abs=0.2)
 
 

@@ -33,16 +33,16 @@ def workshop(request: Any, tiny: Path) -> Workshop:
 
 
 def test_an_answer_is_the_same_alone_and_among_rows_that_come_and_go(workshop: Workshop) -> None:
-    given = [(prompt, PARAMS[i % len(PARAMS)], 5 + 7 * (i % 5)) for i, prompt in enumerate(prompts(12))]
-    rows = [workshop.row(*one) for one in given]
+    requests = [(prompt, PARAMS[i % len(PARAMS)], 5 + 7 * (i % 5)) for i, prompt in enumerate(prompts(12))]
+    rows = [workshop.row(*request) for request in requests]
     scheduler = workshop.scheduler()
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         scheduler.submit(row)
-        for _ in range(place % 4):
+        for _ in range(index % 4):
             scheduler.step()
     while scheduler.busy:
         scheduler.step()
-    assert [row.answer for row in rows] == [workshop.alone(*one) for one in given]
+    assert [row.answer for row in rows] == [workshop.alone(*request) for request in requests]
 
 
 def test_what_a_row_leaves_behind_is_the_cache_of_its_tokens(workshop: Workshop) -> None:
@@ -78,7 +78,7 @@ def test_a_cached_beginning_changes_nothing_but_the_work(workshop: Workshop) -> 
     assert again.answer == first.answer
 
 
-def test_more_rows_than_places_wait_and_all_are_answered(workshop: Workshop) -> None:
+def test_more_rows_than_slots_wait_and_all_are_answered(workshop: Workshop) -> None:
     rows = [workshop.row(prompt, SamplingParams(), 6) for prompt in prompts(11)]
     scheduler = workshop.scheduler(max_rows=3)
     for row in rows:
@@ -154,20 +154,20 @@ def test_rows_of_very_different_length_are_apart_and_get_what_they_would_get_alo
     scheduler._batches._call_bytes = 64 * scheduler.admission.footprint.token_bytes  # of one row: lengths matter soon
     short = [(prompt, PARAMS[i % 6], 40) for i, prompt in enumerate(prompts(5, 20))]
     long = [(prompt * 9, PARAMS[i + 1], 25) for i, prompt in enumerate(prompts(2, 60))]
-    rows = [workshop.row(*one) for one in (*short, *long)]
+    rows = [workshop.row(*request) for request in (*short, *long)]
     for row in rows:
         scheduler.submit(row)
     most = 0
     while scheduler.busy:
         scheduler.step()
         most = max(most, len(scheduler._batches._batches))
-    assert [row.answer for row in rows] == [workshop.alone(*one) for one in (*short, *long)]
+    assert [row.answer for row in rows] == [workshop.alone(*request) for request in (*short, *long)]
     assert most > 1 or not scheduler.admission.footprint.token_bytes
 
 
 def test_a_batch_splits_when_its_rows_have_grown_apart(workshop: Workshop) -> None:
-    given = [(prompt, PARAMS[i], 12) for i, prompt in enumerate(prompts(6, 60))]
-    rows = [workshop.row(*one) for one in given]
+    requests = [(prompt, PARAMS[i], 12) for i, prompt in enumerate(prompts(6, 60))]
+    rows = [workshop.row(*request) for request in requests]
     scheduler = workshop.scheduler(chunk_sizer=SlowMachine(10_000))  # all of them join in one step
     for row in rows:
         scheduler.submit(row)
@@ -177,7 +177,7 @@ def test_a_batch_splits_when_its_rows_have_grown_apart(workshop: Workshop) -> No
     scheduler._batches._batches.append(whole.split_off(rows[1:4:2]))
     while scheduler.busy:
         scheduler.step()
-    assert [row.answer for row in rows] == [workshop.alone(*one) for one in given]
+    assert [row.answer for row in rows] == [workshop.alone(*request) for request in requests]
 
 
 def test_several_answers_share_the_prompt_and_are_what_each_would_be_alone(workshop: Workshop) -> None:

@@ -1,4 +1,4 @@
-"""Whose turn it is: places are shared among callers, and nobody waits for ever."""
+"""Which request is next: slots are shared among callers, and nobody waits for ever."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def workshop(tiny: Path) -> Workshop:
     return Workshop("llama", tiny)
 
 
-def asked_by(workshop: Workshop, callers: Sequence[tuple[str, int]], tokens: int = 2) -> list[Row]:
+def rows_of(workshop: Workshop, callers: Sequence[tuple[str, int]], tokens: int = 2) -> list[Row]:
     """A row for each of these callers and connections, in the order of their arrival."""
 
     async def generations() -> list[RunningGeneration]:
@@ -35,80 +35,80 @@ def asked_by(workshop: Workshop, callers: Sequence[tuple[str, int]], tokens: int
     return rows
 
 
-def served(waiting: WaitQueue, places: int = 1) -> list[Row]:
-    """The order in which rows are let in where the oldest of so many that run has just ended."""
+def admitted_order(queue: WaitQueue, slots: int = 1) -> list[Row]:
+    """The order in which rows are admitted where the oldest of so many that run has just ended."""
     running: list[Row] = []
     order = []
-    while row := waiting.take(running, lambda _: True):
+    while row := queue.take(running, lambda _: True):
         order.append(row)
-        running = [*running, row][-places:]
+        running = [*running, row][-slots:]
     return order
 
 
-def test_a_flood_of_one_caller_leaves_every_second_place_to_the_other(workshop: Workshop) -> None:
-    rows = asked_by(workshop, [("flood", port) for port in range(20)] + [("one", 99)] * 4)
-    waiting = WaitQueue()
+def test_a_flood_of_one_caller_leaves_every_second_slot_to_the_other(workshop: Workshop) -> None:
+    rows = rows_of(workshop, [("flood", port) for port in range(20)] + [("one", 99)] * 4)
+    queue = WaitQueue()
     for row in rows:
-        waiting.put(row)
-    order = [rows.index(row) for row in served(waiting, places=4)]
+        queue.put(row)
+    order = [rows.index(row) for row in admitted_order(queue, slots=4)]
     assert sorted(order) == list(range(24))
-    assert max(order.index(place) for place in (20, 21, 22, 23)) < 9
-    assert [place for place in order if place < 20] == list(range(20))
+    assert max(order.index(index) for index in (20, 21, 22, 23)) < 9
+    assert [index for index in order if index < 20] == list(range(20))
 
 
 def test_many_prompts_of_one_connection_do_not_hold_up_another(workshop: Workshop) -> None:
-    rows = asked_by(workshop, [("me", 1)] * 10 + [("me", 2)])
-    waiting = WaitQueue()
+    rows = rows_of(workshop, [("me", 1)] * 10 + [("me", 2)])
+    queue = WaitQueue()
     for row in rows:
-        waiting.put(row)
-    assert [rows.index(row) for row in served(waiting, places=4)][1] == 10
+        queue.put(row)
+    assert [rows.index(row) for row in admitted_order(queue, slots=4)][1] == 10
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), min_size=1, max_size=30), st.integers(1, 8))
 def test_everybody_is_served_and_a_connection_in_order(
-    workshop: Workshop, callers: list[tuple[str, int]], places: int
+    workshop: Workshop, callers: list[tuple[str, int]], slots: int
 ) -> None:
-    rows = asked_by(workshop, callers)
-    waiting = WaitQueue()
+    rows = rows_of(workshop, callers)
+    queue = WaitQueue()
     for row in rows:
-        waiting.put(row)
-    order = served(waiting, places)
-    assert len(waiting) == 0
+        queue.put(row)
+    order = admitted_order(queue, slots)
+    assert len(queue) == 0
     for one in set(callers):
         mine = [row for row, whose in zip(rows, callers, strict=True) if whose == one]
         assert [row for row in order if row in mine] == mine
 
 
 def test_what_does_not_fit_is_passed_by_but_not_for_ever(workshop: Workshop) -> None:
-    big, *small = asked_by(workshop, [("a", 1)] * 101)
-    waiting = WaitQueue()
-    waiting.put(big)
-    room = False
+    big, *small = rows_of(workshop, [("a", 1)] * 101)
+    queue = WaitQueue()
+    queue.put(big)
+    fits = False
     let_in: list[Row] = []
     for row in small:
-        waiting.put(row)
-        if taken := waiting.take([], lambda one: one is not big or room):
+        queue.put(row)
+        if taken := queue.take([], lambda one: one is not big or fits):
             let_in.append(taken)
     assert len(let_in) == 32
-    room = True
-    assert waiting.take([], lambda one: True) is big
-    assert waiting.take([], lambda one: True) is small[32]
+    fits = True
+    assert queue.take([], lambda one: True) is big
+    assert queue.take([], lambda one: True) is small[32]
 
 
-def test_those_who_lost_their_place_come_first(workshop: Workshop) -> None:
-    rows = asked_by(workshop, [("a", 1), ("b", 2), ("a", 1)])
-    waiting = WaitQueue()
+def test_rows_that_were_running_come_first(workshop: Workshop) -> None:
+    rows = rows_of(workshop, [("a", 1), ("b", 2), ("a", 1)])
+    queue = WaitQueue()
     for row in rows[:2]:
-        waiting.put(row)
+        queue.put(row)
     rows[2].failures = 1
-    waiting.put_first(rows[2:])
-    assert waiting.take(rows[2:], lambda _: True) is rows[2]
+    queue.put_first(rows[2:])
+    assert queue.take(rows[2:], lambda _: True) is rows[2]
 
 
 def test_a_lone_question_does_not_wait_for_a_flood_to_end(workshop: Workshop) -> None:
     scheduler = workshop.scheduler(max_rows=4)
-    *flood, lone = asked_by(workshop, [("flood", port) for port in range(24)] + [("lone", 99)], tokens=6)
+    *flood, lone = rows_of(workshop, [("flood", port) for port in range(24)] + [("lone", 99)], tokens=6)
     for row in (*flood, lone):
         scheduler.submit(row)
     ended: list[Any] = []

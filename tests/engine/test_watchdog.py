@@ -77,10 +77,10 @@ def test_a_step_that_comes_back_by_itself_makes_all_well_again(
         return scheduler
 
     monkeypatch.setattr(FairShare, "next", hold)
-    told = Settings(model=str(tiny), data_dir=tmp_path, skip_session_persist=True, watchdog_seconds=0.2)
+    settings = Settings(model=str(tiny), data_dir=tmp_path, skip_session_persist=True, watchdog_seconds=0.2)
 
     async def live() -> None:
-        service = ModelService(told, on_stuck=lambda: stuck.append(True))
+        service = ModelService(settings, on_stuck=lambda: stuck.append(True))
         async with service.running():
             await until(lambda: service.models.facts, "the model")
             assert (await answer(service)).reason == "length"
@@ -102,9 +102,9 @@ def test_a_slow_machine_is_not_called_hanging(
 ) -> None:
     """A token of a prompt takes twelve seconds, or six where many are computed at once; 60 are a hang by default."""
     forward, forward_padded, embed = prefill_manager.forward, prefill_manager.forward_padded, Embedding.compute
-    told = Settings(model=str(tiny), data_dir=tmp_path, skip_session_persist=True)
+    settings = Settings(model=str(tiny), data_dir=tmp_path, skip_session_persist=True)
     engine = MLXEngine(EngineLimits())
-    service = ModelService(told, engine=engine)
+    service = ModelService(settings, engine=engine)
     stuck: list[float] = []
 
     def take(tokens: int) -> None:
@@ -140,9 +140,9 @@ def test_a_slow_machine_is_not_called_hanging(
     assert not any(stuck)
 
 
-@pytest.mark.parametrize("place", ["forward", "step"])
+@pytest.mark.parametrize("function", ["forward", "step"])
 def test_a_hang_is_found_wherever_it_is(
-    place: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    function: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     let_go, stuck = threading.Event(), []
 
@@ -150,13 +150,13 @@ def test_a_hang_is_found_wherever_it_is(
         clock.now += 3600
         let_go.wait(60)
 
-    told = Settings(model=str(tiny), data_dir=tmp_path, skip_session_persist=True, watchdog_seconds=0.2)
+    settings = Settings(model=str(tiny), data_dir=tmp_path, skip_session_persist=True, watchdog_seconds=0.2)
 
     async def live() -> None:
-        service = ModelService(told, on_stuck=lambda: stuck.append(True))
+        service = ModelService(settings, on_stuck=lambda: stuck.append(True))
         async with service.running():
             await until(lambda: service.models.facts, "the model")
-            if place == "forward":
+            if function == "forward":
                 monkeypatch.setattr(prefill_manager, "forward", hang)
             else:
                 monkeypatch.setattr(Batches, "step", lambda _: hang() or ([], []))
