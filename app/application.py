@@ -46,16 +46,16 @@ from app.settings import Settings, read
 from app.web_ui import WebUi
 
 
-def create_app(settings: Settings | None = None, models: ModelService | None = None) -> Litestar:
+def create_app(settings: Settings | None = None, service: ModelService | None = None) -> Litestar:
     """Put the server together. Its engine runs while the application does.
 
     Raises SettingError for settings that cannot be used together.
     """
     settings = settings or read()
     settings.check()
-    models = models or ModelService(settings)
-    metrics = Metrics(models.meter)
-    agent = MemoryAgent(models, settings)
+    service = service or ModelService(settings)
+    metrics = Metrics(service.meter)
+    agent = MemoryAgent(service, settings)
     limits = RequestLimits(
         settings.max_messages, settings.max_stop_strings, settings.max_stop_length, settings.max_choices
     )
@@ -98,12 +98,12 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             openapi.yaml_document(),
         ],
         dependencies={
-            "model_service": Provide(lambda: models, sync_to_thread=False),
+            "model_service": Provide(lambda: service, sync_to_thread=False),
             "memory_agent": Provide(lambda: agent, sync_to_thread=False),
             "settings": Provide(lambda: settings, sync_to_thread=False),
             "stored_responses": Provide(lambda: responses, sync_to_thread=False),
             "conversation_streams": Provide(lambda: streams, sync_to_thread=False),
-            "active_generations": Provide(lambda: models.active, sync_to_thread=False),
+            "active_generations": Provide(lambda: service.active, sync_to_thread=False),
             "metrics": Provide(lambda: metrics, sync_to_thread=False),
             "limits": Provide(lambda: limits, sync_to_thread=False),
         },
@@ -112,17 +112,17 @@ def create_app(settings: Settings | None = None, models: ModelService | None = N
             BodySchemas(),
             ReplySchemas(),
         ],
-        before_request=refuse_autoload(models.models),
+        before_request=refuse_autoload(service.models),
         exception_handlers=HANDLERS,
         on_startup=[tidy],
-        lifespan=[lambda _: models.running(), lambda _: agent.running(), lambda _: streams.running()],
+        lifespan=[lambda _: service.running(), lambda _: agent.running(), lambda _: streams.running()],
         openapi_config=openapi.config(),
         request_class=json_request(settings, limits, body_budget),
         logging_config=None,
     )
     _resolve_in_turn(app)
     app.asgi_handler = body_budget.around(app.asgi_handler)
-    _surround(app, settings, metrics, models)
+    _surround(app, settings, metrics, service)
     return app
 
 
@@ -156,10 +156,10 @@ def _methods(app: Litestar) -> dict[str, str]:
     return {path: ", ".join(sorted(names)) for path, names in methods.items()}
 
 
-def _surround(app: Litestar, settings: Settings, metrics: Metrics, models: ModelService) -> None:
+def _surround(app: Litestar, settings: Settings, metrics: Metrics, service: ModelService) -> None:
     """Put the Web UI and the gate around the routes, unknown ones included. A file never stands for a route."""
     first_segments = {route.path.split("/")[1] for route in app.routes} - {""}
     ui = UiFolder(settings.ui_folder, reserved=first_segments)
     access = Access(settings, is_ui_file=lambda path: ui.find(path) is not None)
-    gate = Gate(WebUi(app.asgi_handler, ui), access, metrics.count, _methods(app), models.require_open)
+    gate = Gate(WebUi(app.asgi_handler, ui), access, metrics.count, _methods(app), service.require_open)
     app.asgi_handler = gate

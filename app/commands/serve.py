@@ -75,9 +75,9 @@ def _run(settings: Settings, listener: socket.socket) -> None:
 
     raise_limit()
     successor = Successor(listener.getsockname()[1], settings.watchdog_seconds)
-    models = ModelService(settings, _on_progress(), successor.come)
+    service = ModelService(settings, _on_progress(), successor.come)
     config = uvicorn.Config(
-        create_app(settings, models),
+        create_app(settings, service),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -94,7 +94,7 @@ def _run(settings: Settings, listener: socket.socket) -> None:
 
         webbrowser.open(_address(host, port))
     try:
-        _Server(config, models, successor, settings.shutdown_seconds).run(sockets=[listener])
+        _Server(config, service, successor, settings.shutdown_seconds).run(sockets=[listener])
     except SystemExit as failure:  # it could not start
         end(failure.code if isinstance(failure.code, int) else 1)
     end()
@@ -132,10 +132,10 @@ class _Server(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, models: "ModelService", successor: Successor, shutdown_seconds: float
+        self, config: uvicorn.Config, service: "ModelService", successor: Successor, shutdown_seconds: float
     ) -> None:
         super().__init__(config)
-        self._models = models
+        self._service = service
         self._successor = successor
         self._shutdown_seconds = shutdown_seconds
         self._signals = 0
@@ -166,10 +166,10 @@ class _Server(uvicorn.Server):
             for server in self.servers:
                 server.close()
         hurry = asyncio.ensure_future(self._hurry.wait())
-        drained = asyncio.ensure_future(self._models.drain(self._shutdown_seconds))
+        drained = asyncio.ensure_future(self._service.drain(self._shutdown_seconds))
         await asyncio.wait({drained, hurry}, return_when=asyncio.FIRST_COMPLETED)
         if not drained.done():
-            await self._models.drain(0)
+            await self._service.drain(0)
         drained.cancel()
         hurry.cancel()
         self.should_exit = True

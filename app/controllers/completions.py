@@ -107,11 +107,11 @@ class NativeController(Controller):
 async def _answer(
     data: NativeRequest | InfillRequest,
     request: Request[Any, Any, Any],
-    models: ModelService,
+    service: ModelService,
     settings: Settings,
     limits: RequestLimits,
 ) -> Response[Any]:
-    generation = await models.generate(*data.to_generations(limits))
+    generation = await service.generate(*data.to_generations(limits))
     if data.stream:
         ping = data.ping_seconds(settings.sse_ping_interval)
         dialect = NativeStream(data, generation.choices)

@@ -90,7 +90,7 @@ class NativeEmbeddingsController(Controller):
         return Response(native_embeddings(embedded, data), headers=header(data.ignored))
 
 
-async def _embed(embedding: EmbeddingRequest, request: Request[Any, Any, Any], models: ModelService) -> Embedded:
-    embedded = await unless_gone(models.embed(embedding), request)
+async def _embed(embedding: EmbeddingRequest, request: Request[Any, Any, Any], service: ModelService) -> Embedded:
+    embedded = await unless_gone(service.embed(embedding), request)
     log_fields_of(request.scope).update(model=embedded.model, prompt_tokens=embedded.prompt_tokens)
     return embedded

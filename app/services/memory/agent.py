@@ -31,8 +31,8 @@ log = structlog.get_logger()
 class MemoryAgent:
     """A singleton of the application. Its methods are for the event loop."""
 
-    def __init__(self, models: ModelService, settings: Settings, *, sandbox: Sandbox | None = None) -> None:
-        self._models = models
+    def __init__(self, service: ModelService, settings: Settings, *, sandbox: Sandbox | None = None) -> None:
+        self._service = service
         self._settings = settings
         self._sandbox = sandbox or Sandbox(FUNCTIONS)
         self._files = ThreadPoolExecutor(1, thread_name_prefix="memory")
@@ -52,7 +52,7 @@ class MemoryAgent:
 
     async def answer(self, request: MemoryRequest) -> Generation:
         """Begin an answer; another request waits until it is over. Raises AppError for what is refused."""
-        self._models.models.expect()
+        self._service.models.expect()
         await self._one_at_a_time.acquire()
         try:
             return await self._begin(request)
@@ -61,7 +61,7 @@ class MemoryAgent:
             raise
 
     async def _begin(self, request: MemoryRequest) -> Generation:
-        session = self._models.models.session
+        session = self._service.models.session
         if session is None or not session.memory_path:
             raise NoMemoryFolder
         folder = await asyncio.to_thread(
@@ -74,7 +74,7 @@ class MemoryAgent:
             draft.begin(request.reply, request.message)
         elif not request.code.strip():
             raise InvalidRequest("A relay brings the code of the last answer", param="python_code")
-        generation = await self._models.generate(await self._fit(draft, request.generation))
+        generation = await self._service.generate(await self._fit(draft, request.generation))
         return _RecordedGeneration(generation, lambda text: self._settle(session, draft, text))
 
     async def _load_conversation(self, session: Session) -> Conversation:
@@ -110,7 +110,7 @@ class MemoryAgent:
         steps: dict[str, int] = {}
         while True:
             fitting = replace(generation, messages=draft.messages(), model=None)  # the session's own
-            async with self._models.models.using(fitting.model) as model:
+            async with self._service.models.using(fitting.model) as model:
                 tokens, context = await model.measure(fitting)
             answer_tokens = min(generation.max_tokens or context, context // 4)
             if tokens + answer_tokens <= context:
@@ -130,7 +130,7 @@ class MemoryAgent:
             if text and session is self._session:
                 draft.answer(text)
                 self._conversation = draft
-                if self._keeps and session is self._models.models.session:
+                if self._keeps and session is self._service.models.session:
                     await asyncio.to_thread(store.write, self._file, session, draft)
         finally:
             self._one_at_a_time.release()
