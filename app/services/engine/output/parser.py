@@ -53,9 +53,7 @@ class OutputParser:
         if thinking and not continues:
             self._trimmed_states.add(REASONING)
         header = markup.initial if split_reasoning and not has_grammar else None  # grammars allow no header
-        self._state = header or self._initial_state()
-        if thinking and split_reasoning:
-            self._state = REASONING
+        self._state = REASONING if thinking and split_reasoning else header or self._initial_state()
 
     @property
     def in_reasoning(self) -> bool:
