@@ -70,3 +70,25 @@ def inside(module: str, place: str) -> str | None:
     """Give the part of a place that a module belongs to; None if it does not lie in that place."""
     prefix = place.replace("/", ".") + "."
     return module.removeprefix(prefix).split(".")[0] if module.startswith(prefix) else None
+
+
+def test_names_say_what_things_are() -> None:
+    participles = {"asked", "found", "said", "given", "told", "wanted", "kept", "known", "taken", "place"}
+    names = [
+        f"{path.relative_to(ROOT)}:{number}: {name}"
+        for path in (ROOT / "app").rglob("*.py")
+        for number, name in assigned_names(ast.parse(path.read_text()))
+        if name.strip("_") in participles
+    ]
+    assert not names
+
+
+def assigned_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Give the variables, arguments and attributes that a module assigns, with their lines."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.attr

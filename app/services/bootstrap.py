@@ -33,7 +33,8 @@ def candidates(settings: Settings) -> list[Candidate]:
         return [Candidate("flag", Session(settings.model))]
     if settings.demo:
         return [Candidate("demo", Session(DEMO))]
-    return [found for found in (_from_session_file(settings), _from_variables(settings)) if found]
+    sessions = (_from_session_file(settings), _from_variables(settings))
+    return [candidate for candidate in sessions if candidate]
 
 
 def locate(candidate: Candidate) -> ModelFolder:

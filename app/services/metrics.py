@@ -86,8 +86,8 @@ class Metrics(Collector):
         lookups = CounterMetricFamily(
             "tiles_prefix_cache_lookups", "Prompts by how much of them the prefix cache knew", labels=("known",)
         )
-        for known, value in meter.cache_uses.items():
-            lookups.add_metric([known], value)
+        for share, value in meter.cache_uses.items():
+            lookups.add_metric([share], value)
         yield lookups
         for name, help_text, value in (
             ("draft_tokens", "Tokens drafted by speculative decoding, of answers that are over", meter.draft_tokens),

@@ -16,7 +16,7 @@ from app.services.ui.source import PLACES
 
 _MOST_FILES = 50_000
 _MOST_BYTES = 2**30
-_ROOT_FILES = (*(f"{place}/package.json" for place in PLACES), "package.json", "index.html", "index.html.gz")
+_ROOT_FILES = (*(f"{folder}/package.json" for folder in PLACES), "package.json", "index.html", "index.html.gz")
 
 
 @dataclass(frozen=True, slots=True)
