@@ -95,7 +95,55 @@ def muse(arguments: dict[str, Any]) -> str:
     return tagged(before, '<atem:parameter name="{}">', "</atem:parameter>\n", after, arguments)
 
 
+def objects(*calls: dict[str, Any]) -> str:
+    return ", ".join(f'{{"name": "add", "arguments": {to_json(arguments)}}}' for arguments in calls)
+
+
+def cohere(number: int, arguments: Any) -> str:
+    return f'{{"tool_call_id": "{number}", "tool_name": "add", "parameters": {to_json(arguments)}}}'
+
+
+def command_r(arguments: Any) -> str:
+    return f'{{"tool_name": "add", "parameters": {to_json(arguments)}}}'
+
+
+def deepseek(arguments: Any, *, fenced: bool = False) -> str:
+    head = "function<｜tool▁sep｜>add\n```json\n" if fenced else "add<｜tool▁sep｜>"  # noqa: RUF001
+    tail = "\n```" if fenced else ""
+    return f"<｜tool▁call▁begin｜>{head}{to_json(arguments)}{tail}<｜tool▁call▁end｜>"  # noqa: RUF001
+
+
+def solar(number: int, arguments: Any) -> str:
+    head = f"<|tool_call:begin|>abcdefghi{number}<|tool_call:name|>add<|tool_call:args|>"
+    return f"{head}{to_json(arguments)}<|tool_call:end|>"
+
+
+def seed(arguments: dict[str, Any]) -> str:
+    before, after = "<seed:tool_call>\n<function=add>\n", "</function>\n</seed:tool_call>\n"
+    return tagged(before, "<parameter={}>", "</parameter>\n", after, arguments)
+
+
+def dsml(arguments: dict[str, Any]) -> str:
+    mark = "｜DSML｜"  # noqa: RUF001
+    pairs = (
+        f'<{mark}parameter name="{key}" string="{str(isinstance(value, str)).lower()}">'
+        f"{value if isinstance(value, str) else to_json(value)}</{mark}parameter>\n"
+        for key, value in arguments.items()
+    )
+    return f'<{mark}invoke name="add">\n{"".join(pairs)}</{mark}invoke>\n'
+
+
+def minimax_m3(arguments: dict[str, Any]) -> str:
+    mark = "]<]minimax[>["
+    pairs = (f"{mark}<{key}>{value}{mark}</{key}>" for key, value in arguments.items())
+    return f'{mark}<invoke name="add">{"".join(pairs)}{mark}</invoke>\n'
+
+
 LLAMA = 'Respond in the format {"name": function name, "parameters": dictionary of argument name and its value}.'
+DEEPSEEK = tuple(
+    f"<｜tool▁{word}｜>"  # noqa: RUF001
+    for word in ("calls▁begin", "call▁begin", "sep", "call▁end", "calls▁end")
+)
 FAMILIES = {
     "json_tools": Family(
         "json_tools",
@@ -208,6 +256,100 @@ FAMILIES = {
         '<|tool_call>call:add{a:<|"|>y<|"|>,b:-3}<tool_call|>',
         arguments=PLAIN,
         markers=("<|tool_call>", "<tool_call|>", '<|"|>'),
+    ),
+    # Those that mlx-lm does not know.
+    "seed_oss": Family(None, "<seed:tool_call>", seed(A), seed(TWO), markers=("<seed:tool_call>", "</seed:tool_call>")),
+    "dsml": Family(
+        None,
+        "'｜DSML｜' + 'function_calls>'",  # noqa: RUF001
+        f"<｜DSML｜function_calls>\n{dsml(A)}{dsml(TWO)}</｜DSML｜function_calls>",  # noqa: RUF001
+        markers=("｜DSML｜",),  # noqa: RUF001
+    ),
+    "dsml tool calls": Family(
+        None,
+        "'｜DSML｜' + 'tool_calls>'",  # noqa: RUF001
+        f"<｜DSML｜tool_calls>\n{dsml(A)}{dsml(TWO)}</｜DSML｜tool_calls>",  # noqa: RUF001
+        markers=("｜DSML｜",),  # noqa: RUF001
+    ),
+    "minimax_m3": Family(
+        None,
+        "]<]minimax[>[ <tool_call> tool_call.name",
+        f"]<]minimax[>[<tool_call>\n{minimax_m3(A)}{minimax_m3(TWO)}]<]minimax[>[</tool_call>",
+        markers=("]<]minimax[>[", "<tool_call>", "</tool_call>"),
+    ),
+    "cohere": Family(
+        None,
+        "<|START_ACTION|>",
+        f"<|START_ACTION|>[\n    {cohere(0, A)},\n    {cohere(1, TWO)}\n]<|END_ACTION|>",
+        markers=("<|START_ACTION|>", "<|END_ACTION|>"),
+        streams=True,
+    ),
+    "command_r": Family(
+        None,
+        "Write 'Action:' followed by a json-formatted list",
+        f"Action: ```json\n[\n    {command_r(A)},\n    {command_r(TWO)}\n]```",
+        streams=True,
+    ),
+    "apertus": Family(
+        None,
+        "<|tools_prefix|>",
+        f'<|tools_prefix|>[{{"add": {to_json(A)}}}, {{"add": {to_json(TWO)}}}]<|tools_suffix|>',
+        markers=("<|tools_prefix|>", "<|tools_suffix|>"),
+        streams=True,
+    ),
+    "deepseek": Family(
+        None,
+        "<｜tool▁calls▁begin｜>",  # noqa: RUF001
+        f"<｜tool▁calls▁begin｜>{deepseek(A)}{deepseek(TWO)}<｜tool▁calls▁end｜>",  # noqa: RUF001
+        markers=DEEPSEEK,
+        streams=True,
+    ),
+    "deepseek in code": Family(
+        None,
+        "<｜tool▁calls▁begin｜> ```json",  # noqa: RUF001
+        f"<｜tool▁calls▁begin｜>{deepseek(A, fenced=True)}\n"  # noqa: RUF001
+        f"{deepseek(TWO, fenced=True)}<｜tool▁calls▁end｜>",  # noqa: RUF001
+        markers=DEEPSEEK,
+        streams=True,
+    ),
+    "nemotron": Family(None, "<TOOLCALL>", f"<TOOLCALL>[{objects(A, TWO)}]</TOOLCALL>", streams=True),
+    "tool_calls": Family(None, "<tool_calls>", f"<tool_calls>[{objects(A, TWO)}]</tool_calls>", streams=True),
+    "granite": Family(
+        None,
+        "respond only with <|tool_call|> followed by a JSON list",
+        f"<|tool_call|>[{objects(A, TWO)}]",
+        markers=("<|tool_call|>",),
+        streams=True,
+        after="",
+    ),
+    "solar": Family(
+        None,
+        "<|tool_calls|><|tool_call:begin|>",
+        f"<|tool_calls|>{solar(0, A)}{solar(1, TWO)}<|calls|>",
+        markers=(
+            *("<|tool_calls|>", "<|calls|>", "<|tool_call:begin|>", "<|tool_call:name|>", "<|tool_call:args|>"),
+            "<|tool_call:end|>",
+        ),
+        streams=True,
+    ),
+    "functionary": Family(
+        None,
+        "<function=example_function_name>",
+        f"<function=add>{to_json(A)}</function>",
+        f"<function=add>{to_json(TWO)}</function>",
+        streams=True,
+    ),
+    "gigachat": Family(
+        None,
+        "<|function_call|>",
+        f"<|function_call|>{objects(A)}",
+        f"<|function_call|>{objects(TWO)}",
+        markers=("<|function_call|>",),
+        streams=True,
+        after="",
+    ),
+    "hermes by its prompt": Family(
+        None, '<tool_call>\n{"name": <function-name>}\n</tool_call>', hermes(A), hermes(TWO), streams=True
     ),
 }
 

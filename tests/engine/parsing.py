@@ -36,6 +36,7 @@ def calls_of(parser: str | None, template: str = "") -> CallMarkup | None:
     return CallMarkup.of(
         SimpleNamespace(
             chat_template=template,
+            added_tokens_decoder={},
             tool_parser=module and module.parse_tool_call,
             tool_call_start=module and module.tool_call_start,
             tool_call_end=module and module.tool_call_end,

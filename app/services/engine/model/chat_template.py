@@ -13,7 +13,8 @@ from app.services.engine.model.template_messages import (
     with_parameters,
     with_plain_schemas,
 )
-from app.services.engine.output.tool_call_formats import call_format, parser_name, write_calls
+from app.services.engine.output.template_clues import call_parser, template_text
+from app.services.engine.output.tool_call_formats import call_format, write_calls
 from app.services.errors import InvalidRequest
 from app.services.generation import GenerationRequest, Message, ToolCall
 
@@ -28,9 +29,8 @@ class ChatTemplate:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer  # mlx-lm's TokenizerWrapper
         self._complete_tools: deque[tuple[Tools, Tools]] = deque(maxlen=_CACHED)
-        parser = parser_name(tokenizer)
-        source = tokenizer.chat_template
-        self._format = call_format(parser, source if isinstance(source, str) else "")
+        parser, _ = call_parser(tokenizer)
+        self._format = call_format(parser, template_text(tokenizer))
         self._parser = parser
         self._strict = STRICT
         self._no_tools: list[Any] | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from app.services.engine.output.template_clues import answer_frame, reasoning_markers, structural_markers
 from app.services.engine.output.tool_calls import CallMarkup
 
 # The states of an answer. It is `open` until something but white space has come, while a marker may come that is one
@@ -16,22 +17,25 @@ OPEN, NORMAL, PLAIN, REASONING, CLOSE, TOOL = "open", "normal", "plain", "reason
 
 @dataclass(frozen=True)
 class Markup:
-    """The markers of a model's reasoning and tool calls. Source: what mlx-lm's TokenizerWrapper infers."""
+    """The markers of a model's reasoning and tool calls: what mlx-lm's TokenizerWrapper infers, and more families."""
 
     think_start: str | None = None
     think_end: str | None = None
     structural: tuple[str, ...] = ()
+    frame: tuple[str, str] | None = None  # tags around a whole answer
     transitions: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     initial: str | None = None
     calls: CallMarkup | None = None
 
     @classmethod
     def of(cls, tokenizer: Any) -> "Markup":
-        """Take them from mlx-lm's tokenizer wrapper."""
+        """Take them from mlx-lm's tokenizer wrapper, its chat template and its tokens."""
+        think_start, think_end = reasoning_markers(tokenizer)
         return cls(
-            think_start=tokenizer.think_start,
-            think_end=tokenizer.think_end,
-            structural=tuple(tokenizer.structural_markers or ()),
+            think_start=think_start,
+            think_end=think_end,
+            structural=tuple(structural_markers(tokenizer)),
+            frame=answer_frame(tokenizer),
             transitions=tokenizer.response_transitions,
             initial=tokenizer.response_initial_state,
             calls=CallMarkup.of(tokenizer),
@@ -40,7 +44,11 @@ class Markup:
     def markers(self) -> Iterator[str]:
         """Every text that must reach the parser even if it is a control token."""
         calls = (*self.calls.starts, self.calls.end, *self.calls.inner) if self.calls else ()
-        yield from (marker for marker in (self.think_start, self.think_end, *self.structural, *calls) if marker)
+        yield from (
+            marker
+            for marker in (self.think_start, self.think_end, *self.structural, *(self.frame or ()), *calls)
+            if marker
+        )
         for edges in self.transitions.values():
             yield from (marker for marker, _ in edges)
 

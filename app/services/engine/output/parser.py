@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from app.services.engine.output.answer_text import AnswerText
 from app.services.engine.output.call_in_reasoning import CallInReasoning
 from app.services.engine.output.markup import CLOSE, NORMAL, OPEN, PLAIN, REASONING, TOOL, Markup
 from app.services.engine.output.parts import OutputPart, TextPiece
-from app.services.engine.output.stop_strings import StopStringFinder, StopStrings
+from app.services.engine.output.stop_strings import StopStrings
 from app.services.engine.output.tool_calls import CallPart, CallReader
 
 _MOST_RETRIES = 16  # of texts that began like a call and were none: what they contain is parsed again
@@ -42,8 +43,7 @@ class OutputParser:
         self._has_grammar = has_grammar
         self._plain = plain
         self._finders = markup.finders(tools=bool(tools), split_reasoning=split_reasoning)
-        stop_strings = stop_strings or (StopStrings(tuple(stop)) if stop else None)
-        self._stop_finder = StopStringFinder(stop_strings) if stop_strings else None
+        self._answer_text = AnswerText(markup.frame if split_reasoning else None, stop_strings, tuple(stop))
         self._reader: CallReader | None = None  # of the region of calls that the answer is in
         self._reasoning_call: CallInReasoning | None = None  # the call in the reasoning that the answer is in
         self._call_index = 0  # of the next call
@@ -120,7 +120,7 @@ class OutputParser:
                 if self._state == OPEN:
                     self._state = PLAIN if self._plain else NORMAL
                 parts += self._emit_text(text)
-        return parts + self._flush_stop_finder()
+        return parts + self._flush_answer_text()
 
     def _initial_state(self) -> str:
         """The state in which an answer begins outside of reasoning."""
@@ -200,14 +200,14 @@ class OutputParser:
         self._trimmed_states.discard(state)
         if state == REASONING:
             return [TextPiece(text, reasoning=True)]
-        if self._stop_finder is not None:
-            text = self._stop_finder.feed(text)
-            self.stop_string = self._stop_finder.match
+        text = self._answer_text.feed(text)
+        self.stop_string = self._answer_text.stop_string
         return [TextPiece(text)] if text else []
 
-    def _flush_stop_finder(self) -> list[OutputPart]:
-        """Give what was held back for a stop string that might have come."""
-        rest = self._stop_finder.flush() if self._stop_finder else ""
+    def _flush_answer_text(self) -> list[OutputPart]:
+        """Give what was held back for what might have followed it."""
+        rest = self._answer_text.flush()
+        self.stop_string = self._answer_text.stop_string
         return [TextPiece(rest)] if rest else []
 
     def _parse_call(self, reader: CallReader, text: str) -> tuple[list[OutputPart], str]:
@@ -232,7 +232,10 @@ class OutputParser:
     def _emit_call_parts(self, reader: CallReader, call_parts: Iterable[CallPart]) -> list[OutputPart]:
         parts: list[OutputPart] = []
         for part in call_parts:
-            parts += self._emit_text(part) if isinstance(part, str) else [*self._flush_stop_finder(), part]
+            parts += self._emit_text(part) if isinstance(part, str) else self._flush_answer_text()
+            if self.stop_string is not None:
+                return parts
+            parts += [] if isinstance(part, str) else [part]
         self.complete_calls += reader.take_complete()
         return parts
 

@@ -5,35 +5,43 @@ from collections.abc import Callable
 from typing import Any
 
 from app.services.engine.output.tool_call_literals import gemma_syntax, parser_syntax, pythonic_syntax
+from app.services.engine.output.tool_call_nested import M3_MARK, nested_value
 from app.services.engine.output.tool_call_syntax import CallSyntax
 from app.services.engine.output.tool_call_tags import TagSyntax
 
 _NAME = r"""(?:"(?P<name>[^"<>]{1,200})"|'(?P<name>[^'<>]{1,200})'|(?P<name>[^\s"'<>]{1,200}))"""
 _KEY = r"""(?:"(?P<key>[^"<>]{1,200})"|'(?P<key>[^'<>]{1,200})'|(?P<key>[^\s"'<>]{1,200}))"""
+_GEMMA_DELIMITERS = {"gemma4": '<|"|>', "function_gemma": "<escape>"}  # of strings
 _OTHERS = r'(?:[\w:-]++="[^"<>]*+"\s++)*?'  # attributes before the one that counts
 
 
-def call_syntax(parser: str | None, parse: Callable[[str, list[Any]], Any] | None, end: str) -> CallSyntax | None:
-    """Choose the syntax by mlx-lm's parser name. None: the calls are JSON. `parse` is mlx-lm's parser."""
-    makers: dict[str, Callable[[], CallSyntax]] = {
+def call_syntax(parser: str, parse: Callable[[str, list[Any]], Any], end: str) -> CallSyntax:
+    """Choose the syntax by mlx-lm's parser name. `parse` is mlx-lm's parser, `end` its end marker."""
+    if tags := tag_syntax(parser):
+        return tags
+    if parser in _GEMMA_DELIMITERS:
+        return gemma_syntax(_GEMMA_DELIMITERS[parser], end)
+    if parser == "pythonic":
+        return pythonic_syntax(parse)
+    return parser_syntax(parse, end, r"\s*+<\|tool_call_begin\|>" if parser == "kimi_k2" else "")
+
+
+def tag_syntax(parser: str, template: str = "") -> TagSyntax | None:
+    """Choose the syntax by the parser's name and the chat template. None: these calls are not written as tags."""
+    makers: dict[str, Callable[[], TagSyntax]] = {
+        "dsml": lambda: _dsml("function_calls" if "function_calls>" in template else "tool_calls"),
         "qwen3_coder": _qwen_coder,
         "minimax_m2": _minimax,
+        "minimax_m3": _minimax_m3,
         "minicpm5": _minicpm,
         "muse_spark": _muse,
         "glm47": lambda: _arg_keys(""),
         "laguna": lambda: _arg_keys(""),
         "longcat": lambda: _arg_keys("longcat_"),
         "kimi_k3": _kimi_k3,
-        "gemma4": lambda: gemma_syntax('<|"|>', end),
-        "function_gemma": lambda: gemma_syntax("<escape>", end),
+        "seed_oss": _seed,
     }
-    if parser in makers:
-        return makers[parser]()
-    if parser == "pythonic" and parse is not None:
-        return pythonic_syntax(parse)
-    if parse is None:
-        return None
-    return parser_syntax(parse, end, r"\s*+<\|tool_call_begin\|>" if parser == "kimi_k2" else "")
+    return makers[parser]() if parser in makers else None
 
 
 def _qwen_coder() -> TagSyntax:
@@ -47,6 +55,54 @@ def _qwen_coder() -> TagSyntax:
         closer="</tool_call>",
         starts=("<function=",),
         line_by_line=True,
+    )
+
+
+def _seed() -> TagSyntax:
+    return TagSyntax(
+        start="<seed:tool_call>",
+        call=r"<function=\s*+(?P<name>[^\s<>]{1,200}+)(?:\s*+>)?+",
+        argument=r"<parameter=\s*+(?P<key>[^<>\n]{1,200}+)>",
+        argument_end="</parameter>",
+        call_end="</function>",
+        region_end="</seed:tool_call>",
+        closer="</seed:tool_call>",
+        starts=("<function=",),
+    )
+
+
+def _dsml(block: str) -> TagSyntax:
+    """DeepSeek V3.2, and V4 with another name of the block. Calls say which of their values are strings, not JSON."""
+    mark = "｜DSML｜"  # noqa: RUF001
+    return TagSyntax(
+        start=f"<{mark}{block}>",
+        call=rf"<{mark}invoke\s++name\s*+=\s*+{_NAME}\s*+>",
+        argument=rf'<{mark}parameter\s++name\s*+=\s*+{_KEY}(?:\s++string\s*+=\s*+"(?P<kind>\w++)")?\s*+>',
+        argument_end=f"</{mark}parameter>",
+        call_end=f"</{mark}invoke>",
+        region_end=f"</{mark}{block}>",
+        closer=f"</{mark}{block}>",
+        starts=(f"<{mark}invoke name=",),
+        kinds={"true": {"type": "string"}, "false": {}},
+        untyped_is_text=False,
+    )
+
+
+def _minimax_m3() -> TagSyntax:
+    """MiniMax-M3: a tag for each argument, and within it for each member of an object or item of a list."""
+    mark = re.escape(M3_MARK)
+    key = r"(?!/|(?:invoke|tool_call)\b)(?P<key>[^<>\n]{1,200})"
+    return TagSyntax(
+        start=f"{M3_MARK}<tool_call>",
+        call=rf"{mark}<invoke\s++name\s*+=\s*+{_NAME}\s*+>",
+        argument=rf"{mark}<{key}>",
+        argument_end=rf"{mark}</(?!(?:invoke|tool_call)>)[^<>\n]{{1,200}}>",
+        call_end=f"{mark}</invoke>",
+        region_end=f"{mark}</tool_call>",
+        closer=f"{M3_MARK}</tool_call>",
+        starts=(f"{M3_MARK}<invoke name=",),
+        nested=nested_value,
+        untyped_is_text=False,
     )
 
 

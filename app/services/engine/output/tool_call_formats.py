@@ -6,7 +6,6 @@ import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import regex
 
@@ -28,6 +27,7 @@ _LLAMA = '{"name": function name, "parameters": dictionary of argument name and 
 
 # Markers within calls, by mlx-lm's name of the parser. Even where they are control tokens, the parser has to see them.
 _INNER: dict[str, tuple[str, ...]] = {
+    "deepseek": ("<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"),  # noqa: RUF001
     "function_gemma": ("<escape>",),
     "gemma4": ('<|"|>',),
     "glm47": ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
@@ -39,6 +39,14 @@ _INNER: dict[str, tuple[str, ...]] = {
     "mistral": ("[ARGS]", "[CALL_ID]"),
     "muse_spark": ("<atem:invoke", "</atem:invoke>", "<atem:parameter", "</atem:parameter>"),
     "qwen3_coder": ("<function=", "</function>", "<parameter=", "</parameter>"),
+    "solar": ("<|tool_call:begin|>", "<|tool_call:name|>", "<|tool_call:args|>", "<|tool_call:end|>"),
+}
+# Markers around lists of calls that are objects with a name and arguments.
+_LISTS = {
+    "granite": ("<|tool_call|>", ""),
+    "nemotron": ("<TOOLCALL>", "</TOOLCALL>"),
+    "phi4": ("<|tool_call|>", "<|/tool_call|>"),
+    "tool_calls": ("<tool_calls>", "</tool_calls>"),
 }
 
 
@@ -71,12 +79,26 @@ class CallFormat:
 
 
 def call_format(parser: str | None, template: str) -> CallFormat | None:
-    """Choose the format by mlx-lm's parser name and the chat template. None: the arguments are not JSON."""
+    """Choose the format by the parser's name and the chat template. None: the arguments are not JSON."""
     if parser is None:
         return _llama() if _LLAMA in template else None
     if parser == "mistral":
         return _mistral_heads("[CALL_ID]" in template) if "[ARGS]" in template else _mistral_list()
-    return {"json_tools": _hermes, "kimi_k2": _kimi}.get(parser, lambda: None)()
+    if parser == "deepseek":
+        return _deepseek(fenced="```json" in template)
+    if parser in _LISTS:
+        return _list(*_LISTS[parser])
+    makers: dict[str, Callable[[], CallFormat]] = {
+        "apertus": _apertus,
+        "cohere": _cohere,
+        "command_r": _command_r,
+        "functionary": _functionary,
+        "gigachat": _gigachat,
+        "json_tools": _hermes,
+        "kimi_k2": _kimi,
+        "solar": _solar,
+    }
+    return makers[parser]() if parser in makers else None
 
 
 def write_calls(calls: Sequence[ToolCall], parser: str | None, form: CallFormat | None) -> str:
@@ -114,11 +136,6 @@ def nine_character_id(identity: str) -> str:
     if _ID.fullmatch(identity):
         return identity
     return hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:9]
-
-
-def parser_name(tokenizer: Any) -> str | None:
-    """Give the name of the tool parser that mlx-lm chose for a tokenizer."""
-    return tokenizer.tool_parser.__module__.rpartition(".")[2] if tokenizer.tool_parser else None
 
 
 def inner_markers(parser: str | None) -> tuple[str, ...]:
@@ -209,5 +226,129 @@ def _kimi() -> CallFormat:
             "<|tool_call_argument_begin|>",
         ),
         after=("<|tool_call_end|>",),
+        between="",
+    )
+
+
+def _list(start: str, end: str) -> CallFormat:
+    closes = rf"(?P<end>{regex.escape(end)})|" if end else ""
+    return CallFormat(
+        start=start,
+        end=end,
+        head=regex.compile(rf"{_REST}(?:{closes}[\s,\[]*+{_object_head()})", regex.DOTALL),
+        opens="[",
+        before=_json_head("arguments"),
+        after=("}",),
+        between=", ",
+        closes="]",
+    )
+
+
+def _gigachat() -> CallFormat:
+    return CallFormat(
+        start="<|function_call|>",
+        head=regex.compile(rf"{_REST}(?:<\|function_call\|>)?+[\s,\[]*+{_object_head()}", regex.DOTALL),
+        before=_json_head("arguments"),
+        after=("}",),
+    )
+
+
+_TOOL_NAME = rf'\{{\s*(?:"tool_call_id"\s*:\s*(?:{_STRING}|[0-9]++)\s*,\s*)?+"tool_name"\s*:\s*(?P<name>{_STRING})'
+_TOOL_HEAD = rf"{_TOOL_NAME}\s*,\s*{_ARGUMENTS}\s*:\s*{_BRACE}"
+
+
+def _cohere() -> CallFormat:
+    """Command R7B and Command A. Their ids count the calls of a turn, so that they are no ids for a client."""
+    return CallFormat(
+        start="<|START_ACTION|>",
+        end="<|END_ACTION|>",
+        head=regex.compile(rf"{_REST}(?:(?P<end><\|END_ACTION\|>)|[\s,\[]*+{_TOOL_HEAD})", regex.DOTALL),
+        opens="[\n    ",
+        before=lambda name: (
+            '{"tool_call_id": "',
+            re.compile("[0-9]+"),
+            f'", "tool_name": {json.dumps(name, ensure_ascii=False)}, "parameters": ',
+        ),
+        after=("}",),
+        between=",\n    ",
+        closes="\n]",
+    )
+
+
+def _command_r() -> CallFormat:
+    return CallFormat(
+        start="Action:",
+        head=regex.compile(rf"{_REST}(?:(?<=\]\s*)(?P<end>```)|\s*+(?:```json)?+[\s,\[]*+{_TOOL_HEAD})", regex.DOTALL),
+        end="```",
+        opens=" ```json\n[\n    ",
+        before=lambda name: (f'{{"tool_name": {json.dumps(name, ensure_ascii=False)}, "parameters": ',),
+        after=("}",),
+        between=",\n    ",
+        closes="\n]",
+    )
+
+
+def _apertus() -> CallFormat:
+    head = rf"\{{\s*(?P<name>{_STRING})\s*:\s*{_BRACE}"
+    return CallFormat(
+        start="<|tools_prefix|>",
+        end="<|tools_suffix|>",
+        head=regex.compile(rf"{_REST}(?:(?P<end><\|tools_suffix\|>)|[\s,\[]*+{head})", regex.DOTALL),
+        opens="[",
+        before=lambda name: (f"{{{json.dumps(name, ensure_ascii=False)}: ",),
+        after=("}",),
+        between=", ",
+        closes="]",
+    )
+
+
+def _deepseek(*, fenced: bool) -> CallFormat:
+    """R1 and V3 put the arguments into a code block, V3.1 does not."""
+    begin, sep, end, last = (
+        f"<｜{word}｜>"  # noqa: RUF001
+        for word in ("tool▁call▁begin", "tool▁sep", "tool▁call▁end", "tool▁calls▁end")
+    )
+    tail = rf"(?:\s|```|{end})*+"
+    name = r"(?P<name>[^\s<{]++)"
+    head = rf"{begin}\s*+(?:function{sep}{name}\s*+```(?:json)?+\s*+|{name}{sep}\s*+){_BRACE}"
+    return CallFormat(
+        start="<｜tool▁calls▁begin｜>",  # noqa: RUF001
+        end=last,
+        starts=(begin,),
+        head=regex.compile(rf"{tail}(?:(?P<end>{last})|{head})"),
+        tail=regex.compile(tail),
+        before=lambda name: (f"{begin}function{sep}{name}\n```json\n" if fenced else f"{begin}{name}{sep}",),
+        after=(f"\n```{end}" if fenced else end,),
+        between="\n" if fenced else "",
+    )
+
+
+def _functionary() -> CallFormat:
+    return CallFormat(
+        start="<function=",
+        end="</function>",
+        head=regex.compile(rf"\s*+(?:(?P<end></function>)|(?P<name>[^\s<>{{]++)>\s*+{_BRACE})"),
+        tail=regex.compile(r"\s*+"),
+        before=lambda name: (f"{name}>",),
+        gap="",
+    )
+
+
+def _solar() -> CallFormat:
+    tail = r"(?:\s|<\|tool_call:end\|>)*+"
+    identity, name = r"(?P<id>[^\s<]*+)", r"(?P<name>[^\s<]++)"
+    head = rf"<\|tool_call:begin\|>\s*+{identity}\s*+<\|tool_call:name\|>\s*+{name}\s*+<\|tool_call:args\|>\s*+{_BRACE}"
+    return CallFormat(
+        start="<|tool_calls|>",
+        end="<|calls|>",
+        starts=("<|tool_call:begin|>",),
+        head=regex.compile(rf"{tail}(?:(?P<end><\|calls\|>)|{head})"),
+        tail=regex.compile(tail),
+        before=lambda name: (
+            "<|tool_call:begin|>",
+            re.compile("[a-z0-9]{10}"),
+            f"<|tool_call:name|>{name}<|tool_call:args|>",
+        ),
+        after=("<|tool_call:end|>",),
         between="",
     )

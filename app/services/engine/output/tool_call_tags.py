@@ -1,7 +1,7 @@
 """Tool calls written as XML-like tags around names and values."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -33,6 +33,8 @@ class TagSyntax:
     line_by_line: bool = False  # values stand in lines of their own
     untyped_is_text: bool = True
     value: Callable[[str], str] = lambda text: text
+    kinds: Mapping[str, Any] = field(default_factory=dict)  # schemas by the type in a call, where it is no JSON type
+    nested: Callable[[str, Any], str | None] = lambda text, schema: None  # writes as JSON what is itself tags
 
     @cached_property
     def _patterns(self) -> "_TagPatterns":
@@ -108,8 +110,10 @@ class TagSyntax:
             return arguments_json(pairs[0][1].strip())
         members = {}  # the last of those with the same key counts
         for key, text, kind in pairs:
-            schema = {"type": kind} if kind else schemas.get(key or "")
-            members[to_json(key or "")] = coerce(self.value(text), schema, untyped_is_text=self.untyped_is_text)
+            schema = self.kinds.get(kind, {"type": kind}) if kind else schemas.get(key or "")
+            members[to_json(key or "")] = self.nested(text, schema) or coerce(
+                self.value(text), schema, untyped_is_text=self.untyped_is_text
+            )
         return f"{{{', '.join(f'{key}: {value}' for key, value in members.items())}}}"
 
     def _members(

@@ -54,7 +54,7 @@ def parse_call(value: Any, *, has_arguments: bool = False) -> tuple[str, str, st
     inner = value.get("function")
     if isinstance(inner, dict):
         value = {"id": value.get("id"), **inner}
-    name = value.get("name", inner)
+    name = value.get("name", value.get("tool_name", inner))
     arguments = arguments_json(next((value[member] for member in _MEMBERS if member in value), None))
     if has_arguments and not any(member in value for member in _MEMBERS):
         return None

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.services.engine.output.json_reader import ObjectReader
-from app.services.engine.output.tool_call_families import call_syntax
-from app.services.engine.output.tool_call_formats import CallFormat, call_format, inner_markers, parser_name
+from app.services.engine.output.template_clues import call_parser, template_text
+from app.services.engine.output.tool_call_families import call_syntax, tag_syntax
+from app.services.engine.output.tool_call_formats import CallFormat, call_format, inner_markers
 from app.services.engine.output.tool_call_syntax import Call, CallSyntax
 from app.services.engine.output.tool_call_values import parse_call, parse_json
 from app.services.generation import ToolArguments, ToolCall
 
-_KNOWN_ONLY = {"glm47", "laguna"}  # families in which plain words between the markers look like a call
+_KNOWN_ONLY = {"command_r", "glm47", "laguna"}  # families in which plain words between the markers look like a call
 _MOST_ATTEMPTS = 64  # for the end of a region, before they become rare: a value may be full of what may end it
 _LOOK_BEHIND = 64  # characters behind what may end a region, in which it shows whether it does
 
@@ -33,19 +34,26 @@ class CallMarkup:
     @classmethod
     def of(cls, tokenizer: Any) -> "CallMarkup | None":
         """Read it off mlx-lm's tokenizer wrapper and its chat template. None: this model calls no tools."""
-        parser = parser_name(tokenizer)
-        template = tokenizer.chat_template
-        form = call_format(parser, template if isinstance(template, str) else "")
+        parser, module = call_parser(tokenizer)
+        template = template_text(tokenizer)
+        form = call_format(parser, template)
         if parser is None:
             return cls(form.start, form.end, known_only=True, format=form) if form else None
-        start, end = tokenizer.tool_call_start, tokenizer.tool_call_end or ""
+        syntax = None
+        if module and (form is None or form.starts):
+            syntax = call_syntax(parser, module.parse_tool_call, module.tool_call_end)
+        start, end = (module.tool_call_start, module.tool_call_end) if module else ("", "")
+        if form is not None:
+            start, end = form.start, form.end
+        elif tags := tag_syntax(parser, template):
+            start, end, syntax = tags.start, tags.closer, tags
         return cls(
             start=start,
             end=end,
             inner=inner_markers(parser),
             known_only=parser in _KNOWN_ONLY,
             format=form,
-            syntax=call_syntax(parser, tokenizer.tool_parser, end) if form is None or form.starts else None,
+            syntax=syntax,
         )
 
     @property
