@@ -168,7 +168,10 @@ class Settings:
         metavar="ORIGIN",
     )
     context_length: int | None = _setting(
-        None, _whole(16, 2**20), "Maximum context length in tokens; the model's own by default", metavar="TOKENS"
+        None,
+        _whole(16, 2**24),
+        "Maximum context length in tokens; the model's own by default, which it exceeds only if no file states it",
+        metavar="TOKENS",
     )
     max_batch: int = _setting(
         32, _whole(1, 256), "Maximum number of sequences decoded at the same time", metavar="ROWS"

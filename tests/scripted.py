@@ -13,6 +13,7 @@ import uvicorn
 from app.application import create_app
 from app.services.caller import Caller
 from app.services.catalog import ModelFolder
+from app.services.context_length import ContextLength
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.running_request import RunningRequest
@@ -62,8 +63,7 @@ FACTS = ModelFacts(
     id="scripted",
     path=Path("scripted"),
     model_type="scripted",
-    context_length=8192,
-    trained_context_length=8192,
+    context=ContextLength(8192, 8192, "max_position_embeddings in config.json"),
     vocabulary=768,
     hidden_size=64,
     parameters=2**18,

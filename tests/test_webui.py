@@ -258,7 +258,7 @@ def test_the_model_is_listed_with_what_is_read(server: Server) -> None:
     models = server.client.get("/v1/models").json()
     (row,), (named,) = models["data"], models["models"]
     assert row["id"] == named["name"] == named["model"] == "tiny"
-    assert {"n_ctx_train", "size", "n_params", "n_embd", "n_vocab", "vocab_type"} <= set(row["meta"])
+    assert {"n_ctx_train", "n_ctx_source", "size", "n_params", "n_embd", "n_vocab", "vocab_type"} <= set(row["meta"])
     assert row["status"]["value"] == "loaded"
     assert "tools" in named["capabilities"]
 

@@ -19,7 +19,8 @@ def model_folder(context: CheckContext) -> Check:
         return Check("Model", "failed", context.problem, "`tiles-server models` lists what can be loaded.")
     if (model := context.model) is None:
         return Check("Model", "warning", "none", "Use --model or --demo; `tiles-server pull ID` downloads one.")
-    detail = f"{model.id}: {model.model_type}, {model.precision}, context {model.context_length:,}, {model.path}"
+    held = f"context {model.context.tokens:,} ({model.context.source})"
+    detail = f"{model.id}: {model.model_type}, {model.precision}, {held}, {model.path}"
     return Check("Model", "ok", detail)
 
 

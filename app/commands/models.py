@@ -37,7 +37,8 @@ def _described(model: CatalogEntry) -> dict[str, Any]:
         "model_type": folder and folder.model_type,
         "precision": folder and folder.precision,
         "parameters": folder and folder.parameters,
-        "context_length": folder and folder.context_length,
+        "context_length": folder and folder.context.tokens,
+        "context_source": folder and folder.context.source,
     }
 
 
@@ -56,4 +57,5 @@ def _row(model: CatalogEntry) -> tuple[str, ...]:
     folder, size = model.folder, decimal(model.disk_bytes)
     if folder is None:
         return model.id, size, "", "", "no, see below"
-    return model.id, size, f"{folder.model_type}, {folder.precision}", f"{folder.context_length:,}", "yes"
+    context = f"{folder.context.tokens:,}{', assumed' if folder.context.is_assumed else ''}"
+    return model.id, size, f"{folder.model_type}, {folder.precision}", context, "yes"

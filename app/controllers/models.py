@@ -30,6 +30,7 @@ _ROW = {
         "n_vocab": 768,
         "n_ctx": 8192,
         "n_ctx_train": 8192,
+        "n_ctx_source": "max_position_embeddings in config.json",
         "n_embd": 64,
         "n_params": 262144,
         "size": 1048576,

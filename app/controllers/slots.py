@@ -65,7 +65,7 @@ class SlotsController(Controller):
             return [Slot.of(SlotFacts(number), EMPTY_CONTEXT) for number in range(settings.max_batch)]
         if fail_on_no_slot and all(slot.processing for slot in slots):
             raise _ALL_BUSY
-        return [Slot.of(slot, served.facts.context_length) for slot in slots]
+        return [Slot.of(slot, served.facts.context.tokens) for slot in slots]
 
     @post(
         "/slots/{id_slot:str}",

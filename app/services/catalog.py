@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from app.services import architectures, hub, safetensors
+from app.services.context_length import ContextLength, context_length
 from app.services.errors import LoadFailed
 from app.services.files import bad, check_object, explained, read, read_object
 from app.services.safetensors import Tensor
-
-CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "context_length", "max_sequence_length")
-LARGEST_CONTEXT = 262_144
-UNKNOWN_CONTEXT = 8_192
 
 TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 FOREIGN = {
@@ -34,7 +31,7 @@ class ModelFolder:
     id: str
     path: Path
     model_type: str
-    context_length: int  # tokens
+    context: ContextLength
     weight_bytes: int
     parameters: int  # packed weights count as what they unpack to
     precision: str  # "float32", "bfloat16", "4-bit", "mxfp4"
@@ -122,18 +119,18 @@ def _first_sound(paths: Iterable[Path], otherwise: str) -> ModelFolder:
 def _checked(folder: Path, model_id: str | None) -> ModelFolder:
     _check_folder(folder)
     config = _config(folder)
-    _check_tokenizer(folder)
+    tokenizer_config = _check_tokenizer(folder)
     tensors = _tensors(folder)
     return ModelFolder(
         id=hub.owner(folder) or model_id or folder.name,
         path=folder,
         model_type=config["model_type"],
-        context_length=_context_length(config),
+        context=context_length(config, tokenizer_config),
         weight_bytes=sum(tensor.bytes for tensor in tensors.values()),
         parameters=_parameters(tensors, config),
         precision=_precision(tensors, config),
         created=int((folder / "config.json").stat().st_mtime),
-        has_chat_template=_has_chat_template(folder),
+        has_chat_template=_has_chat_template(folder, tokenizer_config),
     )
 
 
@@ -170,9 +167,10 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _check_tokenizer(folder: Path) -> None:
-    if (settings := folder / "tokenizer_config.json").exists():
-        read_object(settings)
+def _check_tokenizer(folder: Path) -> dict[str, Any]:
+    """Check its files. Returns the content of tokenizer_config.json."""
+    settings = folder / "tokenizer_config.json"
+    config = read_object(settings) if settings.exists() else {}
     present = next((names for names in TOKENIZERS if any(os.path.lexists(folder / name) for name in names)), None)
     if present is None:
         raise bad(folder, "has no tokenizer: tokenizer.json or tokenizer.model is missing.")
@@ -180,6 +178,7 @@ def _check_tokenizer(folder: Path) -> None:
         content = read(folder / name)
         if name.endswith(".json"):
             check_object(folder / name, content)
+    return config
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
@@ -189,15 +188,6 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
         reason = _foreign(folder) or "model.safetensors is missing"
         raise bad(folder, f"has no weights: {reason}; an MLX model keeps them in {safetensors.WEIGHTS}.")
     return {name: tensor for shard in shards for name, tensor in safetensors.read_header(shard).items()}
-
-
-def _context_length(config: Mapping[str, Any]) -> int:
-    inner = config.get("text_config")
-    for source in (config, inner if isinstance(inner, dict) else {}):
-        for key in CONTEXT_KEYS:
-            if type(length := source.get(key)) is int and length > 0:
-                return min(length, LARGEST_CONTEXT)
-    return UNKNOWN_CONTEXT
 
 
 def _quantization(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,8 +227,7 @@ def _group_size(quantization: Mapping[str, Any], layer: str) -> int:
     return size if isinstance(size, int) else 64
 
 
-def _has_chat_template(folder: Path) -> bool:
+def _has_chat_template(folder: Path, tokenizer_config: Mapping[str, Any]) -> bool:
     if any((folder / name).exists() for name in ("chat_template.jinja", "chat_template.json")):
         return True
-    settings = folder / "tokenizer_config.json"
-    return settings.exists() and bool(read_object(settings).get("chat_template"))
+    return bool(tokenizer_config.get("chat_template"))

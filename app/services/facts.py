@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.services.context_length import ContextLength
 from app.services.generation import Delivery, Pooling, Sampling
 
 
@@ -22,8 +23,7 @@ class ModelFacts:
     id: str
     path: Path
     model_type: str
-    context_length: int  # tokens, capped by --context-length
-    trained_context_length: int
+    context: ContextLength
     vocabulary: int  # width of the logits
     hidden_size: int
     parameters: int

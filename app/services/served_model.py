@@ -8,6 +8,7 @@ from pathlib import Path
 
 from app.services.active_generations import ActiveGenerations
 from app.services.caller import Caller, caller
+from app.services.context_length import ContextLength
 from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.errors import AppError, InvalidRequest, PromptTooLong, QueueFull
 from app.services.facts import AdapterFacts, ModelFacts, SlotFacts
@@ -108,12 +109,12 @@ class ServedModel:
         """Give the text of token ids. Raises AppError."""
         return await self.model.detokenize(tokens)
 
-    async def measure(self, request: GenerationRequest) -> tuple[int, int]:
-        """Give the tokens of a request's prompt, and those that the context holds. Raises AppError."""
+    async def measure(self, request: GenerationRequest) -> tuple[int, ContextLength]:
+        """Give the tokens of a request's prompt, and the context that has to hold them. Raises AppError."""
         try:
-            return await self.model.measure(self._with_system_prompt(request)), self.facts.context_length
+            return await self.model.measure(self._with_system_prompt(request)), self.facts.context
         except PromptTooLong as error:
-            return error.prompt_tokens, error.context_length
+            return error.prompt_tokens, self.facts.context
 
     def adapters(self) -> list[AdapterFacts]:
         """Give its adapters."""

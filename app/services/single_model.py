@@ -193,7 +193,7 @@ class SingleModel:
         finally:
             self._on_progress(folder.id, 1.0)
         previous, self._served, self.session = self._served, model, session
-        log.info("model loaded", model=folder.id, type=folder.model_type, context=model.facts.context_length)
+        log.info("model loaded", model=folder.id, type=folder.model_type, context=model.facts.context.tokens)
         if previous is not None:
             previous.need_readers(ModelUnloaded())
             await previous.model.unload()

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ from mlx_lm.utils import load_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from app.services.context_length import ContextLength
 from app.services.engine.output.detokenizer import token_to_piece
 from app.services.engine.prompt import PromptBuilder
 from app.services.errors import InvalidRequest, PromptTooLong
 from app.services.generation import GenerationRequest
 
 CONTEXT = 64
+OWN = ContextLength(CONTEXT, CONTEXT, "max_position_embeddings in config.json")
 MARKS = [
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
     ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
@@ -28,7 +31,7 @@ def builder(folder: Path, change: Callable[[Tokenizer], None]) -> PromptBuilder:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     change(tokenizer)
     tokenizer.save(str(folder / "tokenizer.json"))
-    return PromptBuilder(load_tokenizer(folder), None, CONTEXT)
+    return PromptBuilder(load_tokenizer(folder), None, OWN)
 
 
 @pytest.fixture
@@ -109,6 +112,16 @@ def test_a_prompt_has_to_fit_and_to_be_there(folder: Path) -> None:
         assert refusal.value.param == "prompt"
 
 
+@pytest.mark.parametrize(
+    ("context", "helps"), [(OWN, False), (OWN.limited_to(32), True), (replace(OWN, is_assumed=True), True)]
+)
+def test_a_larger_context_is_advised_only_where_it_helps(tiny: Path, context: ContextLength, helps: bool) -> None:
+    prompts = PromptBuilder(load_tokenizer(tiny), None, context)
+    with pytest.raises(PromptTooLong) as refused:
+        prompts.build(raw(*[5] * 100))
+    assert ("--context-length" in refused.value.message) == helps
+
+
 def test_pieces_of_a_byte_level_vocabulary_are_its_bytes(tokenizer: Any) -> None:
     piece = token_to_piece(tokenizer)
     for text in ("Hello world", "日本語😀", "\n\t <|im_end|><think>"):
@@ -133,7 +146,7 @@ def test_pieces_of_a_sentence_piece_vocabulary_are_text_and_bytes() -> None:
 def test_no_more_of_a_long_prompt_is_tokenized_than_shows_that_it_cannot_fit(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, long: Callable[[str], tuple[str | int, ...]]
 ) -> None:
-    prompts = PromptBuilder(load_tokenizer(tiny), None, CONTEXT)  # which does not know how long its tokens are
+    prompts = PromptBuilder(load_tokenizer(tiny), None, OWN)  # which does not know how long its tokens are
     tokenize, characters = prompts.tokenize, 0
 
     def counting(text: str, **options: bool) -> list[int]:
@@ -151,5 +164,5 @@ def test_no_more_of_a_long_prompt_is_tokenized_than_shows_that_it_cannot_fit(
 def test_a_long_text_of_few_tokens_is_taken(folder: Path) -> None:
     word = "<|" + "x" * 96 + "|>"
     builder(folder, add((word,)))
-    prompts = PromptBuilder(load_tokenizer(folder), None, 4096)
+    prompts = PromptBuilder(load_tokenizer(folder), None, replace(OWN, tokens=4096))
     assert 4000 <= len(prompts.build(raw(word * 4000)).tokens) < 4096

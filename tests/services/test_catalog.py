@@ -74,7 +74,7 @@ def problem(path: Path) -> str:
 def test_a_plain_folder_is_described(model: Path) -> None:
     found = catalog.inspect(model)
     assert (found.id, found.path, found.model_type) == ("tiny", model, "llama")
-    assert (found.context_length, found.precision, found.has_chat_template) == (8192, "float32", True)
+    assert (found.context.tokens, found.precision, found.has_chat_template) == (8192, "float32", True)
     assert found.weight_bytes == 4 * found.parameters
     assert found.parameters == 768 * 32 + 32 + (2 * 32 + 2 * 32 * 32 + 2 * 16 * 32 + 3 * 96 * 32)
     assert found.created == int((model / "config.json").stat().st_mtime)
@@ -115,25 +115,11 @@ def test_precision_is_that_of_the_quantization_else_of_most_weights(
     assert catalog.inspect(model).precision == precision
 
 
-@pytest.mark.parametrize(
-    ("config", "length"),
-    [
-        ({"max_position_embeddings": 4096, "n_positions": 5}, 4096),
-        ({"n_positions": 1024}, 1024),
-        ({"context_length": 2048}, 2048),
-        ({"max_sequence_length": 512}, 512),
-        ({"text_config": {"max_position_embeddings": 777}}, 777),
-        ({"max_position_embeddings": 10_000_000}, 262_144),
-        ({}, 8192),
-        ({"max_position_embeddings": "many"}, 8192),
-        ({"max_position_embeddings": True}, 8192),
-        ({"max_position_embeddings": -1}, 8192),
-        ({"text_config": 3}, 8192),
-    ],
-)
-def test_context_length_is_what_the_config_says_within_bounds(model: Path, config: dict[str, Any], length: int) -> None:
-    (model / "config.json").write_text(json.dumps({"model_type": "llama"} | config))
-    assert catalog.inspect(model).context_length == length
+def test_the_context_is_read_from_both_files(model: Path) -> None:
+    edit(model / "config.json", rope_scaling={"rope_type": "linear", "factor": 4.0})
+    edit(model / "tokenizer_config.json", model_max_length=16_384)
+    context = catalog.inspect(model).context
+    assert (context.tokens, context.source) == (16_384, "model_max_length in tokenizer_config.json")
 
 
 def test_a_folder_without_a_chat_template_says_so(model: Path) -> None:
@@ -319,7 +305,14 @@ json_values = st.recursive(
     config=st.fixed_dictionaries(
         {"model_type": st.just("llama") | json_values},
         optional=dict.fromkeys(
-            ["architectures", "max_position_embeddings", "text_config", "quantization", "quantization_config"],
+            [
+                "architectures",
+                "max_position_embeddings",
+                "rope_scaling",
+                "text_config",
+                "quantization",
+                "quantization_config",
+            ],
             json_values,
         ),
     )
@@ -328,7 +321,7 @@ def test_any_config_is_taken_or_named(built: Path, tmp_path_factory: pytest.Temp
     spoiled = copied_once(built, tmp_path_factory.getbasetemp() / "config")
     (spoiled / "config.json").write_text(json.dumps(config))
     try:
-        assert 0 < catalog.inspect(spoiled).context_length <= 262_144
+        assert 0 < catalog.inspect(spoiled).context.tokens <= 2**24
     except LoadFailed as failure:
         assert "config.json" in failure.message
 

@@ -74,6 +74,7 @@ class ModelMeta(Reply, kw_only=True):
     n_vocab: Annotated[int, Meta(description="tokens in the vocabulary")]
     n_ctx: Annotated[int, Meta(description="tokens that the context holds")]
     n_ctx_train: Annotated[int, Meta(description="tokens of context that the model was trained with")]
+    n_ctx_source: Annotated[str, Meta(description="where that number comes from: a file, a default, or assumed")]
     n_embd: Annotated[int, Meta(description="size of the hidden states")]
     n_params: Annotated[int, Meta(description="number of parameters")]
     size: Annotated[int, Meta(description="bytes of the weights")]
@@ -84,8 +85,9 @@ class ModelMeta(Reply, kw_only=True):
         """Count a loaded model."""
         return cls(
             n_vocab=facts.vocabulary,
-            n_ctx=facts.context_length,
-            n_ctx_train=facts.trained_context_length,
+            n_ctx=facts.context.tokens,
+            n_ctx_train=facts.context.model_tokens,
+            n_ctx_source=facts.context.source,
             n_embd=facts.hidden_size,
             n_params=facts.parameters,
             size=facts.weight_bytes,
@@ -272,7 +274,7 @@ class Props(Reply, kw_only=True):
             )
         return cls(
             default_generation_settings=GenerationDefaults(
-                n_ctx=facts.context_length, params=generation_params(facts.defaults)
+                n_ctx=facts.context.tokens, params=generation_params(facts.defaults)
             ),
             total_slots=total_slots,
             ui_settings=admins,

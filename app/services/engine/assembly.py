@@ -44,6 +44,8 @@ def assemble(
     adapters.apply_to(model)
     markup = Markup.of(tokenizer)
     facts = _facts(folder, model, tokenizer, limits, markup)
+    if (limits.context_length or 0) > facts.context.tokens:
+        log.warning("--context-length exceeds the model's own context", model=folder.id, context=facts.context.tokens)
     scheduler = Scheduler(
         model,
         facts.vocabulary,
@@ -56,7 +58,7 @@ def assemble(
         controls=_control_tokens(tokenizer),
         draft=draft,
     )
-    prompts = PromptBuilder(tokenizer, markup.think_start, facts.context_length, longest_token(tokenizer))
+    prompts = PromptBuilder(tokenizer, markup.think_start, facts.context, longest_token(tokenizer))
     grammars = GrammarCompiler(tokenizer, facts.vocabulary, facts.end_tokens)
     detokenizer = detokenizer_factory(tokenizer, markup.markers(), facts.vocabulary)
     return LoadedModel(
@@ -75,14 +77,12 @@ def assemble(
 
 
 def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: EngineLimits, markup: Markup) -> ModelFacts:
-    context = min(folder.context_length, limits.context_length or folder.context_length)
     vocabulary, hidden = _widths(model, tokenizer)
     return ModelFacts(
         id=folder.id,
         path=folder.path,
         model_type=folder.model_type,
-        context_length=context,
-        trained_context_length=folder.context_length,
+        context=folder.context.limited_to(limits.context_length),
         vocabulary=vocabulary,
         hidden_size=hidden,
         parameters=folder.parameters,

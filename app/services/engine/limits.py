@@ -12,7 +12,7 @@ class EngineLimits:
     max_rows: int = 32  # answers of one model that are computed side by side
     max_models: int = 1  # that are loaded at a time; they share `cache_bytes`
     cache_bytes: int | None = None  # of all prefix caches together; None is a quarter of what is free
-    context_length: int | None = None  # tokens, a cap; None is the model's own
+    context_length: int | None = None  # tokens; None is the model's own
     max_memory: int | None = None  # bytes for everything; None is what the machine has
     max_lookup_tokens: int = 0  # proposed for a row from its own prompt at a time; 0 turns prompt lookup off
     stop_repetition: bool = True  # end an answer that only repeats itself

@@ -121,8 +121,9 @@ class LoadedModel:
         tokens = self.prompts.tokenize_parts(parts, special=True)
         if not tokens:
             raise InvalidRequest("input: an empty text has no vector", param="input")
-        if len(tokens) > self.facts.context_length:
-            raise PromptTooLong(len(tokens), self.facts.context_length)
+        context = self.facts.context
+        if len(tokens) > context.tokens:
+            raise PromptTooLong(len(tokens), context.tokens, can_grow=context.can_grow)
         return tokens
 
     def detokenize(self, tokens: list[int]) -> str:
@@ -155,7 +156,7 @@ class LoadedModel:
         self, prompt: Prompt, request: GenerationRequest, generation: RunningGeneration | None, index: int = 0
     ) -> Row:
         """Make the row of one answer to a prepared request; `index` counts the answers to it."""
-        context_left = self.facts.context_length - len(prompt.tokens)
+        context_left = self.facts.context.tokens - len(prompt.tokens)
         max_tokens = context_left if request.max_tokens is None else min(request.max_tokens, context_left)
         endless = request.ignore_eos and prompt.matcher is None  # a grammar ends where nothing else may come
         end_tokens = frozenset() if endless else self.facts.end_tokens
@@ -166,7 +167,7 @@ class LoadedModel:
             logit_bias=prompt.logit_bias,
             xtc_protected=self._xtc_protected,
             breakers=prompt.breakers,
-            context_length=self.facts.context_length,
+            context_length=self.facts.context.tokens,
             post_sampling=request.post_sampling,
         )
         scales = self.adapters.scales(request.lora)

@@ -138,7 +138,7 @@ class ModelHandle(EngineModel):
 
     def _submit(self, prompt: "Prompt", request: GenerationRequest, caller: Caller) -> list[RunningGeneration]:
         model, facts = self._model, self._model.facts
-        started = Started(facts.id, len(prompt.tokens), prompt.text, facts.context_length, facts.defaults)
+        started = Started(facts.id, len(prompt.tokens), prompt.text, facts.context.tokens, facts.defaults)
         generations = [
             RunningGeneration(self._cancel, caller, close_reasoning=self._close_reasoning)
             for _ in range(request.answers)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.services.context_length import ContextLength
 from app.services.engine.model.chat_template import ChatTemplate
 from app.services.engine.output.detokenizer import token_to_piece
 from app.services.engine.output.stop_strings import StopStrings
@@ -46,12 +47,12 @@ class PromptBuilder:
     """Renders and tokenizes for one model. Not safe for two threads at once."""
 
     def __init__(
-        self, tokenizer: Any, think_start: str | None, context_length: int, longest_token: int | None = None
+        self, tokenizer: Any, think_start: str | None, context: ContextLength, longest_token: int | None = None
     ) -> None:
         self._tokenizer = tokenizer  # mlx-lm's TokenizerWrapper
         self._think_start = think_start
-        self._context_length = context_length
-        self._max_characters = max(_MIN_CHARACTERS, _CHARACTERS_PER_TOKEN * context_length)
+        self._context = context
+        self._max_characters = max(_MIN_CHARACTERS, _CHARACTERS_PER_TOKEN * context.tokens)
         self._longest_token = longest_token  # bytes; None if unknown
         self._piece = token_to_piece(tokenizer)
         self._template = ChatTemplate(tokenizer)
@@ -63,8 +64,8 @@ class PromptBuilder:
         parts = self._parts(request)
         self.check_fits(parts)
         tokens = self._tokens(parts, request)
-        if len(tokens) > self._context_length - (0 if request.max_tokens == 0 else 1):
-            raise PromptTooLong(len(tokens), self._context_length)
+        if len(tokens) > self._context.tokens - (0 if request.max_tokens == 0 else 1):
+            raise self._too_long(len(tokens))
         if not tokens and request.prompt is not None:
             raise InvalidRequest(
                 "An empty prompt cannot be continued: this model has no token to begin with", param="prompt"
@@ -105,13 +106,16 @@ class PromptBuilder:
         for text in texts:
             for start in range(0, len(text), _SLICE):
                 tokens += len(self.tokenize(text[start : start + _SLICE]))
-                if tokens > self._context_length * 5 // 4:
-                    raise PromptTooLong(tokens, self._context_length, at_least=True)
+                if tokens > self._context.tokens * 5 // 4:
+                    raise self._too_long(tokens, at_least=True)
 
     def _check_min_tokens(self, parts: Sequence[str | int]) -> None:
         """Raise PromptTooLong for what cannot fit however long tokens are, without rendering or tokenizing it."""
-        if (tokens := self.min_tokens(parts)) > self._context_length:
-            raise PromptTooLong(tokens, self._context_length, at_least=True)
+        if (tokens := self.min_tokens(parts)) > self._context.tokens:
+            raise self._too_long(tokens, at_least=True)
+
+    def _too_long(self, tokens: int, *, at_least: bool = False) -> PromptTooLong:
+        return PromptTooLong(tokens, self._context.tokens, can_grow=self._context.can_grow, at_least=at_least)
 
     def min_tokens(self, parts: Sequence[str | int]) -> int:
         """Give a lower bound of the tokens of texts and ids; 0 if it is unknown how long a token may be."""

@@ -20,13 +20,16 @@ class PromptTooLong(InvalidRequest):
 
     kind = "exceed_context_size_error"
     code = "context_length_exceeded"
-    advice = "Shorten the conversation, or raise `--context-length`."
+    advice = "Shorten the conversation; the message says whether a larger `--context-length` helps."
 
-    def __init__(self, prompt_tokens: int, context_length: int, *, at_least: bool = False) -> None:
+    def __init__(
+        self, prompt_tokens: int, context_length: int, *, can_grow: bool = False, at_least: bool = False
+    ) -> None:
         tokens = f"{'at least ' if at_least else ''}{prompt_tokens} tokens"
+        or_raise = ", or start the server with a larger --context-length" if can_grow else ""
         super().__init__(
             f"The prompt has {tokens} and this model's context holds {context_length}. "
-            "Shorten the conversation, or start the server with a larger --context-length where the model allows it."
+            f"Shorten the conversation{or_raise}."
         )
         self.prompt_tokens = prompt_tokens
         self.context_length = context_length

@@ -112,16 +112,16 @@ class MemoryAgent:
             fitting = replace(generation, messages=draft.messages(), model=None)  # the session's own
             async with self._service.models.using(fitting.model) as model:
                 tokens, context = await model.measure(fitting)
-            answer_tokens = min(generation.max_tokens or context, context // 4)
-            if tokens + answer_tokens <= context:
+            answer_tokens = min(generation.max_tokens or context.tokens, context.tokens // 4)
+            if tokens + answer_tokens <= context.tokens:
                 break
             if (step := draft.shorten()) is None:
-                if tokens < context:
+                if tokens < context.tokens:
                     break
-                raise PromptTooLong(tokens, context)
+                raise PromptTooLong(tokens, context.tokens, can_grow=context.can_grow)
             steps[step] = steps.get(step, 0) + 1
         if steps:
-            log.info("memory conversation shortened", context=context, tokens=tokens, **_with_log_names(steps))
+            log.info("memory conversation shortened", context=context.tokens, tokens=tokens, **_with_log_names(steps))
         return fitting
 
     async def _settle(self, session: Session, draft: Conversation, text: str) -> None:

@@ -47,7 +47,7 @@ def load(folder: Path, config: DraftConfig | None) -> Steps:
         DraftModel(
             draft,
             vocabulary=logits_width(model),
-            context_length=draft_folder.context_length,
+            context_length=draft_folder.context.tokens,
             max_draft_tokens=config.max_draft_tokens,
         ),
     )
