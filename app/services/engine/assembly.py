@@ -17,6 +17,7 @@ from app.services.engine.model.loading import back_end, weights
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.output.detokenizer import detokenizer_factory, longest_token
 from app.services.engine.output.markup import Markup
+from app.services.engine.output.template_clues import template_text
 from app.services.engine.prompt import PromptBuilder
 from app.services.engine.sampling.grammar import GrammarCompiler
 from app.services.engine.scheduler.meter import Meter
@@ -89,7 +90,7 @@ def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: EngineLimits
         weight_bytes=folder.weight_bytes,
         precision=folder.precision,
         created=folder.created,
-        chat_template=_chat_template(tokenizer),
+        chat_template=template_text(tokenizer),
         bos_token=tokenizer.bos_token or "",
         eos_token=tokenizer.eos_token or "",
         end_tokens=frozenset(int(token) for token in tokenizer.eos_token_ids),
@@ -110,11 +111,6 @@ def _widths(model: Any, tokenizer: Any) -> tuple[int, int]:
         embedding = next((a for name, a in weights(model).items() if "embed" in name and a.ndim == 2), None)
         width = embedding.shape[0] if embedding is not None else len(tokenizer)
     return int(width), int(hidden or 0)
-
-
-def _chat_template(tokenizer: Any) -> str:
-    template = tokenizer.chat_template
-    return template if isinstance(template, str) else ""
 
 
 def _control_tokens(tokenizer: Any) -> frozenset[int]:

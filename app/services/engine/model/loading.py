@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+import json
 import time
 from collections.abc import Generator
 from contextlib import suppress
@@ -35,7 +36,7 @@ def load(folder: Path) -> Step:
     try:
         model, config = load_model(folder, lazy=True)
         yield 0.05
-        tokenizer = load_tokenizer(folder, {"trust_remote_code": False}, eos_token_ids=config.get("eos_token_id"))
+        tokenizer = read_tokenizer(folder, config.get("eos_token_id"))
         yield 0.1
         if _is_cpu():
             _widen(model)
@@ -48,6 +49,24 @@ def load(folder: Path) -> Step:
         raise LoadFailed(f"{folder.name}: this architecture keeps a cache that mlx-lm cannot batch yet")
     log.info("model read", folder=folder.name, seconds=round(time.perf_counter() - start, 2))
     return model, tokenizer
+
+
+def read_tokenizer(folder: Path, end_tokens: Any) -> Any:
+    """Give mlx-lm's tokenizer wrapper of a folder, with its chat template wherever that is."""
+    settings: dict[str, Any] = {"trust_remote_code": False}
+    tokenizer = load_tokenizer(folder, settings, eos_token_ids=end_tokens)
+    if not tokenizer.has_chat_template and (template := _template_of_processor(folder)):
+        tokenizer = load_tokenizer(folder, settings | {"chat_template": template}, eos_token_ids=end_tokens)
+    return tokenizer
+
+
+def _template_of_processor(folder: Path) -> str | None:
+    """Give the template of chat_template.json, where older vision models have it: transformers reads it for images."""
+    try:
+        template = json.loads((folder / "chat_template.json").read_bytes())["chat_template"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return template if isinstance(template, str) else None
 
 
 def back_end() -> str:

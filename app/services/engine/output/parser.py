@@ -48,10 +48,9 @@ class OutputParser:
         self._reasoning_call: CallInReasoning | None = None  # the call in the reasoning that the answer is in
         self._call_index = 0  # of the next call
         self._pending = ""  # text that may be a part of a marker, or white space before anything else has come
-        self._trimmed_states: set[str] = set()  # states whose leading white space is dropped
+        # States whose leading white space is dropped.
+        self._trimmed_states = {REASONING} if thinking and not continues else set[str]()
         self._may_think = may_think and split_reasoning and not continues
-        if thinking and not continues:
-            self._trimmed_states.add(REASONING)
         header = markup.initial if split_reasoning and not has_grammar else None  # grammars allow no header
         self._state = REASONING if thinking and split_reasoning else header or self._initial_state()
 

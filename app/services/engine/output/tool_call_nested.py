@@ -18,11 +18,15 @@ _ELEMENT = regex.compile(
 
 
 def nested_value(text: str, schema: Any) -> str | None:
-    """Give a value that consists of elements as JSON: a list where all are items, else an object. None for others."""
+    """Give a value that consists of elements as JSON: a list where all are items, else an object. None for others.
+
+    Nothing at all is an empty list or object, if the schema wants one.
+    """
+    schema = schema if isinstance(schema, dict) else {}
     elements = _elements(text)
     if not elements:
-        return None
-    schema = schema if isinstance(schema, dict) else {}
+        kind = schema.get("type")
+        return {"array": "[]", "object": "{}"}.get(str(kind)) if not text.strip() else None
     if all(key == "item" for key, _ in elements) and "item" not in (schema.get("properties") or {}):
         return f"[{', '.join(_value(value, schema.get('items')) for _, value in elements)}]"
     properties = schema.get("properties")
