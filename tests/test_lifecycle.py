@@ -327,7 +327,7 @@ def test_a_step_that_hangs_fails_its_requests_and_the_server_begins_anew(tiny: P
         hang.touch()
         refused = server.chat()
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_stuck")
-        health = httpx.get(f"{server.url}/health")
+        health = httpx.get(f"{server.url}/health", timeout=60)
         assert (health.status_code, health.json()["status"]) == (503, "stuck")
         assert "has not come back" in health.json()["error"]["message"]
         answer = wait_for(lambda: answered(server))
@@ -353,7 +353,9 @@ def test_a_process_that_was_suspended_is_not_called_stuck(tiny: Path, tmp_path: 
 def answered(server: Server) -> dict[str, Any] | None:
     """Give an answer, once the server is back."""
     with contextlib.suppress(httpx.TransportError):
-        answer = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": [{"role": "user", "content": "Hi"}]})
+        answer = httpx.post(
+            f"{server.url}/v1/chat/completions", json={"messages": [{"role": "user", "content": "Hi"}]}, timeout=60
+        )
         return dict(answer.json()) if answer.status_code == 200 else None
     return None
 
@@ -445,7 +447,7 @@ def run_app(home: Path, *flags: str, **env: str) -> subprocess.CompletedProcess[
 def test_logs_say_what_happened_and_never_what_was_said(tiny: Path, tmp_path: Path) -> None:
     secret = "xyzzy-secret-words"
     with running(tmp_path, "--model", str(tiny), "--api-key", "key-of-gold", ready=False) as server:
-        wait_for(lambda: httpx.get(f"{server.url}/health").status_code == 200)
+        wait_for(lambda: httpx.get(f"{server.url}/health", timeout=60).status_code == 200)
         server.client.headers["Authorization"] = "Bearer key-of-gold"
         said = server.chat(secret, messages=[{"role": "user", "content": secret}]).json()
         log = wait_for(lambda: server.log if '"tokens_per_second"' in server.log else None)

@@ -220,14 +220,14 @@ FAILING = [*answer("so far")[:-1], ShuttingDown("Going down")]
 def test_a_late_failure_is_an_error_event(tmp_path: Path) -> None:
     asked: dict[str, Any] = {"messages": [USER], "stream": True}
     with serving(ScriptedModel([FAILING, FAILING]), tmp_path) as url:
-        said = httpx.post(f"{url}{ROUTE}", json=asked)
+        said = httpx.post(f"{url}{ROUTE}", json=asked, timeout=60)
         *_, last = events(said.text)
         assert last == {
             "type": "error",
             "error": {"type": "overloaded_error", "message": "Going down"},
             "request_id": said.headers["x-request-id"],
         }
-        whole = httpx.post(f"{url}{ROUTE}", json=asked | {"stream": False})
+        whole = httpx.post(f"{url}{ROUTE}", json=asked | {"stream": False}, timeout=60)
         assert error_of(whole, 503)["type"] == "overloaded_error"
 
 
@@ -235,7 +235,7 @@ def test_a_failure_of_ours_is_a_500_that_says_nothing(tmp_path: Path) -> None:
     error = RuntimeError("the secret is /home/ada/key")
     with serving(ScriptedModel([error, error]), tmp_path) as url:
         for stream in (False, True):
-            answer = httpx.post(f"{url}{ROUTE}", json={"messages": [USER], "stream": stream})
+            answer = httpx.post(f"{url}{ROUTE}", json={"messages": [USER], "stream": stream}, timeout=60)
             assert error_of(answer, 500) == {"type": "api_error", "message": "internal error"}
 
 
@@ -249,7 +249,7 @@ def test_a_silent_stream_sends_pings(tmp_path: Path) -> None:
     model = ScriptedModel([answer("a")[:-1]])
     with (
         serving(model, tmp_path, sse_ping_interval=0.05) as url,  # type: ignore[arg-type]
-        httpx.stream("POST", f"{url}{ROUTE}", json={"messages": [USER], "stream": True}) as stream,
+        httpx.stream("POST", f"{url}{ROUTE}", json={"messages": [USER], "stream": True}, timeout=60) as stream,
     ):
         lines = stream.iter_lines()
         assert [line for line in (next(lines) for _ in range(40)) if line == "event: ping"]

@@ -219,9 +219,11 @@ def test_only_what_runs_in_the_background_can_be_cancelled(server: Server) -> No
 
 def test_a_server_can_be_told_to_keep_nothing(tmp_path: Path) -> None:
     with serving(ScriptedModel([answer("a"), answer("b")]), tmp_path, store=False) as url:
-        body = httpx.post(f"{url}{ROUTE}", json={"input": "Hi", "store": True}).json()
+        body = httpx.post(f"{url}{ROUTE}", json={"input": "Hi", "store": True}, timeout=60).json()
         assert body["store"] is False
-        error = error_of(httpx.post(f"{url}{ROUTE}", json={"input": "Hi", "previous_response_id": body["id"]}), 400)
+        error = error_of(
+            httpx.post(f"{url}{ROUTE}", json={"input": "Hi", "previous_response_id": body["id"]}, timeout=60), 400
+        )
         assert "--store off" in error["message"]
     assert not (tmp_path / "data").exists()
 
@@ -242,11 +244,11 @@ FAILING = [*answer("so far")[:-1], ShuttingDown("Going down")]
 
 def test_a_late_failure_is_an_event_of_the_response(tmp_path: Path) -> None:
     with serving(ScriptedModel([FAILING, FAILING]), tmp_path) as url:
-        *_, last = events(httpx.post(f"{url}{ROUTE}", json={"input": "Hi", "stream": True}).text)
+        *_, last = events(httpx.post(f"{url}{ROUTE}", json={"input": "Hi", "stream": True}, timeout=60).text)
         assert last["type"] == "response.failed"
         assert last["response"]["status"] == "failed"
         assert last["response"]["error"] == {"code": "server_error", "message": "Going down"}
-        error_of(httpx.post(f"{url}{ROUTE}", json={"input": "Hi"}), 503)
+        error_of(httpx.post(f"{url}{ROUTE}", json={"input": "Hi"}, timeout=60), 503)
     assert not (tmp_path / "data" / "responses").exists()
 
 
@@ -255,7 +257,7 @@ def test_a_silent_stream_says_that_it_is_in_progress(tmp_path: Path) -> None:
     asked = {"input": "Hi", "stream": True}
     with (
         serving(model, tmp_path, sse_ping_interval=0.05) as url,  # type: ignore[arg-type]
-        httpx.stream("POST", f"{url}{ROUTE}", json=asked) as stream,
+        httpx.stream("POST", f"{url}{ROUTE}", json=asked, timeout=60) as stream,
     ):
         lines = stream.iter_lines()
         said = [line for line in (next(lines) for _ in range(40)) if line.startswith("event: ")]

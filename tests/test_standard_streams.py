@@ -61,7 +61,10 @@ def test_the_server_starts_answers_and_ends_well_whoever_listens(
 ) -> None:
     port = free_port()
     command = [sys.executable, "-m", "app", "--model", str(tiny), "--port", str(port), "--log-format", form]
-    with shell(redirection, tmp_path, *command), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with (
+        shell(redirection, tmp_path, *command),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+    ):
         try:
             wait_for(lambda: answers(client), what="the server")
             body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}

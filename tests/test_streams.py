@@ -99,14 +99,14 @@ def test_a_stop_ends_the_answer_and_whoever_reads_it(server: Server, conversatio
     with httpx.stream("GET", f"{server.url}/v1/stream", params={"conv_id": conversation}, timeout=60) as reader:
         pieces = reader.iter_raw()
         read = next(pieces)
-        stopped = httpx.delete(f"{server.url}/v1/stream", params={"conv_id": conversation})
+        stopped = httpx.delete(f"{server.url}/v1/stream", params={"conv_id": conversation}, timeout=60)
         assert (stopped.status_code, stopped.content) == (204, b"")
         read += b"".join(pieces)
     assert not read.endswith(END)
     assert looked_up(server.url, conversation) == []
     gone = replay(server.url, conversation)
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "no_stream")
-    assert httpx.delete(f"{server.url}/v1/stream", params={"conv_id": conversation}).status_code == 204
+    assert httpx.delete(f"{server.url}/v1/stream", params={"conv_id": conversation}, timeout=60).status_code == 204
 
 
 def test_the_next_answer_of_a_conversation_takes_the_place_of_the_last(server: Server, conversation: str) -> None:
@@ -176,7 +176,7 @@ def test_with_one_only_a_stop_cancels(endless: tuple[str, ScriptedModel]) -> Non
     hung_up(url, "b", events=1)
     assert [session["is_done"] for session in looked_up(url, "a", "b")] == [False, False]
     assert model.cancelled == 0
-    httpx.delete(f"{url}/v1/stream", params={"conv_id": "a"})
+    httpx.delete(f"{url}/v1/stream", params={"conv_id": "a"}, timeout=60)
     assert model.cancelled == 1
     assert [session["conversation_id"] for session in looked_up(url, "a", "b")] == ["b"]
 
@@ -197,7 +197,7 @@ def test_pings_are_part_of_what_is_sent_again(tmp_path: Path) -> None:
 def test_a_whole_answer_needs_no_stream(tmp_path: Path) -> None:
     with serving(ScriptedModel([answer("Hi")]), tmp_path) as url:
         headers = {"X-Conversation-Id": "a"}
-        said = httpx.post(f"{url}/v1/chat/completions", json=body(stream=False), headers=headers)
+        said = httpx.post(f"{url}/v1/chat/completions", json=body(stream=False), headers=headers, timeout=60)
         assert said.json()["choices"][0]["message"]["content"] == "Hi"
         assert looked_up(url, "a") == []
 
