@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from mlx_lm.utils import load_tokenizer
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
-from transformers import PreTrainedTokenizerFast
+from tokenizers import AddedToken, Tokenizer, processors
 
 from app.services.context_length import ContextLength
-from app.services.engine.output.detokenizer import token_to_piece
+from app.services.engine.output.token_bytes import TokenBytes
 from app.services.engine.prompt import PromptBuilder
 from app.services.errors import InvalidRequest, PromptTooLong
 from app.services.generation import GenerationRequest
+from tests.engine import tokenizers
 
 CONTEXT = 64
 OWN = ContextLength(CONTEXT, CONTEXT, "max_position_embeddings in config.json")
@@ -123,23 +123,19 @@ def test_a_larger_context_is_advised_only_where_it_helps(tiny: Path, context: Co
 
 
 def test_pieces_of_a_byte_level_vocabulary_are_its_bytes(tokenizer: Any) -> None:
-    piece = token_to_piece(tokenizer)
+    piece = TokenBytes(tokenizer)
     for text in ("Hello world", "日本語😀", "\n\t <|im_end|><think>"):
         tokens = tokenizer.encode(text, add_special_tokens=False)
-        assert b"".join(piece(token) for token in tokens).decode() == text
-    assert piece(10**6) == b""
+        assert b"".join(piece[token] for token in tokens).decode() == text
+    assert piece[10**6] == b""
 
 
-def test_pieces_of_a_sentence_piece_vocabulary_are_text_and_bytes() -> None:
-    vocabulary = [("<unk>", 0.0), *((f"<0x{byte:02X}>", -9.0) for byte in range(256)), ("▁Hi", -1.0), ("a", -2.0)]
-    made = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
-    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    made.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
-    piece = token_to_piece(tokenizer)
-    tokens = tokenizer.encode("Hia日", add_special_tokens=False)
-    assert [piece(token) for token in tokens] == [b" Hi", b"a", b"\xe6", b"\x97", b"\xa5"]
-    assert piece(0) == b"<unk>"
+def test_pieces_of_a_sentence_piece_vocabulary_are_text_and_bytes(tmp_path: Path) -> None:
+    tokenizer = tokenizers.make("Llama 2", tmp_path, None)
+    piece = TokenBytes(tokenizer)
+    tokens = tokenizer.encode("Helloa旗", add_special_tokens=False)
+    assert [piece[token] for token in tokens] == [b" Hello", b"a", b"\xe6", b"\x97", b"\x97"]
+    assert piece[0] == b"<unk>"
 
 
 @pytest.mark.parametrize("long", [lambda text: (text,), lambda text: (1, text), lambda text: (text[:500],) * 4000])

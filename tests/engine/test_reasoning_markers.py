@@ -84,7 +84,7 @@ def test_reasoning_is_told_by_the_template(name: str, as_tokens: bool, tmp_path:
     template, text, markers, _ = REASONING[name]
     tokenizer = load(tmp_path, template, markers if as_tokens else ())
     family_markup = Markup.of(tokenizer)
-    detokenizer = detokenizer_factory(tokenizer, family_markup.markers(), len(tokenizer))()
+    detokenizer = detokenizer_factory(tokenizer, family_markup.markers())()
     parser = OutputParser(family_markup)
     ids = tokenizer.encode(text, add_special_tokens=False)
     parts: list[OutputPart] = [part for token in ids for part in parser.feed(detokenizer.feed(token))]

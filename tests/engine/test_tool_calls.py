@@ -159,7 +159,7 @@ def test_calls_are_parsed_where_their_markers_are_tokens(name: str, tmp_path: Pa
     calls = markup_of(name).calls
     assert family_markup.calls is not None and calls is not None
     assert (family_markup.calls.start, family_markup.calls.end) == (calls.start, calls.end)
-    detokenizer = detokenizer_factory(tokenizer, family_markup.markers(), len(tokenizer))()
+    detokenizer = detokenizer_factory(tokenizer, family_markup.markers())()
     parser = OutputParser(family_markup, tools=TOOLS)
     ids = tokenizer.encode(family.text, add_special_tokens=False)
     assert sum(token >= 256 for token in ids) >= len(family.markers) // 2

@@ -81,7 +81,7 @@ class Workshop:
         self.tokenizer = load_tokenizer(folder)
         self.markup = Markup.of(self.tokenizer)
         self.vocabulary = 768
-        self.detokenizer = detokenizer_factory(self.tokenizer, self.markup.markers(), self.vocabulary)
+        self.detokenizer = detokenizer_factory(self.tokenizer, self.markup.markers())
         self._alone: dict[tuple[tuple[int, ...], str, int], list[int]] = {}
 
     def scheduler(

@@ -61,7 +61,7 @@ def assemble(
     )
     prompts = PromptBuilder(tokenizer, markup.think_start, facts.context, longest_token(tokenizer))
     grammars = GrammarCompiler(tokenizer, facts.vocabulary, facts.end_tokens)
-    detokenizer = detokenizer_factory(tokenizer, markup.markers(), facts.vocabulary)
+    detokenizer = detokenizer_factory(tokenizer, markup.markers())
     return LoadedModel(
         facts,
         prompts,

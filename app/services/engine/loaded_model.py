@@ -1,6 +1,6 @@
 """A loaded model: what it makes of requests, for its scheduler and for whoever asks for tokens."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from app.services.engine.cache.layers import Layers
 from app.services.engine.cache.prefix_store import fingerprint
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.loading import back_end
-from app.services.engine.output.detokenizer import Detokenizer
+from app.services.engine.output.detokenizer import DetokenizerFactory
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.stop_strings import StopStrings
@@ -51,7 +51,7 @@ class LoadedModel:
         prompts: PromptBuilder,
         scheduler: Scheduler,
         markup: Markup,
-        detokenizer: Callable[[], Detokenizer],
+        detokenizer: DetokenizerFactory,
         grammars: GrammarCompiler,
         adapters: Adapters,
         conversation_owners: ConversationOwners,
@@ -178,7 +178,7 @@ class LoadedModel:
             context_left=context_left,
             params=params,
             parser=self._parser(prompt, request),
-            detokenizer=self._detokenizer(),
+            detokenizer=self._detokenizer(continues=_continues(prompt, request)),
             end_tokens=end_tokens,
             constraint=self._constraint(prompt, request),
             logprobs=request.logprobs,
@@ -282,6 +282,19 @@ def _may_think(request: GenerationRequest) -> bool:
     """Whether an answer may begin with reasoning by itself; one that continues a message has begun already."""
     enabled = request.template_kwargs.get("enable_thinking") is not False
     return enabled and request.prompt is None and not request.continue_final_message
+
+
+def _continues(prompt: Prompt, request: GenerationRequest) -> bool:
+    """Whether an answer continues a text, so that the space that it begins with belongs to it.
+
+    That of an answer under a grammar does too: the grammar allows it, or it does not come.
+    """
+    if prompt.matcher is not None and request.constraint is not None:
+        return True
+    if request.prompt is not None:
+        return any(part != "" for part in request.prompt)
+    last = request.messages[-1] if request.continue_final_message and request.messages else None
+    return last is not None and bool(last.content or last.reasoning)
 
 
 def _tools(request: GenerationRequest) -> Sequence[Mapping[str, Any]]:

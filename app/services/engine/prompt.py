@@ -6,8 +6,8 @@ from typing import Any
 
 from app.services.context_length import ContextLength
 from app.services.engine.model.chat_template import ChatTemplate
-from app.services.engine.output.detokenizer import token_to_piece
 from app.services.engine.output.stop_strings import StopStrings
+from app.services.engine.output.token_bytes import TokenBytes
 from app.services.engine.sampling.dry import NO_BREAKERS, Breakers
 from app.services.errors import InvalidRequest, NoInfill, PromptTooLong, TextTooLong
 from app.services.generation import GenerationRequest
@@ -54,7 +54,7 @@ class PromptBuilder:
         self._context = context
         self._max_characters = max(_MIN_CHARACTERS, _CHARACTERS_PER_TOKEN * context.tokens)
         self._longest_token = longest_token  # bytes; None if unknown
-        self._piece = token_to_piece(tokenizer)
+        self._token_bytes = TokenBytes(tokenizer)
         self._template = ChatTemplate(tokenizer)
         self._fim_tokens = _fim_tokens(tokenizer.added_tokens_decoder.values())
 
@@ -155,12 +155,11 @@ class PromptBuilder:
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Give the text of ids, control tokens too."""
-        decoded = self._tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return str(decoded)
+        return self._token_bytes.decode(tokens)
 
     def piece(self, token: int) -> bytes:
         """Give the bytes of one id; they may be a part of a character."""
-        return self._piece(token)
+        return self._token_bytes[token]
 
     def _infill(self, prompt: Sequence[str | int], suffix: str) -> str:
         if self._fim_tokens is None:

@@ -18,7 +18,8 @@ def plain_tokenizer(tokenizer: Any, vocabulary: int, end_tokens: list[int]) -> L
     backend = copy(tokenizer.backend_tokenizer)
     backend.no_padding()
     backend.no_truncation()
-    data = json.dumps(_rename_added_tokens(json.loads(backend.to_str())), ensure_ascii=False)
+    content = _rename_added_tokens(json.loads(backend.to_str()))
+    data = json.dumps(content | {"decoder": _without_metaspace(content["decoder"])}, ensure_ascii=False)
     return LLTokenizer(data, n_vocab=vocabulary, eos_token=end_tokens)
 
 
@@ -37,6 +38,16 @@ def _rename_added_tokens(content: dict[str, Any]) -> dict[str, Any]:
     if model.get("unk_token") in names:
         model["unk_token"] = names[model["unk_token"]]
     return content
+
+
+def _without_metaspace(decoder: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Write a decoder that puts spaces for low bars as llguidance reads it: other forms it takes for plain text."""
+    decoders = (decoder or {}).get("decoders", [decoder or {}])
+    low_bar = next((one["replacement"] for one in decoders if one.get("type") == "Metaspace"), None)
+    if low_bar is None:
+        return decoder
+    replace = {"type": "Replace", "pattern": {"String": low_bar}, "content": " "}
+    return {"type": "Sequence", "decoders": [replace, {"type": "ByteFallback"}, {"type": "Fuse"}]}
 
 
 def _in_merges(merges: Iterable[Any], added: Container[str]) -> set[str]:
