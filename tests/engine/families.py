@@ -133,6 +133,14 @@ def dsml(arguments: dict[str, Any]) -> str:
     return f'<{mark}invoke name="add">\n{"".join(pairs)}</{mark}invoke>\n'
 
 
+def hunyuan(arguments: dict[str, Any]) -> str:
+    pairs = (
+        f"<arg_key:opensource>{key}</arg_key:opensource>\n<arg_value:opensource>{value}</arg_value:opensource>\n"
+        for key, value in arguments.items()
+    )
+    return f"<tool_call:opensource>add<tool_sep:opensource>\n{''.join(pairs)}</tool_call:opensource>\n"
+
+
 def minimax_m3(arguments: dict[str, Any]) -> str:
     mark = "]<]minimax[>["
     pairs = (f"{mark}<{key}>{value}{mark}</{key}>" for key, value in arguments.items())
@@ -286,7 +294,7 @@ FAMILIES = {
     ),
     "command_r": Family(
         None,
-        "Write 'Action:' followed by a json-formatted list",
+        "Write 'Action:' followed by a json-formatted list, or use the `directly-answer` tool",
         f"Action: ```json\n[\n    {command_r(A)},\n    {command_r(TWO)}\n]```",
         streams=True,
     ),
@@ -347,6 +355,25 @@ FAMILIES = {
         markers=("<|function_call|>",),
         streams=True,
         after="",
+    ),
+    "gigachat_role": Family(
+        None,
+        "'function call'",
+        f"<|message_sep|>\n\nfunction call<|role_sep|>\n{objects(A)}",
+        f"<|message_sep|>\n\nfunction call<|role_sep|>\n{objects(TWO)}",
+        markers=("<|message_sep|>", "<|role_sep|>"),
+        streams=True,
+        after="",
+    ),
+    "hunyuan_3": Family(
+        None,
+        "':opensource'",
+        f"<tool_calls:opensource>\n{hunyuan(A)}{hunyuan(TWO)}</tool_calls:opensource>",
+        markers=(
+            *("<tool_calls:opensource>", "</tool_calls:opensource>", "<tool_call:opensource>"),
+            *("</tool_call:opensource>", "<tool_sep:opensource>", "<arg_key:opensource>", "</arg_key:opensource>"),
+            *("<arg_value:opensource>", "</arg_value:opensource>"),
+        ),
     ),
     "hermes by its prompt": Family(
         None, '<tool_call>\n{"name": <function-name>}\n</tool_call>', hermes(A), hermes(TWO), streams=True

@@ -15,6 +15,7 @@ from tests.engine.families import (
     deepseek,
     dsml,
     hermes,
+    hunyuan,
     kimi,
     llama,
     minicpm,
@@ -92,6 +93,7 @@ WRITERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "muse_spark": lambda arguments: f"<atem:function_calls>\n{muse(text(arguments))}</atem:function_calls>",
     "glm47": lambda arguments: arg_key("", text(arguments)),
     "laguna": lambda arguments: arg_key("", text(arguments)),
+    "hunyuan_3": lambda arguments: f"<tool_calls:opensource>\n{hunyuan(text(arguments))}</tool_calls:opensource>",
     "longcat": lambda arguments: arg_key("longcat_", text(arguments)),
     "dsml": lambda arguments: f"<｜DSML｜function_calls>\n{dsml(arguments)}</｜DSML｜function_calls>",  # noqa: RUF001
     "minimax_m3": lambda arguments: f"]<]minimax[>[<tool_call>\n{m3(arguments)}]<]minimax[>[</tool_call>",

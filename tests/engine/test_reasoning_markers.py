@@ -58,6 +58,12 @@ REASONING: dict[str, tuple[str, str, tuple[str, ...], str]] = {
         (),
         "tool_calls",
     ),
+    "hunyuan 3": (
+        "':opensource' </think:opensource>",
+        "<think:opensource>Hm. [x]</think:opensource>Well.",
+        ("<think:opensource>", "</think:opensource>"),
+        "hunyuan_3",
+    ),
     "nemotron": ("<think></think><TOOLCALL>", "<think>\nHm. [x]\n</think>\n\nWell.", (), "nemotron"),
     "granite": (
         "<think></think><response></response><|tool_call|>",
@@ -147,3 +153,27 @@ def test_tags_around_an_answer_are_taken_away_and_no_others(text: str, answer: s
 def test_a_call_within_the_frame_is_one_and_what_closes_the_frame_is_no_text() -> None:
     parts, _ = parse(list(f"<answer>Well. {CALL}\n</answer>"), FRAMED, tools=TOOLS)
     assert parts == [["Well. ", False], ADDED]
+
+
+SOLAR = (
+    f"<|think|>Hm. [x]<|end|><|begin|>assistant<|content|>Well.<|end|><|begin|>assistant{FAMILIES['solar'].calls[0]}"
+)
+
+
+def test_an_answer_of_several_messages_is_taken_apart(tmp_path: Path) -> None:
+    markers = ("<|think|>", "<|content|>", "<|begin|>", "<|end|>", *FAMILIES["solar"].markers)
+    tokenizer = byte_tokenizer(tmp_path, FAMILIES["solar"], markers[:3] + markers[4:])
+    solar = Markup.of(tokenizer)
+    parts, _ = parse([SOLAR], solar, tools=TOOLS)
+    assert parts[:2] == [["Hm. [x]", True], ["Well.", False]]
+    assert [part[1] for part in parts[2:]] == ["add", "add"]
+    for cut in range(1, len(SOLAR)):
+        assert parse([SOLAR[:cut], SOLAR[cut:]], solar, tools=TOOLS)[0] == parts
+    detokenizer = detokenizer_factory(tokenizer, solar.markers(), len(tokenizer))()
+    ids = tokenizer.encode(SOLAR, add_special_tokens=False)
+    assert parse([detokenizer.feed(token) for token in ids], solar, tools=TOOLS)[0] == parts
+
+
+def test_a_message_that_is_continued_has_no_header(tmp_path: Path) -> None:
+    solar = Markup.of(byte_tokenizer(tmp_path, FAMILIES["solar"], ()))
+    assert parse(list(" and so on<|end|>"), solar, continues=True)[0] == [[" and so on", False]]

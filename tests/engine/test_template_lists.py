@@ -80,3 +80,33 @@ def test_a_json_file_without_a_template_leaves_the_model_without_one(content: st
     in_json(tmp_path)
     (tmp_path / "chat_template.json").write_text(content)
     assert not read_tokenizer(tmp_path, None).has_chat_template
+
+
+@pytest.mark.parametrize(
+    ("template", "shown"),
+    [
+        ("{{ message.reasoning_content }}{{ message.content }}", "Hm.Well."),
+        ("{{ message.reasoning }}{{ message.content }}", "Hm.Well."),
+        ("{{ message['thought'] }}{{ message['content'] }}", "Hm.Well."),
+        (
+            "{% for block in message.content if message.content is not string %}{% if block.type == 'thinking' %}"
+            "[THINK]{{ block['thinking'] }}[/THINK]{% else %}{{ block.text }}{% endif %}"
+            "{% else %}{{ message.content }}{% endfor %}",
+            "[THINK]Hm.[/THINK]Well.",
+        ),
+    ],
+)
+def test_reasoning_is_given_back_where_the_template_looks_for_it(template: str, shown: str, tmp_path: Path) -> None:
+    source = f"{{% for message in messages %}}<{{{{ message.role }}}}>{template}{{% endfor %}}"
+    messages = (Message("user", "Hello"), Message("assistant", "Well.", reasoning="Hm."), Message("user", "So"))
+    rendered = ChatTemplate(byte_tokenizer(tmp_path, Family(None, source), ())).render(
+        GenerationRequest(messages=messages)
+    )
+    assert f"<assistant>{shown}<user>" in rendered
+
+
+def test_tools_are_given_under_the_other_name_that_a_template_has_for_them(tmp_path: Path) -> None:
+    source = "{{ xml_tools | length }} <tool_call>{% for message in messages %}{{ message.content }}{% endfor %}"
+    template = ChatTemplate(byte_tokenizer(tmp_path, Family(None, source), ()))
+    request = GenerationRequest(messages=(Message("user", "Hello"),), tools=TOOLS)
+    assert template.render(request) == "1 <tool_call>Hello"

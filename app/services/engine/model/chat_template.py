@@ -8,6 +8,7 @@ from typing import Any
 from app.services.engine.model import template_probe
 from app.services.engine.model.conversation import STRICT, Capabilities, adapt_messages
 from app.services.engine.model.template_messages import (
+    reasoning_field,
     to_template,
     with_descriptions,
     with_parameters,
@@ -30,7 +31,10 @@ class ChatTemplate:
         self._tokenizer = tokenizer  # mlx-lm's TokenizerWrapper
         self._complete_tools: deque[tuple[Tools, Tools]] = deque(maxlen=_CACHED)
         parser, _ = call_parser(tokenizer)
-        self._format = call_format(parser, template_text(tokenizer))
+        source = template_text(tokenizer)
+        self._format = call_format(parser, source)
+        self._reasoning_field = reasoning_field(source)
+        self._takes_xml_tools = "xml_tools" in source  # SmolLM3 has another name for the tools
         self._parser = parser
         self._strict = STRICT
         self._no_tools: list[Any] | None = None
@@ -74,10 +78,17 @@ class ChatTemplate:
         wrapped = self._tokenizer._chat_template is not None
         renderer = self._tokenizer if wrapped or "enable_thinking" in options else self._tokenizer._tokenizer
         template_messages = [
-            to_template(message, text_content=capabilities.text_content, argument_objects=capabilities.argument_objects)
+            to_template(
+                message,
+                text_content=capabilities.text_content,
+                argument_objects=capabilities.argument_objects,
+                reasoning_field=self._reasoning_field,
+            )
             for message in messages
         ]
         tool_list = list(tools) or self._no_tools
+        if self._takes_xml_tools and tools:
+            options = {"xml_tools": tool_list, **options}
         prompt = renderer.apply_chat_template(template_messages, tools=tool_list, tokenize=False, **options)
         return _replace_surrogates(str(prompt))
 

@@ -1,21 +1,35 @@
 """Messages and tools as the dictionaries that chat templates take."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from app.services.engine.output.tool_call_arguments import parse_arguments
 from app.services.generation import Message, ToolCall
 
+_FIELD = r"\b(?:message|msg|m)(?:\.{0}\b|\[['\"]{0}['\"]\])"  # of a message
 _DEEPEST = 32  # levels of a schema; templates recurse
 
 
-def to_template(message: Message, *, text_content: bool = True, argument_objects: bool = True) -> dict[str, Any]:
-    """Give a message as a dictionary. Content is text or a list of one part, arguments are an object or JSON text."""
-    content = message.content if text_content else [{"type": "text", "text": message.content}]
+def to_template(
+    message: Message,
+    *,
+    text_content: bool = True,
+    argument_objects: bool = True,
+    reasoning_field: str = "reasoning_content",
+) -> dict[str, Any]:
+    """Give a message as a dictionary. Content is text or a list of parts, arguments are an object or JSON text.
+
+    Reasoning is a field of the message, or a part of type `thinking` before the text if `reasoning_field` is that.
+    """
+    in_parts = reasoning_field == "thinking" and bool(message.reasoning)
+    parts = [{"type": "thinking", "thinking": message.reasoning}] if in_parts else []
+    parts += [{"type": "text", "text": message.content}] if message.content or not in_parts else []
+    content = message.content if text_content and not in_parts else parts
     template_message: dict[str, Any] = {"role": message.role, "content": content}
-    if message.reasoning:
-        template_message["reasoning_content"] = message.reasoning
+    if message.reasoning and not in_parts:
+        template_message[reasoning_field] = message.reasoning
     if message.tool_calls:
         template_message["tool_calls"] = [_call(call, argument_objects) for call in message.tool_calls]
     if message.tool_call_id:
@@ -29,6 +43,16 @@ def _call(call: ToolCall, argument_objects: bool) -> dict[str, Any]:
     values = parse_arguments(call.arguments)
     arguments = values if argument_objects else json.dumps(values, ensure_ascii=False)
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+
+
+def reasoning_field(template: str) -> str:
+    """Say where a chat template looks for the reasoning of a message: mostly in `reasoning_content`."""
+    if "reasoning_content" in template:
+        return "reasoning_content"
+    if "[THINK]" in template and re.search(r"\[['\"]thinking['\"]\]", template):
+        return "thinking"  # a part of the content, as in Mistral's templates
+    fields = ("reasoning", "thought")
+    return next((name for name in fields if re.search(_FIELD.format(name), template)), "reasoning_content")
 
 
 def with_parameters(tool: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from app.services.engine.output.template_clues import answer_frame, reasoning_markers, structural_markers
+from app.services.engine.output.template_clues import answer_frame, reasoning_markers, structural_markers, transitions
 from app.services.engine.output.tool_calls import CallMarkup
 
 # The states of an answer. It is `open` until something but white space has come, while a marker may come that is one
@@ -31,13 +31,14 @@ class Markup:
     def of(cls, tokenizer: Any) -> "Markup":
         """Take them from mlx-lm's tokenizer wrapper, its chat template and its tokens."""
         think_start, think_end = reasoning_markers(tokenizer)
+        edges, initial = transitions(tokenizer)
         return cls(
             think_start=think_start,
             think_end=think_end,
             structural=tuple(structural_markers(tokenizer)),
             frame=answer_frame(tokenizer),
-            transitions=tokenizer.response_transitions,
-            initial=tokenizer.response_initial_state,
+            transitions=edges,
+            initial=initial,
             calls=CallMarkup.of(tokenizer),
         )
 

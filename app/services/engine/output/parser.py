@@ -51,7 +51,7 @@ class OutputParser:
         # States whose leading white space is dropped.
         self._trimmed_states = {REASONING} if thinking and not continues else set[str]()
         self._may_think = may_think and split_reasoning and not continues
-        header = markup.initial if split_reasoning and not has_grammar else None  # grammars allow no header
+        header = markup.initial if split_reasoning and not (has_grammar or continues) else None  # neither has a header
         self._state = REASONING if thinking and split_reasoning else header or self._initial_state()
 
     @property

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -19,6 +19,8 @@ _OWN_CALLS = {
     "<TOOLCALL>": "nemotron",
     "<|tool_call:begin|>": "solar",
     "<|function_call|>": "gigachat",
+    "'function call'": "gigachat_role",
+    "':opensource'": "hunyuan_3",
 }
 # The same for texts that other templates may have too: where mlx-lm sees no notation.
 _OTHER_CALLS = {
@@ -26,18 +28,19 @@ _OTHER_CALLS = {
     "<tool_call>": "json_tools",
     "<|tool_call|>": "granite",
     "<function=": "functionary",
-    "Write 'Action:'": "command_r",
+    "directly-answer": "command_r",
 }
 # Tokens that only calls have, of models whose template does not show any: Phi-4 mini.
 _CALL_TOKENS = {("<|tool_call|>", "<|/tool_call|>"): "phi4", ("<|tool_call|>",): "granite"}
 
-# What opens and closes reasoning, in templates that show both.
+# What opens and closes reasoning, in templates that have the latter; and in those that have both.
 _OWN_REASONING = (
     ("[THINK]", "[/THINK]"),
     ("<seed:think>", "</seed:think>"),
     ("<mm:think>", "</mm:think>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<think:opensource>", "</think:opensource>"),
     ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
 )
 _OTHER_REASONING = (("<think>", "</think>"),)
@@ -49,6 +52,15 @@ _STRUCTURAL = {
     "<|START_TEXT|>": "<|START_TEXT|>",
     "<|END_TEXT|>": "<|START_TEXT|>",
     "[END FINAL RESPONSE]": "[BEGIN FINAL RESPONSE]",
+}
+
+# Answers of several messages, each with a marker that says what it is: the states of an answer, and the markers to the
+# next. What stands between two messages is not shown.
+_SOLAR_MESSAGE = (("<|think|>", "reasoning"), ("<|content|>", "normal"), ("<|tool_calls|>", "tool"))
+_SOLAR = {
+    "normal": (*_SOLAR_MESSAGE, ("<|end|>", "between")),
+    "reasoning": (("<|end|>", "between"),),
+    "between": _SOLAR_MESSAGE,
 }
 
 # Tags around a whole answer, by texts of the templates of models that write them.
@@ -95,7 +107,7 @@ def reasoning_markers(tokenizer: Any) -> tuple[str | None, str | None]:
     """Give what opens and closes a model's reasoning."""
     template, tokens = template_text(tokenizer), _added_tokens(tokenizer)
     for pair in _OWN_REASONING:
-        if all(marker in template for marker in pair) or tokens.issuperset(pair):
+        if pair[1] in template or tokens.issuperset(pair):
             return pair
     if tokenizer.think_start:
         return tokenizer.think_start, tokenizer.think_end
@@ -107,6 +119,13 @@ def structural_markers(tokenizer: Any) -> Iterator[str]:
     yield from tokenizer.structural_markers or ()
     template, tokens = template_text(tokenizer), _added_tokens(tokenizer)
     yield from (marker for marker, clue in _STRUCTURAL.items() if clue in template or clue in tokens)
+
+
+def transitions(tokenizer: Any) -> tuple[Mapping[str, Sequence[tuple[str, str]]], str | None]:
+    """Give the markers that lead from one state of an answer to another, and its first state; mostly there are none."""
+    if "<|tool_call:begin|>" in template_text(tokenizer):
+        return _SOLAR, None
+    return tokenizer.response_transitions, tokenizer.response_initial_state
 
 
 def answer_frame(tokenizer: Any) -> tuple[str, str] | None:

@@ -38,6 +38,7 @@ def tag_syntax(parser: str, template: str = "") -> TagSyntax | None:
         "glm47": lambda: _arg_keys(""),
         "laguna": lambda: _arg_keys(""),
         "longcat": lambda: _arg_keys("longcat_"),
+        "hunyuan_3": _hunyuan,
         "kimi_k3": _kimi_k3,
         "seed_oss": _seed,
     }
@@ -153,6 +154,20 @@ def _arg_keys(prefix: str) -> TagSyntax:
         argument_end=f"</{prefix}arg_value>",
         call_end=f"</{prefix}tool_call>",
         closer=f"</{prefix}tool_call>",
+        untyped_is_text=False,
+    )
+
+
+def _hunyuan() -> TagSyntax:
+    return TagSyntax(
+        start="<tool_calls:opensource>",
+        call=r"<tool_call:opensource>\s*+(?P<name>[^\s<>]{1,200}+)\s*+<tool_sep:opensource>",
+        argument=r"<arg_key:opensource>(?P<key>[^<>]{1,200})</arg_key:opensource>\s*+<arg_value:opensource>",
+        argument_end="</arg_value:opensource>",
+        call_end="</tool_call:opensource>",
+        region_end="</tool_calls:opensource>",
+        closer="</tool_calls:opensource>",
+        starts=("<tool_call:opensource>",),
         untyped_is_text=False,
     )
 

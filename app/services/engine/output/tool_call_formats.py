@@ -31,6 +31,10 @@ _INNER: dict[str, tuple[str, ...]] = {
     "function_gemma": ("<escape>",),
     "gemma4": ('<|"|>',),
     "glm47": ("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
+    "hunyuan_3": (
+        *("<tool_call:opensource>", "</tool_call:opensource>", "<tool_sep:opensource>", "<arg_key:opensource>"),
+        *("</arg_key:opensource>", "<arg_value:opensource>", "</arg_value:opensource>"),
+    ),
     "kimi_k2": ("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"),
     "kimi_k3": ("<|open|>", "<|close|>", "<|sep|>"),
     "longcat": ("<longcat_arg_key>", "</longcat_arg_key>", "<longcat_arg_value>", "</longcat_arg_value>"),
@@ -93,7 +97,8 @@ def call_format(parser: str | None, template: str) -> CallFormat | None:
         "cohere": _cohere,
         "command_r": _command_r,
         "functionary": _functionary,
-        "gigachat": _gigachat,
+        "gigachat": lambda: _gigachat("<|function_call|>"),
+        "gigachat_role": lambda: _gigachat("<|message_sep|>\n\nfunction call<|role_sep|>\n"),
         "json_tools": _hermes,
         "kimi_k2": _kimi,
         "solar": _solar,
@@ -244,10 +249,10 @@ def _list(start: str, end: str) -> CallFormat:
     )
 
 
-def _gigachat() -> CallFormat:
+def _gigachat(start: str) -> CallFormat:
     return CallFormat(
-        start="<|function_call|>",
-        head=regex.compile(rf"{_REST}(?:<\|function_call\|>)?+[\s,\[]*+{_object_head()}", regex.DOTALL),
+        start=start,
+        head=regex.compile(rf"{_REST}(?:{regex.escape(start)})?+[\s,\[]*+{_object_head()}", regex.DOTALL),
         before=_json_head("arguments"),
         after=("}",),
     )
