@@ -85,6 +85,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def families(session: nox.Session) -> None:
+    """Compare every architecture with mlx-lm itself: nox -s families -- llama gemma3, or -- --part today/3."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.families", *session.posargs)
+
+
+@nox.session
 def parity(session: nox.Session) -> None:
     """Compare with recorded answers of llama-server, where they are: nox -s parity -- main apikey."""
     recordings = Path(os.environ.get("TILES_PARITY") or Path(__file__).parents[1] / "shared" / "parity")
