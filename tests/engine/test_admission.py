@@ -43,7 +43,7 @@ class Small(MemoryBudget):
     def free(self) -> int:
         if self.scheduler is None:
             return self.size
-        batches = [nbytes(batch._layers) for batch in self.scheduler._batches._batches]
+        batches = [nbytes(batch._cache.layers) for batch in self.scheduler._batches._batches]
         prompts = [nbytes(row.prefill.layers or []) for row in self.scheduler._prefill.rows]
         return self.size - sum(batches) - sum(prompts) - self.scheduler.prefixes.nbytes
 

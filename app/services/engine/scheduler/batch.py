@@ -5,9 +5,9 @@ from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.models.cache import ArraysCache
 
-from app.services.engine.cache.layers import Layers, is_trimmable, leaves, merge
+from app.services.engine.cache.batch_cache import BatchCache
+from app.services.engine.cache.layers import Layers, is_trimmable
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.sampling.logprobs import BatchLogprobs, RowLogprobs
 from app.services.engine.sampling.sampler import Sampler
@@ -30,8 +30,7 @@ class Batch:
         self._model = model
         self._vocabulary = vocabulary
         self._adapters = adapters or Adapters()
-        self._layers: Layers = []
-        self._merged = False
+        self._cache = BatchCache()
         self._sampler: Sampler | None = None
         self._next: mx.array | None = None  # (rows,) tokens to feed
         self._logprobs: BatchLogprobs | None = None  # of the tokens in `_next`
@@ -44,10 +43,10 @@ class Batch:
     def join(self, rows: Sequence[Row], merged: Layers | None = None) -> None:
         """Take in rows, with a batch cache of theirs if they have one already; else theirs are copied into one."""
         last = mx.array([row.prefill.tokens[-1] for row in rows], dtype=mx.uint32)
-        if merged is None and len(rows) == 1 and not self.rows:
-            self._layers, self._merged = rows[0].prefill.take_layers(), False
+        if merged is None:
+            self._cache.join([row.prefill.take_layers() for row in rows])
         else:
-            self._extend(merged or merge([row.prefill.take_layers() for row in rows]))
+            self._cache.join_merged(merged, len(rows))
         self._next = last if self._next is None else mx.concatenate([self._next, last])
         self._fresh += len(rows)
         self.rows.extend(rows)
@@ -60,11 +59,11 @@ class Batch:
         """
         if self._next is None:
             return []
-        if speculate and not self._merged and (draft := self._propose(self.rows[0])):
+        if speculate and not self._cache.merged and (draft := self._propose(self.rows[0])):
             return self._verify(self.rows[0], draft)
         fed, logprobs, unread = self._next, self._logprobs, 0 if self._next_is_read else len(self.rows) - self._fresh
         self._adapters.use([row.scales for row in self.rows])
-        logits = self._model(fed[:, None], cache=self._layers)[:, -1, :]
+        logits = self._model(fed[:, None], cache=self._cache.layers)[:, -1, :]
         self._next, self._fresh = self._draw(logits, fed), 0
         self._logprobs = self._logprobs_of(logits, self._next)
         mx.async_eval(self._next, *(self._logprobs.arrays if self._logprobs else ()))
@@ -78,18 +77,17 @@ class Batch:
         keep = [index for index, row in enumerate(self.rows) if row not in leaving]
         for index, row in enumerate(self.rows):
             if row in leaving:
-                row.prefill.layers = self._extract(index)
+                row.prefill.layers = self._cache.extract(index)
         self._fresh = sum(1 for index in keep if index >= len(self.rows) - self._fresh)
         self.rows = [self.rows[index] for index in keep]
         self._sampler = None
         if not keep:
-            self._layers, self._merged, self._next, self._logprobs = [], False, None, None
+            self._cache, self._next, self._logprobs = BatchCache(), None, None
             return
         assert self._next is not None
         self._next = self._next[mx.array(keep)]
         self._logprobs = self._logprobs.select(keep) if self._logprobs else None
-        if self._merged:
-            self._shrink(keep)
+        self._cache.keep(keep)
 
     def split_off(self, rows: Sequence[Row]) -> "Batch":
         """Move rows out into a batch of their own, between two steps."""
@@ -100,15 +98,14 @@ class Batch:
         other._logprobs = self._logprobs.select(indices) if self._logprobs else None
         self.leave(rows)
         other.rows = list(rows)
-        caches = [row.prefill.take_layers() for row in rows]
-        other._layers, other._merged = (merge(caches), True) if len(rows) > 1 else (caches[0], False)
+        other._cache.join([row.prefill.take_layers() for row in rows])
         return other
 
     def _propose(self, row: Row) -> list[int]:
         """Draft what a row says next, where that can be taken back and nothing depends on each single step."""
         if row.proposer is None or row.constraint or row.logprobs is not None or row.forced_tokens:
             return []
-        if not all(is_trimmable(layer) for layer in self._layers):
+        if not all(is_trimmable(layer) for layer in self._cache.layers):
             return []
         assert self._next is not None
         tokens, tokens_left = row.prefill.tokens + row.answer[row.resumed_tokens :], row.max_tokens - row.drawn_tokens
@@ -131,10 +128,10 @@ class Batch:
         assert self._next is not None and row.proposer is not None
         first = cast("int", self._next.item())
         self._adapters.use([row.scales])
-        logits = self._model(mx.array([[first, *draft]]), cache=self._layers)[0]
+        logits = self._model(mx.array([[first, *draft]]), cache=self._cache.layers)[0]
         drawn = self._draw_each(row, logits, first, draft)
         accepted = next((index for index, token in enumerate(draft) if token != drawn[index]), len(draft))
-        for layer in self._layers:
+        for layer in self._cache.layers:
             layer.trim(len(draft) - accepted)
         tokens = drawn[: accepted + 1] if self._next_is_read or self._fresh else [first, *drawn[: accepted + 1]]
         row.proposer.update(len(draft), accepted)
@@ -213,30 +210,3 @@ class Batch:
             return fed
         old = len(self.rows) - self._fresh
         return mx.concatenate([fed[:old], mx.full((self._fresh,), self._vocabulary, dtype=fed.dtype)])
-
-    def _extend(self, merged: Layers) -> None:
-        if self.rows and not self._merged:
-            self._layers = merge([self._layers])
-        if self.rows:
-            for layer, other in zip(self._layers, merged, strict=True):
-                layer.extend(other)
-        else:
-            self._layers = merged
-        self._merged = True
-
-    def _shrink(self, keep: list[int]) -> None:
-        if len(keep) == 1:
-            self._layers, self._merged = self._extract(keep[0]), False
-            return
-        for layer in self._layers:
-            layer.filter(keep)
-
-    def _extract(self, index: int) -> Layers:
-        if not self._merged:
-            return self._layers
-        layers = [layer.extract(index) for layer in self._layers]
-        for layer in leaves(layers):
-            if isinstance(layer, ArraysCache):  # a view, which would keep the whole batch alive
-                layer.cache = [array if array is None else mx.contiguous(array) for array in layer.cache]
-        mx.eval([layer.state for layer in layers])  # lazily, they would keep the whole batch alive
-        return layers
