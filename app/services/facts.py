@@ -17,6 +17,14 @@ class AdapterFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Batching:
+    """Why rows of a model are not computed together, in plain words; None where they are."""
+
+    decoding: str | None = None  # why each is in a batch of its own; then prompts are computed one by one as well
+    prefill: str | None = None  # why short prompts are not padded and computed in one call
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFacts:
     """Facts of the model that answers, for /props and /v1/models."""
 
@@ -38,6 +46,7 @@ class ModelFacts:
     pooling: Pooling  # of embeddings
     calls_tools: bool
     max_rows: int
+    batching: Batching = Batching()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.speculative.draft_model import DraftModel
 from app.services.engine.speculative.proposer import Proposer
+from app.services.facts import Batching
 
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 768, "tie_word_embeddings": True}
 ATTENTION = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "rms_norm_eps": 1e-6}
@@ -75,12 +76,15 @@ class SlowMachine(ChunkSizer):
 class Workshop:
     """A model and what makes rows for it."""
 
-    def __init__(self, architecture: str, folder: Path, **shape: Any) -> None:
-        self.model = random_model(architecture, **shape)
+    def __init__(
+        self, architecture: str, folder: Path, *, model: Any = None, vocabulary: int = 768, **shape: Any
+    ) -> None:
+        self.model = model or random_model(architecture, **shape)
+        self.batching = Batching()
         self.trimmable = can_trim_prompt_cache(make_prompt_cache(self.model)) and architecture != "gemma3_text"
         self.tokenizer = load_tokenizer(folder)
         self.markup = Markup.of(self.tokenizer)
-        self.vocabulary = 768
+        self.vocabulary = vocabulary
         self.detokenizer = detokenizer_factory(self.tokenizer, self.markup.markers())
         self._alone: dict[tuple[tuple[int, ...], str, int], list[int]] = {}
 
@@ -107,6 +111,7 @@ class Workshop:
             controls=controls,
             draft=draft,
             chunk_sizer=chunk_sizer,
+            batching=self.batching,
         )
 
     def row(

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, UnsetType, field
 
 from app import __version__
 from app.dto.shared.base import Reply
-from app.services.facts import ModelFacts, RouterFacts
+from app.services.facts import Batching, ModelFacts, RouterFacts
 from app.services.generation import LLAMA_SAMPLING, Delivery, Sampling
 from app.services.model_state import ModelState, Status
 
@@ -219,6 +219,29 @@ class GenerationDefaults(Reply, kw_only=True):
     params: Annotated[dict[str, Any], Meta(description="sampling where a request says nothing, in llama.cpp's names")]
 
 
+class BatchingProps(Reply, kw_only=True):
+    """What of several answers is computed together, as found when the model was loaded."""
+
+    decoding: Annotated[bool, Meta(description="whether answers share a batch; else each has its own")]
+    prefill: Annotated[bool, Meta(description="whether short prompts are computed in one call; else one by one")]
+    reason: Annotated[str | None, Meta(description="why not, null where both are")]
+
+    @classmethod
+    def of(cls, batching: Batching) -> "BatchingProps":
+        """Say what is computed together."""
+        return cls(
+            decoding=batching.decoding is None,
+            prefill=batching.decoding is None and batching.prefill is None,
+            reason=batching.decoding or batching.prefill,
+        )
+
+
+class TilesProps(Reply, kw_only=True):
+    """Properties that llama-server does not have."""
+
+    batching: Annotated[BatchingProps, Meta(description="what of several answers is computed together")]
+
+
 class Props(Reply, kw_only=True):
     """Properties of the server and its model, as llama-server gives them."""
 
@@ -252,6 +275,9 @@ class Props(Reply, kw_only=True):
     eos_token: Annotated[str, Meta(description="token that ends an answer")]
     build_info: Annotated[str, Meta(description="name and version of the server")] = f"tiles-server {__version__}"
     is_sleeping: Annotated[bool, Meta(description="always false; llama-server's field")] = False
+    tiles: Annotated[
+        TilesProps | UnsetType, Meta(description="what llama-server does not have; absent without a model")
+    ] = UNSET
     cors_proxy_enabled: Annotated[bool, Meta(description="always false: there is no proxy for web pages")] = False
 
     @classmethod
@@ -286,6 +312,7 @@ class Props(Reply, kw_only=True):
             chat_template_caps=_capabilities(facts),
             bos_token=facts.bos_token,
             eos_token=facts.eos_token,
+            tiles=TilesProps(batching=BatchingProps.of(facts.batching)),
         )
 
 

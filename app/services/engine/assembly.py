@@ -1,5 +1,6 @@
 """What a loaded model is put together from: its scheduler, prompt builder, grammars and facts."""
 
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -12,6 +13,7 @@ from app.services.engine.cache.prefix_store import PrefixStore, fingerprint
 from app.services.engine.limits import EngineLimits
 from app.services.engine.loaded_model import LoadedModel
 from app.services.engine.model.adapters import Adapters
+from app.services.engine.model.batching import check_batching
 from app.services.engine.model.defaults import read_defaults, read_pooling
 from app.services.engine.model.loading import back_end, weights
 from app.services.engine.model.memory_budget import MemoryBudget
@@ -24,7 +26,7 @@ from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.speculative.draft_model import DraftModel
-from app.services.facts import ModelFacts
+from app.services.facts import Batching, ModelFacts
 
 log = structlog.get_logger()
 
@@ -47,6 +49,10 @@ def assemble(
     facts = _facts(folder, model, tokenizer, limits, markup)
     if (limits.context_length or 0) > facts.context.tokens:
         log.warning("--context-length exceeds the model's own context", model=folder.id, context=facts.context.tokens)
+    memory_budget = MemoryBudget(limits.max_memory)
+    tokens = min(facts.vocabulary, len(tokenizer))
+    batching = check_batching(model, tokens, facts.context.tokens, memory_budget.free())
+    _log_batching(facts.id, batching)
     scheduler = Scheduler(
         model,
         facts.vocabulary,
@@ -55,15 +61,16 @@ def assemble(
         outbox=outbox,
         meter=meter,
         adapters=adapters,
-        memory_budget=MemoryBudget(limits.max_memory),
+        memory_budget=memory_budget,
         controls=_control_tokens(tokenizer),
         draft=draft,
+        batching=batching,
     )
     prompts = PromptBuilder(tokenizer, markup.think_start, facts.context, longest_token(tokenizer))
     grammars = GrammarCompiler(tokenizer, facts.vocabulary, facts.end_tokens)
     detokenizer = detokenizer_factory(tokenizer, markup.markers())
     return LoadedModel(
-        facts,
+        replace(facts, batching=batching),
         prompts,
         scheduler,
         markup,
@@ -75,6 +82,14 @@ def assemble(
         max_lookup_tokens=limits.max_lookup_tokens,
         draft=draft,
     )
+
+
+def _log_batching(model: str, batching: Batching) -> None:
+    """Say what of this model is not computed together, and why."""
+    if batching.decoding:
+        log.warning("each answer has a batch of its own", model=model, reason=batching.decoding)
+    elif batching.prefill:
+        log.warning("prompts are computed one by one", model=model, reason=batching.prefill)
 
 
 def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: EngineLimits, markup: Markup) -> ModelFacts:

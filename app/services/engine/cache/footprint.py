@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import ArraysCache, KVCache, make_prompt_cache
 
 from app.services.engine.cache.layers import leaves
 
 _STEP = 256  # tokens by which mlx-lm's caches grow
+_LONG = 2048  # tokens; windows are full by then
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,30 @@ class Footprint:
 
 def measure(model: Any) -> Footprint:
     """Compute one token and measure the cache that it leaves."""
-    layers = make_prompt_cache(model)
-    model(mx.array([[0]]), cache=layers)
     fixed, growing = 0, Counter[int | None]()
-    for layer in leaves(layers):
+    for index, layer in enumerate(_cached(model, 1)):
         keys = getattr(layer, "keys", None)
-        if keys is None:
+        if keys is not None:
+            window = getattr(layer, "max_size", None) or getattr(layer, "chunk_size", None)
+            growing[window] += layer.nbytes // keys.shape[2]
+        elif isinstance(layer, ArraysCache | KVCache):  # a state, or a layer that the model leaves out
             fixed += layer.nbytes
         else:
-            growing[getattr(layer, "max_size", None)] += layer.nbytes // keys.shape[2]
+            once, each = _grow(model, index)
+            fixed += once
+            growing[None] += each
     return Footprint(fixed, dict(growing))
+
+
+def _grow(model: Any, index: int) -> tuple[int, int]:
+    """Give the fixed bytes and those a token of a cache of the model's own, by two long prompts."""
+    short, long = (_cached(model, tokens)[index].nbytes for tokens in (_LONG, 2 * _LONG))
+    each = -((short - long) // _LONG)  # rounded up
+    return max(0, short - each * _LONG), each
+
+
+def _cached(model: Any, tokens: int) -> list[Any]:
+    """Give the caches that so many tokens leave; the shapes are known before anything is computed."""
+    layers = make_prompt_cache(model)
+    model(mx.zeros((1, tokens), dtype=mx.uint32), cache=layers)
+    return list(leaves(layers))

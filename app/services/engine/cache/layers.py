@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, Self
 
 import mlx.core as mx
-from mlx_lm.models.cache import CacheList, RotatingKVCache
+from mlx_lm.models import cache as cache_types
+from mlx_lm.models.cache import CacheList, ChunkedKVCache, RotatingKVCache
 
 
 class LayerCache(Protocol):
@@ -47,6 +48,7 @@ class LayerCache(Protocol):
 
 
 Layers = list[LayerCache]
+FORGETFUL = (RotatingKVCache, ChunkedKVCache)  # caches that hold no more than their last tokens
 Checkpoints = dict[int, Layers]  # number of tokens to copies of those layers that cannot be trimmed to it later
 
 
@@ -60,8 +62,21 @@ def leaves(layers: Iterable[LayerCache]) -> Iterator[Any]:
 
 
 def is_trimmable(layer: LayerCache) -> bool:
-    """Whether a layer's cache can be trimmed however many tokens it holds: a sliding window forgets."""
-    return bool(layer.is_trimmable()) and not any(isinstance(leaf, RotatingKVCache) for leaf in leaves([layer]))
+    """Whether a layer's cache can be trimmed however many tokens it holds: a sliding window or a chunk forgets."""
+    return bool(layer.is_trimmable()) and not any(isinstance(leaf, FORGETFUL) for leaf in leaves([layer]))
+
+
+def can_trim(layers: Layers) -> bool:
+    """Whether layers can be trimmed to any length now: none of them is recurrent or has forgotten a token yet."""
+    return all(
+        layer.is_trimmable() and not any(getattr(leaf, "start_position", 0) for leaf in leaves([layer]))
+        for layer in layers
+    )
+
+
+def storable(layers: Layers) -> bool:
+    """Whether mlx-lm can read layers from a file: it knows its own types alone, not those that a model defines."""
+    return all(getattr(cache_types, type(leaf).__name__, None) is type(leaf) for leaf in leaves(layers))
 
 
 def make_checkpoint(layers: Layers) -> Layers:
@@ -85,9 +100,11 @@ def nbytes(layers: Iterable[LayerCache]) -> int:
 
 
 def _compact(layer: LayerCache) -> LayerCache:
-    """Drop what a sliding window holds beyond its size after a long slice."""
+    """Drop what a sliding window or a chunk holds beyond its size after a long slice."""
     for leaf in leaves([layer]):
-        if isinstance(leaf, RotatingKVCache) and leaf.keys is not None:
+        if isinstance(leaf, ChunkedKVCache):
+            leaf.maybe_trim_front()
+        elif isinstance(leaf, RotatingKVCache) and leaf.keys is not None:
             keys, values, offset, keep, size, index = leaf.state
             if not keep and index == keys.shape[2] > size:
                 keys, values = (mx.contiguous(array[..., -size:, :]) for array in (keys, values))
@@ -98,8 +115,3 @@ def _compact(layer: LayerCache) -> LayerCache:
 def merge(caches: Sequence[Layers]) -> Layers:
     """Copy the caches of several rows into one batch cache."""
     return [type(layer).merge([cache[depth] for cache in caches]) for depth, layer in enumerate(caches[0])]
-
-
-def batchable(layers: Iterable[LayerCache]) -> bool:
-    """Whether mlx-lm can batch rows with these caches."""
-    return all(hasattr(layer, "merge") for layer in layers)

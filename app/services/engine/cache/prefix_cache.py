@@ -8,9 +8,16 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import trim_prompt_cache
 
-from app.services.engine.cache.layers import Checkpoints, Layers, make_checkpoint, nbytes, restore_checkpoint
+from app.services.engine.cache.layers import (
+    Checkpoints,
+    Layers,
+    can_trim,
+    make_checkpoint,
+    nbytes,
+    restore_checkpoint,
+)
 from app.services.engine.cache.prefix_store import PrefixStore
 from app.services.engine.cache.prefixes import (
     CachedPrefix,
@@ -123,7 +130,7 @@ class PrefixCache:
         if not len(array):
             return
         mx.eval([layer.state for layer in layers])  # a lazy copy would keep the whole batch alive
-        entry = _Entry(array, layers, can_trim_prompt_cache(layers), dict(checkpoints or {}))
+        entry = _Entry(array, layers, can_trim(layers), dict(checkpoints or {}))
         if not expect_reuse:
             entry.last_used -= _NEVER_HIT_AGE
         if self._merge_into_longer(entry):
@@ -183,7 +190,7 @@ class PrefixCache:
         prefix = self._store.get(tokens)
         if prefix is None:
             return None
-        entry = _Entry(prefix.tokens, prefix.layers, can_trim_prompt_cache(prefix.layers), dict(prefix.checkpoints))
+        entry = _Entry(prefix.tokens, prefix.layers, can_trim(prefix.layers), dict(prefix.checkpoints))
         self._add(entry)
         return entry
 

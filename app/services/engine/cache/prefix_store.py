@@ -21,7 +21,7 @@ from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
 from app.services.atomic import private_file, private_folder
 from app.services.engine.cache.disk_thread import Job, disk
-from app.services.engine.cache.layers import Checkpoints, Layers, is_trimmable
+from app.services.engine.cache.layers import Checkpoints, Layers, is_trimmable, storable
 from app.services.engine.cache.prefixes import (
     CachedPrefix,
     TokenArray,
@@ -106,7 +106,7 @@ class PrefixStore:
 
     def put(self, tokens: TokenArray, layers: Layers, checkpoints: Checkpoints, *, trimmable: bool) -> None:
         """Write the layers of these tokens, unless a longer sequence that begins with them comes within seconds."""
-        if len(tokens) < _MIN_TOKENS:
+        if len(tokens) < _MIN_TOKENS or not storable(layers):
             return
         pending = _PendingWrite(tokens, trimmable, layers, dict(checkpoints))
         self._cancel(lambda other: _can_replace(pending, other.tokens))

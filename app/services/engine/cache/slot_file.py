@@ -12,7 +12,7 @@ from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
 from app.services import atomic
 from app.services.atomic import private_file, private_folder
-from app.services.engine.cache.layers import Layers
+from app.services.engine.cache.layers import Layers, storable
 from app.services.engine.cache.prefixes import TokenArray
 from app.services.errors import SlotNotRestored, SlotNotWritten
 
@@ -23,6 +23,9 @@ _VERSION = "1"
 
 def write(path: Path, fingerprint: str, tokens: TokenArray, layers: Layers) -> int:
     """Write tokens and their layers, whole or not at all. Returns the file's bytes. Raises SlotNotWritten."""
+    if not storable(layers):
+        log.warning("slot not written", reason="mlx-lm cannot read a cache of this model from a file")
+        raise SlotNotWritten
     metadata = {
         "version": _VERSION,
         "model": fingerprint,

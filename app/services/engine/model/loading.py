@@ -12,11 +12,9 @@ from typing import Any, cast
 import mlx.core as mx
 import structlog
 from mlx.utils import tree_flatten
-from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import dequantize_model, load_model, load_tokenizer, maybe_set_recommended_wired_limit
 
 from app.services import free_memory
-from app.services.engine.cache.layers import batchable
 from app.services.errors import LoadFailed
 
 log = structlog.get_logger()
@@ -45,8 +43,6 @@ def load(folder: Path) -> Step:
         raise LoadFailed(f"{folder.name}: there is not enough memory for this model") from error
     except Exception as error:
         raise LoadFailed(f"{folder.name}: {_reason(error)}") from error
-    if not batchable(make_prompt_cache(model)):
-        raise LoadFailed(f"{folder.name}: this architecture keeps a cache that mlx-lm cannot batch yet")
     log.info("model read", folder=folder.name, seconds=round(time.perf_counter() - start, 2))
     return model, tokenizer
 

@@ -37,11 +37,14 @@ class Batches:
         adapters: Adapters,
         token_bytes: int,
         free: Callable[[], int] = lambda: sys.maxsize,
+        *,
+        shared: bool = True,
     ) -> None:
         weight_bytes = sum(array.nbytes for array in weights(model).values())
         self.interval: float | None = None  # seconds since the step before; None if there were no rows then
         self._make = partial(Batch, model, vocabulary, adapters=adapters)
         self._free = free  # bytes
+        self._shared = shared  # whether rows may be in one batch at all
         self._call_bytes = weight_bytes + _CALL_BYTES
         self._token_bytes = token_bytes  # of KV cache, a token of a row
         self._reserved_cores = 1 if weight_bytes < _SMALL else 0
@@ -65,6 +68,10 @@ class Batches:
 
     def join(self, rows: Sequence[Row], merged: Layers | None = None) -> None:
         """Take in rows of about one length, into the batch where they cost least or into one of their own."""
+        if not self._shared and len(rows) > 1:
+            for row in rows:
+                self.join([row])
+            return
         batch = None if any(row.failures for row in rows) else self._cheapest(rows)
         if batch is None:
             batch = self._make()
@@ -117,6 +124,8 @@ class Batches:
 
     def _cheapest(self, rows: Sequence[Row]) -> Batch | None:
         """Give the batch in which rows cost least, None where that is one of their own."""
+        if not self._shared:
+            return None
         longest = _longest(rows)
         cheapest, least = None, self._cost(len(rows), longest)
         for batch in self._batches:

@@ -1,5 +1,6 @@
 """Prefill: computes the prompts of rows that are admitted, until they can be decoded."""
 
+import copy
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from app.services.engine.model.prefill import SHORT, forward, forward_padded
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.scheduler.running_request import RunningRequest
+from app.services.facts import Batching
 
 
 class Chunk(NamedTuple):
@@ -38,12 +40,14 @@ class PrefillManager:
         adapters: Adapters,
         chunk_sizer: ChunkSizer,
         controls: frozenset[int] = frozenset(),
+        batching: Batching | None = None,
     ) -> None:
         self._model = model
         self._outbox = outbox
         self._adapters = adapters
         self._chunk_sizer = chunk_sizer
         self._controls = controls  # control tokens, which templates put around messages
+        self._batching = batching or Batching()
         self._needs_checkpoints = not all(is_trimmable(layer) for layer in make_prompt_cache(model))
         self._queue: deque[Row] = deque()  # each with its siblings
 
@@ -95,6 +99,8 @@ class PrefillManager:
 
     def _short_prompts(self, budget: int) -> list[Row]:
         """Take out the rows at the front whose prompts can be computed in one call, if there are several."""
+        if self._batching.decoding or self._batching.prefill:
+            return []
         together: list[Row] = []
         longest = 0
         for row in self._queue:
@@ -120,6 +126,8 @@ class PrefillManager:
         states = [row.prefill for row in rows]
         lengths = [state.tokens_left - 1 for state in states]
         longest = max(lengths)
+        if longest == 1 and not min(lengths):
+            longest = 2  # a sliding window takes a single token for one that is decoded, and is not padded then
         layers = merge([state.take_layers() for state in states])
         if longest:
             padding = [longest - length for length in lengths]
@@ -147,5 +155,8 @@ class PrefillManager:
             self._queue.append(row)
             return Chunk(len(tokens) + 1)
         rows = row.share()
-        layers = merge([state.take_layers()] * len(rows)) if last and len(rows) > 1 else None
-        return Chunk(len(tokens) + 1, rows, layers)
+        if last and len(rows) > 1 and self._batching.decoding is None:
+            return Chunk(len(tokens) + 1, rows, merge([state.take_layers()] * len(rows)))
+        for sibling in rows[1:] if last else ():
+            sibling.prefill.layers = copy.deepcopy(state.layers)  # its arrays are copied on write
+        return Chunk(len(tokens) + 1, rows)

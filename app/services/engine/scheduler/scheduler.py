@@ -28,6 +28,7 @@ from app.services.engine.scheduler.slots import Slots
 from app.services.engine.scheduler.wait_queue import WaitQueue
 from app.services.engine.speculative.draft_model import DraftModel
 from app.services.errors import AppError, GrammarFailed, OutOfMemory
+from app.services.facts import Batching
 from app.services.generation import Event
 
 log = structlog.get_logger()
@@ -53,6 +54,7 @@ class Scheduler:
         controls: frozenset[int] = frozenset(),
         draft: DraftModel | None = None,
         chunk_sizer: ChunkSizer | None = None,
+        batching: Batching | None = None,
     ) -> None:
         self.retired = False  # takes no more requests; goes when its rows are done
         self._max_rows = max_rows
@@ -64,11 +66,13 @@ class Scheduler:
         self._cache = CacheManager(prefixes, adapters)
         self._draft = draft
         footprint = measure(model)
+        batching = batching or Batching()
         self.admission = Admission(footprint, memory_budget, prefixes, draft)
         self._wait_queue = WaitQueue()
-        self._prefill = PrefillManager(model, outbox, adapters, sizer, controls)
+        self._prefill = PrefillManager(model, outbox, adapters, sizer, controls, batching)
         self._embeddings = EmbeddingQueue(model, vocabulary, outbox, adapters, sizer, self.admission.free_stored)
-        self._batches = Batches(model, vocabulary, adapters, footprint.token_bytes, self.admission.free)
+        free, shared = self.admission.free, batching.decoding is None
+        self._batches = Batches(model, vocabulary, adapters, footprint.token_bytes, free, shared=shared)
         self.slots = Slots(max_rows, prefixes, self._running)
         self._live: set[Row] = set()  # rows whose readers still wait for their end
 

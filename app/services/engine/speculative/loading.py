@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
+from mlx_lm.models.cache import make_prompt_cache
 
 from app.services import catalog
 from app.services.catalog import ModelFolder
-from app.services.engine.cache.layers import is_trimmable, leaves
+from app.services.engine.cache.layers import FORGETFUL, is_trimmable, leaves
 from app.services.engine.model import loading
 from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.engine.speculative.draft_model import DraftModel, logits_width
@@ -76,7 +76,7 @@ def _untrimmable(model: Any) -> str | None:
     """Say which layers of a model have a cache that cannot be trimmed; None where all can be."""
     for layer in make_prompt_cache(model):
         if not is_trimmable(layer):
-            sliding = any(isinstance(leaf, RotatingKVCache) for leaf in leaves([layer]))
+            sliding = any(isinstance(leaf, FORGETFUL) for leaf in leaves([layer]))
             return "the sliding window" if sliding else "the recurrent layers"
     return None
 
