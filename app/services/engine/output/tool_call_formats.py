@@ -175,6 +175,7 @@ def _hermes() -> CallFormat:
 def _llama() -> CallFormat:
     return CallFormat(
         start='{"name":',
+        starts=('{"type": "function", "name":', '{"type":"function","name":'),
         head=regex.compile(rf"{_object_head()}|\s*(?P<end>\}})", regex.DOTALL),
         before=lambda name: (f' {json.dumps(name, ensure_ascii=False)}, "parameters": ',),
         after=("}",),
