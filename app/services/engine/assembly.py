@@ -7,6 +7,7 @@ import structlog
 
 from app.services import free_memory
 from app.services.catalog import ModelFolder
+from app.services.engine.answer_format import AnswerFormat
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.cache.prefix_store import PrefixStore, fingerprint
@@ -73,7 +74,7 @@ def assemble(
         replace(facts, batching=batching),
         prompts,
         scheduler,
-        markup,
+        AnswerFormat(markup, facts, prompts, grammars),
         detokenizer,
         grammars,
         adapters,
@@ -108,7 +109,7 @@ def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: EngineLimits
         chat_template=template_text(tokenizer),
         bos_token=tokenizer.bos_token or "",
         eos_token=tokenizer.eos_token or "",
-        end_tokens=frozenset(int(token) for token in tokenizer.eos_token_ids),
+        end_tokens=markup.end_tokens(tokenizer),
         defaults=read_defaults(folder.path),
         pooling=read_pooling(folder.path),
         calls_tools=markup.calls is not None,

@@ -1,12 +1,13 @@
 """A loaded model: what it makes of requests, for its scheduler and for whoever asks for tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from app.services.engine.answer_format import AnswerFormat
 from app.services.engine.cache import slot_file
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.cache.layers import Layers
@@ -14,12 +15,10 @@ from app.services.engine.cache.prefix_store import fingerprint
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.loading import back_end
 from app.services.engine.output.detokenizer import DetokenizerFactory
-from app.services.engine.output.markup import Markup
-from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.stop_strings import StopStrings
 from app.services.engine.prompt import Prompt, PromptBuilder
 from app.services.engine.sampling.dry_breakers import BreakerFinder
-from app.services.engine.sampling.grammar import GrammarCompiler, GrammarConstraint
+from app.services.engine.sampling.grammar import GrammarCompiler
 from app.services.engine.sampling.params import SamplingParams, resolve_sampling
 from app.services.engine.scheduler.embedding import Embedding
 from app.services.engine.scheduler.row import Row
@@ -50,7 +49,7 @@ class LoadedModel:
         facts: ModelFacts,
         prompts: PromptBuilder,
         scheduler: Scheduler,
-        markup: Markup,
+        answer_format: AnswerFormat,
         detokenizer: DetokenizerFactory,
         grammars: GrammarCompiler,
         adapters: Adapters,
@@ -69,14 +68,8 @@ class LoadedModel:
         self._stop_repetition = stop_repetition
         self._max_lookup_tokens = max_lookup_tokens
         self._draft = draft
-        self._markup = markup
+        self._format = answer_format
         self._detokenizer = detokenizer
-        self._think_start = prompts.tokenize(markup.think_start or "")
-        self._think_end = prompts.tokenize(markup.think_end or "")
-        self._close_thought = prompts.tokenize(f"\n{markup.think_end}\n\n") if markup.think_end else []
-        start = prompts.tokenize(markup.calls.start) if markup.calls else []
-        self._call_token = start[0] if len(start) == 1 else None
-        self._blank_tokens = [tokens[0] for text in ("\n", "\n\n") if len(tokens := prompts.tokenize(text)) == 1]
         self._xtc_protected = facts.end_tokens | frozenset(prompts.tokenize("\n"))
         self._breakers = BreakerFinder(prompts.piece, prompts.tokenize, facts.vocabulary)
 
@@ -91,11 +84,13 @@ class LoadedModel:
             raise UnprocessableBody(f"{param} has more than {_MAX_GRAMMAR} characters", param=param)
         prompt = self.prompts.build(request)  # first: for one that does not fit nothing else is computed
         bias = self._logit_bias(request)
-        matcher = self.grammars.compile_request(request, self._markup.calls.format if self._markup.calls else None)
+        matcher, header = self._format.matchers(prompt, request)
         stop_strings = StopStrings(request.stop) if request.stop else None
         self.scheduler.admission.check(len(prompt.tokens), request.answers)
         breakers = self._breakers.find(request.sampling.dry_breakers if request.sampling.uses_dry else ())
-        return replace(prompt, matcher=matcher, stop_strings=stop_strings, logit_bias=bias, breakers=breakers)
+        return replace(
+            prompt, matcher=matcher, header=header, stop_strings=stop_strings, logit_bias=bias, breakers=breakers
+        )
 
     def make_embedding(
         self, request: EmbeddingRequest, inputs: Sequence[list[int]], running: RunningEmbedding
@@ -177,14 +172,14 @@ class LoadedModel:
             max_tokens=max_tokens,
             context_left=context_left,
             params=params,
-            parser=self._parser(prompt, request),
+            parser=self._format.parser(prompt, request),
             detokenizer=self._detokenizer(continues=_continues(prompt, request)),
             end_tokens=end_tokens,
-            constraint=self._constraint(prompt, request),
+            constraint=self._format.constraint(prompt, request),
             logprobs=request.logprobs,
-            thinking_budget=_thinking_budget(request, max_tokens),
-            think_token=self._think_token(request),
-            think_end=self._close_thought,
+            thinking_budget=self._format.thinking_budget(request, max_tokens),
+            think_token=self._format.think_token(request),
+            think_closes=self._format.think_closes(request),
             scales=scales,
             slot=request.slot,
             settings=AnswerSettings(
@@ -231,42 +226,9 @@ class LoadedModel:
             for token in (self.prompts.tokenize(key) if isinstance(key, str) else (key,))
         }
         self._check_tokens(list(bias), "logit_bias")
-        if request.tools and request.tool_choice.mode == "none" and self._call_token is not None:
-            bias[self._call_token] = _NEVER
+        if request.tools and request.tool_choice.mode == "none" and self._format.call_token is not None:
+            bias[self._format.call_token] = _NEVER
         return bias
-
-    def _parser(self, prompt: Prompt, request: GenerationRequest) -> OutputParser:
-        return OutputParser(
-            self._markup,
-            stop=request.stop,
-            tools=_tools(request),
-            one_call=not request.tool_choice.parallel,
-            split_reasoning=request.split_reasoning,
-            thinking=prompt.thinking,
-            continues=request.continue_final_message,
-            may_think=prompt.matcher is None or self._think_token(request) is not None,
-            has_grammar=prompt.matcher is not None,
-            plain=request.constraint is not None,
-            stop_strings=prompt.stop_strings,
-        )
-
-    def _think_token(self, request: GenerationRequest) -> int | None:
-        """The token by which an answer with a grammar may begin its reasoning; None if it may not."""
-        return self._think_start[0] if len(self._think_start) == 1 and _may_think(request) else None
-
-    def _constraint(self, prompt: Prompt, request: GenerationRequest) -> GrammarConstraint | None:
-        if prompt.matcher is None:
-            return None
-        return GrammarConstraint(
-            prompt.matcher,
-            self.facts.vocabulary,
-            think_start=self._think_start,
-            think_end=self._think_end,
-            blank=self._blank_tokens,
-            end_tokens=self.facts.end_tokens,
-            thinking=prompt.thinking,
-            may_think=_may_think(request),
-        )
 
     def warm_up(self) -> None:
         """Compute two short answers, so that the first request waits for no compilation."""
@@ -276,12 +238,6 @@ class LoadedModel:
         except AppError:
             prompt = Prompt("", [0, 0], thinking=False)
         self.scheduler.warm_up([self.make_row(prompt, request, None) for _ in range(min(2, self.facts.max_rows))])
-
-
-def _may_think(request: GenerationRequest) -> bool:
-    """Whether an answer may begin with reasoning by itself; one that continues a message has begun already."""
-    enabled = request.template_kwargs.get("enable_thinking") is not False
-    return enabled and request.prompt is None and not request.continue_final_message
 
 
 def _continues(prompt: Prompt, request: GenerationRequest) -> bool:
@@ -295,15 +251,3 @@ def _continues(prompt: Prompt, request: GenerationRequest) -> bool:
         return any(part != "" for part in request.prompt)
     last = request.messages[-1] if request.continue_final_message and request.messages else None
     return last is not None and bool(last.content or last.reasoning)
-
-
-def _tools(request: GenerationRequest) -> Sequence[Mapping[str, Any]]:
-    """The tools whose calls are parsed."""
-    return request.tools if request.tool_choice.mode != "none" else ()
-
-
-def _thinking_budget(request: GenerationRequest, max_tokens: int) -> int | None:
-    """The request's budget of reasoning, but a quarter of the answer's tokens stays for the answer itself."""
-    if request.thinking_budget is None:
-        return None
-    return min(request.thinking_budget, max_tokens - max_tokens // 4)

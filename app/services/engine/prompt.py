@@ -38,6 +38,7 @@ class Prompt:
     thinking: bool  # it ends inside the model's reasoning
     conversation_key: int = 0  # the same for all prompts of a conversation
     matcher: Any = None  # llguidance's LLMatcher; None if no grammar constrains the answer
+    header: Any = None  # the LLMatcher of what comes before that, in formats whose messages have headers
     stop_strings: StopStrings | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)  # by token
     breakers: Breakers = NO_BREAKERS  # of DRY

@@ -14,6 +14,7 @@ from app.services.engine.model.template_messages import (
     with_parameters,
     with_plain_schemas,
 )
+from app.services.engine.output import harmony
 from app.services.engine.output.template_clues import call_parser, template_text
 from app.services.engine.output.tool_call_formats import call_format, write_calls
 from app.services.errors import InvalidRequest
@@ -55,12 +56,28 @@ class ChatTemplate:
             messages = adapt_messages(request.messages, capabilities, self.write_calls, continues=continues)
             options = {"add_generation_prompt": request.generation_prompt and not continues, **request.template_kwargs}
             try:
-                return self.apply(messages, tools, capabilities, continue_final_message=continues, **options)
+                field = self._field_to_continue(messages) if continues else False
+                prompt = self.apply(messages, tools, capabilities, continue_final_message=field, **options)
+                return prompt + self._without_reasoning(request, prompt)
             except Exception as error:  # a template is a program that somebody else wrote
                 refusal = refusal or error  # the first refusal is of the conversation least changed
         raise InvalidRequest(
             f"The model's chat template refuses this conversation: {_first_line(refusal)}", param="messages"
         ) from refusal
+
+    def _field_to_continue(self, messages: Sequence[Message]) -> str | bool:
+        """Say which part of the last message goes on, as transformers takes it: a field, or True for the content."""
+        has_headers = self._format is not None and self._format.has_headers
+        last = messages[-1]
+        return "reasoning_content" if has_headers and last.reasoning and not last.content else True
+
+    def _without_reasoning(self, request: GenerationRequest, prompt: str) -> str:
+        """Give what has an answer begin without reasoning, if that is wanted and the template has no switch for it."""
+        is_off = request.template_kwargs.get("enable_thinking") is False
+        if not (is_off and self._format and self._format.has_headers and prompt.endswith(harmony.BEGIN)):
+            return ""
+        calls = request.tools and request.tool_choice.mode != "none"
+        return harmony.NO_REASONING if calls else harmony.FINAL
 
     def _variants(self, tools: Tools) -> Iterator[tuple[Tools, Capabilities]]:
         """Give the tools and capabilities to try: as probed, then with completed tools, then with the least."""

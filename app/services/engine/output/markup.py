@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from app.services.engine.output import harmony
 from app.services.engine.output.template_clues import answer_frame, reasoning_markers, structural_markers, transitions
 from app.services.engine.output.tool_calls import CallMarkup
 
@@ -26,10 +27,14 @@ class Markup:
     transitions: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     initial: str | None = None
     calls: CallMarkup | None = None
+    has_headers: bool = False  # answers consist of messages with headers (harmony): `MessageParser` parses them
 
     @classmethod
     def of(cls, tokenizer: Any) -> "Markup":
         """Take them from mlx-lm's tokenizer wrapper, its chat template and its tokens."""
+        calls = CallMarkup.of(tokenizer)
+        if calls is not None and calls.format is not None and calls.format.has_headers:
+            return cls(think_start=harmony.ANALYSIS, think_end=harmony.END, calls=calls, has_headers=True)
         think_start, think_end = reasoning_markers(tokenizer)
         edges, initial = transitions(tokenizer)
         return cls(
@@ -39,11 +44,14 @@ class Markup:
             frame=answer_frame(tokenizer),
             transitions=edges,
             initial=initial,
-            calls=CallMarkup.of(tokenizer),
+            calls=calls,
         )
 
     def markers(self) -> Iterator[str]:
         """Every text that must reach the parser even if it is a control token."""
+        if self.has_headers:
+            yield from map(harmony.control, harmony.TOKENS)
+            return
         calls = (*self.calls.starts, self.calls.end, *self.calls.inner) if self.calls else ()
         yield from (
             marker
@@ -52,6 +60,18 @@ class Markup:
         )
         for edges in self.transitions.values():
             yield from (marker for marker, _ in edges)
+
+    @property
+    def think_closes(self) -> tuple[str, ...]:
+        """The texts with which reasoning can be ended from outside; with headers the last of them leaves no choice."""
+        if self.has_headers:
+            return harmony.NEXT, harmony.NEXT + harmony.FINAL
+        return (f"\n{self.think_end}\n\n",) if self.think_end else ()
+
+    def end_tokens(self, tokenizer: Any) -> frozenset[int]:
+        """The tokens that end an answer: those that the model's files name, as far as they are right."""
+        tokens = frozenset(int(token) for token in tokenizer.eos_token_ids)
+        return harmony.end_tokens(tokenizer, tokens) if self.has_headers else tokens
 
     @cached_property
     def _finders(self) -> dict[tuple[bool, bool], dict[str, "MarkerFinder"]]:

@@ -99,8 +99,8 @@ class OutputParser:
             parts += more
         return parts
 
-    def finish(self) -> list[OutputPart]:
-        """Give what was held back. A call that is not complete enough becomes text."""
+    def finish(self, *, ended: bool = False) -> list[OutputPart]:
+        """Give what was held back. An incomplete call becomes text, whether or not the model has `ended`."""
         parts: list[OutputPart] = []
         retries = 0
         while not self.over and (self._reasoning_call or self._reader or self._pending):

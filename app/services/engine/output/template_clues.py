@@ -21,6 +21,7 @@ _OWN_CALLS = {
     "<|function_call|>": "gigachat",
     "'function call'": "gigachat_role",
     "':opensource'": "hunyuan_3",
+    "<|channel|>": "harmony",
 }
 # The same for texts that other templates may have too: where mlx-lm sees no notation.
 _OTHER_CALLS = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import regex
 
+from app.services.engine.output.harmony import CALL, CHANNEL, MESSAGE, START
 from app.services.engine.output.tool_call_arguments import parse_arguments
 from app.services.generation import ToolCall
 
@@ -80,6 +81,7 @@ class CallFormat:
     gap: str | None = None
     starts_call: bool = False  # the start marker is a part of the call's JSON
     new_id: Callable[[], str] = lambda: f"call_{secrets.token_hex(12)}"
+    has_headers: bool = False  # each call is a message, whose header names the tool
 
 
 def call_format(parser: str | None, template: str) -> CallFormat | None:
@@ -99,6 +101,7 @@ def call_format(parser: str | None, template: str) -> CallFormat | None:
         "functionary": _functionary,
         "gigachat": lambda: _gigachat("<|function_call|>"),
         "gigachat_role": lambda: _gigachat("<|message_sep|>\n\nfunction call<|role_sep|>\n"),
+        "harmony": _harmony,
         "json_tools": _hermes,
         "kimi_k2": _kimi,
         "solar": _solar,
@@ -180,6 +183,17 @@ def _llama() -> CallFormat:
         before=lambda name: (f' {json.dumps(name, ensure_ascii=False)}, "parameters": ',),
         after=("}",),
         starts_call=True,
+    )
+
+
+def _harmony() -> CallFormat:
+    return CallFormat(
+        start=f"{START}assistant",
+        head=regex.compile("(?!)"),  # calls are told by their headers
+        before=lambda name: (f" to=functions.{name}{CHANNEL}commentary json{MESSAGE}",),
+        end=CALL,
+        gap="",
+        has_headers=True,
     )
 
 

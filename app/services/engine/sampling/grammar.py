@@ -12,6 +12,7 @@ import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from app.services.engine.output.tool_call_formats import CallFormat
+from app.services.engine.sampling.message_grammar import header_grammar, message_grammar
 from app.services.engine.sampling.plain_tokenizer import plain_tokenizer
 from app.services.engine.sampling.tool_call_grammar import (
     JSON_STYLE,
@@ -55,16 +56,35 @@ class GrammarCompiler:
                 ends = sorted(self._end_tokens)
                 self._tables = plain_tokenizer(backend, self._vocabulary, ends)
 
-    def compile_request(self, request: GenerationRequest, form: CallFormat | None) -> LLMatcher | None:
-        """Make the matcher of a request, None without a constraint. Raises InvalidRequest that says what is wrong."""
+    def compile_request(
+        self, request: GenerationRequest, form: CallFormat | None, *, in_message: bool = False
+    ) -> LLMatcher | None:
+        """Make the matcher of a request, None without a constraint. Raises InvalidRequest that says what is wrong.
+
+        `in_message`: the prompt ends within a message of the answer, in formats that have such.
+        """
         tools, start = allowed_tools(request, form), self._answer_start(request)
-        required = tools and request.tool_choice.mode == "required"  # the text before a call is free
-        if request.constraint and (not tools or (start and not required)):
+        if request.constraint and self._binds_answer(request, form):
             return self._compile_from(request.constraint, start)
+        if form is not None and form.has_headers and (tools or _calls_none(request)):
+            return self.compile(message_grammar(tools, request, self._special_tokens(), in_message=in_message))
         if not tools:
             return None
         assert form is not None
         return self.compile(tool_call_grammar(tools, form, request, self._special_tokens()))
+
+    def compile_header(self, request: GenerationRequest, form: CallFormat, *, in_message: bool) -> LLMatcher | None:
+        """Make the matcher of what comes before an answer that its constraint binds as a whole; None for others."""
+        if not self._binds_answer(request, form):
+            return None
+        return self.compile(header_grammar(request, self._special_tokens(), in_message=in_message))
+
+    def _binds_answer(self, request: GenerationRequest, form: CallFormat | None) -> bool:
+        """Whether the request's constraint is all that binds its answer, which has no calls."""
+        tools = allowed_tools(request, form)
+        required = tools and request.tool_choice.mode == "required"  # the text before a call is free
+        start = self._answer_start(request)
+        return request.constraint is not None and (not tools or bool(start and not required))
 
     def _answer_start(self, request: GenerationRequest) -> str:
         """Give the start of the answer that the request continues, without the reasoning; empty where there is none."""
@@ -134,6 +154,11 @@ class GrammarCompiler:
         return str(llguidance.grammar_from(constraint.kind, constraint.text))
 
 
+def _calls_none(request: GenerationRequest) -> bool:
+    """Whether the model must not call the tools that it knows. Where calls have headers, a grammar prevents them."""
+    return bool(request.tools) and request.tool_choice.mode == "none" and request.prompt is None
+
+
 def _replace_name(special: Mapping[str, int], match: re.Match[str]) -> str:
     """Write a token by its id, as llguidance needs it."""
     name = match[1]
@@ -144,6 +169,8 @@ class GrammarConstraint:
     """The state of one row's grammar. It applies after the reasoning, if there is any: that is the model's choice.
 
     `failed` says that the grammar could not follow the answer, which is not constrained from there on.
+
+    `header` matches what comes before the text that the grammar applies to, in formats whose messages have headers.
 
     `blank` are tokens of empty lines, two of which may stand between the reasoning and the answer. Within the reasoning
     no end token is allowed, since there would be no answer for the grammar to apply to.
@@ -160,9 +187,11 @@ class GrammarConstraint:
         end_tokens: Iterable[int],
         thinking: bool,
         may_think: bool,
+        header: LLMatcher | None = None,
     ) -> None:
         self.failed = False
         self._matcher = matcher.deep_copy()
+        self._header = header.deep_copy() if header is not None else None
         self._vocabulary = vocabulary
         self._think_start = list(think_start)
         self._think_end = list(think_end)
@@ -174,14 +203,15 @@ class GrammarConstraint:
         self._accepted = 0  # tokens
         self._reasoning_mask = np.ones(vocabulary, dtype=bool)
         self._reasoning_mask[[token for token in end_tokens if token < vocabulary]] = False
-        self._initial = (matcher, self._is_active, self._may_think)  # the initial state, for a restart
+        self._initial = (matcher, header, self._is_active, self._may_think)  # the initial state, for a restart
 
     def mask(self) -> Mask:
         """Compute which tokens may come next, (vocabulary,) bool."""
         if not self._is_active:
             return self._reasoning_mask
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        self.failed |= self._matcher.is_error()
+        matcher = self._header or self._matcher
+        bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+        self.failed |= matcher.is_error()
         allowed = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(bool)
         if self._may_think:
             allowed[self._think_start[0]] = True
@@ -197,13 +227,18 @@ class GrammarConstraint:
             self.accept(token)
 
     def _restart(self) -> None:
-        matcher, self._is_active, self._may_think = self._initial
+        matcher, header, self._is_active, self._may_think = self._initial
+        self._header = header.deep_copy() if header is not None else None
         self._matcher, self._tail, self._blanks_left, self._accepted = matcher.deep_copy(), [], 0, 0
 
     def accept(self, token: int) -> None:
         """Advance by the token that was drawn."""
         self._accepted += 1
-        if not self._is_active:
+        if self._header is not None:
+            self.failed |= not self._header.consume_token(token)
+            if self._header.is_stopped():
+                self._header = None
+        elif not self._is_active:
             self._tail = [*self._tail, token][-len(self._think_end) :]
             self._is_active = self._tail == self._think_end
             self._blanks_left = 2 if self._is_active else 0

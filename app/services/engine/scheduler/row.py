@@ -7,6 +7,7 @@ from mlx_lm.models.cache import trim_prompt_cache
 
 from app.services.engine.model.adapters import Scales
 from app.services.engine.output.detokenizer import Detokenizer
+from app.services.engine.output.message_parser import MessageParser
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.parts import OutputPart, TextPiece
 from app.services.engine.sampling.grammar import GrammarConstraint
@@ -59,7 +60,7 @@ class Row:
         prompt: list[int],
         max_tokens: int,
         params: SamplingParams,
-        parser: OutputParser,
+        parser: OutputParser | MessageParser,
         detokenizer: Detokenizer,
         end_tokens: frozenset[int],
         context_left: int | None = None,
@@ -67,7 +68,7 @@ class Row:
         logprobs: int | None = None,
         thinking_budget: int | None = None,
         think_token: int | None = None,
-        think_end: Sequence[int] = (),
+        think_closes: Sequence[Sequence[int]] = (),
         stop_repetition: bool = False,
         proposer: Proposer | None = None,
         scales: Scales = (),
@@ -100,7 +101,8 @@ class Row:
         self._sent_tokens = 0  # tokens of the answer whose text is sent
         self._thinking_budget = thinking_budget
         self._think_token = think_token  # begins the reasoning where a grammar constrains the answer
-        self._think_end = think_end
+        self._think_closes = think_closes  # tokens that end the reasoning: the first time, the second, and so on
+        self._closings = 0  # how often that happened
         self._reasoning_tokens = 0
         self._stop_repetition = stop_repetition
         self._parser = parser
@@ -228,7 +230,9 @@ class Row:
     def close_reasoning(self) -> None:
         """Have the model end its reasoning now."""
         if self._parser.in_reasoning and max(self.forced_tokens, default=-1) < len(self.answer):
-            self.forced_tokens |= {self.drawn_tokens + offset: token for offset, token in enumerate(self._think_end)}
+            tokens = self._think_closes[min(self._closings, len(self._think_closes) - 1)] if self._think_closes else ()
+            self._closings += 1
+            self.forced_tokens |= {self.drawn_tokens + offset: token for offset, token in enumerate(tokens)}
 
     def _count_reasoning(self) -> None:
         if not self._parser.in_reasoning:
@@ -249,7 +253,7 @@ class Row:
 
     def finish(self, cause: FinishCause) -> list[Event]:
         """End the answer. Returns the events of the text that was not sent yet, and Finished."""
-        rest = self._parser.feed(self._detokenizer.finish()) + self._parser.finish()
+        rest = self._parser.feed(self._detokenizer.finish()) + self._parser.finish(ended=cause == "end_token")
         events = list(self._events(rest))
         if self._parser.stop_string is not None:  # in what was held back
             cause = "stop_string"
