@@ -182,6 +182,24 @@ def test_of_what_may_be_of_several_types_the_wrong_part_is_named(
     assert error["message"].startswith(f"{field}: ") and "[" not in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("/v1/responses", {"input": "Hi", "reasoning": "low"}),
+        ("/v1/responses", {"input": "Hi", "text": []}),
+        ("/v1/messages", {"messages": [USER], "max_tokens": 1, "tool_choice": "auto"}),
+        ("/v1/chat/completions", {"messages": ["Hi"]}),
+    ],
+)
+def test_what_is_no_object_is_told_so_without_the_name_of_a_class(
+    server: Server, route: str, body: dict[str, Any]
+) -> None:
+    answer = server.client.post(route, json=body)
+    assert answer.status_code == 422
+    assert "Input should be an object" in answer.json()["error"]["message"]
+    assert "instance" not in answer.text
+
+
 # What cannot be done: 400, the parameter named.
 
 IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [

@@ -81,7 +81,7 @@ def on_client_gone(_: Request[Any, Any, Any], error: ClientGone) -> Response[Non
 
 def invalid_body(mistakes: Iterable[Mapping[str, Any]]) -> UnprocessableBody:
     """Make an error of what pydantic found wrong in a body; it names the first fields."""
-    causes = [(_path(mistake["loc"]), mistake["msg"]) for mistake in islice(mistakes, _MOST_COMPARED)]
+    causes = [(_path(mistake["loc"]), _message(mistake)) for mistake in islice(mistakes, _MOST_COMPARED)]
     # Of a field of several types the deepest mistake is meant: a list with a wrong item is not a wrong string.
     deepest = [
         (path, message) for path, message in causes if not any(other.startswith(f"{path}.") for other, _ in causes)
@@ -92,6 +92,11 @@ def invalid_body(mistakes: Iterable[Mapping[str, Any]]) -> UnprocessableBody:
 def _path(location: Iterable[str | int]) -> str:
     """Give the path of a field, without the types of a union that pydantic puts into it."""
     return ".".join(str(part) for part in location if not (isinstance(part, str) and _TYPE.fullmatch(part)))
+
+
+def _message(mistake: Mapping[str, Any]) -> str:
+    """Give pydantic's message, but for one that names the class behind a field: it is no client's business."""
+    return "Input should be an object" if mistake["type"] == "model_type" else str(mistake["msg"])
 
 
 def _validation(error: ValidationException) -> UnprocessableBody:
