@@ -284,7 +284,7 @@ class Text(OfChoice):
 
 @dataclass(frozen=True, slots=True)
 class Reasoning(OfChoice):
-    """A piece of the model's thoughts."""
+    """A piece of the model's reasoning."""
 
     text: str
     timings: Timings

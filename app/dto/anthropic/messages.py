@@ -120,30 +120,30 @@ class MessageParam(Body):
 def _assistant(blocks: Iterable[ContentBlock], where: str) -> Iterator[gen.Message]:
     """What came of tools that a server ran stands between the assistant's words: it ends a message, begins another."""
     texts: list[str] = []
-    thoughts: list[str] = []
+    reasoning: list[str] = []
     calls: list[gen.ToolCall] = []
 
     def turn() -> gen.Message:
         return gen.Message(
-            "assistant", "\n".join(texts), reasoning="\n".join(thoughts) or None, tool_calls=tuple(calls)
+            "assistant", "\n".join(texts), reasoning="\n".join(reasoning) or None, tool_calls=tuple(calls)
         )
 
     has_results = False
     for index, block in enumerate(map(ContentBlock.as_ours, blocks)):
         match block.type:
             case "thinking":
-                thoughts.append(block.thinking or "")
+                reasoning.append(block.thinking or "")
             case "tool_use":
                 calls.append(_tool_use(block, len(calls), f"{where}.{index}"))
             case "tool_result":
-                if texts or thoughts or calls:
+                if texts or reasoning or calls:
                     yield turn()
-                texts, thoughts, calls = [], [], []
+                texts, reasoning, calls = [], [], []
                 yield _tool_result(block, f"{where}.{index}")
                 has_results = True
             case _:
                 texts += _texts(block, f"{where}.{index}", of_user=False)
-    if texts or thoughts or calls or not has_results:
+    if texts or reasoning or calls or not has_results:
         yield turn()
 
 
@@ -277,7 +277,7 @@ class MessagesRequest(RequestBody):
 
     @property
     def hides_thinking(self) -> bool:
-        """Whether the thoughts are to be left out of the answer."""
+        """Whether the reasoning is to be left out of the answer."""
         return self.thinking is not None and self.thinking.display == "omitted"
 
     def to_generation(self, limits: RequestLimits) -> gen.GenerationRequest:

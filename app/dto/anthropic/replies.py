@@ -15,7 +15,7 @@ from app.services.errors import AppError
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
 
-# Clients give thoughts back only with a signature; nothing is proved by ours.
+# Clients send reasoning back only with a signature; ours proves nothing.
 _SIGNATURE = "tiles"
 
 

@@ -89,7 +89,7 @@ class ResponsesRequest(RequestBody):
 
     @property
     def summarizes(self) -> bool:
-        """Whether thoughts are to come as a summary."""
+        """Whether the reasoning is sent as a summary."""
         return (self.reasoning.summary or self.reasoning.generate_summary) is not None
 
     def extra(self, name: str, kind: type[T]) -> T | None:

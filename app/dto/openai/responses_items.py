@@ -114,8 +114,8 @@ class InputItem(Typed):
         of_user = self.type == "message" and self.role != "assistant"
         return lines(content, f"{where}.content", of_user=of_user)
 
-    def thoughts(self, where: str) -> str:
-        """Give what a reasoning item thinks: its own words where they are there, else their summary."""
+    def reasoning_text(self, where: str) -> str:
+        """Give the text of a reasoning item: its own where it has one, else its summary."""
         parts = self.content if isinstance(self.content, list) and self.content else self.summary
         return "\n\n".join(part.to_text(where) for part in parts)
 
@@ -162,7 +162,7 @@ class _Turn:
 
     def __init__(self) -> None:
         self._texts: list[str] = []
-        self._thoughts: list[str] = []
+        self._reasoning: list[str] = []
         self._calls: list[gen.ToolCall] = []
 
     @property
@@ -172,12 +172,12 @@ class _Turn:
 
     def add(self, message: gen.Message) -> None:
         self._texts += [message.content] if message.content else []
-        self._thoughts += [message.reasoning] if message.reasoning else []
+        self._reasoning += [message.reasoning] if message.reasoning else []
         self._calls += [replace(call, index=i) for i, call in enumerate(message.tool_calls, len(self._calls))]
 
     def message(self) -> gen.Message:
-        thoughts = "\n\n".join(self._thoughts) or None
-        return gen.Message("assistant", "\n".join(self._texts), reasoning=thoughts, tool_calls=tuple(self._calls))
+        reasoning = "\n\n".join(self._reasoning) or None
+        return gen.Message("assistant", "\n".join(self._texts), reasoning=reasoning, tool_calls=tuple(self._calls))
 
 
 def _messages_of(item: InputItem, where: str) -> Iterator[gen.Message]:
@@ -188,7 +188,7 @@ def _messages_of(item: InputItem, where: str) -> Iterator[gen.Message]:
     _check(item, where)
     match item.type:
         case "reasoning":
-            yield gen.Message("assistant", reasoning=item.thoughts(where) or None)
+            yield gen.Message("assistant", reasoning=item.reasoning_text(where) or None)
         case "function_call" | "custom_tool_call":
             yield gen.Message("assistant", tool_calls=(item.to_call(0),))
         case "function_call_output" | "custom_tool_call_output":

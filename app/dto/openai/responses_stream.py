@@ -103,7 +103,7 @@ class ResponseStream(Dialect):
                 yield ResponseInProgress(response=self._snapshot())
             case gen.Text():
                 self._count(event.timings, thinks=False)
-                yield from self._say(event, [ContentLogprob.of(score) for score in event.logprobs])
+                yield from self._say(event, [ContentLogprob.of(logprob) for logprob in event.logprobs])
             case gen.Reasoning():
                 self._count(event.timings, thinks=True)
                 yield from self._think(event)
@@ -161,7 +161,7 @@ class ResponseStream(Dialect):
             yield from self._close("completed")
             self._open = ReasoningItem(id=self._new_id("reasoning"), status="in_progress", summary=[], content=[])
             yield self._add_item(self._open)
-            yield self._begin_thought(self._open)
+            yield self._begin_reasoning(self._open)
         item, index, text, timings = self._open, self._index, event.text, self._timings(event)
         if self._request.summarizes:
             item.summary[0].text += text
@@ -170,7 +170,7 @@ class ResponseStream(Dialect):
             item.content[0].text += text
             yield ReasoningTextDelta(item_id=item.id, output_index=index, content_index=0, delta=text, timings=timings)
 
-    def _begin_thought(self, item: ReasoningItem) -> ResponseEvent:
+    def _begin_reasoning(self, item: ReasoningItem) -> ResponseEvent:
         if self._request.summarizes:
             item.summary.append(SummaryText(text=""))
             return SummaryPartAdded(
@@ -245,9 +245,9 @@ class ResponseStream(Dialect):
             yield SummaryTextDone(item_id=item.id, output_index=index, summary_index=0, text=summary.text)
             yield SummaryPartDone(item_id=item.id, output_index=index, summary_index=0, part=summary)
         else:
-            thought = item.content[0]
-            yield ReasoningTextDone(item_id=item.id, output_index=index, content_index=0, text=thought.text)
-            yield PartDone(item_id=item.id, output_index=index, content_index=0, part=thought)
+            reasoning = item.content[0]
+            yield ReasoningTextDone(item_id=item.id, output_index=index, content_index=0, text=reasoning.text)
+            yield PartDone(item_id=item.id, output_index=index, content_index=0, part=reasoning)
         yield ItemDone(output_index=index, item=item)
 
     def _end_call(self, item: FunctionCallItem, index: int) -> Iterator[ResponseEvent]:
