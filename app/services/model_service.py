@@ -41,7 +41,7 @@ class ModelService:
     ) -> None:
         self.stuck: str | None = None  # why nothing can be answered, although a model is loaded
         self._on_stuck = on_stuck
-        self._on_progress = on_progress  # called on the engine thread with a model's id and 0 to 1
+        self._on_progress = on_progress  # called with a model's id and 0 to 1, on the engine thread or the event loop
         self.last_error: str | None = None  # of the last load, None once one has worked
         self._settings = settings
         self._engine = engine or MLXEngine(_limits(settings), _draft_config(settings))

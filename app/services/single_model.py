@@ -32,7 +32,10 @@ log = structlog.get_logger()
 
 
 class SingleModel:
-    """Owns the model of the session; another takes its place with the next session. On the event loop."""
+    """Owns the model of the session; another takes its place with the next session.
+
+    Its methods are for the event loop.
+    """
 
     def __init__(
         self,
@@ -211,6 +214,7 @@ class SingleModel:
             log.error("the previous model could not be brought back", model=facts.id, error=error.message)
 
     def _note_progress(self, progress: float) -> None:
+        """Note how much of the model is read. On the engine thread."""
         if (loading := self._loading) is not None:
             self._loading = replace(loading, progress=progress)
             self._on_progress(loading.model, progress)
