@@ -14,6 +14,11 @@ from app.services.files import bad, check_object, explained, read, read_object
 from app.services.safetensors import Tensor
 
 TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
+MISSING_TOKENIZER = "tokenizer.json or tokenizer.model is missing."
+CODE = (
+    "{} is there, but how it splits text is Python code of the model, and this server runs no code of a model folder. "
+    "Get a conversion of this model with a tokenizer.json, or write one where you trust that code."
+)
 FOREIGN = {
     "*.gguf": "GGUF weights, which are for llama.cpp",
     "pytorch_model*.bin": "PyTorch weights",
@@ -173,7 +178,8 @@ def _check_tokenizer(folder: Path) -> dict[str, Any]:
     config = read_object(settings) if settings.exists() else {}
     present = next((names for names in TOKENIZERS if any(os.path.lexists(folder / name) for name in names)), None)
     if present is None:
-        raise bad(folder, "has no tokenizer: tokenizer.json or tokenizer.model is missing.")
+        table = next((path.name for path in sorted(folder.iterdir()) if path.match("*tiktoken*")), None)
+        raise bad(folder, "has no tokenizer: " + (CODE.format(table) if table else MISSING_TOKENIZER))
     for name in present:
         content = read(folder / name)
         if name.endswith(".json"):

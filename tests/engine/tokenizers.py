@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import sentencepiece
-from mlx_lm.utils import load_tokenizer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from app.services.engine.model.loading import read_tokenizer
 
 TEXT = ("Hello the world", "größer über the straße", "def f(x):  return x", "the quick brown fox jumps 123", "{[(,.)]}")
 BYTES = [(f"<0x{byte:02X}>", -9.0) for byte in range(256)]
@@ -38,23 +39,29 @@ def words(model: Any, decoder: Any) -> Any:
 
 def model_file(folder: Path, **tokenizer_config: Any) -> Any:
     """What is loaded from a folder with a tokenizer.model, and a tokenizer_config.json if something is said in it."""
+    write_model_file(folder, {}, **tokenizer_config)
+    return read_tokenizer(folder, None)
+
+
+def write_model_file(folder: Path, options: dict[str, Any], **tokenizer_config: Any) -> None:
+    """Write a tokenizer.model, trained with these options over those of most language models."""
     model = io.BytesIO()
+    defaults: dict[str, Any] = {
+        "vocab_size": 340,
+        "model_type": "bpe",
+        "byte_fallback": True,
+        "character_coverage": 0.99,
+        "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False,
+        "minloglevel": 2,
+    }
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXT * 50),
-        model_writer=model,
-        vocab_size=340,
-        model_type="bpe",
-        byte_fallback=True,
-        character_coverage=0.99,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
+        sentence_iterator=iter(TEXT * 50), model_writer=model, **defaults | options
     )
     (folder / "tokenizer.model").write_bytes(model.getvalue())
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     if tokenizer_config:
         (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
-    return load_tokenizer(folder, {"trust_remote_code": False})
 
 
 def make(kind: str, folder: Path, byte_level: Any) -> Any:

@@ -212,7 +212,15 @@ def test_missing_weights_are_named(model: Path) -> None:
 
 def test_a_missing_tokenizer_is_named(model: Path) -> None:
     (model / "tokenizer.json").unlink()
-    assert "has no tokenizer" in problem(model)
+    assert "has no tokenizer: tokenizer.json or tokenizer.model is missing" in problem(model)
+
+
+@pytest.mark.parametrize("name", ["tiktoken.model", "qwen.tiktoken"])
+def test_a_tokenizer_that_needs_code_of_the_model_is_refused_with_what_to_do(model: Path, name: str) -> None:
+    (model / "tokenizer.json").rename(model / name)
+    message = problem(model)
+    assert f"{name} is there, but how it splits text is Python code" in message
+    assert "Get a conversion of this model with a tokenizer.json" in message
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"[" * 100_000, b"nul"])

@@ -15,6 +15,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.utils import dequantize_model, load_model, load_tokenizer, maybe_set_recommended_wired_limit
 
 from app.services import free_memory
+from app.services.engine.model.sentence_piece import follow_model_file
 from app.services.errors import LoadFailed
 
 log = structlog.get_logger()
@@ -53,6 +54,7 @@ def read_tokenizer(folder: Path, end_tokens: Any) -> Any:
     tokenizer = load_tokenizer(folder, settings, eos_token_ids=end_tokens)
     if not tokenizer.has_chat_template and (template := _template_of_processor(folder)):
         tokenizer = load_tokenizer(folder, settings | {"chat_template": template}, eos_token_ids=end_tokens)
+    follow_model_file(folder, tokenizer)
     return tokenizer
 
 
@@ -127,5 +129,10 @@ def _read_weights(model: Any) -> Generator[float, None, None]:
 
 
 def _reason(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return (
+            "its tokenizer is Python code of the folder, and this server runs no code of a model folder. Get a "
+            "conversion of this model whose tokenizer_config.json has no auto_map"
+        )
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:300]
