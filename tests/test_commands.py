@@ -233,6 +233,7 @@ def test_doctor_finds_a_good_model_well(entry: Path) -> None:
     assert "✓ Model  org/tiny: llama, float32" in result.stdout
     assert "✓ Chat template" in result.stdout
     assert "✓ Tokenizer  encodes and decodes 'Zoë says 你好 🙂'" in result.stdout
+    assert "✓ Batches  answers that are made at once share a batch" in result.stdout
     assert "✗" not in result.stdout
 
 

@@ -34,6 +34,7 @@ CHECKS: tuple[Callable[[CheckContext], Check | None], ...] = (
     model_checks.draft_model,
     model_checks.chat_template,
     model_checks.tokenizer,
+    model_checks.batching,
 )
 
 

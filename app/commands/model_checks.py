@@ -2,14 +2,20 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from app.commands import try_batching
 from app.commands.checks import Check, CheckContext
-from app.services import catalog
+from app.services import catalog, free_memory
 from app.services.errors import LoadFailed
+from app.services.facts import Batching
 
+LARGEST = 4 * 2**30  # bytes of weights of a model that is loaded for its check
+TRY_SECONDS = 120
 SAMPLE = "Zoë says 你好 🙂"
 
 
@@ -70,6 +76,33 @@ def tokenizer(context: CheckContext) -> Check | None:
             "Tokenizer", "warning", f"turns {SAMPLE!r} into {back!r}", "The model may read and write wrong characters."
         )
     return Check("Tokenizer", "ok", f"encodes and decodes {SAMPLE!r}, {len(ids)} tokens")
+
+
+def batching(context: CheckContext) -> Check | None:
+    """Load the model, if it is not large, and check that it answers, several at once in one batch."""
+    if (model := context.model) is None:
+        return None
+    if model.weight_bytes > LARGEST or not free_memory.fits(model, "cpu"):
+        return Check("Batches", "ok", "not tried, since the model is large: the log says so when it is loaded")
+    try:  # in a process of its own, because a model may abort it
+        process = subprocess.run(
+            [sys.executable, "-m", try_batching.__name__, str(model.path)],
+            capture_output=True,
+            text=True,
+            timeout=TRY_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Check("Batches", "warning", f"cannot be tried: {error}")
+    if process.returncode:
+        problem = next(iter(reversed(process.stderr.splitlines())), f"exit code {process.returncode}")
+        return Check("Batches", "failed", f"the model cannot be computed: {problem}", "Download the model again.")
+    verdict = Batching(**json.loads(process.stdout.splitlines()[-1]))
+    if verdict.decoding:
+        detail = f"each answer has a batch of its own: together, {verdict.decoding}"
+        return Check("Batches", "warning", detail, "Several answers at once take as long as one after the other.")
+    if verdict.prefill:
+        return Check("Batches", "ok", f"answers share a batch, short prompts do not: together, {verdict.prefill}")
+    return Check("Batches", "ok", "answers that are made at once share a batch")
 
 
 def _template(folder: Path) -> str | None:

@@ -1,13 +1,17 @@
 """llama.cpp's completions to the common vocabulary and back, without a server."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
 from app.dto.llama.completion import InfillRequest, NativeRequest, NativeStream, native_answer
+from app.dto.llama.models import Props
 from app.dto.shared.base import RequestLimits
+from app.services.facts import Batching
 from app.services.generation import Completion, Event, FinishCause, Finished, Progress, Sampling, Started, Text, Timings
+from tests.scripted import FACTS
 
 TIMES = Timings(2, 8, 1.0, 5, 1.0, 1.0, 1.0)
 STARTED = Started("m", 10, "Hi", 64, Sampling(temperature=0.7, top_k=20, top_p=0.9, min_p=0.0))
@@ -87,3 +91,23 @@ def test_a_gap_is_what_stands_before_and_after_it() -> None:
     body = {"input_prefix": "def ", "input_suffix": "", "prompt": "f("}
     (asked,) = InfillRequest.model_validate(body).to_generations(RequestLimits())
     assert (asked.prompt, asked.suffix) == (("def f(",), "")
+
+
+@pytest.mark.parametrize(
+    "batching, decoding, prefill",
+    [
+        (Batching(), True, True),
+        (Batching(prefill="the logits differ by 80.0%"), True, False),
+        (Batching("mlx-lm raises ValueError: shapes"), False, False),
+    ],
+)
+def test_the_properties_say_what_is_computed_together_and_why_not(
+    batching: Batching, decoding: bool, prefill: bool
+) -> None:
+    tiles = msgspec.to_builtins(Props.of(replace(FACTS, batching=batching), 4))["tiles"]
+    reason = batching.decoding or batching.prefill
+    assert tiles == {"batching": {"decoding": decoding, "prefill": prefill, "reason": reason}}
+
+
+def test_the_properties_of_an_empty_server_tell_of_no_batches() -> None:
+    assert "tiles" not in msgspec.to_builtins(Props.of(None, 4))

@@ -10,6 +10,9 @@ import pytest
 from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import make_prompt_cache
 
+from app.commands import model_checks
+from app.commands.checks import CheckContext
+from app.services import catalog
 from app.services.engine.cache.layers import storable
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.cache.prefix_store import PrefixStore
@@ -18,7 +21,8 @@ from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row
 from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
 from app.services.facts import Batching
-from tests.engine.architectures import ROOT, random_model
+from app.settings import Settings
+from tests.engine.architectures import ROOT, build, random_model
 from tests.engine.workshop import Workshop, finish
 
 VOCABULARY, CONTEXT = 2560, 8192
@@ -150,3 +154,26 @@ def test_families_that_are_wrong_in_a_batch_are_found_out(name: str) -> None:
     batching = Family(name).batching
     assert batching.prefill
     assert bool(batching.decoding) == (name in APART)
+
+
+@pytest.mark.parametrize("name, state", [("gemma2", "warning"), ("mamba", "ok")])
+def test_doctor_says_what_of_several_answers_is_not_computed_together(name: str, state: str, tmp_path: Path) -> None:
+    context = CheckContext(Settings(), model=catalog.inspect(build(name, tmp_path / name)))
+    check = model_checks.batching(context)
+    assert check is not None
+    assert check.state == state
+    assert "together, " in check.detail
+
+
+def test_a_batch_for_each_row_gives_every_row_a_token_in_every_step() -> None:
+    family = Family("gemma2")
+    scheduler = family.scheduler()
+    rows = [family.row(prompt, GREEDY, 30) for prompt in draw(9, 150, 3, 40)]
+    for row in rows:
+        scheduler.submit(row)
+    while not all(row.answer for row in rows):
+        scheduler.step()
+    before = [len(row.answer) for row in rows]
+    scheduler.step()
+    scheduler.step()
+    assert [len(row.answer) - begin for row, begin in zip(rows, before, strict=True)] == [2] * 4
