@@ -169,7 +169,7 @@ def test_an_answer_of_several_messages_is_taken_apart(tmp_path: Path) -> None:
     assert [part[1] for part in parts[2:]] == ["add", "add"]
     for cut in range(1, len(SOLAR)):
         assert parse([SOLAR[:cut], SOLAR[cut:]], solar, tools=TOOLS)[0] == parts
-    detokenizer = detokenizer_factory(tokenizer, solar.markers(), len(tokenizer))()
+    detokenizer = detokenizer_factory(tokenizer, solar.markers())()
     ids = tokenizer.encode(SOLAR, add_special_tokens=False)
     assert parse([detokenizer.feed(token) for token in ids], solar, tools=TOOLS)[0] == parts
 

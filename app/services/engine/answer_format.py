@@ -22,6 +22,7 @@ class AnswerFormat:
         self._grammars = grammars
         self._think_start = prompts.tokenize(markup.think_start or "")
         self._think_end = prompts.tokenize(markup.think_end or "")
+        self._piece = prompts.piece
         self._think_closes = [prompts.tokenize(text) for text in markup.think_closes]
         start = prompts.tokenize(markup.calls.start) if markup.calls else []
         self.call_token = start[0] if len(start) == 1 else None  # by which every call begins, if there is one
@@ -76,6 +77,7 @@ class AnswerFormat:
             thinking=prompt.thinking and not self._markup.has_headers,  # whose grammars know the reasoning
             may_think=_may_think(request),
             header=prompt.header,
+            piece=self._piece,
         )
 
     def think_token(self, request: GenerationRequest) -> int | None:

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
+from app.services.engine.output.template_clues import reasoning_markers
 from app.services.engine.output.tool_call_formats import CallFormat
 from app.services.engine.sampling.message_grammar import header_grammar, message_grammar
 from app.services.engine.sampling.plain_tokenizer import plain_tokenizer
@@ -89,7 +90,7 @@ class GrammarCompiler:
     def _answer_start(self, request: GenerationRequest) -> str:
         """Give the start of the answer that the request continues, without the reasoning; empty where there is none."""
         text = request.messages[-1].content if request.continue_final_message and request.messages else ""
-        opening, closing = self._tokenizer.think_start, self._tokenizer.think_end
+        opening, closing = reasoning_markers(self._tokenizer)
         if opening and closing and text.lstrip().startswith(opening) and closing in text:
             return text.split(closing, 1)[1].lstrip()
         return text
@@ -173,7 +174,8 @@ class GrammarConstraint:
     `header` matches what comes before the text that the grammar applies to, in formats whose messages have headers.
 
     `blank` are tokens of empty lines, two of which may stand between the reasoning and the answer. Within the reasoning
-    no end token is allowed, since there would be no answer for the grammar to apply to.
+    no end token is allowed, since there would be no answer for the grammar to apply to. A marker of several tokens may
+    be written with others as well, which its text tells: `piece` gives the bytes of a token.
     """
 
     def __init__(
@@ -188,6 +190,7 @@ class GrammarConstraint:
         thinking: bool,
         may_think: bool,
         header: LLMatcher | None = None,
+        piece: Callable[[int], bytes] = lambda token: b"",
     ) -> None:
         self.failed = False
         self._matcher = matcher.deep_copy()
@@ -195,6 +198,8 @@ class GrammarConstraint:
         self._vocabulary = vocabulary
         self._think_start = list(think_start)
         self._think_end = list(think_end)
+        self._think_end_text = b"".join(map(piece, think_end)) if len(think_end) > 1 else b""
+        self._piece = piece
         self._is_active = not thinking
         self._may_think = may_think and len(think_start) == 1 and not thinking  # as its very first token
         self._tail: list[int] = []
@@ -231,6 +236,12 @@ class GrammarConstraint:
         self._header = header.deep_copy() if header is not None else None
         self._matcher, self._tail, self._blanks_left, self._accepted = matcher.deep_copy(), [], 0, 0
 
+    def _ends_reasoning(self) -> bool:
+        """Whether the last tokens are the marker that closes the reasoning, with blanks behind it at most."""
+        if not self._think_end_text:
+            return self._tail == self._think_end
+        return b"".join(map(self._piece, self._tail)).rstrip().endswith(self._think_end_text)
+
     def accept(self, token: int) -> None:
         """Advance by the token that was drawn."""
         self._accepted += 1
@@ -239,8 +250,8 @@ class GrammarConstraint:
             if self._header.is_stopped():
                 self._header = None
         elif not self._is_active:
-            self._tail = [*self._tail, token][-len(self._think_end) :]
-            self._is_active = self._tail == self._think_end
+            self._tail = [*self._tail, token][-max(len(self._think_end), len(self._think_end_text)) :]
+            self._is_active = self._ends_reasoning()
             self._blanks_left = 2 if self._is_active else 0
         elif self._may_think and token == self._think_start[0]:
             self._is_active = False
