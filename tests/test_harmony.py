@@ -265,3 +265,27 @@ def test_many_at_once_get_their_own(server: Server) -> None:
     body = {"temperature": 0, "max_tokens": 400, "n": 3, "tools": [TOOL]}
     choices = server.chat(recite(THOUGHT + CALL, harmony.TOKENS), **body).json()["choices"]
     assert [call_of(choice["message"]) for choice in choices] == [("add", ARGUMENTS)] * 3
+
+
+@pytest.mark.parametrize("effort", ["low", "medium", "high"])
+def test_an_effort_goes_into_the_prompt_and_bounds_nothing(server: Server, effort: str) -> None:
+    thought = " ".join(map(str, range(200)))  # longer than low effort is elsewhere
+    long = f"<|channel|>analysis<|message|>{thought}{NEXT}{FINAL}Hi<|return|>"
+    message, _ = chat(server, long, reasoning_effort=effort, max_tokens=1200)
+    assert (message["reasoning_content"], message["content"]) == (thought, "Hi")
+    body = {"messages": [{"role": "user", "content": "Hi"}], "reasoning_effort": effort}
+    prompt = server.client.post("/apply-template", json=body).json()["prompt"]
+    assert prompt.startswith(f"<|start|>system<|message|>Reasoning: {effort}<|end|>")
+
+
+def test_the_effort_of_messages_and_responses_goes_into_the_prompt(server: Server) -> None:
+    lengths = []
+    for effort in ("low", "medium"):
+        user = {"role": "user", "content": recite(HELLO, harmony.TOKENS)}
+        body = {"messages": [user], "max_tokens": 50, "output_config": {"effort": effort}}
+        anthropic = server.client.post("/v1/messages", json=body).json()["usage"]
+        body = {"input": recite(HELLO, harmony.TOKENS), "reasoning": {"effort": effort}, "max_output_tokens": 50}
+        responses = server.client.post("/v1/responses", json=body).json()["usage"]
+        lengths.append(responses["input_tokens"])
+        assert anthropic["input_tokens"] + anthropic["cache_read_input_tokens"] == lengths[-1]
+    assert lengths[1] - lengths[0] == len("medium") - len("low")

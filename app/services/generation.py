@@ -179,6 +179,7 @@ class GenerationRequest:
     logprobs: int | None = None  # None is none; else how many alternatives each token comes with
     post_sampling: bool = False  # whether log-probabilities are of what the samplers leave, not of what the model says
     thinking_budget: int | None = None  # tokens of reasoning, after which it is closed; None is no bound
+    effort_budget: int | None = None  # the same for an effort, where the template has no levels of effort of its own
     tool_choice: ToolChoice = ToolChoice()
     split_reasoning: bool = True  # False leaves the reasoning and its tags in the text
     delivery: Delivery = Delivery()

@@ -195,7 +195,7 @@ def test_what_has_no_effect_is_named() -> None:
         "betas": [],
         "new_in_2027": 1,
     }
-    named = "context_management, metadata, new_in_2027, output_config.effort, thinking.new"
+    named = "context_management, metadata, new_in_2027, thinking.new"
     assert request(**more).ignored == named
     assert request(thinking={"type": "disabled"}).ignored == ""
 

@@ -70,7 +70,7 @@ def test_effort_turns_thinking_on_and_off_and_bounds_it(
     effort: str | None, kwargs: dict[str, Any], budget: int | None
 ) -> None:
     asked = generation(reasoning={"effort": effort})
-    assert (asked.template_kwargs, asked.thinking_budget) == (kwargs, budget)
+    assert (asked.template_kwargs, asked.effort_budget) == (kwargs, budget)
 
 
 @pytest.mark.parametrize(

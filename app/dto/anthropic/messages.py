@@ -27,6 +27,7 @@ from app.dto.shared.tool_choice import tool_choice
 from app.services.errors import InvalidRequest
 from app.services.json_schema.enforcement import Binding
 
+_LEVELS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}  # of effort, for templates
 _KINDS = frozenset({"text", "thinking", "tool_use", "tool_result"})
 # They say nothing to a model: what only its maker can read, what a program asks a server for.
 _SILENT = frozenset(
@@ -250,6 +251,11 @@ class OutputConfig(Body):
         examples=[{"type": "json_schema", "schema": {}}],
         description="JSON of a schema, which is enforced",
     )
+    effort: str | None = Field(
+        default=None,
+        examples=["low"],
+        description="low, medium or high, for models with levels of effort",
+    )
 
 
 class MessagesRequest(RequestBody):
@@ -316,9 +322,11 @@ class MessagesRequest(RequestBody):
         return [text for index, block in enumerate(blocks) for text in _texts(block, f"system.{index}", of_user=True)]
 
     def _template_kwargs(self) -> dict[str, Any]:
+        effort = self.output_config.effort
+        kwargs: dict[str, Any] = {"reasoning_effort": _LEVELS[effort]} if effort in _LEVELS else {}
         if self.thinking is None or self.thinking.type in ("adaptive", "between_tools"):
-            return {}
-        return {"enable_thinking": self.thinking.type == "enabled"}
+            return kwargs
+        return {"enable_thinking": self.thinking.type == "enabled"} | kwargs
 
     def _thinking_budget(self) -> int | None:
         if self.thinking is None:

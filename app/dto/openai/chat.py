@@ -26,6 +26,17 @@ _NOT_FOR_TEMPLATES = {
 # Tokens of reasoning for an effort.
 EFFORTS = {"none": 0, "minimal": 128, "low": 512, "medium": 2048, "high": 8192, "xhigh": None, "max": None}
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+# What templates with levels of effort know.
+_LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
+
+
+def effort_kwargs(effort: Effort | None) -> dict[str, Any]:
+    """Give the variables of the chat template for an effort."""
+    if effort is None:
+        return {}
+    if effort == "none":
+        return {"enable_thinking": False}
+    return {"enable_thinking": True, "reasoning_effort": _LEVELS[effort]}
 
 
 class ChatRequest(SamplingFields):
@@ -98,7 +109,8 @@ class ChatRequest(SamplingFields):
             ignore_eos=self.ignore_eos,
             constraint=self._constraint(),
             logprobs=self._logprobs(),
-            thinking_budget=self._thinking_budget(),
+            thinking_budget=None if self.thinking_budget_tokens == -1 else self.thinking_budget_tokens,
+            effort_budget=self._effort_budget(),
             tool_choice=self._tool_choice(),
             split_reasoning=self.reasoning_format != "none",
             delivery=self.delivery,
@@ -144,14 +156,12 @@ class ChatRequest(SamplingFields):
         return self.top_logprobs if self.logprobs else None
 
     def _template_kwargs(self) -> dict[str, Any]:
-        if self.reasoning_effort is None or "enable_thinking" in self.chat_template_kwargs:
-            return self.chat_template_kwargs
-        return {"enable_thinking": self.reasoning_effort != "none"} | self.chat_template_kwargs
+        return effort_kwargs(self.reasoning_effort) | self.chat_template_kwargs
 
-    def _thinking_budget(self) -> int | None:
-        if self.thinking_budget_tokens is not None:
-            return None if self.thinking_budget_tokens == -1 else self.thinking_budget_tokens
-        return None if self.reasoning_effort is None else EFFORTS[self.reasoning_effort]
+    def _effort_budget(self) -> int | None:
+        if self.thinking_budget_tokens is not None or self.reasoning_effort is None:
+            return None
+        return EFFORTS[self.reasoning_effort]
 
     def _tool_choice(self) -> gen.ToolChoice:
         strict = {

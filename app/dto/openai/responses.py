@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, Field
 
 import app.services.generation as gen
-from app.dto.openai.chat import EFFORTS, Effort
+from app.dto.openai.chat import EFFORTS, Effort, effort_kwargs
 from app.dto.openai.responses_items import InputItem, to_messages
 from app.dto.openai.responses_tools import OfferedTool, ResponsesTool, flat_choice, flat_tools
 from app.dto.shared import parameters
@@ -22,8 +22,6 @@ T = TypeVar("T")
 
 _LOGPROBS = "message.output_text.logprobs"
 _MOST_METADATA = 1024
-# What templates with levels know; the others only think or do not.
-_LEVELS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 
 
 class ReasoningConfig(Body):
@@ -110,7 +108,7 @@ class ResponsesRequest(RequestBody):
             model=self.model,
             messages=self._conversation(earlier),
             tools=tuple(tool.to_template() for tool in self.offered_tools),
-            template_kwargs=self._template_kwargs(),
+            template_kwargs=effort_kwargs(self.reasoning.effort),
             sampling=gen.Sampling(
                 temperature=self.temperature,
                 top_p=self.top_p,
@@ -121,7 +119,7 @@ class ResponsesRequest(RequestBody):
             max_tokens=None if self.max_output_tokens == -1 else self.max_output_tokens,
             constraint=self._constraint(),
             logprobs=self._logprobs(),
-            thinking_budget=EFFORTS.get(self.reasoning.effort or ""),
+            effort_budget=EFFORTS.get(self.reasoning.effort or ""),
             tool_choice=self._tool_choice(),
             delivery=gen.Delivery(self.stream),
         )
@@ -135,14 +133,6 @@ class ResponsesRequest(RequestBody):
             raise InvalidRequest(f"No tool output found for function call {call.id[:64]}", param="input")
         system = (gen.Message("system", self.instructions),) if self.instructions else ()
         return (*system, *messages)
-
-    def _template_kwargs(self) -> dict[str, Any]:
-        effort = self.reasoning.effort
-        if effort is None:
-            return {}
-        if effort == "none":
-            return {"enable_thinking": False}
-        return {"enable_thinking": True, "reasoning_effort": _LEVELS[effort]}
 
     def _constraint(self) -> gen.Constraint | None:
         constraint = self.text.format.to_constraint() if self.text.format else None

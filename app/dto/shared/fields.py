@@ -312,7 +312,12 @@ MESSAGES = (
         "enabled, disabled and adaptive; display `omitted` leaves the reasoning out",
         {"thinking": {"type": "enabled", "budget_tokens": 1024, "display": "omitted"}},
     ),
-    Field("output_config.effort", "ignored", "a model here has one effort", {"output_config": {"effort": "low"}}),
+    Field(
+        "output_config.effort",
+        "honoured",
+        "goes to chat templates with levels of effort",
+        {"output_config": {"effort": "low"}},
+    ),
 )
 
 REGISTRIES: dict[str, tuple[Field, ...]] = {

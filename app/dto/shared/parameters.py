@@ -134,7 +134,8 @@ CHAT: tuple[Parameter, ...] = (
     *_BOUND,
     *_ADAPTED,
     *_honoured(
-        reasoning_effort="tokens of reasoning: none 0, minimal 128, low 512, medium 2048, high 8192, xhigh and max any",
+        reasoning_effort="goes to templates with levels (gpt-oss); else tokens of reasoning: none 0, minimal 128, "
+        "low 512, medium 2048, high 8192, xhigh and max any",
         thinking_budget_tokens="most tokens of reasoning, over reasoning_effort; a quarter of max_tokens stays for the "
         "answer; -1 is no bound",
         n="how many answers to give, 1 to 8; the prompt is computed once",
@@ -296,7 +297,6 @@ MESSAGES: tuple[Parameter, ...] = (
         output_config="format: JSON of a schema, which is enforced",
         output_format="the old name of output_config.format",
     ),
-    *_ignored("a model here has one effort", "output_config.effort"),
     *_ignored(
         "changes nothing in the answer",
         *("metadata", "cache_control", "context_management", "betas", "inference_geo", "diagnostics"),

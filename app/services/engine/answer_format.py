@@ -20,6 +20,7 @@ class AnswerFormat:
         self._markup = markup
         self._facts = facts
         self._grammars = grammars
+        self._has_efforts = "reasoning_effort" in facts.chat_template  # so that an effort is the model's own matter
         self._think_start = prompts.tokenize(markup.think_start or "")
         self._think_end = prompts.tokenize(markup.think_end or "")
         self._piece = prompts.piece
@@ -97,9 +98,10 @@ class AnswerFormat:
 
     def thinking_budget(self, request: GenerationRequest, max_tokens: int) -> int | None:
         """Give the request's budget of reasoning, but a quarter of the answer's tokens stays for the answer itself."""
-        if request.thinking_budget is None:
-            return None
-        return min(request.thinking_budget, max_tokens - max_tokens // 4)
+        budget = request.thinking_budget
+        if budget is None and not (self._has_efforts and "reasoning_effort" in request.template_kwargs):
+            budget = request.effort_budget
+        return None if budget is None else min(budget, max_tokens - max_tokens // 4)
 
     def _ends_in_text(self, prompt: Prompt, request: GenerationRequest) -> bool:
         """Whether a prompt ends within the text of the answer, which goes on there."""

@@ -22,6 +22,7 @@ from app.services.generation import GenerationRequest, Message, ToolCall
 
 Tools = Sequence[Mapping[str, Any]]
 
+_LEVELS = {"low", "medium", "high"}  # of effort, as requests name them
 _CACHED = 8  # lists of tools whose completion is remembered
 
 
@@ -61,6 +62,9 @@ class ChatTemplate:
                 return prompt + self._without_reasoning(request, prompt)
             except Exception as error:  # a template is a program that somebody else wrote
                 refusal = refusal or error  # the first refusal is of the conversation least changed
+        if request.template_kwargs.get("reasoning_effort") in _LEVELS:  # of which this template lacks one
+            kwargs = {key: value for key, value in request.template_kwargs.items() if key != "reasoning_effort"}
+            return self.render(replace(request, template_kwargs=kwargs))
         raise InvalidRequest(
             f"The model's chat template refuses this conversation: {_first_line(refusal)}", param="messages"
         ) from refusal
