@@ -25,6 +25,9 @@ if TYPE_CHECKING:  # it imports MLX, which takes seconds and belongs on the engi
 
 log = structlog.get_logger()
 
+# Of the weights: the tables of grammars that take no more are made ahead. Of a small model with a large vocabulary they
+# would take as much memory as a fifth of the weights, so there they are made for the first request that needs them.
+_SMALL_TABLES = 0.05
 _END = object()
 
 
@@ -138,6 +141,7 @@ class MLXLoader:
 
     def _assemble(self, folder: ModelFolder, *parts: Any) -> "LoadedModel":
         from app.services.engine.assembly import assemble
+        from app.services.engine.model.loading import weights
 
         model = assemble(
             folder,
@@ -148,5 +152,7 @@ class MLXLoader:
             meter=self._meter,
         )
         model.warm_up()
-        threading.Thread(target=model.grammars.warm_up, name="grammar", daemon=True).start()
+        weight_bytes = sum(array.nbytes for array in weights(parts[0]).values())
+        if model.grammars.table_bytes <= _SMALL_TABLES * weight_bytes:
+            threading.Thread(target=model.grammars.warm_up, name="grammar", daemon=True).start()
         return model

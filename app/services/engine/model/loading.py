@@ -1,11 +1,9 @@
 """Loads a model's weights and tokenizer from a folder, in steps, so that other models go on answering meanwhile."""
 
-import ctypes
 import gc
 import json
 import time
 from collections.abc import Generator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +12,7 @@ import structlog
 from mlx.utils import tree_flatten
 from mlx_lm.utils import dequantize_model, load_model, load_tokenizer, maybe_set_recommended_wired_limit
 
-from app.services import free_memory
+from app.services import free_memory, heap
 from app.services.engine.model.sentence_piece import follow_model_file
 from app.services.errors import LoadFailed
 
@@ -36,6 +34,7 @@ def load(folder: Path) -> Step:
         model, config = load_model(folder, lazy=True)
         yield 0.05
         tokenizer = read_tokenizer(folder, config.get("eos_token_id"))
+        heap.trim()  # reading a large vocabulary takes several times what stays of it
         yield 0.1
         if _is_cpu():
             _widen(model)
@@ -83,8 +82,7 @@ def release() -> None:
     """Return unreferenced memory to the system."""
     gc.collect()
     mx.clear_cache()
-    with suppress(AttributeError):  # glibc keeps what was freed unless asked
-        ctypes.CDLL(None).malloc_trim(0)
+    heap.trim()
 
 
 def memory() -> tuple[int, int, int]:

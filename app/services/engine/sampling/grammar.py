@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
+from app.services import heap
 from app.services.engine.output.template_clues import reasoning_markers
 from app.services.engine.output.tool_call_formats import CallFormat
 from app.services.engine.sampling.message_grammar import header_grammar, message_grammar
@@ -36,6 +37,8 @@ _ANY_STYLE = cast("JsonCompileOptions", {"whitespace_pattern": r"[\x20\x0A\x0D\x
 # A token by its name in a Lark grammar, outside of strings, patterns and comments.
 _NAMED_TOKEN = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|(<[^<>\[\]\n]+>)')
 
+_TABLE_BYTES = 850  # per token
+
 Mask = npt.NDArray[np.bool_]  # (vocabulary,)
 
 
@@ -49,6 +52,11 @@ class GrammarCompiler:
         self._tables: LLTokenizer | None = None
         self._lock = threading.Lock()
 
+    @property
+    def table_bytes(self) -> int:
+        """About how much memory the tables take; measured with a vocabulary of 262,144 tokens."""
+        return self._vocabulary * _TABLE_BYTES
+
     def warm_up(self) -> None:
         """Make the tables of the vocabulary: seconds where it is large."""
         with self._lock:
@@ -56,6 +64,7 @@ class GrammarCompiler:
                 backend = self._tokenizer._tokenizer
                 ends = sorted(self._end_tokens)
                 self._tables = plain_tokenizer(backend, self._vocabulary, ends)
+                heap.trim()  # making them takes twice what they take
 
     def compile_request(
         self, request: GenerationRequest, form: CallFormat | None, *, in_message: bool = False
