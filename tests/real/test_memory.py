@@ -22,6 +22,7 @@ def weight_bytes(folder: Path) -> int:
 
 def test_an_idle_server_takes_little_more_than_its_weights(folder: Path, weight_bytes: int, tmp_path: Path) -> None:
     with serving(folder, tmp_path) as server:
+        assert server.logged("model loaded")
         if server.logged("engine ready")[0]["back_end"] != "cpu":
             pytest.skip("the weights are not in the memory of the process")
         assert psutil.Process(server.process.pid).memory_info().rss < IDLE * weight_bytes
