@@ -6,6 +6,7 @@ Each family has processes of its own, so that a crash is that family's and its m
 import argparse
 import datetime
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -16,11 +17,12 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from tests.families import checks, processes
+from tests.families import checks, processes, templates
 from tests.families.exceptions import EXCUSES
 
 RESULTS = Path(__file__).with_name("results.json")
 WRONG = "WRONG"
+Job = tuple[str, Callable[..., dict[str, str]], tuple[Any, ...]]
 Results = dict[str, dict[str, str]]  # for each family, what came of each check
 
 
@@ -30,7 +32,7 @@ def main() -> int:
     names = _part(_names(options), options.part)
     print(f"{len(names)} families; part {options.part}: nox -s families -- --part {options.part}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        jobs = ((name, checks.check, (name, Path(folder) / name)) for name in names)
+        jobs = (_job(name, Path(folder) / name) for name in names)
         results: Results = {}
         for name, outcome in _run(jobs, options.jobs):
             results[name] = outcome
@@ -61,10 +63,21 @@ def _options() -> argparse.Namespace:
 def _names(options: argparse.Namespace) -> list[str]:
     from tests.engine.architectures import CONFIGS
 
-    known = sorted(CONFIGS)
+    known = [*sorted(CONFIGS), *sorted(_templates())]
     if unknown := set(options.names) - set(known):
         sys.exit(f"no such family: {', '.join(sorted(unknown))}")
     return [name for name in known if not options.names or name in options.names]
+
+
+def _templates() -> dict[str, Path]:
+    """The chat templates of real models, by file name; none where they could not be had."""
+    folder = os.environ.get("TILES_TEMPLATES")
+    return {path.name: path for path in Path(folder).rglob("*.jinja")} if folder else {}
+
+
+def _job(name: str, home: Path) -> Job:
+    template = _templates().get(name)
+    return (name, templates.check, (template, home)) if template else (name, checks.check, (name, home))
 
 
 def _part(names: list[str], part: str) -> list[str]:
@@ -72,9 +85,7 @@ def _part(names: list[str], part: str) -> list[str]:
     return names[number - 1 :: count]
 
 
-def _run(
-    jobs: Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]], count: int
-) -> Iterator[tuple[str, dict[str, str]]]:
+def _run(jobs: Iterator[Job], count: int) -> Iterator[tuple[str, dict[str, str]]]:
     """Run jobs in processes of their own, so many at a time. Gives the name of each that has ended, and its outcome."""
     running: dict[Any, tuple[str, Any, Path]] = {}
     jobs = iter(jobs)

@@ -16,6 +16,7 @@ def _excuse(reason: str, *checks: str) -> Excuse:
 
 EXCUSES: dict[str, Excuse] = {
     "phi3small": _excuse("mlx-lm alone crashes with it", "load"),
+    "bitnet": _excuse("mlx-lm computes it with a kernel for Metal, which is not on Linux", "load"),
     "gear": _excuse("transformers refuses its layer_types, for mlx-lm alone as well", "load"),
     "plamo3": _excuse(
         "mlx-lm's answer depends on the pieces in which it computes a prompt",
