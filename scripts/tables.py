@@ -1,5 +1,6 @@
 """Write the tables of the documentation from the code they describe; --check only says whether they are up to date."""
 
+import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import Field
@@ -77,6 +78,73 @@ def error_table() -> str:
     return table(("status", "type", "code", "meaning", "what to do"), sorted(rows))
 
 
+def _families() -> dict[str, dict[str, str]]:
+    """What `nox -s families -- --write` saw: for each architecture or template, what came of each check."""
+    seen: dict[str, dict[str, str]] = json.loads((ROOT / "tests" / "families" / "results.json").read_text())["families"]
+    return {name: outcome for name, outcome in seen.items() if not name.endswith(_VARIANT)}
+
+
+_VARIANT = "_x"  # ends the names of models that are built a second time with other weights
+_WRONG = "WRONG"
+
+
+def architecture_table() -> str:
+    """Every architecture: how its answers are computed together, how its prompts are reused, what is not right."""
+    heads = ("architecture", "batch", "windows", "prefix reuse", "from the disk", "not right")
+    rows = []
+    for name, outcome in _families().items():
+        if name.endswith(".jinja"):
+            continue
+        batch = outcome.get("batch", "").partition(": ")[0]
+        wrong = ", ".join(check for check, text in outcome.items() if text.startswith(_WRONG))
+        note = f"{wrong}: {outcome['exception']}" if "exception" in outcome else wrong
+        reuse = _reuse(outcome)
+        rows.append((f"`{name}`", batch, _yes(outcome.get("windows")), reuse, _cached(outcome.get("disk")), note))
+    return table(heads, rows)
+
+
+def _yes(text: str | None) -> str:
+    return "yes" if text == "ok" else ""
+
+
+def _cached(text: str | None) -> str:
+    """Whether `cached/prompt` tokens are more than none."""
+    return "yes" if text and text[0].isdigit() and not text.startswith("0/") else ""
+
+
+def _reuse(outcome: dict[str, str]) -> str:
+    """Say to what length the cache of a prompt can be cut for another one."""
+    if not _cached(outcome.get("second_turn")):
+        return ""
+    return "any length" if _cached(outcome.get("branch")) else "whole messages"
+
+
+def template_table() -> str:
+    """Every chat template: how its model writes reasoning and calls, and what it takes of a conversation."""
+    heads = (
+        "template",
+        "reasoning",
+        "calls begin with",
+        "grammar of calls",
+        "tools",
+        "reasoning beside calls",
+        "not right",
+    )
+    rows = []
+    for name, outcome in _families().items():
+        if name.endswith(".jinja"):
+            code = [
+                f"`{marker}`" if (marker := outcome.get(key, "").strip().replace("\n", "\\n")) else ""
+                for key in ("reasoning", "calls")
+            ]
+            facts = [outcome.get(key, "") for key in ("grammar of calls", "tools", "reasoning beside calls")]
+            wrong = ", ".join(check for check, text in outcome.items() if text.startswith(_WRONG))
+            note = f"{wrong}: {outcome['exception']}" if "exception" in outcome else wrong
+            facts = ["" if fact.startswith(_WRONG) else fact for fact in facts]
+            rows.append((name.removesuffix(".jinja"), *code, *facts, note))
+    return table(heads, rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "settings": ("docs/settings.md", settings_table),
     **{
@@ -89,6 +157,8 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
         for route, registry in fields.REGISTRIES.items()
     },
     "errors": ("docs/errors.md", error_table),
+    "architectures": ("docs/models.md", architecture_table),
+    "chat templates": ("docs/models.md", template_table),
 }
 
 

@@ -37,8 +37,8 @@ def main() -> int:
         for name, outcome in _run(jobs, options.jobs):
             results[name] = outcome
             print(_line(name, outcome), flush=True)
-    if options.write:
-        _write(results)
+            if options.write:  # each at once: a whole run takes long
+                _write({name: outcome})
     faults = [name for name in results if _faults(name, results[name])]
     print(
         f"{len(results) - len(faults)} of {len(results)} as they should be"
@@ -71,7 +71,7 @@ def _names(options: argparse.Namespace) -> list[str]:
 
 def _templates() -> dict[str, Path]:
     """The chat templates of real models, by file name; none where they could not be had."""
-    folder = os.environ.get("TILES_TEMPLATES")
+    folder = os.environ.get("TILES_TEST_TEMPLATES")
     return {path.name: path for path in Path(folder).rglob("*.jinja")} if folder else {}
 
 
@@ -135,7 +135,11 @@ def _line(name: str, outcome: dict[str, str]) -> str:
 
 def _write(results: Results) -> None:
     before = json.loads(RESULTS.read_text())["families"] if RESULTS.exists() else {}
-    after = dict(sorted((before | results).items()))
+    results = {
+        name: outcome | ({"exception": EXCUSES[name].reason} if name in EXCUSES else {})
+        for name, outcome in results.items()
+    }
+    after = dict(sorted((before | results).items(), key=lambda item: (item[0].endswith(".jinja"), item[0].lower())))
     seen = {"date": f"{datetime.date.today()}", "mlx": version("mlx"), "mlx-lm": version("mlx-lm")}
     RESULTS.write_text(json.dumps({"seen": seen, "families": after}, indent=1) + "\n")
 

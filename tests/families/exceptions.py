@@ -23,4 +23,21 @@ EXCUSES: dict[str, Excuse] = {
         *("alone", "mixed_prompts", "windows", "joining", "second_turn", "branch", "chat", "cancel", "disk"),
     ),
     "phimoe": _excuse("mlx-lm computes other values for four tokens at once than one by one", "prompt_lookup"),
+    "fireworks-ai-llama-3-firefunction-v2.jinja": _excuse(
+        "the template wants variables that no API has: `functions`, `datetime`",
+        *("conversations", "conversations with tools", "continued answer", "tools", "reasoning beside calls"),
+        "grammar of calls",
+    ),
+    "llama-cpp-deepseek-r1.jinja": _excuse(
+        "written for llama.cpp's own engine: jinja2 cannot render its tools",
+        *("conversations with tools", "tools", "reasoning beside calls"),
+    ),
+    "mistralai-Mistral-Nemo-Instruct-2407.jinja": _excuse(
+        "the template moves the system message to the last user message, which would make each prompt a new one",
+        *("conversations", "conversations with tools"),
+    ),
+    "openai-gpt-oss-120b.jinja": _excuse(
+        "the template leaves out what was said beside a call once an answer followed",
+        *("conversations", "conversations with tools"),
+    ),
 }
