@@ -87,14 +87,13 @@ def mlx(_: CheckContext) -> Check:
 
 def blas(_: CheckContext) -> Check | None:
     """Check for OpenBLAS, where MLX computes on a Linux CPU."""
-    from app.services.engine.model.blas import preload
+    from app.services.engine.model.blas import ADVICE, preload
 
     if not _is_linux_cpu():
         return None
     if library := preload():
         return Check("BLAS", "ok", library)
-    advice = "apt-get install libopenblas0-pthread (Debian, Ubuntu) or dnf install openblas (Fedora)."
-    return Check("BLAS", "warning", "no OpenBLAS: prompts are computed about 20 times slower", advice)
+    return Check("BLAS", "warning", "no OpenBLAS: prompts are computed about 20 times slower", ADVICE)
 
 
 def compiler(_: CheckContext) -> Check | None:

@@ -1,6 +1,8 @@
 """How many threads the BLAS computes with."""
 
 import ctypes
+import subprocess
+import sys
 from ctypes.util import find_library
 
 import pytest
@@ -32,6 +34,22 @@ def test_all_cores_compute_for_a_while_and_then_as_many_as_before(openblas: ctyp
         assert openblas.openblas_get_num_threads() == every
     assert openblas.openblas_get_num_threads() == max(1, every - 1)
     threads.reserve_cores(0)
+
+
+def test_a_library_that_the_process_has_already_stays_the_only_one(openblas: ctypes.CDLL) -> None:
+    """A second one would compute with threads of its own, on the same cores."""
+    script = (
+        "from app.services.engine.model import blas\n"
+        "from pathlib import Path\n"
+        "first = blas.preload()\n"
+        "blas.preload.cache_clear()\n"
+        "again = blas.preload()\n"
+        "lines = Path('/proc/self/maps').read_text().splitlines()\n"
+        "paths = {line.split()[-1] for line in lines if 'openblas' in line}\n"
+        "print(Path(again).name.startswith('libopenblas'), len(paths))"
+    )
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert output.split() == ["True", "1"]
 
 
 def test_without_such_a_library_nothing_happens() -> None:
