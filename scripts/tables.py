@@ -114,7 +114,7 @@ def _cached(text: str | None) -> str:
 
 def _reuse(outcome: dict[str, str]) -> str:
     """Say to what length the cache of a prompt can be cut for another one."""
-    if not _cached(outcome.get("second_turn")):
+    if not any(_cached(outcome.get(check)) for check in ("second_turn", "chat")):
         return ""
     return "any length" if _cached(outcome.get("branch")) else "whole messages"
 

@@ -17,12 +17,23 @@ def _excuse(reason: str, *checks: str) -> Excuse:
 EXCUSES: dict[str, Excuse] = {
     "phi3small": _excuse("mlx-lm alone crashes with it", "load"),
     "bitnet": _excuse("mlx-lm computes it with a kernel for Metal, which is not on Linux", "load"),
+    "muse_spark": _excuse("mlx-lm computes it with a kernel for Metal, which is not on Linux", "load"),
     "gear": _excuse("transformers refuses its layer_types, for mlx-lm alone as well", "load"),
     "plamo3": _excuse(
         "mlx-lm's answer depends on the pieces in which it computes a prompt",
-        *("alone", "mixed_prompts", "windows", "joining", "second_turn", "branch", "chat", "cancel", "disk"),
+        *(
+            "alone",
+            "mixed_prompts",
+            "windows",
+            "joining",
+            "second_turn",
+            "branch",
+            "chat",
+            "json_schema",
+            "cancel",
+            "disk",
+        ),
     ),
-    "phimoe": _excuse("mlx-lm computes other values for four tokens at once than one by one", "prompt_lookup"),
     "fireworks-ai-llama-3-firefunction-v2.jinja": _excuse(
         "the template wants variables that no API has: `functions`, `datetime`",
         *("conversations", "conversations with tools", "continued answer", "tools", "reasoning beside calls"),

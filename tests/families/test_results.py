@@ -10,8 +10,8 @@ from tests.families.exceptions import EXCUSES
 FAMILIES = json.loads(RESULTS.read_text())["families"]
 
 
-def test_an_architecture_was_checked_in_every_way() -> None:
-    assert {name for name in FAMILIES if not name.endswith(".jinja")} <= set(CONFIGS)
+def test_every_architecture_was_checked_in_every_way() -> None:
+    assert {name for name in FAMILIES if not name.endswith(".jinja")} == set(CONFIGS)
     ways = {"batch", *(check.__name__ for check in (*CHECKS, disk))}
     architectures = {name: outcome for name, outcome in FAMILIES.items() if name in CONFIGS}
     assert [
@@ -21,5 +21,5 @@ def test_an_architecture_was_checked_in_every_way() -> None:
 
 def test_every_exception_stands_in_the_table_with_its_reason() -> None:
     assert {name: outcome["exception"] for name, outcome in FAMILIES.items() if "exception" in outcome} == {
-        name: excuse.reason for name, excuse in EXCUSES.items() if name in FAMILIES
+        name: excuse.reason for name, excuse in EXCUSES.items()
     }
