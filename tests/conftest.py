@@ -16,10 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 
 from app.services.engine.model import blas
 from tests import documented, lora, tiny_model
+
+# How long an example takes says nothing of a machine that does other things too.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 START_SECONDS = 60.0
 

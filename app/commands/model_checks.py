@@ -10,7 +10,7 @@ from typing import Any
 
 from app.commands import try_batching
 from app.commands.checks import Check, CheckContext
-from app.services import catalog, free_memory
+from app.services import catalog
 from app.services.errors import LoadFailed
 from app.services.facts import Batching
 
@@ -82,6 +82,8 @@ def batching(context: CheckContext) -> Check | None:
     """Load the model, if it is not large, and check that it answers, several at once in one batch."""
     if (model := context.model) is None:
         return None
+    from app.services import free_memory  # takes psutil, which other commands need not wait for
+
     if model.weight_bytes > LARGEST or not free_memory.fits(model, "cpu"):
         return Check("Batches", "ok", "not tried, since the model is large: the log says so when it is loaded")
     try:  # in a process of its own, because a model may abort it
