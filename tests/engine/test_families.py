@@ -36,12 +36,14 @@ ONE_BY_ONE = ("nemotron_h", "rwkv7", "jamba", "mamba", "falcon_mamba", "olmo_hyb
 ONE_BY_ONE += ("baichuan_m1", "recurrent_gemma")
 APART = ("gemma2", "nemotron-nas", "gpt_bigcode", "minimax_m3_vl", "afm7", "longcat_flash_ngram")
 APART += ("llama4", "deepseek_v41")
-# One that only prefills one by one, one that only raises, one with chunks; then others that are wrong in other ways, or
-# right. Of all architectures there is `nox -s families`.
-EVERY_DAY = ("nemotron_h", "gemma2", "llama4")
+# One that only raises, every day; the others are wrong in other ways, or right. For all there is `nox -s families`.
+EVERY_DAY = ("gemma2",)
 FAMILIES = [
     *EVERY_DAY,
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen3_next", "rwkv7", "minimax_m3_vl", "deepseek_v41")),
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("nemotron_h", "llama4", "qwen3_next", "rwkv7", "minimax_m3_vl", "deepseek_v41")
+    ),
 ]
 
 
@@ -154,6 +156,7 @@ def test_families_that_are_wrong_in_a_batch_are_found_out(name: str) -> None:
     assert bool(batching.decoding) == (name in APART)
 
 
+@pytest.mark.slow  # two processes that load a model
 @pytest.mark.parametrize("name, state", [("gemma2", "warning"), ("mamba", "ok")])
 def test_doctor_says_what_of_several_answers_is_not_computed_together(name: str, state: str, tmp_path: Path) -> None:
     context = CheckContext(Settings(), model=catalog.inspect(build(name, tmp_path / name)))
