@@ -113,8 +113,9 @@ def _run(jobs: Iterator[Job], count: int) -> Iterator[tuple[str, dict[str, str]]
 def _report(connection: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     try:
         connection.send(function(*arguments))
-    except BaseException:
-        connection.send({"load": f"{WRONG} {traceback.format_exc()[-600:]}"})
+    except BaseException as error:
+        traceback.print_exc()
+        connection.send({"load": f"{WRONG} {''.join(traceback.format_exception_only(error)).strip()}"})
 
 
 def _faults(name: str, outcome: dict[str, str]) -> list[str]:

@@ -141,8 +141,14 @@ def _is_ready(process: Any, client: Client, log: Path) -> bool:
 
 
 def _last_error(text: str) -> str:
+    """Give the last error of a log in one line, without its traceback, which names paths of this machine."""
     errors = [line for line in text.splitlines() if '"level": "error"' in line or "Error" in line]
-    return errors[-1][-300:] if errors else text[-300:]
+    line = errors[-1] if errors else text
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return line[-300:]
+    return str(record.get("exception") or record["event"]).strip().rpartition("\n")[2][-300:]
 
 
 class Reference:

@@ -23,3 +23,7 @@ def test_every_exception_stands_in_the_table_with_its_reason() -> None:
     assert {name: outcome["exception"] for name, outcome in FAMILIES.items() if "exception" in outcome} == {
         name: excuse.reason for name, excuse in EXCUSES.items()
     }
+
+
+def test_nothing_of_the_machine_is_told() -> None:
+    assert "site-packages" not in RESULTS.read_text()
