@@ -19,7 +19,14 @@ from litestar import Litestar
 from app.application import create_app
 from app.dto.shared import parameters
 from app.services.engine.scheduler.running_generation import RunningGeneration
-from app.services.errors import AppError, Forbidden, ShuttingDown, Unavailable, every_error
+from app.services.errors import (
+    AppError,
+    Forbidden,
+    InvalidRequest,
+    ShuttingDown,
+    Unavailable,
+    every_error,
+)
 from app.services.generation import Generation, GenerationRequest, Started, Text, Timings
 from app.services.model_service import ModelService
 from app.services.models import Models
@@ -612,6 +619,13 @@ def late(error: Exception) -> ModelService:
 @cache
 def app_of(service: ModelService) -> Litestar:
     return create_app(Settings(), service)
+
+
+def test_an_error_that_is_raised_for_many_requests_keeps_none_of_them() -> None:
+    error = InvalidRequest("the same each time")
+    for _ in range(3):
+        assert ask(broken(error), "POST", CHAT, minimal(CHAT)).status_code == 400
+    assert error.__traceback__ is None
 
 
 def ask(service: ModelService, method: str, path: str, body: Any = None) -> httpx.Response:

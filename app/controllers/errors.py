@@ -46,8 +46,11 @@ def error_response(request: Request[Any, Any, Any], error: AppError, headers: di
 
 
 def on_app_error(request: Request[Any, Any, Any], error: AppError) -> Refusal:
-    """Answer with an error that a handler or a service raised."""
-    return error_response(request, error)
+    """Answer with an error that a handler or a service raised.
+
+    Some are raised for many requests: each time would add its frames to the traceback, and the request in them.
+    """
+    return error_response(request, error.with_traceback(None))
 
 
 def on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Refusal:
