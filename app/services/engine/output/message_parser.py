@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from app.services.engine.output import harmony
+from app.services.engine.output.answer_text import AnswerText
 from app.services.engine.output.detokenizer import CONTROL
 from app.services.engine.output.harmony import Header, MessageCall
 from app.services.engine.output.markup import NORMAL, REASONING, MarkerFinder
 from app.services.engine.output.parts import OutputPart, TextPiece
-from app.services.engine.output.stop_strings import StopStringFinder, StopStrings
+from app.services.engine.output.stop_strings import StopStrings
 from app.services.generation import ToolCall
 
 _SKIPPED = "skipped"  # a message whose text is no part of the answer, or what follows the arguments of a call
@@ -42,8 +43,7 @@ class MessageParser:
         self._one_call = one_call
         self._has_grammar = has_grammar
         self._raw = raw
-        stop_strings = stop_strings or (StopStrings(tuple(stop)) if stop else None)
-        self._stop_finder = StopStringFinder(stop_strings) if stop_strings else None
+        self._answer_text = AnswerText(None, stop_strings, tuple(stop))
         in_message = raw or thinking or continues
         self._header: str | None = None if in_message else ""  # the header that the answer is in, so far
         self._state = REASONING if thinking and split_reasoning else NORMAL  # of the message that it is in
@@ -96,7 +96,7 @@ class MessageParser:
             parts += self._begin_text(self._header)
         if not self.over:
             parts += self._leave(ended=ended)
-        return parts + self._flush_stop_finder()
+        return parts + self._flush_answer_text()
 
     def _take(self, text: str) -> list[OutputPart]:
         """Take in text between two control tokens."""
@@ -147,7 +147,7 @@ class MessageParser:
     def _emit_call(self, call: MessageCall, call_parts: Sequence[OutputPart]) -> list[OutputPart]:
         parts: list[OutputPart] = []
         if call_parts and isinstance(call_parts[0], ToolCall):
-            parts += self._flush_stop_finder()
+            parts += self._flush_answer_text()
             self._call_index += 1
         if call.is_complete:
             self.complete_calls += 1
@@ -170,13 +170,12 @@ class MessageParser:
         self._states.add(self._state)
         if self._state == REASONING:
             return [TextPiece(text, reasoning=True)]
-        if self._stop_finder is not None:
-            text = self._stop_finder.feed(text)
-            self.stop_string = self._stop_finder.match
+        text = self._answer_text.feed(text)
+        self.stop_string = self._answer_text.stop_string
         return [TextPiece(text)] if text else []
 
-    def _flush_stop_finder(self) -> list[OutputPart]:
-        rest = self._stop_finder.flush() if self._stop_finder else ""
+    def _flush_answer_text(self) -> list[OutputPart]:
+        rest = self._answer_text.flush()
         return [TextPiece(rest)] if rest else []
 
 
