@@ -18,13 +18,7 @@ def try_batching(path: Path) -> Batching:
     from app.services.engine.model.memory_budget import MemoryBudget
     from app.services.engine.speculative.draft_model import logits_width
 
-    steps = loading.load(path)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            model, tokenizer = end.value
-            break
+    model, tokenizer = loading.load_at_once(path)
     context = catalog.inspect(path).context.tokens
     return check_batching(model, min(logits_width(model), len(tokenizer)), context, MemoryBudget().free())
 

@@ -1,6 +1,5 @@
 """MLX in the test process: the fast BLAS has to be there before its first import."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,11 @@ blas.preload()
 
 
 @pytest.fixture(scope="session")
-def model_and_tokenizer(tiny: Path) -> Iterator[tuple[Any, Any]]:
+def model_and_tokenizer(tiny: Path) -> tuple[Any, Any]:
     """The tiny model and its tokenizer, as the engine has them."""
     from app.services.engine.model import loading
 
-    steps = loading.load(tiny)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            yield end.value
-            return
+    return loading.load_at_once(tiny)
 
 
 @pytest.fixture(scope="session")

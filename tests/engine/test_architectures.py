@@ -13,13 +13,7 @@ from tests.engine.architectures import build
 @pytest.mark.parametrize("name", ["llama", "gemma3_x", "nemotron_h", "rwkv7"])
 def test_a_model_of_an_architecture_loads_and_says_many_things(name: str, tmp_path: Path) -> None:
     folder = build(name, tmp_path / name)
-    steps = loading.load(folder)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            model, tokenizer = end.value
-            break
+    model, tokenizer = loading.load_at_once(folder)
     answer = [int(token) for token, _ in generate_step(mx.array(tokenizer.encode("Hello")), model, max_tokens=12)]
     assert len(set(answer)) > 6
     assert build(name, folder) == folder

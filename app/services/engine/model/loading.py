@@ -47,6 +47,17 @@ def load(folder: Path) -> Step:
     return model, tokenizer
 
 
+def load_at_once(folder: Path) -> tuple[Any, Any]:
+    """Return what `load` does where nobody goes on meanwhile."""
+    steps = load(folder)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            model, tokenizer = end.value
+            return model, tokenizer
+
+
 def read_tokenizer(folder: Path, end_tokens: Any) -> Any:
     """Give mlx-lm's tokenizer wrapper of a folder, with its chat template wherever that is."""
     settings: dict[str, Any] = {"trust_remote_code": False}
