@@ -10,7 +10,7 @@ from app.controllers.openapi import operation
 from app.controllers.refusals import UNKNOWN_MODEL, refusals
 from app.dto.llama.models import ModelList, ModelRow
 from app.dto.shared.errors import ErrorReply
-from app.services.errors import FeatureDisabled, FeatureNotSupported, ModelLoading
+from app.services.errors import AppError, FeatureDisabled, FeatureNotSupported, ModelLoading
 from app.services.model_service import ModelService
 from app.settings import Settings
 
@@ -69,7 +69,7 @@ class ModelsController(Controller):
     )
     async def download_model(self, settings: NamedDependency[Settings]) -> ErrorReply:
         """Refuse: `tiles-server pull` downloads models, not HTTP."""
-        raise _DOWNLOADS if settings.models_dir is None else _DOWNLOADS_NOT
+        raise _no_downloads(settings)
 
     @delete(
         "/models",
@@ -80,7 +80,7 @@ class ModelsController(Controller):
     )
     async def delete_model(self, settings: NamedDependency[Settings]) -> ErrorReply:
         """Refuse: models are not deleted through HTTP."""
-        raise _DOWNLOADS if settings.models_dir is None else _DOWNLOADS_NOT
+        raise _no_downloads(settings)
 
     @get(
         "/v1/models/{model_id:path}",
@@ -95,3 +95,7 @@ class ModelsController(Controller):
     ) -> ModelRow:
         """Give the status of a model, and its numbers while it is loaded."""
         return ModelRow.of(await model_service.models.state(model_id.removeprefix("/")))
+
+
+def _no_downloads(settings: Settings) -> AppError:
+    return _DOWNLOADS if settings.models_dir is None else _DOWNLOADS_NOT
