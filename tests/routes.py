@@ -1,5 +1,6 @@
-"""The routes of the app, what their handlers take and how they answer."""
+"""The routes of the app, which methods they have, what their handlers take and how they answer."""
 
+import re
 from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
@@ -9,9 +10,23 @@ from litestar.handlers import HTTPRouteHandler
 from app.application import create_app
 from app.settings import Settings
 
+UNKNOWN = [("GET", "/nothing"), ("POST", "/v1/nothing"), ("DELETE", "/v1/models/x"), ("GET", "/schemas")]
+_APP = create_app(Settings())
+
+
+def _all() -> list[tuple[str, str]]:
+    """Every method and path of the app, with something in the place of parameters, and some that are not there."""
+    known = {
+        (method, re.sub(r"\{[^}]*\}", "x", route.path))
+        for route in _APP.routes
+        for method in getattr(route, "methods", ["GET"])
+        if method != "OPTIONS"
+    }
+    return sorted(known) + UNKNOWN
+
 
 def _handlers() -> Iterator[tuple[str, HTTPRouteHandler]]:
-    for route in create_app(Settings()).routes:
+    for route in _APP.routes:
         for handler in getattr(route, "route_handlers", ()):
             if isinstance(handler, HTTPRouteHandler) and "POST" in handler.http_methods:
                 yield route.path, handler
@@ -36,3 +51,4 @@ LISTS = {path for path, body in _BODIES.items() if get_origin(body) is list}
 BODIES = {path: body for path, body in _BODIES.items() if path not in LISTS}
 STREAMS = {path for path, handler in _handlers() if _streams(handler)}
 POSTS = tuple(path for path in BODIES if "{" not in path)
+ROUTES = _all()

@@ -15,8 +15,8 @@ from app.access import Access, is_public
 from app.origins import is_loopback
 from app.services.errors import Forbidden, Unauthorized
 from app.settings import Settings
-from tests.all_routes import ROUTES
 from tests.conftest import KEY, OTHER_KEY, Server
+from tests.routes import ROUTES
 
 PUBLIC = {"/", "/ping", "/health", "/v1/health", "/favicon.ico", "/sw.js"}
 JSON = {"Content-Type": "application/json"}

@@ -25,8 +25,8 @@ from uvicorn.server import ServerState
 from app.connections import Connections
 from app.protocol import BoundedProtocol
 from app.request_head import MOST_HEAD_BYTES, MOST_HEADERS, MOST_URL_BYTES
-from tests.all_routes import ROUTES
 from tests.conftest import Server, events, running, wait_for
+from tests.routes import ROUTES
 
 HOST = b"Host: localhost\r\n"
 PING = b"GET /ping HTTP/1.1\r\n" + HOST + b"\r\n"
