@@ -12,7 +12,6 @@ import uvicorn
 
 from app.application import create_app
 from app.services.caller import Caller
-from app.services.catalog import ModelFolder
 from app.services.context_length import ContextLength
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import RunningGeneration
@@ -32,6 +31,7 @@ from app.services.generation import (
     Timings,
     ToolCall,
 )
+from app.services.model_folder import ModelFolder
 from app.services.model_service import ModelService
 from app.settings import Settings
 

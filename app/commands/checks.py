@@ -17,8 +17,8 @@ from typing import Literal
 from rich.filesize import decimal
 
 from app.services import session
-from app.services.catalog import ModelFolder
 from app.services.hub import hugging_face_cache
+from app.services.model_folder import ModelFolder
 from app.settings import Settings
 
 OLDEST_GLIBC = (2, 35)

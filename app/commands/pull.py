@@ -12,9 +12,9 @@ from rich.filesize import decimal
 from app.commands.checks import free_bytes
 from app.commands.usage_error import UsageError
 from app.services import catalog
-from app.services.catalog import ModelFolder
 from app.services.errors import LoadFailed
 from app.services.hub import REPO_ID, entry_name, hugging_face_cache
+from app.services.model_folder import ModelFolder
 from app.services.safetensors import WEIGHTS
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Literal
 import structlog
 
 from app.services import catalog, session
-from app.services.catalog import ModelFolder
+from app.services.model_folder import ModelFolder
 from app.services.session import Session
 from app.settings import Settings
 

@@ -4,7 +4,7 @@ import os
 
 import psutil
 
-from app.services.catalog import ModelFolder
+from app.services.model_folder import ModelFolder
 
 _OVERHEAD = 1.2  # what a model takes, over its weights
 _RESERVE = 2**28  # bytes that stay free

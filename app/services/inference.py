@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Protocol
 
 from app.services.caller import Caller
-from app.services.catalog import ModelFolder
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.running_request import RunningEmbedding
 from app.services.errors import AppError
 from app.services.facts import AdapterFacts, ModelFacts, SlotFacts
 from app.services.generation import EmbeddingRequest, GenerationRequest
+from app.services.model_folder import ModelFolder
 
 
 class EngineModel(Protocol):

@@ -8,9 +8,9 @@ import structlog
 
 from app.services import catalog, free_memory
 from app.services.active_generations import ActiveGenerations
-from app.services.catalog import ModelFolder
 from app.services.errors import AppError, LoadCancelled, LoadFailed, ModelUnloaded
 from app.services.inference import Engine
+from app.services.model_folder import ModelFolder
 from app.services.model_state import Status
 from app.services.routed_model import RoutedModel
 from app.services.served_model import GRACE_PERIOD, ServedModel

@@ -11,7 +11,6 @@ import structlog
 from app.services import bootstrap, catalog, memory_path
 from app.services import session as sessions
 from app.services.active_generations import ActiveGenerations
-from app.services.catalog import ModelFolder
 from app.services.engine.engine import MLXEngine
 from app.services.engine.limits import EngineLimits
 from app.services.engine.scheduler.meter import Meter
@@ -19,6 +18,7 @@ from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.errors import AppError, EngineStuck, LoadFailed, ShuttingDown
 from app.services.generation import Embedded, EmbeddingRequest, Generation, GenerationRequest
 from app.services.inference import Engine
+from app.services.model_folder import ModelFolder
 from app.services.models import Models
 from app.services.models_router import ModelsRouter
 from app.services.pending_generation import PendingGeneration

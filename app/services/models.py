@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from app.services.catalog import ModelFolder
 from app.services.errors import AppError
 from app.services.facts import ModelFacts, RouterFacts
 from app.services.model_events import ModelChange
+from app.services.model_folder import ModelFolder
 from app.services.model_state import Loading, ModelState
 from app.services.served_model import ServedModel
 from app.services.session import Session

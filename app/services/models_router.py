@@ -7,7 +7,6 @@ from pathlib import Path
 
 from app.services import models_folder
 from app.services.active_generations import ActiveGenerations
-from app.services.catalog import ModelFolder
 from app.services.errors import (
     AppError,
     ModelAlreadyRunning,
@@ -21,6 +20,7 @@ from app.services.errors import (
 from app.services.facts import ModelFacts, RouterFacts
 from app.services.inference import Engine
 from app.services.model_events import ModelChange, ModelEvents
+from app.services.model_folder import ModelFolder
 from app.services.model_loader import ModelLoader
 from app.services.model_state import ModelState, Status
 from app.services.routed_model import RoutedModel

@@ -9,7 +9,6 @@ import structlog
 
 from app.services import bootstrap, catalog, free_memory
 from app.services.active_generations import ActiveGenerations
-from app.services.catalog import ModelFolder
 from app.services.errors import (
     AppError,
     FeatureDisabled,
@@ -23,6 +22,7 @@ from app.services.errors import (
 from app.services.facts import ModelFacts
 from app.services.inference import Engine
 from app.services.model_events import ModelChange
+from app.services.model_folder import ModelFolder
 from app.services.model_state import Loading, ModelState
 from app.services.served_model import GRACE_PERIOD, ServedModel
 from app.services.session import Session

@@ -6,7 +6,6 @@ from typing import Any
 import structlog
 
 from app.services import free_memory
-from app.services.catalog import ModelFolder
 from app.services.engine.answer_format import AnswerFormat
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.cache.prefix_cache import PrefixCache
@@ -28,6 +27,7 @@ from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.speculative.draft_model import DraftModel
 from app.services.facts import Batching, ModelFacts
+from app.services.model_folder import ModelFolder
 
 log = structlog.get_logger()
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from app.services.catalog import ModelFolder
 from app.services.engine.commands import CommandQueue, Reply
 from app.services.engine.limits import EngineLimits
 from app.services.engine.mlx_loader import MLXLoader
@@ -21,6 +20,7 @@ from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.errors import AppError, EngineFailed, ModelUnloaded, ShuttingDown
 from app.services.inference import Engine
+from app.services.model_folder import ModelFolder
 
 if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the engine thread
     from app.services.engine.loaded_model import LoadedModel

@@ -10,7 +10,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 import structlog
 
-from app.services.catalog import ModelFolder
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.commands import Reply
 from app.services.engine.limits import EngineLimits
@@ -20,6 +19,7 @@ from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.errors import AppError, LoadFailed
+from app.services.model_folder import ModelFolder
 
 if TYPE_CHECKING:  # it imports MLX, which takes seconds and belongs on the engine thread
     from app.services.engine.loaded_model import LoadedModel

@@ -8,13 +8,13 @@ import structlog
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services import catalog
-from app.services.catalog import ModelFolder
 from app.services.engine.cache.layers import FORGETFUL, is_trimmable, leaves
 from app.services.engine.model import loading
 from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.engine.speculative.draft_model import DraftModel, logits_width
 from app.services.engine.speculative.vocabulary import vocabulary_mismatch
 from app.services.errors import LoadFailed
+from app.services.model_folder import ModelFolder
 
 log = structlog.get_logger()
 
