@@ -1,4 +1,4 @@
-"""From the name of a model to what is known of it, without reading its weights and without the network."""
+"""From a model's name to a checked folder, without reading its weights and without the network."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""A folder as MLX and mlx-lm have models: its files checked without reading the weights."""
+"""Checks a folder with an MLX model: configuration, tokenizer and headers, without reading the weights."""
 
 import math
 import os
@@ -29,7 +29,7 @@ FOREIGN = {
 
 
 def inspect(folder: Path, model_id: str | None = None) -> ModelFolder:
-    """Check a folder with a model in it. Raises LoadFailed, with the file that is wrong and what is wrong with it."""
+    """Check a folder with a model in it. Raises LoadFailed; its message names the file and what is wrong with it."""
     _check_folder(folder)
     config = _config(folder)
     tokenizer_config = _check_tokenizer(folder)

@@ -1,4 +1,4 @@
-"""What is known of a model on the disk once it has been checked, before anything is loaded."""
+"""What is known of a checked model folder before anything is loaded."""
 
 from dataclasses import dataclass
 from pathlib import Path
