@@ -22,18 +22,22 @@ def install(session: nox.Session, *groups: str, app: bool = True) -> None:
     session.install("-c", str(CONSTRAINTS), *(["-e", "."] if app else []), *packages)
 
 
+# Each file's tests in one process, as many of these as there are cores: what a file's tests share is made once.
+PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the everyday tests. Arguments go to pytest: nox -s tests -- -k chat."""
     install(session, "tests")
-    session.run("pytest", "-m", "not slow and not clients", *session.posargs)
+    session.run("pytest", "-m", "not slow and not clients", *PARALLEL, *session.posargs)
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests that take longer."""
     install(session, "tests")
-    session.run("pytest", "-m", "slow", *session.posargs)
+    session.run("pytest", "-m", "slow", *PARALLEL, *session.posargs)
 
 
 @nox.session

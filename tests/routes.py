@@ -26,7 +26,8 @@ def _all() -> list[tuple[str, str]]:
 
 
 def _handlers() -> Iterator[tuple[str, HTTPRouteHandler]]:
-    for route in _APP.routes:
+    # Litestar has the paths of a handler as a set: sorted, tests have the same order and names in every process.
+    for route in sorted(_APP.routes, key=lambda route: route.path):
         for handler in getattr(route, "route_handlers", ()):
             if isinstance(handler, HTTPRouteHandler) and "POST" in handler.http_methods:
                 yield route.path, handler

@@ -51,13 +51,13 @@ def test_what_a_killed_process_left_goes_and_nothing_else_does(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("writer", "hours", "goes"),
     [
-        (f"{os.getpid()}-", 0.5, True),  # a predecessor with the same id, as in a container
-        (f"{os.getppid()}-", 0.5, False),  # another server that may still be at it
-        (f"{os.getppid()}-", 2, True),
-        ("99999999999999999999-", 0.5, True),
-        ("", 0.5, False),  # an older version, which left no id
-        ("", 2, True),
-        (f"{os.getpid()}-", -1, False),  # written since this process began
+        pytest.param(f"{os.getpid()}-", 0.5, True, id="a predecessor with the same id, as in a container"),
+        pytest.param(f"{os.getppid()}-", 0.5, False, id="another server that may still be at it"),
+        pytest.param(f"{os.getppid()}-", 2, True, id="another process for too long"),
+        pytest.param("99999999999999999999-", 0.5, True, id="an id that no process has"),
+        pytest.param("", 0.5, False, id="an older version, which left no id"),
+        pytest.param("", 2, True, id="an older version, for too long"),
+        pytest.param(f"{os.getpid()}-", -1, False, id="since this process began"),
     ],
 )
 def test_who_lives_may_still_be_writing(tmp_path: Path, writer: str, hours: float, goes: bool) -> None:
