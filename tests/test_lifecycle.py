@@ -67,7 +67,7 @@ def test_with_nothing_loaded_all_but_generation_answers(empty: Server) -> None:
 def test_start_loads_saves_and_answers(empty: Server, tiny: Path) -> None:
     body = start_body(tiny)
     reply = empty.client.post("/start", json=body)
-    assert (reply.status_code, reply.json()) == (200, {"message": "Model loaded"})
+    assert (reply.status_code, reply.json()) == (200, {"message": "Model loaded", "warnings": []})
     assert session_of(empty) == body
     assert (empty.home / "session.json").stat().st_mode & 0o777 == 0o600
     assert empty.client.get("/health").json()["model"] == "tiny"
@@ -137,14 +137,28 @@ def test_start_names_a_missing_field(empty: Server, tiny: Path, field: str) -> N
 
 
 @pytest.mark.parametrize("memory", ["/", "~", "~/", "/etc/..", "{home}/../{home_name}", "{home}/.tiles", "/tmp/../"])
-def test_a_memory_that_holds_more_than_notes_is_refused(empty: Server, tiny: Path, memory: str) -> None:
-    place = memory.format(home=empty.home, home_name=empty.home.name)
-    refused = empty.client.post("/start", json=start_body(tiny, memory_path=place))
-    assert refused.status_code == 400
-    assert refused.json()["error"]["param"] == "memory_path"
+def test_a_memory_that_holds_more_than_notes_is_not_used(empty: Server, tiny: Path, memory: str) -> None:
+    folder = memory.format(home=empty.home, home_name=empty.home.name)
+    assert "may not be /" in memory_warning(empty, tiny, folder)
 
 
-def test_a_start_that_fails_leaves_no_folder_and_a_part_of_a_path_is_refused(
+MEMORY_TURN = {"input": "Hello", "messages": [{"role": "user", "content": "Hello"}], "chat_start": True}
+
+
+def memory_warning(server: Server, model: Path, memory: str) -> str:
+    """Start a session whose memory cannot be used, and have a turn of memory mode refused. Gives the warning."""
+    reply = server.client.post("/start", json=start_body(model, memory_path=memory))
+    assert (reply.status_code, reply.json()["message"]) == (200, "Model loaded")
+    warning = reply.json()["warnings"][0]
+    assert warning.startswith("Memory mode does not work: memory_path ")
+    assert server.chat().status_code == 200
+    refused = server.client.post("/v1/chat/completions", json=MEMORY_TURN)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "memory_path")
+    assert warning.endswith(refused.json()["error"]["message"])
+    return str(warning)
+
+
+def test_a_start_that_fails_leaves_no_folder_and_a_part_of_a_path_is_not_used(
     empty: Server, broken: Path, tiny: Path, tmp_path: Path
 ) -> None:
     memory = tmp_path / "some" / "where" / "memory"
@@ -153,14 +167,23 @@ def test_a_start_that_fails_leaves_no_folder_and_a_part_of_a_path_is_refused(
     assert not (tmp_path / "some").exists()
     nested = tmp_path / "file"
     nested.write_text("in the way")
-    refused = empty.client.post("/start", json=start_body(tiny, memory_path=str(nested / "new" / "memory")))
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "memory_path")
+    assert "cannot be made" in memory_warning(empty, tiny, str(nested / "new" / "memory"))
     for part in ("memory", "./memory", "NULL", "a/../b"):
-        refused = empty.client.post("/start", json=start_body(tiny, memory_path=part))
-        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "memory_path")
-        assert "whole path" in refused.json()["error"]["message"]
-    assert empty.client.post("/start", json=start_body(tiny, memory_path=str(memory))).status_code == 200
+        assert "whole path" in memory_warning(empty, tiny, part)
+    reply = empty.client.post("/start", json=start_body(tiny, memory_path=str(memory)))
+    assert (reply.status_code, reply.json()["warnings"]) == (200, [])
     assert memory.is_dir()
+
+
+def test_what_a_start_could_not_do_is_said_in_its_warnings(tiny: Path, tmp_path: Path) -> None:
+    """A session that cannot be saved, and a context that is shorter than the setting."""
+    env = {"TILES_SESSION_FILE": "/proc/nowhere/session.json"}
+    with running(tmp_path, "--context-length", "200000", env=env) as server:
+        reply = server.client.post("/start", json=start_body(tiny))
+        saving, context = reply.json()["warnings"]
+        assert saving == "The session could not be saved to /proc/nowhere/session.json"
+        assert "not 200000: tiny has no more" in context
+        assert server.chat().status_code == 200
 
 
 def test_unload_frees_the_model_and_says_no_to_what_is_not_loaded(empty: Server, tiny: Path) -> None:

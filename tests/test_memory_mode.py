@@ -265,14 +265,18 @@ def test_a_memory_folder_is_made_and_a_home_is_expanded(remembering: Remembering
         pytest.param("/proc/self", "not writable", marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux")),
     ],
 )
-def test_a_folder_that_cannot_be_the_memory_is_refused_at_start(
+def test_a_folder_that_cannot_be_the_memory_is_a_warning_of_the_start_and_a_turn_is_refused(
     remembering: Remembering, place: str, says: str
 ) -> None:
     (remembering.server.home / "file").write_text("in the way")
-    refused = remembering.start(memory_path=place.format(home=remembering.server.home))
-    assert refused.status_code == 400
-    assert refused.json()["error"]["param"] == "memory_path"
-    assert says in refused.json()["error"]["message"]
+    answer = remembering.start(memory_path=place.format(home=remembering.server.home))
+    assert (answer.status_code, answer.json()["message"]) == (200, "Model loaded")
+    (warning,) = answer.json()["warnings"]
+    assert says in warning
+    assert remembering.server.chat().status_code == 200
+    refused = remembering.server.chat("one", input="one", chat_start=True)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "memory_path")
+    assert refused.json()["error"]["message"] in warning
 
 
 def test_a_memory_folder_that_went_away_is_made_again(remembering: Remembering) -> None:

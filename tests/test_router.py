@@ -456,7 +456,7 @@ def test_an_answer_that_nobody_reads_holds_up_no_unloading(router: Server, told:
 @with_nothing_loaded
 def test_a_session_brings_its_model_along_and_is_the_default(router: Server, tiny: Path) -> None:
     body = {"model": "tiny", "model_cache_path": str(tiny), "memory_path": "", "system_prompt": "Be brief."}
-    assert router.client.post("/start", json=body, timeout=120).json() == {"message": "Model loaded"}
+    assert router.client.post("/start", json=body, timeout=120).json() == {"message": "Model loaded", "warnings": []}
     assert "tiny" in loaded(router)
     plain = chat(router, None)
     assert plain.json()["model"] == "tiny"

@@ -10,7 +10,7 @@ from litestar.params import Body
 from app.controllers.openapi import operation
 from app.controllers.refusals import LOAD_FAILED, body_refusals
 from app.dto.tiles.session import StartReply, StartRequest
-from app.services.errors import BrowserPage, InvalidRequest
+from app.services.errors import BrowserPage
 from app.services.model_service import ModelService
 
 _REQUEST = Example(
@@ -21,7 +21,10 @@ _REQUEST = Example(
         "model_cache_path": "~/models/Qwen3-4B-4bit",
     }
 )
-_NO_FOLDER = InvalidRequest("memory_path is not a folder: /home/ada/notes.md", param="memory_path")
+_ANSWER = {
+    "message": "Model loaded",
+    "warnings": ["Memory mode does not work: memory_path is not a folder: /home/ada/notes.md"],
+}
 
 
 class SessionController(Controller):
@@ -34,12 +37,14 @@ class SessionController(Controller):
         "/start",
         status_code=200,
         summary="Start a session",
-        operation_class=operation({"message": "Model loaded"}),
-        responses=body_refusals(_NO_FOLDER, LOAD_FAILED, BrowserPage()),
+        operation_class=operation(_ANSWER),
+        responses=body_refusals(LOAD_FAILED, BrowserPage()),
     )
     async def start_session(
         self, data: Annotated[StartRequest, Body(examples=[_REQUEST])], model_service: NamedDependency[ModelService]
     ) -> StartReply:
-        """Load a model and begin a session with it; answers once it is loaded and saved. Web pages may not."""
-        await model_service.start(data.to_session())
-        return StartReply()
+        """Load a model and begin a session with it; answers once it is loaded and saved. Web pages may not.
+
+        What does not keep the model from answering stands in `warnings`.
+        """
+        return StartReply(warnings=await model_service.start(data.to_session()))

@@ -47,6 +47,7 @@ class ModelFacts:
     calls_tools: bool
     max_rows: int
     batching: Batching = Batching()
+    warnings: tuple[str, ...] = ()  # sentences for whoever loads it: what of it is not as its files have it
 
 
 @dataclass(frozen=True, slots=True)

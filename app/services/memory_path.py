@@ -16,6 +16,19 @@ def missing(memory_path: str) -> list[Path]:
     return [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
 
 
+def try_prepare(memory_path: str, data_dir: Path, session_file: Path) -> tuple[list[Path], str | None]:
+    """Make the folder of a memory, if it can be one. Gives the folders that were made, the innermost first, and why
+    it cannot be used."""
+    new: list[Path] = []
+    try:
+        new = missing(memory_path)
+        prepare(memory_path, data_dir, session_file)
+    except InvalidRequest as error:
+        remove(new)
+        return [], error.message
+    return new, None
+
+
 def remove(folders: Iterable[Path]) -> None:
     """Take away folders that were made in vain, as far as they are empty."""
     for folder in folders:

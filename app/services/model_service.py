@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -16,6 +17,7 @@ from app.services.engine.limits import EngineLimits
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.errors import AppError, EngineStuck, LoadFailed, ShuttingDown
+from app.services.facts import ModelFacts
 from app.services.generation import Embedded, EmbeddingRequest, Generation, GenerationRequest
 from app.services.inference import Engine
 from app.services.model_folder import ModelFolder
@@ -108,25 +110,43 @@ class ModelService:
         async with self.models.using(request.model) as model:
             return await model.embed(request)
 
-    async def start(self, session: Session) -> None:
+    async def start(self, session: Session) -> list[str]:
         """Load the model of a session and save the session. The memory agent's conversation begins anew.
 
-        Raises LoadFailed, and InvalidRequest for a memory folder that may not be one; what was loaded then goes on.
+        Gives sentences that say what is not as the session has it. Raises LoadFailed; what was loaded then goes on. A
+        memory folder that cannot be used keeps nobody from the model: it is a warning, and turns of memory mode are
+        refused with the reason.
         """
-        new = await asyncio.to_thread(memory_path.missing, session.memory_path) if session.memory_path else []
+        new_folders, memory_warning = await self._prepare_memory(session.memory_path)
         try:
-            await self._start(session)
+            async with self._one_at_a_time:
+                await self._load(session, partial(catalog.resolve, session.model, session.model_cache_path or None))
+                is_saved = await self._save(session)
+                facts = self.models.facts
         except BaseException:
-            memory_path.remove(new)
+            memory_path.remove(new_folders)
             raise
+        save_warning = None if is_saved else f"The session could not be saved to {self._settings.session_file}"
+        return [warning for warning in (memory_warning, save_warning) if warning] + self.warnings(facts)
 
-    async def _start(self, session: Session) -> None:
-        if session.memory_path:
-            own = self._settings.data_dir, self._settings.session_file
-            await asyncio.to_thread(memory_path.prepare, session.memory_path, *own)
-        async with self._one_at_a_time:
-            await self._load(session, partial(catalog.resolve, session.model, session.model_cache_path or None))
-            await self._save(session)
+    def warnings(self, facts: ModelFacts | None) -> list[str]:
+        """Give sentences that say what the user of a model should know, but cannot see from its answers."""
+        if facts is None:
+            return []
+        context, served = self._settings.context_length, facts.context.tokens
+        short = [f"The context is {served} tokens, not {context}: {facts.id} has no more"]
+        return [*facts.warnings, *(short if context and served < context else ())]
+
+    async def _prepare_memory(self, path: str) -> tuple[list[Path], str | None]:
+        """Make the memory folder of a session, if it names one. Gives the folders that are new, and a warning."""
+        if not path:
+            return [], None
+        own = self._settings.data_dir, self._settings.session_file
+        new_folders, problem = await asyncio.to_thread(memory_path.try_prepare, path, *own)
+        if problem is None:
+            return new_folders, None
+        log.warning("memory folder not usable", reason=problem)
+        return [], f"Memory mode does not work: {problem}"
 
     async def drain(self, seconds: float) -> None:
         """Refuse new requests, give up loads, and wait for the running answers; what takes longer gets an error."""
@@ -180,10 +200,12 @@ class ModelService:
             raise
         self.last_error = None
 
-    async def _save(self, session: Session) -> None:
-        if not self._settings.skip_session_persist:
-            await asyncio.to_thread(sessions.forget_conversation, self._settings.session_file)
-            await asyncio.to_thread(sessions.write, self._settings.session_file, session)
+    async def _save(self, session: Session) -> bool:
+        """Save a session unless that is switched off. False if it failed."""
+        if self._settings.skip_session_persist:
+            return True
+        await asyncio.to_thread(sessions.forget_conversation, self._settings.session_file)
+        return await asyncio.to_thread(sessions.write, self._settings.session_file, session)
 
 
 async def _oversleep(seconds: float) -> float:

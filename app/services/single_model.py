@@ -45,7 +45,7 @@ class SingleModel:
         on_progress: Callable[[str, float], None],
         *,
         require_work: Callable[[], None],  # raises AppError while nothing can be answered
-        start_session: Callable[[Session], Awaitable[None]],
+        start_session: Callable[[Session], Awaitable[object]],  # which also saves it
     ) -> None:
         self.session: Session | None = None
         self._settings = settings

@@ -44,6 +44,9 @@ class StartReply(Reply, kw_only=True):
     """The model is loaded and the session saved."""
 
     message: Annotated[str, Meta(description="says that the model is loaded")] = "Model loaded"
+    warnings: Annotated[
+        list[str], Meta(description="sentences for the user: what is not as the session has it, as memory that is off")
+    ] = []
 
 
 class LoadRequest(Body):
