@@ -1,15 +1,17 @@
-"""Caches that cannot be trimmed: checkpoints at the ends of messages are reused, and cost little."""
+"""Caches that cannot be trimmed: checkpoints in a prompt are reused, and cost little."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.services.engine.cache import prefix_store
 from app.services.engine.cache.layers import is_trimmable, nbytes
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.cache.prefix_store import PrefixStore
-from app.services.engine.cache.prefixes import message_ends
+from app.services.engine.cache.prefixes import checkpoint_positions, message_ends
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.scheduler import Scheduler
@@ -88,6 +90,57 @@ def test_message_ends_are_the_first_and_the_last_few_and_never_close_together() 
     assert message_ends([*text * 2, OPEN, 9], 52, CONTROLS) == [104]
     assert message_ends([OPEN, CLOSE] * 20, 0, CONTROLS) == [39]
     assert message_ends([9] * 100, 0, CONTROLS) == []
+
+
+def test_a_long_text_without_messages_is_computed_once(workshop: Workshop, tmp_path: Path) -> None:
+    """Far beyond the window; after a restart too, with memory for it and without."""
+    text = [token for prompt in TEXTS for token in prompt]
+    assert len(text) > 400
+    for memory in (2**30, 0):
+        cached = []
+        for _ in range(2):
+            prefixes = PrefixCache(memory, PrefixStore(tmp_path / str(memory), "model", 2**30))
+            scheduler = workshop.scheduler(prefixes=prefixes, controls=CONTROLS)
+            cached.append(ask(workshop, scheduler, text).cached_tokens)
+            if memory:
+                cached.append(ask(workshop, scheduler, text).cached_tokens)
+            prefixes.close()
+        end = len(text) - 1
+        assert cached == ([0, end, end, end] if memory else [0, end])
+
+
+def test_the_third_text_that_begins_alike_reuses_the_beginning(workshop: Workshop) -> None:
+    """The first did not know where others would differ, and the second has seen it."""
+    document = [token for prompt in TEXTS[:8] for token in prompt]
+    scheduler = workshop.scheduler(cache_bytes=2**30, controls=CONTROLS)
+    endings = ([700, *TEXTS[9]], [701, *TEXTS[10]], [702, *TEXTS[11]], [703])
+    cached = [ask(workshop, scheduler, [*document, *ending]).cached_tokens for ending in endings]
+    assert cached == [0, 0, len(document), len(document)]
+
+
+@settings(max_examples=20, deadline=None)
+@given(draw=st.data())
+def test_whatever_was_asked_before_a_text_is_answered_the_same(workshop: Workshop, draw: st.DataObject) -> None:
+    """Texts that share beginnings of any length with each other, some with messages; asked twice all is cached."""
+    scheduler = workshop.scheduler(cache_bytes=2**30, controls=CONTROLS)
+    text = [*TEXTS[2], *message(3), *TEXTS[4], *TEXTS[6], *TEXTS[8]]
+    for _ in range(4):
+        length = draw.draw(st.integers(1, len(text)))
+        text = [*text[:length], *draw.draw(st.sampled_from(([], TEXTS[5], TEXTS[7], message(9))))]
+        ask(workshop, scheduler, text)
+        again = ask(workshop, scheduler, text).cached_tokens
+        assert len(text) - again <= 65
+
+
+def test_checkpoints_are_where_prompts_differ_and_at_the_end_of_a_long_text() -> None:
+    text = [OPEN, *[9] * 50, CLOSE]
+    assert checkpoint_positions([9] * 200, 0, CONTROLS) == [199]
+    assert checkpoint_positions([9] * 200, 0, CONTROLS, 100) == [100, 199]
+    assert checkpoint_positions([9] * 200, 90, CONTROLS, 100) == [199]
+    assert checkpoint_positions([9] * 200, 0, CONTROLS, 200) == [199]
+    assert checkpoint_positions([9] * 65, 0, CONTROLS) == []
+    assert checkpoint_positions([*text * 2, OPEN, 9], 0, CONTROLS, 104) == [52, 104]
+    assert checkpoint_positions([*text * 2, *[9] * 80], 0, CONTROLS, 100) == [52, 100, 103, 183]
 
 
 def test_a_title_does_not_cost_the_conversation_that_it_is_about(workshop: Workshop) -> None:

@@ -1,4 +1,4 @@
-"""Searches token sequences for common prefixes, and finds where the messages of a prompt end."""
+"""Searches token sequences for common prefixes, and chooses where checkpoints of a prompt are made."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from app.services.engine.cache.layers import Checkpoints, Layers
 TokenArray = npt.NDArray[np.int32]  # (length,)
 
 _CHECKPOINT_DISTANCE = 32  # tokens between two checkpoints at least: fewer are soon computed
-_LAST_CHECKPOINTS = 3  # of a prompt, besides its first
+_LAST_CHECKPOINTS = 3  # ends of messages of a prompt, besides its first
+_LONG_END = 65  # tokens that a prompt goes on after its last checkpoint to have one at its end: fewer may be padded
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,23 @@ def usable_length(prefix: Prefix, length: int) -> int:
     if prefix.trimmable or length == len(prefix.tokens):
         return length
     return max((checkpoint for checkpoint in prefix.checkpoint_lengths if checkpoint <= length), default=0)
+
+
+def checkpoint_positions(
+    tokens: list[int], start: int, control_tokens: frozenset[int], shared: int | None = None
+) -> list[int]:
+    """Choose where checkpoints are made of a prompt that is computed from `start` on, in ascending order.
+
+    That is where its messages end, and where it first differs from an earlier prompt, after so many `shared` tokens:
+    a third one may begin alike. Text without messages, if it is long, has a checkpoint before its last token, so that
+    it need not be computed again to be answered again.
+    """
+    positions = message_ends(tokens, start, control_tokens)
+    end = len(tokens) - 1
+    for position, distance in ((min(shared or 0, end), _CHECKPOINT_DISTANCE), (end, _LONG_END)):
+        if position - max((other for other in positions if other <= position), default=start) >= distance:
+            positions.append(position)
+    return sorted(positions)
 
 
 def message_ends(tokens: list[int], start: int, control_tokens: frozenset[int]) -> list[int]:

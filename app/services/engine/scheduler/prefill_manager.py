@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.cache.layers import Layers, is_trimmable, merge
-from app.services.engine.cache.prefixes import CachedPrefix, message_ends
+from app.services.engine.cache.prefixes import CachedPrefix, checkpoint_positions
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.prefill import SHORT, forward, forward_padded
@@ -67,7 +67,8 @@ class PrefillManager:
         else:
             state.layers = make_prompt_cache(self._model)
         if self._needs_checkpoints:
-            state.message_ends = message_ends(state.tokens, state.length, self._controls)
+            shared = state.cache_use.first_diff
+            state.next_checkpoints = checkpoint_positions(state.tokens, state.length, self._controls, shared)
         self._queue.append(row)
 
     def cancel(self, request: RunningRequest) -> Row | None:
@@ -109,7 +110,7 @@ class PrefillManager:
                 longest > SHORT
                 or row.max_tokens == 0
                 or row.siblings
-                or row.prefill.message_ends
+                or row.prefill.next_checkpoints
                 or row.failures
                 or longest * (len(together) + 1) > max(budget, SHORT)
             ):

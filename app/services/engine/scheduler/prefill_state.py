@@ -20,7 +20,7 @@ class PrefillState:
     layers: Layers | None = None  # None while the row is in a batch
     length: int = 0  # tokens that are in the layers
     checkpoints: Checkpoints = field(default_factory=dict)
-    message_ends: list[int] = field(default_factory=list)  # where checkpoints are still to be made, ascending
+    next_checkpoints: list[int] = field(default_factory=list)  # where they are still to be made, ascending
     reserved_tokens: int = 0  # tokens for which memory is reserved, those of the answer too
     cache_use: CacheUse = CacheUse(0, "not_stored")
     other_model: bool = False  # another model answered this conversation last
@@ -32,20 +32,20 @@ class PrefillState:
         return len(self.tokens) - self.length
 
     def next_tokens(self, most: int) -> list[int]:
-        """Give the tokens to compute next: at most so many, and not beyond the next end of a message."""
-        end = min([self.length + most, *self.message_ends[:1]])
+        """Give the tokens to compute next: at most so many, and not beyond the next checkpoint."""
+        end = min([self.length + most, *self.next_checkpoints[:1]])
         return self.tokens[self.length : end]
 
     def advance(self, tokens: int) -> None:
-        """Note that so many more tokens are in the layers. Where a message ends, make a checkpoint.
+        """Note that so many more tokens are in the layers. Make a checkpoint where one is due.
 
         A later prompt can begin there, which it could not with layers that cannot be trimmed.
         """
         self.length += tokens
-        if self.layers is not None and self.message_ends[:1] == [self.length]:
+        if self.layers is not None and self.next_checkpoints[:1] == [self.length]:
             checkpoint = make_checkpoint(self.layers)
             mx.eval([layer.state for layer in checkpoint])
-            self.checkpoints[self.message_ends.pop(0)] = checkpoint
+            self.checkpoints[self.next_checkpoints.pop(0)] = checkpoint
 
     def note_cache_use(self, use: CacheUse) -> None:
         """Note what the prefix cache had of the prompt when the row was admitted."""
@@ -65,8 +65,8 @@ class PrefillState:
     def for_sibling(self) -> "PrefillState":
         """Give the state for another answer to this prompt: all that is computed counts as cached."""
         use = CacheUse(self.length, "whole")
-        return replace(self, layers=None, checkpoints=dict(self.checkpoints), message_ends=[], cache_use=use)
+        return replace(self, layers=None, checkpoints=dict(self.checkpoints), next_checkpoints=[], cache_use=use)
 
     def restarted(self, tokens: list[int]) -> "PrefillState":
         """Give the state in which nothing of these tokens is computed."""
-        return replace(self, tokens=tokens, layers=None, length=0, checkpoints={}, message_ends=[])
+        return replace(self, tokens=tokens, layers=None, length=0, checkpoints={}, next_checkpoints=[])
