@@ -1,0 +1,134 @@
+"""Tokenizers of GGUF files: what is written from their metadata, and what is refused."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, pre_tokenizers
+
+from app.services.errors import LoadFailed
+from app.services.gguf.tokenizer import check, write
+from app.services.gguf.tokenizer.content import tokenizer_json
+from app.services.gguf.tokenizer.pretokenizers import PRE_TOKENIZERS
+from app.services.gguf.tokenizer.vocabulary import Vocabulary
+
+BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
+
+
+def byte_level(pre: str = "qwen2", **more: Any) -> dict[str, Any]:
+    """The metadata of a vocabulary of all bytes, one merge, and two control tokens."""
+    tokens = [*BYTES, "he", "<s>", "<|im_end|>"]
+    fields = {
+        "model": "gpt2",
+        "pre": pre,
+        "tokens": tokens,
+        "token_type": [NORMAL] * (len(BYTES) + 1) + [CONTROL, NORMAL],
+        "merges": ["h e"],
+        "bos_token_id": len(BYTES) + 1,
+    }
+    return {f"tokenizer.ggml.{name}": value for name, value in (fields | more).items()}
+
+
+def sentence_piece(**more: Any) -> dict[str, Any]:
+    """The metadata of a small vocabulary with scores and a token for each byte."""
+    words = ["▁", "a", "b", "ab", "▁a"]
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
+    fields = {
+        "model": "llama",
+        "tokens": tokens,
+        "scores": [0.0] * 259 + [-5.0, -6.0, -7.0, -1.0, -2.0],
+        "token_type": [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256 + [NORMAL] * len(words),
+    }
+    return {f"tokenizer.ggml.{name}": value for name, value in (fields | more).items()}
+
+
+def tokenizer(metadata: dict[str, Any]) -> Tokenizer:
+    return Tokenizer.from_str(json.dumps(tokenizer_json(Vocabulary(metadata))))
+
+
+def tokens(metadata: dict[str, Any], text: str, *, special: bool = False) -> list[str]:
+    return list(tokenizer(metadata).encode(text, add_special_tokens=special).tokens)
+
+
+@pytest.mark.parametrize("pre", sorted(PRE_TOKENIZERS))
+def test_every_pre_tokenizer_splits_text_without_losing_any(pre: str) -> None:
+    text = "He said: 'I'LL be 12345,\n\n  \tnaïve HelloWorld 你好 हिन्दी 🙂'  "
+    model = tokenizer(byte_level(pre))
+    assert model.decode(model.encode(text, add_special_tokens=False).ids, skip_special_tokens=False) == text
+
+
+@given(st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from(" \n<s>|im_end"))))
+def test_byte_level_text_survives_tokenizing(text: str) -> None:
+    assert QWEN.decode(QWEN.encode(text, add_special_tokens=False).ids, skip_special_tokens=False) == text
+
+
+QWEN = tokenizer(byte_level())
+
+
+def test_scores_say_which_tokens_are_joined_first() -> None:
+    assert tokens(sentence_piece(), "ab") == ["▁", "ab"]  # ab has a higher score than ▁a
+    assert tokens(sentence_piece(add_space_prefix=False), "ab ab") == ["ab", "▁", "ab"]
+    assert tokens(sentence_piece(), "é") == ["▁", "<0xC3>", "<0xA9>"]
+
+
+def test_a_text_begins_as_the_file_says_else_as_its_kind_does() -> None:
+    assert tokens(sentence_piece(), "a", special=True)[0] == "<s>"
+    assert tokens(sentence_piece(add_bos_token=False), "a", special=True)[0] == "▁a"
+    assert tokens(byte_level("qwen2"), "a", special=True) == ["a"]
+    assert tokens(byte_level("llama-bpe"), "a", special=True) == ["<s>", "a"]
+
+
+def test_the_files_of_a_folder_are_written(tmp_path: Path) -> None:
+    more = {
+        "tokenizer.chat_template": "{{ messages }}",
+        "tokenizer.chat_template.tool_use": "{{ tools }}",
+        "tokenizer.ggml.suppress_tokens": [3, 10**6],
+        "general.sampling.temp": 0.5,
+    }
+    write(SimpleNamespace(metadata=byte_level() | more), tmp_path)
+    assert (tmp_path / "chat_template.jinja").read_text() == "{{ messages }}"
+    assert (tmp_path / "additional_chat_templates" / "tool_use.jinja").read_text() == "{{ tools }}"
+    config = json.loads((tmp_path / "generation_config.json").read_bytes())
+    assert config == {"eos_token_id": [len(BYTES) + 2], "suppress_tokens": [3], "temperature": 0.5}
+    assert Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("he").tokens == ["he"]
+
+
+def test_what_ends_an_answer_is_known_by_its_text_too() -> None:
+    texts = ["<|end|>", "<|return|>", "<|call|>", "<|fim_pad|>", "<|file_sep|>", "</s>", "<|im_end|>", "one"]
+
+    def ends(*words: str, **more: Any) -> set[str]:
+        vocabulary = Vocabulary(byte_level(tokens=[*BYTES, *words], merges=[], token_type=None, **more))
+        return {vocabulary.tokens[token] for token in vocabulary.stop_tokens}
+
+    assert ends(*texts) == {*texts[1:5], "<|im_end|>"}  # beside <|return|>, <|end|> only ends a message
+    assert ends("<|end|>", "one", "two", eos_token_id=len(BYTES) + 1) == {"<|end|>", "one"}
+    assert ends("<PAD>", "one", fim_pad_token_id=len(BYTES) + 1) == {"one"}
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"tokenizer.ggml.model": "rwkv"}, "'rwkv'"),
+        ({"tokenizer.ggml.pre": "new-one"}, "'new-one'"),
+    ],
+)
+def test_an_unknown_tokenizer_is_refused_by_name(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(LoadFailed, match=words):
+        check(byte_level() | change)
+
+
+@pytest.mark.parametrize("more", [{"merges": ["h x y"]}, {"token_type": [1]}, {"tokens": ["a", "a"]}])
+def test_a_damaged_tokenizer_is_refused(more: dict[str, Any]) -> None:
+    with pytest.raises(LoadFailed):
+        tokenizer_json(Vocabulary(byte_level(**more)))
+
+
+def test_the_name_of_a_template_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(LoadFailed, match="name"):
+        write(SimpleNamespace(metadata=byte_level() | {"tokenizer.chat_template.../x": ""}), tmp_path)
+    assert not list(tmp_path.iterdir())
