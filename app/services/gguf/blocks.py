@@ -1,0 +1,261 @@
+"""Tensors of a GGUF file as MLX's quantized layers hold them, or as float32.
+
+MLX packs the numbers of a row as one stream of bits, least significant first, in words of 32 bits, with a scale and a
+bias for every 32, 64 or 128 of them. Most types of llama.cpp fit into that without loss. Those whose groups have 16
+values do not: two of them become one, of eight bits (`LOSSY`).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from app.services.errors import LoadFailed
+from app.services.gguf.file import Tensor
+from app.services.gguf.layouts import LAYOUTS, Layout
+
+CHUNK = 1 << 18  # values that are worked on at a time: they fit into a processor's cache
+# The types that are stored with an error of their own, and its rms, as a share of that of the weights.
+LOSSY = {"Q2_K": 0.0034, "Q6_K": 0.004, "IQ2_XS": 0.005, "IQ2_S": 0.005}
+_FLOATS = {
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "F64": "<f8",
+    "I8": "i1",
+    "I16": "<i2",
+    "I32": "<i4",
+    "I64": "<i8",
+}
+_MODES = {"MXFP4": ("mxfp4", 32), "NVFP4": ("nvfp4", 16)}  # MLX's mode and its group
+# Floats of four bits, twice their value, so that half of a scale suffices, which float32 always holds.
+_E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
+
+
+class Packed(NamedTuple):
+    """A matrix, or a stack of them, as MLX's quantized layers hold it. Rows may be permuted, split and joined."""
+
+    weight: np.ndarray  # uint32 (*rows, columns * bits / 32)
+    scales: np.ndarray  # (*rows, columns / group_size): float32 (affine) or uint8 (mxfp4, nvfp4)
+    biases: np.ndarray | None  # as the scales; None but for affine
+    bits: int
+    group_size: int
+    mode: str  # "affine", "mxfp4", "nvfp4"
+
+
+class Fidelity(NamedTuple):
+    """How many quantized tensors MLX holds without loss, and how many, by type, it does not."""
+
+    exact: int
+    lossy: dict[str, int]
+
+    def __str__(self) -> str:
+        kinds = [
+            f"{count} tensors ({name}) stored as 8 bit (error {LOSSY[name]:.1%})" for name, count in self.lossy.items()
+        ]
+        return ", ".join([f"{self.exact} tensors exact", *kinds])
+
+
+def fidelity(tensors: Iterable[Tensor]) -> Fidelity:
+    """Say what packing changes, from the header alone."""
+    counts = Counter(tensor.type.name for tensor in tensors if tensor.type.is_quantized)
+    lossy = {name: counts.pop(name) for name in LOSSY if name in counts}
+    return Fidelity(counts.total(), lossy)
+
+
+def pack(tensor: Tensor) -> Packed:
+    """Give a quantized tensor in MLX's packing. Raises ValueError for a type that is not quantized."""
+    name = tensor.type.name
+    if name in _MODES:
+        return _packed_float(tensor, *_MODES[name])
+    if (layout := LAYOUTS.get(name)) is None:
+        raise ValueError(f"{name} is not quantized")
+    is_lossy = name in LOSSY
+    bits, group = (8, 32) if is_lossy else (layout.bits, layout.group)
+    packed = _empty(tensor, bits, group, np.float32)
+    weight = packed.weight.view(np.uint8).reshape(-1, tensor.type.block * bits // 8)
+    scales, biases = packed.scales.reshape(len(weight), -1), packed.biases.reshape(len(weight), -1)  # type: ignore[union-attr]
+    for part, blocks in _chunks(tensor):
+        if is_lossy:
+            weight[part], scales[part], biases[part] = _joined(layout, blocks)
+        else:
+            weight[part] = _stream(layout, blocks)
+            scales[part], biases[part] = layout.scales(blocks)
+    return packed
+
+
+def widen(tensor: Tensor) -> np.ndarray:
+    """Give a tensor as float32, exactly as the file has it. Raises LoadFailed if float32 cannot hold its numbers."""
+    wide = np.empty(tensor.shape, np.float32)
+    rows = wide.reshape(-1, tensor.type.block)
+    into = _widening(tensor.type.name)
+    for part, blocks in _chunks(tensor):
+        into(blocks, rows[part])
+        if tensor.type.name in {"F64", "I32", "I64"} and not np.array_equal(
+            rows[part], _numbers(tensor.type.name, blocks)
+        ):
+            raise LoadFailed(
+                f"The tensor {tensor.name!r} is in {tensor.type.name}, and float32 cannot hold its numbers."
+            )
+    return wide
+
+
+def _chunks(tensor: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
+    """Give the blocks of a tensor, some at a time, and which they are."""
+    blocks = tensor.data.reshape(-1, tensor.type.block_bytes)
+    step = max(1, CHUNK // tensor.type.block)
+    for start in range(0, len(blocks), step):
+        part = slice(start, start + step)
+        yield part, blocks[part]
+
+
+def _empty(tensor: Tensor, bits: int, group: int, dtype: type) -> Packed:
+    *rows, columns = tensor.shape
+    weight = np.empty((*rows, columns * bits // 32), np.uint32)
+    scales: np.ndarray = np.empty((*rows, columns // group), dtype)
+    return Packed(weight, scales, np.empty_like(scales), bits, group, "affine")
+
+
+def _stream(layout: Layout, blocks: np.ndarray) -> np.ndarray:
+    """Pack the numbers of each block: uint8 (blocks, values * bits / 8)."""
+    if layout.halves is not None:
+        start, width = layout.halves
+        return _paired(blocks[:, start:], width)
+    return _STREAMS[layout.bits](layout.numbers(blocks)).reshape(len(blocks), -1)
+
+
+def _paired(part: np.ndarray, width: int) -> np.ndarray:
+    """Reorder numbers of four bits: ggml has those of `width` bytes' low bits before those of their high bits.
+
+    MLX has neighbours in a byte. Two bytes at a time, so that nothing is unpacked: their low bits make one byte of the
+    first half, their high bits one of the second.
+    """
+    words = np.ascontiguousarray(part).view("<u2").reshape(len(part), -1, 1, width // 2)
+    paired = np.concatenate([words, words >> 4], axis=2)
+    return (paired & 0xF | paired >> 4 & 0xF0).astype(np.uint8).reshape(len(part), -1)
+
+
+def _stream_2(numbers: np.ndarray) -> np.ndarray:
+    words = numbers.view("<u4")
+    return (words | words >> 6 | words >> 12 | words >> 18).astype(np.uint8)
+
+
+def _stream_4(numbers: np.ndarray) -> np.ndarray:
+    words = numbers.view("<u2")
+    return (words | words >> 4).astype(np.uint8)
+
+
+def _stream_5(numbers: np.ndarray) -> np.ndarray:
+    words = numbers.view("<u8")
+    words = words & 0x001F001F001F001F | words >> 3 & 0x03E003E003E003E0
+    words = words & 0x000003FF000003FF | words >> 6 & 0x000FFC00000FFC00
+    words = words & 0x00000000000FFFFF | words >> 12 & 0x000000FFFFF00000
+    return words[..., None].view(np.uint8)[..., :5]
+
+
+def _stream_6(numbers: np.ndarray) -> np.ndarray:
+    words = numbers.view("<u4")
+    words = words & 0x003F003F | words >> 2 & 0x0FC00FC0
+    words = words & 0x00000FFF | words >> 4 & 0x00FFF000
+    return words[..., None].view(np.uint8)[..., :3]
+
+
+# Numbers in a byte each become a stream of bits.
+_STREAMS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: _stream_2,
+    4: _stream_4,
+    5: _stream_5,
+    6: _stream_6,
+    8: lambda numbers: numbers,
+}
+
+
+def _joined(layout: Layout, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Make one group of 32 from two of 16, in eight bits: numbers, scales and biases.
+
+    The step is a whole part of the larger scale, and the group that has it keeps its values: 255 steps hold both.
+    """
+    scale, bias = (part.reshape(len(blocks), -1, 2) for part in layout.scales(blocks))
+    most = np.float32({2: 3, 6: 63, 7: 86}[layout.bits])
+    ends = np.stack([bias, bias + scale * most])
+    low, high = ends.min(axis=(0, 3)), ends.max(axis=(0, 3))
+    widest = np.abs(scale).argmax(axis=2)[..., None]
+    step, base = (np.take_along_axis(part, widest, 2)[..., 0] for part in (np.abs(scale), bias))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = np.floor(254 * step / (high - low))
+        aligned = parts >= 1
+        step = np.where(aligned, step / parts, (high - low) / 255)
+        start = np.where(aligned, np.floor((low - base) / step), 0)
+        origin = np.where(aligned, base + start * step, low)
+        factor = np.where(step[..., None] > 0, scale / step[..., None], 0).astype(np.float32)
+        shift = np.where(step[..., None] > 0, (bias - origin[..., None]) / step[..., None], 0).astype(np.float32)
+    numbers = layout.numbers(blocks).reshape(*factor.shape, 16) * factor[..., None]
+    numbers += shift[..., None]
+    return np.rint(numbers).astype(np.uint8).reshape(len(blocks), -1), np.nan_to_num(step), origin
+
+
+def _packed_float(tensor: Tensor, mode: str, group: int) -> Packed:
+    packed = _empty(tensor, 4, group, np.uint8)
+    count = packed.scales.size * group // tensor.type.block
+    weight, scales = packed.weight.view(np.uint8).reshape(count, -1), packed.scales.reshape(count, -1)
+    for part, blocks in _chunks(tensor):
+        scales[part] = _scale_bytes(tensor, blocks[:, : scales.shape[1]])
+        weight[part] = _paired(blocks[:, scales.shape[1] :], group // 2)
+    return packed._replace(biases=None, mode=mode)
+
+
+def _scale_bytes(tensor: Tensor, scales: np.ndarray) -> np.ndarray:
+    """Give the bytes of scales as MLX reads them. Raises LoadFailed for 255, which means no number there."""
+    if (scales == 255).any():
+        raise LoadFailed(f"The tensor {tensor.name!r} has scales that no quantizer writes. Download the file again.")
+    if tensor.type.name == "MXFP4":
+        return scales
+    # NVFP4: ggml takes no sign, and 127 for zero.
+    return np.where(scales == 127, np.uint8(0), scales & 127)
+
+
+def _widening(name: str) -> Callable[[np.ndarray, np.ndarray], None]:
+    """Choose what writes a chunk of blocks into rows of float32 (blocks, values)."""
+    if name in _FLOATS:
+        return lambda blocks, rows: np.copyto(rows, _numbers(name, blocks), casting="unsafe")
+    if name in _MODES:
+        return lambda blocks, rows: _widen_float(name, blocks, rows)
+    layout = LAYOUTS[name]
+
+    def affine(blocks: np.ndarray, rows: np.ndarray) -> None:
+        scale, bias = layout.scales(blocks)
+        rows[...] = layout.numbers(blocks)
+        groups = rows.reshape(*scale.shape, -1)
+        groups *= scale[..., None]
+        groups += bias[..., None]
+
+    return affine
+
+
+def _numbers(name: str, blocks: np.ndarray) -> np.ndarray:
+    numbers = np.ascontiguousarray(blocks).view(_FLOATS[name])
+    # A bfloat16 is the upper half of a float32.
+    return (numbers.astype(np.uint32) << 16).view(np.float32) if name == "BF16" else numbers
+
+
+def _widen_float(name: str, blocks: np.ndarray, rows: np.ndarray) -> None:
+    group = _MODES[name][1]
+    count = rows.shape[1] // group
+    part = blocks[:, count:].reshape(len(blocks), count, 1, group // 2)
+    numbers = np.concatenate([part & 15, part >> 4], axis=2).reshape(len(blocks), count, group)
+    np.multiply(_E2M1[numbers], _half_scales(name)[blocks[:, :count], None], out=rows.reshape(numbers.shape))
+
+
+@cache
+def _half_scales(name: str) -> np.ndarray:
+    """Give the half of what each byte stands for as a scale: float32 (256,)."""
+    scales = np.arange(256)
+    if name == "MXFP4":  # a power of two
+        return np.ldexp(np.float32(1), scales - 128)
+    # NVFP4: a float of eight bits whose sign ggml ignores; 127 is zero.
+    exponent, fraction = scales >> 3 & 15, (scales & 7).astype(np.float32)
+    halves = np.ldexp(np.where(exponent > 0, fraction + 8, fraction), np.maximum(exponent, 1) - 11)
+    halves[127] = 0
+    return halves
