@@ -3,8 +3,10 @@
 import json
 import random
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -264,6 +266,28 @@ def test_ignoring_the_end_token_does_not_break_a_grammar(loaded: LoadedModel) ->
     assert one.completion.text == "yes"
     assert one.completion.finished is not None
     assert one.completion.finished.reason == "stop"
+
+
+def test_suppressed_tokens_of_the_models_files_are_never_drawn(
+    tiny: Any, tmp_path: Path, model_and_tokenizer: tuple[Any, Any], loaded: LoadedModel
+) -> None:
+    request = GenerationRequest(HELLO, sampling=Sampling(temperature=0.0), max_tokens=12, ignore_eos=True)
+    usual = answer(loaded, request)[0].row.answer
+    folder = shutil.copytree(tiny, tmp_path / "model")
+    config = json.loads((folder / "generation_config.json").read_text())
+    suppress_tokens = [usual[0], 10**6, -1, "1"]
+    (folder / "generation_config.json").write_text(json.dumps(config | {"suppress_tokens": suppress_tokens}))
+    model = assemble(
+        catalog.inspect(folder, "tiny"),
+        *model_and_tokenizer,
+        limits=EngineLimits(),
+        outbox=Outbox(),
+        conversation_owners=ConversationOwners(),
+    )
+    biased = replace(request, sampling=Sampling(temperature=0.0, logit_bias={usual[0]: 100.0}))
+    for one in answer(model, request, biased):
+        assert len(one.row.answer) == 12
+        assert usual[0] not in one.row.answer
 
 
 def test_logprobs_are_the_models_own_the_same_alone_and_in_a_batch(

@@ -14,7 +14,7 @@ from app.services.engine.limits import EngineLimits
 from app.services.engine.loaded_model import LoadedModel
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.batching import check_batching
-from app.services.engine.model.defaults import read_defaults, read_pooling
+from app.services.engine.model.defaults import read_defaults, read_pooling, read_suppressed_tokens
 from app.services.engine.model.loading import back_end, weights
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.output.detokenizer import detokenizer_factory, longest_token
@@ -112,6 +112,7 @@ def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: EngineLimits
         end_tokens=markup.end_tokens(tokenizer),
         defaults=read_defaults(folder.path),
         pooling=read_pooling(folder.path),
+        suppressed_tokens=frozenset(token for token in read_suppressed_tokens(folder.path) if 0 <= token < vocabulary),
         calls_tools=markup.calls is not None,
         max_rows=limits.max_rows,
     )

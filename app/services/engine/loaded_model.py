@@ -228,7 +228,7 @@ class LoadedModel:
         self._check_tokens(list(bias), "logit_bias")
         if request.tools and request.tool_choice.mode == "none" and self._format.call_token is not None:
             bias[self._format.call_token] = _NEVER
-        return bias
+        return bias | dict.fromkeys(self.facts.suppressed_tokens, _NEVER)
 
     def warm_up(self) -> None:
         """Compute two short answers, so that the first request waits for no compilation."""

@@ -1,4 +1,4 @@
-"""The defaults in a model's folder: its sampling parameters, and the pooling of its embeddings."""
+"""The defaults in a model's folder: sampling parameters, tokens that are never drawn, the pooling of embeddings."""
 
 import json
 from pathlib import Path
@@ -20,6 +20,12 @@ def read_defaults(folder: Path) -> Sampling:
         min_p=_number(config, "min_p", 0.0, 1.0),
         repetition_penalty=_number(config, "repetition_penalty", 0.01, 100.0),
     ).over(LLAMA_SAMPLING)
+
+
+def read_suppressed_tokens(folder: Path) -> frozenset[int]:
+    """Read the tokens of generation_config.json that no answer has, such as those that stand for pictures."""
+    tokens = _config(folder / "generation_config.json").get("suppress_tokens")
+    return frozenset(token for token in tokens if type(token) is int) if isinstance(tokens, list) else frozenset()
 
 
 def read_pooling(folder: Path) -> Pooling:
