@@ -3,13 +3,17 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
 from app.origins import allowed_host, allowed_origin, is_loopback
 from app.services.models_folder import is_model
+from app.services.tiles import config as tiles_config
+from app.services.tiles import installation
+from app.services.tiles.daemon import URL as DAEMON_URL
+from app.services.tiles.daemon import Daemon, daemon_url
 from app.services.ui.folder import is_built
 
 
@@ -131,7 +135,7 @@ def _setting(
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings of a server. Flags win over environment variables, those over the defaults."""
+    """The settings of a server. Flags win over environment variables, these over Tiles' own and over defaults."""
 
     model: str | None = _setting(
         None, str, "Model to serve: a folder, or a repo id from the Hugging Face cache", metavar="ID_OR_PATH"
@@ -280,6 +284,8 @@ class Settings:
     bootstrap_memory_path: str | None = _setting(None, str, "Memory folder of the bootstrap session", flag=False)
     bootstrap_system_prompt: str | None = _setting(None, str, "System prompt of the bootstrap session", flag=False)
     model_cache_path: str | None = _setting(None, str, "Folder that POST /models/load loads from", flag=False)
+    daemon_url: str = _setting(DAEMON_URL, daemon_url, "Address of Tiles' daemon, on this machine", flag=False)
+    warnings: tuple[str, ...] = ()  # what could not be read; the log and `/start` say it
 
     @property
     def adapters(self) -> tuple[tuple[Path, float], ...]:
@@ -365,11 +371,11 @@ def default_text(setting: "Field[Any]") -> str:
 
 def described() -> list["Field[Any]"]:
     """Give every setting with its description, in the order of the docs."""
-    return [item for item in fields(Settings) if item.default is not MISSING]
+    return [item for item in fields(Settings) if item.metadata]
 
 
 def read(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from flags (by setting name, None for absent), then from the environment.
+    """Read the settings from flags (by setting name, None for absent), then from the environment, then from Tiles.
 
     Raises SettingError for a value that cannot be used.
     """
@@ -380,7 +386,19 @@ def read(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | No
             values[setting.name] = _parsed(setting, values[setting.name], flag(setting) or setting.name)
         elif (text := environ.get(variable(setting))) not in (None, ""):
             values[setting.name] = _parsed(setting, text, variable(setting))
-    return Settings(**values)
+    return Settings(**_of_tiles(values, environ) | values)
+
+
+def _of_tiles(values: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Give what follows from Tiles, which starts this server without flags and variables."""
+    is_installed = installation.is_installed(environ)
+    more: dict[str, Any] = {}
+    if "context_length" not in values and (is_installed or environ.get("TILES_CONFIG")):
+        daemon = Daemon(values.get("daemon_url", DAEMON_URL)) if is_installed else None
+        config = tiles_config.read(daemon, environ)
+        more["context_length"] = config.context_length
+        more["warnings"] = (config.warning,) if config.warning else ()
+    return more
 
 
 def _parsed(setting: "Field[Any]", value: Any, source: str) -> Any:

@@ -176,9 +176,11 @@ def test_a_start_that_fails_leaves_no_folder_and_a_part_of_a_path_is_not_used(
 
 
 def test_what_a_start_could_not_do_is_said_in_its_warnings(tiny: Path, tmp_path: Path) -> None:
-    """A session that cannot be saved, and a context that is shorter than the setting."""
-    env = {"TILES_SESSION_FILE": "/proc/nowhere/session.json"}
-    with running(tmp_path, "--context-length", "200000", env=env) as server:
+    """A session that cannot be saved, and a context that is shorter than Tiles thinks."""
+    config = tmp_path / "config.toml"
+    config.write_text("[llama]\ncontext_length = 200000\n")
+    env = {"TILES_SESSION_FILE": "/proc/nowhere/session.json", "TILES_CONFIG": str(config)}
+    with running(tmp_path, env=env) as server:
         reply = server.client.post("/start", json=start_body(tiny))
         saving, context = reply.json()["warnings"]
         assert saving == "The session could not be saved to /proc/nowhere/session.json"

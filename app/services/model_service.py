@@ -62,6 +62,8 @@ class ModelService:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the engine; the first model loads while the server already listens."""
+        for warning in self._settings.warnings:
+            log.warning("configuration of Tiles not used", reason=warning)
         self._engine.start()
         candidates = bootstrap.candidates(self._settings)
         if candidates:
@@ -132,10 +134,10 @@ class ModelService:
     def warnings(self, facts: ModelFacts | None) -> list[str]:
         """Give sentences that say what the user of a model should know, but cannot see from its answers."""
         if facts is None:
-            return []
+            return [*self._settings.warnings]
         context, served = self._settings.context_length, facts.context.tokens
         short = [f"The context is {served} tokens, not {context}: {facts.id} has no more"]
-        return [*facts.warnings, *(short if context and served < context else ())]
+        return [*self._settings.warnings, *facts.warnings, *(short if context and served < context else ())]
 
     async def _prepare_memory(self, path: str) -> tuple[list[Path], str | None]:
         """Make the memory folder of a session, if it names one. Gives the folders that are new, and a warning."""

@@ -1,0 +1,1 @@
+"""Tiles itself on this machine: where it is installed, its daemon, and its configuration."""
