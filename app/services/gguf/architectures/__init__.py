@@ -1,0 +1,31 @@
+"""The architectures that can be had from GGUF files: what mlx-lm's config and parameters are made of."""
+
+from typing import Any, NamedTuple
+
+from app.services.files import bad
+from app.services.gguf.architectures import gemma, llama
+from app.services.gguf.architectures.layout import Parameter, parameters
+from app.services.gguf.file import GGUFFile
+
+_ARCHITECTURES = llama.ARCHITECTURES | {
+    "gemma": gemma.gemma,
+    "gemma2": gemma.gemma2,
+    "gemma3": gemma.gemma3,
+    "gemma4": gemma.gemma4,
+}
+
+
+class Architecture(NamedTuple):
+    """What becomes of a file."""
+
+    config: dict[str, Any]  # of config.json
+    parameters: list[Parameter]  # all that mlx-lm's model has
+
+
+def for_file(file: GGUFFile) -> Architecture:
+    """Say what becomes of a file, from its header alone. Raises LoadFailed for all that is not understood."""
+    if (read := _ARCHITECTURES.get(file.architecture)) is None:
+        reason = f"has the architecture {file.architecture!r}, which this server cannot read from GGUF"
+        raise bad(file.path, f"{reason} (it can: {', '.join(_ARCHITECTURES)}); take the model in MLX's own format.")
+    config, layout = read(file)
+    return Architecture(config, list(parameters(file, layout)))

@@ -1,0 +1,105 @@
+"""What architectures share: the sizes that all have, and the tensors that llama.cpp names alike for all."""
+
+from typing import Any
+
+from app.services.gguf.architectures.hyperparameters import Hyperparameters, uniform
+from app.services.gguf.architectures.layout import Entry, Layout, Target, entry, rows, weights
+from app.services.gguf.file import GGUFFile
+
+GATED = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+EXPERTS = {f"{name}_exps": to.replace("mlp.", "mlp.switch_mlp.") for name, to in GATED.items()}
+SHARED_EXPERTS = {f"{name}_shexp": to.replace("mlp.", "mlp.shared_experts.") for name, to in GATED.items()}
+_QUERY_KEY_VALUE = {"attn_q": "q_proj", "attn_k": "k_proj", "attn_v": "v_proj"}
+
+
+def sizes(file: GGUFFile, values: Hyperparameters) -> dict[str, Any]:
+    """Give the part of config.json that nearly all models have. Raises LoadFailed."""
+    values.expect("attention.causal", True)
+    config = {
+        "hidden_size": values.integer("embedding_length"),
+        "num_hidden_layers": (layers := values.integer("block_count") - values.integer("nextn_predict_layers", 0)),
+        "num_attention_heads": uniform(values.per_layer("attention.head_count", layers), values, "attention heads"),
+        "rms_norm_eps": values.number("attention.layer_norm_rms_epsilon"),
+        "vocab_size": vocabulary(file, values),
+        "rope_theta": values.number("rope.freq_base", 10000.0),
+        "max_position_embeddings": values.integer("context_length"),
+        "tie_word_embeddings": "output.weight" not in file.tensors,
+    }
+    if config["num_hidden_layers"] < 1 or config["num_attention_heads"] < 1:
+        raise values.refused("has no layers, or none with attention heads")
+    return config
+
+
+def key_value_heads(values: Hyperparameters, config: dict[str, Any]) -> int:
+    """Give the number of KV heads, which is that of all heads where the file has none. Raises LoadFailed."""
+    heads = values.per_layer("attention.head_count_kv", config["num_hidden_layers"], config["num_attention_heads"])
+    return uniform(heads, values, "KV heads")
+
+
+def head_dim(values: Hyperparameters, config: dict[str, Any]) -> int:
+    """Give the size of a head, which is the same for keys and values. Raises LoadFailed if it is not."""
+    size = values.integer("attention.key_length", config["hidden_size"] // config["num_attention_heads"])
+    values.expect("attention.value_length", size)
+    return size
+
+
+def feed_forward(values: Hyperparameters, layers: int) -> int:
+    """Give the size of the feed-forward layers, which is the same in all. Raises LoadFailed if it is not."""
+    return uniform(values.per_layer("feed_forward_length", layers), values, "feed_forward_length")
+
+
+def linear_rope(values: Hyperparameters) -> dict[str, Any] | None:
+    """Give `rope_scaling` of a model that may stretch positions evenly. Raises LoadFailed for other ways."""
+    kind = values.get("rope.scaling.type")
+    factor = values.number("rope.scaling.factor", values.number("rope.scale_linear", 1.0))
+    if kind not in (None, "none", "linear"):
+        raise values.refused(f"has rope.scaling.type {kind!r}, which mlx-lm's model has not")
+    return None if kind == "none" or factor in (0.0, 1.0) else {"rope_type": "linear", "factor": factor}
+
+
+def vocabulary(file: GGUFFile, values: Hyperparameters, name: str = "token_embd.weight") -> int:
+    """Give the number of rows of an embedding: a vocabulary may be padded, and mlx-lm wants that size."""
+    if (tensor := file.tensors.get(name)) is None:
+        raise values.refused(f"lacks the tensor {name!r}")
+    return tensor.shape[0]
+
+
+def query_key_value(
+    file: GGUFFile, block: str, target: str, heads: tuple[int, int, int], *, biases: bool = False
+) -> Layout:
+    """Give the entries of the projections of a layer, which a file may have as one tensor: queries, keys, values.
+
+    `target` ends in a dot; `heads` are heads times their size, of queries, keys and values.
+    """
+    if (fused := f"{block}attn_qkv.weight") not in file.tensors:
+        return weights(block, target, _QUERY_KEY_VALUE, biases=biases)
+    ends = (heads[0], heads[0] + heads[1], sum(heads))
+    cuts = list(zip(_QUERY_KEY_VALUE.values(), (0, *ends), ends, strict=False))
+    layout = {fused: Entry(tuple(Target(f"{target}{to}.weight", rows(start, stop)) for to, start, stop in cuts))}
+    if biases and (bias := f"{block}attn_qkv.bias") in file.tensors:
+        layout[bias] = Entry(tuple(Target(f"{target}{to}.bias", _part(start, stop), True) for to, start, stop in cuts))
+    return layout
+
+
+def _part(start: int, stop: int) -> Any:
+    return lambda bias: bias[start:stop]
+
+
+def multi_token_prediction(file: GGUFFile, config: dict[str, Any]) -> Layout:
+    """Give the entries of the layers after the last, which predict further tokens and which mlx-lm does not have."""
+    numbers = range(config["num_hidden_layers"], config["num_hidden_layers"] + 8)
+    prefixes = tuple(f"blk.{number}." for number in numbers)
+    return {name: Entry(()) for name in file.tensors if name.startswith(prefixes)}
+
+
+def embeddings(file: GGUFFile, target: str = "model.", *, norm: str = "norm", ties: bool = True) -> Layout:
+    """Give the entries of what surrounds the layers. `ties`: mlx-lm can use the embedding as the output layer.
+
+    Where it cannot, but the file does, the output layer is the same tensor a second time.
+    """
+    token = f"{target}embed_tokens.weight"
+    layout = {"output_norm.weight": entry(f"{target}{norm}.weight", is_dense=True)}
+    if "output.weight" in file.tensors:
+        return layout | {"token_embd.weight": entry(token), "output.weight": entry("lm_head.weight")}
+    twice = () if ties else (Target("lm_head.weight"),)
+    return layout | {"token_embd.weight": Entry((Target(token), *twice))}
