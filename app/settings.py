@@ -144,6 +144,12 @@ class Settings:
     models_dir: Path | None = _setting(
         None, _path, "Router mode: serve every model in this folder, each loaded on its first request", metavar="DIR"
     )
+    load_by_name: bool = _setting(
+        False,
+        _flag,
+        "Load the model that a request names, as Tiles' daemon or a cache of this machine has it, in place of the one "
+        "before; on where Tiles is installed and nothing says what to serve",
+    )
     max_models: int = _setting(
         4, _whole(1, 64), "Maximum number of models of --models-dir in memory at once", metavar="N"
     )
@@ -305,6 +311,8 @@ class Settings:
     def _problems(self) -> Iterator[str]:
         if self.model and self.demo:
             yield "--model and --demo exclude each other"
+        if self.load_by_name and self.models_dir:
+            yield "--load-by-name is for one model at a time; --models-dir loads its models by name anyway"
         for folder, scale in self.adapters:
             if not folder.is_dir() or not isfinite(scale):
                 yield f"--lora: {folder} is no folder, or {scale} is no scale"
@@ -393,6 +401,8 @@ def _of_tiles(values: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str
     """Give what follows from Tiles, which starts this server without flags and variables."""
     is_installed = installation.is_installed(environ)
     more: dict[str, Any] = {}
+    if is_installed and not any(values.get(name) for name in ("model", "demo", "models_dir")):
+        more["load_by_name"] = True
     if "context_length" not in values and (is_installed or environ.get("TILES_CONFIG")):
         daemon = Daemon(values.get("daemon_url", DAEMON_URL)) if is_installed else None
         config = tiles_config.read(daemon, environ)

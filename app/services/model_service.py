@@ -23,6 +23,7 @@ from app.services.inference import Engine
 from app.services.model_folder import ModelFolder
 from app.services.models import Models
 from app.services.models_router import ModelsRouter
+from app.services.named_model import NamedModel
 from app.services.pending_generation import PendingGeneration
 from app.services.session import Session
 from app.services.single_model import SingleModel
@@ -56,7 +57,8 @@ class ModelService:
     def _choose_models(self) -> Models:
         common = self._settings, self._engine, self.active, self._on_progress
         if self._settings.models_dir is None:
-            return SingleModel(*common, require_work=self._require_work, start_session=self.start)
+            only_model = NamedModel if self._settings.load_by_name else SingleModel
+            return only_model(*common, require_work=self._require_work, start_session=self.start)
         return ModelsRouter(self._settings.models_dir, *common, require_work=self._require_work)
 
     @asynccontextmanager

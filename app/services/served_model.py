@@ -32,6 +32,7 @@ class ServedModel:
         on_idle: Callable[[], None] = lambda: None,
     ) -> None:
         self.model = model
+        self.names = {model.facts.id}  # by any of which a request may mean it
         self._settings = settings
         self._active = active  # of all models
         self._system_prompt = system_prompt  # of the session at the moment, or "" if that is another model's

@@ -1,6 +1,7 @@
 """Tiles' daemon, which knows where Tiles' models lie and how Tiles is configured. All calls block."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -27,6 +28,12 @@ class Daemon:
 
     def __init__(self, url: str = URL) -> None:
         self._url = url
+
+    def model_path(self, name: str) -> Path | None:
+        """Give where a model lies: a file, a folder, or an entry of a Hugging Face cache."""
+        answer = self._get("/model-cache-path", {"model_name": name})
+        text = answer.decode("utf-8", "replace").strip().strip('"') if answer else ""
+        return Path(text) if text.startswith("/") and "\0" not in text and "\n" not in text else None
 
     def config(self) -> dict[str, Any] | None:
         """Give Tiles' configuration, as its config.toml has it."""
