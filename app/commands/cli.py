@@ -17,6 +17,7 @@ _COMMANDS = {
     "pull": "Download a model.",
     "webui": "Install the llama.cpp Web UI.",
     "memory": "List, show, export and undo what the memory agent wrote.",
+    "tiles": "Let Tiles start this server instead of its own.",
     "doctor": "Check the machine and the model for problems.",
 }
 
