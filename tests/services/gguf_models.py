@@ -6,6 +6,7 @@ Hugging Face's model. The names of the file are those of the package `gguf`, whi
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,9 +98,14 @@ def file_name(model: TinyModel, name: str) -> str:
     name = name.replace("language_model.", "").replace("switch_mlp.", "experts.")
     for pattern, replacement in model.names.items():
         name = re.sub(pattern, replacement, name)
-    number = gguf.MODEL_ARCH(next(key for key, one in gguf.MODEL_ARCH_NAMES.items() if one == model.architecture))
-    names = gguf.get_tensor_name_map(number, model.text["num_hidden_layers"])
+    names = _names(model.architecture, model.text["num_hidden_layers"])
     return names.get_name(name, try_suffixes=(".weight", ".bias")) or name
+
+
+@cache
+def _names(architecture: str, layers: int) -> gguf.TensorNameMap:
+    numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+    return gguf.get_tensor_name_map(gguf.MODEL_ARCH(numbers[architecture]), layers)
 
 
 def _stacked(model: TinyModel, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -191,10 +197,22 @@ _LLAMA_KEYS = {"rope.dimension_count": 16, "vocab_size": 128}
 _NORMS = {r"norm\.weight$": plus_one}
 _TIED: dict[str, Any] = {"tie_word_embeddings": True}
 _UNTIED: dict[str, Any] = {"tie_word_embeddings": False}
-_WINDOWS = ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"]
+_YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 128,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+}
+_YARN_KEYS = {
+    "rope.scaling.type": "yarn",
+    "rope.scaling.factor": 4.0,
+    "rope.scaling.original_context_length": 128,
+}
+_WINDOWS = ["sliding_attention", "sliding_attention", "full_attention"] * 2
 _GEMMA_4 = SIZES | {
     "model_type": "gemma4_text",
-    "num_hidden_layers": 5,
+    "num_hidden_layers": 6,
     "head_dim": 16,
     "global_head_dim": 32,
     "rms_norm_eps": 1e-06,
@@ -270,6 +288,20 @@ MODELS = (
         changes=_LLAMA,
     ),
     TinyModel(
+        "llama-yarn",
+        "llama",
+        SIZES | _UNTIED | {"model_type": "llama", "head_dim": 32, "rope_scaling": _YARN},
+        _YARN_KEYS | {"rope.dimension_count": 32, "vocab_size": 128},
+        changes=_LLAMA,
+    ),
+    TinyModel(
+        "llama-biases",
+        "llama",
+        SIZES | _UNTIED | {"model_type": "llama", "head_dim": 16, "attention_bias": True, "mlp_bias": True},
+        _LLAMA_KEYS,
+        changes=_LLAMA,
+    ),
+    TinyModel(
         "mixtral",
         "llama",
         SIZES | _UNTIED | {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2},
@@ -280,6 +312,12 @@ MODELS = (
     TinyModel("qwen2", "qwen2", SIZES | _UNTIED | {"model_type": "qwen2"}),
     TinyModel("qwen2-tied", "qwen2", SIZES | _TIED | {"model_type": "qwen2", "rope_theta": 1000000.0}),
     TinyModel("qwen3", "qwen3", SIZES | _TIED | {"model_type": "qwen3", "head_dim": 32}),
+    TinyModel(
+        "qwen3-yarn",
+        "qwen3",
+        SIZES | _TIED | {"model_type": "qwen3", "head_dim": 32, "rope_scaling": _YARN},
+        _YARN_KEYS,
+    ),
     TinyModel(
         "qwen3moe",
         "qwen3moe",
@@ -352,16 +390,16 @@ MODELS = (
     TinyModel(
         "gemma4",
         "gemma4",
-        _GEMMA_4 | {"num_kv_shared_layers": 2, "hidden_size_per_layer_input": 32, "use_double_wide_mlp": True},
+        _GEMMA_4 | {"num_kv_shared_layers": 3, "hidden_size_per_layer_input": 32, "use_double_wide_mlp": True},
         _GEMMA_4_KEYS
         | {
-            "attention.shared_kv_layers": 2,
+            "attention.shared_kv_layers": 3,
             "embedding_length_per_layer_input": 32,
-            "feed_forward_length": [96, 96, 96, 192, 192],
+            "feed_forward_length": [96, 96, 96, 192, 192, 192],
         },
         _GEMMA_4_NAMES,
         tensors=_GEMMA_4_ROPE,
-        optional=("blk.1.attn_v.weight",),
+        optional=("blk.2.attn_v.weight",),
     ),
     TinyModel(
         "gemma4-experts",
@@ -376,7 +414,7 @@ MODELS = (
             "top_k_experts": 2,
             "moe_intermediate_size": 32,
         },
-        _GEMMA_4_KEYS | {"attention.head_count_kv": [2, 1, 2, 2, 1], "expert_feed_forward_length": 32},
+        _GEMMA_4_KEYS | {"attention.head_count_kv": [2, 2, 1, 2, 2, 1], "expert_feed_forward_length": 32},
         _GEMMA_4_EXPERTS | _GEMMA_4_NAMES,
         tensors=_GEMMA_4_ROPE,
     ),

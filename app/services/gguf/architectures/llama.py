@@ -13,12 +13,12 @@ from app.services.gguf.architectures.common import (
     feed_forward,
     head_dim,
     key_value_heads,
-    linear_rope,
     query_key_value,
     sizes,
 )
 from app.services.gguf.architectures.hyperparameters import Hyperparameters, uniform
 from app.services.gguf.architectures.layout import Change, Entry, Layout, Target, each_array, norms, weights
+from app.services.gguf.architectures.rope import scaled_rope
 from app.services.gguf.file import GGUFFile
 
 _NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
@@ -33,13 +33,15 @@ def llama(file: GGUFFile) -> tuple[dict[str, Any], Layout]:
     """Llama and what is built like it; Mixtral where there are experts."""
     values = Hyperparameters(file)
     config = _decoder(file, values, "llama")
-    config["rope_scaling"] = _llama3_rope(file, values, config) or linear_rope(values)
+    config["rope_scaling"] = _llama3_rope(file, values, config) or scaled_rope(values)
     if values.integer("expert_count", 0):
         config |= {"model_type": "mixtral", **_experts(values, config, "num_local_experts")}
         if config["head_dim"] * config["num_attention_heads"] != config["hidden_size"] or config["rope_scaling"]:
             raise values.refused("has heads or a rope that mlx-lm's mixtral has not")
         moe = {name: "block_sparse_moe." + to.removeprefix("mlp.") for name, to in (EXPERTS | _ROUTER).items()}
         return _finish(values, config, _layout(file, config, moe, turns=True))
+    biases = {"attention_bias": "blk.0.attn_output.bias", "mlp_bias": "blk.0.ffn_gate.bias"}
+    config |= {key: name in file.tensors for key, name in biases.items()}
     return _finish(values, config, _layout(file, config, GATED, turns=True))
 
 
@@ -49,17 +51,15 @@ def qwen2(file: GGUFFile) -> tuple[dict[str, Any], Layout]:
     config = _decoder(file, values, "qwen2")
     if config.pop("head_dim") * config["num_attention_heads"] != config["hidden_size"]:
         raise values.refused("has heads of another size than mlx-lm's qwen2")
-    config["rope_scaling"] = linear_rope(values)
-    layout = _layout(file, config, GATED, biases=True)
-    layout |= {name: Entry(one.targets) for name, one in layout.items() if name.endswith(".bias")}
-    return _finish(values, config, layout)
+    config["rope_scaling"] = scaled_rope(values)
+    return _finish(values, config, _layout(file, config, GATED, biases=True))
 
 
 def qwen3(file: GGUFFile) -> tuple[dict[str, Any], Layout]:
     """Qwen 3: queries and keys are normalized."""
     values = Hyperparameters(file)
     config = _decoder(file, values, "qwen3")
-    config["rope_scaling"] = linear_rope(values)
+    config["rope_scaling"] = scaled_rope(values)
     return _finish(values, config, _layout(file, config, GATED, head_norms=_HEAD_NORMS))
 
 
@@ -67,7 +67,7 @@ def qwen3moe(file: GGUFFile) -> tuple[dict[str, Any], Layout]:
     """Qwen 3 with experts. That their shares are normalized stands in llama.cpp's code, not in the file."""
     values = Hyperparameters(file)
     config = _decoder(file, values, "qwen3_moe")
-    config["rope_scaling"] = linear_rope(values)
+    config["rope_scaling"] = scaled_rope(values)
     size = values.integer("expert_feed_forward_length", 0) or config["intermediate_size"]
     config |= _experts(values, config, "num_experts") | {
         "moe_intermediate_size": size,
@@ -112,21 +112,31 @@ def _layout(
     biases: bool = False,
     turns: bool = False,
 ) -> Layout:
-    """Give the entries of a model. `turns`: the file has the rows of queries and keys in llama.cpp's order."""
+    """Give the entries of a model, with the biases that its config has.
+
+    `biases`: queries, keys and values have some in any case. `turns`: the file has the rows of queries and keys in
+    llama.cpp's order.
+    """
     layout = embeddings(file)
     heads, cached = config["num_attention_heads"], config["num_key_value_heads"]
     size = config.get("head_dim") or config["hidden_size"] // heads
+    has_biases = config.get("attention_bias", False)
     for layer in range(config["num_hidden_layers"]):
         block, target = f"blk.{layer}.", f"model.layers.{layer}."
         attention = query_key_value(
-            file, block, f"{target}self_attn.", (heads * size, cached * size, cached * size), biases=biases
+            file,
+            block,
+            f"{target}self_attn.",
+            (heads * size, cached * size, cached * size),
+            biases=biases or has_biases,
         )
         layout |= _halves_apart(attention, {"q_proj": heads, "k_proj": cached}) if turns else attention
-        layout |= weights(block, target, _OUTPUT | feed_forward_names)
+        layout |= weights(block, target, _OUTPUT, biases=has_biases)
+        layout |= weights(block, target, feed_forward_names, biases=config.get("mlp_bias", False))
         layout |= norms(block, target, _NORMS | (head_norms or {}))
     if "rope_freqs.weight" in file.tensors and turns:
         layout["rope_freqs.weight"] = Entry(())  # compared with what mlx-lm computes
-    return layout
+    return {name: one.required() for name, one in layout.items()}
 
 
 def _halves_apart(layout: Layout, heads: dict[str, int]) -> Layout:
