@@ -56,7 +56,7 @@ def kimi(number: int, arguments: Any) -> str:
 
 
 def xtml(number: int, arguments: dict[str, Any]) -> str:
-    kinds = {key: "string" if isinstance(value, str) else "integer" for key, value in arguments.items()}
+    kinds = {key: "string" if isinstance(value, str) else "number" for key, value in arguments.items()}
     pairs = "".join(
         f'<|open|>argument key="{key}" type="{kinds[key]}"<|sep|>{value}<|close|>argument<|sep|>'
         for key, value in arguments.items()
@@ -214,12 +214,12 @@ FAMILIES = {
     ),
     "glm47": Family(
         "glm47",
-        "<arg_key>",
+        "<arg_key></arg_key>\n<arg_value>",
         arg_key("", A),
         arg_key("", TWO),
         markers=("<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
     ),
-    "laguna": Family("laguna", "", arg_key("", A), arg_key("", TWO)),
+    "laguna": Family("laguna", "</arg_key>\n<arg_value>", arg_key("", A), arg_key("", TWO)),
     "longcat": Family(
         "longcat",
         "<longcat_tool_call>",

@@ -29,7 +29,7 @@ from pydantic import (
 )
 
 from app.services.engine.sampling.grammar import GrammarCompiler
-from app.services.engine.sampling.tool_call_grammar import json_rule
+from app.services.engine.sampling.literals import json_rule
 from app.services.generation import Constraint
 from app.services.json_schema.enforcement import enforcement
 from tests.schemas import WRITTEN, check, schemas

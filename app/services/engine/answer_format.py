@@ -34,7 +34,7 @@ class AnswerFormat:
 
         Raises InvalidRequest that says what is wrong with a grammar.
         """
-        form = self._markup.calls.format if self._markup.calls else None
+        form = self._markup.calls.notation if self._markup.calls else None
         in_text = self._ends_in_text(prompt, request)
         matcher = self._grammars.compile_request(request, form, in_message=in_text or prompt.thinking)
         if in_text or form is None or not form.has_headers:

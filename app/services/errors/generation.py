@@ -79,14 +79,14 @@ class NoInfill(InvalidRequest):
 
 
 class CallsNotEnforceable(InvalidRequest):
-    """`tool_choice` asks for a tool call, which this model does not write as JSON."""
+    """`tool_choice` asks for a tool call, and how this model writes calls is not known."""
 
     code = "calls_not_enforceable"
     advice = "Use `tool_choice` `auto` or `none`."
 
     def __init__(self, param: str) -> None:
         super().__init__(
-            f"{param} cannot be enforced: this model does not write its calls as JSON; only auto and none are possible",
+            f"{param} cannot be enforced: how this model writes calls is not known; only auto and none are possible",
             param=param,
         )
 

@@ -11,9 +11,8 @@ import regex
 
 from app.services.engine.output.harmony import CALL, CHANNEL, MESSAGE, START
 from app.services.engine.output.tool_call_arguments import parse_arguments
+from app.services.engine.output.tool_call_notations import CallNotation, Piece
 from app.services.generation import ToolCall
-
-Piece = str | re.Pattern[str]
 
 _STRING = r'"(?:[^"\\\x00-\x1f]|\\.)*+"'
 # The member in which models put the arguments, whatever their template shows.
@@ -56,32 +55,19 @@ _LISTS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CallFormat:
-    """Calls whose arguments are JSON objects.
-
-    A region lies between the markers `start` and `end`. It consists of `opens`, the calls with `between` among them
-    (None: one call a region), and `closes`; a call of `before(name)`, the arguments, and `after`. Regions are separated
-    by `gap`; None: there is only one.
+class CallFormat(CallNotation):
+    """Calls whose arguments are JSON objects, and how they are read.
 
     `head` matches from the start of a region, or from the end of a call's arguments, to the brace that opens the next
     arguments (groups `name`, maybe `id`), or to the end of the region (group `end`). It must not end in optional text:
     what it matches may not depend on how much has come. `tail` matches what has no meaning behind arguments.
     """
 
-    start: str
     head: regex.Pattern[str]
     tail: regex.Pattern[str] = _TAIL
-    end: str = ""
     starts: tuple[str, ...] = ()  # markers that begin a call where the start of the region is missing; a part of it
-    opens: str = ""
-    before: Callable[[str], Sequence[Piece]]
-    after: Sequence[Piece] = ()
-    between: str | None = None
-    closes: str = ""
-    gap: str | None = None
     starts_call: bool = False  # the start marker is a part of the call's JSON
     new_id: Callable[[], str] = lambda: f"call_{secrets.token_hex(12)}"
-    has_headers: bool = False  # each call is a message, whose header names the tool
 
 
 def call_format(parser: str | None, template: str) -> CallFormat | None:

@@ -9,6 +9,7 @@ from app.services.engine.output.json_reader import ObjectReader
 from app.services.engine.output.template_clues import call_parser, template_text
 from app.services.engine.output.tool_call_families import call_syntax, tag_syntax
 from app.services.engine.output.tool_call_formats import CallFormat, call_format, inner_markers
+from app.services.engine.output.tool_call_notations import CallNotation, call_notation
 from app.services.engine.output.tool_call_syntax import Call, CallSyntax
 from app.services.engine.output.tool_call_values import parse_call, parse_json
 from app.services.generation import ToolArguments, ToolCall
@@ -30,6 +31,7 @@ class CallMarkup:
     known_only: bool = False  # a call of a tool that is not in the request is text
     format: CallFormat | None = None
     syntax: CallSyntax | None = None
+    notation: CallNotation | None = None  # how a grammar has them written
 
     @classmethod
     def of(cls, tokenizer: Any) -> "CallMarkup | None":
@@ -38,7 +40,7 @@ class CallMarkup:
         template = template_text(tokenizer)
         form = call_format(parser, template)
         if parser is None:
-            return cls(form.start, form.end, known_only=True, format=form) if form else None
+            return cls(form.start, form.end, known_only=True, format=form, notation=form) if form else None
         syntax = None
         if module and (form is None or form.starts):
             syntax = call_syntax(parser, module.parse_tool_call, module.tool_call_end)
@@ -54,19 +56,20 @@ class CallMarkup:
             known_only=parser in _KNOWN_ONLY,
             format=form,
             syntax=syntax,
+            notation=form or call_notation(parser, template),
         )
 
     @property
     def starts(self) -> tuple[str, ...]:
         """Every marker with which a call may begin."""
-        notation = self.format or self.syntax
-        others = notation.starts if notation else ()
+        reading = self.format or self.syntax
+        others = reading.starts if reading else ()
         return tuple(dict.fromkeys((self.start, *others)))
 
     def is_part_of_call(self, start: str) -> bool:
         """Whether the marker that begins a call is a part of it."""
-        notation = self.format or self.syntax
-        return start in (notation.starts if notation else ()) or bool(self.format and self.format.starts_call)
+        reading = self.format or self.syntax
+        return start in (reading.starts if reading else ()) or bool(self.format and self.format.starts_call)
 
 
 class CallReader:

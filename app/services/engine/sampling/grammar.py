@@ -13,11 +13,11 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from app.services import heap
 from app.services.engine.output.template_clues import reasoning_markers
-from app.services.engine.output.tool_call_formats import CallFormat
+from app.services.engine.output.tool_call_notations import CallNotation
+from app.services.engine.sampling.literals import JSON_STYLE
 from app.services.engine.sampling.message_grammar import header_grammar, message_grammar
 from app.services.engine.sampling.plain_tokenizer import plain_tokenizer
 from app.services.engine.sampling.tool_call_grammar import (
-    JSON_STYLE,
     allowed_tools,
     answer_schema,
     not_enforceable,
@@ -67,7 +67,7 @@ class GrammarCompiler:
                 heap.trim()  # making them takes twice what they take
 
     def compile_request(
-        self, request: GenerationRequest, form: CallFormat | None, *, in_message: bool = False
+        self, request: GenerationRequest, form: CallNotation | None, *, in_message: bool = False
     ) -> LLMatcher | None:
         """Make the matcher of a request, None without a constraint. Raises InvalidRequest that says what is wrong.
 
@@ -83,13 +83,13 @@ class GrammarCompiler:
         assert form is not None
         return self.compile(tool_call_grammar(tools, form, request, self._special_tokens()))
 
-    def compile_header(self, request: GenerationRequest, form: CallFormat, *, in_message: bool) -> LLMatcher | None:
+    def compile_header(self, request: GenerationRequest, form: CallNotation, *, in_message: bool) -> LLMatcher | None:
         """Make the matcher of what comes before an answer that its constraint binds as a whole; None for others."""
         if not self._binds_answer(request, form):
             return None
         return self.compile(header_grammar(request, self._special_tokens(), in_message=in_message))
 
-    def _binds_answer(self, request: GenerationRequest, form: CallFormat | None) -> bool:
+    def _binds_answer(self, request: GenerationRequest, form: CallNotation | None) -> bool:
         """Whether the request's constraint is all that binds its answer, which has no calls."""
         tools = allowed_tools(request, form)
         required = tools and request.tool_choice.mode == "required"  # the text before a call is free

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from app.services.engine.output.harmony import ANALYSIS, CHANNEL, CONSTRAIN, FINAL, MESSAGE, NEXT
-from app.services.engine.sampling.tool_call_grammar import AllowedTool, Literals, answer_schema, json_rule
+from app.services.engine.sampling.literals import Literals, json_rule
+from app.services.engine.sampling.tool_call_grammar import AllowedTool, answer_schema
 from app.services.generation import Constraint, GenerationRequest
 
 _PREAMBLE = f"{CHANNEL}commentary{MESSAGE}"

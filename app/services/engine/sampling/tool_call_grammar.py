@@ -1,18 +1,15 @@
 """Grammars of tool calls in the format of the model's family: for answers that must call a tool, or may."""
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.services.engine.output.tool_call_formats import CallFormat, Piece
+from app.services.engine.output.tool_call_notations import CallNotation
+from app.services.engine.sampling.argument_grammar import argument_rules
+from app.services.engine.sampling.literals import Literals, json_rule
 from app.services.errors import CallsNotEnforceable, InvalidRequest
 from app.services.generation import Constraint, GenerationRequest
 from app.services.json_schema.enforcement import enforced_tools, enforcement, parameters_of
-
-# JSON as chat templates show it. With free white space a model at a high temperature could fill its budget with that.
-JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 _ANY_OBJECT = {"type": "object"}
 
@@ -25,7 +22,7 @@ class AllowedTool:
     schema: Mapping[str, Any]
 
 
-def allowed_tools(request: GenerationRequest, form: CallFormat | None) -> list[AllowedTool]:
+def allowed_tools(request: GenerationRequest, form: CallNotation | None) -> list[AllowedTool]:
     """Give the tools whose calls a grammar has to enforce; none where no grammar is needed.
 
     Raises InvalidRequest where this model's calls cannot be enforced.
@@ -48,7 +45,7 @@ def allowed_tools(request: GenerationRequest, form: CallFormat | None) -> list[A
 
 
 def tool_call_grammar(
-    tools: Sequence[AllowedTool], form: CallFormat, request: GenerationRequest, special: Mapping[str, int]
+    tools: Sequence[AllowedTool], form: CallNotation, request: GenerationRequest, special: Mapping[str, int]
 ) -> Constraint:
     """Write the grammar (Lark, as llguidance reads it). `special` are the control tokens, by their text."""
     choice = request.tool_choice
@@ -64,7 +61,8 @@ def tool_call_grammar(
     ]
     for index, tool in enumerate(tools):
         before, after = literals.of_pieces(form.before(tool.name)), literals.of_pieces(form.after)
-        rules += [f"call_{index}: {before} with_{index} {after}", f"with_{index}: {json_rule(tool.schema)}"]
+        rules.append(f"call_{index}: {before} with_{index} {after}")
+        rules += argument_rules(f"with_{index}", tool.schema, form.arguments, literals)
     return Constraint("lark", "\n".join(rules), choice.param)
 
 
@@ -82,43 +80,7 @@ def not_enforceable(constraint: Constraint, reason: str) -> InvalidRequest:
     return InvalidRequest(f"{constraint.param} cannot be enforced: {line}", param=constraint.param)
 
 
-def json_rule(schema: Mapping[str, Any]) -> str:
-    """Write the rule of JSON that matches a schema."""
-    return f"%json {json.dumps({**schema, 'x-guidance': JSON_STYLE})}"
-
-
-class Literals:
-    """Writes texts as literals of a grammar, and the control tokens in them as tokens."""
-
-    def __init__(self, special: Mapping[str, int]) -> None:
-        self._special = special
-        longest_first = sorted(special, key=len, reverse=True)
-        self._control_tokens = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-
-    def of(self, text: str) -> str:
-        """Write a text."""
-        return " ".join(self._literals(text))
-
-    def of_pieces(self, pieces: Iterable[Piece]) -> str:
-        """Write pieces of text and patterns."""
-        return " ".join(self.of(piece) if isinstance(piece, str) else f"/{piece.pattern}/" for piece in pieces)
-
-    def starts_with_token(self, text: str) -> bool:
-        """Whether a text begins with a control token."""
-        return self._control_tokens.match(text) is not None
-
-    def _literals(self, text: str) -> Iterator[str]:
-        position = 0
-        for match in self._control_tokens.finditer(text):
-            if text[position : match.start()]:
-                yield json.dumps(text[position : match.start()])
-            yield f"<[{self._special[match[0]]}]>"
-            position = match.end()
-        if text[position:]:
-            yield json.dumps(text[position:])
-
-
-def _start_rules(form: CallFormat, request: GenerationRequest, literals: Literals) -> Iterator[str]:
+def _start_rules(form: CallNotation, request: GenerationRequest, literals: Literals) -> Iterator[str]:
     """Yield the rules that say where in an answer calls may stand."""
     repeats = request.tool_choice.parallel and form.gap is not None
     regions = f"region ({literals.of(form.gap or '')} region)*" if repeats else "region"
@@ -127,13 +89,24 @@ def _start_rules(form: CallFormat, request: GenerationRequest, literals: Literal
     elif request.constraint is not None:
         yield f"start: {regions} | answer"
         yield f"answer: {json_rule(answer_schema(request.constraint))}"
-    elif literals.starts_with_token(form.start):
+    else:
+        yield from _free_start(form, literals, repeats=repeats)
+
+
+def _free_start(form: CallNotation, literals: Literals, *, repeats: bool) -> Iterator[str]:
+    """Yield the rules of an answer that may call: a call begins where its start marker is first complete."""
+    before, rest = literals.at_token(form.start)
+    if not before:  # a control token is no text
         yield f"start: text? (region text?){'*' if repeats else '?'}"
         yield r"text: /(.|\n)+/"
-    else:  # the start marker is plain text: the call begins where it is first complete
-        yield f"start: (lead rest){'*' if repeats else '?'} TEXT"
-        yield f"lead[lazy]: TEXT {literals.of(form.start)}"
-        yield r"TEXT: /(.|\n)*/"
+        return
+    lead = f"lead {literals.of(rest)} rest"
+    if not rest:
+        yield f"start: ({lead}){'*' if repeats else '?'} TEXT"
+    else:  # what comes before the control token may be text as well
+        yield f"start: (lead | {lead})* TEXT" if repeats else f"start: lead* ({lead})? TEXT"
+    yield f"lead[lazy]: TEXT {literals.of(before)}"
+    yield r"TEXT: /(.|\n)*/"
 
 
 def _arguments_schema(tool: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -145,6 +118,6 @@ def _calls_not_enforceable(request: GenerationRequest) -> InvalidRequest:
     if request.constraint is not None:
         param = request.constraint.param
         return InvalidRequest(
-            f"{param} and tools exclude each other with this model: its calls are no JSON", param=param
+            f"{param} and tools exclude each other with this model: how it writes calls is not known", param=param
         )
     return CallsNotEnforceable(request.tool_choice.param)
