@@ -5,8 +5,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, pre_tokenizers
 
@@ -31,7 +32,7 @@ def byte_level(pre: str = "qwen2", **more: Any) -> dict[str, Any]:
         "merges": ["h e"],
         "bos_token_id": len(BYTES) + 1,
     }
-    return {f"tokenizer.ggml.{name}": value for name, value in (fields | more).items()}
+    return metadata(fields | more)
 
 
 def sentence_piece(**more: Any) -> dict[str, Any]:
@@ -44,15 +45,26 @@ def sentence_piece(**more: Any) -> dict[str, Any]:
         "scores": [0.0] * 259 + [-5.0, -6.0, -7.0, -1.0, -2.0],
         "token_type": [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256 + [NORMAL] * len(words),
     }
-    return {f"tokenizer.ggml.{name}": value for name, value in (fields | more).items()}
+    return metadata(fields | more)
 
 
-def tokenizer(metadata: dict[str, Any]) -> Tokenizer:
-    return Tokenizer.from_str(json.dumps(tokenizer_json(Vocabulary(metadata))))
+def metadata(fields: dict[str, Any]) -> dict[str, Any]:
+    """What the file has, with numbers in arrays, as a reader gives it; without what is None."""
+    return {
+        f"tokenizer.ggml.{name}": np.array(value)
+        if isinstance(value, list) and value and type(value[0]) in (int, float)
+        else value
+        for name, value in fields.items()
+        if value is not None
+    }
 
 
-def tokens(metadata: dict[str, Any], text: str, *, special: bool = False) -> list[str]:
-    return list(tokenizer(metadata).encode(text, add_special_tokens=special).tokens)
+def tokenizer(values: dict[str, Any]) -> Tokenizer:
+    return Tokenizer.from_str(json.dumps(tokenizer_json(Vocabulary(values))))
+
+
+def tokens(values: dict[str, Any], text: str, *, special: bool = False) -> list[str]:
+    return list(tokenizer(values).encode(text, add_special_tokens=special).tokens)
 
 
 @pytest.mark.parametrize("pre", sorted(PRE_TOKENIZERS))
@@ -87,7 +99,7 @@ def test_the_files_of_a_folder_are_written(tmp_path: Path) -> None:
     more = {
         "tokenizer.chat_template": "{{ messages }}",
         "tokenizer.chat_template.tool_use": "{{ tools }}",
-        "tokenizer.ggml.suppress_tokens": [3, 10**6],
+        "tokenizer.ggml.suppress_tokens": np.array([3, 10**6]),
         "general.sampling.temp": 0.5,
     }
     write(SimpleNamespace(metadata=byte_level() | more), tmp_path)
@@ -122,10 +134,62 @@ def test_an_unknown_tokenizer_is_refused_by_name(change: dict[str, Any], words: 
         check(byte_level() | change)
 
 
-@pytest.mark.parametrize("more", [{"merges": ["h x y"]}, {"token_type": [1]}, {"tokens": ["a", "a"]}])
-def test_a_damaged_tokenizer_is_refused(more: dict[str, Any]) -> None:
-    with pytest.raises(LoadFailed):
-        tokenizer_json(Vocabulary(byte_level(**more)))
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        ({"merges": ["h x y"]}, "merges 'h x y'"),
+        ({"merges": None}, "no merges"),
+        ({"merges": np.array([1])}, "merges is no list of texts"),
+        ({"token_type": [1]}, "259 tokens but 1"),
+        ({"token_type": ["1"]}, "token_type is no list of numbers"),
+        ({"tokens": ["a", "a"]}, "the same token twice"),
+        ({"tokens": []}, "no tokens"),
+        ({"eos_token_id": 259}, "its eos token is 259"),
+        ({"eos_token_id": "x"}, "eos_token_id is no number"),
+        ({"add_bos_token": "no"}, "add_bos_token is neither true nor false"),
+        ({"add_eos_token": True}, "adds a eos token that the file does not name"),
+        ({"pre": 1}, "pre is no text"),
+    ],
+)
+def test_a_damaged_tokenizer_is_refused_in_words(more: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(LoadFailed, match=words):
+        write(SimpleNamespace(metadata=byte_level(**more)), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+VALUES = st.one_of(
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=9),
+    st.lists(st.text("ab <|end>▁\n", max_size=3), max_size=9),
+    st.builds(
+        np.resize, st.lists(st.integers(-1, 7), min_size=1, max_size=7).map(np.array), st.sampled_from((0, 259, 264))
+    ),
+    st.builds(np.resize, st.lists(st.floats(), min_size=1, max_size=7).map(np.array), st.sampled_from((0, 259, 264))),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_a_file_says_is_written_whole_or_refused_in_words(data: st.DataObject, tmp_path: Path) -> None:
+    whole = data.draw(st.sampled_from([byte_level(), sentence_piece(), sentence_piece(model="gemma4", merges=["a b"])]))
+    more = {"tokenizer.chat_template": "", "tokenizer.chat_template.x": "", "general.sampling.temp": 1.0}
+    optional = ("pre", "add_bos_token", "eos_token_id", "unknown_token_id", "suppress_tokens", "fim_pad_token_id")
+    names = [*whole, *more, *(f"tokenizer.ggml.{name}" for name in optional)]
+    changes = data.draw(st.dictionaries(st.sampled_from(names), VALUES, max_size=3))
+    gone = data.draw(st.sets(st.sampled_from(names), max_size=2))
+    values = {key: value for key, value in (whole | changes).items() if key not in gone}
+    try:
+        write(SimpleNamespace(metadata=values), tmp_path)
+    except LoadFailed as error:
+        assert len(error.message) < 300
+        return
+    text = "ab <|im_end|> é\n"
+    model = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert model.get_vocab_size() == len(values["tokenizer.ggml.tokens"])
+    if "tokenizer.ggml.tokens" not in changes:
+        assert model.decode(model.encode(text, add_special_tokens=False).ids, skip_special_tokens=False) == text
 
 
 def test_the_name_of_a_template_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:

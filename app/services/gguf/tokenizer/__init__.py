@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+import numpy as np
 
-from app.services.errors import LoadFailed
 from app.services.gguf.tokenizer.content import tokenizer_json
-from app.services.gguf.tokenizer.vocabulary import Vocabulary, check
+from app.services.gguf.tokenizer.vocabulary import Vocabulary, check, damaged, numbers, text
 
 __all__ = ["check", "write"]
 
@@ -42,22 +42,22 @@ def write(file: _File, folder: Path) -> None:
     }
     for name, content in files.items():
         (folder / name).write_bytes(msgspec.json.encode(content))
-    for name, text in templates.items():
+    for name, template in templates.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(template, encoding="utf-8", newline="")
 
 
 def _templates(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Give the chat templates by the path that transformers looks for. The names come from the file, so are checked."""
-    templates = [("chat_template.jinja", metadata[_TEMPLATE])] if _TEMPLATE in metadata else []
+    templates = [("chat_template.jinja", text(metadata, _TEMPLATE))] if _TEMPLATE in metadata else []
     for key in metadata:
         if not key.startswith(f"{_TEMPLATE}."):
             continue
         name = key.removeprefix(f"{_TEMPLATE}.")
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name):
-            raise LoadFailed(f"its chat template has the name {name[:80]!r}, which is not one: the file is damaged")
-        templates.append((f"additional_chat_templates/{name}.jinja", metadata[key]))
+            raise damaged(f"its chat template has the name {name[:80]!r}, which is not one")
+        templates.append((f"additional_chat_templates/{name}.jinja", text(metadata, key)))
     return templates
 
 
@@ -73,8 +73,12 @@ def _generation_config(vocabulary: Vocabulary) -> dict[str, Any]:
     """Give the tokens that end an answer, those that never stand in one, and the sampling that the file advises."""
     metadata = vocabulary.metadata
     config: dict[str, Any] = {"eos_token_id": vocabulary.stop_tokens}
-    suppressed = [int(token) for token in metadata.get("tokenizer.ggml.suppress_tokens", ())]
+    suppressed = [int(token) for token in numbers(metadata, "tokenizer.ggml.suppress_tokens")]
     if tokens := [token for token in suppressed if 0 <= token < len(vocabulary.tokens)]:
         config["suppress_tokens"] = tokens
-    sampling = {field: metadata.get(f"general.sampling.{key}") for key, field in _SAMPLING.items()}
-    return config | {field: value for field, value in sampling.items() if value is not None}
+    for key, field in _SAMPLING.items():
+        value = metadata.get(f"general.sampling.{key}")
+        if isinstance(value, str | list | np.ndarray):
+            raise damaged(f"general.sampling.{key} is no number")
+        config |= {} if value is None else {field: value}
+    return config

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from app.services.errors import LoadFailed
 from app.services.gguf.tokenizer.pretokenizers import PRE_TOKENIZERS
-from app.services.gguf.tokenizer.vocabulary import CONTROL, UNKNOWN, USER_DEFINED, Vocabulary
+from app.services.gguf.tokenizer.vocabulary import CONTROL, UNKNOWN, USER_DEFINED, Vocabulary, damaged, text
 
 Part = dict[str, Any]
 _SPACE = "▁"
@@ -49,9 +48,9 @@ def _added_tokens(vocabulary: Vocabulary) -> Iterator[Part]:
     rstrip = _tokens_that_strip(vocabulary)
     for token, kind in enumerate(vocabulary.types):
         if kind in (CONTROL, UNKNOWN, USER_DEFINED):
-            text = vocabulary.tokens[token]
-            flags = {"single_word": False, "lstrip": False, "rstrip": rstrip and text not in _KEEP_SPACES}
-            yield {"id": token, "content": text, **flags, "normalized": False, "special": kind != USER_DEFINED}
+            content = vocabulary.tokens[token]
+            flags = {"single_word": False, "lstrip": False, "rstrip": rstrip and content not in _KEEP_SPACES}
+            yield {"id": token, "content": content, **flags, "normalized": False, "special": kind != USER_DEFINED}
 
 
 _KEEP_SPACES = {"<unk>", "<s>", "<|endoftext|>"}
@@ -59,17 +58,17 @@ _KEEP_SPACES = {"<unk>", "<s>", "<|endoftext|>"}
 
 def _tokens_that_strip(vocabulary: Vocabulary) -> bool:
     """Whether spaces after a control token are dropped: Phi-3's do so, which no GGUF says but by the model's name."""
-    name = str(vocabulary.metadata.get("general.name", "")).lower()
+    name = text(vocabulary.metadata, "general.name").lower()
     return vocabulary.model == "llama" and ("phi-3" in name or "phi3" in name)
 
 
 def _merges(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     ids, merges = vocabulary.ids, []
-    for line in vocabulary.metadata["tokenizer.ggml.merges"]:
+    for line in vocabulary.merges:
         index = line.find(" ", 1)
         left, right = line[:index], line[index + 1 :]
         if index < 0 or left not in ids or right not in ids or left + right not in ids:
-            raise LoadFailed(f"its tokenizer merges {line!r} into a token that it does not have: the file is damaged")
+            raise damaged(f"its tokenizer merges {line!r} into a token that it does not have")
         merges.append((left, right))
     return merges
 
@@ -79,19 +78,18 @@ def _merges_of_scores(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     ids, kinds = vocabulary.ids, vocabulary.types
     pairs: list[tuple[str, str]] = []
     results: list[tuple[int, int, int]] = []
-    for token, text in enumerate(vocabulary.tokens):
-        if len(text) < 2 or kinds[token] in (CONTROL, UNKNOWN):
+    for token, content in enumerate(vocabulary.tokens):
+        if len(content) < 2 or kinds[token] in (CONTROL, UNKNOWN):
             continue
-        for index in range(1, len(text)):
-            left = text[:index]
-            if left in ids and (right := text[index:]) in ids:
+        for index in range(1, len(content)):
+            left = content[:index]
+            if left in ids and (right := content[index:]) in ids:
                 pairs.append((left, right))
                 results.append((token, ids[left], ids[right]))
     if not results:
         return []
     tokens, lefts, rights = np.array(results).T
-    scores = np.asarray(vocabulary.metadata["tokenizer.ggml.scores"], np.float64)[tokens]
-    return [pairs[index] for index in np.lexsort((rights, lefts, -scores))]
+    return [pairs[index] for index in np.lexsort((rights, lefts, -vocabulary.scores[tokens]))]
 
 
 def _normalizer(has_prefix: bool) -> Part:
@@ -138,12 +136,12 @@ def _post_processor(vocabulary: Vocabulary) -> Part | None:
     for name, is_added in zip(("bos", "eos"), adds(vocabulary), strict=True):
         token = vocabulary.special(name) if is_added else None
         if is_added and token is None:
-            raise LoadFailed(f"its tokenizer adds a {name} token that the file does not name: the file is damaged")
+            raise damaged(f"its tokenizer adds a {name} token that the file does not name")
         ends.append(None if token is None else vocabulary.tokens[token])
     if ends == [None, None]:
         return None
-    before, after = ([{"SpecialToken": {"id": text, "type_id": 0}}] if text else [] for text in ends)
-    tokens = {text: {"id": text, "ids": [vocabulary.ids[text]], "tokens": [text]} for text in ends if text}
+    before, after = ([{"SpecialToken": {"id": end, "type_id": 0}}] if end else [] for end in ends)
+    tokens = {end: {"id": end, "ids": [vocabulary.ids[end]], "tokens": [end]} for end in ends if end}
     return {
         "type": "TemplateProcessing",
         "single": [*before, {"Sequence": {"id": "A", "type_id": 0}}, *after],
