@@ -7,6 +7,7 @@ from dataclasses import Field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from parity_differences import DIFFERENCES
 
 from app import settings
@@ -14,6 +15,9 @@ from app.dto.shared import fields, parameters
 from app.dto.shared.fields import Field as InnerField
 from app.dto.shared.parameters import Parameter
 from app.services.errors import every_error
+from app.services.gguf.blocks import LOSSY, is_lossy, pack
+from app.services.gguf.file import Tensor
+from app.services.gguf.types import TYPES
 
 ROOT = Path(__file__).parents[1]
 
@@ -145,6 +149,21 @@ def template_table() -> str:
     return table(heads, rows)
 
 
+def gguf_table() -> str:
+    """Every quantized type of GGUF: how MLX holds it, and what that changes."""
+    rows = []
+    for kind in TYPES.values():
+        if not kind.is_quantized:
+            continue
+        tensor = Tensor("", (1, 4 * kind.block), kind, np.zeros((1, 4 * kind.block_bytes), np.uint8))
+        packed = pack(tensor)
+        mode = "" if packed.mode == "affine" else f" ({packed.mode})"
+        loss = f"{LOSSY[kind.name]:.2%}" if is_lossy(tensor) else "exact"
+        width = f"{kind.block_bytes * 8 / kind.block:.4g}"
+        rows.append((kind.name, width, f"{packed.bits} bit, {packed.group_size}{mode}", loss))
+    return table(("type", "bits per weight", "in MLX: bits, group", "loss"), rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "settings": ("docs/settings.md", settings_table),
     **{
@@ -156,6 +175,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
         f"fields of {route}": ("docs/compatibility.md", partial(field_table, registry))
         for route, registry in fields.REGISTRIES.items()
     },
+    "GGUF types": ("docs/gguf.md", gguf_table),
     "errors": ("docs/errors.md", error_table),
     "architectures": ("docs/models.md", architecture_table),
     "chat templates": ("docs/models.md", template_table),

@@ -1,5 +1,7 @@
 """What the blocks of every type hold: as `gguf` reads them, and as MLX holds them once packed."""
 
+from collections.abc import Callable
+
 import gguf
 import mlx.core as mx
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from gguf import quants
 
 from app.services.errors import LoadFailed
-from app.services.gguf.blocks import CHUNK, LOSSY, Fidelity, Packed, fidelity, pack, widen
+from app.services.gguf.blocks import CHUNK, Fidelity, Packed, fidelity, is_lossy, pack, widen
 from app.services.gguf.file import Tensor
 from app.services.gguf.types import BY_NAME, TYPES, WITHDRAWN
 
@@ -22,17 +24,11 @@ def tensor(name: str, data: np.ndarray) -> Tensor:
 
 
 def random(name: str, *rows: int, blocks: int = 4, seed: int = 1) -> Tensor:
-    """Any bytes; where they are scales, some of them are infinite or no numbers."""
-    size = blocks * max(BY_NAME[name].block_bytes, 512 // BY_NAME[name].block * BY_NAME[name].block_bytes)
-    return tensor(name, np.random.default_rng(seed).integers(0, 256, (*rows, size), np.uint8))
-
-
-def packable(name: str, *rows: int) -> Tensor:
-    """As random, without the byte that MXFP4 and NVFP4 cannot have as a scale."""
-    one = random(name, *rows)
-    return (
-        one if name not in {"MXFP4", "NVFP4"} else one._replace(data=np.where(one.data == 255, np.uint8(1), one.data))
-    )
+    """Any bytes that may be; where they are scales, some of them are infinite or no numbers."""
+    kind = BY_NAME[name]
+    end = 252 if name in {"MXFP4", "NVFP4"} else 256
+    size = blocks * max(kind.block_bytes, 512 // kind.block * kind.block_bytes)
+    return tensor(name, np.random.default_rng(seed).integers(0, end, (*rows, size), np.uint8))
 
 
 def unpacked(packed: Packed) -> np.ndarray:
@@ -91,9 +87,9 @@ def test_numbers_that_float32_cannot_hold_are_refused(name: str, dtype: str) -> 
 @pytest.mark.parametrize("name", QUANTIZED)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_mlx_holds_a_type_bit_for_bit_unless_it_is_named_lossy(name: str) -> None:
-    one = packable(name, 3, 20)
+    one = random(name, 3, 20)
     equal = np.array_equal(unpacked(pack(one)), widen(one), equal_nan=True)
-    assert equal == (name not in LOSSY)
+    assert equal == (not is_lossy(one))
 
 
 @pytest.mark.parametrize("name", QUANTIZED)
@@ -101,18 +97,34 @@ def test_mlx_holds_a_type_bit_for_bit_unless_it_is_named_lossy(name: str) -> Non
 def test_large_tensors_are_worked_on_in_parts(name: str) -> None:
     kind = BY_NAME[name]
     rows = 2 * CHUNK // (kind.block * 4) + 1
-    data = np.random.default_rng(2).integers(0, 255, (rows, 4 * kind.block_bytes), np.uint8)
+    data = np.random.default_rng(2).integers(0, 252, (rows, 4 * kind.block_bytes), np.uint8)
     whole, end = tensor(name, data), tensor(name, data[-3:])
     np.testing.assert_array_equal(widen(whole)[-3:], widen(end))
     for ours, theirs in zip(pack(whole)[:3], pack(end)[:3], strict=True):
         assert (ours is None and theirs is None) or np.array_equal(ours[-3:], theirs, equal_nan=True)
 
 
-@pytest.mark.parametrize("name", ["MXFP4", "NVFP4"])
-def test_a_scale_that_is_no_number_to_mlx_is_refused(name: str) -> None:
-    data = np.full((1, BY_NAME[name].block_bytes), 255, np.uint8)
+@pytest.mark.parametrize("name, least", [("MXFP4", 252), ("NVFP4", 255)])
+@pytest.mark.parametrize("read", [widen, pack])
+def test_a_scale_that_no_quantizer_writes_is_refused(name: str, least: int, read: Callable[[Tensor], object]) -> None:
+    data = np.full((2, BY_NAME[name].block_bytes), 255, np.uint8)
+    data[:, :4] = least - 1
+    read(tensor(name, data))
+    data[1, 0] = least
     with pytest.raises(LoadFailed, match="The tensor 't' has scales that no quantizer writes"):
-        pack(tensor(name, data))
+        read(tensor(name, data))
+
+
+def test_nvfp4_is_multiplied_by_the_factor_of_its_matrix() -> None:
+    plain = random("NVFP4", 2, 3)
+    one = plain._replace(factors=np.broadcast_to(np.float32([[0.3], [7]]), (2, 3)))
+    values = widen(plain) * np.float32([0.3, 7])[:, None, None]
+    np.testing.assert_array_equal(widen(one), values)
+    np.testing.assert_array_equal(widen(one.rows(2, 5)), values.reshape(6, -1)[2:5])
+    packed = pack(one)
+    assert (packed.bits, packed.group_size, packed.mode) == (8, 32, "affine")
+    np.testing.assert_allclose(unpacked(packed), values, atol=np.abs(values).max() / 255)
+    assert fidelity([plain, one]) == Fidelity(1, {"NVFP4": 1})
 
 
 @pytest.mark.parametrize("name", ["F32", "BF16"])

@@ -104,6 +104,35 @@ def test_the_second_version_is_read_as_the_third(tmp_path: Path) -> None:
     assert file.tensors["t"].shape == (2, 8)
 
 
+def nvfp4(path: Path, architecture: str, scale: np.ndarray) -> Path:
+    """Write a stack of two matrices of NVFP4 with what llama.cpp's converter writes beside it."""
+    writer = gguf.GGUFWriter(path, architecture)
+    name = "blk.0.ffn_down_exps"
+    writer.add_tensor(f"{name}.weight", np.ones((2, 3, 36), np.uint8), raw_dtype=gguf.GGMLQuantizationType.NVFP4)
+    writer.add_tensor(f"{name}.scale", scale)
+    writer.add_tensor(f"{name}.input_scale", np.ones(2, np.float32))
+    writer.add_tensor("other.scale", np.ones(2, np.float32))
+    finish(writer)
+    return path
+
+
+def test_nvfp4_takes_the_factors_that_lie_beside_it(tmp_path: Path) -> None:
+    tensors = read(nvfp4(tmp_path / "m.gguf", "llama", np.float32([0.5, 2]))).tensors
+    assert set(tensors) == {"blk.0.ffn_down_exps.weight", "other.scale"}
+    np.testing.assert_array_equal(tensors["blk.0.ffn_down_exps.weight"].factors, [[0.5] * 3, [2] * 3])
+
+
+def test_the_factors_of_gemma_4_stay_with_its_router(tmp_path: Path) -> None:
+    tensors = read(nvfp4(tmp_path / "m.gguf", "gemma4", np.float32([0.5, 2]))).tensors
+    assert set(tensors) == {"blk.0.ffn_down_exps.weight", "blk.0.ffn_down_exps.scale", "other.scale"}
+    assert tensors["blk.0.ffn_down_exps.weight"].factors is None
+
+
+@pytest.mark.parametrize("scale", [np.float32([1]), np.float32([1, 2, 3]), np.float16([1, 2])])
+def test_factors_that_do_not_fit_are_refused(tmp_path: Path, scale: np.ndarray) -> None:
+    assert "of a shape or type that does not fit" in refusal(nvfp4(tmp_path / "m.gguf", "llama", scale))
+
+
 @pytest.mark.parametrize("number", range(3))
 def test_any_shard_opens_the_whole_model(tmp_path: Path, number: int) -> None:
     shards = write_shards(tmp_path)

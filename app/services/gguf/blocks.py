@@ -7,7 +7,6 @@ values do not: two of them become one, of eight bits (`LOSSY`).
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,8 @@ from app.services.gguf.layouts import LAYOUTS, Layout
 
 CHUNK = 1 << 18  # values that are worked on at a time: they fit into a processor's cache
 # The types that are stored with an error of their own, and its rms, as a share of that of the weights.
-LOSSY = {"Q2_K": 0.0034, "Q6_K": 0.004, "IQ2_XS": 0.005, "IQ2_S": 0.005}
+# Measured with weights of a normal distribution that llama.cpp quantized.
+LOSSY = {"Q2_K": 0.0031, "Q6_K": 0.0038, "IQ2_XS": 0.0053, "IQ2_S": 0.0051, "NVFP4": 0.0021}
 _FLOATS = {
     "F32": "<f4",
     "F16": "<f2",
@@ -29,9 +29,10 @@ _FLOATS = {
     "I32": "<i4",
     "I64": "<i8",
 }
-_MODES = {"MXFP4": ("mxfp4", 32), "NVFP4": ("nvfp4", 16)}  # MLX's mode and its group
-# Floats of four bits, twice their value, so that half of a scale suffices, which float32 always holds.
-_E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
+# By type: MLX's mode for it, and its group.
+_MODES = {"MXFP4": ("mxfp4", 32), "NVFP4": ("nvfp4", 16)}
+# Scales of a byte that no quantizer writes, and the number of them: more than these are too large for float32, or MLX.
+_SCALE_BYTES = {"MXFP4": (1, 251), "NVFP4": (4, 254)}
 
 
 class Packed(NamedTuple):
@@ -60,54 +61,73 @@ class Fidelity(NamedTuple):
 
 def fidelity(tensors: Iterable[Tensor]) -> Fidelity:
     """Say what packing changes, from the header alone."""
-    counts = Counter(tensor.type.name for tensor in tensors if tensor.type.is_quantized)
-    lossy = {name: counts.pop(name) for name in LOSSY if name in counts}
+    counts = Counter((tensor.type.name, is_lossy(tensor)) for tensor in tensors if tensor.type.is_quantized)
+    lossy = {name: counts.pop((name, True)) for name in LOSSY if (name, True) in counts}
     return Fidelity(counts.total(), lossy)
 
 
+def is_lossy(tensor: Tensor) -> bool:
+    """Whether MLX cannot hold a quantized tensor as it is. NVFP4 it can, but not with a factor for the whole matrix."""
+    return tensor.type.name in LOSSY and (tensor.type.name not in _MODES or tensor.factors is not None)
+
+
 def pack(tensor: Tensor) -> Packed:
-    """Give a quantized tensor in MLX's packing. Raises ValueError for a type that is not quantized."""
+    """Give a quantized tensor in MLX's packing.
+
+    Raises ValueError for a type that is not quantized, and LoadFailed for numbers that no quantizer writes.
+    """
     name = tensor.type.name
-    if name in _MODES:
+    lossy = is_lossy(tensor)
+    if name in _MODES and not lossy:
         return _packed_float(tensor, *_MODES[name])
     if (layout := LAYOUTS.get(name)) is None:
         raise ValueError(f"{name} is not quantized")
-    is_lossy = name in LOSSY
-    bits, group = (8, 32) if is_lossy else (layout.bits, layout.group)
+    bits, group = (8, 32) if lossy else (layout.bits, layout.group)
     packed = _empty(tensor, bits, group, np.float32)
+    assert packed.biases is not None
     weight = packed.weight.view(np.uint8).reshape(-1, tensor.type.block * bits // 8)
-    scales, biases = packed.scales.reshape(len(weight), -1), packed.biases.reshape(len(weight), -1)  # type: ignore[union-attr]
+    scales, biases = packed.scales.reshape(len(weight), -1), packed.biases.reshape(len(weight), -1)
     for part, blocks in _chunks(tensor):
-        if is_lossy:
+        if lossy:
             weight[part], scales[part], biases[part] = _joined(layout, blocks)
         else:
             weight[part] = _stream(layout, blocks)
             scales[part], biases[part] = layout.scales(blocks)
+    if tensor.factors is not None:
+        for values in (packed.scales, packed.biases):
+            values *= tensor.factors[..., None]
     return packed
 
 
 def widen(tensor: Tensor) -> np.ndarray:
-    """Give a tensor as float32, exactly as the file has it. Raises LoadFailed if float32 cannot hold its numbers."""
+    """Give a tensor as float32, exactly as the file has it (where a scale is infinite: no numbers).
+
+    Raises LoadFailed if float32 cannot hold its numbers.
+    """
     wide = np.empty(tensor.shape, np.float32)
     rows = wide.reshape(-1, tensor.type.block)
-    into = _widening(tensor.type.name)
+    name = tensor.type.name
+    into = _widening(name)
     for part, blocks in _chunks(tensor):
         into(blocks, rows[part])
-        if tensor.type.name in {"F64", "I32", "I64"} and not np.array_equal(
-            rows[part], _numbers(tensor.type.name, blocks)
-        ):
-            raise LoadFailed(
-                f"The tensor {tensor.name!r} is in {tensor.type.name}, and float32 cannot hold its numbers."
-            )
+        if name in {"F64", "I32", "I64"} and not np.array_equal(rows[part], _numbers(name, blocks)):
+            raise LoadFailed(f"The tensor {tensor.name!r} is in {name}, and float32 cannot hold its numbers.")
+    if tensor.factors is not None:
+        wide *= tensor.factors[..., None]
     return wide
 
 
 def _chunks(tensor: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
-    """Give the blocks of a tensor, some at a time, and which they are."""
+    """Give the blocks of a tensor, some at a time, and which they are. Raises LoadFailed for scales that cannot be."""
     blocks = tensor.data.reshape(-1, tensor.type.block_bytes)
     step = max(1, CHUNK // tensor.type.block)
+    count, most = _SCALE_BYTES.get(tensor.type.name, (0, 0))
     for start in range(0, len(blocks), step):
         part = slice(start, start + step)
+        if count and blocks[part, :count].max() > most:
+            raise LoadFailed(
+                f"The tensor {tensor.name!r} has scales that no quantizer writes. Download the file again."
+            )
         yield part, blocks[part]
 
 
@@ -178,7 +198,7 @@ def _joined(layout: Layout, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     The step is a whole part of the larger scale, and the group that has it keeps its values: 255 steps hold both.
     """
     scale, bias = (part.reshape(len(blocks), -1, 2) for part in layout.scales(blocks))
-    most = np.float32({2: 3, 6: 63, 7: 86}[layout.bits])
+    most = np.float32({2: 3, 5: 24, 6: 63, 7: 86}[layout.bits])
     ends = np.stack([bias, bias + scale * most])
     low, high = ends.min(axis=(0, 3)), ends.max(axis=(0, 3))
     widest = np.abs(scale).argmax(axis=2)[..., None]
@@ -197,31 +217,23 @@ def _joined(layout: Layout, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 def _packed_float(tensor: Tensor, mode: str, group: int) -> Packed:
+    """Pack floats of four bits, which MLX has, too, with the same scales in a byte."""
     packed = _empty(tensor, 4, group, np.uint8)
     count = packed.scales.size * group // tensor.type.block
     weight, scales = packed.weight.view(np.uint8).reshape(count, -1), packed.scales.reshape(count, -1)
     for part, blocks in _chunks(tensor):
-        scales[part] = _scale_bytes(tensor, blocks[:, : scales.shape[1]])
-        weight[part] = _paired(blocks[:, scales.shape[1] :], group // 2)
+        scales[part] = blocks[:, : scales.shape[1]]
+        weight[part] = _stream(LAYOUTS[tensor.type.name], blocks)
+    if mode == "nvfp4":  # ggml takes no sign, and 127 for zero
+        np.copyto(packed.scales, 0, where=packed.scales == 127)
+        np.bitwise_and(packed.scales, 127, out=packed.scales)
     return packed._replace(biases=None, mode=mode)
-
-
-def _scale_bytes(tensor: Tensor, scales: np.ndarray) -> np.ndarray:
-    """Give the bytes of scales as MLX reads them. Raises LoadFailed for 255, which means no number there."""
-    if (scales == 255).any():
-        raise LoadFailed(f"The tensor {tensor.name!r} has scales that no quantizer writes. Download the file again.")
-    if tensor.type.name == "MXFP4":
-        return scales
-    # NVFP4: ggml takes no sign, and 127 for zero.
-    return np.where(scales == 127, np.uint8(0), scales & 127)
 
 
 def _widening(name: str) -> Callable[[np.ndarray, np.ndarray], None]:
     """Choose what writes a chunk of blocks into rows of float32 (blocks, values)."""
     if name in _FLOATS:
         return lambda blocks, rows: np.copyto(rows, _numbers(name, blocks), casting="unsafe")
-    if name in _MODES:
-        return lambda blocks, rows: _widen_float(name, blocks, rows)
     layout = LAYOUTS[name]
 
     def affine(blocks: np.ndarray, rows: np.ndarray) -> None:
@@ -238,24 +250,3 @@ def _numbers(name: str, blocks: np.ndarray) -> np.ndarray:
     numbers = np.ascontiguousarray(blocks).view(_FLOATS[name])
     # A bfloat16 is the upper half of a float32.
     return (numbers.astype(np.uint32) << 16).view(np.float32) if name == "BF16" else numbers
-
-
-def _widen_float(name: str, blocks: np.ndarray, rows: np.ndarray) -> None:
-    group = _MODES[name][1]
-    count = rows.shape[1] // group
-    part = blocks[:, count:].reshape(len(blocks), count, 1, group // 2)
-    numbers = np.concatenate([part & 15, part >> 4], axis=2).reshape(len(blocks), count, group)
-    np.multiply(_E2M1[numbers], _half_scales(name)[blocks[:, :count], None], out=rows.reshape(numbers.shape))
-
-
-@cache
-def _half_scales(name: str) -> np.ndarray:
-    """Give the half of what each byte stands for as a scale: float32 (256,)."""
-    scales = np.arange(256)
-    if name == "MXFP4":  # a power of two
-        return np.ldexp(np.float32(1), scales - 128)
-    # NVFP4: a float of eight bits whose sign ggml ignores; 127 is zero.
-    exponent, fraction = scales >> 3 & 15, (scales & 7).astype(np.float32)
-    halves = np.ldexp(np.where(exponent > 0, fraction + 8, fraction), np.maximum(exponent, 1) - 11)
-    halves[127] = 0
-    return halves

@@ -1,5 +1,6 @@
 """Reads a GGUF file, with all of its shards: nothing is loaded, tensors are views of the mapped file."""
 
+import math
 import mmap
 import re
 import stat
@@ -24,6 +25,13 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]  # as numpy has it, the file's dimensions reversed: (rows, columns) of a matrix
     type: TensorType
     data: np.ndarray  # uint8, read-only, (*shape[:-1], bytes per row)
+    factors: np.ndarray | None = None  # float32 (*shape[:-1],): what the values of each row are to be multiplied by
+
+    def rows(self, start: int, stop: int) -> "Tensor":
+        """Give some rows, counted through all matrices of a stack, as a matrix."""
+        data = self.data.reshape(-1, self.data.shape[-1])[start:stop]
+        factors = None if self.factors is None else self.factors.reshape(-1)[start:stop]
+        return self._replace(shape=(len(data), self.shape[-1]), data=data, factors=factors)
 
 
 class GGUFFile(NamedTuple):
@@ -65,7 +73,9 @@ def read_any(path: Path) -> GGUFFile:
                         header.path, f"has the tensor {name!r}, which another shard has, too. Download them again."
                     )
                 tensors[name] = _tensor(header, name, position)
-    return GGUFFile(headers[0].path, headers[0].metadata, tensors, tuple(header.path for header in headers))
+        file = GGUFFile(headers[0].path, headers[0].metadata, tensors, tuple(header.path for header in headers))
+        _take_factors(file, tensors)
+    return file
 
 
 def _read_one(path: Path) -> Header:
@@ -82,6 +92,26 @@ def _read_one(path: Path) -> Header:
 def _tensor(header: Header, name: str, position: Position) -> Tensor:
     content = np.frombuffer(header.content, np.uint8, position.size, position.offset)
     return Tensor(name, position.shape, position.type, content.reshape(*position.shape[:-1], -1))
+
+
+def _take_factors(file: GGUFFile, tensors: dict[str, Tensor]) -> None:
+    """Give matrices of NVFP4 the factors that lie beside them as tensors of their own: one for each matrix.
+
+    How their inputs should be rounded lies there, too; llama.cpp does not use it.
+    """
+    for name, tensor in list(tensors.items()):
+        if tensor.type.name != "NVFP4":
+            continue
+        layer = name.removesuffix(".weight")
+        tensors.pop(f"{layer}.input_scale", None)
+        # Gemma 4 has a factor for each expert whatever the type, and its router holds it.
+        if file.architecture == "gemma4" and layer.endswith(".ffn_down_exps"):
+            continue
+        if (scale := tensors.pop(f"{layer}.scale", None)) is not None:
+            if scale.type.name != "F32" or scale.data.nbytes != 4 * math.prod(tensor.shape[:-2]):
+                raise bad(file.path, f"has the tensor {scale.name!r} of a shape or type that does not fit {name!r}.")
+            factors = scale.data.view("<f4").reshape(*tensor.shape[:-2], 1)
+            tensors[name] = tensor._replace(factors=np.broadcast_to(factors, tensor.shape[:-1]))
 
 
 def _shards(one: Header) -> list[Header]:

@@ -5,6 +5,7 @@ what llama.cpp computes; zero may have another sign. The layouts are those of gg
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from app.services.gguf.grids import even_signs, grid, signs
 
 Array = np.ndarray
 _CODEBOOK = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.int8)
+_E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.int8)  # halves: floats of four bits
 _FOUR_BIT = np.array([[0], [4]], np.uint8)
 _TWO_BIT = np.array([[0], [2], [4], [6]], np.uint8)
 _BITS = np.arange(8, dtype=np.uint8)[:, None]
@@ -101,6 +103,24 @@ def _q6_k(blocks: Array) -> Array:
 
 def _codebook(numbers: Array) -> Array:
     return (_CODEBOOK.view(np.uint8) ^ 128)[numbers]
+
+
+def _e2m1(part: Array, width: int) -> Array:
+    """Give floats of four bits as halves, from the least on: 0 to 24."""
+    return (_E2M1 + np.int8(12)).view(np.uint8)[_shifted(part, _FOUR_BIT, 15, width)]
+
+
+@cache
+def _half_scales(name: str) -> Array:
+    """Give the half of what each byte stands for as a scale: float32 (256,)."""
+    scales = np.arange(256)
+    if name == "MXFP4":  # a power of two
+        return np.ldexp(np.float32(1), scales - 128)
+    # NVFP4: a float of eight bits whose sign ggml ignores; 127 is zero.
+    exponent, fraction = scales >> 3 & 15, (scales & 7).astype(np.float32)
+    halves = np.ldexp(np.where(exponent > 0, fraction + 8, fraction), np.maximum(exponent, 1) - 11)
+    halves[127] = 0
+    return halves
 
 
 def _iq4_xs_scales(blocks: Array) -> tuple[Array, Array]:
@@ -209,6 +229,12 @@ def _iq1_m_scales(blocks: Array) -> tuple[Array, Array]:
 
 
 LAYOUTS = {
+    "MXFP4": Layout(
+        5, 32, lambda b: _e2m1(b[:, 1:], 16), lambda b: _symmetric(_half_scales("MXFP4")[b[:, :1]], 12), (1, 16)
+    ),
+    "NVFP4": Layout(
+        5, 16, lambda b: _e2m1(b[:, 4:], 8), lambda b: _symmetric(_half_scales("NVFP4")[b[:, :4]], 12), (4, 8)
+    ),
     "Q4_0": Layout(
         4, 32, lambda b: _shifted(b[:, 2:], _FOUR_BIT, 15, 16), lambda b: _symmetric(_half(b, 0), 8), (2, 16)
     ),
