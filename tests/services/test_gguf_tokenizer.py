@@ -11,7 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, pre_tokenizers
 
+from app.services.context_length import ContextLength
+from app.services.engine.model.loading import read_tokenizer
+from app.services.engine.output.detokenizer import detokenizer_factory, longest_token
+from app.services.engine.output.template_clues import call_parser
+from app.services.engine.prompt import PromptBuilder
 from app.services.errors import LoadFailed
+from app.services.generation import GenerationRequest, Message
 from app.services.gguf.tokenizer import check, write
 from app.services.gguf.tokenizer.content import tokenizer_json
 from app.services.gguf.tokenizer.pretokenizers import PRE_TOKENIZERS
@@ -61,6 +67,13 @@ def metadata(fields: dict[str, Any]) -> dict[str, Any]:
 
 def tokenizer(values: dict[str, Any]) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(tokenizer_json(Vocabulary(values))))
+
+
+def read(values: dict[str, Any], folder: Path) -> Any:
+    """What the engine reads from the folder that was written."""
+    write(SimpleNamespace(metadata=values), folder)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    return read_tokenizer(folder, json.loads((folder / "generation_config.json").read_bytes())["eos_token_id"])
 
 
 def tokens(values: dict[str, Any], text: str, *, special: bool = False) -> list[str]:
@@ -122,9 +135,41 @@ def test_what_ends_an_answer_is_known_by_its_text_too() -> None:
     assert ends("<PAD>", "one", fim_pad_token_id=len(BYTES) + 1) == {"one"}
 
 
+def test_a_folder_is_read_as_any_other(tmp_path: Path) -> None:
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    more = {
+        "tokenizer.chat_template": template,
+        "tokenizer.chat_template.tool_use": "{{ bos_token }}<tool_call>" + template,
+        "tokenizer.ggml.add_bos_token": True,
+    }
+    tokenizer = read(byte_level() | more, tmp_path)
+    prompts = PromptBuilder(tokenizer, None, ContextLength(100, 100, ""), longest_token(tokenizer))
+    messages = (Message("user", "he<|im_end|>"),)
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+    begin, he, end = len(BYTES) + 1, len(BYTES), len(BYTES) + 2
+    assert prompts.build(GenerationRequest(messages=messages)).tokens == [begin, he, end]
+    assert prompts.render(GenerationRequest(messages=messages, tools=(tool,))) == "<s><tool_call>he<|im_end|>"
+    assert prompts.tokenize("he", special=True) == prompts.tokenize("<s>he", special=True) == [begin, he]
+    assert call_parser(tokenizer)[0] == "json_tools"
+    assert tokenizer.eos_token_ids == {end}
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_text_of_bytes_and_pieces_comes_back_as_it_is_decoded(prefix: bool, tmp_path: Path) -> None:
+    tokenizer = read(sentence_piece(add_space_prefix=prefix), tmp_path)
+    for text in ("ab a", "  a\n b", "é🙂", "a</s>"):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        detokenizer = detokenizer_factory(tokenizer, ("</s>",))()
+        assert "".join(map(detokenizer.feed, ids)) + detokenizer.finish() == text
+    assert tokenizer.eos_token_ids == {2}
+    assert tokenizer.encode("a")[0] == 1
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
+        ({"tokenizer.ggml.model": "bert"}, "'bert' .WordPiece, of models for embeddings"),
+        ({"tokenizer.ggml.model": "t5"}, "'t5' .Unigram"),
         ({"tokenizer.ggml.model": "rwkv"}, "'rwkv'"),
         ({"tokenizer.ggml.pre": "new-one"}, "'new-one'"),
     ],

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
-from app.services.gguf.tokenizer.content import tokenizer_json
+from app.services.gguf.tokenizer.content import adds, tokenizer_json
 from app.services.gguf.tokenizer.vocabulary import Vocabulary, check, damaged, numbers, text
 
 __all__ = ["check", "write"]
@@ -34,7 +34,7 @@ def write(file: _File, folder: Path) -> None:
     Raises LoadFailed, with what was found, for a tokenizer that is not known or not whole.
     """
     vocabulary = Vocabulary(file.metadata)
-    templates = dict(_templates(file.metadata))
+    templates = {name: _with_bos(template, vocabulary) for name, template in _templates(file.metadata)}
     files: dict[str, Any] = {
         "tokenizer.json": tokenizer_json(vocabulary),
         "tokenizer_config.json": _config(vocabulary),
@@ -59,6 +59,16 @@ def _templates(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
             raise damaged(f"its chat template has the name {name[:80]!r}, which is not one")
         templates.append((f"additional_chat_templates/{name}.jinja", text(metadata, key)))
     return templates
+
+
+def _with_bos(template: str, vocabulary: Vocabulary) -> str:
+    """Give a template that begins with the BOS token, if the file adds one and the template does not write it itself.
+
+    transformers leaves that token to the template; llama.cpp adds it to every prompt that does not begin with it.
+    """
+    bos = vocabulary.special("bos")
+    writes_bos = bos is None or "bos_token" in template or vocabulary.tokens[bos] in template
+    return template if writes_bos or not adds(vocabulary)[0] else "{{ bos_token }}" + template
 
 
 def _config(vocabulary: Vocabulary) -> dict[str, Any]:
