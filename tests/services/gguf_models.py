@@ -17,9 +17,10 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 Change = Callable[[np.ndarray, dict[str, Any]], np.ndarray]  # of an array, given the configuration
+Split = Callable[[np.ndarray, dict[str, Any]], dict[str, np.ndarray]]
 QUANTIZED = ("Q8_0", "Q4_0")
 # What stays as it is in files of any quantization, besides what has one dimension.
-_FLOAT = re.compile(r"ffn_gate_inp|ssm_conv1d|shortconv.conv|altup|laurel|per_layer_model_proj|_norm\.weight")
+_FLOAT = re.compile(r"ffn_gate_inp|ssm_conv1d|shortconv.conv|altup|laurel|per_layer_model_proj|attn_kv_b|_norm\.weight")
 
 
 class TinyModel(NamedTuple):
@@ -31,6 +32,7 @@ class TinyModel(NamedTuple):
     keys: dict[str, Any] = {}  # of the metadata, without the architecture's name; laid over those that all have
     names: dict[str, str] = {}  # patterns in mlx-lm's names, and what Hugging Face has there, or the file
     changes: dict[str, Change] = {}  # of what has such a name (a pattern) in the file
+    parts: dict[str, Split] = {}  # of what the file has as several tensors: what stands where the pattern did
     tensors: dict[str, np.ndarray] = {}  # of the file that are no weights of mlx-lm's model
     optional: tuple[str, ...] = ()  # tensors without which the file is another model, but a whole one
 
@@ -83,7 +85,8 @@ def write(model: TinyModel, weights: Mapping[str, np.ndarray], path: Path, quant
             if re.search(pattern, name):
                 array = np.ascontiguousarray(change(array, model.text))
         kind = gguf.GGMLQuantizationType[_quantization(array, name, quantization)]
-        writer.add_tensor(name, gguf.quants.quantize(array, kind), raw_dtype=kind)
+        for part, rows in _split(model, name, array).items():
+            writer.add_tensor(part, gguf.quants.quantize(rows, kind), raw_dtype=kind)
     for name, array in model.tensors.items():
         writer.add_tensor(name, array)
     writer.write_header_to_file()
@@ -115,6 +118,15 @@ def _stacked(model: TinyModel, weights: Mapping[str, np.ndarray]) -> dict[str, n
         key = file_name(model, name)
         tensors[key] = np.concatenate([tensors[key], array], axis=-2) if key in tensors else array
     return tensors
+
+
+def _split(model: TinyModel, name: str, array: np.ndarray) -> dict[str, np.ndarray]:
+    """Give the tensors of the file that one of mlx-lm's becomes."""
+    for pattern, split in model.parts.items():
+        if re.search(pattern, name):
+            parts = split(array, model.text).items()
+            return {re.sub(pattern, part, name): np.ascontiguousarray(rows) for part, rows in parts}
+    return {name: array}
 
 
 def _keys(config: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from app.services.errors import LoadFailed
 from app.services.gguf.architectures import Architecture, for_file
 from app.services.gguf.blocks import pack, widen
 from app.services.gguf.file import GGUFFile, read
+from tests.services.gguf_further_models import FURTHER
 from tests.services.gguf_models import (
     MODELS,
     QUANTIZED,
@@ -24,7 +25,7 @@ from tests.services.gguf_models import (
     write,
 )
 
-NAMES = {model.name: model for model in MODELS}
+NAMES = {model.name: model for model in (*MODELS, *FURTHER)}
 SENTENCE = r"model\.gguf (lacks|has) [^\n]*[^.]\.$"
 
 
@@ -99,10 +100,55 @@ def test_a_file_with_a_tensor_by_another_name_is_refused(
             for_file(file._replace(tensors={**file.tensors, name + "_2": file.tensors[name]}))
 
 
+@pytest.mark.parametrize("name", ["qwen3.5", "qwen3.5-experts", "qwen3-next", "glm4", "glm4-experts", "deepseek3"])
+def test_layers_that_predict_further_tokens_are_left_out(name: str, file_of: Callable[[str, str], GGUFFile]) -> None:
+    file = file_of(name, "F32")
+    count = f"{file.architecture}.block_count"
+    layers = file.metadata[count]
+    further = {
+        f"blk.{layers}.{name}": file.tensors["output_norm.weight"] for name in ("attn_norm.weight", "nextn.enorm")
+    }
+    metadata = {**file.metadata, count: layers + 1, f"{file.architecture}.nextn_predict_layers": 1}
+    longer = for_file(file._replace(metadata=metadata, tensors={**file.tensors, **further}))
+    assert longer.config == for_file(file).config
+    assert [one.name for one in longer.parameters] == [one.name for one in for_file(file).parameters]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("gpt-oss", "attention.sliding_window_pattern", 1),
+        ("gpt-oss", "rope.scaling.factor", 0.0),
+        ("gpt-oss", "rope.scaling.type", "dynamic"),
+        ("phi3", "rope.dimension_count", 5),
+        ("phi3-long", "rope.scaling.attn_factor", 1.0),
+        ("ministral3", "expert_count", 4),
+        ("granite", "rope.scaling.finetuned", False),
+        ("qwen3.5", "full_attention_interval", 3),
+        ("qwen3.5", "ssm.time_step_rank", 5),
+        ("lfm2", "rope.scaling.factor", 2.0),
+        ("lfm2-experts", "expert_gating_func", 1),
+        ("glm4", "rope.dimension_sections", [2, 1, 1, 0]),
+        ("glm4-experts", "expert_gating_func", 1),
+        ("deepseek3", "rope.scaling.yarn_log_multiplier", 0.0),
+        ("deepseek2", "expert_weights_norm", True),
+        ("deepseek2", "expert_group_count", 8),
+        ("deepseek2", "attention.layer_norm_rms_epsilon", 1e-05),
+    ],
+)
+def test_what_mlx_lm_does_not_compute_is_refused(
+    name: str, key: str, value: Any, file_of: Callable[[str, str], GGUFFile]
+) -> None:
+    file = file_of(name, "F32")
+    with pytest.raises(LoadFailed, match=r"model\.gguf (lacks|has|turns|scales|says) [^\n]*[^.]\.$"):
+        for_file(file._replace(metadata={**file.metadata, f"{file.architecture}.{key}": value}))
+
+
 def widened(architecture: Architecture) -> dict[str, np.ndarray]:
     return {one.name: one.change(*map(widen, one.tensors)) for one in architecture.parameters}
 
 
 def arguments(config: dict[str, Any]) -> dict[str, Any]:
     """Give what mlx-lm makes of a configuration."""
-    return dataclasses.asdict(make_model(config).args)
+    model = make_model(config)
+    return dataclasses.asdict(getattr(model, "language_model", model).args)

@@ -3,7 +3,18 @@
 from typing import Any, NamedTuple
 
 from app.services.files import bad
-from app.services.gguf.architectures import gemma, llama
+from app.services.gguf.architectures import (
+    deepseek,
+    gemma,
+    glm4,
+    gpt_oss,
+    lfm2,
+    linear_attention,
+    llama,
+    olmo,
+    phi3,
+    turned,
+)
 from app.services.gguf.architectures.layout import Parameter, parameters
 from app.services.gguf.file import GGUFFile
 
@@ -12,6 +23,20 @@ _ARCHITECTURES = llama.ARCHITECTURES | {
     "gemma2": gemma.gemma2,
     "gemma3": gemma.gemma3,
     "gemma4": gemma.gemma4,
+    "gpt-oss": gpt_oss.gpt_oss,
+    "deepseek2": deepseek.deepseek2,
+    "glm4": glm4.glm4,
+    "glm4moe": glm4.glm4moe,
+    "granite": turned.granite,
+    "lfm2": lfm2.lfm2,
+    "lfm2moe": lfm2.lfm2moe,
+    "mistral3": turned.mistral3,
+    "olmo2": olmo.olmo2,
+    "phi3": phi3.phi3,
+    "smollm3": turned.smollm3,
+    "qwen35": linear_attention.qwen35,
+    "qwen35moe": linear_attention.qwen35,
+    "qwen3next": linear_attention.qwen3next,
 }
 
 

@@ -32,41 +32,41 @@ _LOW, _HIGH, _ORIGINAL = 1.0, 4.0, 8192
 def llama(file: GGUFFile) -> tuple[dict[str, Any], Layout]:
     """Llama and what is built like it; Mixtral where there are experts."""
     values = Hyperparameters(file)
-    config = _decoder(file, values, "llama")
+    config = decoder(file, values, "llama")
     config["rope_scaling"] = _llama3_rope(file, values, config) or scaled_rope(values)
     if values.integer("expert_count", 0):
         config |= {"model_type": "mixtral", **_experts(values, config, "num_local_experts")}
         if config["head_dim"] * config["num_attention_heads"] != config["hidden_size"] or config["rope_scaling"]:
             raise values.refused("has heads or a rope that mlx-lm's mixtral has not")
         moe = {name: "block_sparse_moe." + to.removeprefix("mlp.") for name, to in (EXPERTS | _ROUTER).items()}
-        return _finish(values, config, _layout(file, config, moe, turns=True))
+        return finish(values, config, layout_of_layers(file, config, moe, turns=True))
     biases = {"attention_bias": "blk.0.attn_output.bias", "mlp_bias": "blk.0.ffn_gate.bias"}
     config |= {key: name in file.tensors for key, name in biases.items()}
-    return _finish(values, config, _layout(file, config, GATED, turns=True))
+    return finish(values, config, layout_of_layers(file, config, GATED, turns=True))
 
 
 def qwen2(file: GGUFFile) -> tuple[dict[str, Any], Layout]:
     """Qwen 2 and 2.5: queries, keys and values have biases."""
     values = Hyperparameters(file)
-    config = _decoder(file, values, "qwen2")
+    config = decoder(file, values, "qwen2")
     if config.pop("head_dim") * config["num_attention_heads"] != config["hidden_size"]:
         raise values.refused("has heads of another size than mlx-lm's qwen2")
     config["rope_scaling"] = scaled_rope(values)
-    return _finish(values, config, _layout(file, config, GATED, biases=True))
+    return finish(values, config, layout_of_layers(file, config, GATED, biases=True))
 
 
 def qwen3(file: GGUFFile) -> tuple[dict[str, Any], Layout]:
     """Qwen 3: queries and keys are normalized."""
     values = Hyperparameters(file)
-    config = _decoder(file, values, "qwen3")
+    config = decoder(file, values, "qwen3")
     config["rope_scaling"] = scaled_rope(values)
-    return _finish(values, config, _layout(file, config, GATED, head_norms=_HEAD_NORMS))
+    return finish(values, config, layout_of_layers(file, config, GATED, head_norms=_HEAD_NORMS))
 
 
 def qwen3moe(file: GGUFFile) -> tuple[dict[str, Any], Layout]:
     """Qwen 3 with experts. That their shares are normalized stands in llama.cpp's code, not in the file."""
     values = Hyperparameters(file)
-    config = _decoder(file, values, "qwen3_moe")
+    config = decoder(file, values, "qwen3_moe")
     config["rope_scaling"] = scaled_rope(values)
     size = values.integer("expert_feed_forward_length", 0) or config["intermediate_size"]
     config |= _experts(values, config, "num_experts") | {
@@ -75,10 +75,11 @@ def qwen3moe(file: GGUFFile) -> tuple[dict[str, Any], Layout]:
         "decoder_sparse_step": 1,
         "mlp_only_layers": [],
     }
-    return _finish(values, config, _layout(file, config, EXPERTS | _ROUTER, head_norms=_HEAD_NORMS))
+    return finish(values, config, layout_of_layers(file, config, EXPERTS | _ROUTER, head_norms=_HEAD_NORMS))
 
 
-def _decoder(file: GGUFFile, values: Hyperparameters, model_type: str) -> dict[str, Any]:
+def decoder(file: GGUFFile, values: Hyperparameters, model_type: str) -> dict[str, Any]:
+    """Give the config of what is built like Llama, without its rope's scaling. Raises LoadFailed."""
     config = sizes(file, values)
     config |= {
         "model_type": model_type,
@@ -98,12 +99,13 @@ def _experts(values: Hyperparameters, config: dict[str, Any], count: str) -> dic
     return {count: experts, "num_experts_per_tok": active}
 
 
-def _finish(values: Hyperparameters, config: dict[str, Any], layout: Layout) -> tuple[dict[str, Any], Layout]:
+def finish(values: Hyperparameters, config: dict[str, Any], layout: Layout) -> tuple[dict[str, Any], Layout]:
+    """Give both without what says nothing. Raises LoadFailed for keys that were not read."""
     values.finish()
     return {key: value for key, value in config.items() if value is not None}, layout
 
 
-def _layout(
+def layout_of_layers(
     file: GGUFFile,
     config: dict[str, Any],
     feed_forward_names: dict[str, str],
