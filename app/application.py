@@ -33,6 +33,7 @@ from app.controllers.session import SessionController
 from app.controllers.slots import SlotsController
 from app.controllers.streams import StreamsController
 from app.controllers.tokens import TokensController
+from app.controllers.warmup import WarmupController
 from app.dto.shared.base import RequestLimits
 from app.gate import Gate
 from app.services import atomic, session
@@ -94,6 +95,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
             SlotsController,
             StreamsController,
             TokensController,
+            WarmupController,
             openapi.page_files(),
             openapi.yaml_document(),
         ],

@@ -119,7 +119,7 @@ class ResponsesController(Controller):
         """Answer a conversation, whole or as server-sent events. It is stored here unless `store` is false."""
         earlier = await _earlier(stored_responses, data.previous_response_id)
         data = await _resolve(stored_responses, data, earlier)
-        generation = await model_service.generate(data.to_generation(limits, earlier))
+        generation = await model_service.generate(data.to_generation(limits, earlier), note_prompt=True)
         dialect = ResponseStream(data, store=data.store and stored_responses.enabled)
 
         async def keep() -> None:

@@ -39,6 +39,9 @@ class EngineModel(Protocol):
     async def render(self, request: GenerationRequest) -> str:
         """Give the prompt that a conversation becomes, as text."""
 
+    async def shared_prefix(self, request: GenerationRequest) -> list[int]:
+        """Give the tokens that all conversations begin with that begin with a request's messages and have its tools."""
+
     async def count(self, request: GenerationRequest) -> int:
         """Count the tokens of the prompt that a request becomes, whether or not it fits."""
 

@@ -27,6 +27,8 @@ from app.services.named_model import NamedModel
 from app.services.pending_generation import PendingGeneration
 from app.services.session import Session
 from app.services.single_model import SingleModel
+from app.services.tiles.agent_prompts import AgentPrompts
+from app.services.tiles.prefill import prefill
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -50,6 +52,7 @@ class ModelService:
         self._engine = engine or MLXEngine(_limits(settings), _draft_config(settings))
         self.active = ActiveGenerations()  # of all models
         self.models = self._choose_models()
+        self._agent_prompts = AgentPrompts(settings.data_dir / "agent_prompts" if settings.cache_disk else None)
         self._one_at_a_time = asyncio.Lock()
         self._first_load: asyncio.Task[None] | None = None
         self._draining = False
@@ -94,20 +97,39 @@ class ModelService:
         if self.stuck is not None:
             raise EngineStuck(self.stuck, retry_after=5)
 
-    async def generate(self, *requests: GenerationRequest) -> Generation:
+    async def generate(self, *requests: GenerationRequest, note_prompt: bool = False) -> Generation:
         """Begin the answers to requests for one model side by side, to be read as one: all or, with an AppError, none.
 
-        Returns once they are accepted.
+        Returns once they are accepted. With `note_prompt` the system prompt and the tools are what `warm_up` computes.
         """
         name = requests[0].model
 
         async def begin() -> Generation:
             async with self.models.using(name) as model:
-                return await model.generate(requests)
+                generation = await model.generate(requests)
+                if note_prompt:
+                    self._agent_prompts.note(model.facts.id, requests[0])
+                return generation
 
         if self.models.must_load(name):
             return await PendingGeneration.begin(begin, sum(request.answers for request in requests))
         return await begin()
+
+    async def warm_up(self, name: str) -> tuple[bool, list[str]]:
+        """Load a model, and compute the system prompt and tools that its agent last sent. Raises AppError.
+
+        Gives whether there were any, and sentences for the user. What fails after the load is one of these.
+        """
+        async with self.models.using(name) as model:
+            warnings = self.warnings(model.facts)
+            if (prompt := await self._agent_prompts.get(model.facts.id)) is None:
+                return False, warnings
+            try:
+                await prefill(model, prompt)
+            except AppError as error:
+                log.warning("agent prompt not computed", model=model.facts.id, code=error.code)
+                return False, [*warnings, f"The agent's prompt could not be computed ahead: {error.message}"]
+            return True, warnings
 
     async def embed(self, request: EmbeddingRequest) -> Embedded:
         """Turn texts into vectors. Raises AppError. To cancel this stops it within one engine step."""

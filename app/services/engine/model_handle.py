@@ -87,6 +87,10 @@ class ModelHandle(EngineModel):
         """Give the prompt as text."""
         return await self._off_loop(self._model.prompts.render, request)
 
+    async def shared_prefix(self, request: GenerationRequest) -> list[int]:
+        """Give what conversations have in common that begin like this one."""
+        return await self._off_loop(self._model.prompts.shared_prefix, request)
+
     async def count(self, request: GenerationRequest) -> int:
         """Count the tokens of a prompt, whether or not it fits."""
         return await self._off_loop(self._model.prompts.count, request)

@@ -1,7 +1,8 @@
 """Messages to token ids, through the model's own chat template."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 from app.services.context_length import ContextLength
@@ -10,7 +11,7 @@ from app.services.engine.output.stop_strings import StopStrings
 from app.services.engine.output.token_bytes import TokenBytes
 from app.services.engine.sampling.dry import NO_BREAKERS, Breakers
 from app.services.errors import InvalidRequest, NoInfill, PromptTooLong, TextTooLong
-from app.services.generation import GenerationRequest
+from app.services.generation import GenerationRequest, Message
 
 # The fill-in-the-middle tokens of model families: before the prefix, the suffix, and the answer that goes between.
 _FIM_TOKENS = (
@@ -26,6 +27,7 @@ _FIM_TOKENS = (
 # Texts are tokenized in one go up to so many characters for each token of the context, or up to the second number
 # where the context is short: mostly twice what fits.
 _CHARACTERS_PER_TOKEN, _MIN_CHARACTERS = 8, 2**18
+_QUESTIONS = ("Hello", "1", "\n\n- a", "\u00e4")  # whose first tokens have nothing in common
 _SLICE = 2**16  # characters of a longer text that are tokenized at a time, to see whether it can fit
 
 
@@ -77,6 +79,16 @@ class PromptBuilder:
         text = "".join(texts) if len(texts) == len(parts) else self.detokenize(tokens)
         thinking = self._ends_thinking(text, request)
         return Prompt(text, tokens, thinking=thinking, conversation_key=_conversation_key(request))
+
+    def shared_prefix(self, request: GenerationRequest) -> list[int]:
+        """Give the tokens that all conversations begin with that begin with these messages and have these tools.
+
+        They are found by asking different questions, since templates put system prompts and tools where they like.
+        Raises InvalidRequest and PromptTooLong as `build` does.
+        """
+        prompts = (replace(request, messages=(*request.messages, Message("user", text))) for text in _QUESTIONS)
+        columns = zip(*(self.build(prompt).tokens for prompt in prompts), strict=False)
+        return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
 
     def count(self, request: GenerationRequest) -> int:
         """Count the tokens of a prompt, whether or not it fits. Raises UnprocessableBody for a very long one."""
