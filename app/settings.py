@@ -207,6 +207,12 @@ class Settings:
     cache_disk: int = _setting(
         4 * 2**30, _bytes, "Disk limit of the prefix cache, which survives restarts; 0 turns it off", metavar="SIZE"
     )
+    gguf_cache: int = _setting(
+        20 * 2**30,
+        _bytes,
+        "Disk limit of what GGUF files are converted to; 0 converts them at each load",
+        metavar="SIZE",
+    )
     prompt_lookup: int = _setting(
         0,
         _whole(0, 64),
@@ -341,6 +347,11 @@ class Settings:
             yield f"--models-dir: {folder} is no folder"
         if is_model(folder):
             yield f"--models-dir: {folder} is a model itself; --model serves it"
+
+    @property
+    def gguf_folder(self) -> Path:
+        """Where GGUF files are converted to."""
+        return self.data_dir / "gguf"
 
     @property
     def ui_folder(self) -> Path:

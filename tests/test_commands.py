@@ -26,7 +26,7 @@ from app.commands.serve import serve
 from app.services import catalog, session
 from app.services.session import Session
 from app.settings import Settings
-from tests import tiny_model
+from tests import gguf_files, tiny_model
 from tests.doctor import looked
 
 COMMANDS = ("models", "pull", "webui", "doctor")
@@ -177,9 +177,54 @@ def test_pull_again_leaves_what_is_there(hub: Path) -> None:
 
 
 def test_pull_refuses_what_is_no_mlx_model_before_it_downloads(hub: Path, home: Path) -> None:
-    (hub / "model.safetensors").rename(hub / "tiny.gguf")
+    (hub / "model.safetensors").rename(hub / "tiny.bin")
     assert "has no MLX model" in error_of(run(pull, "org/tiny"))
     assert not (home / ".cache/huggingface/hub").exists()
+
+
+@pytest.fixture
+def gguf_hub(hub: Path, tiny: Path) -> Path:
+    """The same with GGUF files beside config.json, as many repos have it."""
+    (hub / "model.safetensors").unlink()
+    gguf_files.write(tiny, hub / "tiny-Q8_0.gguf", "Q8_0")
+    gguf_files.write(tiny, hub / "tiny-b-Q4_0.gguf", "Q4_0", shards=2)
+    (hub / "mmproj-F16.gguf").write_bytes(b"GGUF")
+    return hub
+
+
+@pytest.mark.parametrize(("quant", "count"), [("q8_0", 1), ("Q4_0", 2)])
+def test_pull_downloads_one_gguf_file_with_its_shards(gguf_hub: Path, home: Path, quant: str, count: int) -> None:
+    result = run(pull, f"org/tiny:{quant}")
+    assert (result.exit_code, result.stderr) == (0, "")
+    model_id = f"org/tiny:{quant.upper()}"
+    assert f"tiles-server --model {model_id}" in result.stdout
+    served = catalog.resolve(model_id)
+    assert (served.id, served.precision) == (model_id, quant.upper())
+    assert len(list(served.path.parent.iterdir())) == count
+    assert model_id in run(models).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("org/tiny", "org/tiny has several models: name one as org/tiny:Q8_0. It has Q8_0, Q4_0."),
+        ("org/tiny:Q5_K_M", "org/tiny has no Q5_K_M. It has Q8_0, Q4_0."),
+        ("org/tiny:F16", "org/tiny has no F16."),
+    ],
+)
+def test_pull_lists_the_gguf_files_there_are(gguf_hub: Path, home: Path, name: str, words: str) -> None:
+    assert words in error_of(run(pull, name))
+    assert not (home / ".cache/huggingface/hub").exists()
+
+
+def test_doctor_checks_a_gguf_file(tiny: Path, home: Path, tmp_path: Path) -> None:
+    file = gguf_files.write(tiny, tmp_path / "tiny-Q8_0.gguf", "Q8_0")
+    result = run(doctor, "--model", str(file))
+    assert f"✓ Model  tiny-Q8_0: llama, Q8_0, context 8,192 (context_length of the file), {file}" in result.stdout
+    assert "✓ Chat template" in result.stdout
+    assert "✓ Tokenizer  encodes and decodes 'Zoë says 你好 🙂'" in result.stdout
+    assert "✓ Batches  answers that are made at once share a batch" in result.stdout
+    assert not (home / ".tiles").exists()
 
 
 def test_pull_refuses_what_does_not_fit(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,15 @@
 """The checks of the model by `tiles-server doctor`: its files, its chat template, its tokenizer."""
 
+import atexit
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from app.commands import try_batching
@@ -13,6 +17,7 @@ from app.commands.checks import Check, CheckContext
 from app.services import catalog
 from app.services.errors import LoadFailed
 from app.services.facts import Batching
+from app.services.model_folder import ModelFolder
 
 LARGEST = 4 * 2**30  # bytes of weights of a model that is loaded for its check
 TRY_SECONDS = 120
@@ -46,12 +51,13 @@ def chat_template(context: CheckContext) -> Check | None:
     if context.model is None:
         return None
     try:
-        source = _template(context.model.path)
+        folder = _settings_folder(context.model)
+        source = _template(folder)
         if source is None:
             return Check(
                 "Chat template", "warning", "none: the model may not be made for chat", "Use an instruct model."
             )
-        rendered = _rendered(source, _special_tokens(context.model.path))
+        rendered = _rendered(source, _special_tokens(folder))
     except Exception as error:
         return Check("Chat template", "failed", f"does not render: {error}", "Download the model again.")
     if SAMPLE not in rendered:
@@ -61,7 +67,7 @@ def chat_template(context: CheckContext) -> Check | None:
 
 def tokenizer(context: CheckContext) -> Check | None:
     """Check that a text stays the same when it is encoded and decoded."""
-    if context.model is None or not (path := context.model.path / "tokenizer.json").exists():
+    if context.model is None or not (path := _settings_folder(context.model) / "tokenizer.json").exists():
         return None
     from tokenizers import Tokenizer
 
@@ -105,6 +111,20 @@ def batching(context: CheckContext) -> Check | None:
     if verdict.prefill:
         return Check("Batches", "ok", f"answers share a batch, short prompts do not: together, {verdict.prefill}")
     return Check("Batches", "ok", "answers that are made at once share a batch")
+
+
+@cache
+def _settings_folder(model: ModelFolder) -> Path:
+    """Give a folder with the model's tokenizer and template: its own, or what a GGUF file becomes, until the end."""
+    if not model.is_gguf:
+        return model.path
+    from app.services.gguf import architectures, conversion, file
+
+    folder = Path(mkdtemp(prefix="tiles-server-doctor-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    source = file.read(model.path)
+    conversion.write_settings(source, architectures.for_file(source), folder, {})
+    return folder
 
 
 def _template(folder: Path) -> str | None:

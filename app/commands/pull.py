@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatch
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,8 @@ from app.commands.checks import free_bytes
 from app.commands.usage_error import UsageError
 from app.services import catalog
 from app.services.errors import LoadFailed
-from app.services.hub import REPO_ID, entry_name, hugging_face_cache
+from app.services.gguf.names import choose, is_gguf, models
+from app.services.hub import entry_name, hugging_face_cache, split
 from app.services.model_folder import ModelFolder
 from app.services.safetensors import WEIGHTS
 
@@ -26,18 +29,23 @@ TIMEOUT = 10  # seconds for the first response; huggingface_hub itself has none
 
 
 @click.command()
-@click.argument("repo_id", metavar="ID")
-def pull(repo_id: str) -> None:
-    """Download the model ID (org/name on Hugging Face). If it is interrupted, run it again to continue."""
-    repo_id = repo_id.removeprefix("https://huggingface.co/").strip("/")
-    if not REPO_ID.fullmatch(repo_id):
-        raise UsageError(f"{repo_id!r} is no repo id: give org/name.")
-    folder = _served(_download(repo_id, hugging_face_cache(), os.environ.get("HF_ENDPOINT")), repo_id)
+@click.argument("name", metavar="ID")
+def pull(name: str) -> None:
+    """Download the model ID (org/name on Hugging Face). If it is interrupted, run it again to continue.
+
+    Of a repo with GGUF files one is downloaded: name its quantization as in org/name:Q4_K_M.
+    """
+    name = name.removeprefix("https://huggingface.co/").strip("/")
+    repo_id, quant = split(name)
+    if repo_id is None:
+        raise UsageError(f"{name!r} is no repo id: give org/name, or org/name:QUANT for a GGUF file.")
+    folder = _served(_download(repo_id, quant, hugging_face_cache(), os.environ.get("HF_ENDPOINT")), name)
     click.echo(f"{folder.id}: {folder.model_type}, {folder.precision}, {decimal(folder.weight_bytes)} of weights")
     click.echo(f"Serve it with: tiles-server --model {folder.id}")
 
 
-def _download(repo_id: str, hub: Path, endpoint: str | None) -> Path:
+def _download(repo_id: str, quant: str | None, hub: Path, endpoint: str | None) -> Path:
+    """Download a model. Returns its folder, or its GGUF file."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -45,12 +53,19 @@ def _download(repo_id: str, hub: Path, endpoint: str | None) -> Path:
         disable_progress_bars()
     try:
         info = HfApi(endpoint=endpoint).model_info(repo_id, timeout=TIMEOUT, files_metadata=True)
-        _check(info, hub)
-        return Path(snapshot_download(repo_id, cache_dir=hub, endpoint=endpoint, allow_patterns=PATTERNS))
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+        paths = _choose(repo_id, quant, sizes)
+        _check_disk(info, {path: sizes[path] for path in paths}, hub)
+        patterns = PATTERNS if not is_gguf(paths[0]) else [escape(path) for path in paths]
+        folder = Path(snapshot_download(repo_id, cache_dir=hub, endpoint=endpoint, allow_patterns=patterns))
+        return folder / paths[0] if is_gguf(paths[0]) else folder
+    except LoadFailed as error:
+        raise click.ClickException(error.message) from error
     except click.ClickException:
         raise
     except KeyboardInterrupt:
-        raise click.ClickException(f"Stopped. `tiles-server pull {repo_id}` continues the download.") from None
+        name = f"{repo_id}:{quant}" if quant else repo_id
+        raise click.ClickException(f"Stopped. `tiles-server pull {name}` continues the download.") from None
     except Exception as error:
         raise click.ClickException(_reason(repo_id, error)) from error
 
@@ -62,11 +77,18 @@ def _served(folder: Path, repo_id: str) -> ModelFolder:
         raise click.ClickException(f"{repo_id} is downloaded but cannot be served: {error.message}") from error
 
 
-def _check(info: "ModelInfo", hub: Path) -> None:
-    """Refuse a repo that is no MLX model, and one that does not fit on the disk, before anything is downloaded."""
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or [] if _is_model_file(file.rfilename)}
-    if "config.json" not in sizes or not any(fnmatch(name, WEIGHTS) for name in sizes):
-        raise click.ClickException(f"{info.id} has no MLX model: config.json and {WEIGHTS} are needed.")
+def _choose(repo_id: str, quant: str | None, names: Collection[str]) -> list[str]:
+    """Give the files to download: those of an MLX model, or of one GGUF file. Raises LoadFailed, before a download."""
+    is_mlx = "config.json" in names and any(fnmatch(name, WEIGHTS) for name in names)
+    if is_mlx and quant is None:
+        return sorted(filter(_is_model_file, names))
+    if quant is None and not any(map(is_gguf, names)):
+        raise LoadFailed(f"{repo_id} has no MLX model: config.json and {WEIGHTS} are needed, or a GGUF file.")
+    return list(choose(models(names), quant, repo_id).paths)
+
+
+def _check_disk(info: "ModelInfo", sizes: Mapping[str, int], hub: Path) -> None:
+    """Refuse what does not fit on the disk, before anything is downloaded."""
     here = hub / entry_name(info.id) / "snapshots" / (info.sha or "")
     missing = sum(size for name, size in sizes.items() if not (here / name).exists())
     if missing > (free := free_bytes(hub)):

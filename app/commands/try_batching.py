@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from app.services import catalog
 from app.services.engine.model import blas
@@ -11,16 +12,19 @@ from app.services.facts import Batching
 
 
 def try_batching(path: Path) -> Batching:
-    """Load the model of a folder and try it. Raises LoadFailed."""
+    """Load a model and try it. Raises LoadFailed."""
     blas.preload()
     from app.services.engine.model import loading
     from app.services.engine.model.batching import check_batching
     from app.services.engine.model.memory_budget import MemoryBudget
     from app.services.engine.speculative.draft_model import logits_width
+    from app.services.gguf.cache import GGUFCache
 
-    model, tokenizer = loading.load_at_once(path)
-    context = catalog.inspect(path).context.tokens
-    return check_batching(model, min(logits_width(model), len(tokenizer)), context, MemoryBudget().free())
+    folder = catalog.inspect(path)
+    with TemporaryDirectory() as temporary:
+        model, tokenizer = loading.load_at_once(folder, GGUFCache(Path(temporary)))
+    vocabulary = min(logits_width(model), len(tokenizer))
+    return check_batching(model, vocabulary, folder.context.tokens, MemoryBudget().free())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from app.services.gguf import names
+from app.services.gguf.names import NamedFile
+
 REPO_ID = re.compile(r"[A-Za-z0-9_.-]{1,96}(/[A-Za-z0-9_.-]{1,96})?")
 
 
@@ -46,6 +49,17 @@ def owner(folder: Path) -> str | None:
     return repo_id(entry) if folder.parent.name == "snapshots" and entry.name.startswith("models--") else None
 
 
+def owner_of_file(path: Path) -> str | None:
+    """Id of the repo that a file comes from, if it lies in a snapshot."""
+    return next((repo for folder in path.parents if (repo := owner(folder)) is not None), None)
+
+
+def split(name: str) -> tuple[str | None, str | None]:
+    """Read `org/name` or `org/name:QUANT`, of a GGUF file: repo and quantization. The repo is None if it is none."""
+    repo, _, quant = name.partition(":")
+    return (repo if REPO_ID.fullmatch(repo) else None), quant or None
+
+
 def snapshots(entry: Path) -> list[Path]:
     """Snapshots of a cache entry: that of refs/main first, then the newest first."""
     main = entry / "refs/main"
@@ -54,10 +68,23 @@ def snapshots(entry: Path) -> list[Path]:
     return sorted(newest, key=lambda path: path.name != commit)
 
 
+def gguf_files(entry: Path) -> dict[str, tuple[Path, NamedFile]]:
+    """Give the GGUF files of a cache entry by their id, `org/name:QUANT`, each with the snapshot it lies in.
+
+    There are none in a snapshot with an MLX model.
+    """
+    files: dict[str, tuple[Path, NamedFile]] = {}
+    with suppress(OSError):
+        for snapshot in snapshots(entry):
+            for file in [] if any(snapshot.glob("*.safetensors")) else names.in_folder(snapshot):
+                files.setdefault(f"{repo_id(entry)}:{file.quant}", (snapshot, file))
+    return files
+
+
 def disk_bytes(entry: Path) -> int:
     """Bytes of all files of a cache entry; links are not followed."""
     total = 0
-    for path in (Path(root, name) for root, _, names in os.walk(entry) for name in names):
+    for path in (Path(root, name) for root, _, files in os.walk(entry) for name in files):
         with suppress(OSError):
             total += path.lstat().st_size
     return total

@@ -19,13 +19,18 @@ CODE = (
     "Get a conversion of this model with a tokenizer.json, or write one where you trust that code."
 )
 FOREIGN = {
-    "*.gguf": "GGUF weights, which are for llama.cpp",
+    "*.gguf": "a GGUF file that only goes with a model",
     "pytorch_model*.bin": "PyTorch weights",
     "*.pth": "PyTorch weights",
     "*.onnx": "ONNX weights",
     "*.npz": "weights of an old MLX format",
     "*.safetensors": f"safetensors under a name that mlx-lm does not read (it reads {safetensors.WEIGHTS})",
 }
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether an MLX model may be there, sound or not."""
+    return any(folder.glob(safetensors.WEIGHTS))
 
 
 def inspect(folder: Path, model_id: str | None = None) -> ModelFolder:

@@ -1,4 +1,4 @@
-"""What is known of a checked model folder before anything is loaded."""
+"""What is known of a checked model before anything is loaded: of a folder, or of a GGUF file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +8,15 @@ from app.services.context_length import ContextLength
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A folder that holds all a model needs, as far as can be told without reading its weights."""
+    """A folder that holds all a model needs, as far as can be told without reading its weights; or such a file."""
 
     id: str
-    path: Path
+    path: Path  # of the folder, or of the GGUF file: its first shard
     model_type: str
     context: ContextLength
     weight_bytes: int
     parameters: int  # packed weights count as what they unpack to
-    precision: str  # "float32", "bfloat16", "4-bit", "mxfp4"
+    precision: str  # "float32", "bfloat16", "4-bit", "mxfp4", "Q4_K_M"
     created: int  # seconds since 1970
     has_chat_template: bool
+    is_gguf: bool = False

@@ -253,6 +253,8 @@ def _limits(settings: Settings) -> EngineLimits:
         store_folder=settings.data_dir / "prefixes",
         store_bytes=settings.cache_disk,
         adapters=settings.adapters,
+        gguf_folder=settings.gguf_folder,
+        gguf_bytes=settings.gguf_cache,
     )
 
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from app.services import catalog
 from app.services.engine.model import blas
+from app.services.gguf.cache import GGUFCache
 
 blas.preload()
 
@@ -15,7 +17,7 @@ def model_and_tokenizer(tiny: Path) -> tuple[Any, Any]:
     """The tiny model and its tokenizer, as the engine has them."""
     from app.services.engine.model import loading
 
-    return loading.load_at_once(tiny)
+    return loading.load_at_once(catalog.inspect(tiny), GGUFCache(None))
 
 
 @pytest.fixture(scope="session")

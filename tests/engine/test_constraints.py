@@ -21,6 +21,7 @@ from app.services.engine.assembly import assemble
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.limits import EngineLimits
 from app.services.engine.loaded_model import LoadedModel
+from app.services.engine.model.model_files import open_folder
 from app.services.engine.prompt import Prompt
 from app.services.engine.scheduler.row import Row, repeats
 from app.services.engine.scheduler.running_generation import Outbox
@@ -56,8 +57,8 @@ def make_loaded(tiny: Any, model_and_tokenizer: tuple[Any, Any]) -> Callable[...
 
     def make(name: str = "tiny", *, stop_repetition: bool = True, max_memory: int | None = None) -> LoadedModel:
         limits = EngineLimits(cache_bytes=2**28, stop_repetition=stop_repetition, max_memory=max_memory)
-        folder = catalog.inspect(tiny, name)
-        return assemble(folder, *model_and_tokenizer, limits=limits, outbox=Outbox(), conversation_owners=owners)
+        files = open_folder(catalog.inspect(tiny, name))
+        return assemble(files, *model_and_tokenizer, limits=limits, outbox=Outbox(), conversation_owners=owners)
 
     return make
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx.utils import tree_map
 
+from app.services import catalog
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.sampling.sampler import Sampler
 from app.services.engine.speculative import loading as draft_loading
@@ -20,6 +21,7 @@ from app.services.engine.speculative.draft_model import DraftModel, DraftModelPr
 from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
 from app.services.engine.speculative.proposer import ChainedProposer, DraftLength
 from app.services.errors import LoadFailed
+from app.services.gguf.cache import GGUFCache
 from tests import tiny_model
 from tests.engine.sampling_params import PARAMS
 from tests.engine.workshop import Workshop, check_drafted, finish, prompts, random_model
@@ -219,15 +221,15 @@ def test_unloading_lets_go_of_the_draft(workshop: Workshop, make: Make) -> None:
 
 
 def loaded(folder: Path, draft: Path | str, *, strict: bool = True) -> DraftModel | None:
-    steps: Iterator[float] = draft_loading.load(folder, DraftConfig(str(draft), 4, strict=strict))
+    steps = draft_loading.load(catalog.inspect(folder), DraftConfig(str(draft), 4, strict=strict), GGUFCache(None))
     try:
         while True:
             assert 0 <= next(steps) <= 1
     except StopIteration as end:
-        model, tokenizer, draft_model = end.value
-        assert model is not None
-        assert tokenizer.get_vocab()
-        return draft_model  # type: ignore[no-any-return]
+        parts: draft_loading.Parts = end.value
+        assert parts.model is not None
+        assert parts.tokenizer.get_vocab()
+        return parts.draft
 
 
 @pytest.fixture

@@ -190,12 +190,13 @@ def test_a_folder_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_instead_of_a_folder_is_named(tmp_path: Path) -> None:
-    (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    assert "GGUF weights, which are for llama.cpp; a folder" in problem(tmp_path / "m.gguf")
+    (tmp_path / "m.onnx").write_bytes(b"onnx")
+    assert "ONNX weights; a folder" in problem(tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("m-Q4.gguf", "GGUF"), ("pytorch_model-1.bin", "PyTorch"), ("consolidated.safetensors", "under")]
+    ("name", "kind"),
+    [("mmproj-Q4.gguf", "GGUF"), ("pytorch_model-1.bin", "PyTorch"), ("consolidated.safetensors", "under")],
 )
 def test_foreign_weights_are_told_for_what_they_are(model: Path, name: str, kind: str) -> None:
     (model / "model.safetensors").rename(model / name)

@@ -103,7 +103,7 @@ class ModelRow(Reply, kw_only=True):
     created: Annotated[int, Meta(description="when its files were written, in Unix seconds")]
     owned_by: Annotated[Literal["tiles"], Meta(description="always tiles")] = "tiles"
     in_cache: Annotated[bool, Meta(description="always true: its files are on this machine")] = True
-    path: Annotated[str, Meta(description="folder of the model")]
+    path: Annotated[str, Meta(description="folder of the model, or its GGUF file")]
     status: Annotated[ModelStatus, Meta(description="whether it is loaded")]
     aliases: Annotated[list[str], Meta(description="always empty; llama-server's field")] = field(default_factory=list)
     tags: Annotated[list[str], Meta(description="always empty; llama-server's field")] = field(default_factory=list)
@@ -240,6 +240,9 @@ class TilesProps(Reply, kw_only=True):
     """Properties that llama-server does not have."""
 
     batching: Annotated[BatchingProps, Meta(description="what of several answers is computed together")]
+    warnings: Annotated[
+        list[str], Meta(description="what of the model is not exactly as in its GGUF file; mostly nothing")
+    ] = field(default_factory=list)
 
 
 class Props(Reply, kw_only=True):
@@ -251,7 +254,7 @@ class Props(Reply, kw_only=True):
     ]
     total_slots: Annotated[int, Meta(description="answers that are made at the same time, --max-batch")]
     model_alias: Annotated[str, Meta(description="id of the model, empty without one")]
-    model_path: Annotated[str, Meta(description="folder of the model, empty without one")]
+    model_path: Annotated[str, Meta(description="folder of the model, or its GGUF file; empty without one")]
     model_ftype: Annotated[str, Meta(description="precision of its weights")]
     modalities: Annotated[Modalities, Meta(description="what it reads besides text")] = field(
         default_factory=Modalities
@@ -312,7 +315,7 @@ class Props(Reply, kw_only=True):
             chat_template_caps=_capabilities(facts),
             bos_token=facts.bos_token,
             eos_token=facts.eos_token,
-            tiles=TilesProps(batching=BatchingProps.of(facts.batching)),
+            tiles=TilesProps(batching=BatchingProps.of(facts.batching), warnings=[*facts.warnings]),
         )
 
 

@@ -17,6 +17,7 @@ from app.services.engine.model.batching import check_batching
 from app.services.engine.model.defaults import read_defaults, read_pooling, read_suppressed_tokens
 from app.services.engine.model.loading import back_end, weights
 from app.services.engine.model.memory_budget import MemoryBudget
+from app.services.engine.model.model_files import ModelFiles
 from app.services.engine.output.detokenizer import detokenizer_factory, longest_token
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.template_clues import template_text
@@ -27,13 +28,12 @@ from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.speculative.draft_model import DraftModel
 from app.services.facts import Batching, ModelFacts
-from app.services.model_folder import ModelFolder
 
 log = structlog.get_logger()
 
 
 def assemble(
-    folder: ModelFolder,
+    files: ModelFiles,
     model: Any,
     tokenizer: Any,
     draft: DraftModel | None = None,
@@ -47,9 +47,9 @@ def assemble(
     adapters = Adapters(limits.adapters)
     adapters.apply_to(model)
     markup = Markup.of(tokenizer)
-    facts = _facts(folder, model, tokenizer, limits, markup)
+    facts = _facts(files, model, tokenizer, limits, markup)
     if (limits.context_length or 0) > facts.context.tokens:
-        log.warning("--context-length exceeds the model's own context", model=folder.id, context=facts.context.tokens)
+        log.warning("--context-length exceeds the model's own context", model=facts.id, context=facts.context.tokens)
     memory_budget = MemoryBudget(limits.max_memory)
     tokens = min(facts.vocabulary, len(tokenizer))
     batching = check_batching(model, tokens, facts.context.tokens, memory_budget.free())
@@ -58,7 +58,7 @@ def assemble(
         model,
         facts.vocabulary,
         max_rows=limits.max_rows,
-        prefixes=_prefix_cache(facts, limits),
+        prefixes=_prefix_cache(files.identity, facts, limits),
         outbox=outbox,
         meter=meter,
         adapters=adapters,
@@ -79,6 +79,7 @@ def assemble(
         grammars,
         adapters,
         conversation_owners,
+        fingerprint(files.identity, "", _computation(facts)),
         stop_repetition=limits.stop_repetition,
         max_lookup_tokens=limits.max_lookup_tokens,
         draft=draft,
@@ -93,7 +94,8 @@ def _log_batching(model: str, batching: Batching) -> None:
         log.warning("prompts are computed one by one", model=model, reason=batching.prefill)
 
 
-def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: EngineLimits, markup: Markup) -> ModelFacts:
+def _facts(files: ModelFiles, model: Any, tokenizer: Any, limits: EngineLimits, markup: Markup) -> ModelFacts:
+    folder = files.model
     vocabulary, hidden = _widths(model, tokenizer)
     return ModelFacts(
         id=folder.id,
@@ -105,14 +107,15 @@ def _facts(folder: ModelFolder, model: Any, tokenizer: Any, limits: EngineLimits
         parameters=folder.parameters,
         weight_bytes=folder.weight_bytes,
         precision=folder.precision,
+        warnings=(f"{folder.id} is not exactly as in its file: {files.loss}.",) if files.loss else (),
         created=folder.created,
         chat_template=template_text(tokenizer),
         bos_token=tokenizer.bos_token or "",
         eos_token=tokenizer.eos_token or "",
         end_tokens=markup.end_tokens(tokenizer),
-        defaults=read_defaults(folder.path),
-        pooling=read_pooling(folder.path),
-        suppressed_tokens=frozenset(token for token in read_suppressed_tokens(folder.path) if 0 <= token < vocabulary),
+        defaults=read_defaults(files.folder),
+        pooling=read_pooling(files.folder),
+        suppressed_tokens=frozenset(token for token in read_suppressed_tokens(files.folder) if 0 <= token < vocabulary),
         calls_tools=markup.calls is not None,
         max_rows=limits.max_rows,
     )
@@ -135,15 +138,20 @@ def _control_tokens(tokenizer: Any) -> frozenset[int]:
     return frozenset(int(token) for token, added in tokenizer.added_tokens_decoder.items() if added.special)
 
 
-def _prefix_cache(facts: ModelFacts, limits: EngineLimits) -> PrefixCache:
+def _prefix_cache(identity: str, facts: ModelFacts, limits: EngineLimits) -> PrefixCache:
     """The model's share of the cache, kept on disk too if there is a folder for it."""
     free = free_memory.available()
     cache_bytes = (free // 4 if limits.cache_bytes is None else limits.cache_bytes) // limits.max_models
     if limits.store_folder is None or not limits.store_bytes or limits.adapters:  # the store knows no adapters
         return PrefixCache(cache_bytes)
-    name = fingerprint(facts.path, facts.chat_template, f"{facts.precision} {back_end()}")
+    name = fingerprint(identity, facts.chat_template, _computation(facts))
     try:
         return PrefixCache(cache_bytes, PrefixStore(limits.store_folder, name, limits.store_bytes))
     except OSError as error:
         log.warning("prompts are not kept on disk", reason=str(error)[:200])
         return PrefixCache(cache_bytes)
+
+
+def _computation(facts: ModelFacts) -> str:
+    """Say what else KV caches depend on: the precision, and where they are computed."""
+    return f"{facts.precision} {back_end()}"

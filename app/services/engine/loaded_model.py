@@ -11,9 +11,7 @@ from app.services.engine.answer_format import AnswerFormat
 from app.services.engine.cache import slot_file
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.cache.layers import Layers
-from app.services.engine.cache.prefix_store import fingerprint
 from app.services.engine.model.adapters import Adapters
-from app.services.engine.model.loading import back_end
 from app.services.engine.output.detokenizer import DetokenizerFactory
 from app.services.engine.output.stop_strings import StopStrings
 from app.services.engine.prompt import Prompt, PromptBuilder
@@ -54,6 +52,7 @@ class LoadedModel:
         grammars: GrammarCompiler,
         adapters: Adapters,
         conversation_owners: ConversationOwners,
+        fingerprint: str,  # of what KV caches depend on
         *,
         stop_repetition: bool,
         max_lookup_tokens: int = 0,
@@ -65,6 +64,7 @@ class LoadedModel:
         self.grammars = grammars
         self.adapters = adapters
         self._conversation_owners = conversation_owners
+        self._fingerprint = fingerprint
         self._stop_repetition = stop_repetition
         self._max_lookup_tokens = max_lookup_tokens
         self._draft = draft
@@ -205,14 +205,11 @@ class LoadedModel:
 
     def write_slot(self, path: Path, tokens: Any, layers: Layers) -> int:
         """Write the layers of tokens (length,) to a file. Returns the bytes. Raises ServerError."""
-        return slot_file.write(path, self._fingerprint(), tokens, layers)
+        return slot_file.write(path, self._fingerprint, tokens, layers)
 
     def read_slot(self, path: Path) -> tuple[list[int], Layers, int]:
         """Read tokens, their layers, and the bytes of a file. Raises InvalidRequest for one of another model."""
-        return slot_file.read(path, self._fingerprint())
-
-    def _fingerprint(self) -> str:
-        return fingerprint(self.facts.path, "", f"{self.facts.precision} {back_end()}")
+        return slot_file.read(path, self._fingerprint)
 
     def _logit_bias(self, request: GenerationRequest) -> dict[int, float]:
         """The request's bias by token. With ignore_eos no end token is drawn, without calls none that begins one."""

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import structlog
 
@@ -19,10 +19,12 @@ from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.errors import AppError, LoadFailed
+from app.services.gguf.cache import GGUFCache
 from app.services.model_folder import ModelFolder
 
 if TYPE_CHECKING:  # it imports MLX, which takes seconds and belongs on the engine thread
     from app.services.engine.loaded_model import LoadedModel
+    from app.services.engine.speculative.loading import Parts
 
 log = structlog.get_logger()
 
@@ -47,6 +49,7 @@ class MLXLoader:
         self.back_end = "unknown"
         self._limits = limits
         self._draft = draft
+        self._cache = GGUFCache(limits.gguf_folder, limits.gguf_bytes)
         self._outbox = outbox
         self._meter = meter
         self._on_load = on_load
@@ -112,7 +115,8 @@ class MLXLoader:
             parts = yield from self._read(folder, progress, reply)
             if parts is None:
                 return
-            model = self._assemble(folder, *parts)
+            with parts.files:
+                model = self._assemble(parts)
             self._on_load(model)
             progress(1.0)
             reply.send(model)
@@ -124,17 +128,17 @@ class MLXLoader:
 
     def _read(
         self, folder: ModelFolder, progress: Callable[[float], None], reply: Reply
-    ) -> Generator[None, None, tuple[Any, ...] | None]:
+    ) -> Generator[None, None, "Parts | None"]:
         """Give model, tokenizer and draft model of mlx-lm; None once nobody awaits them."""
         from app.services.engine.model.loading import release
         from app.services.engine.speculative.loading import load
 
-        slices = load(folder.path, self._draft)
+        slices = load(folder, self._draft, self._cache)
         while True:
             try:
                 progress(next(slices))
             except StopIteration as end:
-                parts: tuple[Any, ...] = end.value
+                parts: Parts = end.value
                 return parts
             yield
             if not reply.is_awaited:
@@ -142,20 +146,22 @@ class MLXLoader:
                 release()
                 return None
 
-    def _assemble(self, folder: ModelFolder, *parts: Any) -> "LoadedModel":
+    def _assemble(self, parts: "Parts") -> "LoadedModel":
         from app.services.engine.assembly import assemble
         from app.services.engine.model.loading import weights
 
         model = assemble(
-            folder,
-            *parts,
+            parts.files,
+            parts.model,
+            parts.tokenizer,
+            parts.draft,
             limits=self._limits,
             outbox=self._outbox,
             conversation_owners=self._conversation_owners,
             meter=self._meter,
         )
         model.warm_up()
-        weight_bytes = sum(array.nbytes for array in weights(parts[0]).values())
+        weight_bytes = sum(array.nbytes for array in weights(parts.model).values())
         if model.grammars.table_bytes <= _SMALL_TABLES * weight_bytes:
             threading.Thread(target=model.grammars.warm_up, name="grammar", daemon=True).start()
         return model

@@ -212,12 +212,9 @@ def _unpack(packed: Layers, lengths: Sequence[int]) -> tuple[Layers, Checkpoints
     return layers, {length: [next(checkpoint_layers) for _ in range(each)] for length in lengths}
 
 
-def fingerprint(folder: Path, template: str, precision: str) -> str:
+def fingerprint(identity: str, template: str, precision: str) -> str:
     """Hash what a model's KV caches depend on: its files, its chat template, its precision."""
-    files = sorted(path for pattern in ("*.json", "*.safetensors", "*.jinja") for path in folder.glob(pattern))
-    facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    key = json.dumps([str(folder), facts, template, precision])
-    return hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b(json.dumps([identity, template, precision]).encode(), digest_size=12).hexdigest()
 
 
 def lock(folder: Path) -> IO[bytes] | None:

@@ -1,61 +1,95 @@
-"""Loads a model's weights and tokenizer from a folder, in steps, so that other models go on answering meanwhile."""
+"""Loads a model's weights and tokenizer, in steps, so that other models go on answering meanwhile."""
 
 import gc
 import json
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import mlx.core as mx
 import structlog
-from mlx.utils import tree_flatten
-from mlx_lm.utils import dequantize_model, load_model, load_tokenizer, maybe_set_recommended_wired_limit
+from mlx.utils import tree_flatten, tree_map_with_path
+from mlx_lm.utils import (
+    dequantize_model,
+    load_config,
+    load_model,
+    load_tokenizer,
+    maybe_set_recommended_wired_limit,
+)
 
 from app.services import free_memory, heap
+from app.services.engine.model import gguf_weights
+from app.services.engine.model.model_files import ModelFiles, open_folder, open_gguf
 from app.services.engine.model.sentence_piece import follow_model_file
 from app.services.errors import LoadFailed
+from app.services.gguf.cache import GGUFCache
+from app.services.model_folder import ModelFolder
 
 log = structlog.get_logger()
 
 _SLICE_BYTES = 256 * 2**20  # of weights, read in one step
 _RESERVE = 2 * 2**30  # bytes that stay free for other programs
 
+Result = TypeVar("Result")
 Step = Generator[float, None, tuple[Any, Any]]
 
 
-def load(folder: Path) -> Step:
+def open_files(model: ModelFolder, cache: GGUFCache) -> Generator[float, None, ModelFiles]:
+    """Yield progress from 0 to 1 and return the files of a model, which are to be closed. Raises LoadFailed.
+
+    A GGUF file becomes a folder of the cache first, unless its weights are to be widened from the file itself.
+    """
+    if not model.is_gguf:
+        return open_folder(model)
+    is_cpu = _is_cpu()
+    packed = not (is_cpu and _fits_widened(4 * model.parameters))
+    return (yield from open_gguf(model, cache, packed=packed, half=not is_cpu))
+
+
+def load(files: ModelFiles) -> Step:
     """Yield progress from 0 to 1 and return mlx-lm's model and tokenizer wrapper.
 
     Raises LoadFailed with a message for users. On the engine thread only, like everything that touches arrays.
     """
-    start = time.perf_counter()
+    start, folder, name = time.perf_counter(), files.folder, files.model.path.name
     try:
-        model, config = load_model(folder, lazy=True)
-        yield 0.05
+        config = load_config(folder)
         tokenizer = read_tokenizer(folder, config.get("eos_token_id"))
         heap.trim()  # reading a large vocabulary takes several times what stays of it
         yield 0.1
-        if _is_cpu():
-            _widen(model)
-        yield from _read_weights(model)
+        if files.gguf is not None:
+            model = yield from gguf_weights.build(files.gguf)
+        else:
+            model, _ = load_model(folder, lazy=True)
+            _choose_precision(model, files)
+            yield from _read_weights(model)
+    except LoadFailed:
+        raise
     except MemoryError as error:
-        raise LoadFailed(f"{folder.name}: there is not enough memory for this model") from error
+        raise LoadFailed(f"{name}: there is not enough memory for this model") from error
     except Exception as error:
-        raise LoadFailed(f"{folder.name}: {_reason(error)}") from error
-    log.info("model read", folder=folder.name, seconds=round(time.perf_counter() - start, 2))
+        raise LoadFailed(f"{name}: {_reason(error)}") from error
+    if files.loss is not None:
+        log.info("weights are not exactly as in the file", model=name, loss=files.loss)
+    log.info("model read", folder=name, seconds=round(time.perf_counter() - start, 2))
     return model, tokenizer
 
 
-def load_at_once(folder: Path) -> tuple[Any, Any]:
+def load_at_once(model: ModelFolder, cache: GGUFCache) -> tuple[Any, Any]:
     """Return what `load` does where nobody goes on meanwhile."""
-    steps = load(folder)
+    with at_once(open_files(model, cache)) as files:
+        return at_once(load(files))
+
+
+def at_once(steps: Generator[float, None, Result]) -> Result:
+    """Take all steps of a load, where nobody goes on meanwhile."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            model, tokenizer = end.value
-            return model, tokenizer
+            result: Result = end.value
+            return result
 
 
 def read_tokenizer(folder: Path, end_tokens: Any) -> Any:
@@ -110,6 +144,29 @@ def _is_cpu() -> bool:
     return bool(mx.default_device() == mx.Device(mx.cpu))
 
 
+def _choose_precision(model: Any, files: ModelFiles) -> None:
+    """Have weights as the device computes best: float32 on the CPU, bfloat16 for what of a GGUF file is not packed."""
+    if _is_cpu():
+        _widen(model)
+    elif files.model.is_gguf:
+        _narrow(model)
+
+
+def _narrow(model: Any) -> None:
+    """Use bfloat16 but where the model needs float32, as mlx-lm does when it converts."""
+    may_cast = getattr(model, "cast_predicate", lambda name: True)
+    model.update(
+        tree_map_with_path(
+            lambda name, array: array.astype(mx.bfloat16) if array.dtype == mx.float32 and may_cast(name) else array,
+            model.parameters(),
+        )
+    )
+
+
+def _fits_widened(size: int) -> bool:
+    return size <= free_memory.available() - _RESERVE
+
+
 def _widen(model: Any) -> None:
     """Use float32 on the CPU, where it is several times faster than 16 bits or quantized, if memory allows."""
     arrays = list(weights(model).values())
@@ -117,7 +174,7 @@ def _widen(model: Any) -> None:
     if not narrow:
         return
     needed = sum(array.size * (32 if array.dtype == mx.uint32 else 4) for array in arrays)
-    if needed > free_memory.available() - _RESERVE:
+    if not _fits_widened(needed):
         log.warning("too little memory for float32: this model will be slow on the CPU", needed_gib=needed >> 30)
         return
     dequantize_model(model)

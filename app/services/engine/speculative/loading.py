@@ -1,8 +1,8 @@
 """Loads a model and its draft model, and checks whether the two fit."""
 
 from collections.abc import Generator
-from pathlib import Path
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, NamedTuple
 
 import structlog
 from mlx_lm.models.cache import make_prompt_cache
@@ -10,46 +10,62 @@ from mlx_lm.models.cache import make_prompt_cache
 from app.services import catalog
 from app.services.engine.cache.layers import FORGETFUL, is_trimmable, leaves
 from app.services.engine.model import loading
+from app.services.engine.model.model_files import ModelFiles
 from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.engine.speculative.draft_model import DraftModel, logits_width
 from app.services.engine.speculative.vocabulary import vocabulary_mismatch
 from app.services.errors import LoadFailed
+from app.services.gguf.cache import GGUFCache
 from app.services.model_folder import ModelFolder
 
 log = structlog.get_logger()
 
-Steps = Generator[float, None, tuple[Any, Any, DraftModel | None]]
+
+class Parts(NamedTuple):
+    """What a model is put together from."""
+
+    files: ModelFiles  # to be closed
+    model: Any  # mlx-lm's, as are the tokenizer wrappers
+    tokenizer: Any
+    draft: DraftModel | None
 
 
-def load(folder: Path, config: DraftConfig | None) -> Steps:
-    """Yield progress from 0 to 1 and return mlx-lm's model and tokenizer wrapper, with a draft model if one fits.
+def load(model: ModelFolder, config: DraftConfig | None, cache: GGUFCache) -> Generator[float, None, Parts]:
+    """Yield progress from 0 to 1 and return the parts of a model, with a draft model if one fits.
 
     Raises LoadFailed. Runs on the engine thread alone.
     """
     draft_folder = _resolve(config.model) if config else None  # fails before the large model is read
-    model, tokenizer = yield from loading.load(folder)
-    if config is None or draft_folder is None:
-        return model, tokenizer, None
+    with ExitStack() as opened:
+        files = opened.enter_context((yield from loading.open_files(model, cache)))
+        mlx_model, tokenizer = yield from loading.load(files)
+        draft = None
+        if config is not None and draft_folder is not None:
+            draft = yield from _load_draft(draft_folder, config, cache, files, mlx_model, tokenizer)
+        opened.pop_all()
+        return Parts(files, mlx_model, tokenizer, draft)
+
+
+def _load_draft(
+    folder: ModelFolder, config: DraftConfig, cache: GGUFCache, files: ModelFiles, model: Any, tokenizer: Any
+) -> Generator[float, None, DraftModel | None]:
+    name = files.model.path.name
     if reason := _untrimmable(model):
-        log.warning("no draft model", model=folder.name, reason=f"{reason} of the model cannot take draft tokens back")
-        return model, tokenizer, None
-    draft, draft_tokenizer = yield from _load_quietly(draft_folder.path)
+        log.warning("no draft model", model=name, reason=f"{reason} of the model cannot take draft tokens back")
+        return None
+    draft, draft_tokenizer = yield from _load_quietly(folder, cache)
     if reason := _untrimmable(draft):
-        raise _refusal(draft_folder, f"{reason} cannot take draft tokens back")
+        raise _refusal(folder, f"{reason} cannot take draft tokens back")
     if (reason := vocabulary_mismatch(tokenizer, draft_tokenizer, tokenizer.eos_token_ids)) and config.strict:
-        raise _refusal(draft_folder, reason)
+        raise _refusal(folder, reason)
     if reason:
-        log.warning("no draft model", model=folder.name, reason=reason)
-        return model, tokenizer, None
-    return (
-        model,
-        tokenizer,
-        DraftModel(
-            draft,
-            vocabulary=logits_width(model),
-            context_length=draft_folder.context.tokens,
-            max_draft_tokens=config.max_draft_tokens,
-        ),
+        log.warning("no draft model", model=name, reason=reason)
+        return None
+    return DraftModel(
+        draft,
+        vocabulary=logits_width(model),
+        context_length=folder.context.tokens,
+        max_draft_tokens=config.max_draft_tokens,
     )
 
 
@@ -60,9 +76,9 @@ def _resolve(model: str) -> ModelFolder:
         raise LoadFailed(f"The draft model: {error.message}") from error
 
 
-def _load_quietly(folder: Path) -> Generator[float, None, tuple[Any, Any]]:
+def _load_quietly(folder: ModelFolder, cache: GGUFCache) -> Generator[float, None, tuple[Any, Any]]:
     """Load the draft model without progress of its own: the large one takes nearly all of the time."""
-    steps = loading.load(folder)
+    steps = _load(folder, cache)
     while True:
         try:
             next(steps)
@@ -70,6 +86,11 @@ def _load_quietly(folder: Path) -> Generator[float, None, tuple[Any, Any]]:
             model, tokenizer = end.value
             return model, tokenizer
         yield 0.9
+
+
+def _load(folder: ModelFolder, cache: GGUFCache) -> loading.Step:
+    with (yield from loading.open_files(folder, cache)) as files:
+        return (yield from loading.load(files))
 
 
 def _untrimmable(model: Any) -> str | None:

@@ -1,0 +1,49 @@
+"""Checks a GGUF file by its header: whether it can be served, and its sizes. Nothing of it is loaded."""
+
+import math
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from app.services.context_length import context_length
+from app.services.errors import LoadFailed
+from app.services.files import explained
+from app.services.gguf import architectures, names, tokenizer
+from app.services.gguf.file import GGUFFile, read
+from app.services.model_folder import ModelFolder
+
+
+def inspect(path: Path, model_id: str | None = None) -> ModelFolder:
+    """Check a GGUF file, given it or any of its shards. Raises LoadFailed for all that cannot be served."""
+    with explained(path):
+        file = read(path)
+        architecture = architectures.for_file(file)
+        _check_tokenizer(file)
+        named = names.of_file(file.path)
+        return ModelFolder(
+            id=model_id or named.name,
+            path=file.path,
+            model_type=architecture.config["model_type"],
+            context=replace(context_length(architecture.config, {}), source="context_length of the file"),
+            weight_bytes=sum(tensor.data.nbytes for tensor in file.tensors.values()),
+            parameters=sum(math.prod(tensor.shape) for tensor in file.tensors.values()),
+            precision=named.quant if named.quant != named.name else _precision(file),
+            created=int(file.path.stat().st_mtime),
+            has_chat_template="tokenizer.chat_template" in file.metadata,
+            is_gguf=True,
+        )
+
+
+def _check_tokenizer(file: GGUFFile) -> None:
+    try:
+        tokenizer.check(file.metadata)
+    except LoadFailed as error:
+        raise LoadFailed(f"{file.path}: {error.message}") from error
+
+
+def _precision(file: GGUFFile) -> str:
+    """Give the type that most bytes are in."""
+    sizes: Counter[str] = Counter()
+    for tensor in file.tensors.values():
+        sizes[tensor.type.name] += tensor.data.nbytes
+    return max(sizes, key=lambda name: sizes[name], default="unknown")
