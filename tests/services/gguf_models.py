@@ -18,7 +18,6 @@ from mlx.utils import tree_flatten
 
 Change = Callable[[np.ndarray, dict[str, Any]], np.ndarray]  # of an array, given the configuration
 Split = Callable[[np.ndarray, dict[str, Any]], dict[str, np.ndarray]]
-QUANTIZED = ("Q8_0", "Q4_0")
 # What stays as it is in files of any quantization, besides what has one dimension.
 _FLOAT = re.compile(r"ffn_gate_inp|ssm_conv1d|shortconv.conv|altup|laurel|per_layer_model_proj|attn_kv_b|_norm\.weight")
 

@@ -1,6 +1,8 @@
 """Models from GGUF files compute what the models compute that the files were made of, and nothing is left out."""
 
 import dataclasses
+import json
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -8,6 +10,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.services.errors import LoadFailed
 from app.services.gguf.architectures import Architecture, for_file
@@ -16,7 +20,6 @@ from app.services.gguf.file import GGUFFile, read
 from tests.services.gguf_further_models import FURTHER
 from tests.services.gguf_models import (
     MODELS,
-    QUANTIZED,
     TinyModel,
     load,
     log_probabilities,
@@ -26,6 +29,24 @@ from tests.services.gguf_models import (
 )
 
 NAMES = {model.name: model for model in (*MODELS, *FURTHER)}
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.integers(0, 64),
+    st.floats(),
+    st.text(max_size=20),
+    st.lists(st.integers(-(2**31), 2**31), max_size=8).map(np.array),
+    st.lists(st.booleans(), max_size=8).map(np.array),
+    st.lists(st.text(max_size=4), max_size=8),
+)
+OTHER_KEYS = (
+    "pooling_type",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.dimension_count",
+    "nextn_predict_layers",
+)
 SENTENCE = r"model\.gguf (lacks|has) [^\n]*[^.]\.$"
 
 
@@ -45,7 +66,7 @@ def file_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], GG
     return cache(write_file)
 
 
-@pytest.mark.parametrize("quantization", ["F32", *QUANTIZED])
+@pytest.mark.parametrize("quantization", ["F32", "Q8_0", pytest.param("Q4_0", marks=pytest.mark.slow)])
 def test_a_file_computes_what_its_model_does(
     model: TinyModel, quantization: str, file_of: Callable[[str, str], GGUFFile]
 ) -> None:
@@ -142,6 +163,110 @@ def test_what_mlx_lm_does_not_compute_is_refused(
     file = file_of(name, "F32")
     with pytest.raises(LoadFailed, match=r"model\.gguf (lacks|has|turns|scales|says) [^\n]*[^.]\.$"):
         for_file(file._replace(metadata={**file.metadata, f"{file.architecture}.{key}": value}))
+
+
+@pytest.mark.slow
+def test_a_tensor_of_another_shape_is_refused(model: TinyModel, file_of: Callable[[str, str], GGUFFile]) -> None:
+    file = file_of(model.name, "F32")
+    for name in (one for one in file.tensors if not re.match(r"blk\.[^0]", one)):
+        tensor = file.tensors[name]
+        # An embedding may be padded; all else has the rows that the metadata say.
+        for axis in range(1 if name.endswith("token_embd.weight") else 0, len(tensor.shape)):
+            shape = tuple(size + (number == axis) for number, size in enumerate(tensor.shape))
+            other = tensor._replace(shape=shape, data=np.full((*shape[:-1], 4 * shape[-1]), 0xBF, np.uint8))
+            with pytest.raises((LoadFailed, ValueError)):  # ValueError: by mlx-lm, which loads strictly
+                architecture = for_file(file._replace(tensors={**file.tensors, name: other}))
+                load(architecture.config, widened(architecture))
+
+
+@given(data=st.data())
+def test_whatever_the_metadata_say_is_understood_or_refused(
+    data: st.DataObject, file_of: Callable[[str, str], GGUFFile]
+) -> None:
+    file = file_of(data.draw(st.sampled_from(sorted(NAMES))), "F32")
+    keys = [key for key in file.metadata if key.startswith(f"{file.architecture}.")]
+    keys += [f"{file.architecture}.{key}" for key in OTHER_KEYS]
+    metadata = {**file.metadata, data.draw(st.sampled_from(keys)): data.draw(VALUES)}
+    try:
+        architecture = for_file(file._replace(metadata=metadata))
+    except LoadFailed as error:
+        assert re.search(r"model\.gguf (lacks|has|says) [^\n]*[^.]\.$", str(error))
+    else:
+        json.dumps(architecture.config, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "name, metadata, sentence",
+    [
+        ("llama", {"general.architecture": "bloom"}, "has the architecture 'bloom', which .* \\(it can: .*gemma4"),
+        ("llama", {"llama.attention.clamp_kqv": 8.0}, "says llama.attention.clamp_kqv, which is not understood"),
+        ("llama", {"llama.block_count": 1 << 31}, "has 2147483648 layers by its metadata, but 30 tensors"),
+        ("llama", {"llama.attention.causal": False}, "has llama.attention.causal = False, which .* cannot compute"),
+        ("llama", {"llama.rope.scaling.type": "longrope"}, "has rope.scaling.type 'longrope', which"),
+        ("llama-3", {"llama.rope.freq_base": 1e6}, "has other factors of rope \\(rope_freqs.weight\\) than Llama 3's"),
+        (
+            "llama",
+            {"llama.embedding_length": 32},
+            "has the tensor 'token_embd.weight' of 128 by 64, which does not fit",
+        ),
+        ("qwen3", {"qwen3.pooling_type": 4}, "has qwen3.pooling_type 4, neither the mean nor the last token"),
+        (
+            "gemma4",
+            {"gemma4.final_logit_softcapping": "30"},
+            "has 30 as gemma4.final_logit_softcapping, which has to be",
+        ),
+    ],
+)
+def test_what_is_not_understood_is_named(
+    name: str, metadata: dict[str, Any], sentence: str, file_of: Callable[[str, str], GGUFFile]
+) -> None:
+    file = file_of(name, "F32")
+    with pytest.raises(LoadFailed, match=sentence):
+        for_file(file._replace(metadata={**file.metadata, **metadata}))
+
+
+def test_experts_in_tensors_of_their_own_are_refused(file_of: Callable[[str, str], GGUFFile]) -> None:
+    file = file_of("mixtral", "F32")
+    tensors = {name.replace("_exps", ".0"): tensor for name, tensor in file.tensors.items()}
+    with pytest.raises(LoadFailed, match="has a tensor for each expert, as before April 2024; take a newer file"):
+        for_file(file._replace(tensors=tensors))
+
+
+@pytest.mark.parametrize("number, pooling", [(0, None), (1, "mean"), (3, "last")])
+def test_the_pooling_is_that_of_the_file(
+    number: int, pooling: str | None, file_of: Callable[[str, str], GGUFFile]
+) -> None:
+    file = file_of("qwen3", "F32")
+    assert for_file(file).pooling is None
+    assert for_file(file._replace(metadata={**file.metadata, "qwen3.pooling_type": number})).pooling == pooling
+
+
+def test_queries_keys_and_values_may_lie_in_one_tensor(
+    model: TinyModel, file_of: Callable[[str, str], GGUFFile]
+) -> None:
+    file = file_of(model.name, "F32")
+    fused, plain = for_file(joined(file)), for_file(file)
+    assert fused.config == plain.config
+    assert {one.name for one in fused.parameters} == {one.name for one in plain.parameters}
+    values = widened(fused)
+    for name, value in widened(plain).items():
+        np.testing.assert_array_equal(values[name], value, name)
+
+
+def joined(file: GGUFFile) -> GGUFFile:
+    """Join queries, keys and values of the layers that have them all, as some files have them."""
+    tensors = dict(file.tensors)
+    for name in file.tensors:
+        parts = [name.replace("attn_q.", f"attn_{part}.") for part in "qkv"]
+        if "attn_q." in name and all(part in tensors for part in parts):
+            sources = [tensors.pop(part) for part in parts]
+            data = np.concatenate(
+                [one.data.reshape(-1, one.data.shape[-1]) if one.data.ndim > 1 else one.data for one in sources]
+            )
+            shape = (sum(one.shape[0] for one in sources), *sources[0].shape[1:])
+            key = name.replace("attn_q.", "attn_qkv.")
+            tensors[key] = sources[0]._replace(name=key, shape=shape, data=data)
+    return file._replace(tensors=tensors)
 
 
 def widened(architecture: Architecture) -> dict[str, np.ndarray]:

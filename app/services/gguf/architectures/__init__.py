@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from app.services.files import bad
+from app.services.generation import Pooling
 from app.services.gguf.architectures import (
     deepseek,
     gemma,
@@ -39,12 +40,15 @@ _ARCHITECTURES = llama.ARCHITECTURES | {
     "qwen3next": linear_attention.qwen3next,
 }
 
+_POOLINGS: dict[int, Pooling | None] = {0: None, 1: "mean", 3: "last"}  # llama.cpp's numbers
+
 
 class Architecture(NamedTuple):
     """What becomes of a file."""
 
     config: dict[str, Any]  # of config.json
     parameters: list[Parameter]  # all that mlx-lm's model has
+    pooling: Pooling | None = None  # of embeddings, where the file says it
 
 
 def for_file(file: GGUFFile) -> Architecture:
@@ -53,4 +57,15 @@ def for_file(file: GGUFFile) -> Architecture:
         reason = f"has the architecture {file.architecture!r}, which this server cannot read from GGUF"
         raise bad(file.path, f"{reason} (it can: {', '.join(_ARCHITECTURES)}); take the model in MLX's own format.")
     config, layout = read(file)
-    return Architecture(config, list(parameters(file, layout)))
+    return Architecture(config, list(parameters(file, layout)), _pooling(file))
+
+
+def _pooling(file: GGUFFile) -> Pooling | None:
+    number = file.metadata.get(f"{file.architecture}.pooling_type", 0)
+    if type(number) is not int or number not in _POOLINGS:
+        reason = f"has {file.architecture}.pooling_type {number!r}"
+        raise bad(
+            file.path,
+            f"{reason}, neither the mean nor the last token; take a language model, or another one for embeddings.",
+        )
+    return _POOLINGS[number]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from app.services.gguf.architectures.hyperparameters import Hyperparameters, uniform
-from app.services.gguf.architectures.layout import Entry, Layout, Target, entry, rows, weights
+from app.services.gguf.architectures.layout import Entry, Layout, Target, entry, joined, weights, wrong_shape
 from app.services.gguf.file import GGUFFile
 
 GATED = {"ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
@@ -15,37 +15,50 @@ _QUERY_KEY_VALUE = {"attn_q": "q_proj", "attn_k": "k_proj", "attn_v": "v_proj"}
 def sizes(file: GGUFFile, values: Hyperparameters) -> dict[str, Any]:
     """Give the part of config.json that nearly all models have. Raises LoadFailed."""
     values.expect("attention.causal", True)
-    config = {
-        "hidden_size": values.integer("embedding_length"),
-        "num_hidden_layers": (layers := values.integer("block_count") - values.integer("nextn_predict_layers", 0)),
-        "num_attention_heads": uniform(values.per_layer("attention.head_count", layers), values, "attention heads"),
+    layers = values.integer("block_count") - values.integer("nextn_predict_layers", 0)
+    if not 1 <= layers <= len(file.tensors):  # before anything is made for each
+        raise values.refused(f"has {layers} layers by its metadata, but {len(file.tensors)} tensors")
+    return {
+        "hidden_size": hidden_size(file, values),
+        "num_hidden_layers": layers,
+        "num_attention_heads": uniform(
+            values.per_layer("attention.head_count", layers, least=1), values, "attention heads"
+        ),
         "rms_norm_eps": values.number("attention.layer_norm_rms_epsilon"),
         "vocab_size": vocabulary(file, values),
         "rope_theta": values.number("rope.freq_base", 10000.0),
-        "max_position_embeddings": values.integer("context_length"),
+        "max_position_embeddings": values.integer("context_length", least=1),
         "tie_word_embeddings": "output.weight" not in file.tensors,
     }
-    if config["num_hidden_layers"] < 1 or config["num_attention_heads"] < 1:
-        raise values.refused("has no layers, or none with attention heads")
-    return config
+
+
+def hidden_size(file: GGUFFile, values: Hyperparameters) -> int:
+    """Give the size of the hidden states, which the embedding has, too. Raises LoadFailed if it does not."""
+    size = values.integer("embedding_length", least=1)
+    if (tensor := file.tensors.get("token_embd.weight")) is not None and tensor.shape[-1] != size:
+        raise wrong_shape(file, tensor)
+    return size
 
 
 def key_value_heads(values: Hyperparameters, config: dict[str, Any]) -> int:
     """Give the number of KV heads, which is that of all heads where the file has none. Raises LoadFailed."""
-    heads = values.per_layer("attention.head_count_kv", config["num_hidden_layers"], config["num_attention_heads"])
-    return uniform(heads, values, "KV heads")
+    layers, most = config["num_hidden_layers"], config["num_attention_heads"]
+    heads = uniform(values.per_layer("attention.head_count_kv", layers, most, least=1), values, "KV heads")
+    if most % heads:
+        raise values.refused(f"has {heads} KV heads for {most} attention heads")
+    return heads
 
 
 def head_dim(values: Hyperparameters, config: dict[str, Any]) -> int:
     """Give the size of a head, which is the same for keys and values. Raises LoadFailed if it is not."""
-    size = values.integer("attention.key_length", config["hidden_size"] // config["num_attention_heads"])
+    size = values.integer("attention.key_length", config["hidden_size"] // config["num_attention_heads"], least=1)
     values.expect("attention.value_length", size)
     return size
 
 
 def feed_forward(values: Hyperparameters, layers: int) -> int:
     """Give the size of the feed-forward layers, which is the same in all. Raises LoadFailed if it is not."""
-    return uniform(values.per_layer("feed_forward_length", layers), values, "feed_forward_length")
+    return uniform(values.per_layer("feed_forward_length", layers, least=1), values, "feed_forward_length")
 
 
 def linear_rope(values: Hyperparameters) -> dict[str, Any] | None:
@@ -73,16 +86,12 @@ def query_key_value(
     """
     if (fused := f"{block}attn_qkv.weight") not in file.tensors:
         return weights(block, target, _QUERY_KEY_VALUE, biases=biases)
-    ends = (heads[0], heads[0] + heads[1], sum(heads))
-    cuts = list(zip(_QUERY_KEY_VALUE.values(), (0, *ends), ends, strict=False))
-    layout = {fused: Entry(tuple(Target(f"{target}{to}.weight", rows(start, stop)) for to, start, stop in cuts))}
+    names = list(_QUERY_KEY_VALUE.values())
+    layout = {fused: joined(file, fused, {f"{target}{to}.weight": rows for to, rows in zip(names, heads, strict=True)})}
     if biases and (bias := f"{block}attn_qkv.bias") in file.tensors:
-        layout[bias] = Entry(tuple(Target(f"{target}{to}.bias", _part(start, stop), True) for to, start, stop in cuts))
+        parts = {f"{target}{to}.bias": rows for to, rows in zip(names, heads, strict=True)}
+        layout[bias] = joined(file, bias, parts, is_dense=True)
     return layout
-
-
-def _part(start: int, stop: int) -> Any:
-    return lambda bias: bias[start:stop]
 
 
 def multi_token_prediction(file: GGUFFile, config: dict[str, Any]) -> Layout:

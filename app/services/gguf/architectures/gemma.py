@@ -20,12 +20,11 @@ from app.services.gguf.architectures.layout import (
     IGNORED,
     Entry,
     Layout,
-    Target,
     as_is,
     entry,
+    joined,
     minus_one,
     norms,
-    rows,
     weights,
 )
 from app.services.gguf.file import GGUFFile, Tensor
@@ -311,5 +310,5 @@ def _experts_4(file: GGUFFile, config: dict[str, Any], block: str, target: str) 
     if (fused := f"{block}ffn_gate_up_exps.weight") in file.tensors:
         size = config["moe_intermediate_size"]
         names = [layout.pop(f"{block}ffn_{name}_exps.weight").targets[0].name for name in ("gate", "up")]
-        layout[fused] = Entry((Target(names[0], rows(0, size)), Target(names[1], rows(size, 2 * size))))
+        layout[fused] = joined(file, fused, dict.fromkeys(names, size))
     return layout

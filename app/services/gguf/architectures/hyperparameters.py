@@ -8,8 +8,11 @@ import numpy as np
 from app.services.files import bad
 from app.services.gguf.file import GGUFFile
 
+_LARGEST = float(np.finfo(np.float32).max)
 # Say nothing about how the model computes, or what its tensors say as well.
-_WITHOUT_EFFECT = frozenset(("vocab_size", "rope.scaling.finetuned", "tensor_data_layout", "context_length"))
+_WITHOUT_EFFECT = frozenset(
+    ("vocab_size", "rope.scaling.finetuned", "tensor_data_layout", "context_length", "pooling_type")
+)
 
 
 class Hyperparameters:
@@ -25,13 +28,13 @@ class Hyperparameters:
         self._read.add(key)
         return self._file.metadata.get(self._prefix + key)
 
-    def integer(self, key: str, default: int | None = None) -> int:
-        """Give a whole number; LoadFailed if there is none and no default."""
+    def integer(self, key: str, default: int | None = None, *, least: int = 0) -> int:
+        """Give a whole number; LoadFailed if there is none and no default, or if it is less than that."""
         value = self.get(key)
         if value is None and default is not None:
-            return default
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self._wrong(key, value, "a whole number")
+            value = default
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise self._wrong(key, value, f"a whole number, {least} or more")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -39,7 +42,7 @@ class Hyperparameters:
         value = self.get(key)
         if value is None and default is not None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
             raise self._wrong(key, value, "a number")
         return shortest(value)
 
@@ -52,21 +55,22 @@ class Hyperparameters:
             raise self._wrong(key, value, "true or false")
         return value
 
-    def per_layer(self, key: str, layers: int, default: int | None = None) -> list[int]:
+    def per_layer(self, key: str, layers: int, default: int | None = None, *, least: int = 0) -> list[int]:
         """Give a whole number for each layer, of which a file may have one for all; LoadFailed without."""
         value = self.get(key)
         if isinstance(value, np.ndarray | list):
-            if len(value) < layers or np.asarray(value).dtype.kind not in "iu":
-                raise self._wrong(key, value, f"{layers} whole numbers")
+            numbers = np.asarray(value)
+            if len(value) < layers or numbers.dtype.kind not in "iu" or numbers.min(initial=least) < least:
+                raise self._wrong(key, value, f"{layers} whole numbers, {least} or more")
             return [int(one) for one in value[:layers]]
-        return [self.integer(key, default)] * layers
+        return [self.integer(key, default, least=least)] * layers
 
     def flags(self, key: str, layers: int) -> list[bool] | None:
         """Give a truth value for each layer; None where the file has none, or only one number."""
         value = self.get(key)
         if not isinstance(value, np.ndarray | list):
             return None
-        if len(value) < layers:
+        if len(value) < layers or np.asarray(value).dtype.kind not in "biu":
             raise self._wrong(key, value, f"{layers} truth values")
         return [bool(one) for one in value[:layers]]
 

@@ -1,7 +1,9 @@
 """Which tensor of a GGUF file becomes which parameters of mlx-lm's model, and with which change."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from app.services.files import bad
 from app.services.gguf.file import GGUFFile, Tensor
 
+_ONE_EXPERT = re.compile(r"blk\.\d+\.ffn_(gate|up|down)\.\d+\.weight")
 # Of float32 arrays, or of packed ones where the parameter may be quantized: rows come first in all of their arrays.
 Change = Callable[..., Any]
 
@@ -81,6 +84,8 @@ IGNORED = Entry((), is_optional=True)
 
 def parameters(file: GGUFFile, layout: Layout) -> Iterator[Parameter]:
     """Give all parameters of a model. Raises LoadFailed for tensors that it should have, or should not."""
+    if any(_ONE_EXPERT.fullmatch(name) for name in file.tensors):
+        raise bad(file.path, "has a tensor for each expert, as before April 2024; take a newer file of this model.")
     if missing := [name for name, one in layout.items() if not one.is_optional and name not in file.tensors]:
         raise bad(file.path, f"lacks the tensor {missing[0]!r}{_more(missing)}. Download it again.")
     if unknown := [name for name in file.tensors if name not in layout]:
@@ -90,7 +95,28 @@ def parameters(file: GGUFFile, layout: Layout) -> Iterator[Parameter]:
         if (tensor := file.tensors.get(name)) is not None:
             for target in one.targets:
                 sources = (tensor, *(file.tensors[partner] for partner in target.partners))
-                yield Parameter(target.name, sources, target.change, target.is_dense)
+                change = target.change if target.change is as_is else _explained(file, tensor, target.change)
+                yield Parameter(target.name, sources, change, target.is_dense)
+
+
+def _explained(file: GGUFFile, tensor: Tensor, change: Change) -> Change:
+    """Let a change say which tensor has a shape that it cannot have."""
+
+    def run(*arrays: Any) -> Any:
+        try:
+            return change(*arrays)
+        except (ValueError, IndexError) as error:
+            raise wrong_shape(file, tensor) from error
+
+    return run
+
+
+def wrong_shape(file: GGUFFile, tensor: Tensor) -> Exception:
+    """Make the error for a tensor that has another shape than the metadata of its file say."""
+    shape = " by ".join(map(str, tensor.shape))
+    return bad(
+        file.path, f"has the tensor {tensor.name!r} of {shape}, which does not fit its metadata. Download it again."
+    )
 
 
 def _more(names: list[str]) -> str:
@@ -107,6 +133,26 @@ def each_array(packed: Any, change: Callable[..., np.ndarray], *others: Any) -> 
         if getattr(packed, name) is not None
     }
     return packed._replace(**changed)
+
+
+def joined(file: GGUFFile, name: str, parts: Mapping[str, int], *, is_dense: bool = False) -> Entry:
+    """Make the entry of a tensor of which parameters have some rows each: their names, and how many, in order.
+
+    A stack of experts is cut in each expert. Raises LoadFailed if the tensor has other rows than these.
+    """
+    tensor = file.tensors[name]
+    axis = -1 if is_dense else -2
+    if len(tensor.shape) < -axis or tensor.shape[axis] != sum(parts.values()):
+        raise wrong_shape(file, tensor)
+    ends = list(accumulate(parts.values()))
+    cuts = zip(parts, (0, *ends), ends, strict=False)
+    change = part if is_dense else rows
+    return Entry(tuple(Target(target, change(start, stop), is_dense) for target, start, stop in cuts))
+
+
+def part(start: int, stop: int) -> Change:
+    """Give a change that takes some numbers of a bias."""
+    return lambda bias: bias[start:stop]
 
 
 def rows(start: int, stop: int) -> Change:
