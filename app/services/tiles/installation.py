@@ -18,7 +18,8 @@ def libraries(environ: Mapping[str, str] = os.environ) -> Iterator[Path]:
     """Give the folders that Tiles looks for its library in: beside its program, for everybody, for this user."""
     program = shutil.which("tiles", path=environ.get("PATH", ""))
     if program is not None:
-        yield Path(program).resolve().parent
+        # Linux tells a program where it lies behind all links, macOS under which name it was started.
+        yield from dict.fromkeys((Path(program).parent, Path(program).resolve().parent))
     yield SYSTEM_LIBRARY
     yield data_folder(environ)
 

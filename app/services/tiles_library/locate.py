@@ -1,14 +1,13 @@
 """Tiles' library folder, looked for in the order in which Tiles itself looks."""
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from app.services.tiles import installation
 from app.services.tiles_library import CannotSwap
 from app.services.tiles_library.names import ORIGINAL, OUTGOING, SERVER
 
-_SYSTEM = Path("/usr/local/share/tiles")
 _DEBUG = Path(".tiles_dev/tiles")  # of a debug build, below the folder that it runs in
 
 
@@ -26,13 +25,8 @@ def locate(folder: Path | None, environ: Mapping[str, str] = os.environ) -> Path
 
 
 def candidates(environ: Mapping[str, str] = os.environ) -> list[Path]:
-    """Give the folders in Tiles' order: beside the program, the machine's, the user's; then that of a debug build."""
-    program = shutil.which("tiles", path=environ.get("PATH"))
-    # Linux tells a program where it lies behind all links, macOS under which name it was started.
-    beside = [Path(program).parent, Path(program).resolve().parent] if program else []
-    home = environ.get("HOME") or str(Path.home())
-    data = Path(environ.get("XDG_DATA_HOME") or f"{home}/.local/share")
-    return list(dict.fromkeys(path.absolute() for path in (*beside, _SYSTEM, data / "tiles", _DEBUG)))
+    """Give the folders in Tiles' order; the last is that of a debug build."""
+    return list(dict.fromkeys(path.absolute() for path in (*installation.libraries(environ), _DEBUG)))
 
 
 def _reason_against(folder: Path) -> str | None:
