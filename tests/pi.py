@@ -1,4 +1,4 @@
-"""Pi, the agent that the Tiles CLI runs: the real package from npm."""
+"""Pi, the agent of Tiles, run as Tiles runs it: from npm, the newest and the one that Tiles has in it."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ import pytest
 
 FOLDER = Path(os.environ.get("TILES_TEST_PI") or "/nowhere").absolute()
 
-CLI = FOLDER / "node_modules" / "@earendil-works" / "pi-coding-agent" / "dist" / "cli.js"
+PACKAGES = {"newest": "@earendil-works/pi-coding-agent", "of Tiles": "pi-of-tiles"}
+
+
+def cli(version: str) -> Path:
+    return FOLDER / "node_modules" / PACKAGES[version] / "dist" / "cli.js"
+
 
 SECONDS = 60
 
@@ -55,20 +61,27 @@ class Pi:
 
 
 @contextmanager
-def pi(url: str, model: str, home: Path, work: Path | None = None) -> Iterator[Pi]:
-    """Run Pi as the Tiles CLI does, at home in a folder of its own, at work there or in another."""
+def pi(url: str, model: str, home: Path, work: Path | None = None, *, version: str = "newest") -> Iterator[Pi]:
+    """Run Pi with the settings, arguments and variables of Tiles, at home in a folder of its own, at work there or in
+    another. What Tiles has besides is left out: its adapter for MCP, its plugins and their skills.
+    """
     settings = home / "agent"
     settings.mkdir(parents=True)
-    row = {"id": model, "reasoning": True, "contextWindow": 8192, "maxTokens": 64}
+    row = {"id": model, "reasoning": True, "maxTokens": 30_000}
     provider = {"api": "openai-responses", "apiKey": "tiles", "baseUrl": f"{url}/v1", "models": [row]}
     (settings / "models.json").write_text(json.dumps({"providers": {"tiles": provider}}))
-    (settings / "settings.json").write_text(json.dumps({"retry": {"enabled": False}, "compaction": {"enabled": False}}))
+    (settings / "settings.json").write_text(
+        json.dumps({"compaction": {"enabled": False}, "defaultThinkingLevel": "medium"})
+    )
     own = FOLDER / "node_modules" / ".bin" / "node"
     node = str(own) if own.exists() else shutil.which("node")
     if node is None:
         pytest.skip("no node to run Pi with")
-    more = {"HOME": str(home), "PI_CODING_AGENT_DIR": str(settings), "PI_OFFLINE": "1", "PI_TELEMETRY": "0"}
-    command = [node, str(CLI), "--mode", "rpc", "--provider", "tiles", "--model", model, "--no-session"]
+    prompt = f"You are Tiles.\n\nCurrent date: {date.today():%A, %d %B %Y}"
+    command = [node, str(cli(version)), "--mode", "rpc", "--append-system-prompt", prompt, "--no-session"]
+    command.append("--no-extensions")
+    keys = {name: value for name, value in os.environ.items() if not name.endswith(("_KEY", "_TOKEN"))}
+    more = {"HOME": str(home), "PI_CODING_AGENT_DIR": str(settings), "PI_OFFLINE": "true"}
     with (home / "pi.log").open("w") as log:
         process = subprocess.Popen(
             command,
@@ -77,7 +90,8 @@ def pi(url: str, model: str, home: Path, work: Path | None = None) -> Iterator[P
             stderr=log,
             encoding="utf-8",
             cwd=work or home,
-            env=os.environ | more,
+            env=keys | more,
+            start_new_session=True,
         )
     try:
         yield Pi(process)

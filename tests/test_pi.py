@@ -1,6 +1,6 @@
-"""Pi, the agent that the Tiles CLI runs: the real package from npm, against a server of ours.
+"""Pi, the agent of Tiles: the newest and the one that Tiles has in it, from npm, against a server of ours.
 
-    npm install --prefix FOLDER @earendil-works/pi-coding-agent
+    npm install --prefix FOLDER @earendil-works/pi-coding-agent pi-of-tiles@npm:@earendil-works/pi-coding-agent@0.84.2
     TILES_TEST_PI=FOLDER pytest tests/test_pi.py
 
 A node in FOLDER/node_modules/.bin comes before the one on the PATH.
@@ -12,18 +12,26 @@ from typing import Any
 
 import pytest
 
+from app.services.bootstrap import DEMO_FOLDER
 from app.services.generation import ToolCall
 from tests.conftest import Server, wait_for
-from tests.pi import CLI, pi
+from tests.pi import PACKAGES, cli, pi
 from tests.scripted import ScriptedModel, answer, serving, thought
+from tests.tiles_cli import swapped_in
+from tests.tiles_daemon import tiles_daemon
 
 MODEL = "tiles-nano"
 
-pytestmark = pytest.mark.skipif(not CLI.exists(), reason="no Pi: TILES_TEST_PI names no folder where npm installed it")
+
+@pytest.fixture(params=PACKAGES)
+def version(request: pytest.FixtureRequest) -> str:
+    if not cli(request.param).exists():
+        pytest.skip("no Pi: TILES_TEST_PI names no folder where npm installed it")
+    return str(request.param)
 
 
-def test_it_starts_and_knows_its_model(demo: Server, tmp_path: Path) -> None:
-    with pi(demo.url, MODEL, tmp_path) as agent:
+def test_it_starts_and_knows_its_model(version: str, demo: Server, tmp_path: Path) -> None:
+    with pi(demo.url, MODEL, tmp_path, version=version) as agent:
         agent.send(type="get_state")
         state = agent.until("response")[-1]
         assert state["success"] is True
@@ -32,9 +40,9 @@ def test_it_starts_and_knows_its_model(demo: Server, tmp_path: Path) -> None:
         assert state["data"]["isStreaming"] is False
 
 
-def test_it_is_answered(demo: Server, tmp_path: Path) -> None:
+def test_it_is_answered(version: str, demo: Server, tmp_path: Path) -> None:
     before = len(demo.logged("request"))
-    with pi(demo.url, MODEL, tmp_path) as agent:
+    with pi(demo.url, MODEL, tmp_path, version=version) as agent:
         for text in ("hello", "and again"):
             message = agent.ask(text)[-1]
             assert message["role"] == "assistant"
@@ -45,9 +53,9 @@ def test_it_is_answered(demo: Server, tmp_path: Path) -> None:
     assert all(line["prompt_tokens"] > 1000 for line in lines)
 
 
-def test_it_shows_thoughts_and_words_and_counts_them(tmp_path: Path) -> None:
+def test_it_shows_thoughts_and_words_and_counts_them(version: str, tmp_path: Path) -> None:
     model = ScriptedModel([answer(thought("Hm. ", 1), thought("So."), "Hel", "lo")])
-    with serving(model, tmp_path) as url, pi(url, "scripted", tmp_path) as agent:
+    with serving(model, tmp_path) as url, pi(url, "scripted", tmp_path, version=version) as agent:
         agent.send(type="prompt", message="hello")
         lines = agent.until("agent_end")
         kinds = [line["assistantMessageEvent"]["type"] for line in lines if line["type"] == "message_update"]
@@ -68,11 +76,11 @@ def test_it_shows_thoughts_and_words_and_counts_them(tmp_path: Path) -> None:
     assert asked.template_kwargs["enable_thinking"] is True
 
 
-def test_it_calls_a_tool_and_is_told_what_came_of_it(tmp_path: Path) -> None:
+def test_it_calls_a_tool_and_is_told_what_came_of_it(version: str, tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("the answer is 42\n")
     call = ToolCall(0, "call_1", "read", json.dumps({"path": "note.txt"}))
     model = ScriptedModel([answer(thought("Look."), call), answer("It is 42.")])
-    with serving(model, tmp_path) as url, pi(url, "scripted", tmp_path) as agent:
+    with serving(model, tmp_path) as url, pi(url, "scripted", tmp_path, version=version) as agent:
         said = agent.ask("what does the note say?")
     messages = [message for message in said if message["role"] != "system"]  # some versions list theirs
     assert [message["role"] for message in messages] == ["user", "assistant", "toolResult", "assistant"]
@@ -88,13 +96,13 @@ def test_it_calls_a_tool_and_is_told_what_came_of_it(tmp_path: Path) -> None:
     assert (back[1].tool_call_id, back[1].content.strip()) == ("call_1", "the answer is 42")
 
 
-def test_the_demo_model_reads_a_file_for_it(demo: Server, tmp_path: Path) -> None:
+def test_the_demo_model_reads_a_file_for_it(version: str, demo: Server, tmp_path: Path) -> None:
     notes = {"river.txt": "blue boat\n", "garden.md": "water the roses\n", "lamp.txt": "green\n", "b.txt": "oak\n"}
     for name, text in notes.items():
         (tmp_path / name).write_text(text)
     turns = []
     for name in notes:  # it is a small model: one of them will do
-        with pi(demo.url, MODEL, tmp_path / f"pi of {name}", tmp_path) as agent:
+        with pi(demo.url, MODEL, tmp_path / f"pi of {name}", tmp_path, version=version) as agent:
             turns.append([message for message in agent.ask(f"Read the file {name}") if message["role"] != "system"])
         if is_read(turns[-1], name, notes[name].strip()):
             return
@@ -115,9 +123,9 @@ def is_read(turn: list[dict[str, Any]], name: str, text: str) -> bool:
     )
 
 
-def test_its_abort_ends_the_answer_here_too(tmp_path: Path) -> None:
+def test_its_abort_ends_the_answer_here_too(version: str, tmp_path: Path) -> None:
     model = ScriptedModel([answer("And", " so", " on")[:-1], answer("Yes?")])
-    with serving(model, tmp_path) as url, pi(url, "scripted", tmp_path) as agent:
+    with serving(model, tmp_path) as url, pi(url, "scripted", tmp_path, version=version) as agent:
         agent.send(type="prompt", message="count to a million")
         agent.until("message_update")
         agent.send(type="abort")
@@ -126,8 +134,22 @@ def test_its_abort_ends_the_answer_here_too(tmp_path: Path) -> None:
         assert agent.ask("are you there?")[-1]["content"][0]["text"] == "Yes?"
 
 
-def test_it_shows_why_there_is_no_answer(tmp_path: Path) -> None:
-    with serving(None, tmp_path) as url, pi(url, "scripted", tmp_path) as agent:
+def test_it_shows_why_there_is_no_answer(version: str, tmp_path: Path) -> None:
+    with serving(None, tmp_path) as url, pi(url, "scripted", tmp_path, version=version) as agent:
         message = agent.ask("hello")[-1]
         assert message["stopReason"] == "error"
         assert "POST /start" in message["errorMessage"]
+
+
+def test_it_talks_to_the_server_that_tiles_has_started(version: str, tmp_path: Path) -> None:
+    name = "mlx-community/Nano-4bit"
+    with tiles_daemon({name: DEMO_FOLDER}) as daemon, swapped_in(tmp_path, daemon.url) as tiles:
+        tiles.start()
+        tiles.wait_until_up()
+        assert tiles.url is not None
+        with pi(tiles.url, name, tmp_path / "agent", version=version) as agent:
+            message = agent.ask("hello")[-1]
+            assert (message.get("errorMessage"), message["stopReason"]) == (None, "stop")
+        assert tiles.stop() == "Server stopped"
+        assert tiles.process is not None
+        assert tiles.process.wait(20) == 0
