@@ -121,6 +121,22 @@ def test_a_file_with_a_tensor_by_another_name_is_refused(
             for_file(file._replace(tensors={**file.tensors, name + "_2": file.tensors[name]}))
 
 
+def test_what_mlx_lm_does_not_narrow_stays_float32(model: TinyModel, file_of: Callable[[str, str], GGUFFile]) -> None:
+    parameters = for_file(file_of(model.name, "F32")).parameters
+    narrows = getattr(make_model(model.config), "cast_predicate", lambda name: not name.endswith(".A_log"))
+    assert {one.name for one in parameters if one.is_float32} == {
+        one.name for one in parameters if not narrows(one.name)
+    }
+
+
+def test_a_narrow_model_computes_in_bfloat16(model: TinyModel, file_of: Callable[[str, str], GGUFFile]) -> None:
+    architecture = for_file(file_of(model.name, "F32"))
+    weights = {name: mx.array(array) for name, array in widened(architecture).items()}
+    wide = {one.name for one in architecture.parameters if one.is_float32}
+    narrow = {name: array if name in wide else array.astype(mx.bfloat16) for name, array in weights.items()}
+    assert load(architecture.config, narrow)(mx.array([[1, 2, 3]])).dtype == mx.bfloat16
+
+
 @pytest.mark.parametrize("name", ["qwen3.5", "qwen3.5-experts", "qwen3-next", "glm4", "glm4-experts", "deepseek3"])
 def test_layers_that_predict_further_tokens_are_left_out(name: str, file_of: Callable[[str, str], GGUFFile]) -> None:
     file = file_of(name, "F32")

@@ -32,7 +32,7 @@ def write_settings(file: GGUFFile, architecture: Architecture, folder: Path, qua
 def write(file: GGUFFile, architecture: Architecture, folder: Path, *, half: bool) -> Steps:
     """Write a folder with weights, tensor by tensor. Yields progress, 0 to 1. Raises LoadFailed and OSError.
 
-    Quantized matrices stay packed. `half`: scales, biases and other matrices become bfloat16; else they are float32.
+    Quantized matrices stay packed. `half`: scales, biases and the rest become bfloat16, as in mlx-lm; else float32.
     """
     with (folder / "model.safetensors").open("xb") as stream:
         writer = _Safetensors(stream, len(architecture.parameters))
@@ -47,7 +47,7 @@ def write(file: GGUFFile, architecture: Architecture, folder: Path, *, half: boo
                 if packed.biases is not None:
                     writer.add(f"{layer}.biases", narrow(packed.biases) if half else packed.biases)
             else:
-                is_half = half and not parameter.is_dense
+                is_half = half and not parameter.is_float32
                 writer.add_parts(parameter.name, *widened(parameter), change=narrow if is_half else None)
             bytes_read += file_bytes(parameter)
             yield bytes_read / total

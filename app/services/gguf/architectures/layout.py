@@ -12,6 +12,7 @@ from app.services.files import bad
 from app.services.gguf.file import GGUFFile, Tensor
 
 _ONE_EXPERT = re.compile(r"blk\.\d+\.ffn_(gate|up|down)\.\d+\.weight")
+_FLOAT32 = ("e_score_correction_bias", "expert_bias", ".A_log")
 # Of float32 arrays, or of packed ones where the parameter may be quantized: rows come first in all of their arrays.
 Change = Callable[..., Any]
 
@@ -29,6 +30,14 @@ class Parameter:
     tensors: tuple[Tensor, ...]
     change: Change = as_is
     is_dense: bool = False  # mlx-lm has no quantized layer there, or the change needs plain numbers
+
+    @property
+    def is_float32(self) -> bool:
+        """Whether mlx-lm leaves it float32 in models that compute in another type, as `cast_predicate` of theirs says.
+
+        With any other float32 parameter, a norm's say, all that follows would be computed in float32.
+        """
+        return self.name.endswith(_FLOAT32)
 
 
 @dataclass(frozen=True)
