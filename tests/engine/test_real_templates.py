@@ -21,8 +21,7 @@ ARGUMENTS = {"a": 'x "y"\n</z> é ', "b": 2}
 CALL = ToolCall(0, "callabcd0", "add", json.dumps(ARGUMENTS, ensure_ascii=False))
 # Of which the tokens tell the notation, those that write none, and those that this conversation cannot be put to.
 NO_CALLS = {
-    *("Kimi-K3", "LFM2.5-Instruct", "google-gemma-2-2b-it", "llama-cpp-rwkv-world", "microsoft-Phi-3.5-mini-instruct"),
-    *("HuggingFaceTB-SmolLM3-3B", "fireworks-ai-llama-3-firefunction-v2", "meetkai-functionary-medium-v3.2"),
+    *("Kimi-K3", "LFM2.5-Instruct", "fireworks-ai-llama-3-firefunction-v2", "meetkai-functionary-medium-v3.2"),
     "llama-cpp-deepseek-r1",
 }
 HARMONY = {"openai-gpt-oss-120b", "llm-jp-llm-jp-4.1-8b-thinking"}  # tests of their own

@@ -138,6 +138,9 @@ def _prompt(client: Client, messages: list[Message], **more: Any) -> str:
 
 def _conversations(client: Client, tokenizer: Any, tools: list[Any]) -> str:
     """Nothing is lost; and what the template takes as it is comes out as the template has it."""
+    from app.services.engine.output.template_clues import takes_tools, template_text
+
+    has_tools = takes_tools(template_text(tokenizer))
     faults = []
     for shape in SHAPES:
         messages = _conversation(shape)
@@ -148,7 +151,7 @@ def _conversations(client: Client, tokenizer: Any, tools: list[Any]) -> str:
             continue
         if lost := sorted(word for word in _words(messages) if word not in prompt):
             faults.append(f"{shape}: lost {', '.join(lost)}")
-        if shape not in ORDINARY:
+        if shape not in ORDINARY or (tools and not has_tools):  # then they stand in the system prompt
             continue
         # Ours gives reasoning back where the template looks for it, whatever the name of that is.
         words = {word for word in re.findall(r"word\w+", json.dumps(messages)) if word in prompt}

@@ -1,5 +1,6 @@
 """A model's chat template: renders conversations to prompts, adapted to what the template accepts."""
 
+import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from app.services.engine.model.template_messages import (
     with_plain_schemas,
 )
 from app.services.engine.output import harmony
-from app.services.engine.output.template_clues import call_parser, template_text
+from app.services.engine.output.template_clues import call_parser, takes_tools, template_text
 from app.services.engine.output.tool_call_formats import call_format, write_calls
 from app.services.errors import InvalidRequest
 from app.services.generation import GenerationRequest, Message, ToolCall
@@ -23,6 +24,14 @@ from app.services.generation import GenerationRequest, Message, ToolCall
 Tools = Sequence[Mapping[str, Any]]
 
 _LEVELS = {"low", "medium", "high"}  # of effort, as requests name them
+# What a model is told where its template lists no tools: the words of Hermes, which many models were trained on.
+_TOOLS = """You may call one or more functions to help with the request. They are, as JSON schemas:
+<tools>
+{lines}
+</tools>
+
+To call one, write its name and its arguments, and nothing after them, exactly like this:
+{example}"""
 _CACHED = 8  # lists of tools whose completion is remembered
 
 
@@ -36,6 +45,7 @@ class ChatTemplate:
         source = template_text(tokenizer)
         self._format = call_format(parser, source)
         self._reasoning_field = reasoning_field(source)
+        self._takes_tools = takes_tools(source)
         self._takes_xml_tools = "xml_tools" in source  # SmolLM3 has another name for the tools
         self._parser = parser
         self._strict = STRICT
@@ -54,7 +64,8 @@ class ChatTemplate:
         continues = request.continue_final_message
         refusal: Exception | None = None
         for tools, capabilities in self._variants(request.tools):
-            messages = adapt_messages(request.messages, capabilities, self.write_calls, continues=continues)
+            messages = request.messages if self._takes_tools else self._with_tools(request.messages, tools)
+            messages = adapt_messages(messages, capabilities, self.write_calls, continues=continues)
             options = {"add_generation_prompt": request.generation_prompt and not continues, **request.template_kwargs}
             try:
                 field = self._field_to_continue(messages) if continues else False
@@ -68,6 +79,18 @@ class ChatTemplate:
         raise InvalidRequest(
             f"The model's chat template refuses this conversation: {_first_line(refusal)}", param="messages"
         ) from refusal
+
+    def _with_tools(self, messages: Sequence[Message], tools: Tools) -> Sequence[Message]:
+        """Put the tools into the system prompt, for a template that has nowhere to put them."""
+        if not tools:
+            return messages
+        lines = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+        example = self.write_calls([ToolCall(0, "call_0", "function_name", '{"argument_name": "value"}')])
+        text = _TOOLS.format(lines=lines, example=example.strip())
+        if not messages or messages[0].role != "system":
+            return [Message("system", text), *messages]
+        first = replace(messages[0], content=f"{messages[0].content}\n\n{text}".lstrip())
+        return [first, *messages[1:]]
 
     def _field_to_continue(self, messages: Sequence[Message]) -> str | bool:
         """Say which part of the last message goes on, as transformers takes it: a field, or True for the content."""

@@ -1,6 +1,7 @@
 """Tells the notation of a model's calls and reasoning by its chat template and its tokens, where mlx-lm does not."""
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType, SimpleNamespace
@@ -33,6 +34,9 @@ _OTHER_CALLS = {
 }
 # Tokens that only calls have, of models whose template does not show any: Phi-4 mini.
 _CALL_TOKENS = {("<|tool_call|>", "<|/tool_call|>"): "phi4", ("<|tool_call|>",): "granite"}
+
+# The variables of templates that list tools, or what Llama's says of them.
+_TOOLS = re.compile(r'\b(?:xml_|python_)?(?:tools|functions)\b|"parameters": dictionary')
 
 # What opens and closes reasoning, in templates that have the latter; and in those that have both.
 _OWN_REASONING = (
@@ -91,7 +95,14 @@ def call_parser(tokenizer: Any) -> tuple[str | None, ModuleType | None]:
     if other := next((name for text, name in _OTHER_CALLS.items() if text in template), None):
         return other, None
     tokens = _added_tokens(tokenizer)
-    return next((name for texts, name in _CALL_TOKENS.items() if tokens.issuperset(texts)), None), None
+    if by_tokens := next((name for texts, name in _CALL_TOKENS.items() if tokens.issuperset(texts)), None):
+        return by_tokens, None
+    return ("json_tools" if template and not takes_tools(template) else None), None
+
+
+def takes_tools(template: str) -> bool:
+    """Whether a chat template can tell the model of tools. To others they are told in Hermes' notation, as text."""
+    return _TOOLS.search(template) is not None
 
 
 def _mlx_parser(tokenizer: Any) -> ModuleType | None:
