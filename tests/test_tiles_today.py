@@ -4,33 +4,75 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
 
-from tests import tiles_library, tiny_model
+from tests import gguf_files, tiles_library, tiny_model
 from tests.conftest import wait_for
 from tests.tiles_cli import REQUESTS, SYSTEM, Tiles, agent_body, swapped_in
 from tests.tiles_daemon import tiles_daemon
 
 pytestmark = pytest.mark.slow
 
-FIRST, SECOND = "mlx-community/Nano-4bit", "mlx-community/Other-4bit"
 DAEMON = {"context_length": 8000, "gpu_layers": -1}
+KINDS = ("gguf", "mlx")
+REPOS = {
+    "gguf": {"unsloth/gemma-4-E4B-it-GGUF": "Q4_K_M", "unsloth/gemma-4-12b-it-GGUF": "Q8_0"},
+    "mlx": {"mlx-community/Nano-4bit": None, "mlx-community/Other-4bit": None},
+}
+
+
+class Model(NamedTuple):
+    """A model that Tiles has downloaded."""
+
+    name: str  # as Tiles has it: with the quantization, if its Modelfile names one
+    path: Path  # that `tiles run` finds: a file, or the snapshot where there is no quantization
+    snapshot: Path  # what the daemon finds
+
+
+Models = tuple[Model, Model]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def models(request: pytest.FixtureRequest, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    folder = tmp_path_factory.mktemp("models")
+    other = tiny_model.build(folder / "other", seed=7, layers=1)
+    first, second = zip(REPOS[request.param].items(), (tiny, other), strict=True)
+    return download(folder, *first[0], first[1]), download(folder, *second[0], second[1])
+
+
+def download(hub: Path, repo: str, quantization: str | None, source: Path) -> Model:
+    """Put a model into a cache as Hugging Face's and Tiles' downloaders do: links to blobs, whose names say nothing."""
+    entry = hub / f"models--{repo.replace('/', '--')}"
+    snapshot, blobs = entry / "snapshots/abc", entry / "blobs"
+    snapshot.mkdir(parents=True)
+    if quantization is None:
+        shutil.copytree(source, blobs)
+        for path in blobs.iterdir():
+            (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+        return Model(repo, snapshot, snapshot)
+    types = {"attn_q": "Q4_0", "ffn_up": "Q4_1", "ffn_down": "Q8_0"}
+    name = f"{repo.rpartition('/')[2].removesuffix('-GGUF')}-{quantization}.gguf"
+    gguf_files.write(source, blobs / "b10b", types)
+    (snapshot / name).symlink_to("../../blobs/b10b")
+    return Model(f"{repo}:{quantization}", snapshot / name, snapshot)
+
+
+@contextmanager
+def with_daemon(models: Models, folder: Path) -> Iterator[Tiles]:
+    known = {model.name: model.snapshot for model in models}
+    with tiles_daemon(known, DAEMON) as daemon, swapped_in(folder, daemon.url) as tiles:
+        yield tiles
 
 
 @pytest.fixture(scope="module")
-def models(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two models, by their names in Tiles."""
-    other = tiny_model.build(tmp_path_factory.mktemp("models") / "other", seed=7, layers=1)
-    return {FIRST: tiny, SECOND: other}
-
-
-@pytest.fixture(scope="module")
-def tiles(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiles]:
+def tiles(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiles]:
     """One that runs already."""
-    with tiles_daemon(models, DAEMON) as daemon, swapped_in(tmp_path_factory.mktemp("swapped"), daemon.url) as tiles:
+    with with_daemon(models, tmp_path_factory.mktemp("swapped")) as tiles:
         tiles.start()
         tiles.wait_until_up()
         yield tiles
@@ -68,15 +110,16 @@ def test_a_second_start_before_the_port_opens_does_no_harm(tmp_path: Path) -> No
         assert tiles.ping()
 
 
-def test_the_app_switches_it_on_and_models_and_off(models: dict[str, Path], tmp_path: Path) -> None:
-    with tiles_daemon(models, DAEMON) as daemon, swapped_in(tmp_path, daemon.url) as tiles:
+def test_the_app_switches_it_on_and_models_and_off(models: Models, tmp_path: Path) -> None:
+    first, second = models
+    with with_daemon(models, tmp_path) as tiles:
         assert tiles.start() == "server started successfully"
-        assert tiles.warm_up(FIRST) is False  # nobody has sent a prompt yet
-        assert tiles.agent(FIRST)["model"] == FIRST
-        assert tiles.warm_up(SECOND) is False
-        assert tiles.agent(SECOND)["model"] == SECOND
-        assert tiles.warm_up(FIRST) is True
-        assert tiles.agent(FIRST)["usage"]["input_tokens_details"]["cached_tokens"] > 100
+        assert tiles.warm_up(first.name) is False  # nobody has sent a prompt yet
+        assert tiles.agent(first.name)["model"] == first.name
+        assert tiles.warm_up(second.name) is False
+        assert tiles.agent(second.name)["model"] == second.name
+        assert tiles.warm_up(first.name) is True
+        assert tiles.agent(first.name)["usage"]["input_tokens_details"]["cached_tokens"] > 100
         unknown = tiles.client.post(f"{tiles.url}/v1/responses", json=agent_body("unsloth/nothing:Q4_K_M"))
         assert unknown.status_code == 404
         assert tiles.stop() == "Server stopped"
@@ -84,36 +127,41 @@ def test_the_app_switches_it_on_and_models_and_off(models: dict[str, Path], tmp_
         assert tiles.process.wait(20) == 0
 
 
-def test_tiles_run_loads_a_model_and_talks_to_it(tiles: Tiles, models: dict[str, Path]) -> None:
-    tiles.start()
-    assert tiles.load(FIRST, models[FIRST], SYSTEM) == []
+def test_tiles_run_loads_a_model_and_talks_to_it(tiles: Tiles, models: Models) -> None:
+    assert tiles.start() == "server already up"
+    assert tiles.load(models[0].name, models[0].path, SYSTEM) == []
     for name, (items, more) in REQUESTS.items():
-        response = tiles.agent(FIRST, items, **more)
+        response = tiles.agent(models[0].name, items, **more)
+        assert response["model"] == models[0].name, name
         assert response["usage"]["input_tokens"] > 0, name
         assert response["error"] is None, name
 
 
-def test_a_data_folder_that_is_not_there_is_a_warning(tiles: Tiles, models: dict[str, Path]) -> None:
-    warnings = tiles.load(FIRST, models[FIRST], SYSTEM, memory=Path("/proc/nowhere/memory"))
+def test_a_modelfile_without_a_quantization_names_the_snapshot(tiles: Tiles, models: Models) -> None:
+    name = models[1].name.partition(":")[0]
+    assert tiles.load(name, models[1].snapshot, SYSTEM) == []
+    assert tiles.agent(name)["model"] == name
+
+
+def test_a_data_folder_that_is_not_there_is_a_warning(tiles: Tiles, models: Models) -> None:
+    warnings = tiles.load(models[0].name, models[0].path, SYSTEM, memory=Path("/proc/nowhere/memory"))
     assert any("memory_path" in warning for warning in warnings)
 
 
 def test_a_model_that_cannot_be_loaded_is_no_200_and_leaves_the_one_before(
-    tiles: Tiles, models: dict[str, Path], tmp_path: Path
+    tiles: Tiles, models: Models, tmp_path: Path
 ) -> None:
-    tiles.load(FIRST, models[FIRST], SYSTEM)
+    tiles.load(models[0].name, models[0].path, SYSTEM)
     with pytest.raises(AssertionError, match="model_load_failed"):
         tiles.load("broken/model", tmp_path, SYSTEM)
-    assert tiles.agent(FIRST)["model"] == FIRST
+    assert tiles.agent(models[0].name)["model"] == models[0].name
 
 
-def test_a_stop_in_the_middle_of_an_answer_is_a_stop_for_the_next_start(
-    tmp_path: Path, models: dict[str, Path]
-) -> None:
-    with tiles_daemon(models) as daemon, swapped_in(tmp_path, daemon.url) as tiles:
+def test_a_stop_in_the_middle_of_an_answer_is_one_for_the_next_start(models: Models, tmp_path: Path) -> None:
+    with with_daemon(models, tmp_path) as tiles:
         tiles.start()
         tiles.wait_until_up()
-        body = agent_body(FIRST, max_output_tokens=6000, ignore_eos=True)
+        body = agent_body(models[0].name, max_output_tokens=6000, ignore_eos=True)
         with tiles.client.stream("POST", f"{tiles.url}/v1/responses", json=body) as answer:
             assert answer.status_code == 200
             first = tiles.process
@@ -134,10 +182,11 @@ def httpx_ping(tiles: Tiles) -> bool:
     return True
 
 
-def test_models_are_found_in_tiles_own_folder_without_its_daemon(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_are_found_in_tiles_own_folder_without_its_daemon(kind: str, tiny: Path, tmp_path: Path) -> None:
     with swapped_in(tmp_path, "http://127.0.0.1:9") as tiles:
-        hub = tiles.data / "data/models/huggingface/hub/models--mlx-community--Nano-4bit/snapshots/abc"
-        shutil.copytree(tiny, hub)
+        repo, quantization = next(iter(REPOS[kind].items()))
+        model = download(tiles.data / "data/models/huggingface/hub", repo, quantization, tiny)
         tiles.start()
         tiles.wait_until_up()
-        assert tiles.agent(FIRST)["model"] == FIRST
+        assert tiles.agent(model.name)["model"] == model.name
