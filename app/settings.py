@@ -226,6 +226,12 @@ class Settings:
         metavar="ID_OR_PATH",
     )
     draft_tokens: int = _setting(4, _whole(1, 64), "Maximum draft tokens per step of --draft-model", metavar="TOKENS")
+    blas: str = _setting(
+        "auto",
+        _one_of("auto", "system", "none"),
+        "BLAS on the Linux CPU: auto is the system's, else the one installed with the server; system is the system's "
+        "alone; none is MLX's own, the slowest",
+    )
     stop_repetition: bool = _setting(True, _switch, "Stop a completion that only repeats itself: on or off")
     sse_ping_interval: float = _setting(
         15.0,

@@ -23,7 +23,7 @@ def facts() -> dict[str, str]:
         "python": platform.python_version(),
         "mlx": version("mlx"),
         "mlx-lm": version("mlx-lm"),
-        "BLAS": blas.preload() or "as MLX brings it",
+        "BLAS": blas.preload() or "the system's",
         "load before": f"{psutil.getloadavg()[0]:.1f}",
     }
 

@@ -53,8 +53,8 @@ PEER = Recipe(names.PEER, _mlx_lm)
 
 def peer_with_blas() -> Recipe | None:
     """The peer with the BLAS that we load ourselves, which its users do not get; None where there is none."""
-    name = blas.preload()
-    return Recipe(names.PEER_WITH_BLAS, _mlx_lm, {"LD_PRELOAD": name}) if name else None
+    name = blas.preload("system")
+    return Recipe(names.PEER_WITH_BLAS, _mlx_lm, {"LD_PRELOAD": name}) if name not in (None, blas.REFERENCE) else None
 
 
 class Server:

@@ -85,15 +85,18 @@ def mlx(_: CheckContext) -> Check:
     return Check("MLX", "ok", f"computes on {back_end}")
 
 
-def blas(_: CheckContext) -> Check | None:
-    """Check for OpenBLAS, where MLX computes on a Linux CPU."""
-    from app.services.engine.model.blas import ADVICE, preload
+def blas(context: CheckContext) -> Check | None:
+    """Check for a fast BLAS, where MLX computes on a Linux CPU."""
+    from app.services.engine.model.blas import ADVICE, REFERENCE, preload
 
     if not _is_linux_cpu():
         return None
-    if library := preload():
-        return Check("BLAS", "ok", library)
-    return Check("BLAS", "warning", "no OpenBLAS: prompts are computed about 20 times slower", ADVICE)
+    library = preload(context.settings.blas)
+    if library != REFERENCE:
+        return Check("BLAS", "ok", str(library))
+    detail = "MLX's own (reference): prompts are computed about 20 times slower"
+    advice = ADVICE if context.settings.blas != "none" else "Leave away --blas none."
+    return Check("BLAS", "warning", detail, advice)
 
 
 def compiler(_: CheckContext) -> Check | None:

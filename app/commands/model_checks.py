@@ -94,7 +94,7 @@ def batching(context: CheckContext) -> Check | None:
         return Check("Batches", "ok", "not tried, since the model is large: the log says so when it is loaded")
     try:  # in a process of its own, because a model may abort it
         process = subprocess.run(
-            [sys.executable, "-m", try_batching.__name__, str(model.path)],
+            [sys.executable, "-m", try_batching.__name__, str(model.path), context.settings.blas],
             capture_output=True,
             text=True,
             timeout=TRY_SECONDS,

@@ -11,9 +11,9 @@ from app.services.engine.model import blas
 from app.services.facts import Batching
 
 
-def try_batching(path: Path) -> Batching:
+def try_batching(path: Path, blas_choice: str) -> Batching:
     """Load a model and try it. Raises LoadFailed."""
-    blas.preload()
+    blas.preload(blas_choice)
     from app.services.engine.model import loading
     from app.services.engine.model.batching import check_batching
     from app.services.engine.model.memory_budget import MemoryBudget
@@ -28,4 +28,4 @@ def try_batching(path: Path) -> Batching:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(try_batching(Path(sys.argv[1])))))
+    print(json.dumps(asdict(try_batching(Path(sys.argv[1]), sys.argv[2]))))

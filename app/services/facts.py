@@ -47,6 +47,7 @@ class ModelFacts:
     calls_tools: bool
     max_rows: int
     batching: Batching = Batching()
+    blas: str | None = None  # that MLX computes with; None on a GPU
     suppressed_tokens: frozenset[int] = frozenset()  # never drawn
     warnings: tuple[str, ...] = ()  # sentences for whoever loads it: what of it is not as its files have it
 

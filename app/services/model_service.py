@@ -249,6 +249,7 @@ def _limits(settings: Settings) -> EngineLimits:
         context_length=settings.context_length,
         max_memory=settings.max_memory,
         max_lookup_tokens=settings.prompt_lookup,
+        blas=settings.blas,
         stop_repetition=settings.stop_repetition,
         store_folder=settings.data_dir / "prefixes",
         store_bytes=settings.cache_disk,

@@ -240,6 +240,10 @@ class TilesProps(Reply, kw_only=True):
     """Properties that llama-server does not have."""
 
     batching: Annotated[BatchingProps, Meta(description="what of several answers is computed together")]
+    blas: Annotated[
+        str | None,
+        Meta(description="the BLAS of a Linux CPU: its file or package, `reference` for MLX's slow one; null on a GPU"),
+    ]
     warnings: Annotated[
         list[str], Meta(description="what of the model is not exactly as in its GGUF file; mostly nothing")
     ] = field(default_factory=list)
@@ -315,7 +319,7 @@ class Props(Reply, kw_only=True):
             chat_template_caps=_capabilities(facts),
             bos_token=facts.bos_token,
             eos_token=facts.eos_token,
-            tiles=TilesProps(batching=BatchingProps.of(facts.batching), warnings=[*facts.warnings]),
+            tiles=TilesProps(batching=BatchingProps.of(facts.batching), blas=facts.blas, warnings=[*facts.warnings]),
         )
 
 

@@ -14,6 +14,7 @@ from app.services.engine.limits import EngineLimits
 from app.services.engine.loaded_model import LoadedModel
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.batching import check_batching
+from app.services.engine.model.blas import preload
 from app.services.engine.model.defaults import read_defaults, read_pooling, read_suppressed_tokens
 from app.services.engine.model.loading import back_end, weights
 from app.services.engine.model.memory_budget import MemoryBudget
@@ -71,7 +72,7 @@ def assemble(
     grammars = GrammarCompiler(tokenizer, facts.vocabulary, facts.end_tokens)
     detokenizer = detokenizer_factory(tokenizer, markup.markers())
     return LoadedModel(
-        replace(facts, batching=batching),
+        replace(facts, batching=batching, blas=preload(limits.blas) if back_end() == "cpu" else None),
         prompts,
         scheduler,
         AnswerFormat(markup, facts, prompts, grammars),

@@ -18,6 +18,7 @@ class EngineLimits:
     stop_repetition: bool = True  # end an answer that only repeats itself
     store_folder: Path | None = None  # of the prefix cache on disk; None is none
     store_bytes: int = 0  # of that folder, of all models together; 0 is none
+    blas: str = "auto"  # that MLX computes with on the Linux CPU, as `blas.preload` takes it
     adapters: Sequence[tuple[Path, float]] = ()  # folders, and their scale where a request says nothing
     gguf_folder: Path | None = None  # of what GGUF files become; None is none, so that they cannot be loaded
     gguf_bytes: int = 0  # of that folder; 0 keeps nothing

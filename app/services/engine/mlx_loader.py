@@ -1,7 +1,6 @@
 """Loads models on the engine thread, a slice at a time, so that loaded models go on answering meanwhile."""
 
 import gc
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -89,7 +88,7 @@ class MLXLoader:
 
     def _import_mlx(self) -> None:
         began = time.perf_counter()
-        library = blas.preload()
+        library = blas.preload(self._limits.blas)
         with limit_untouched():
             from app.services.engine.model import loading
 
@@ -97,7 +96,7 @@ class MLXLoader:
         loading.prepare()
         gc.freeze()  # what is imported stays: no collection need look at it again
         self.back_end = loading.back_end()
-        if library is None and sys.platform == "linux" and self.back_end == "cpu":
+        if library == blas.REFERENCE and self.back_end == "cpu":
             log.warning("no fast BLAS: prompts are computed about 20 times slower", advice=blas.ADVICE)
         log.info("engine ready", back_end=self.back_end, blas=library, seconds=round(time.perf_counter() - began, 2))
 
