@@ -29,7 +29,8 @@ def write(
     path: Path,
     types: Mapping[str, str] | str = "F32",
     *,
-    metadata: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    numbers: Mapping[str, int] | None = None,
     shards: int = 1,
     template: bool = True,
 ) -> Path:
@@ -47,6 +48,8 @@ def write(
     _add_tokenizer(writer, folder, template=template)
     for key, value in (metadata or {}).items():
         writer.add_string(key, value)
+    for key, number in (numbers or {}).items():
+        writer.add_uint32(key, number)
     for name, values in load_file(folder / "model.safetensors").items():
         _add_tensor(writer, _name(name), _turned(name, values, config), types)
     writer.write_header_to_file()

@@ -8,13 +8,21 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from mlx_lm.utils import load_model
 
 from app.services import catalog, free_memory
-from app.services.engine.model import loading
+from app.services.engine.model import gguf_weights, loading
+from app.services.engine.model.defaults import read_pooling
 from app.services.engine.model.model_files import ModelFiles, open_gguf
+from app.services.engine.speculative import loading as draft_loading
 from app.services.errors import LoadFailed
+from app.services.gguf import conversion
+from app.services.gguf.architectures import for_file
 from app.services.gguf.cache import GGUFCache
+from app.services.gguf.file import read
 from tests import gguf_files
+from tests.services.gguf_further_models import FURTHER
+from tests.services.gguf_models import MODELS, TinyModel, load, log_probabilities, random_weights, write
 
 EXACT = {
     "token_embd": "Q8_0",
@@ -133,3 +141,74 @@ def test_a_file_that_mlx_lm_s_model_does_not_fit_is_refused(tiny: Path, tmp_path
     path = gguf_files.write(tiny, tmp_path / "wide.gguf", metadata={"general.architecture": "martian"})
     with pytest.raises(LoadFailed, match="martian"):
         catalog.inspect(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", (*MODELS, *FURTHER), ids=lambda model: model.name)
+@pytest.mark.parametrize("quantization", ["Q8_0", "Q4_0"])
+def test_every_architecture_computes_the_same_packed_and_widened(
+    model: TinyModel, quantization: str, tmp_path: Path
+) -> None:
+    weights = random_weights(model, quantization)
+    architecture = for_file(read(write(model, weights, tmp_path / "model.gguf", quantization)))
+    expected = log_probabilities(load(model.config, weights))
+    assert mx.abs(log_probabilities(loading.at_once(gguf_weights.build(architecture))) - expected).max() < 0.002
+    layers = loading.at_once(conversion.write_weights(architecture, tmp_path, half=False))
+    (tmp_path / "config.json").write_text(json.dumps(architecture.config | {"quantization": layers}))
+    packed_model, _ = load_model(tmp_path)
+    kinds = {type(module).__name__ for module in packed_model.modules()}
+    assert "QuantizedLinear" in kinds
+    assert mx.abs(log_probabilities(packed_model) - expected).max() < 0.002
+
+
+def test_the_pooling_of_a_file_is_that_of_embeddings(tiny: Path, tmp_path: Path) -> None:
+    path = gguf_files.write(tiny, tmp_path / "tiny.gguf", numbers={"llama.pooling_type": 3})
+    with loading.at_once(loading.open_files(catalog.inspect(path), GGUFCache(tmp_path / "cache"))) as files:
+        assert read_pooling(files.folder) == "last"
+
+
+def test_progress_only_grows(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for available in (2**40, 0):
+        monkeypatch.setattr(free_memory, "available", lambda amount=available: amount)
+        for _ in range(2):
+            steps, progress = draft_loading.load(catalog.inspect(file), None, GGUFCache(tmp_path, 2**30)), []
+            with pytest.raises(StopIteration) as end:
+                while True:
+                    progress.append(next(steps))
+            end.value.value.files.close()
+            assert progress == sorted(progress)
+            assert 0 <= progress[0] < progress[-1] < 1
+
+
+@pytest.mark.parametrize("available", [2**40, 0])
+def test_a_file_that_is_replaced_while_it_is_read_is_refused(
+    tiny: Path, tmp_path: Path, available: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(free_memory, "available", lambda: available)
+    path = gguf_files.write(tiny, tmp_path / "tiny.gguf", "Q8_0")
+    gguf_files.write(tiny, tmp_path / "other.gguf", "Q4_0")
+    steps = draft_loading.load(catalog.inspect(path), None, GGUFCache(tmp_path / "cache", 2**30))
+    while next(steps) < (0.6 if available else 0.2):
+        pass
+    (tmp_path / "other.gguf").replace(path)
+    with pytest.raises(LoadFailed, match="was replaced while it was read"):
+        loading.at_once(steps)
+
+
+def test_a_file_that_is_removed_while_it_is_read_is_loaded(tiny: Path, tmp_path: Path) -> None:
+    path = gguf_files.write(tiny, tmp_path / "tiny.gguf", "Q8_0")
+    steps = draft_loading.load(catalog.inspect(path), None, GGUFCache(tmp_path / "cache", 2**30))
+    while next(steps) < 0.6:
+        pass
+    path.unlink()
+    with loading.at_once(steps).files:
+        pass
+
+
+def test_a_load_that_is_given_up_leaves_nothing(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(free_memory, "available", lambda: 0)
+    steps = draft_loading.load(catalog.inspect(file), None, GGUFCache(tmp_path, 2**30))
+    next(steps)
+    assert list(tmp_path.iterdir())
+    steps.close()
+    assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import IO, Self
 
@@ -27,9 +27,9 @@ from app.services.gguf.file import GGUFFile
 
 log = structlog.get_logger()
 
-_VERSION = 1  # of what is written
 _PART = 64 * 2**20  # bytes that have a checksum of their own, so that several can be computed at a time
 _ENDS = 2**20  # bytes at both ends of a file that tell it from others
+_CHECKS = 0.2  # of the progress: what is there is soon checked
 _TRIES = 3  # another server may evict a folder before it is used
 _CHECKSUMS, _LOCK = "checksums.json", ".lock"
 
@@ -71,8 +71,9 @@ class GGUFCache:
         """
         try:
             private_folder(self._folder)
-            for _ in range(_TRIES):
-                if (entry := (yield from self._existing(name))) is not None:
+            for tries in range(_TRIES):
+                # What was made just now need not be read again.
+                if (entry := (yield from self._existing(name, check=tries == 0))) is not None:
                     return entry
                 yield from self._make(name, make)
         except OSError as error:
@@ -86,7 +87,7 @@ class GGUFCache:
             raise LoadFailed("There is no folder to convert GGUF files in.")
         return self._root
 
-    def _existing(self, name: str) -> Generator[float, None, Entry | None]:
+    def _existing(self, name: str, *, check: bool) -> Generator[float, None, Entry | None]:
         folder = self._folder / name
         if (lock := _lock(folder, fcntl.LOCK_SH)) is None:
             if folder.exists() and not (folder / _LOCK).exists():
@@ -94,7 +95,7 @@ class GGUFCache:
             return None
         entry = Entry(folder, lock, self._evict)
         try:
-            is_sound = yield from _is_sound(folder)
+            is_sound = not check or (yield from _is_sound(folder))
         except BaseException:
             entry.close()
             raise
@@ -133,7 +134,7 @@ class GGUFCache:
 
 def content_name(file: GGUFFile, variant: str) -> str:
     """Name what a file becomes, by its content. Raises OSError if it is not there any more."""
-    facts: list[object] = [_VERSION, variant]
+    facts: list[object] = [_code(), variant]
     for path in file.paths:
         with path.open("rb") as stream:
             stat = os.fstat(stream.fileno())
@@ -142,6 +143,15 @@ def content_name(file: GGUFFile, variant: str) -> str:
             start.update(stream.read(_ENDS))
             facts += [stat.st_size, stat.st_mtime_ns, start.hexdigest()]
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+
+
+@cache
+def _code() -> str:
+    """Hash the code of this package: what it writes may be another thing after an update."""
+    code = hashlib.blake2b(digest_size=16)
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        code.update(path.read_bytes())
+    return code.hexdigest()
 
 
 def _lock(folder: Path, kind: int) -> IO[bytes] | None:
@@ -204,7 +214,7 @@ def _is_sound(folder: Path) -> Generator[float, None, bool]:
                 if not check.result():
                     pool.shutdown(cancel_futures=True)
                     return False
-                yield done / len(checks)
+                yield _CHECKS * done / len(checks)
     except (OSError, ValueError, AttributeError, TypeError):
         return False
     return True

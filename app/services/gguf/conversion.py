@@ -22,22 +22,32 @@ _HEADER_BYTES = 512  # for each parameter, of which a packed one has three array
 _DTYPES = {"uint32": "U32", "uint8": "U8", "float32": "F32", "uint16": "BF16"}
 
 
+def write(file: GGUFFile, architecture: Architecture, folder: Path, *, half: bool) -> Steps:
+    """Write a folder with weights. Yields progress, 0 to 1. Raises LoadFailed and OSError. `half`: see below."""
+    quantization = yield from write_weights(architecture, folder, half=half)
+    write_settings(file, architecture, folder, quantization)
+
+
 def write_settings(file: GGUFFile, architecture: Architecture, folder: Path, quantization: dict[str, Any]) -> None:
     """Write config.json and the files of the tokenizer. Raises LoadFailed and OSError."""
     tokenizer.write(file, folder)
     config = architecture.config | ({"quantization": quantization} if quantization else {})
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    if architecture.pooling == "last":  # as sentence-transformers says it
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_lasttoken": true}')
 
 
-def write(file: GGUFFile, architecture: Architecture, folder: Path, *, half: bool) -> Steps:
-    """Write a folder with weights, tensor by tensor. Yields progress, 0 to 1. Raises LoadFailed and OSError.
+def write_weights(architecture: Architecture, folder: Path, *, half: bool) -> Generator[float, None, dict[str, Any]]:
+    """Write model.safetensors, tensor by tensor. Yields progress, 0 to 1, and returns `quantization` of config.json.
 
     Quantized matrices stay packed. `half`: scales, biases and the rest become bfloat16, as in mlx-lm; else float32.
+    Raises LoadFailed and OSError.
     """
+    quantization: dict[str, Any] = {}
+    total, bytes_read = sum(file_bytes(one) for one in architecture.parameters) or 1, 0
     with (folder / "model.safetensors").open("xb") as stream:
         writer = _Safetensors(stream, len(architecture.parameters))
-        quantization: dict[str, Any] = {}
-        total, bytes_read = sum(file_bytes(one) for one in architecture.parameters) or 1, 0
         for parameter in architecture.parameters:
             if (packed := _packed(parameter)) is not None:
                 layer = parameter.name.removesuffix(".weight")
@@ -52,9 +62,8 @@ def write(file: GGUFFile, architecture: Architecture, folder: Path, *, half: boo
             bytes_read += file_bytes(parameter)
             yield bytes_read / total
         writer.finish()
-    # Layers that are not named here are not quantized; mlx-lm wants a default all the same.
-    defaults = {"group_size": 32, "bits": 4, "mode": "affine"} if quantization else {}
-    write_settings(file, architecture, folder, defaults | quantization)
+    # Layers that are not named are not quantized; mlx-lm wants a default all the same.
+    return {"group_size": 32, "bits": 4, "mode": "affine"} | quantization if quantization else {}
 
 
 def _packed(parameter: Parameter) -> Packed | None:

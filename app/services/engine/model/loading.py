@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 import mlx.core as mx
 import structlog
-from mlx.utils import tree_flatten, tree_map_with_path
+from mlx.utils import tree_flatten
 from mlx_lm.utils import (
     dequantize_model,
     load_config,
@@ -59,13 +59,15 @@ def load(files: ModelFiles) -> Step:
         heap.trim()  # reading a large vocabulary takes several times what stays of it
         yield 0.1
         if files.gguf is not None:
-            model = yield from gguf_weights.build(files.gguf)
+            model = yield from scaled(gguf_weights.build(files.gguf), 0.1, 0.9)
+            files.check()
         else:
             model, _ = load_model(folder, lazy=True)
-            _choose_precision(model, files)
+            if _is_cpu():
+                _widen(model)
             yield from _read_weights(model)
-    except LoadFailed:
-        raise
+    except LoadFailed as error:
+        raise (error if name in error.message else LoadFailed(f"{name}: {error.message}")) from error
     except MemoryError as error:
         raise LoadFailed(f"{name}: there is not enough memory for this model") from error
     except Exception as error:
@@ -80,6 +82,17 @@ def load_at_once(model: ModelFolder, cache: GGUFCache) -> tuple[Any, Any]:
     """Return what `load` does where nobody goes on meanwhile."""
     with at_once(open_files(model, cache)) as files:
         return at_once(load(files))
+
+
+def scaled(steps: Generator[float, None, Result], start: float, end: float) -> Generator[float, None, Result]:
+    """Give the progress of a part of a load as that of the whole."""
+    while True:
+        try:
+            progress = next(steps)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+        yield start + progress * (end - start)
 
 
 def at_once(steps: Generator[float, None, Result]) -> Result:
@@ -142,25 +155,6 @@ def weights(model: Any) -> dict[str, mx.array]:
 
 def _is_cpu() -> bool:
     return bool(mx.default_device() == mx.Device(mx.cpu))
-
-
-def _choose_precision(model: Any, files: ModelFiles) -> None:
-    """Have weights as the device computes best: float32 on the CPU, bfloat16 for what of a GGUF file is not packed."""
-    if _is_cpu():
-        _widen(model)
-    elif files.model.is_gguf:
-        _narrow(model)
-
-
-def _narrow(model: Any) -> None:
-    """Use bfloat16 but where the model needs float32, as mlx-lm does when it converts."""
-    may_cast = getattr(model, "cast_predicate", lambda name: True)
-    model.update(
-        tree_map_with_path(
-            lambda name, array: array.astype(mx.bfloat16) if array.dtype == mx.float32 and may_cast(name) else array,
-            model.parameters(),
-        )
-    )
 
 
 def _fits_widened(size: int) -> bool:

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from app.services.files import bad
+from app.services.files import bad, explained
 from app.services.gguf import architectures, conversion, file
 from app.services.gguf.architectures import Architecture
 from app.services.gguf.blocks import fidelity
@@ -24,6 +25,7 @@ class ModelFiles:
     folder: Path  # config.json, tokenizer and templates; the weights too, but for `gguf`
     identity: str  # of the content: another file under the same name has another
     gguf: Architecture | None = None  # whose tensors the weights are to be widened from
+    check: Callable[[], None] = lambda: None  # raises LoadFailed if `gguf` was replaced since this was made
     loss: str | None = None  # what of the weights is not exactly as in the GGUF file
     entry: Entry | None = None  # of the cache
 
@@ -54,19 +56,25 @@ def open_gguf(model: ModelFolder, cache: GGUFCache, *, packed: bool, half: bool)
     """
     source = file.read(model.path)
     architecture = architectures.for_file(source)
-    name = content_name(source, f"packed {half}" if packed else "settings")
+    variant = f"packed, {'bfloat16' if half else 'float32'}" if packed else "settings"
+    with explained(model.path):
+        name = content_name(source, variant)
+
+    def check() -> None:
+        with suppress(FileNotFoundError):  # what was removed meanwhile is still mapped
+            if content_name(source, variant) != name:
+                raise bad(model.path, "was replaced while it was read. Load it again.")
 
     def make(folder: Path) -> Steps:
         if packed:
             yield from conversion.write(source, architecture, folder, half=half)
         else:
             conversion.write_settings(source, architecture, folder, {})
-        if content_name(source, f"packed {half}" if packed else "settings") != name:
-            raise bad(model.path, "was replaced while it was read. Load it again.")
+        check()
 
     entry = yield from cache.open(name, make)
     loss = _loss(source, half=half) if packed else None
-    return ModelFiles(model, entry.folder, name, None if packed else architecture, loss, entry)
+    return ModelFiles(model, entry.folder, name, None if packed else architecture, check, loss, entry)
 
 
 def _loss(source: GGUFFile, *, half: bool) -> str | None:

@@ -21,6 +21,9 @@ from app.services.model_folder import ModelFolder
 log = structlog.get_logger()
 
 
+_CONVERSION = 0.5  # of the progress of a load: what a GGUF file takes before it is read
+
+
 class Parts(NamedTuple):
     """What a model is put together from."""
 
@@ -37,8 +40,9 @@ def load(model: ModelFolder, config: DraftConfig | None, cache: GGUFCache) -> Ge
     """
     draft_folder = _resolve(config.model) if config else None  # fails before the large model is read
     with ExitStack() as opened:
-        files = opened.enter_context((yield from loading.open_files(model, cache)))
-        mlx_model, tokenizer = yield from loading.load(files)
+        start = _CONVERSION if model.is_gguf else 0.0
+        files = opened.enter_context((yield from loading.scaled(loading.open_files(model, cache), 0.0, start)))
+        mlx_model, tokenizer = yield from loading.scaled(loading.load(files), start, 1.0)
         draft = None
         if config is not None and draft_folder is not None:
             draft = yield from _load_draft(draft_folder, config, cache, files, mlx_model, tokenizer)
