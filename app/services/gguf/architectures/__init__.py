@@ -16,6 +16,7 @@ from app.services.gguf.architectures import (
     phi3,
     turned,
 )
+from app.services.gguf.architectures.hyperparameters import Hyperparameters
 from app.services.gguf.architectures.layout import Parameter, parameters
 from app.services.gguf.file import GGUFFile
 
@@ -61,11 +62,8 @@ def for_file(file: GGUFFile) -> Architecture:
 
 
 def _pooling(file: GGUFFile) -> Pooling | None:
-    number = file.metadata.get(f"{file.architecture}.pooling_type", 0)
-    if type(number) is not int or number not in _POOLINGS:
-        reason = f"has {file.architecture}.pooling_type {number!r}"
-        raise bad(
-            file.path,
-            f"{reason}, neither the mean nor the last token; take a language model, or another one for embeddings.",
-        )
+    values = Hyperparameters(file)
+    if (number := values.integer("pooling_type", 0)) not in _POOLINGS:
+        reason = f"pools embeddings in a way (pooling_type {number}) that is neither the mean nor the last token"
+        raise values.refused(reason)
     return _POOLINGS[number]

@@ -63,7 +63,7 @@ def feed_forward(values: Hyperparameters, layers: int) -> int:
 
 def linear_rope(values: Hyperparameters) -> dict[str, Any] | None:
     """Give `rope_scaling` of a model that may stretch positions evenly. Raises LoadFailed for other ways."""
-    kind = values.get("rope.scaling.type")
+    kind = values.text("rope.scaling.type")
     factor = values.number("rope.scaling.factor", values.number("rope.scale_linear", 1.0))
     if kind not in (None, "none", "linear"):
         raise values.refused(f"has rope.scaling.type {kind!r}, which mlx-lm's model has not")

@@ -46,6 +46,13 @@ class Hyperparameters:
             raise self._wrong(key, value, "a number")
         return shortest(value)
 
+    def text(self, key: str) -> str | None:
+        """Give a text; None without one."""
+        value = self.get(key)
+        if value is not None and not isinstance(value, str):
+            raise self._wrong(key, value, "a text")
+        return value
+
     def flag(self, key: str, default: bool) -> bool:
         """Give a truth value."""
         value = self.get(key)
@@ -92,7 +99,7 @@ class Hyperparameters:
         keys = (key.removeprefix(self._prefix) for key in self._file.metadata if key.startswith(self._prefix))
         if unread := sorted(set(keys) - self._read):
             raise self.refused(
-                f"says {', '.join(self._prefix + key for key in unread[:3])}, which is not understood here"
+                f"says {', '.join(repr(self._prefix + key) for key in unread[:3])}, which is not understood here"
             )
 
     def refused(self, reason: str) -> Exception:
@@ -110,7 +117,10 @@ def shortest(value: float) -> float:
 
 
 def _brief(value: Any) -> str:
-    text = str(value.tolist() if isinstance(value, np.ndarray) else value)
+    """Give a value of a file on one line, and not all of a long one."""
+    text = repr(
+        value[:40].tolist() if isinstance(value, np.ndarray) else value[:40] if isinstance(value, list) else value
+    )
     return text if len(text) <= 40 else text[:37] + "…"
 
 

@@ -12,7 +12,7 @@ from app.services.gguf.file import GGUFFile
 
 def scaled_rope(values: Hyperparameters) -> dict[str, Any] | None:
     """Give `rope_scaling` of a model that may stretch positions evenly or by YaRN. Raises LoadFailed for other ways."""
-    if values.get("rope.scaling.type") != "yarn":
+    if values.text("rope.scaling.type") != "yarn":
         return linear_rope(values)
     factor = values.number("rope.scaling.factor")
     if factor <= 1:
