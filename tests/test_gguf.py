@@ -90,6 +90,7 @@ def test_the_server_says_what_it_serves(gguf: Server, files: Path) -> None:
     assert "<|im_start|>" in props["chat_template"]
     (entry,) = gguf.client.get("/v1/models").json()["models"]
     assert entry["details"]["quantization_level"] == "Q4_K_M"
+    assert entry["details"]["format"] == "gguf"
 
 
 def test_what_is_kept_is_a_small_folder_of_its_owner(gguf: Server) -> None:

@@ -112,11 +112,15 @@ def memory(context: CheckContext) -> Check:
     """Check for memory for the model, with a quarter more for KV caches."""
     import psutil
 
+    from app.services import free_memory
+
     machine = psutil.virtual_memory()
     detail = f"{decimal(machine.available)} free of {decimal(machine.total)}"
     if context.model is None:
         return Check("Memory", "ok", detail)
-    needed = context.model.weight_bytes * 5 // 4
+    needed = free_memory.weight_bytes(context.model, "cpu" if _is_linux_cpu() else "gpu") * 5 // 4
+    if needed > machine.available:  # then weights stay as they are in the files, also on the CPU
+        needed = context.model.weight_bytes * 5 // 4
     detail += f", {context.model.id} needs about {decimal(needed)}"
     if needed > machine.total:
         return Check("Memory", "failed", detail, "Use a smaller model, or one of fewer bits.")

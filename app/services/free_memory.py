@@ -34,6 +34,10 @@ def total() -> int:
 
 
 def fits(folder: ModelFolder, back_end: str) -> bool:
-    """Whether a model can be loaded beside what is loaded; on the CPU its weights become float32."""
-    weights = folder.weight_bytes if back_end != "cpu" else max(folder.weight_bytes, folder.parameters * 4)
-    return weights * _OVERHEAD + _RESERVE < available()
+    """Whether a model can be loaded beside what is loaded."""
+    return weight_bytes(folder, back_end) * _OVERHEAD + _RESERVE < available()
+
+
+def weight_bytes(folder: ModelFolder, back_end: str) -> int:
+    """Give the bytes that a model's weights take once they are loaded, on the CPU as float32."""
+    return folder.weight_bytes if back_end != "cpu" else max(folder.weight_bytes, folder.parameters * 4)

@@ -133,7 +133,7 @@ class ModelDetails(Reply, kw_only=True):
     """Details in Ollama's words, which llama-server gives too."""
 
     parent_model: Annotated[str, Meta(description="always empty; Ollama's field")] = ""
-    format: Annotated[str, Meta(description="format of the weights")] = "mlx"
+    format: Annotated[Literal["mlx", "gguf"], Meta(description="format of the files")]
     family: Annotated[str, Meta(description="family of the model, as its config names it")]
     families: Annotated[list[str], Meta(description="the same family, in a list")]
     parameter_size: Annotated[str, Meta(description="number of parameters, in millions")]
@@ -164,6 +164,7 @@ class NamedModel(Reply, kw_only=True):
             modified_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(facts.created)),
             capabilities=["completion", *(["tools"] if facts.calls_tools else [])],
             details=ModelDetails(
+                format="gguf" if facts.path.suffix.lower() == ".gguf" else "mlx",
                 family=facts.model_type,
                 families=[facts.model_type],
                 parameter_size=f"{facts.parameters / 1e6:.1f}M",
