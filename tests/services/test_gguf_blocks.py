@@ -92,6 +92,21 @@ def test_mlx_holds_a_type_bit_for_bit_unless_it_is_named_lossy(name: str) -> Non
     assert equal == (not is_lossy(one))
 
 
+@pytest.mark.parametrize(
+    "name, place", [("Q6_K", slice(192, 208)), ("IQ2_XS", slice(66, 74)), ("IQ2_S", slice(74, 82))]
+)
+def test_of_two_joined_groups_the_one_with_the_larger_scale_keeps_its_values(name: str, place: slice) -> None:
+    one = random(name, 200, blocks=1)
+    blocks = one.data.reshape(-1, one.type.block_bytes)
+    blocks[:, place] = np.arange(1, 1 + place.stop - place.start)  # of Q6_K; others have two scales in a byte
+    half = 208 if name == "Q6_K" else 0
+    blocks[:, half : half + 2] = np.array([0.25], "<f2").view(np.uint8)
+    packed, wide = pack(one), widen(one)
+    errors = np.abs(unpacked(packed) - wide).reshape(-1, 2, 16)
+    assert (errors.min(axis=1) == 0).all()
+    assert (errors.max(axis=(1, 2)) <= np.abs(packed.scales.reshape(-1)) / 2).all()
+
+
 @pytest.mark.parametrize("name", QUANTIZED)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_large_tensors_are_worked_on_in_parts(name: str) -> None:
@@ -123,7 +138,7 @@ def test_nvfp4_is_multiplied_by_the_factor_of_its_matrix() -> None:
     np.testing.assert_array_equal(widen(one.rows(2, 5)), values.reshape(6, -1)[2:5])
     packed = pack(one)
     assert (packed.bits, packed.group_size, packed.mode) == (8, 32, "affine")
-    np.testing.assert_allclose(unpacked(packed), values, atol=np.abs(values).max() / 255)
+    np.testing.assert_allclose(unpacked(packed), values, atol=np.abs(values).max() / 230)
     assert fidelity([plain, one]) == Fidelity(1, {"NVFP4": 1})
 
 

@@ -142,6 +142,11 @@ def test_any_shard_opens_the_whole_model(tmp_path: Path, number: int) -> None:
     assert [file.tensors[f"blk.{one}.attn_q.weight"].data.view(np.float32)[0, 0] for one in range(3)] == [0, 1, 2]
 
 
+def test_shards_may_have_an_ending_in_capitals(tmp_path: Path) -> None:
+    shards = [one.rename(one.with_suffix(".GGUF")) for one in write_shards(tmp_path)]
+    assert list(read(shards[1]).paths) == shards
+
+
 def test_missing_shards_are_named(tmp_path: Path) -> None:
     shards = write_shards(tmp_path)
     shards[1].unlink()

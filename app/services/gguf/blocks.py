@@ -18,7 +18,9 @@ from app.services.gguf.layouts import LAYOUTS, Layout
 CHUNK = 1 << 18  # values that are worked on at a time: they fit into a processor's cache
 # The types that are stored with an error of their own, and its rms, as a share of that of the weights.
 # Measured with weights of a normal distribution that llama.cpp quantized.
-LOSSY = {"Q2_K": 0.0031, "Q6_K": 0.0038, "IQ2_XS": 0.0053, "IQ2_S": 0.0051, "NVFP4": 0.0021}
+LOSSY = {"Q2_K": 0.0051, "Q6_K": 0.0038, "IQ2_XS": 0.0053, "IQ2_S": 0.0051, "NVFP4": 0.0021}
+# Their largest number, and what number the value farthest from zero gets where two groups become one.
+_ENDS = {"Q2_K": (3, 127), "Q6_K": (63, -128), "IQ2_XS": (86, 86), "IQ2_S": (86, 86), "NVFP4": (24, 120)}
 _FLOATS = {
     "F32": "<f4",
     "F16": "<f2",
@@ -89,7 +91,7 @@ def pack(tensor: Tensor) -> Packed:
     scales, biases = packed.scales.reshape(len(weight), -1), packed.biases.reshape(len(weight), -1)
     for part, blocks in _chunks(tensor):
         if lossy:
-            weight[part], scales[part], biases[part] = _joined(layout, blocks)
+            weight[part], scales[part], biases[part] = _joined(name, blocks)
         else:
             weight[part] = _stream(layout, blocks)
             scales[part], biases[part] = layout.scales(blocks)
@@ -192,28 +194,22 @@ _STREAMS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def _joined(layout: Layout, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Make one group of 32 from two of 16, in eight bits: numbers, scales and biases.
+def _joined(name: str, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Make one group of 32 from two of 16, in eight bits of which 128 is zero: numbers, scales and biases.
 
-    The step is a whole part of the larger scale, and the group that has it keeps its values: 255 steps hold both.
+    The step is a whole part of the larger scale, so that the half which has it keeps its values; but not for Q2_K,
+    whose values lie anywhere.
     """
+    layout, (top, most) = LAYOUTS[name], _ENDS[name]
     scale, bias = (part.reshape(len(blocks), -1, 2) for part in layout.scales(blocks))
-    most = np.float32({2: 3, 5: 24, 6: 63, 7: 86}[layout.bits])
-    ends = np.stack([bias, bias + scale * most])
-    low, high = ends.min(axis=(0, 3)), ends.max(axis=(0, 3))
-    widest = np.abs(scale).argmax(axis=2)[..., None]
-    step, base = (np.take_along_axis(part, widest, 2)[..., 0] for part in (np.abs(scale), bias))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        parts = np.floor(254 * step / (high - low))
-        aligned = parts >= 1
-        step = np.where(aligned, step / parts, (high - low) / 255)
-        start = np.where(aligned, np.floor((low - base) / step), 0)
-        origin = np.where(aligned, base + start * step, low)
-        factor = np.where(step[..., None] > 0, scale / step[..., None], 0).astype(np.float32)
-        shift = np.where(step[..., None] > 0, (bias - origin[..., None]) / step[..., None], 0).astype(np.float32)
-    numbers = layout.numbers(blocks).reshape(*factor.shape, 16) * factor[..., None]
-    numbers += shift[..., None]
-    return np.rint(numbers).astype(np.uint8).reshape(len(blocks), -1), np.nan_to_num(step), origin
+    ends = np.concatenate([bias, bias + scale * np.float32(top)], axis=2)
+    step = np.take_along_axis(ends, np.abs(ends).argmax(axis=2)[..., None], 2) / np.float32(most)
+    values = layout.numbers(blocks).reshape(*scale.shape, 16) * scale[..., None]
+    values += bias[..., None]
+    values /= np.where(step == 0, np.float32(1), step)[..., None]  # where it is zero, so are the values
+    np.clip(np.rint(values, out=values), -128, 127, out=values)
+    values += 128
+    return values.astype(np.uint8).reshape(len(blocks), -1), step[..., 0], step[..., 0] * np.float32(-128)
 
 
 def _packed_float(tensor: Tensor, mode: str, group: int) -> Packed:

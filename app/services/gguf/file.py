@@ -15,7 +15,7 @@ from app.services.gguf import refusals
 from app.services.gguf.header import Header, Metadata, Position, parse
 from app.services.gguf.types import TensorType
 
-SHARD = re.compile(r"(?P<name>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE | re.DOTALL)
+SHARD = re.compile(r"(?P<name>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE | re.DOTALL)
 
 
 class Tensor(NamedTuple):
@@ -128,7 +128,7 @@ def _shards(one: Header) -> list[Header]:
         )
     if int(match["count"]) != count or int(match["number"]) != number + 1:
         raise bad(one.path, f"is shard {number + 1} of {count} by its header, but its name says otherwise. Rename it.")
-    names = [f"{match['name']}-{shard:05}-of-{match['count']}.gguf" for shard in range(1, count + 1)]
+    names = [f"{match['name']}-{shard:05}-of-{match['count']}{match['suffix']}" for shard in range(1, count + 1)]
     names[number] = one.path.name
     missing = [name for name in names if not (one.path.parent / name).exists()]
     if missing:

@@ -21,7 +21,10 @@ _BITS = np.arange(8, dtype=np.uint8)[:, None]
 
 
 class Layout(NamedTuple):
-    """The numbers and scales of a type. All functions take blocks, uint8 (blocks, bytes of a block)."""
+    """The numbers and scales of a type. All functions take blocks, uint8 (blocks, bytes of a block).
+
+    Where it can be, zero is a power of two: scale and bias still fit each other when they are rounded to bfloat16.
+    """
 
     bits: int  # of a number
     group: int  # values that share a scale; MLX has no groups of fewer than 32
@@ -88,13 +91,13 @@ def _q2_k_scales(blocks: Array) -> tuple[Array, Array]:
 
 
 def _q3_k(blocks: Array) -> Array:
-    """Multiply the numbers by their groups' scales, whole numbers, too: -124 to 128, so eight bits hold it."""
+    """Multiply the numbers by their groups' scales, which are whole: -124 to 128, with the other sign in eight bits."""
     low = _shifted(blocks[:, 96:104], _FOUR_BIT, 15, 8)
     high = _shifted(blocks[:, 104:108], _TWO_BIT, 3, 4)
     scales = (low | high << 4).astype(np.int16) - 32
     numbers = _shifted(blocks[:, 32:96], _TWO_BIT, 3, 32) | _shifted(blocks[:, :32], _BITS, 1, 32) << 2
     products = (numbers.astype(np.int16) - 4).reshape(-1, 16, 16) * scales[..., None]
-    return (products + 127).astype(np.uint8).reshape(len(blocks), -1)
+    return (128 - products).astype(np.uint8).reshape(len(blocks), -1)
 
 
 def _q6_k(blocks: Array) -> Array:
@@ -150,12 +153,12 @@ def _sevens(words: Array) -> Array:
 def _iq2_xxs(blocks: Array) -> Array:
     words = _view(blocks[:, 2:], "<u4").reshape(len(blocks), 8, 2)
     indices = _view(words[..., 0], "u1").reshape(len(blocks), 32)
-    return _signed(grid("IQ2_XXS")[indices], even_signs()[_sevens(words[..., 1])], 43)
+    return _signed(grid("IQ2_XXS")[indices], even_signs()[_sevens(words[..., 1])], 64)
 
 
 def _iq2_xxs_scales(blocks: Array) -> tuple[Array, Array]:
     scale = _view(blocks[:, 2:], "<u4")[:, 1::2] >> 28
-    return _symmetric(_half(blocks, 0) * (scale.astype(np.float32) + 0.5) * 0.25, 43)
+    return _symmetric(_half(blocks, 0) * (scale.astype(np.float32) + 0.5) * 0.25, 64)
 
 
 def _iq2_xs(blocks: Array) -> Array:
@@ -177,14 +180,14 @@ def _iq2_scales(at: int) -> Callable[[Array], tuple[Array, Array]]:
 
 
 def _iq3_xxs(blocks: Array) -> Array:
-    """All values are even, so that half of them, 0 to 62, takes six bits."""
+    """All values are even, so that half of them, 1 to 63, takes six bits."""
     sign = even_signs()[_sevens(_view(blocks[:, 66:], "<u4"))]
-    return _signed(grid("IQ3_XXS")[blocks[:, 2:66]], sign, 62) >> 1
+    return _signed(grid("IQ3_XXS")[blocks[:, 2:66]], sign, 64) >> 1
 
 
 def _iq3_xxs_scales(blocks: Array) -> tuple[Array, Array]:
     scale = (_view(blocks[:, 66:], "<u4") >> 28).astype(np.float32) + 0.5
-    return _symmetric(_half(blocks, 0) * scale, 31)
+    return _symmetric(_half(blocks, 0) * scale, 32)
 
 
 def _iq3_s(blocks: Array) -> Array:
@@ -245,7 +248,7 @@ LAYOUTS = {
     "Q5_1": Layout(5, 32, _five_bit(4), lambda b: (_half(b, 0), _half(b, 2))),
     "Q8_0": Layout(8, 32, lambda b: b[:, 2:] ^ 128, lambda b: _symmetric(_half(b, 0), 128)),
     "Q2_K": Layout(2, 16, lambda b: _shifted(b[:, 16:80], _TWO_BIT, 3, 32), _q2_k_scales),
-    "Q3_K": Layout(8, 128, _q3_k, lambda b: _symmetric(_half(b, 108), 127, 2)),
+    "Q3_K": Layout(8, 128, _q3_k, lambda b: _symmetric(-_half(b, 108), 128, 2)),
     "Q4_K": Layout(4, 32, lambda b: _shifted(b[:, 16:], _FOUR_BIT, 15, 32), _k_scales, (16, 32)),
     "Q5_K": Layout(5, 32, _q5_k, _k_scales),
     "Q6_K": Layout(6, 16, _q6_k, lambda b: _symmetric(_half(b, 208) * b[:, 192:208].view(np.int8), 32)),
