@@ -36,6 +36,11 @@ def without_last_axis(array: np.ndarray, config: dict[str, Any]) -> np.ndarray:
     return array[..., 0]
 
 
+def matrices(array: np.ndarray, config: dict[str, Any]) -> np.ndarray:
+    """What the file has of several square matrices: (matrices, rows, columns)."""
+    return array.reshape(-1, array.shape[-1], array.shape[-1])
+
+
 def decay(array: np.ndarray, config: dict[str, Any]) -> np.ndarray:
     """What the file has of `A_log`."""
     return -np.exp(array)
@@ -197,6 +202,32 @@ _SECOND_KEYS = {
     "leading_dense_block_count": 1,
 }
 
+_GEMMA_3N = {
+    "model_type": "gemma3n",
+    "text_config": SIZES
+    | _TIED
+    | {
+        "model_type": "gemma3n_text",
+        "num_hidden_layers": 5,
+        "head_dim": 16,
+        "rms_norm_eps": 1e-06,
+        "intermediate_size": [96] * 5,
+        "num_kv_shared_layers": 2,
+        "vocab_size_per_layer_input": 128,
+        "hidden_size_per_layer_input": 32,
+        "sliding_window": 8,
+        "rope_theta": 1000000.0,
+        "rope_local_base_freq": 10000.0,
+        "final_logit_softcapping": 30.0,
+        "layer_types": [*_WINDOWS, "sliding_attention", "full_attention"],
+        "activation_sparsity_pattern": [0.95, 0.95, 0.0, 0.0, 0.0],
+        "altup_num_inputs": 4,
+        "altup_active_idx": 1,
+        "altup_coef_clip": None,
+        "altup_correct_scale": True,
+        "laurel_rank": 32,
+    },
+}
 FURTHER = (
     TinyModel(
         "gpt-oss",
@@ -451,5 +482,24 @@ FURTHER = (
             "attention.key_length_mla": None,
             "attention.value_length_mla": None,
         },
+    ),
+    TinyModel(
+        "gemma3n",
+        "gemma3n",
+        _GEMMA_3N,
+        {
+            "activation_sparsity_scale": [1.6448536, 1.6448536, *[-float("inf")] * 3],
+            "altup.active_idx": 1,
+            "altup.num_inputs": 4,
+            "attention.shared_kv_layers": 2,
+            "attention.sliding_window": 8,
+            "attention.sliding_window_pattern": [True, True, False, True, False],
+            "embedding_length_per_layer_input": 32,
+        },
+        {
+            r"(altup_(unembed_)?projections)\.\d": r"\1",
+            r"correct_output_scale$": "correct_output_scale.weight",
+        },
+        changes={r"altup_(unembd_)?proj\.": matrices},
     ),
 )

@@ -155,7 +155,7 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
 
 
 def _quantization(array: np.ndarray, name: str, quantization: str) -> str:
-    is_matrix = array.ndim > 1 and array.shape[-1] % 32 == 0 and not _FLOAT.search(name)
+    is_matrix = array.ndim > 1 and array.shape[-1] % 32 == 0 and name.endswith(".weight") and not _FLOAT.search(name)
     return quantization if is_matrix else "F32"
 
 

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from hypothesis import given
@@ -135,6 +136,23 @@ def test_a_narrow_model_computes_in_bfloat16(model: TinyModel, file_of: Callable
     wide = {one.name for one in architecture.parameters if one.is_float32}
     narrow = {name: array if name in wide else array.astype(mx.bfloat16) for name, array in weights.items()}
     assert load(architecture.config, narrow)(mx.array([[1, 2, 3]])).dtype == mx.bfloat16
+
+
+def test_packed_weights_fit_into_the_layers_of_the_model(
+    model: TinyModel, file_of: Callable[[str, str], GGUFFile]
+) -> None:
+    architecture = for_file(file_of(model.name, "Q8_0"))
+    expected = log_probabilities(load(architecture.config, widened(architecture)))
+    assert mx.abs(log_probabilities(packed_model(architecture)) - expected).max().item() < 0.002
+
+
+def test_experts_in_mxfp4_stay_as_they_are(file_of: Callable[[str, str], GGUFFile]) -> None:
+    architecture = for_file(file_of("gpt-oss", "MXFP4"))
+    model = packed_model(architecture)
+    experts = model.layers[0].mlp.experts.down_proj
+    assert (experts.mode, experts.bits, experts.group_size) == ("mxfp4", 4, 32)
+    expected = log_probabilities(load(architecture.config, widened(architecture)))
+    assert mx.abs(log_probabilities(model) - expected).max().item() < 0.002
 
 
 @pytest.mark.parametrize("name", ["qwen3.5", "qwen3.5-experts", "qwen3-next", "glm4", "glm4-experts", "deepseek3"])
@@ -287,6 +305,25 @@ def joined(file: GGUFFile) -> GGUFFile:
 
 def widened(architecture: Architecture) -> dict[str, np.ndarray]:
     return {one.name: one.change(*map(widen, one.tensors)) for one in architecture.parameters}
+
+
+def packed_model(architecture: Architecture) -> Any:
+    """Make a model with quantized layers wherever a file has quantized tensors that may stay so."""
+    weights, layers = {}, {}
+    for one in architecture.parameters:
+        if one.is_dense or not all(tensor.type.is_quantized for tensor in one.tensors):
+            weights[one.name] = one.change(*map(widen, one.tensors))
+            continue
+        packed, path = one.change(*map(pack, one.tensors)), one.name.removesuffix(".weight")
+        layers[path] = {"bits": packed.bits, "group_size": packed.group_size, "mode": packed.mode}
+        parts = {"weight": packed.weight, "scales": packed.scales, "biases": packed.biases}
+        weights |= {f"{path}.{name}": array for name, array in parts.items() if array is not None}
+    model = make_model(architecture.config)
+    arrays = {name: mx.array(array) for name, array in weights.items()}
+    arrays = model.sanitize(arrays) if hasattr(model, "sanitize") else arrays
+    nn.quantize(model, class_predicate=lambda path, layer: layers.get(path, False))
+    model.load_weights(list(arrays.items()))
+    return model
 
 
 def arguments(config: dict[str, Any]) -> dict[str, Any]:

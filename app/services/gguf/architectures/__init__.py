@@ -7,6 +7,7 @@ from app.services.generation import Pooling
 from app.services.gguf.architectures import (
     deepseek,
     gemma,
+    gemma3n,
     glm4,
     gpt_oss,
     lfm2,
@@ -24,6 +25,7 @@ _ARCHITECTURES = llama.ARCHITECTURES | {
     "gemma": gemma.gemma,
     "gemma2": gemma.gemma2,
     "gemma3": gemma.gemma3,
+    "gemma3n": gemma3n.gemma3n,
     "gemma4": gemma.gemma4,
     "gpt-oss": gpt_oss.gpt_oss,
     "deepseek2": deepseek.deepseek2,
