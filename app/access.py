@@ -10,7 +10,8 @@ from app.services.errors import BrowserPage, CrossSite, Unauthorized, UnknownHos
 from app.settings import Settings
 
 PUBLIC = frozenset({"/", "/ping", "/health", "/v1/health", "/favicon.ico", "/sw.js"})  # and /schema and below
-NEVER_FROM_PAGES = frozenset({"/start"})  # names a folder that the model may then read and write
+# The first names a folder that the model may then read and write, the second an address that is looked up.
+NEVER_FROM_PAGES = frozenset({"/start", "/v1/estimate"})
 
 _BLANKS = " \t"  # around header values; other white space may be part of a UTF-8 letter
 _MOST_KEYS = 8  # tried for one request

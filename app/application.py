@@ -20,6 +20,7 @@ from app.controllers.control import ControlController
 from app.controllers.disabled import DisabledController
 from app.controllers.embeddings import EmbeddingsController, NativeEmbeddingsController
 from app.controllers.errors import HANDLERS
+from app.controllers.hardware import HardwareController
 from app.controllers.health import HealthController
 from app.controllers.home import HomeController
 from app.controllers.messages import MessagesController
@@ -81,6 +82,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
             EmbeddingsController,
             ControlController,
             DisabledController,
+            HardwareController,
             HealthController,
             HomeController,
             MessagesController,

@@ -25,6 +25,7 @@ KINDS = {
     431: {"invalid_request_error"},
     500: {"server_error"},
     501: {"not_supported_error"},
+    502: {"server_error"},
     503: {"unavailable_error"},
 }
 
@@ -60,9 +61,10 @@ BASES: dict[str, dict[str, Any]] = {
 }
 
 
-WARMUP = {"/v1/warmup": {"model": "any"}}  # whose parameters stand in no registry
+# Of routes whose parameters stand in no registry.
+_OTHERS = {"/v1/warmup": {"model": "any"}, "/v1/estimate": {"model": "any"}}
 
 
 def minimal(route: str) -> dict[str, Any]:
     """A body that a route takes."""
-    return next(base for first, base in (BASES | WARMUP).items() if BODIES[first] is BODIES[route])
+    return next(base for first, base in (BASES | _OTHERS).items() if BODIES[first] is BODIES[route])

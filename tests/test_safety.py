@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.access import Access, is_public
+from app.access import NEVER_FROM_PAGES, Access, is_public
 from app.origins import is_loopback
 from app.services.errors import Forbidden, Unauthorized
 from app.settings import Settings
@@ -123,7 +123,7 @@ def test_an_allowed_origin_may_read_the_answer_errors_too(guarded: Server, metho
             assert "access-control-allow-credentials" not in answer.headers
             assert answer.headers.get_list("access-control-allow-origin") == [origin]
             if key is None and not public(path):
-                assert answer.status_code == (403 if path == "/start" else 401)
+                assert answer.status_code == (403 if path in NEVER_FROM_PAGES else 401)
 
 
 @every_route

@@ -53,6 +53,14 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """A GPU."""
+
+    name: str
+    total_bytes: int  # that may be used; where memory is shared, less than the machine has
+
+
+@dataclass(frozen=True, slots=True)
 class RouterFacts:
     """Facts of a server with several models."""
 

@@ -1,15 +1,15 @@
 """What the services need of an engine: a protocol, so that they import no MLX and a test may bring its own engine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.services.caller import Caller
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.running_request import RunningEmbedding
 from app.services.errors import AppError
-from app.services.facts import AdapterFacts, ModelFacts, SlotFacts
+from app.services.facts import AdapterFacts, DeviceFacts, ModelFacts, SlotFacts
 from app.services.generation import EmbeddingRequest, GenerationRequest
 from app.services.model_folder import ModelFolder
 
@@ -78,6 +78,10 @@ class Engine(Protocol):
         """Where it computes: metal, cuda or cpu; unknown until it is ready."""
 
     @property
+    def device(self) -> DeviceFacts | None:
+        """The GPU that it computes with; None on the CPU, and until it is ready."""
+
+    @property
     def meter(self) -> Meter:
         """What it counts."""
 
@@ -94,6 +98,12 @@ class Engine(Protocol):
         """Load a model beside those that are loaded. Raises LoadFailed; cancelling this gives the load up.
 
         `progress` is called with 0 to 1, on a thread of the engine.
+        """
+
+    async def cache_bytes(self, config: Mapping[str, Any], tokens: int) -> int:
+        """Give the bytes that admission counts for a row of so many tokens, of the model of a config.json.
+
+        Raises LoadFailed.
         """
 
     def give_up_loads(self, error: AppError) -> None:

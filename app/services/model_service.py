@@ -17,6 +17,9 @@ from app.services.engine.limits import EngineLimits
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.errors import AppError, EngineStuck, LoadFailed, ShuttingDown
+from app.services.estimates import hardware
+from app.services.estimates.estimator import Estimator
+from app.services.estimates.hardware import Hardware
 from app.services.facts import ModelFacts
 from app.services.generation import Embedded, EmbeddingRequest, Generation, GenerationRequest
 from app.services.inference import Engine
@@ -50,6 +53,7 @@ class ModelService:
         self.last_error: str | None = None  # of the last load, None once one has worked
         self._settings = settings
         self._engine = engine or MLXEngine(_limits(settings), _draft_config(settings))
+        self.estimator = Estimator(self._engine, settings.context_length)
         self.active = ActiveGenerations()  # of all models
         self.models = self._choose_models()
         self._agent_prompts = AgentPrompts(settings.data_dir / "agent_prompts" if settings.cache_disk else None)
@@ -86,6 +90,10 @@ class ModelService:
     def meter(self) -> Meter:
         """What the engine counts."""
         return self._engine.meter
+
+    def hardware(self) -> Hardware:
+        """Look what this machine has for models."""
+        return hardware.read(self._engine)
 
     def require_open(self) -> None:
         """Raise ShuttingDown once the server shuts down."""

@@ -3,10 +3,10 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -19,6 +19,7 @@ from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.errors import AppError, EngineFailed, ModelUnloaded, ShuttingDown
+from app.services.facts import DeviceFacts
 from app.services.inference import Engine
 from app.services.model_folder import ModelFolder
 
@@ -51,6 +52,11 @@ class MLXEngine(Engine):
     def back_end(self) -> str:
         """Where MLX computes: metal, cuda or cpu; unknown until it is imported."""
         return self._loader.back_end
+
+    @property
+    def device(self) -> DeviceFacts | None:
+        """The GPU that MLX computes with; None on the CPU, and until MLX is imported."""
+        return self._loader.device
 
     @property
     def meter(self) -> Meter:
@@ -109,6 +115,13 @@ class MLXEngine(Engine):
             outbox=self._outbox,
             unload=partial(self._unload, model.scheduler),
         )
+
+    async def cache_bytes(self, config: Mapping[str, Any], tokens: int) -> int:
+        """Give the bytes that admission counts for a row of so many tokens, of the model of a config.json.
+
+        Raises LoadFailed.
+        """
+        return await self._commands.call(self._loader.cache_bytes, config, tokens)
 
     def give_up_loads(self, error: AppError) -> None:
         """Have those who wait for a load get an error."""

@@ -3,9 +3,9 @@
 import gc
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import structlog
 
@@ -18,6 +18,7 @@ from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.errors import AppError, LoadFailed
+from app.services.facts import DeviceFacts
 from app.services.gguf.cache import GGUFCache
 from app.services.model_folder import ModelFolder
 
@@ -46,6 +47,7 @@ class MLXLoader:
         on_load: Callable[["LoadedModel"], None],
     ) -> None:
         self.back_end = "unknown"
+        self.device: DeviceFacts | None = None
         self._limits = limits
         self._draft = draft
         self._cache = GGUFCache(limits.gguf_folder, limits.gguf_bytes)
@@ -77,6 +79,18 @@ class MLXLoader:
         else:
             self._loads.append(self._load(folder, progress, reply))
 
+    def cache_bytes(self, config: Mapping[str, Any], tokens: int) -> int:
+        """Give the bytes of a row's cache, of a model that is not loaded. Raises LoadFailed."""
+        if self._import_error is not None:
+            raise self._import_error
+        from app.services.engine.cache import footprint
+        from app.services.engine.model.loading import dtype
+
+        try:
+            return footprint.of_config(config, dtype()).bytes(tokens)
+        except Exception as error:  # whatever a model's code makes of strange numbers
+            raise LoadFailed(f"The configuration of the model cannot be used: {type(error).__name__}") from error
+
     def step(self) -> None:
         """Read one more slice of each model that is being loaded."""
         self._loads = [load for load in self._loads if next(load, _END) is not _END]
@@ -95,7 +109,7 @@ class MLXLoader:
         self._lock_store()
         loading.prepare()
         gc.freeze()  # what is imported stays: no collection need look at it again
-        self.back_end = loading.back_end()
+        self.back_end, self.device = loading.back_end(), loading.device()
         if library == blas.REFERENCE and self.back_end == "cpu":
             log.warning("no fast BLAS: prompts are computed about 20 times slower", advice=blas.ADVICE)
         log.info("engine ready", back_end=self.back_end, blas=library, seconds=round(time.perf_counter() - began, 2))

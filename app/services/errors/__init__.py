@@ -38,6 +38,7 @@ from app.services.errors.generation import (
     UnsupportedParameter,
 )
 from app.services.errors.models import (
+    EstimateFailed,
     LoadCancelled,
     LoadFailed,
     ModelAlreadyRunning,
@@ -97,6 +98,7 @@ __all__ = [
     "CrossSite",
     "EngineFailed",
     "EngineStuck",
+    "EstimateFailed",
     "FeatureDisabled",
     "FeatureForbidden",
     "FeatureNotSupported",

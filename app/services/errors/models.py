@@ -1,6 +1,6 @@
 """Models that are unknown, not loaded, or that do not load."""
 
-from app.services.errors.base import InvalidRequest, NotFound, ServerError, Unavailable
+from app.services.errors.base import AppError, InvalidRequest, NotFound, ServerError, Unavailable
 
 
 class ModelNotLoaded(InvalidRequest):
@@ -53,6 +53,15 @@ class LoadCancelled(InvalidRequest):
     advice = "Send the request again to load the model anew."
     default_message = "The load of the model was cancelled"
     default_param = "model"
+
+
+class EstimateFailed(AppError):
+    """How much memory a model would take cannot be told; `message` says why."""
+
+    status = 502
+    kind = "server_error"
+    code = "estimate_failed"
+    advice = "Give the https address of a whole GGUF file, or name a model of this machine."
 
 
 class LoadFailed(ServerError):

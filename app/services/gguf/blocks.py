@@ -5,6 +5,7 @@ bias for every 32, 64 or 128 of them. Most types of llama.cpp fit into that with
 values do not: two of them become one, of eight bits (`LOSSY`).
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -99,6 +100,18 @@ def pack(tensor: Tensor) -> Packed:
         for values in (packed.scales, packed.biases):
             values *= tensor.factors[..., None]
     return packed
+
+
+def packed_bytes(tensor: Tensor) -> int:
+    """Give the bytes that a GPU holds of a tensor: packed, with scales and other numbers in 16 bits."""
+    values, name = math.prod(tensor.shape), tensor.type.name
+    if not tensor.type.is_quantized:
+        return 2 * values
+    if is_lossy(tensor):
+        return values + 4 * values // 32
+    if name in _MODES:
+        return values // 2 + values // _MODES[name][1]
+    return values * LAYOUTS[name].bits // 8 + 4 * values // LAYOUTS[name].group
 
 
 def widen(tensor: Tensor) -> np.ndarray:

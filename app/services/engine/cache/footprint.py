@@ -7,6 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 from mlx_lm.models.cache import ArraysCache, KVCache, make_prompt_cache
+from mlx_lm.utils import _get_classes
 
 from app.services.engine.cache.layers import leaves
 
@@ -32,6 +33,17 @@ class Footprint:
     def bytes(self, tokens: int) -> int:
         """Bytes of a row of so many tokens, with what mlx-lm allocates ahead."""
         return self.fixed + sum(each * (min(tokens, window or tokens) + _STEP) for window, each in self.growing.items())
+
+
+def of_config(config: Mapping[str, Any], dtype: mx.Dtype) -> Footprint:
+    """Measure the model of a config.json without its weights: what `measure` finds once it is loaded in this dtype.
+
+    mlx-lm fills the weights of a new model only when something is computed with them, and here nothing is.
+    """
+    model_class, arguments = _get_classes(dict(config))
+    model = model_class(arguments.from_dict(dict(config)))
+    model.set_dtype(dtype)
+    return measure(model)
 
 
 def measure(model: Any) -> Footprint:

@@ -23,6 +23,7 @@ from app.services.engine.model import gguf_weights
 from app.services.engine.model.model_files import ModelFiles, open_folder, open_gguf
 from app.services.engine.model.sentence_piece import follow_model_file
 from app.services.errors import LoadFailed
+from app.services.facts import DeviceFacts
 from app.services.gguf.cache import GGUFCache
 from app.services.model_folder import ModelFolder
 
@@ -129,6 +130,20 @@ def back_end() -> str:
     if _is_cpu():
         return "cpu"
     return "metal" if mx.metal.is_available() else "cuda"
+
+
+def dtype() -> mx.Dtype:
+    """In which numbers models compute here, unless their files have others."""
+    return mx.float32 if _is_cpu() else mx.bfloat16
+
+
+def device() -> DeviceFacts | None:
+    """The GPU, with the memory that it may use; None on the CPU."""
+    if _is_cpu():
+        return None
+    facts = mx.device_info()
+    size = facts.get("max_recommended_working_set_size") or facts.get("total_memory") or 0
+    return DeviceFacts(str(facts.get("device_name") or back_end()), int(size))
 
 
 def prepare() -> None:

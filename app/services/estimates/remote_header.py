@@ -1,0 +1,138 @@
+"""The header of a GGUF file on a hub, read from its first bytes; the rest of the file is not downloaded.
+
+A client says which address that is, so it may not be one that the client could not reach itself: only public addresses
+are asked, with https, and what they redirect to is checked alike. The hub that `HF_ENDPOINT` names is one's own choice,
+wherever it is; and where `HF_HUB_OFFLINE` forbids downloads this is one.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from app.services.errors import EstimateFailed, LoadFailed
+
+_FIRST, _MAX_BYTES = 8 * 2**20, 64 * 2**20  # of a file; the header of a vocabulary of 262,144 tokens takes 15 MiB
+_MAX_FILE = 2**43  # bytes that a file may say it has
+_MAX_REDIRECTS = 5
+_SECONDS, _SECONDS_IN_ALL = 10.0, 60.0  # without a byte, and for all of it
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_TRUE = {"1", "on", "yes", "true"}
+
+Address = IPv4Address | IPv6Address
+T = TypeVar("T")
+
+
+async def read(url: str, path: Path, parse: Callable[[Path], T], environ: Mapping[str, str] = os.environ) -> T:
+    """Write a file's first bytes to `path`, as many as `parse` needs; the rest is a hole. Raises EstimateFailed."""
+    if environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE:
+        raise EstimateFailed("HF_HUB_OFFLINE is set: nothing is looked up on the internet")
+    try:
+        async with (
+            asyncio.timeout(_SECONDS_IN_ALL),
+            httpx.AsyncClient(timeout=_SECONDS, trust_env=False) as client,
+        ):
+            return await _read(_Source(client, url, environ), path, parse)
+    except TimeoutError:
+        raise EstimateFailed(f"The header took longer than {_SECONDS_IN_ALL:.0f} s") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise EstimateFailed(f"The file cannot be read: {type(error).__name__}") from None
+
+
+async def _read(source: "_Source", path: Path, parse: Callable[[Path], T]) -> T:
+    size, stop = 0, _FIRST
+    with path.open("wb") as file:
+        while True:
+            content, total = await source.part(size, stop)
+            file.write(content)
+            file.flush()
+            size += len(content)
+            os.truncate(path, total)
+            try:
+                return await asyncio.to_thread(parse, path)
+            except LoadFailed as error:
+                if size >= min(total, _MAX_BYTES) or not content:
+                    raise EstimateFailed(error.message.replace(str(path), "The file")) from None
+            stop *= 2
+
+
+class _Source:
+    """A file behind an address, once that has stopped redirecting."""
+
+    def __init__(self, client: httpx.AsyncClient, url: str, environ: Mapping[str, str]) -> None:
+        self._client = client
+        self._url = url
+        self._own_hub = _origin(environ.get("HF_ENDPOINT", ""))
+
+    async def part(self, start: int, stop: int) -> tuple[bytes, int]:
+        """Give some bytes of the file, and how many there are in all."""
+        headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        for _ in range(_MAX_REDIRECTS + 1):
+            addresses = await self._addresses()
+            async with self._client.stream("GET", self._url, headers=headers) as reply:
+                _check_peer(reply, addresses)
+                if "location" in reply.headers and reply.is_redirect:
+                    self._url = urljoin(self._url, reply.headers["location"])
+                    continue
+                return await _content(reply, start, stop)
+        raise EstimateFailed(f"The address redirects more than {_MAX_REDIRECTS} times")
+
+    async def _addresses(self) -> set[Address] | None:
+        """Give the addresses of the host, None for one's own hub. Raises EstimateFailed if one is not public."""
+        origin = _origin(self._url)
+        if origin is not None and origin == self._own_hub:
+            return None
+        if origin is None or origin[0] != "https":
+            raise EstimateFailed("Only https addresses are looked up, and the hub that HF_ENDPOINT names", param="url")
+        try:
+            entries = await asyncio.get_running_loop().getaddrinfo(origin[1], origin[2])
+        except (OSError, UnicodeError):
+            raise EstimateFailed("There is no host of that name", param="url") from None
+        addresses = {_plain(str(entry[4][0])) for entry in entries}
+        if not all(address.is_global and not address.is_multicast for address in addresses):
+            raise EstimateFailed("The host is not on the internet, but on this machine or its network", param="url")
+        return addresses
+
+
+def _origin(url: str) -> tuple[str, str, int] | None:
+    """Give scheme, host and port; None for an address that has none, or a name and password."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except (ValueError, KeyError):
+        return None
+    return (parts.scheme, parts.hostname, port) if parts.hostname and "@" not in parts.netloc else None
+
+
+def _plain(text: str) -> Address:
+    """Read an address; of an IPv4 one in IPv6's clothes, the IPv4 one."""
+    address = ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _check_peer(reply: httpx.Response, addresses: set[Address] | None) -> None:
+    """Raise EstimateFailed if somebody else answers than was looked up: names may change between two questions."""
+    stream = reply.extensions.get("network_stream")
+    peer = stream.get_extra_info("server_addr") if stream is not None else None
+    if addresses is not None and (peer is None or _plain(peer[0]) not in addresses):
+        raise EstimateFailed("The host has changed its address meanwhile")
+
+
+async def _content(reply: httpx.Response, start: int, stop: int) -> tuple[bytes, int]:
+    match = _RANGE.fullmatch(reply.headers.get("content-range", ""))
+    if reply.status_code != 206 or match is None or int(match[1]) != start:
+        raise EstimateFailed(f"The address gives no parts of a file: it answers with {reply.status_code}")
+    if (total := int(match[3])) > _MAX_FILE:
+        raise EstimateFailed("The file says that it is larger than any model")
+    content = bytearray()
+    async for chunk in reply.aiter_raw():
+        content += chunk
+        if len(content) > stop - start:
+            raise EstimateFailed("The address gives more than it was asked for")
+    return bytes(content), total
