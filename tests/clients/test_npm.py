@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Server
-from tests.pi import CLI, pi
+from tests.pi import cli, pi
 
 FOLDER = Path(os.environ.get("TILES_TEST_NODE") or "/nowhere").absolute()
 OWN = FOLDER / "node_modules" / ".bin" / "node"
@@ -45,7 +45,7 @@ def run(server: Server, script: str, *more: str) -> None:
     assert "all is well" in done.stdout
 
 
-@pytest.mark.skipif(not CLI.exists(), reason="no Pi: TILES_TEST_PI names no folder where npm installed it")
+@pytest.mark.skipif(not cli("newest").exists(), reason="no Pi: TILES_TEST_PI names no folder where npm installed it")
 def test_pi_is_greeted(demo: Server, tmp_path: Path) -> None:
     with pi(demo.url, "tiles-nano", tmp_path) as agent:
         message = agent.ask("hello")[-1]
