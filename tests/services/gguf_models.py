@@ -220,6 +220,21 @@ _YARN_KEYS = {
     "rope.scaling.factor": 4.0,
     "rope.scaling.original_context_length": 128,
 }
+_QWEN_3_MOE = (
+    SIZES
+    | _UNTIED
+    | {
+        "model_type": "qwen3_moe",
+        "head_dim": 32,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "norm_topk_prob": True,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+    }
+)
+_SECTIONS = {"rope.dimension_sections": [6, 5, 5, 0]}
 _WINDOWS = ["sliding_attention", "sliding_attention", "full_attention"] * 2
 _GEMMA_4 = SIZES | {
     "model_type": "gemma4_text",
@@ -329,22 +344,19 @@ MODELS = (
         SIZES | _TIED | {"model_type": "qwen3", "head_dim": 32, "rope_scaling": _YARN},
         _YARN_KEYS,
     ),
+    TinyModel("qwen3moe", "qwen3moe", _QWEN_3_MOE, {"expert_feed_forward_length": 32}),
+    TinyModel("qwen2-vision", "qwen2vl", SIZES | _UNTIED | {"model_type": "qwen2"}, _SECTIONS),
     TinyModel(
-        "qwen3moe",
-        "qwen3moe",
-        SIZES
-        | _UNTIED
-        | {
-            "model_type": "qwen3_moe",
-            "head_dim": 32,
-            "num_experts": 4,
-            "num_experts_per_tok": 2,
-            "moe_intermediate_size": 32,
-            "norm_topk_prob": True,
-            "decoder_sparse_step": 1,
-            "mlp_only_layers": [],
-        },
-        {"expert_feed_forward_length": 32},
+        "qwen3-vision",
+        "qwen3vl",
+        SIZES | _UNTIED | {"model_type": "qwen3", "head_dim": 32},
+        _SECTIONS | {"n_deepstack_layers": 3},
+    ),
+    TinyModel(
+        "qwen3moe-vision",
+        "qwen3vlmoe",
+        _QWEN_3_MOE,
+        _SECTIONS | {"n_deepstack_layers": 3, "expert_feed_forward_length": 32},
     ),
     TinyModel("gemma", "gemma", SIZES | _TIED | {"model_type": "gemma", "head_dim": 32}, changes=_NORMS),
     TinyModel(

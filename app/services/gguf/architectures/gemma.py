@@ -72,8 +72,8 @@ def gemma2(file: GGUFFile) -> tuple[dict[str, Any], Layout]:
     if linear_rope(values) is not None:
         raise values.refused("scales positions, which mlx-lm's gemma2 has not")
     config |= {
-        "attn_logit_softcapping": values.number("attn_logit_softcapping"),
-        "final_logit_softcapping": values.number("final_logit_softcapping"),
+        "attn_logit_softcapping": values.number("attn_logit_softcapping", 50.0),
+        "final_logit_softcapping": values.number("final_logit_softcapping", 30.0),
         "query_pre_attn_scalar": _query_scale(config, _LAYERS_OF_GEMMA_2_27B),
     }
     values.finish()

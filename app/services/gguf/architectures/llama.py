@@ -25,6 +25,8 @@ _NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"
 _HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 _OUTPUT = {"attn_output": "self_attn.o_proj"}
 _ROUTER = {"ffn_gate_inp": "mlp.gate"}
+# In a text, all sections of a position count alike, and there is nothing to add to the first layers.
+_OF_PICTURES = ("rope.dimension_sections", "n_deepstack_layers")
 # What Llama 3.1 to 3.3 have; the file has only the factors that follow from it.
 _LOW, _HIGH, _ORIGINAL = 1.0, 4.0, 8192
 
@@ -89,6 +91,8 @@ def decoder(file: GGUFFile, values: Hyperparameters, model_type: str) -> dict[st
     }
     values.expect("rope.dimension_count", config["head_dim"])
     values.expect("nextn_predict_layers", 0)
+    for key in _OF_PICTURES:
+        values.get(key)
     return config
 
 
@@ -187,6 +191,9 @@ def _llama3_factors(size: int, base: float, factor: float) -> np.ndarray:
 ARCHITECTURES: dict[str, Callable[[GGUFFile], tuple[dict[str, Any], Layout]]] = {
     "llama": llama,
     "qwen2": qwen2,
+    "qwen2vl": qwen2,
     "qwen3": qwen3,
+    "qwen3vl": qwen3,
     "qwen3moe": qwen3moe,
+    "qwen3vlmoe": qwen3moe,
 }
