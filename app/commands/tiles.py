@@ -39,10 +39,10 @@ def tiles() -> None:
 @_with_folder
 @_with_sudo
 def install(folder: Path | None, sudo: bool) -> None:
-    """Put this server into the place of Tiles' own, which is kept aside.
+    """Put this server into the place of Tiles' own.
 
-    Tiles' commands, app and menu bar then start and stop this server. `tiles update` puts Tiles' own server back: run
-    this again after it.
+    That is kept aside. Tiles' commands, app and menu bar then start and stop this server. `tiles update` puts Tiles'
+    own back: run this again after it.
     """
     library = _library(folder)
     _change(library, "install", sudo, lambda: swap.install(library))
