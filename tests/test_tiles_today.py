@@ -13,6 +13,7 @@ import pytest
 
 from tests import gguf_files, tiles_library, tiny_model
 from tests.conftest import wait_for
+from tests.test_estimates import running_hub
 from tests.tiles_cli import REQUESTS, SYSTEM, Tiles, agent_body, swapped_in
 from tests.tiles_daemon import tiles_daemon
 
@@ -64,8 +65,8 @@ def download(hub: Path, repo: str, quantization: str | None, source: Path) -> Mo
 
 @contextmanager
 def with_daemon(models: Models, folder: Path) -> Iterator[Tiles]:
-    known = {model.name: model.snapshot for model in models}
-    with tiles_daemon(known, DAEMON) as daemon, swapped_in(folder, daemon.url) as tiles:
+    snapshots = {model.name: model.snapshot for model in models}
+    with tiles_daemon(snapshots, DAEMON) as daemon, swapped_in(folder, daemon.url) as tiles:
         yield tiles
 
 
@@ -190,3 +191,22 @@ def test_models_are_found_in_tiles_own_folder_without_its_daemon(kind: str, tiny
         tiles.start()
         tiles.wait_until_up()
         assert tiles.agent(model.name)["model"] == model.name
+
+
+def test_onboarding_asks_what_the_machine_has_and_what_models_need(models: Models, tmp_path: Path) -> None:
+    if models[0].path.is_dir():
+        pytest.skip("Tiles asks of GGUF files only")
+    with running_hub() as hub, swapped_in(tmp_path, "http://127.0.0.1:9") as tiles:
+        tiles.variables["HF_ENDPOINT"] = hub.url  # in the place of huggingface.co
+        tiles.start()
+        tiles.wait_until_up()
+        hardware = tiles.hardware()
+        assert hardware["free"] > 0
+        for model in models:
+            path = f"/{model.name.partition(':')[0]}/resolve/main/{model.path.name}"
+            hub.files[path] = model.path.read_bytes()
+            needed, experts = tiles.estimate(f"{hub.url}{path}", len(hub.files[path]))
+            assert len(hub.files[path]) < needed < hardware["free"]
+            assert experts == 0
+        with pytest.raises(httpx.HTTPStatusError, match="502"):
+            tiles.estimate(f"{hub.url}/nobody/nothing.gguf", 1000)

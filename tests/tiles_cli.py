@@ -33,6 +33,7 @@ class Tiles:
     home: Path  # of the account it runs in
     daemon_url: str
     is_debug: bool = False
+    variables: dict[str, str] = field(default_factory=dict)  # of Tiles itself
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=60))
     process: subprocess.Popen[bytes] | None = None
     seen: int = 0  # characters of the log before the last start
@@ -78,7 +79,7 @@ class Tiles:
             stdout=logs[0],
             stderr=logs[1],
             start_new_session=True,
-            env={"HOME": str(self.home), "TILES_PORT": "0", "TILES_DAEMON_URL": self.daemon_url},
+            env={"HOME": str(self.home), "TILES_PORT": "0", "TILES_DAEMON_URL": self.daemon_url} | self.variables,
         )
         for log in logs:
             os.close(log)
@@ -113,6 +114,18 @@ class Tiles:
         """`warm_up`, of the app's switch and of every switch of models."""
         self.wait_until_up()
         return self._json("POST", "/v1/warmup", {"model": model}).get("prefilled") is True
+
+    def hardware(self) -> Json:
+        """What `best_device` makes of it: the device with the most free memory, and how much that is."""
+        body = self._json("GET", "/v1/hardware")
+        devices = [device for device in body["devices"] if not device["integrated"]]
+        free = [_u64(device["free_bytes"]) + _u64(device["reclaimable_bytes"]) for device in devices]
+        names = [(device["name"], _u64(device["total_bytes"])) for device in devices]
+        return {"free": max(free, default=0) or _u64(body["memory"]["available_bytes"]), "devices": names}
+
+    def estimate(self, url: str, size: int) -> tuple[int, int]:
+        body = self._json("POST", "/v1/estimate", {"url": url, "size": size})
+        return _u64(body["vram_bytes"]), _u64(body["expert_bytes"])
 
     def load(self, model: str, path: Path, system: str, memory: Path | None = None) -> list[str]:
         """`load_model_in_py`. Gives the warnings that are printed; only a status of 200 is a loaded model."""
@@ -159,6 +172,11 @@ def swapped_in(folder: Path, daemon_url: str, *, is_debug: bool = False) -> Iter
             tiles.process.wait(10)
 
 
+def _u64(value: Any) -> int:
+    assert isinstance(value, int) and not isinstance(value, bool) and value >= 0, value
+    return value
+
+
 SESSION = "0199a1b2-0000-7000-8000-000000000000"
 SYSTEM = "You are Tiles.\n\nAvailable tools:\n- read: Read file contents\n" * 12
 SCHEMA: Json = {
@@ -176,7 +194,7 @@ def tool(name: str, parameters: Json = SCHEMA) -> Json:
 TOOLS = [tool(name) for name in ("read", "bash", "edit", "write", "web_search_exa", "web_fetch_exa")]
 
 
-def said(text: str) -> Json:
+def user(text: str) -> Json:
     return {"role": "user", "content": [{"type": "input_text", "text": text}]}
 
 
@@ -184,7 +202,7 @@ def agent_body(model: str, items: list[Json] | None = None, **more: Any) -> Json
     """What Pi sends: the prompt of the agent, the conversation, and the tools."""
     return {
         "model": model,
-        "input": [{"role": "developer", "content": SYSTEM}, *(items or [said("hello")])],
+        "input": [{"role": "developer", "content": SYSTEM}, *(items or [user("hello")])],
         "stream": True,
         "store": False,
         "max_output_tokens": 24,
@@ -205,7 +223,7 @@ def turn(call: Json, output: Json | None) -> list[Json]:
         if output is not None
         else []
     )
-    return [said("What is in it?"), thought, call, *result, said("And?")]
+    return [user("What is in it?"), thought, call, *result, user("And?")]
 
 
 UNION = {"anyOf": [{"type": "string"}, {"type": "null"}, {"$ref": "#/$defs/path"}]}
@@ -231,10 +249,10 @@ REQUESTS: dict[str, tuple[list[Json] | None, Json]] = {
     "empty arguments": (turn({"arguments": ""}, {}), {}),
     "a call without output": (turn({}, None), {}),
     "an output without a call": (
-        [said("Hi"), {"type": "function_call_output", "call_id": "call_9", "output": "b"}],
+        [user("Hi"), {"type": "function_call_output", "call_id": "call_9", "output": "b"}],
         {},
     ),
-    "a refusal": ([said("Hi"), REFUSAL, said("So?")], {}),
+    "a refusal": ([user("Hi"), REFUSAL, user("So?")], {}),
     "long ids": (turn({"call_id": f"call_{LONG}|fc_{LONG}", "id": f"fc_{LONG}"}, {}), {}),
     "anyOf and $defs": (None, {"tools": [tool("search", NESTED)]}),
     "40 tools": (None, {"tools": [tool(f"tool_{number}") for number in range(40)]}),
