@@ -139,7 +139,7 @@ def test_a_folder_is_read_as_any_other(tmp_path: Path) -> None:
     template = "{% for message in messages %}{{ message.content }}{% endfor %}"
     more = {
         "tokenizer.chat_template": template,
-        "tokenizer.chat_template.tool_use": "{{ bos_token }}<tool_call>" + template,
+        "tokenizer.chat_template.tool_use": "{{ bos_token }}{{ tools[0].function.name }}<tool_call>" + template,
         "tokenizer.ggml.add_bos_token": True,
     }
     tokenizer = read(byte_level() | more, tmp_path)
@@ -148,7 +148,8 @@ def test_a_folder_is_read_as_any_other(tmp_path: Path) -> None:
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
     begin, he, end = len(BYTES) + 1, len(BYTES), len(BYTES) + 2
     assert prompts.build(GenerationRequest(messages=messages)).tokens == [begin, he, end]
-    assert prompts.render(GenerationRequest(messages=messages, tools=(tool,))) == "<s><tool_call>he<|im_end|>"
+    with_tools = prompts.render(GenerationRequest(messages=messages, tools=(tool,)))
+    assert with_tools == "<s>look<tool_call>he<|im_end|>"
     assert prompts.tokenize("he", special=True) == prompts.tokenize("<s>he", special=True) == [begin, he]
     assert call_parser(tokenizer)[0] == "json_tools"
     assert tokenizer.eos_token_ids == {end}
