@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from app.services.gguf.architectures import ARCHITECTURES
 from app.services.json_schema.formats import FREE, PATTERNS, RANGES
 from app.services.json_schema.types import KEYWORDS
 
@@ -113,3 +114,8 @@ def test_every_keyword_and_format_of_schemas_stands_in_the_table() -> None:
     numbered = re.compile(r"(uuid|uuidv|guidv|int|uint)[0-9]+")
     names = {*KEYWORDS, *PATTERNS, *RANGES, *FREE - {""}}
     assert {name for name in names if not numbered.fullmatch(name) and f"`{name}`" not in section} == set()
+
+
+def test_every_architecture_of_gguf_files_is_documented() -> None:
+    text = (ROOT / "docs" / "gguf.md").read_text()
+    assert not [name for name in ARCHITECTURES if f"`{name}`" not in text]

@@ -21,7 +21,7 @@ from app.services.gguf.architectures.hyperparameters import Hyperparameters
 from app.services.gguf.architectures.layout import Parameter, parameters
 from app.services.gguf.file import GGUFFile
 
-_ARCHITECTURES = llama.ARCHITECTURES | {
+ARCHITECTURES = llama.ARCHITECTURES | {
     "gemma": gemma.gemma,
     "gemma2": gemma.gemma2,
     "gemma3": gemma.gemma3,
@@ -56,9 +56,9 @@ class Architecture(NamedTuple):
 
 def for_file(file: GGUFFile) -> Architecture:
     """Say what becomes of a file, from its header alone. Raises LoadFailed for all that is not understood."""
-    if (read := _ARCHITECTURES.get(file.architecture)) is None:
+    if (read := ARCHITECTURES.get(file.architecture)) is None:
         reason = f"has the architecture {file.architecture!r}, which this server cannot read from GGUF"
-        raise bad(file.path, f"{reason} (it can: {', '.join(_ARCHITECTURES)}); take the model in MLX's own format.")
+        raise bad(file.path, f"{reason} (it can: {', '.join(ARCHITECTURES)}); take the model in MLX's own format.")
     config, layout = read(file)
     return Architecture(config, list(parameters(file, layout)), _pooling(file))
 
