@@ -106,7 +106,12 @@ def test_the_properties_say_what_is_computed_together_and_why_not(
 ) -> None:
     tiles = msgspec.to_builtins(Props.of(replace(FACTS, batching=batching), 4))["tiles"]
     reason = batching.decoding or batching.prefill
-    assert tiles == {"batching": {"decoding": decoding, "prefill": prefill, "reason": reason}, "blas": None}
+    assert tiles["batching"] == {"decoding": decoding, "prefill": prefill, "reason": reason}
+
+
+@pytest.mark.parametrize("blas", ["libopenblas.so.0", "reference", None])
+def test_the_properties_say_which_blas_computes(blas: str | None) -> None:
+    assert msgspec.to_builtins(Props.of(replace(FACTS, blas=blas), 4))["tiles"]["blas"] == blas
 
 
 def test_the_properties_of_an_empty_server_tell_of_no_batches() -> None:

@@ -46,7 +46,7 @@ class Subject:
         self.compare(ids, _probabilities(reply), count)
         return dict(reply)
 
-    def together(self, prompts: Iterable[Sequence[int]], count: int = 12) -> None:
+    def together(self, prompts: Iterable[Sequence[int]], count: int = 8) -> None:
         """Answer prompts that come in one request, and compare each answer."""
         prompts = list(prompts)
         replies = self.client.ask("/completion", prompt=[list(ids) for ids in prompts], **_greedy(count))
@@ -100,13 +100,13 @@ def mixed_prompts(subject: Subject) -> None:
 
 def windows(subject: Subject) -> None:
     """Rows that leave a window behind while they are decoded, and some that began behind it."""
-    subject.together(map(subject.prompt, (4, 24, 56, 120, LONG + 30)), count=40)
+    subject.together(map(subject.prompt, (4, 24, 56, LONG + 30)), count=33)
 
 
 def joining(subject: Subject) -> None:
     """Rows join one that is being answered, and leave at different times."""
     first = subject.prompt(30)
-    stream = subject.client.stream("/completion", prompt=first, **_greedy(48))
+    stream = subject.client.stream("/completion", prompt=first, **_greedy(30))
     answer = _probabilities(next(stream))
     others = [(subject.prompt(length), count) for length, count in ((3, 4), (80, 20), (25, 9), (LONG, 6), (11, 30))]
     with ThreadPoolExecutor(len(others)) as pool:
@@ -114,7 +114,7 @@ def joining(subject: Subject) -> None:
         answer += itertools.chain.from_iterable(map(_probabilities, stream))
         for each in answers:
             each.result()
-    subject.compare(first, answer, 48)
+    subject.compare(first, answer, 30)
 
 
 def siblings(subject: Subject) -> None:
@@ -199,7 +199,7 @@ def cancel(subject: Subject) -> None:
     next(stream)
     others = [subject.prompt(length) for length in (20, 45)]
     with ThreadPoolExecutor(2) as pool:
-        answers = [pool.submit(subject.complete, ids, 24) for ids in others]
+        answers = [pool.submit(subject.complete, ids, 12) for ids in others]
         stream.close()
         for answer in answers:
             answer.result()

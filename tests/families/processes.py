@@ -33,6 +33,8 @@ class Wrong(Exception):
 
 def imports() -> None:
     """Import what all processes need."""
+    # On matrices so small the threads of a BLAS only wait for each other.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     blas.preload()
     import uvicorn  # noqa: F401
 
