@@ -68,6 +68,18 @@ def test_a_relay_runs_the_code_and_the_model_sees_what_it_left(remembering: Reme
     assert (remembering.memory / "user.md").read_text() == "# Ada\n"
 
 
+def test_a_relay_without_code_goes_on_as_after_code_that_left_nothing(remembering: Remembering) -> None:
+    cli = remembering.cli()
+    first = cli.post("one")
+    second = cli.post("one", start=False)
+    assert remembering.kept() == [
+        ("user", "one"),
+        ("assistant", first),
+        ("user", "<result>\n{}\n</result>"),
+        ("assistant", second),
+    ]
+
+
 def test_code_comes_before_the_words_that_come_with_it(remembering: Remembering) -> None:
     cli = remembering.cli()
     cli.post("two", code="x = 1")

@@ -43,6 +43,7 @@ from app.dto.openai.responses_items import InputItem, response_of
 from app.dto.openai.responses_stored import StoredResponse
 from app.dto.openai.responses_stream import ResponseStream
 from app.dto.shared.base import RequestLimits
+from app.dto.tiles.cli_responses import CliResponseStream, is_from_cli
 from app.services.errors import (
     CallsNotEnforceable,
     InvalidRequest,
@@ -117,7 +118,8 @@ class ResponsesController(Controller):
         limits: NamedDependency[RequestLimits],
     ) -> Response[ResponseReply | Events]:
         """Answer a conversation, whole or as server-sent events. It is stored here unless `store` is false."""
-        earlier = await _earlier(stored_responses, data.previous_response_id)
+        from_cli = is_from_cli(data)  # it brings the whole conversation, and what it goes on with besides
+        earlier = [] if from_cli else await _earlier(stored_responses, data.previous_response_id)
         data = await _resolve(stored_responses, data, earlier)
         generation = await model_service.generate(data.to_generation(limits, earlier), note_prompt=True)
         dialect = ResponseStream(data, store=data.store and stored_responses.enabled)
@@ -129,7 +131,8 @@ class ResponsesController(Controller):
 
         if data.stream:
             ping = settings.sse_ping_interval
-            return stream(generation, request, dialect, ping_seconds=ping, ignored=data.ignored, before_end=keep)
+            form = CliResponseStream(dialect) if from_cli else dialect
+            return stream(generation, request, form, ping_seconds=ping, ignored=data.ignored, before_end=keep)
         await fold(generation, request, [dialect])
         await keep()
         return Response(dialect.response, headers=header(data.ignored))
@@ -226,7 +229,7 @@ class ResponsesController(Controller):
 
 async def _earlier(responses: StoredResponses, identity: str | None) -> list[InputItem]:
     """Give the conversation to continue. Raises InvalidRequest where it is not stored."""
-    if identity is None:
+    if not identity:  # Tiles' CLI sends an empty one where there is none
         return []
     stored = await _find(responses, identity)
     if stored is None:

@@ -293,7 +293,7 @@ def _new_reply(request: ResponsesRequest, store: bool) -> ResponseReply:
         output=[],
         presence_penalty=request.presence_penalty,
         frequency_penalty=request.frequency_penalty,
-        previous_response_id=request.previous_response_id,
+        previous_response_id=request.previous_response_id or None,
         prompt_cache_key=request.extra("prompt_cache_key", str),
         safety_identifier=request.extra("safety_identifier", str),
         reasoning=ReasoningReply(effort=reasoning.effort, summary=reasoning.summary or reasoning.generate_summary),

@@ -72,8 +72,10 @@ class MemoryAgent:
             draft.result((await self._run(folder, request.code)).message())
         if request.begins:
             draft.begin(request.reply, request.message)
-        elif not request.code.strip():
+        elif not draft.turns:
             raise InvalidRequest("A relay brings the code of the last answer", param="python_code")
+        elif not request.code.strip():  # the last answer had neither a reply nor code
+            draft.result(Outcome().message())
         generation = await self._service.generate(await self._fit(draft, request.generation))
         return _RecordedGeneration(generation, lambda text: self._settle(session, draft, text))
 
