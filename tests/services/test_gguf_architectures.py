@@ -236,6 +236,9 @@ def test_whatever_the_metadata_say_is_understood_or_refused(
         ("llama", {"llama.attention.clamp_kqv": 8.0}, "says 'llama.attention.clamp_kqv', which is not understood"),
         ("llama", {"llama.block_count": 1 << 31}, "has 2147483648 layers by its metadata, but 30 tensors"),
         ("llama", {"llama.attention.causal": False}, "has llama.attention.causal = False, which .* cannot compute"),
+        ("llama-3", {"llama.rope.freq_base": -1.0}, "has other factors of rope \\(rope_freqs.weight\\) than Llama 3's"),
+        ("qwen3moe", {"qwen3moe.expert_used_count": 0}, "has 4 experts, of which 0 are used"),
+        ("phi3-long", {"phi3.rope.scaling.original_context_length": 1}, "a whole number, 2 or more"),
         ("llama", {"llama.rope.scaling.type": "longrope"}, "has rope.scaling.type 'longrope', which"),
         ("llama-3", {"llama.rope.freq_base": 1e6}, "has other factors of rope \\(rope_freqs.weight\\) than Llama 3's"),
         (

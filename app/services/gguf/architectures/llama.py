@@ -98,7 +98,8 @@ def decoder(file: GGUFFile, values: Hyperparameters, model_type: str) -> dict[st
 
 def _experts(values: Hyperparameters, config: dict[str, Any], count: str) -> dict[str, int]:
     active = uniform(values.per_layer("expert_used_count", config["num_hidden_layers"]), values, "experts")
-    if not 0 < active <= (experts := values.integer("expert_count")):
+    experts = values.integer("expert_count")
+    if not 0 < active <= experts:
         raise values.refused(f"has {experts} experts, of which {active} are used")
     return {count: experts, "num_experts_per_tok": active}
 
@@ -183,9 +184,10 @@ def _llama3_rope(file: GGUFFile, values: Hyperparameters, config: dict[str, Any]
 
 
 def _llama3_factors(size: int, base: float, factor: float) -> np.ndarray:
-    waves = 2 * math.pi * base ** (np.arange(0, size, 2) / size)
-    smooth = np.clip((_ORIGINAL / waves - _LOW) / (_HIGH - _LOW), 0, 1)
-    return 1 / ((1 - smooth) / factor + smooth)
+    with np.errstate(all="ignore"):  # of a base that cannot be, no factors follow
+        waves = 2 * math.pi * base ** (np.arange(0, size, 2) / size)
+        smooth = np.clip((_ORIGINAL / waves - _LOW) / (_HIGH - _LOW), 0, 1)
+        return 1 / ((1 - smooth) / factor + smooth)
 
 
 ARCHITECTURES: dict[str, Callable[[GGUFFile], tuple[dict[str, Any], Layout]]] = {

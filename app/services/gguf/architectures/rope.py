@@ -41,7 +41,7 @@ def long_rope(file: GGUFFile, values: Hyperparameters, rotated: int, context: in
     The file has factors for short contexts, too, but mlx-lm turns by the long ones at any length.
     """
     values.expect("rope.scaling.type", "none", "longrope")
-    original = values.integer("rope.scaling.original_context_length", context)
+    original = values.integer("rope.scaling.original_context_length", context, least=2)
     attention = values.number("rope.scaling.attn_factor", 1.0)
     names = {"long_factor": "rope_factors_long.weight", "short_factor": "rope_factors_short.weight"}
     factors = {key: numbers(file, name) for key, name in names.items() if name in file.tensors}
