@@ -23,6 +23,7 @@ EXCUSES: dict[str, Excuse] = {
         "mlx-lm's answer depends on the pieces in which it computes a prompt",
         *(
             "alone",
+            "short_prompts",
             "mixed_prompts",
             "windows",
             "joining",
