@@ -15,6 +15,7 @@ from app.services.engine.model import gguf_weights, loading
 from app.services.engine.model.defaults import read_pooling
 from app.services.engine.model.model_files import ModelFiles, open_gguf
 from app.services.engine.speculative import loading as draft_loading
+from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.errors import LoadFailed
 from app.services.gguf import conversion
 from app.services.gguf.architectures import for_file
@@ -212,3 +213,10 @@ def test_a_load_that_is_given_up_leaves_nothing(file: Path, tmp_path: Path, monk
     assert list(tmp_path.iterdir())
     steps.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_draft_model_may_be_a_file(file: Path, tmp_path: Path) -> None:
+    draft = DraftConfig(str(file), 4, strict=True)
+    parts = loading.at_once(draft_loading.load(catalog.inspect(file), draft, GGUFCache(tmp_path, 2**30)))
+    with parts.files:
+        assert parts.draft is not None
