@@ -13,7 +13,7 @@ import pytest
 
 from tests import gguf_files, tiles_library, tiny_model
 from tests.conftest import wait_for
-from tests.test_estimates import running_hub
+from tests.model_hub import running_hub
 from tests.tiles_cli import REQUESTS, SYSTEM, Tiles, agent_body, swapped_in
 from tests.tiles_daemon import tiles_daemon
 
