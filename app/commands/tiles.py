@@ -109,7 +109,7 @@ def _change(library: Path, command: str, sudo: bool, change: Callable[[], T]) ->
 def _get_rights(library: Path, command: str, sudo: bool, error: PermissionError) -> NoReturn:
     """Run the command again by sudo if that is wished, else say how."""
     script = Path(sys.executable).with_name("tiles-server")
-    program = [str(script)] if script.is_file() else [sys.executable, "-m", "app"]
+    program = [str(script)] if os.access(script, os.X_OK) else [sys.executable, "-m", "app"]
     again = ["sudo", *program, "tiles", command, "--folder", str(library)]
     if library.stat().st_uid == os.geteuid():
         # What root makes in a folder of yours, an update of Tiles could not remove.
