@@ -30,7 +30,7 @@ log = structlog.get_logger()
 _PART = 64 * 2**20  # bytes that have a checksum of their own, so that several can be computed at a time
 _ENDS = 2**20  # bytes at both ends of a file that tell it from others
 _CHECKS = 0.2  # of the progress: what is there is soon checked
-_TRIES = 3  # another server may evict a folder before it is used
+_TRIES = 8  # another server may make a folder at the same time, or evict it in the moment it is made
 _CHECKSUMS, _LOCK = "checksums.json", ".lock"
 
 Steps = Generator[float, None, None]
@@ -71,11 +71,10 @@ class GGUFCache:
         """
         try:
             private_folder(self._folder)
-            for tries in range(_TRIES):
-                # What was made just now need not be read again.
-                if (entry := (yield from self._existing(name, check=tries == 0))) is not None:
+            for _ in range(_TRIES):
+                entry = (yield from self._existing(name)) or (yield from self._make(name, make))
+                if entry is not None:
                     return entry
-                yield from self._make(name, make)
         except OSError as error:
             reason = (error.strerror or "unknown reason").lower()
             raise bad(error.filename or self._folder, f"cannot be written: {reason}.") from error
@@ -87,7 +86,7 @@ class GGUFCache:
             raise LoadFailed("There is no folder to convert GGUF files in.")
         return self._root
 
-    def _existing(self, name: str, *, check: bool) -> Generator[float, None, Entry | None]:
+    def _existing(self, name: str) -> Generator[float, None, Entry | None]:
         folder = self._folder / name
         if (lock := _lock(folder, fcntl.LOCK_SH)) is None:
             if folder.exists() and not (folder / _LOCK).exists():
@@ -95,7 +94,7 @@ class GGUFCache:
             return None
         entry = Entry(folder, lock, self._evict)
         try:
-            is_sound = not check or (yield from _is_sound(folder))
+            is_sound = yield from _is_sound(folder)
         except BaseException:
             entry.close()
             raise
@@ -109,18 +108,36 @@ class GGUFCache:
             raise bad(folder, "is damaged, and in use by another server: stop that, or remove it.")
         return None
 
-    def _make(self, name: str, make: Make) -> Steps:
+    def _make(self, name: str, make: Make) -> Generator[float, None, Entry | None]:
+        """Make a folder, and give it in use, so that nobody evicts it before; None if another was faster."""
         self._evict()
-        folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=self._folder))
+        folder, lock = self._unfinished(name)
+        made = self._folder / name
         try:
-            with private_file(folder / _LOCK) as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield from make(folder)
-                _write_checksums(folder)
-                with suppress(OSError):  # another process was faster
-                    folder.rename(self._folder / name)
+            yield from make(folder)
+            _write_checksums(folder)
+            with suppress(OSError):  # another process was faster
+                folder.rename(made)
+                fcntl.flock(lock, fcntl.LOCK_SH)  # others may use it, too, or have evicted it in this moment
+                if _is_of(lock, made):
+                    return Entry(made, lock, self._evict)
+            lock.close()
+            return None
+        except BaseException:
+            lock.close()
+            raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _unfinished(self, name: str) -> tuple[Path, IO[bytes]]:
+        """Make an empty folder and lock it. Another process takes it for one that was left until it is locked."""
+        while True:
+            folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=self._folder))
+            lock = private_file(folder / _LOCK)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_of(lock, folder):
+                return folder, lock
+            lock.close()
 
     def _evict(self) -> None:
         """Remove what was left unfinished, and the least recently used until the others are within the limit."""
@@ -162,11 +179,18 @@ def _lock(folder: Path, kind: int) -> IO[bytes] | None:
         return None
     with suppress(OSError):
         fcntl.flock(lock, kind)
-        # It may have been removed before it was locked.
-        if os.fstat(lock.fileno()).st_ino == (folder / _LOCK).stat().st_ino:
+        if _is_of(lock, folder):  # it may have been removed before it was locked
             return lock
     lock.close()
     return None
+
+
+def _is_of(lock: IO[bytes], folder: Path) -> bool:
+    """Whether a lock is that of the folder that is there now."""
+    try:
+        return os.fstat(lock.fileno()).st_ino == (folder / _LOCK).stat().st_ino
+    except OSError:
+        return False
 
 
 def _remove(folder: Path) -> None:
