@@ -118,7 +118,7 @@ def test_the_third_text_that_begins_alike_reuses_the_beginning(workshop: Worksho
     assert cached == [0, 0, len(document), len(document)]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(draw=st.data())
 def test_whatever_was_asked_before_a_text_is_answered_the_same(workshop: Workshop, draw: st.DataObject) -> None:
     """Texts that share beginnings of any length with each other, some with messages; asked twice all is cached."""

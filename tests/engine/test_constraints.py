@@ -279,7 +279,7 @@ def test_suppressed_tokens_of_the_models_files_are_never_drawn(
     suppress_tokens = [usual[0], 10**6, -1, "1"]
     (folder / "generation_config.json").write_text(json.dumps(config | {"suppress_tokens": suppress_tokens}))
     model = assemble(
-        catalog.inspect(folder, "tiny"),
+        open_folder(catalog.inspect(folder, "tiny")),
         *model_and_tokenizer,
         limits=EngineLimits(),
         outbox=Outbox(),
