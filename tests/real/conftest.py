@@ -13,6 +13,7 @@ from app.services.engine.model import blas
 from tests.conftest import Server, running
 from tests.real import gemma
 
+blas.preload()  # before a module of these tests imports MLX
 SECONDS = 600.0  # that a start or an answer may take: of two cores others may have both
 
 
