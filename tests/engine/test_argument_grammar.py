@@ -107,3 +107,27 @@ def test_a_string_may_be_any_text(name: str, text: str, folder: Path) -> None:
     assert matcher is not None
     ids = tokenizer.encode(call, add_special_tokens=False)
     assert matcher.validate_tokens(ids) == len(ids), tokenizer.decode(ids[: matcher.validate_tokens(ids)])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "value",
+    [
+        True,
+        {"anyOf": [True, {"type": "null"}]},
+        {"allOf": [True, {"type": "string"}]},
+        {"enum": []},
+        {"not": {"type": "string"}},
+        {"type": "array", "items": False},
+        {"type": "array", "minItems": 3, "maxItems": 1},
+        {"type": "string", "minLength": 5, "maxLength": 1},
+        {"const": {"k": [1, None, "z"]}},
+        {"$ref": "#/$defs/itself"},
+    ],
+)
+def test_an_odd_schema_of_an_argument_is_no_failure(name: str, value: Any, folder: Path) -> None:
+    _, grammars, markup = model(name, folder, True)
+    schema = {"properties": {"a": value}, "required": ["a"], "$defs": {"itself": {"$ref": "#/$defs/itself"}}}
+    tool = {"type": "function", "function": {"name": "add", "parameters": schema}}
+    request = GenerationRequest(tools=(tool,), tool_choice=ToolChoice("required", parallel=False))
+    assert grammars.compile_request(request, form_of(markup)) is not None

@@ -6,6 +6,7 @@ from typing import Any
 
 from app.services.engine.output.tool_call_literals import gemma_syntax, parser_syntax, pythonic_syntax
 from app.services.engine.output.tool_call_nested import M3_MARK, nested_value
+from app.services.engine.output.tool_call_notations import dsml_block
 from app.services.engine.output.tool_call_syntax import CallSyntax
 from app.services.engine.output.tool_call_tags import TagSyntax
 
@@ -29,7 +30,7 @@ def call_syntax(parser: str, parse: Callable[[str, list[Any]], Any], end: str) -
 def tag_syntax(parser: str, template: str = "") -> TagSyntax | None:
     """Choose the syntax by the parser's name and the chat template. None: these calls are not written as tags."""
     makers: dict[str, Callable[[], TagSyntax]] = {
-        "dsml": lambda: _dsml("function_calls" if "function_calls>" in template else "tool_calls"),
+        "dsml": lambda: _dsml(dsml_block(template)),
         "qwen3_coder": _qwen_coder,
         "minimax_m2": _minimax,
         "minimax_m3": _minimax_m3,

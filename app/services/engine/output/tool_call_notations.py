@@ -63,7 +63,7 @@ class CallNotation:
 def call_notation(parser: str, template: str) -> CallNotation | None:
     """Choose the notation by the parser's name and the chat template. None: it is not known, or JSON."""
     makers: dict[str, Callable[[], CallNotation]] = {
-        "dsml": lambda: _dsml("function_calls" if "function_calls>" in template else "tool_calls"),
+        "dsml": lambda: _dsml(dsml_block(template)),
         "function_gemma": lambda: _gemma("<start_function_call>", "<end_function_call>", "<escape>"),
         "gemma4": lambda: _gemma("<|tool_call>", "<tool_call|>", '<|"|>'),
         "hunyuan_3": _hunyuan,
@@ -80,6 +80,11 @@ def call_notation(parser: str, template: str) -> CallNotation | None:
     if parser in ("glm47", "laguna"):
         return _arg_keys("", "\n" if "</arg_key>\n<arg_value>" in template else "")
     return makers[parser]() if parser in makers else None
+
+
+def dsml_block(template: str) -> str:
+    """Name the block of calls: DeepSeek V3.2 has another name for it than V4."""
+    return "function_calls" if "function_calls>" in template else "tool_calls"
 
 
 def _functions(region: str, line: str) -> CallNotation:

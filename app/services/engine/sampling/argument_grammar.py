@@ -47,14 +47,10 @@ class _Schema:
         if target := self.reference(schema):
             yield from self.alternatives(target, depth + 1)
             return
-        for keyword in ("anyOf", "oneOf"):
-            if keyword in schema:
-                outside = {key: value for key, value in schema.items() if key != keyword}
-                for choice in schema[keyword]:
-                    yield from self.alternatives(
-                        {**outside, **choice} if isinstance(choice, Mapping) else {}, depth + 1
-                    )
-                return
+        if (choices := self.choices(schema)) is not None:
+            for choice in choices:
+                yield from self.alternatives(choice, depth + 1)
+            return
         if "allOf" in schema:
             merged = {key: value for key, value in schema.items() if key != "allOf"}
             for part in schema["allOf"]:
@@ -69,6 +65,14 @@ class _Schema:
             yield {}
         else:
             yield from ({**schema, "type": kind} for kind in kinds)
+
+    def choices(self, schema: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+        """Give the schemas of which a value has to match one, with what all of them have to; None without a choice."""
+        keyword = next((name for name in ("anyOf", "oneOf") if name in schema), None)
+        if keyword is None:
+            return None
+        outside = {key: value for key, value in schema.items() if key != keyword}
+        return [{**outside, **choice} if isinstance(choice, Mapping) else {} for choice in schema[keyword]]
 
     def reference(self, schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Give the schema that another refers to; None where it refers to none."""
@@ -96,9 +100,9 @@ def _kind(value: Any) -> str:
     return kinds.get(type(value), "null")
 
 
-def _lengths(schema: Mapping[str, Any], most: int | None = None) -> str:
+def _lengths(schema: Mapping[str, Any]) -> str:
     """Write how often a character of a string may come."""
-    low, high = schema.get("minLength", 0), schema.get("maxLength", most)
+    low, high = schema.get("minLength", 0), schema.get("maxLength")
     return "*" if not low and high is None else f"{{{low},{'' if high is None else high}}}"
 
 
@@ -190,8 +194,7 @@ class _LiteralRules:
     def rules(self) -> Iterator[str]:
         """Yield all rules."""
         root = next(self._schema.alternatives(self._whole))
-        first = f"{self._rule}: {self._members(root, is_call=True)}"
-        yield first
+        yield f"{self._rule}: {self._members(root, is_call=True)}"
         yield from self._rules
 
     def _new(self, expression: str) -> str:
@@ -201,17 +204,16 @@ class _LiteralRules:
         return name
 
     def _value(self, schema: Any) -> str:
-        if isinstance(schema, Mapping) and isinstance(reference := schema.get("$ref"), str):
+        if not isinstance(schema, Mapping):
+            return self._anything()
+        if isinstance(reference := schema.get("$ref"), str):
             if reference not in self._references:  # it may refer to itself
                 self._count += 1
                 self._references[reference] = name = f"{self._rule}_{self._count}"
                 self._rules.append(f"{name}: {self._value(self._schema.reference(schema))}")
             return self._references[reference]
-        for keyword in ("anyOf", "oneOf"):
-            if isinstance(schema, Mapping) and keyword in schema:
-                outside = {key: value for key, value in schema.items() if key != keyword}
-                choices = [choice if "$ref" in choice else {**outside, **choice} for choice in schema[keyword]]
-                return f"({' | '.join(dict.fromkeys(map(self._value, choices)))})"
+        if (choices := self._schema.choices(schema)) is not None:
+            return f"({' | '.join(dict.fromkeys(map(self._value, choices)))})"
         ways = dict.fromkeys(self._one(one) for one in self._schema.alternatives(schema))
         return f"({' | '.join(ways)})"
 
