@@ -77,12 +77,19 @@ def vocabulary(file: GGUFFile, values: Hyperparameters, name: str = "token_embd.
     return tensor.shape[0]
 
 
+def head_rows(config: dict[str, Any]) -> tuple[int, int, int]:
+    """Give the rows of the projections of a layer: heads times their size, of queries, keys and values."""
+    size = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    cached = config["num_key_value_heads"] * size
+    return config["num_attention_heads"] * size, cached, cached
+
+
 def query_key_value(
     file: GGUFFile, block: str, target: str, heads: tuple[int, int, int], *, biases: bool = False
 ) -> Layout:
     """Give the entries of the projections of a layer, which a file may have as one tensor: queries, keys, values.
 
-    `target` ends in a dot; `heads` are heads times their size, of queries, keys and values.
+    `target` ends in a dot; `heads` are their rows (`head_rows`).
     """
     if (fused := f"{block}attn_qkv.weight") not in file.tensors:
         return weights(block, target, _QUERY_KEY_VALUE, biases=biases)

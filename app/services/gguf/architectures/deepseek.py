@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from app.services.gguf.architectures import experts
-from app.services.gguf.architectures.common import GATED, embeddings, feed_forward, multi_token_prediction, sizes
+from app.services.gguf.architectures.common import embeddings, feed_forward, multi_token_prediction, sizes
 from app.services.gguf.architectures.hyperparameters import Hyperparameters, uniform
 from app.services.gguf.architectures.layout import Entry, Layout, Target, entry, norms, weights
 from app.services.gguf.architectures.rope import scaled_rope
@@ -35,10 +35,7 @@ def deepseek2(file: GGUFFile) -> tuple[dict[str, Any], Layout]:
     for layer in range(config["num_hidden_layers"]):
         block, target = f"blk.{layer}.", f"model.layers.{layer}."
         layout |= _attention(file, config, block, target)
-        if layer < config["first_k_dense_replace"]:
-            layout |= weights(block, target, GATED)
-        else:
-            layout |= experts.chosen(file, config, block, f"{target}mlp.")
+        layout |= experts.dense_or_chosen(file, config, layer)
     return config, layout | multi_token_prediction(file, config)
 
 

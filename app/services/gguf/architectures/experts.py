@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from app.services.gguf.architectures.common import GATED
 from app.services.gguf.architectures.hyperparameters import Hyperparameters, uniform
 from app.services.gguf.architectures.layout import Entry, Layout, Target, entry, rows, weights
 from app.services.gguf.file import GGUFFile
@@ -51,3 +52,11 @@ def chosen(file: GGUFFile, config: dict[str, Any], block: str, target: str) -> L
     if f"{block}exp_probs_b.bias" in file.tensors or config.get("scoring_func") == "sigmoid":
         layout[f"{block}exp_probs_b.bias"] = entry(f"{target}gate.e_score_correction_bias", is_dense=True)
     return layout | (shared(block, f"{target}shared_experts.") if config["n_shared_experts"] else {})
+
+
+def dense_or_chosen(file: GGUFFile, config: dict[str, Any], layer: int) -> Layout:
+    """Give the entries of the feed-forward part of a layer: the first ones are dense, the others have experts."""
+    block, target = f"blk.{layer}.", f"model.layers.{layer}."
+    if layer < config["first_k_dense_replace"]:
+        return weights(block, target, GATED)
+    return chosen(file, config, block, f"{target}mlp.")

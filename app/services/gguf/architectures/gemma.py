@@ -9,6 +9,7 @@ from app.services.gguf.architectures.common import (
     embeddings,
     feed_forward,
     head_dim,
+    head_rows,
     key_value_heads,
     linear_rope,
     query_key_value,
@@ -141,8 +142,7 @@ def _shifted(file: GGUFFile, config: dict[str, Any], around: dict[str, str], of_
 
 
 def _attention(file: GGUFFile, config: dict[str, Any], block: str, target: str) -> Layout:
-    size, heads, cached = config["head_dim"], config["num_attention_heads"], config["num_key_value_heads"]
-    layout = query_key_value(file, block, f"{target}self_attn.", (heads * size, cached * size, cached * size))
+    layout = query_key_value(file, block, f"{target}self_attn.", head_rows(config))
     return layout | weights(block, target, _OUTPUT)
 
 

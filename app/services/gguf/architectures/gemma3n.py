@@ -9,6 +9,7 @@ from app.services.gguf.architectures.common import (
     GATED,
     embeddings,
     head_dim,
+    head_rows,
     key_value_heads,
     linear_rope,
     query_key_value,
@@ -109,10 +110,9 @@ def _layout(file: GGUFFile, config: dict[str, Any]) -> Layout:
     for name, to in (("altup_proj", "altup_projections"), ("altup_unembd_proj", "altup_unembed_projections")):
         targets = (Target(f"{_MODEL}{to}.{number}.weight", _matrix(number, count)) for number in range(count))
         layout[f"{name}.weight"] = Entry(tuple(targets))
-    heads, cached = (config[key] * config["head_dim"] for key in ("num_attention_heads", "num_key_value_heads"))
     for layer in range(config["num_hidden_layers"]):
         block, target = f"blk.{layer}.", f"{_MODEL}layers.{layer}."
-        layout |= query_key_value(file, block, f"{target}self_attn.", (heads, cached, cached))
+        layout |= query_key_value(file, block, f"{target}self_attn.", head_rows(config))
         layout |= weights(block, target, _WEIGHTS) | norms(block, target, _NORMS | _COEFFICIENTS)
         layout[f"{block}altup_correct_scale.weight"] = entry(f"{target}altup.correct_output_scale", is_dense=True)
     return layout

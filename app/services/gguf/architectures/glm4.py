@@ -4,10 +4,10 @@ from typing import Any
 
 from app.services.gguf.architectures import experts
 from app.services.gguf.architectures.common import (
-    GATED,
     embeddings,
     feed_forward,
     head_dim,
+    head_rows,
     key_value_heads,
     linear_rope,
     multi_token_prediction,
@@ -60,10 +60,7 @@ def glm4moe(file: GGUFFile) -> tuple[dict[str, Any], Layout]:
         block, target = f"blk.{layer}.", f"model.layers.{layer}."
         layout |= _attention(file, config, block, target)
         layout |= norms(block, target, _NORMS_MOE | (_HEAD_NORMS if config["use_qk_norm"] else {}))
-        if layer < config["first_k_dense_replace"]:
-            layout |= weights(block, target, GATED)
-        else:
-            layout |= experts.chosen(file, config, block, f"{target}mlp.")
+        layout |= experts.dense_or_chosen(file, config, layer)
     return config, layout | multi_token_prediction(file, config)
 
 
@@ -82,8 +79,5 @@ def _config(file: GGUFFile, values: Hyperparameters) -> dict[str, Any]:
 
 
 def _attention(file: GGUFFile, config: dict[str, Any], block: str, target: str) -> Layout:
-    heads, cached = (config[key] * config["head_dim"] for key in ("num_attention_heads", "num_key_value_heads"))
-    layout = query_key_value(
-        file, block, f"{target}self_attn.", (heads, cached, cached), biases=config["attention_bias"]
-    )
+    layout = query_key_value(file, block, f"{target}self_attn.", head_rows(config), biases=config["attention_bias"])
     return {name: one.required() for name, one in layout.items()} | weights(block, target, _OUTPUT)

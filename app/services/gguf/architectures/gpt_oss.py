@@ -6,6 +6,7 @@ from app.services.gguf.architectures.common import (
     embeddings,
     feed_forward,
     head_dim,
+    head_rows,
     key_value_heads,
     query_key_value,
     sizes,
@@ -49,10 +50,9 @@ def _expert_size(values: Hyperparameters, layers: int) -> int:
 
 def _layout(file: GGUFFile, config: dict[str, Any]) -> Layout:
     layout = embeddings(file, ties=False)
-    heads, cached = (config[key] * config["head_dim"] for key in ("num_attention_heads", "num_key_value_heads"))
     for layer in range(config["num_hidden_layers"]):
         block, target = f"blk.{layer}.", f"model.layers.{layer}."
-        layout |= query_key_value(file, block, f"{target}self_attn.", (heads, cached, cached), biases=True)
+        layout |= query_key_value(file, block, f"{target}self_attn.", head_rows(config), biases=True)
         names = {"attn_output": "self_attn.o_proj", "ffn_gate_inp": "mlp.router", **_EXPERTS}
         layout |= weights(block, target, names, biases=True)
         layout |= norms(block, target, _NORMS)

@@ -9,6 +9,7 @@ from app.services.gguf.architectures.common import (
     GATED,
     embeddings,
     head_dim,
+    head_rows,
     key_value_heads,
     multi_token_prediction,
     query_key_value,
@@ -154,8 +155,8 @@ def _layout(file: GGUFFile, config: dict[str, Any], heads: _Heads, prefix: str) 
 
 def _full_attention(file: GGUFFile, config: dict[str, Any], block: str, target: str) -> Layout:
     """Give the entries of full attention, each of whose heads has as many rows of a gate as of queries."""
-    heads, cached = (config[key] * config["head_dim"] for key in ("num_attention_heads", "num_key_value_heads"))
-    layout = query_key_value(file, block, f"{target}self_attn.", (2 * heads, cached, cached))
+    queries, keys, values = head_rows(config)
+    layout = query_key_value(file, block, f"{target}self_attn.", (2 * queries, keys, values))
     return layout | weights(block, target, {"attn_output": "self_attn.o_proj"}) | norms(block, target, _HEAD_NORMS)
 
 

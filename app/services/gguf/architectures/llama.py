@@ -12,6 +12,7 @@ from app.services.gguf.architectures.common import (
     embeddings,
     feed_forward,
     head_dim,
+    head_rows,
     key_value_heads,
     query_key_value,
     sizes,
@@ -126,7 +127,6 @@ def layout_of_layers(
     """
     layout = embeddings(file)
     heads, cached = config["num_attention_heads"], config["num_key_value_heads"]
-    size = config.get("head_dim") or config["hidden_size"] // heads
     has_biases = config.get("attention_bias", False)
     for layer in range(config["num_hidden_layers"]):
         block, target = f"blk.{layer}.", f"model.layers.{layer}."
@@ -134,7 +134,7 @@ def layout_of_layers(
             file,
             block,
             f"{target}self_attn.",
-            (heads * size, cached * size, cached * size),
+            head_rows(config),
             biases=biases or has_biases,
         )
         layout |= _halves_apart(attention, {"q_proj": heads, "k_proj": cached}) if turns else attention

@@ -7,6 +7,7 @@ from app.services.gguf.architectures.common import (
     embeddings,
     feed_forward,
     head_dim,
+    head_rows,
     key_value_heads,
     query_key_value,
     sizes,
@@ -48,9 +49,8 @@ def olmo2(file: GGUFFile) -> tuple[dict[str, Any], Layout]:
 
 def _layout(file: GGUFFile, config: dict[str, Any]) -> Layout:
     layout = embeddings(file)
-    heads, cached = (config[key] * config["head_dim"] for key in ("num_attention_heads", "num_key_value_heads"))
     for layer in range(config["num_hidden_layers"]):
         block, target = f"blk.{layer}.", f"model.layers.{layer}."
-        layout |= query_key_value(file, block, f"{target}self_attn.", (heads, cached, cached))
+        layout |= query_key_value(file, block, f"{target}self_attn.", head_rows(config))
         layout |= weights(block, target, GATED | {"attn_output": "self_attn.o_proj"}) | norms(block, target, _NORMS)
     return layout
