@@ -1,7 +1,6 @@
 """One model of several: its status, and the requests that wait until it is loaded."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from app.services.errors import AppError, LoadFailed, ModelLoading
 from app.services.model_events import ChangeKind, ModelChange, ModelEvents
 from app.services.model_state import IN_MEMORY, NEXT, ModelState, Status
 from app.services.served_model import ServedModel
+from app.services.waiters import Waiters
 
 
 class RoutedModel:
@@ -32,7 +32,7 @@ class RoutedModel:
         self._progress = 0.0  # of the load, 0 to 1
         self._error: str | None = None  # why the last load failed
         self._load_requested = False  # by somebody who does not wait for it
-        self._waiters: deque[asyncio.Future[ServedModel]] = deque()
+        self._waiters = Waiters()
         self._grace_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
 
@@ -127,7 +127,7 @@ class RoutedModel:
         self.task = None
         self._enter(Status.UNLOADED)
         if self.is_replaced:
-            self._refuse(ModelLoading("Another model takes its place"))
+            self._waiters.fail(ModelLoading("Another model takes its place"))
 
     def replace(self) -> None:
         """Another folder takes its id: it is not loaded again."""
@@ -136,7 +136,7 @@ class RoutedModel:
     def close(self, error: AppError) -> None:
         """Give up a load under way; those that wait get the error."""
         self._stop_idle_timer()
-        self._refuse(error)
+        self._waiters.fail(error)
         self.cancel_load()
 
     def cancel_load(self) -> None:
@@ -148,17 +148,7 @@ class RoutedModel:
 
     async def wait(self) -> ServedModel:
         """Wait until it is loaded, and hold it. Raises the AppError that its load ended with."""
-        waiter: asyncio.Future[ServedModel] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                waiter.result().release()  # it came just as its reader left
-            raise
-        finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+        return await self._waiters.wait()
 
     def hold(self) -> ServedModel | None:
         """Hold it, if it takes requests."""
@@ -183,11 +173,9 @@ class RoutedModel:
         self.task, self._load_requested = None, False
         self._change(status)
         if error is not None:
-            self._refuse(error)
+            self._waiters.fail(error)
         else:
-            for waiter in self._take_waiters():
-                if (served := self.hold()) is not None:
-                    waiter.set_result(served)
+            self._waiters.serve(self.hold)
         self._publish("status")
 
     def _enter(self, status: Status, kind: ChangeKind = "status") -> None:
@@ -201,15 +189,6 @@ class RoutedModel:
 
     def _publish(self, kind: ChangeKind) -> None:
         self._events.publish(ModelChange(kind, self.state()))
-
-    def _refuse(self, error: AppError) -> None:
-        for waiter in self._take_waiters():
-            waiter.set_exception(error)
-
-    def _take_waiters(self) -> list["asyncio.Future[ServedModel]"]:
-        waiters = [waiter for waiter in self._waiters if not waiter.done()]
-        self._waiters.clear()
-        return waiters
 
 
 def _modified(path: Path) -> int:
