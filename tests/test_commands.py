@@ -5,10 +5,9 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +27,7 @@ from app.services.session import Session
 from app.settings import Settings
 from tests import gguf_files, tiny_model
 from tests.doctor import looked
+from tests.http_server import serving
 
 COMMANDS = ("models", "pull", "webui", "doctor")
 
@@ -148,12 +148,9 @@ def hub(home: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """A hub whose every repo has the files of this folder."""
     folder = Path(shutil.copytree(built, tmp_path / "hub"))
     (folder / "modeling_evil.py").write_text("raise SystemExit")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, folder=folder))
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-    yield folder
-    server.shutdown()
-    server.server_close()
+    with serving(partial(Hub, folder=folder)) as url:
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        yield folder
 
 
 def test_pull_downloads_a_model_that_can_be_served(hub: Path) -> None:
@@ -329,13 +326,8 @@ def test_a_port_in_use_is_a_failure(home: Path, silent_port: int) -> None:
 )
 def test_a_port_that_a_tiles_server_has_is_well(tmp_path: Path, body: str, state: str) -> None:
     (tmp_path / "health").write_text(body)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, folder=tmp_path))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-    try:
-        assert checks.port(CheckContext(Settings(port=server.server_port))).state == state
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(partial(Hub, folder=tmp_path)) as url:
+        assert checks.port(CheckContext(Settings(port=int(url.rpartition(":")[2])))).state == state
 
 
 def test_a_missing_blas_is_a_warning_that_says_what_to_install(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

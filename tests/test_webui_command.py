@@ -11,9 +11,8 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import ClassVar
 
 import pytest
@@ -21,6 +20,7 @@ from click.testing import CliRunner, Result
 
 from app.commands.webui import webui
 from app.services.ui import install
+from tests.http_server import serving
 
 PAGE = b"<!doctype html><title>new</title>"
 BUILT = {"index.html": PAGE, "_app/immutable/bundle.js": b"js", "sw.js": b"worker"}
@@ -341,11 +341,9 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
         for version in ("latest", "b7")
         for end, content in {"": packed, ".sha256": digest}.items()
     }
-    with ThreadingHTTPServer(("127.0.0.1", 0), Bucket) as server:
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        Thread(target=server.serve_forever, daemon=True).start()
+    with serving(Bucket) as url:
+        monkeypatch.setenv("HF_ENDPOINT", url)
         yield Bucket.files
-        server.shutdown()
 
 
 @pytest.mark.parametrize("arguments", [[], ["--build", "7"]])

@@ -1,13 +1,14 @@
 """A stand-in for Tiles' daemon: a real server, which knows where models lie and what the configuration says."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.http_server import serving
 
 
 class TilesDaemon:
@@ -47,12 +48,5 @@ def tiles_daemon(models: dict[str, Path] | None = None, llama: dict[str, Any] | 
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        daemon.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield daemon
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler) as daemon.url:
+        yield daemon
