@@ -14,4 +14,4 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         await work
 
     asyncio.run(watched())
-    assert complaints == []
+    assert complaints == [], complaints
