@@ -133,14 +133,14 @@ class _Exchange:
         self.request_id = _request_id(headers.get("x-request-id", ""))
         self._began = time.perf_counter()
         self._method, self._path = scope["method"], scope["path"]
-        self._scope, self._send = scope, send
+        self._scope, self._send, self._request_headers = scope, send, headers
         scope["state"]["request_id"] = self.request_id
         self.status = 0
         origin = headers.get("origin")
         self.is_preflight = self._method == "OPTIONS" and "access-control-request-method" in headers
         caller.set(_caller(scope, headers))
         self._headers = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Origin")]
-        if is_anthropics(self._path):
+        if is_anthropics(self._path, headers):
             self._headers.append((b"request-id", self.request_id.encode()))
         if origin is not None and access.allows_origin(origin, headers.get("host", "")):
             self._headers += _cors(origin, headers, preflight=self._method == "OPTIONS")
@@ -162,7 +162,7 @@ class _Exchange:
 
     async def refuse(self, error: AppError) -> None:
         """Send an error in its envelope. A 503 closes the connection, so that the client comes back on a new one."""
-        body = msgspec.json.encode(error_reply(self._path, error, self.request_id))
+        body = msgspec.json.encode(error_reply(self._path, self._request_headers, error, self.request_id))
         headers = [(b"content-type", b"application/json")]
         if isinstance(error, Unavailable):
             headers += [(b"connection", b"close"), (b"retry-after", str(error.retry_after).encode())]

@@ -77,6 +77,7 @@ FACTS = ModelFacts(
     defaults=Sampling(),
     pooling="mean",
     calls_tools=True,
+    reasons=True,
     max_rows=32,
 )
 

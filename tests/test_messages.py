@@ -8,12 +8,16 @@ from typing import Any
 
 import anthropic
 import httpx
+import hypothesis
 import jsonschema
 import pytest
+from hypothesis import strategies as st
 
+from app.dto.anthropic.models import AnthropicModelPage
 from app.dto.shared import parameters
 from app.services.errors import ShuttingDown
 from app.services.generation import ToolCall
+from app.services.model_state import ModelState, Status
 from tests.conftest import KEY, Server
 from tests.document import DOCUMENT, resolved
 from tests.message_events import blocks, events
@@ -380,3 +384,58 @@ def test_the_demo_model_calls_a_tool(demo: Server) -> None:
     result = {"type": "tool_result", "tool_use_id": use["id"], "content": "sunny, 21 degrees"}
     turn = [question, {"role": "assistant", "content": said["content"]}, {"role": "user", "content": [result]}]
     assert post(demo, messages=turn, **asked).json()["content"][-1]["type"] == "text"
+
+
+# The list of models, as Anthropic's clients ask for it.
+
+VERSION = {"anthropic-version": "2023-06-01"}
+
+
+def test_anthropics_client_lists_the_models(server: Server) -> None:
+    with anthropic.Anthropic(base_url=server.url, api_key="tiles", max_retries=0) as client:
+        (model,) = client.models.list()
+        again = client.models.retrieve(model.id)
+        with pytest.raises(anthropic.NotFoundError) as refusal:
+            client.models.retrieve("nobody")
+    assert (model.id, model.display_name, model.type, model.lifecycle) == ("tiny", "tiny", "model", "active")
+    assert (model.max_input_tokens, model.max_tokens) == (8192, 8192)
+    assert model.capabilities is not None
+    assert model.capabilities.structured_outputs.supported and not model.capabilities.image_input.supported
+    assert model.created_at.timestamp() == server.client.get("/v1/models/tiny").json()["created"]
+    assert again == model
+    assert "nobody" in refusal.value.message and refusal.value.type == "not_found_error"
+
+
+def test_without_its_header_the_list_is_openais(server: Server) -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    for path, name, whole in (("", "AnthropicModelPage", "ModelList"), ("/tiny", "AnthropicModel", "ModelRow")):
+        jsonschema.validate(server.client.get(f"/v1/models{path}", headers=VERSION).json(), resolved(schemas[name]))
+        jsonschema.validate(server.client.get(f"/v1/models{path}").json(), resolved(schemas[whole]))
+
+
+@pytest.mark.parametrize(("query", "status"), [("limit=0", 422), ("limit=few", 422), ("limit=1001", 422)])
+def test_a_list_that_cannot_be_is_refused_in_anthropics_words(server: Server, query: str, status: int) -> None:
+    error = error_of(server.client.get(f"/v1/models?{query}", headers=VERSION), status)
+    assert error["type"] == "invalid_request_error" and "limit" in error["message"]
+
+
+def test_the_gate_refuses_a_list_in_anthropics_words(guarded: Server) -> None:
+    refused = guarded.client.get("/v1/models", headers=VERSION)
+    assert error_of(refused, 401)["type"] == "authentication_error"
+
+
+@hypothesis.given(st.sets(st.text("abc", min_size=1, max_size=2)), st.integers(1, 4), st.text("abc", max_size=2))
+def test_pages_have_each_model_once_in_either_direction(ids: set[str], limit: int, end: str) -> None:
+    states = [ModelState(name, Path(name), 0, Status.UNLOADED) for name in ids]
+    forwards, page = [], AnthropicModelPage.of(states, limit=limit)
+    forwards += page.data
+    while page.has_more:
+        page = AnthropicModelPage.of(states, limit=limit, after_id=page.last_id)
+        forwards += page.data
+    assert [model.id for model in forwards] == sorted(ids)
+    backwards, first = [], end
+    while (page := AnthropicModelPage.of(states, limit=limit, before_id=first)).data:
+        backwards = [*page.data, *backwards]
+        first = page.first_id or ""
+    assert not page.has_more
+    assert [model.id for model in backwards] == sorted(name for name in ids if name < end)

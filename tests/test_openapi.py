@@ -97,7 +97,9 @@ def test_a_parameter_is_described(path: str, method: str, operation: dict[str, A
     assert all(is_sentence(parameter["description"]) for parameter in parameters)
     headers = {parameter["name"] for parameter in parameters if parameter["in"] == "header"}
     chat = path in {"/v1/chat/completions", "/chat/completions"}
-    assert headers == {"X-Request-Id"} | ({"X-Conversation-Id"} if chat else set())
+    models = method == "get" and path in {"/v1/models", "/models", "/v1/models/{model_id}"}
+    own = {"X-Conversation-Id"} if chat else {"anthropic-version"} if models else set()
+    assert headers == {"X-Request-Id"} | own
 
 
 @every_operation

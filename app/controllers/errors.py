@@ -41,7 +41,7 @@ def error_response(request: Request[Any, Any, Any], error: AppError, headers: di
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, UnsupportedEncoding):
         headers["Accept-Encoding"] = "gzip, deflate"
-    reply = error_reply(request.scope["path"], error, request_id_of(request.scope))
+    reply = error_reply(request.scope["path"], request.headers, error, request_id_of(request.scope))
     return Response(reply, status_code=error.status, headers=headers)
 
 

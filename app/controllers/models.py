@@ -1,15 +1,16 @@
 """The models that can answer."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from litestar import Controller, delete, get, post
+from litestar import Controller, Request, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import PathParameter
+from litestar.params import PathParameter, QueryParameter
 
 from app.controllers.openapi import operation
-from app.controllers.refusals import UNKNOWN_MODEL, refusals
+from app.controllers.refusals import UNKNOWN_MODEL, query_refusals, refusals
+from app.dto.anthropic.models import AnthropicModel, AnthropicModelPage
 from app.dto.llama.models import ModelList, ModelRow
-from app.dto.shared.errors import ErrorReply
+from app.dto.shared.errors import ErrorReply, is_anthropics
 from app.services.errors import AppError, FeatureDisabled, FeatureNotSupported, ModelLoading
 from app.services.model_service import ModelService
 from app.settings import Settings
@@ -37,6 +38,20 @@ _ROW = {
         "ftype": "float32",
     },
 }
+_ANTHROPICS: dict[str, Any] = {
+    "type": "model",
+    "id": "tiles-nano",
+    "display_name": "tiles-nano",
+    "created_at": "2026-01-01T00:00:00Z",
+    "lifecycle": "active",
+    "deprecated_at": None,
+    "retires_at": None,
+    "line": None,
+    "max_input_tokens": 8192,
+    "max_tokens": 8192,
+    "capabilities": None,
+}
+_PAGE = {"data": [_ANTHROPICS], "has_more": False, "first_id": "tiles-nano", "last_id": "tiles-nano"}
 _PULL = "This server downloads and deletes no models; `tiles-server pull` does"
 _DOWNLOADS = FeatureDisabled(_PULL)
 _DOWNLOADS_NOT = FeatureNotSupported(_PULL)
@@ -51,14 +66,36 @@ class ModelsController(Controller):
     @get(
         ["/v1/models", "/models"],
         summary="List the models",
-        operation_class=operation({"object": "list", "data": [_ROW], "models": []}),
-        responses=refusals(ModelLoading()),
+        operation_class=operation(
+            {"object": "list", "data": [_ROW], "models": []},
+            headers=["anthropic-version"],
+            others={"with anthropic-version": _PAGE},
+        ),
+        responses=query_refusals(ModelLoading()),
     )
     async def list_models(
-        self, model_service: NamedDependency[ModelService], settings: NamedDependency[Settings]
-    ) -> ModelList:
-        """List the loaded model; with --models-dir all that can be loaded, and their status."""
-        return ModelList.of(await model_service.models.states(), several=settings.models_dir is not None)
+        self,
+        request: Request[Any, Any, Any],
+        model_service: NamedDependency[ModelService],
+        settings: NamedDependency[Settings],
+        limit: Annotated[
+            int, QueryParameter(ge=1, le=1000, description="with anthropic-version: most models of a page")
+        ] = 20,
+        after_id: Annotated[
+            str | None, QueryParameter(description="with anthropic-version: id that the page comes after")
+        ] = None,
+        before_id: Annotated[
+            str | None, QueryParameter(description="with anthropic-version: id that the page comes before")
+        ] = None,
+    ) -> ModelList | AnthropicModelPage:
+        """List the loaded model; with --models-dir all that can be loaded, and their status.
+
+        With the header anthropic-version the list is as Anthropic has it, in pages, ordered by id.
+        """
+        states = await model_service.models.states()
+        if is_anthropics(request.scope["path"], request.headers):
+            return AnthropicModelPage.of(states, limit=limit, after_id=after_id, before_id=before_id)
+        return ModelList.of(states, several=settings.models_dir is not None)
 
     @post(
         "/models",
@@ -85,16 +122,18 @@ class ModelsController(Controller):
     @get(
         "/v1/models/{model_id:path}",
         summary="Describe a model",
-        operation_class=operation(_ROW),
+        operation_class=operation(_ROW, headers=["anthropic-version"], others={"with anthropic-version": _ANTHROPICS}),
         responses=refusals(ModelLoading(), UNKNOWN_MODEL),
     )
     async def read_model(
         self,
         model_id: Annotated[str, PathParameter(description="id of the model")],
+        request: Request[Any, Any, Any],
         model_service: NamedDependency[ModelService],
-    ) -> ModelRow:
+    ) -> ModelRow | AnthropicModel:
         """Give the status of a model, and its numbers while it is loaded."""
-        return ModelRow.of(await model_service.models.state(model_id.removeprefix("/")))
+        state = await model_service.models.state(model_id.removeprefix("/"))
+        return (AnthropicModel if is_anthropics(request.scope["path"], request.headers) else ModelRow).of(state)
 
 
 def _no_downloads(settings: Settings) -> AppError:

@@ -1,9 +1,10 @@
 """What the generated OpenAPI document says beyond types: event streams, errors, examples, and the page to read it."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
@@ -87,6 +88,12 @@ _PARAMETERS: dict[str, Parameter | Reference] = {
             "GET /v1/stream reads it again",
         ),
         Parameter(
+            name="anthropic-version",
+            param_in="header",
+            schema=Schema(type=OpenAPIType.STRING),
+            description="With any value the answer, and every error, is as Anthropic's clients read it",
+        ),
+        Parameter(
             name="autoload",
             param_in="query",
             schema=Schema(type=OpenAPIType.BOOLEAN, default=True),
@@ -164,10 +171,16 @@ class Verbatim(BaseSchemaObject):
 
 
 def operation(
-    answer: Any, *, events: str | None = None, pieces: int = 1, headers: Sequence[str] = ()
+    answer: Any,
+    *,
+    events: str | None = None,
+    pieces: int = 1,
+    headers: Sequence[str] = (),
+    others: Mapping[str, Any] = MappingProxyType({}),
 ) -> type[Operation]:
     """Make an operation whose 200 has an example. With `events`, the last `pieces` branches of the answer's type are
-    what an event stream carries, and they are its example. `headers` are those of the request that have a meaning."""
+    what an event stream carries, and they are its example. `headers` are those of the request that have a meaning;
+    `others` are further examples, by name."""
 
     @dataclass
     class Documented(Operation):
@@ -184,7 +197,7 @@ def operation(
             if _is_litestars(responses.get("400")):
                 del responses["400"]
             if isinstance(response := responses.get("200"), OpenAPIResponse) and response.content:
-                _document(response, answer, events, pieces)
+                _document(response, {"answer": answer, **others}, events, pieces)
             if isinstance(empty := responses.get("204"), OpenAPIResponse):
                 empty.content, empty.description = None, "Done; there is nothing to say"
             for status, response in responses.items():
@@ -232,11 +245,11 @@ def _is_litestars(response: Any) -> bool:
     return content is not None and isinstance(content["application/json"].schema, Schema)
 
 
-def _document(response: OpenAPIResponse, answer: Any, events: str | None, pieces: int) -> None:
+def _document(response: OpenAPIResponse, answers: Mapping[str, Any], events: str | None, pieces: int) -> None:
     assert response.content is not None
     response.description = "The answer" if events is None else "The answer, whole; with `stream`, as events"
     media = next(iter(response.content.values()))
-    media.examples = {"answer": Example(value=Verbatim(answer))}
+    media.examples = {name: Example(value=Verbatim(answer)) for name, answer in answers.items()}
     if events is None or not isinstance(media.schema, Schema) or not media.schema.one_of:
         return
     whole, parts = media.schema.one_of[:-pieces], media.schema.one_of[-pieces:]

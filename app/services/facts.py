@@ -45,6 +45,7 @@ class ModelFacts:
     defaults: Sampling  # every value decided
     pooling: Pooling  # of embeddings
     calls_tools: bool
+    reasons: bool  # it can write down its reasoning before an answer
     max_rows: int
     batching: Batching = Batching()
     blas: str | None = None  # that MLX computes with; None on a GPU

@@ -73,6 +73,12 @@ def test_a_message_becomes_an_object(client: anthropic.Anthropic) -> None:
     assert isinstance(answer.parsed_output, Tea)
 
 
+def test_the_model_is_listed(client: anthropic.Anthropic) -> None:
+    (model,) = client.models.list(limit=1)
+    assert model == client.models.retrieve("tiles-nano")
+    assert model.max_input_tokens and model.capabilities
+
+
 def test_tokens_are_counted(client: anthropic.Anthropic) -> None:
     counted = client.messages.count_tokens(model="m", messages=HELLO).input_tokens
     usage = client.messages.create(messages=HELLO, **GREEDY | {"max_tokens": 1}).usage

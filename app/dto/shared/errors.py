@@ -1,5 +1,6 @@
-"""The one error envelope, and Anthropic's own on its routes."""
+"""The one error envelope, and Anthropic's own for its clients."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
@@ -55,7 +56,7 @@ class AnthropicErrorDetail(Reply, kw_only=True):
 
 
 class AnthropicErrorReply(Reply, tag_field="type", tag="error", kw_only=True):
-    """The envelope of every error of the Messages API."""
+    """The envelope of every error that Anthropic's clients get."""
 
     error: Annotated[AnthropicErrorDetail, Meta(description="what is wrong")]
     request_id: Annotated[str | None, Meta(description="id of the request, the same as X-Request-Id")]
@@ -80,11 +81,19 @@ def _anthropic_message(error: AppError) -> str:
     return error.message
 
 
-def is_anthropics(path: str) -> bool:
-    """Whether the callers of a path speak Anthropic's dialect."""
-    return path == "/v1/messages" or path.startswith("/v1/messages/")
+def is_anthropics(path: str, headers: Mapping[str, str]) -> bool:
+    """Whether a request comes from a client of Anthropic's; of models both they and OpenAI's ask at one path."""
+    if _is_below("/v1/models", path):
+        return "anthropic-version" in headers
+    return _is_below("/v1/messages", path)
 
 
-def error_reply(path: str, error: AppError, request_id: str | None) -> ErrorReply | AnthropicErrorReply:
-    """Build the reply to an error, in the dialect of the path."""
-    return AnthropicErrorReply.of(error, request_id) if is_anthropics(path) else ErrorReply.of(error)
+def _is_below(route: str, path: str) -> bool:
+    return path == route or path.startswith(f"{route}/")
+
+
+def error_reply(
+    path: str, headers: Mapping[str, str], error: AppError, request_id: str | None
+) -> ErrorReply | AnthropicErrorReply:
+    """Build the reply to an error, in the dialect of the request."""
+    return AnthropicErrorReply.of(error, request_id) if is_anthropics(path, headers) else ErrorReply.of(error)

@@ -118,6 +118,7 @@ def _facts(files: ModelFiles, model: Any, tokenizer: Any, limits: EngineLimits, 
         pooling=read_pooling(files.folder),
         suppressed_tokens=frozenset(token for token in read_suppressed_tokens(files.folder) if 0 <= token < vocabulary),
         calls_tools=markup.calls is not None,
+        reasons=markup.think_start is not None,
         max_rows=limits.max_rows,
     )
 
