@@ -222,7 +222,8 @@ def test_messages_arrive_with_all_they_carry() -> None:
 
 def test_tools_reach_the_template_as_they_came() -> None:
     tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "x-own": [1]}}}
-    asked = generation(tools=[tool, {"function": {"name": "bare"}}])
+    marked = {"function": {"name": "bare", "cache_control": {"type": "ephemeral"}}, "cache_control": {"type": "x"}}
+    asked = generation(tools=[tool, marked])
     assert asked.tools == (tool, {"type": "function", "function": {"name": "bare"}})
 
 

@@ -1,7 +1,6 @@
 """Anthropic's Messages: the request."""
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
@@ -21,6 +20,7 @@ from app.dto.shared.base import (
     json_text,
     no_empty_stop,
 )
+from app.dto.shared.changing import is_counter, settled, without_changing
 from app.dto.shared.readable import MEDIA, document_text, media_in, read
 from app.dto.shared.response_format import ResponseFormat
 from app.dto.shared.tool_choice import tool_choice
@@ -36,8 +36,6 @@ _SILENT = frozenset(
         *("tool_addition", "tool_removal", "mcp_tool_listing"),
     }
 )
-# Claude Code sends a line that is another with every request; a prompt that begins with it is never in a cache.
-_BILLING = re.compile(r"^x-anthropic-billing-header:[^\n]*\n*", re.MULTILINE)
 
 
 class ContentBlock(Typed):
@@ -148,10 +146,12 @@ def _assistant(blocks: Iterable[ContentBlock], where: str) -> Iterator[gen.Messa
         yield turn()
 
 
-def _user(role: Literal["user", "system"], blocks: Iterable[ContentBlock], where: str) -> Iterator[gen.Message]:
+def _user(role: Literal["user", "system"], blocks: Sequence[ContentBlock], where: str) -> Iterator[gen.Message]:
     texts: list[str] = []
     has_results = False
     for index, block in enumerate(map(ContentBlock.as_ours, blocks)):
+        if is_counter(block.text) and len(blocks) > 1:  # what is said beside it is the message
+            continue
         if block.type != "tool_result":
             texts += _texts(block, f"{where}.{index}", of_user=True)
             continue
@@ -314,9 +314,10 @@ class MessagesRequest(RequestBody):
 
     def _conversation(self) -> tuple[gen.Message, ...]:
         blocks = [self.system] if isinstance(self.system, str) else self._system_texts(self.system)
-        texts = [text for text in (_BILLING.sub("", text) for text in blocks) if text.strip()]
+        texts = [text for text in map(without_changing, blocks) if text.strip()]
         system = [gen.Message("system", "\n\n".join(texts))] if texts else []
-        return (*system, *(message for index, turn in enumerate(self.messages) for message in turn.to_messages(index)))
+        turns = [message for index, turn in enumerate(self.messages) for message in turn.to_messages(index)]
+        return (*system, *settled(turns))
 
     def _system_texts(self, blocks: list[ContentBlock]) -> list[str]:
         return [text for index, block in enumerate(blocks) for text in _texts(block, f"system.{index}", of_user=True)]

@@ -10,6 +10,7 @@ import app.services.generation as gen
 from app.dto.openai.chat_message import ChatMessage, Tool
 from app.dto.shared import parameters
 from app.dto.shared.base import MOST_TOOLS, RequestLimits, continues, few_messages
+from app.dto.shared.changing import settled
 from app.dto.shared.response_format import ResponseFormat
 from app.dto.shared.sampling_fields import SamplingFields, StreamOptions
 from app.dto.shared.tool_choice import OpenAIToolChoice, openai_choice
@@ -95,7 +96,7 @@ class ChatRequest(SamplingFields):
         messages = tuple(message.to_message(index) for index, message in enumerate(self.messages))
         return gen.GenerationRequest(
             model=self.model,
-            messages=messages,
+            messages=settled(messages),
             tools=tuple(tool.to_template() for tool in self.offered_tools),
             template_kwargs=self._template_kwargs(),
             continue_final_message=self._continues(messages[-1]),

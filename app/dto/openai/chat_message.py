@@ -189,4 +189,9 @@ class Tool(Typed):
         """Give the tool as chat templates read it."""
         if self.type == "custom" and self.custom is not None:
             return custom_tools.to_function(self.custom.name, self.custom.description, self.custom.format)
-        return self.model_dump(exclude_none=True, exclude_unset=True, exclude={"custom"}) | {"type": "function"}
+        unread: Any = {
+            "custom": True,
+            "cache_control": True,
+            "function": {"cache_control"},
+        }  # it moves, and says nothing
+        return self.model_dump(exclude_none=True, exclude_unset=True, exclude=unread) | {"type": "function"}

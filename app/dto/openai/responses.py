@@ -13,6 +13,7 @@ from app.dto.openai.responses_items import InputItem, to_messages
 from app.dto.openai.responses_tools import OfferedTool, ResponsesTool, flat_choice, flat_tools
 from app.dto.shared import parameters
 from app.dto.shared.base import MOST_TOOLS, Body, RequestBody, RequestLimits, few_messages
+from app.dto.shared.changing import settled
 from app.dto.shared.response_format import ResponseFormat
 from app.dto.shared.tool_choice import OpenAIToolChoice, openai_choice
 from app.services.errors import InvalidRequest
@@ -132,7 +133,7 @@ class ResponsesRequest(RequestBody):
             call = messages[-1].tool_calls[-1]
             raise InvalidRequest(f"No tool output found for function call {call.id[:64]}", param="input")
         system = (gen.Message("system", self.instructions),) if self.instructions else ()
-        return (*system, *messages)
+        return settled((*system, *messages))
 
     def _constraint(self) -> gen.Constraint | None:
         constraint = self.text.format.to_constraint() if self.text.format else None
