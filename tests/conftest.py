@@ -22,8 +22,9 @@ import pytest
 from app.services.engine.model import blas
 from tests import documented, lora, tiny_model
 
-# How long an example takes says nothing of a machine that does other things too.
-hypothesis.settings.register_profile("tests", deadline=None)
+# How long an example takes says nothing of a machine that does other things too. By hand, each run draws new examples;
+# where a change is judged, all runs draw the same.
+hypothesis.settings.register_profile("tests", deadline=None, derandomize="TILES_TEST_DERANDOMIZE" in os.environ)
 hypothesis.settings.load_profile("tests")
 
 START_SECONDS = 60.0

@@ -234,7 +234,8 @@ def test_whatever_a_file_says_is_written_whole_or_refused_in_words(data: st.Data
     text = "ab <|im_end|> é\n"
     model = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert model.get_vocab_size() == len(values["tokenizer.ggml.tokens"])
-    if "tokenizer.ggml.tokens" not in changes:
+    # Where ordinary tokens count as special, a space is put behind each: llama.cpp does that, too.
+    if not changes.keys() & {"tokenizer.ggml.tokens", "tokenizer.ggml.token_type"}:
         assert model.decode(model.encode(text, add_special_tokens=False).ids, skip_special_tokens=False) == text
 
 
