@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from mlx.utils import tree_flatten
@@ -34,7 +35,7 @@ def gguf(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def read(hub: Hub, url: str, path: Path, **environ: str) -> model_size.ModelSize:
     variables = {"HF_ENDPOINT": hub.url} | environ
-    return asyncio.run(remote_header.read(url, path / "model.gguf", model_size.of_gguf, variables))
+    return asyncio.run(remote_header.read(url, path, model_size.of_gguf, variables))
 
 
 def test_a_remote_header_says_what_the_file_says(hub: Hub, gguf: Path, tmp_path: Path) -> None:
@@ -43,6 +44,22 @@ def test_a_remote_header_says_what_the_file_says(hub: Hub, gguf: Path, tmp_path:
     local = model_size.of_gguf(gguf)
     assert read(hub, f"{hub.url}/main/tiny.gguf", tmp_path) == local
     assert local.expert_share == 0.0
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_the_shards_of_a_file_are_looked_up_together(hub: Hub, tiny: Path, tmp_path: Path, number: int) -> None:
+    first = gguf_files.write(tiny, tmp_path / "tiny one.gguf", "Q8_0", shards=3)
+    for shard in tmp_path.glob("*.gguf"):
+        hub.files[f"/main/{quote(shard.name)}?download=true"] = shard.read_bytes()
+    url = f"{hub.url}/main/tiny%20one-0000{number}-of-00003.gguf?download=true"
+    (folder := tmp_path / "folder").mkdir()
+    assert read(hub, url, folder) == model_size.of_gguf(first)
+
+    del hub.files["/main/tiny%20one-00002-of-00003.gguf?download=true"]
+    with pytest.raises(EstimateFailed, match="404"):
+        read(hub, url, folder)
+    with pytest.raises(EstimateFailed, match="more than 128 shards"):
+        read(hub, f"{hub.url}/main/tiny-00001-of-99999.gguf", folder)
 
 
 def test_only_the_beginning_of_a_large_file_is_fetched(

@@ -12,13 +12,16 @@ from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import httpx
 
 from app.services.errors import EstimateFailed, LoadFailed
+from app.services.gguf import names
+from app.services.gguf.file import read_header
 
 _FIRST, _MAX_BYTES = 8 * 2**20, 64 * 2**20  # of a file; the header of a vocabulary of 262,144 tokens takes 15 MiB
+_FIRST_OF_SHARD, _MAX_SHARDS = 2**18, 128  # bytes of shards after the first, which hold little but their tensors' names
 _MAX_FILE = 2**43  # bytes that a file may say it has
 _MAX_REDIRECTS = 5
 _SECONDS, _SECONDS_IN_ALL = 10.0, 60.0  # without a byte, and for all of it
@@ -29,8 +32,11 @@ Address = IPv4Address | IPv6Address
 T = TypeVar("T")
 
 
-async def read(url: str, path: Path, parse: Callable[[Path], T], environ: Mapping[str, str] = os.environ) -> T:
-    """Write a file's first bytes to `path`, as many as `parse` needs; the rest is a hole. Raises EstimateFailed."""
+async def read(url: str, folder: Path, parse: Callable[[Path], T], environ: Mapping[str, str] = os.environ) -> T:
+    """Write a file's first bytes into a folder, as many as `parse` needs; the rest is a hole.
+
+    Of a file of several shards, `parse` finds all, and gets the first. Raises EstimateFailed.
+    """
     if environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE:
         raise EstimateFailed("HF_HUB_OFFLINE is set: nothing is looked up on the internet")
     try:
@@ -38,15 +44,30 @@ async def read(url: str, path: Path, parse: Callable[[Path], T], environ: Mappin
             asyncio.timeout(_SECONDS_IN_ALL),
             httpx.AsyncClient(timeout=_SECONDS, trust_env=False) as client,
         ):
-            return await _read(_Source(client, url, environ), path, parse)
+            first, *others = _files(url)
+            for name, address in others:
+                await _read(_Source(client, address, environ), folder / name, read_header, _FIRST_OF_SHARD)
+            return await _read(_Source(client, first[1], environ), folder / first[0], parse, _FIRST)
     except TimeoutError:
         raise EstimateFailed(f"The header took longer than {_SECONDS_IN_ALL:.0f} s") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise EstimateFailed(f"The file cannot be read: {type(error).__name__}") from None
 
 
-async def _read(source: "_Source", path: Path, parse: Callable[[Path], T]) -> T:
-    size, stop = 0, _FIRST
+def _files(url: str) -> list[tuple[str, str]]:
+    """Give the name and the address of a file, or of all shards of which it is one."""
+    path = url.partition("?")[0].partition("#")[0]
+    folder, _, name = path.rpartition("/")
+    shards = names.shards(unquote(name))
+    if "/" in unquote(name) or not shards:
+        return [("model.gguf", url)]
+    if len(shards) > _MAX_SHARDS:
+        raise EstimateFailed(f"The file has more than {_MAX_SHARDS} shards")
+    return [(shard, f"{folder}/{quote(shard)}{url[len(path) :]}") for shard in shards]
+
+
+async def _read(source: "_Source", path: Path, parse: Callable[[Path], T], stop: int) -> T:
+    size = 0
     with path.open("wb") as file:
         while True:
             content, total = await source.part(size, stop)

@@ -2,7 +2,6 @@
 
 import math
 import mmap
-import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from app.services.files import bad, explained
-from app.services.gguf import refusals
+from app.services.gguf import names, refusals
 from app.services.gguf.header import Header, Metadata, Position, parse
 from app.services.gguf.types import TensorType
-
-SHARD = re.compile(r"(?P<name>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE | re.DOTALL)
 
 
 class Tensor(NamedTuple):
@@ -62,7 +59,7 @@ def read(path: Path) -> GGUFFile:
 def read_any(path: Path) -> GGUFFile:
     """Read a GGUF file, whatever it is for: a vocabulary, an adapter, the vision part of a model. Raises LoadFailed."""
     with explained(path):
-        first = _read_one(path)
+        first = read_header(path)
         headers = _shards(first)
         _check_tensor_count(headers)
         tensors: dict[str, Tensor] = {}
@@ -78,7 +75,8 @@ def read_any(path: Path) -> GGUFFile:
     return file
 
 
-def _read_one(path: Path) -> Header:
+def read_header(path: Path) -> Header:
+    """Read the header of one file, which may be a shard of several. Raises LoadFailed and OSError."""
     if path.is_symlink() and not path.exists():
         raise bad(path, "points to a file that is not there: its download has not finished.")
     # Asked first: to open a pipe would block.
@@ -120,21 +118,19 @@ def _shards(one: Header) -> list[Header]:
     if count <= 1:
         return [one]
     number = _count(one.metadata, "split.no", 0)
-    match = SHARD.fullmatch(one.path.name)
-    if match is None:
+    files = names.shards(one.path.name)
+    if not files:
         name = f"…-{number + 1:05}-of-{count:05}.gguf"
         raise bad(
             one.path, f"is shard {number + 1} of {count}; name it {name} as before, so that the others are found."
         )
-    if int(match["count"]) != count or int(match["number"]) != number + 1:
+    if len(files) != count or not 0 <= number < count or files[number] != one.path.name:
         raise bad(one.path, f"is shard {number + 1} of {count} by its header, but its name says otherwise. Rename it.")
-    names = [f"{match['name']}-{shard:05}-of-{match['count']}{match['suffix']}" for shard in range(1, count + 1)]
-    names[number] = one.path.name
-    missing = [name for name in names if not (one.path.parent / name).exists()]
+    missing = [name for name in files if not (one.path.parent / name).exists()]
     if missing:
         others = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise bad(one.path, f"is one of {count} shards; missing: {', '.join(missing[:3])}{others}. Download them, too.")
-    headers = [one if shard == number else _read_one(one.path.with_name(name)) for shard, name in enumerate(names)]
+    headers = [one if shard == number else read_header(one.path.with_name(name)) for shard, name in enumerate(files)]
     for shard, header in enumerate(headers):
         theirs = (_count(header.metadata, "split.no", 0), _count(header.metadata, "split.count", 1))
         if theirs != (shard, count):

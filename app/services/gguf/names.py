@@ -85,6 +85,17 @@ def model_name(file_name: str) -> str:
     return shard["name"] if shard else stem
 
 
+def shards(file_name: str) -> tuple[str, ...]:
+    """Give the file names of all shards of a model, in order, of which this is one; none if it is no shard."""
+    stem, suffix = file_name[: -len(SUFFIX)], file_name[-len(SUFFIX) :]
+    shard = _SHARD.fullmatch(stem) if is_gguf(file_name) else None
+    if shard is None or not 1 <= int(shard["number"]) <= int(shard["count"]):
+        return ()
+    return tuple(
+        f"{shard['name']}-{number:05}-of-{shard['count']}{suffix}" for number in range(1, int(shard["count"]) + 1)
+    )
+
+
 def choose(files: Iterable[NamedFile], quant: str | None, source: str) -> NamedFile:
     """Give the file of a quantization; without one, the only file. Raises LoadFailed, which lists those of `source`."""
     files = list(files)
