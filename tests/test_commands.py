@@ -22,6 +22,7 @@ from app.commands.doctor import doctor
 from app.commands.models import models
 from app.commands.pull import pull
 from app.commands.serve import serve
+from app.commands.show import show
 from app.services import catalog, session
 from app.services.session import Session
 from app.settings import Settings
@@ -29,7 +30,7 @@ from tests import gguf_files, tiny_model
 from tests.doctor import looked
 from tests.http_server import serving
 
-COMMANDS = ("models", "pull", "webui", "doctor")
+COMMANDS = ("models", "show", "pull", "webui", "doctor")
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +96,32 @@ def test_models_as_json(entry: Path) -> None:
 def test_models_on_a_fresh_account_says_how_to_get_one(home: Path) -> None:
     assert "tiles-server pull" in run(models).stdout
     assert json.loads(run(models, "--json").stdout) == []
+
+
+def test_show_says_what_a_model_is_and_takes(entry: Path) -> None:
+    (entry / "LICENSE.txt").write_text("for tests")
+    result = run(show, "org/tiny")
+    words = " ".join(result.stdout.split())
+    assert result.exit_code == 0
+    assert "llama, float32, MLX" in words
+    assert "Context 8,192 tokens (max_position_embeddings in config.json)" in words
+
+    facts = json.loads(run(show, str(entry), "--json").stdout)
+    assert (facts["id"], facts["format"], facts["license"]) == ("org/tiny", "MLX", str(entry / "LICENSE.txt"))
+    assert facts["weight_bytes"] == 4 * facts["parameters"]
+    assert facts["memory"]["cache_tokens"] == facts["context_length"] == 8192
+    assert facts["memory"]["bytes"] > facts["memory"]["weights"] + facts["memory"]["cache"] > 0
+    assert run(show, "org/none").exit_code == 1
+
+
+def test_show_says_which_tensors_of_a_gguf_file_are_not_exact(built: Path, tmp_path: Path) -> None:
+    file = gguf_files.write(built, tmp_path / "tiny-Q8_0.gguf", "Q8_0")
+    facts = json.loads(run(show, str(file), "--json").stdout)
+    assert (facts["format"], facts["precision"], facts["model_type"]) == ("GGUF", "Q8_0", "llama")
+    assert facts["tensors"]["Q8_0"] > 0
+    assert facts["packing"] == f"{facts['tensors']['Q8_0']} tensors exact"
+    words = " ".join(run(show, str(file)).stdout.split())
+    assert f"Packed {facts['packing']}" in words
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -14,6 +14,7 @@ _COMMANDS = {
     "serve": "Serve a model (the default).",
     "chat": "Chat with a server in the terminal.",
     "models": "List the models on this machine.",
+    "show": "Show what a model of this machine is, and what it takes.",
     "pull": "Download a model.",
     "webui": "Install the llama.cpp Web UI.",
     "memory": "List, show, export and undo what the memory agent wrote.",

@@ -11,7 +11,7 @@ from app.services.estimates import model_size, remote_header
 from app.services.estimates.model_size import ModelSize
 from app.services.inference import Engine
 
-_CONTEXT = 32_768  # tokens, unless a setting says another number: that of Tiles' agent
+CONTEXT = 32_768  # tokens, unless a setting says another number: that of Tiles' agent
 _OVERHEAD = 2**28  # bytes for what a step computes
 _FLOAT32 = 4  # bytes; on the CPU, weights become that
 _MAX_ENTRIES = 64
@@ -32,7 +32,7 @@ class Estimator:
 
     def __init__(self, engine: Engine, context_length: int | None) -> None:
         self._engine = engine
-        self._context = context_length or _CONTEXT
+        self._context = context_length or CONTEXT
         self._remote: dict[tuple[str, int | None], ModelSize] = {}  # the last that were asked for
         self._one_at_a_time = asyncio.Semaphore(2)
 
@@ -41,7 +41,7 @@ class Estimator:
         if (model := self._remote.pop((url, size), None)) is None:
             async with self._one_at_a_time:
                 with tempfile.TemporaryDirectory(prefix="tiles-header-") as folder:
-                    model = await remote_header.read(url, Path(folder) / "model.gguf", model_size.of_gguf)
+                    model = await remote_header.read(url, Path(folder), model_size.of_gguf)
         self._remote[url, size] = model
         if len(self._remote) > _MAX_ENTRIES:
             del self._remote[next(iter(self._remote))]
@@ -59,11 +59,14 @@ class Estimator:
             cache = await self._engine.cache_bytes(model.config, min(self._context, model.context))
         except LoadFailed as error:
             raise EstimateFailed(error.message) from None
-        on_cpu = self._engine.back_end == "cpu"
-        weights = model.parameters * _FLOAT32 if on_cpu else model.weight_bytes
-        return Estimate(weights + cache + _OVERHEAD, weights, round(weights * model.expert_share), cache)
+        return estimate(model, cache, self._engine.back_end)
+
+
+def estimate(model: ModelSize, cache_bytes: int, back_end: str) -> Estimate:
+    """Add up what a model takes with a conversation whose cache takes so many bytes."""
+    weights = model.parameters * _FLOAT32 if back_end == "cpu" else model.weight_bytes
+    return Estimate(weights + cache_bytes + _OVERHEAD, weights, round(weights * model.expert_share), cache_bytes)
 
 
 def _read(name: str) -> ModelSize:
-    path = catalog.resolve(name).path
-    return model_size.of_folder(path) if path.is_dir() else model_size.of_gguf(path)
+    return model_size.of_path(catalog.resolve(name).path)

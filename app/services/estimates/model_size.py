@@ -27,6 +27,11 @@ class ModelSize:
     expert_share: float  # of the weights, 0 to 1: what belongs to experts of which each token uses a few
 
 
+def of_path(path: Path) -> ModelSize:
+    """Read that of an MLX model in a folder, or of a GGUF file. Raises LoadFailed."""
+    return of_folder(path) if path.is_dir() else of_gguf(path)
+
+
 def of_folder(path: Path) -> ModelSize:
     """Read that of an MLX model. Raises LoadFailed."""
     with explained(path):
