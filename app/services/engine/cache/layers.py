@@ -6,7 +6,7 @@ from typing import Any, Protocol, Self
 
 import mlx.core as mx
 from mlx_lm.models import cache as cache_types
-from mlx_lm.models.cache import CacheList, ChunkedKVCache, RotatingKVCache
+from mlx_lm.models.cache import CacheList, ChunkedKVCache, KVCache, RotatingKVCache, trim_prompt_cache
 
 
 class LayerCache(Protocol):
@@ -92,6 +92,29 @@ def restore_checkpoint(layers: Layers, checkpoint: Layers, surplus: int) -> Laye
         if is_trimmable(layer):
             layer.trim(surplus)
     return copies
+
+
+def copy_layers(layers: Layers, surplus: int, checkpoint: Layers | None = None) -> Layers:
+    """Copy layers without their last `surplus` tokens: from a checkpoint made there if they cannot be trimmed.
+
+    Copy on write: no array is copied here.
+    """
+    if surplus and checkpoint is not None:
+        return restore_checkpoint(layers, checkpoint, surplus)
+    copies = copy.deepcopy(layers)
+    if surplus:
+        trim_prompt_cache(copies, surplus)
+    return copies
+
+
+def compact(layers: Layers) -> None:
+    """Drop what trimmed layers still hold beyond their tokens: it may be much longer than they are."""
+    for layer in leaves(layers):
+        if type(layer) is KVCache and not layer.empty():
+            keys, values, length = layer.state
+            if keys.shape[2] >= length + layer.step:
+                layer.keys, layer.values = (mx.contiguous(array[..., :length, :]) for array in (keys, values))
+    mx.eval([layer.state for layer in layers])
 
 
 def nbytes(layers: Iterable[LayerCache]) -> int:

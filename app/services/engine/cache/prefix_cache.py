@@ -1,6 +1,5 @@
 """Prefix cache: KV caches of earlier prompts and answers, found by the longest prefix they share with a new prompt."""
 
-import copy
 import time
 from collections import deque
 from collections.abc import Collection, Sequence
@@ -8,7 +7,6 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.models.cache import trim_prompt_cache
 
 from app.services.engine.cache.layers import (
     Checkpoints,
@@ -16,7 +14,6 @@ from app.services.engine.cache.layers import (
     can_trim,
     make_checkpoint,
     nbytes,
-    restore_checkpoint,
 )
 from app.services.engine.cache.prefix_store import PrefixStore
 from app.services.engine.cache.prefixes import (
@@ -58,16 +55,6 @@ class _Entry:
         """Replace the checkpoints."""
         self.checkpoints = checkpoints
         self.nbytes = nbytes(self.layers) + sum(nbytes(layers) for layers in checkpoints.values())
-
-    def copy_layers(self, length: int) -> Layers:
-        """Copy the layers for the first `length` tokens. Copy on write: no array is copied here."""
-        surplus = len(self.tokens) - length
-        if surplus and not self.trimmable:
-            return restore_checkpoint(self.layers, self.checkpoints[length], surplus)
-        layers = copy.deepcopy(self.layers)
-        if surplus:
-            trim_prompt_cache(layers, surplus)
-        return layers
 
 
 class PrefixCache:
@@ -180,8 +167,7 @@ class PrefixCache:
         if entry is None or not length:
             return None
         entry.last_used = time.monotonic()
-        checkpoints = {position: layers for position, layers in entry.checkpoints.items() if position <= length}
-        return CachedPrefix(tokens[:length], entry.copy_layers(length), checkpoints)
+        return CachedPrefix(entry.tokens, entry.layers, entry.checkpoints).cut(length)
 
     def _load(self, tokens: TokenArray, length: int) -> _Entry | None:
         """Load a prefix from the disk, if it matches many more tokens than the `length` that memory has."""

@@ -7,11 +7,11 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from app.services.engine.cache.layers import Checkpoints, Layers
+from app.services.engine.cache.layers import Checkpoints, Layers, can_trim, copy_layers
 
 TokenArray = npt.NDArray[np.int32]  # (length,)
 
-_CHECKPOINT_DISTANCE = 32  # tokens between two checkpoints at least: fewer are soon computed
+CHECKPOINT_DISTANCE = 32  # tokens between two checkpoints at least: fewer are soon computed
 _LAST_CHECKPOINTS = 3  # ends of messages of a prompt, besides its first
 _LONG_END = 65  # tokens that a prompt goes on after its last checkpoint to have one at its end: fewer may be padded
 
@@ -24,12 +24,37 @@ class CachedPrefix:
     layers: Layers
     checkpoints: Checkpoints
 
+    @property
+    def trimmable(self) -> bool:
+        """Whether the layers can be trimmed to any length now."""
+        return can_trim(self.layers)
+
+    @property
+    def checkpoint_lengths(self) -> Collection[int]:
+        """Lengths, in tokens, to which the layers can be cut otherwise."""
+        return self.checkpoints
+
+    def cut(self, length: int) -> "CachedPrefix | None":
+        """Copy what can be used of its first `length` tokens; None if that is nothing."""
+        usable = usable_length(self, length)
+        if not usable:
+            return None
+        checkpoint = None if self.trimmable else self.checkpoints.get(usable)
+        layers = copy_layers(self.layers, len(self.tokens) - usable, checkpoint)
+        checkpoints = {position: layers for position, layers in self.checkpoints.items() if position <= usable}
+        return CachedPrefix(self.tokens[:usable], layers, checkpoints)
+
 
 class Prefix(Protocol):
     """Tokens with a KV cache that is trimmable to any length, or else to its checkpoints alone."""
 
-    tokens: TokenArray
-    trimmable: bool
+    @property
+    def tokens(self) -> TokenArray:
+        """Tokens (length,)."""
+
+    @property
+    def trimmable(self) -> bool:
+        """Whether its cache can be cut to any length."""
 
     @property
     def checkpoint_lengths(self) -> Collection[int]:
@@ -104,7 +129,7 @@ def checkpoint_positions(
     """
     positions = message_ends(tokens, start, control_tokens)
     end = len(tokens) - 1
-    for position, distance in ((min(shared or 0, end), _CHECKPOINT_DISTANCE), (end, _LONG_END)):
+    for position, distance in ((min(shared or 0, end), CHECKPOINT_DISTANCE), (end, _LONG_END)):
         if position - max((other for other in positions if other <= position), default=start) >= distance:
             positions.append(position)
     return sorted(positions)
@@ -119,6 +144,6 @@ def message_ends(tokens: list[int], start: int, control_tokens: frozenset[int]) 
     ends: list[int] = []
     positions = np.flatnonzero(np.isin(tokens, list(control_tokens)))
     for position in (int(index) for index in positions[::-1]):
-        if position - start >= _CHECKPOINT_DISTANCE and (not ends or ends[-1] - position >= _CHECKPOINT_DISTANCE):
+        if position - start >= CHECKPOINT_DISTANCE and (not ends or ends[-1] - position >= CHECKPOINT_DISTANCE):
             ends.append(position)
     return sorted({*ends[:_LAST_CHECKPOINTS], *ends[-1:]})

@@ -89,6 +89,10 @@ class Batch:
         self._logprobs = self._logprobs.select(keep) if self._logprobs else None
         self._cache.keep(keep)
 
+    def layers(self, row: Row) -> Layers:
+        """Give the layers of a row, which are its own if it is alone, else copies."""
+        return self._cache.extract(self.rows.index(row))
+
     def split_off(self, rows: Sequence[Row]) -> "Batch":
         """Move rows out into a batch of their own, between two steps."""
         assert self._next is not None

@@ -113,6 +113,13 @@ class Batches:
                 batch.leave(leaving)
         self._batches = [batch for batch in self._batches if len(batch)]
 
+    def layers(self, row: Row) -> Layers | None:
+        """Give the layers of a row that runs, to be copied now; None if it has none, or there is no memory for that."""
+        batch = next((batch for batch in self._batches if row in batch.rows), None)
+        if batch is None:
+            return row.prefill.layers
+        return batch.layers(row) if row.length * self._token_bytes < self._free() else None
+
     def clear(self) -> None:
         """Drop all rows, with their caches."""
         self._batches.clear()

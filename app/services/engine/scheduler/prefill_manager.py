@@ -12,9 +12,11 @@ from app.services.engine.cache.prefixes import CachedPrefix, checkpoint_position
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.prefill import SHORT, forward, forward_padded
+from app.services.engine.scheduler.prefill_state import Lead, PrefillState
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.scheduler.running_request import RunningRequest
+from app.services.engine.scheduler.shared_prefix import find_lead
 from app.services.facts import Batching
 
 
@@ -30,7 +32,8 @@ class PrefillManager:
     """Computes prompts: long ones a chunk each in turn, short ones together.
 
     All of a prompt but its last token is computed here; that one is fed by the batch, to draw the first of the answer.
-    Of a row that asks for no tokens, all is computed here.
+    Of a row that asks for no tokens, all is computed here. A row whose prompt begins as another's does that is being
+    computed follows that one: it waits, and goes on from a copy.
     """
 
     def __init__(
@@ -69,17 +72,19 @@ class PrefillManager:
         if self._needs_checkpoints:
             shared = state.cache_use.first_diff
             state.next_checkpoints = checkpoint_positions(state.tokens, state.length, self._controls, shared)
+        if lead := find_lead(row, self._queue):
+            self._follow(row, lead)
         self._queue.append(row)
 
     def cancel(self, request: RunningRequest) -> Row | None:
-        """Drop the row of a request. Returns it if no sibling needs its prompt."""
+        """Drop the row of a request. Returns it if nobody needs its prompt: no sibling, and no row that follows it."""
         for index, row in enumerate(self._queue):
             if any(one.generation is request for one in (row, *row.siblings)):
                 if rest := row.without(request):
                     self._queue[index] = rest
                     return None
                 del self._queue[index]
-                return row
+                return None if self._replace_lead(row.prefill) else row
         return None
 
     def clear(self) -> None:
@@ -92,35 +97,43 @@ class PrefillManager:
 
     def take(self, budget: int) -> list[Row]:
         """Take out the next row, or several with short prompts that can be computed in one call."""
-        return self._short_prompts(budget) or [self._queue.popleft()]
+        ready = [row for row in self._queue if row.prefill.lead is None]
+        rows = self._short_prompts(ready, budget) or ready[:1]
+        for row in rows:
+            self._queue.remove(row)
+        return rows
 
     def compute(self, rows: Sequence[Row], budget: int) -> Chunk:
         """Compute about so many tokens of rows that `take` gave; one that is not ready then is queued again."""
-        return self._compute_together(rows) if len(rows) > 1 else self._compute_chunk(rows[0], budget)
+        try:
+            return self._compute_together(rows) if len(rows) > 1 else self._compute_chunk(rows[0], budget)
+        except Exception:
+            for row in rows:
+                row.prefill.drop_layers()
+                self._replace_lead(row.prefill)
+            raise
 
-    def _short_prompts(self, budget: int) -> list[Row]:
-        """Take out the rows at the front whose prompts can be computed in one call, if there are several."""
+    def _short_prompts(self, ready: Sequence[Row], budget: int) -> list[Row]:
+        """Give the first rows whose prompts can be computed in one call, if there are several."""
         if self._batching.decoding or self._batching.prefill:
             return []
         together: list[Row] = []
         longest = 0
-        for row in self._queue:
+        leads = {id(row.prefill.lead.state) for row in self._queue if row.prefill.lead}
+        for row in ready:
             longest = max(longest, row.prefill.tokens_left - 1)
             if (
                 longest > SHORT
                 or row.max_tokens == 0
                 or row.siblings
                 or row.prefill.next_checkpoints
+                or id(row.prefill) in leads
                 or row.failures
                 or longest * (len(together) + 1) > max(budget, SHORT)
             ):
                 break
             together.append(row)
-        if len(together) < 2:
-            return []
-        for _ in together:
-            self._queue.popleft()
-        return together
+        return together if len(together) > 1 else []
 
     def _compute_together(self, rows: Sequence[Row]) -> Chunk:
         """Compute all but the last token of short prompts in one call."""
@@ -144,7 +157,8 @@ class PrefillManager:
         """Compute a part of one prompt."""
         state = row.prefill
         last = 0 if row.max_tokens == 0 else 1  # the token that is left for the batch
-        tokens = state.next_tokens(min(state.tokens_left - last, budget))
+        forks = [length - state.length for length, _ in self._followers(state)]
+        tokens = state.next_tokens(min([state.tokens_left - last, budget, *forks]))
         if tokens:
             self._adapters.use([row.scales])
             with self._chunk_sizer.measure(len(tokens)):
@@ -152,6 +166,7 @@ class PrefillManager:
             state.advance(len(tokens))
             if not row.answer:
                 self._outbox.put(row.generation, [row.progress()])
+            self._fork(state)
         if state.tokens_left > last:
             self._queue.append(row)
             return Chunk(len(tokens) + 1)
@@ -161,3 +176,38 @@ class PrefillManager:
         for sibling in rows[1:] if last else ():
             sibling.prefill.layers = copy.deepcopy(state.layers)  # its arrays are copied on write
         return Chunk(len(tokens) + 1, rows)
+
+    def _follow(self, row: Row, lead: Lead) -> None:
+        """Have a row wait until its lead has computed what they share."""
+        row.prefill.lead = lead
+        if self._needs_checkpoints:  # for those that come when both are gone
+            lead.state.plan_checkpoint(lead.length)
+
+    def _followers(self, state: PrefillState) -> list[tuple[int, Row]]:
+        """Give the rows that wait for a prompt, each after the number of tokens that it waits for."""
+        return [(lead.length, row) for row in self._queue if (lead := row.prefill.lead) and lead.state is state]
+
+    def _fork(self, state: PrefillState) -> None:
+        """Have the rows go on that wait for what is computed now."""
+        for length, row in self._followers(state):
+            if length == state.length:
+                row.prefill.fork()
+                self._outbox.put(row.generation, [row.progress()])
+                self._fork(row.prefill)
+            elif length < state.length:
+                row.prefill.lead = None  # it cannot go back
+
+    def _replace_lead(self, gone: PrefillState) -> bool:
+        """Have the row that shares most with a prompt take its place, and the others follow that one; False if none."""
+        followers = self._followers(gone)
+        if not followers:
+            return False
+        _, heir = max(followers, key=lambda follower: follower[0])
+        heir.prefill.take_over(gone)
+        if heir.prefill.lead:
+            self._follow(heir, heir.prefill.lead)
+        for length, row in followers:
+            if row is not heir:
+                self._follow(row, Lead(heir.prefill, length))
+        self._fork(heir.prefill)
+        return True

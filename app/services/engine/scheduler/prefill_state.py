@@ -1,15 +1,26 @@
 """How much of a row's prompt is computed."""
 
+import copy
 import time
+from bisect import insort
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import mlx.core as mx
 
 from app.services.engine.cache.layers import Checkpoints, Layers, make_checkpoint
+from app.services.engine.cache.prefixes import CHECKPOINT_DISTANCE
 from app.services.generation import CacheUse
 
 
-@dataclass(slots=True)
+class Lead(NamedTuple):
+    """A prompt that is being computed, and how many of its tokens another one begins with, which waits for them."""
+
+    state: "PrefillState"
+    length: int
+
+
+@dataclass(slots=True, eq=False)
 class PrefillState:
     """What is computed of a row before its first token is drawn.
 
@@ -21,6 +32,7 @@ class PrefillState:
     length: int = 0  # tokens that are in the layers
     checkpoints: Checkpoints = field(default_factory=dict)
     next_checkpoints: list[int] = field(default_factory=list)  # where they are still to be made, ascending
+    lead: Lead | None = None  # what it waits for
     reserved_tokens: int = 0  # tokens for which memory is reserved, those of the answer too
     cache_use: CacheUse = CacheUse(0, "not_stored")
     other_model: bool = False  # another model answered this conversation last
@@ -30,6 +42,32 @@ class PrefillState:
     def tokens_left(self) -> int:
         """Tokens that are still to be computed."""
         return len(self.tokens) - self.length
+
+    def plan_checkpoint(self, position: int) -> None:
+        """Have a checkpoint made at a position, unless there is one a few tokens before."""
+        earlier = [other for other in (self.length, *self.checkpoints, *self.next_checkpoints) if other <= position]
+        if position - max(earlier, default=position) >= CHECKPOINT_DISTANCE:
+            insort(self.next_checkpoints, position)
+
+    def fork(self) -> None:
+        """Go on from a copy of what the lead has computed. Its arrays are copied on write."""
+        assert self.lead is not None
+        lead, self.lead = self.lead.state, None
+        assert lead.layers is not None
+        self._go_on(copy.deepcopy(lead.layers), lead)
+
+    def take_over(self, gone: "PrefillState") -> None:
+        """Go on in the place of the lead, which is gone, with all that it has computed."""
+        assert self.lead is not None
+        length, above = self.lead.length, gone.lead
+        self.lead = Lead(above.state, min(length, above.length)) if above else None
+        if gone.layers is not None and gone.length > self.length:
+            self._go_on(gone.take_layers(), gone)
+
+    def _go_on(self, layers: Layers, lead: "PrefillState") -> None:
+        self.layers, self.length, self.checkpoints = layers, lead.length, dict(lead.checkpoints)
+        self.next_checkpoints = [position for position in self.next_checkpoints if position > self.length]
+        self.note_shared(self.length, self.length)
 
     def next_tokens(self, most: int) -> list[int]:
         """Give the tokens to compute next: at most so many, and not beyond the next checkpoint."""
@@ -52,6 +90,11 @@ class PrefillState:
         self.cache_use = use
         self.start_time = time.perf_counter()
 
+    def note_shared(self, tokens: int, first_diff: int) -> None:
+        """Note that so many tokens come from a row that runs, whose prompt differs after `first_diff`."""
+        is_whole = tokens >= len(self.tokens) - 1
+        self.note_cache_use(CacheUse(tokens, "whole") if is_whole else CacheUse(tokens, "first_diff", first_diff))
+
     def take_layers(self) -> Layers:
         """Give the layers away."""
         layers, self.layers = self.layers, None
@@ -69,4 +112,4 @@ class PrefillState:
 
     def restarted(self, tokens: list[int]) -> "PrefillState":
         """Give the state in which nothing of these tokens is computed."""
-        return replace(self, tokens=tokens, layers=None, length=0, checkpoints={}, next_checkpoints=[])
+        return replace(self, tokens=tokens, layers=None, length=0, checkpoints={}, next_checkpoints=[], lead=None)

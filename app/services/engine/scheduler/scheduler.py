@@ -63,7 +63,6 @@ class Scheduler:
         self._meter = meter or Meter()
         self._chunk_sizer = sizer = chunk_sizer or ChunkSizer()  # of prompts
         self.prefixes = prefixes
-        self._cache = CacheManager(prefixes, adapters)
         self._draft = draft
         footprint = measure(model)
         batching = batching or Batching()
@@ -73,6 +72,7 @@ class Scheduler:
         self._embeddings = EmbeddingQueue(model, vocabulary, outbox, adapters, sizer, self.admission.free_stored)
         free, shared = self.admission.free, batching.decoding is None
         self._batches = Batches(model, vocabulary, adapters, footprint.token_bytes, free, shared=shared)
+        self._cache = CacheManager(prefixes, adapters, self._batches.layers)
         self.slots = Slots(max_rows, prefixes, self._running)
         self._live: set[Row] = set()  # rows whose readers still wait for their end
 
@@ -248,7 +248,7 @@ class Scheduler:
 
     def _admit(self, row: Row) -> None:
         """Begin with what is cached of a row's prompt."""
-        self._prefill.add(row, self._cache.look_up(row))
+        self._prefill.add(row, self._cache.look_up(row, self._running()))
         if not row.answer:
             self._meter.count_cache_use(row.prefill.cache_use)
             self._send(row, [row.progress()])
