@@ -4,6 +4,7 @@ from benchmarks import names
 from benchmarks.connections import connections
 from benchmarks.conversations import agent, chat
 from benchmarks.features import json_schema, logprobs
+from benchmarks.helpers import helpers
 from benchmarks.long_prompt import long_prompt
 from benchmarks.restart import restart
 from benchmarks.start import start
@@ -22,6 +23,7 @@ def catalogue(scale: Scale) -> tuple[Workload, ...]:
         chat(scale),
         agent(scale, edited=False),
         agent(scale, edited=True),
+        helpers(scale),
         long_prompt(scale),
         json_schema(scale),
         logprobs(scale),
