@@ -29,6 +29,11 @@ hypothesis.settings.load_profile("tests")
 
 START_SECONDS = 60.0
 
+# What a process starts with is compiled once, not by each of the hundreds that tests start, where an environment keeps
+# Python from writing beside its sources.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+
 
 @dataclass
 class Server:

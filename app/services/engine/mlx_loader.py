@@ -14,6 +14,7 @@ from app.services.engine.commands import Reply
 from app.services.engine.limits import EngineLimits
 from app.services.engine.model import blas
 from app.services.engine.model.open_files import limit_untouched
+from app.services.engine.model.unrun_packages import defer_transformers
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.speculative.draft_config import DraftConfig
@@ -103,6 +104,7 @@ class MLXLoader:
     def _import_mlx(self) -> None:
         began = time.perf_counter()
         library = blas.preload(self._limits.blas)
+        defer_transformers()
         with limit_untouched():
             from app.services.engine.model import loading
 

@@ -1,0 +1,71 @@
+"""Imports modules of transformers without running what takes its package most of a second: an index of all its models.
+
+The index only answers which module a name is in. For tokenizers that is known, and their modules find each other
+without it. So the package stands there as a module whose `__init__` has not run; it runs once anybody asks for
+something else.
+"""
+
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec, module_from_spec
+from threading import RLock
+from types import ModuleType
+from typing import Any
+
+# Where the names are that mlx-lm takes from the package itself.
+_TOKENIZERS = {
+    "AutoTokenizer": "transformers.models.auto.tokenization_auto",
+    "PreTrainedTokenizer": "transformers.tokenization_python",
+    "PreTrainedTokenizerBase": "transformers.tokenization_utils_base",
+    "PreTrainedTokenizerFast": "transformers.tokenization_utils_tokenizers",
+}
+_running = RLock()
+
+
+def defer_transformers() -> None:
+    """Have transformers build its index when somebody needs it: to be called before anything imports it."""
+    if "transformers" in sys.modules or find_spec("transformers") is None:
+        return
+    package = _unrun("transformers", _TOKENIZERS)
+    package.__version__ = version("transformers")  # its modules take it from there
+    package.models = _unrun("transformers.models", {})
+
+
+class _UnrunPackage(ModuleType):
+    """A package whose modules can be imported, and whose `__init__` runs for the first name that is none of them."""
+
+    _homes: Mapping[str, str]
+    _is_running = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or self._is_running:  # while it runs, import looks for its modules itself
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        if name in self._homes:
+            return getattr(import_module(self._homes[name]), name)
+        if find_spec(f"{self.__name__}.{name}") is not None:
+            return import_module(f"{self.__name__}.{name}")
+        return getattr(self._run(), name)
+
+    def _run(self) -> ModuleType:
+        """Run the `__init__`. Gives what it leaves as the package, which may be another module."""
+        with _running:
+            if sys.modules[self.__name__] is self:
+                self._is_running = True
+                try:
+                    assert self.__spec__ is not None and self.__spec__.loader is not None
+                    self.__spec__.loader.exec_module(self)
+                finally:
+                    self._is_running = False
+        return sys.modules[self.__name__]
+
+
+def _unrun(name: str, homes: Mapping[str, str]) -> Any:
+    spec = find_spec(name)
+    assert spec is not None
+    package = module_from_spec(spec)
+    package.__class__ = _UnrunPackage
+    package._homes = homes  # type: ignore[attr-defined]
+    sys.modules[name] = package
+    return package
