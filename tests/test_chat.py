@@ -633,6 +633,17 @@ def test_an_answer_says_why_its_prompt_was_not_known(server: Server) -> None:
     assert changed["cached_tokens"] <= changed["first_diff"] < first["usage"]["prompt_tokens"]
 
 
+def test_the_next_turn_finds_the_prompt_and_the_answer_of_the_last_one(server: Server) -> None:
+    """A random model splits its text as no tokenizer would, and begins and ends it with white space."""
+    messages = [{"role": "user", "content": "What did the eighth lighthouse keeper count, and how many?"}]
+    before = 0
+    for turn in range(4):
+        reply = server.chat(messages=messages, max_tokens=40, temperature=1.5, seed=turn, ignore_eos=True).json()
+        assert reply["usage"]["prompt_tokens_details"]["cached_tokens"] >= before - 1
+        before = reply["usage"]["total_tokens"]
+        messages += [reply["choices"][0]["message"], {"role": "user", "content": "And then?"}]
+
+
 def chunks_of(server: Server, body: dict[str, Any]) -> list[dict[str, Any]]:
     asked = {"messages": [{"role": "user", "content": "Hello"}], "stream": True} | body
     with server.client.stream("POST", "/v1/chat/completions", json=asked) as answer:

@@ -13,6 +13,7 @@ from app.services.engine.cache.prefix_store import PrefixStore, fingerprint
 from app.services.engine.limits import EngineLimits
 from app.services.engine.loaded_model import LoadedModel
 from app.services.engine.model.adapters import Adapters
+from app.services.engine.model.answer_history import AnswerHistory
 from app.services.engine.model.batching import check_batching
 from app.services.engine.model.blas import preload
 from app.services.engine.model.defaults import read_defaults, read_pooling, read_suppressed_tokens
@@ -68,9 +69,10 @@ def assemble(
         draft=draft,
         batching=batching,
     )
-    prompts = PromptBuilder(tokenizer, markup.think_start, facts.context, longest_token(tokenizer))
-    grammars = GrammarCompiler(tokenizer, facts.vocabulary, facts.end_tokens)
     detokenizer = detokenizer_factory(tokenizer, markup.markers())
+    answers = AnswerHistory(tokenizer, markup, detokenizer, facts.end_tokens)
+    prompts = PromptBuilder(tokenizer, markup.think_start, facts.context, longest_token(tokenizer), answers)
+    grammars = GrammarCompiler(tokenizer, facts.vocabulary, facts.end_tokens)
     return LoadedModel(
         replace(facts, batching=batching, blas=preload(limits.blas) if back_end() == "cpu" else None),
         prompts,

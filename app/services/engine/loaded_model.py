@@ -144,6 +144,7 @@ class LoadedModel:
         """Make the row of a request's first answer, with those of the others as its siblings."""
         first, *siblings = (self.make_row(prompt, request, one, index) for index, one in enumerate(generations))
         first.siblings = siblings
+        self.prompts.remember(prompt, [row.answer for row in (first, *siblings)])
         first.prefill.other_model = self._conversation_owners.claim(prompt.conversation_key, self.facts.id)
         return first
 

@@ -6,6 +6,7 @@ from itertools import takewhile
 from typing import Any
 
 from app.services.context_length import ContextLength
+from app.services.engine.model.answer_history import AnswerHistory, Rendered
 from app.services.engine.model.chat_template import ChatTemplate
 from app.services.engine.output.stop_strings import StopStrings
 from app.services.engine.output.token_bytes import TokenBytes
@@ -39,6 +40,7 @@ class Prompt:
     tokens: list[int]
     thinking: bool  # it ends inside the model's reasoning
     conversation_key: int = 0  # the same for all prompts of a conversation
+    digest: bytes = b""  # of the text, for prompts whose answers may be given back
     matcher: Any = None  # llguidance's LLMatcher; None if no grammar constrains the answer
     header: Any = None  # the LLMatcher of what comes before that, in formats whose messages have headers
     stop_strings: StopStrings | None = None
@@ -50,7 +52,12 @@ class PromptBuilder:
     """Renders and tokenizes for one model. Not safe for two threads at once."""
 
     def __init__(
-        self, tokenizer: Any, think_start: str | None, context: ContextLength, longest_token: int | None = None
+        self,
+        tokenizer: Any,
+        think_start: str | None,
+        context: ContextLength,
+        longest_token: int | None = None,
+        answers: AnswerHistory | None = None,
     ) -> None:
         self._tokenizer = tokenizer  # mlx-lm's TokenizerWrapper
         self._think_start = think_start
@@ -59,12 +66,14 @@ class PromptBuilder:
         self._longest_token = longest_token  # bytes; None if unknown
         self._token_bytes = TokenBytes(tokenizer)
         self._template = ChatTemplate(tokenizer)
+        self._answers = answers
         self._fim_tokens = _fim_tokens(tokenizer.added_tokens_decoder.values())
 
     def build(self, request: GenerationRequest) -> Prompt:
         """Render and tokenize. Raises InvalidRequest for what the template refuses, and PromptTooLong."""
         self._check_min_tokens(_texts(request))
-        parts = self._parts(request)
+        key = _conversation_key(request)
+        text, parts, digest = self._rendered(request, key)
         self.check_fits(parts)
         tokens = self._tokens(parts, request)
         if len(tokens) > self._context.tokens - (0 if request.max_tokens == 0 else 1):
@@ -75,10 +84,14 @@ class PromptBuilder:
             )
         if not tokens:
             raise InvalidRequest("The chat template made an empty prompt of these messages", param="messages")
-        texts = [part for part in parts if isinstance(part, str)]
-        text = "".join(texts) if len(texts) == len(parts) else self.detokenize(tokens)
+        text = self.detokenize(tokens) if text is None else text
         thinking = self._ends_thinking(text, request)
-        return Prompt(text, tokens, thinking=thinking, conversation_key=_conversation_key(request))
+        return Prompt(text, tokens, thinking=thinking, conversation_key=key, digest=digest)
+
+    def remember(self, prompt: Prompt, answers: Iterable[Sequence[int]]) -> None:
+        """Note the answers to a prompt, by lists that get their tokens, for prompts that give them back."""
+        if self._answers is not None and prompt.digest:
+            self._answers.add(prompt.conversation_key, prompt.text, prompt.digest, answers, thinking=prompt.thinking)
 
     def shared_prefix(self, request: GenerationRequest) -> list[int]:
         """Give the tokens that all conversations begin with that begin with these messages and have these tools.
@@ -93,14 +106,19 @@ class PromptBuilder:
     def count(self, request: GenerationRequest) -> int:
         """Count the tokens of a prompt, whether or not it fits. Raises UnprocessableBody for a very long one."""
         self.check_length(_texts(request), "messages")
-        parts = self._parts(request)
+        parts = self._rendered(request, _conversation_key(request)).parts
         self.check_length(parts, "messages")
         return len(self._tokens(parts, request))
 
-    def _parts(self, request: GenerationRequest) -> Sequence[str | int]:
+    def _rendered(self, request: GenerationRequest, key: int) -> Rendered:
         if request.prompt is None:
-            return (self.render(request),)
-        return request.prompt if request.suffix is None else (self._infill(request.prompt, request.suffix),)
+            text = self.render(request)
+            if self._answers is None or request.continue_final_message:
+                return Rendered(text, (text,))
+            return self._answers.restore(text, key, request)
+        parts = request.prompt if request.suffix is None else (self._infill(request.prompt, request.suffix),)
+        texts = [part for part in parts if isinstance(part, str)]
+        return Rendered("".join(texts) if len(texts) == len(parts) else None, parts)
 
     def _tokens(self, parts: Sequence[str | int], request: GenerationRequest) -> list[int]:
         return self.tokenize_parts(parts, special=request.prompt is not None)  # templates write their own
