@@ -11,8 +11,9 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from rich.console import Console
 
 from app import settings
-from app.commands.chat_client import ChatClient, ChatError
+from app.commands.chat_client import ChatClient
 from app.commands.chat_session import ChatSession
+from app.commands.server_client import ServerError
 
 
 @click.command()
@@ -36,7 +37,7 @@ def chat(url: str | None, api_key: str | None, model: str | None, system: str, m
             system=system,
             max_tokens=max_tokens,
         )
-    except ChatError as error:
+    except ServerError as error:
         raise click.ClickException(str(error)) from None
     for line in _read_lines(session.commands) if sys.stdin.isatty() else sys.stdin:
         session.take(line)

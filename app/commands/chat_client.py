@@ -4,11 +4,10 @@ import json
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPException, HTTPResponse
 from typing import Any
-from urllib.parse import urlsplit
 
-_TIMEOUT = 600.0  # seconds without a byte; the server sends keep-alives far more often
+from app.commands.server_client import ServerClient, ServerError
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,36 +30,8 @@ class Figures:
     finish_reason: str
 
 
-class ChatError(Exception):
-    """The server cannot be reached, or has answered with an error; the message is for people."""
-
-
-class ChatClient:
-    """Talks to one server. Every method raises ChatError."""
-
-    def __init__(self, url: str, key: str | None = None) -> None:
-        try:
-            parts = urlsplit(url if "//" in url else f"http://{url}")
-            self._address = (parts.hostname or "", parts.port)
-        except ValueError:
-            raise ChatError(f"'{url}' is no address of a server") from None
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ChatError(f"'{url}' is no address of a server")
-        self.url = f"{parts.scheme}://{parts.netloc}"
-        self._connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        self._path = parts.path.rstrip("/").removesuffix("/v1")
-        self._headers: dict[str, str | bytes] = {"Content-Type": "application/json"}
-        if key:
-            self._headers["Authorization"] = f"Bearer {key}".encode("utf-8", "surrogateescape")
-
-    def models(self) -> list[str]:
-        """Give the ids of the server's models."""
-        with closing(self._open()) as connection:
-            content = self._request(connection, "GET", "/v1/models").read()
-        try:
-            return [str(model["id"]) for model in json.loads(content)["data"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ChatError(f"{self.url} does not list its models") from error
+class ChatClient(ServerClient):
+    """Asks one server for answers. Every method raises ServerError."""
 
     def answer(self, messages: Sequence[dict[str, str]], **options: Any) -> Generator[TextPiece | Figures, None, None]:
         """Give the answer to a conversation, piece by piece. Closing the generator cancels it.
@@ -69,29 +40,9 @@ class ChatClient:
         """
         body = {"messages": list(messages), "stream": True}
         body |= {name: value for name, value in options.items() if value is not None}
-        with closing(self._open()) as connection:
-            response = self._request(connection, "POST", "/v1/chat/completions", json.dumps(body).encode())
+        with closing(self.open()) as connection:
+            response = self.request(connection, "POST", "/v1/chat/completions", json.dumps(body).encode())
             yield from _read_stream(response)
-
-    def _open(self) -> HTTPConnection:
-        return self._connect(*self._address, timeout=_TIMEOUT)
-
-    def _request(self, connection: HTTPConnection, method: str, route: str, body: bytes | None = None) -> HTTPResponse:
-        try:
-            connection.request(method, self._path + route, body, self._headers)
-            response = connection.getresponse()
-        except (OSError, HTTPException) as error:
-            raise ChatError(f"No server answers at {self.url} ({error}); `tiles-server --demo` starts one") from None
-        if response.status != 200:
-            raise ChatError(_error_message(response))
-        return response
-
-
-def _error_message(response: HTTPResponse) -> str:
-    try:
-        return str(json.loads(response.read())["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"The server answered {response.status} {response.reason}"
 
 
 def _read_stream(response: HTTPResponse) -> Iterator[TextPiece | Figures]:
@@ -100,12 +51,12 @@ def _read_stream(response: HTTPResponse) -> Iterator[TextPiece | Figures]:
             if line.startswith(b"data: {"):
                 yield from _parse_chunk(json.loads(line.removeprefix(b"data: ")))
     except (OSError, HTTPException) as error:
-        raise ChatError(f"The answer broke off: {error}") from None
+        raise ServerError(f"The answer broke off: {error}") from None
 
 
 def _parse_chunk(chunk: dict[str, Any]) -> Iterator[TextPiece | Figures]:
     if error := chunk.get("error"):
-        raise ChatError(str(error.get("message")))
+        raise ServerError(str(error.get("message")))
     for choice in chunk["choices"]:
         delta = choice["delta"]
         if reasoning := delta.get("reasoning_content"):

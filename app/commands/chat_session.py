@@ -7,7 +7,8 @@ from contextlib import closing
 from rich.console import Console
 from rich.text import Text
 
-from app.commands.chat_client import ChatClient, ChatError, Figures, TextPiece
+from app.commands.chat_client import ChatClient, Figures, TextPiece
+from app.commands.server_client import ServerError
 
 HELP = """\
 /model [NAME]   list the models, or switch to another one
@@ -60,7 +61,7 @@ class ChatSession:
                 self._commands.get(word, self._unknown)(rest.strip())
             elif line:
                 self._answer(line)
-        except ChatError as error:
+        except ServerError as error:
             self._show(f"{error}\n", "red")
 
     def _answer(self, line: str) -> None:
@@ -75,7 +76,7 @@ class ChatSession:
                     answer.take(piece)
         except KeyboardInterrupt:
             self._show("\n(stopped)\n", "dim")
-        except ChatError:
+        except ServerError:
             self._turns.pop()
             self._show("\n" if answer.has_output else "")
             raise

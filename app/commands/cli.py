@@ -13,6 +13,7 @@ from app.standard_error import open_closed_streams
 _COMMANDS = {
     "serve": "Serve a model (the default).",
     "chat": "Chat with a server in the terminal.",
+    "launch": "Start a coding agent, such as Claude Code, against a server.",
     "models": "List the models on this machine.",
     "show": "Show what a model of this machine is, and what it takes.",
     "pull": "Download a model.",

@@ -1,0 +1,94 @@
+"""A client of a running server, for the terminal. It needs the standard library only."""
+
+import json
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+_TIMEOUT = 600.0  # seconds without a byte; the server sends keep-alives far more often
+
+
+class ServerError(Exception):
+    """The server cannot be reached, or has answered with an error; the message is for people."""
+
+
+class NoServer(ServerError):
+    """Nothing answers at the address."""
+
+
+class ServerClient:
+    """Talks to one server. Every method raises ServerError."""
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        try:
+            parts = urlsplit(url if "//" in url else f"http://{url}")
+            self._address = (parts.hostname or "", parts.port)
+        except ValueError:
+            raise ServerError(f"'{url}' is no address of a server") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ServerError(f"'{url}' is no address of a server")
+        self.url = f"{parts.scheme}://{parts.netloc}"
+        self._connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        self._path = parts.path.rstrip("/").removesuffix("/v1")
+        self._headers: dict[str, str | bytes] = {"Content-Type": "application/json"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}".encode("utf-8", "surrogateescape")
+
+    @property
+    def base_url(self) -> str:
+        """The address with its path, if there is one; /v1 comes behind it."""
+        return self.url + self._path
+
+    def models(self) -> list[str]:
+        """Give the ids of the server's models."""
+        try:
+            return [str(model["id"]) for model in self.get("/v1/models")["data"]]
+        except (KeyError, TypeError) as error:
+            raise ServerError(f"{self.url} does not list its models") from error
+
+    def get(self, route: str) -> Any:
+        """Give the JSON of a route."""
+        with closing(self.open()) as connection:
+            content = self.request(connection, "GET", route).read()
+        return self._parse(content, route)
+
+    def get_health(self) -> Any:
+        """Give what the server says of itself, also while it cannot answer."""
+        with closing(self.open()) as connection:
+            response = self._send(connection, "GET", "/health")
+            if response.status not in (200, 503):
+                raise ServerError(_error_message(response))
+            return self._parse(response.read(), "/health")
+
+    def open(self) -> HTTPConnection:
+        """Give a connection, which connects with its first request."""
+        return self._connect(*self._address, timeout=_TIMEOUT)
+
+    def request(self, connection: HTTPConnection, method: str, route: str, body: bytes | None = None) -> HTTPResponse:
+        """Send a request and give its answer, if that is no error."""
+        response = self._send(connection, method, route, body)
+        if response.status != 200:
+            raise ServerError(_error_message(response))
+        return response
+
+    def _send(self, connection: HTTPConnection, method: str, route: str, body: bytes | None = None) -> HTTPResponse:
+        try:
+            connection.request(method, self._path + route, body, self._headers)
+            return connection.getresponse()
+        except (OSError, HTTPException) as error:
+            raise NoServer(f"No server answers at {self.url} ({error}); `tiles-server --demo` starts one") from None
+
+    def _parse(self, content: bytes, route: str) -> Any:
+        try:
+            return json.loads(content)
+        except ValueError:
+            raise ServerError(f"{self.url}{route} is no route of a Tiles Server") from None
+
+
+def _error_message(response: HTTPResponse) -> str:
+    try:
+        message = str(json.loads(response.read())["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        message = f"The server answered {response.status} {response.reason}"
+    return f"{message}: give --api-key, or set TILES_API_KEY" if response.status == 401 else message
