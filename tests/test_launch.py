@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from app.commands.launch import arrange
+from app.services.coding_agents import AGENTS
 from tests.conftest import KEY, START_SECONDS, Server, environment, free_port, wait_for
 
 STUB = """#!{python}
@@ -119,7 +120,7 @@ def test_a_model_that_is_not_served_is_refused(home: Path, demo: Server) -> None
     assert "has no model other: it serves tiles-nano" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["claude", "codex", "opencode", "pi"])
+@pytest.mark.parametrize("name", AGENTS)
 def test_it_shows_what_it_would_do_and_does_nothing(home: Path, name: str) -> None:
     (home / "bin" / "claude").unlink()
     result = launch(home, name, "--demo", "--print", "word", PATH=str(home / "bin"))
@@ -128,7 +129,7 @@ def test_it_shows_what_it_would_do_and_does_nothing(home: Path, name: str) -> No
     assert "tiles-nano, 8,192 tokens" in lines[0]
     assert "not installed" in lines[1]
     assert "tiles-server --demo" in lines[2]
-    assert lines[-1].split()[0] == name
+    assert lines[-1].split()[0] == AGENTS[name].command
     assert lines[-1].split()[-1] == "word"
     assert files(home) == set()
     plain = "\n".join(line for line in lines[:-1] if not line.startswith("#"))

@@ -69,10 +69,10 @@ def _length(words: list[str], options: Mapping[str, int]) -> int:
 def launch(name: str | None, arguments: tuple[str, ...], only_print: bool, remove: bool, **options: Any) -> None:
     """Start a coding agent against this server.
 
-    AGENT is one of claude, codex, opencode and pi; without one, all are listed. If no server runs, one is started for
-    as long as the agent runs; its log is launch/server.log in the data folder. The agent gets a profile of its own in
-    that folder, which says where the server is and how long the model's context is: your own configuration stays as
-    it is. Telemetry is off, unless your environment says otherwise.
+    AGENT is one of claude, codex, opencode, qwen, pi, cline, continue and aider; without one, all are listed. If no
+    server runs, one is started for as long as the agent runs; its log is launch/server.log in the data folder. The
+    agent gets a profile of its own in that folder, which says where the server is and how long the model's context
+    is: your own configuration stays as it is. Telemetry is off, unless your environment says otherwise.
 
     ARGS are the agent's own arguments. They begin with the first word that is no option of this command, or behind
     `--`: Claude Code's own --print is -p, or stands behind `--`.

@@ -1,8 +1,10 @@
 """Coding agents, and how each is started against a server without its own configuration being touched."""
 
-from app.services.coding_agents import claude, codex, opencode, pi
+from app.services.coding_agents import aider, claude, cline, codex, continue_dev, opencode, pi, qwen
 from app.services.coding_agents.agent import Agent, JsonFile, Profile, ServerFacts
 
-AGENTS: dict[str, Agent] = {agent.name: agent for agent in (claude.AGENT, codex.AGENT, opencode.AGENT, pi.AGENT)}
+_MODULES = (claude, codex, opencode, qwen, pi, cline, continue_dev, aider)
+
+AGENTS: dict[str, Agent] = {module.AGENT.name: module.AGENT for module in _MODULES}
 
 __all__ = ["AGENTS", "Agent", "JsonFile", "Profile", "ServerFacts"]
