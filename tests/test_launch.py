@@ -120,6 +120,11 @@ def test_a_model_that_is_not_served_is_refused(home: Path, demo: Server) -> None
     assert "has no model other: it serves tiles-nano" in result.stderr
 
 
+def test_a_model_may_be_named_by_its_path(home: Path, server: Server, tiny: Path) -> None:
+    result = launch(home, "--url", server.url, "--model", str(tiny), "claude")
+    assert json.loads(result.stdout)["env"]["ANTHROPIC_MODEL"] == str(tiny)
+
+
 @pytest.mark.parametrize("name", AGENTS)
 def test_it_shows_what_it_would_do_and_does_nothing(home: Path, name: str) -> None:
     (home / "bin" / "claude").unlink()
@@ -190,6 +195,21 @@ def test_a_signal_is_for_the_agent_and_its_server_ends_after_it(home: Path) -> N
         assert report["pid"] != process.pid
         process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS) == 7
+    assert not listens(port)
+
+
+@pytest.mark.slow
+def test_a_signal_before_the_agent_runs_ends_its_server(home: Path) -> None:
+    port = free_port()
+    started = command(home, "--demo", "claude", TILES_PORT=str(port))
+    with subprocess.Popen(**started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stderr.readline() == "Starting a server\n"
+        wait_for((home / ".tiles/server/launch/server.log").exists, what="the log of the server")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 128 + signal.SIGTERM
+        assert process.stdout.read() == ""
     assert not listens(port)
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,16 @@ from typing import NoReturn
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 _OF_TERMINALS = {signal.SIGINT, signal.SIGQUIT}  # a terminal sends them to each process in its foreground
+
+
+def exit_on_signals() -> None:
+    """Let the signals that end a process raise SystemExit, so that what it has started is ended first."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _exit)
+
+
+def _exit(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def become(program: str, arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:

@@ -103,6 +103,7 @@ def _start(agent: Agent, arguments: tuple[str, ...], choice: Choice, values: Set
     if program is None:
         click.echo(f"{agent.title} is not installed: {agent.install}", err=True)
         sys.exit(_NOT_INSTALLED)
+    foreground.exit_on_signals()  # a server that was started ends too then
     with launch_server.running(choice, values, log_path=_launch_folder(values) / "server.log") as server:
         facts = server.facts
         if facts.context < agent.least_context:

@@ -58,7 +58,7 @@ def expect(choice: Choice, settings: Settings) -> LaunchServer:
         if choice.url:
             raise
     facts, assumed = _facts_at_rest(choice, settings, client.base_url)
-    return LaunchServer(facts, is_own=True, flags=tuple(choice.flags()), assumed=assumed)
+    return LaunchServer(facts, is_own=True, flags=tuple(choice.flags()), stays=choice.keep_server, assumed=assumed)
 
 
 def read_facts(client: ServerClient, key: str | None, name: str | None, *, autoload: bool = True) -> ServerFacts:
@@ -70,19 +70,18 @@ def read_facts(client: ServerClient, key: str | None, name: str | None, *, autol
         context, template = int(props["default_generation_settings"]["n_ctx"]), str(props["chat_template"])
     except (KeyError, TypeError, ValueError):
         raise ServerError(f"{client.url} does not say how long the context of {model} is") from None
+    if name is not None:
+        _require_served(client, name, str(props.get("model_path", "")))
     reasoning = any(word in template for word in _THINKING)
     return ServerFacts(client.base_url, model, context, reasoning, key)
 
 
 def _pick(client: ServerClient, name: str | None) -> str:
-    """Give the id of the model to use."""
+    """Give the name of the model to use."""
+    if name is not None:
+        return name
     models = client.get("/v1/models")["data"]
     ids = [str(model["id"]) for model in models]
-    if name is not None:
-        if name in ids:
-            return name
-        served = f"it serves {', '.join(ids)}" if ids else "it serves no model"
-        raise ServerError(f"The server at {client.url} has no model {name}: {served}")
     loaded = [str(model["id"]) for model in models if model.get("status", {}).get("value") == "loaded"]
     for group in (loaded, ids):
         if len(group) == 1:
@@ -90,6 +89,13 @@ def _pick(client: ServerClient, name: str | None) -> str:
     if not ids:
         raise ServerError(f"The server at {client.url} serves no model: name one with --model")
     raise ServerError(f"The server at {client.url} has several models: name one with --model: {', '.join(ids)}")
+
+
+def _require_served(client: ServerClient, name: str, path: str) -> None:
+    """Raise ServerError if the model that answers is another one: a server with one model takes any name for it."""
+    ids = client.models()
+    if name not in ids and Path(name).expanduser().absolute() != Path(path):
+        raise ServerError(f"The server at {client.url} has no model {name}: it serves {', '.join(ids) or 'none'}")
 
 
 def _facts_at_rest(choice: Choice, settings: Settings, url: str) -> tuple[ServerFacts, bool]:

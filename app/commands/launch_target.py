@@ -41,4 +41,5 @@ class LaunchServer:
     facts: ServerFacts
     is_own: bool = False
     flags: tuple[str, ...] = ()
+    stays: bool = False  # whether it runs on when the agent ends
     assumed: bool = False  # whether nothing said which model it is

@@ -66,9 +66,8 @@ def _plan(agent: Agent, profile: Profile, server: LaunchServer, folder: Path, ar
     if agent.find(os.environ) is None:
         lines.append(f"# It is not installed: {agent.install}")
     if server.is_own:
-        lines.append(
-            f"# No server runs: {shlex.join(['tiles-server', *server.flags])} is started, and stopped at the end"
-        )
+        end = "and runs on" if server.stays else "and stopped at the end"
+        lines.append(f"# No server runs: {shlex.join(['tiles-server', *server.flags])} is started, {end}")
     for name, file in profile.files.items():
         lines += [f"# {folder / name} has:", *(f"#   {line}" for line in text(file, {}).splitlines())]
     for name, value in profile.env.items():

@@ -96,6 +96,48 @@ def test_opencode_is_told_everything_by_one_variable() -> None:
     assert limit == {"context": 65_536, "output": 16_384}
 
 
+def test_claude_asks_before_it_runs_a_command_until_its_user_says_otherwise() -> None:
+    file = profile_of("claude").files["settings.json"]
+    assert file.settings == {}
+    assert file.defaults == {"permissions": {"defaultMode": "default"}}
+
+
+def test_qwen_gets_a_provider_that_no_variable_of_the_user_goes_before() -> None:
+    profile = profile_of("qwen")
+    settings = profile.files["settings.json"].settings
+    (model,) = settings["modelProviders"][settings["security"]["auth"]["selectedType"]]
+    assert (model["id"], model["baseUrl"]) == ("my-model", "http://127.0.0.1:7070/v1")
+    assert model["generationConfig"]["contextWindowSize"] == 65_536
+    assert profile.env[model["envKey"]] == KEY
+    assert profile.env["QWEN_HOME"] == str(FOLDER)
+    assert profile.env["OPENAI_BASE_URL"] is None
+
+
+def test_cline_uses_the_provider_that_its_settings_have() -> None:
+    providers = profile_of("cline").files["data/settings/providers.json"].settings
+    provider = providers["providers"][providers["lastUsedProvider"]]["settings"]
+    assert (provider["model"], provider["baseUrl"]) == ("my-model", "http://127.0.0.1:7070/v1")
+    assert (provider["contextWindow"], provider["maxTokens"]) == (65_536, 16_384)
+
+
+def test_continue_reads_the_file_that_it_is_given() -> None:
+    profile = profile_of("continue")
+    assert profile.arguments == ("--config", str(FOLDER / "config.yaml"))
+    (model,) = profile.files["config.yaml"].settings["models"]
+    assert (model["model"], model["apiBase"]) == ("my-model", "http://127.0.0.1:7070/v1")
+    assert model["apiKey"] == "${{ secrets." + KEY_VARIABLE + " }}"
+
+
+def test_aider_reads_how_long_the_context_is_from_a_file() -> None:
+    profile = profile_of("aider")
+    options = dict(zip(profile.arguments[::2], profile.arguments[1::2], strict=False))
+    assert options["--model"] == options["--weak-model"] == "openai/my-model"
+    assert options["--openai-api-base"] == "http://127.0.0.1:7070/v1"
+    (name,) = profile.files
+    assert options["--model-metadata-file"] == str(FOLDER / name)
+    assert profile.files[name].settings["openai/my-model"]["max_input_tokens"] == 65_536
+
+
 def test_an_answer_has_a_part_of_the_context_and_a_limit() -> None:
     assert ServerFacts("", "", 8192).output == 2048
     assert ServerFacts("", "", 2**20).output == 32_000

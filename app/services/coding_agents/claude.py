@@ -39,7 +39,12 @@ def _make(server: ServerFacts, folder: Path) -> Profile:
     }
     if server.context < 2 * _SUMMARY_RESERVE:
         env["DISABLE_AUTO_COMPACT"] = "1"  # it would summarize before the first answer, and again and again
-    return Profile(env, files={".claude.json": JsonFile({"hasCompletedOnboarding": True})})
+    files = {
+        ".claude.json": JsonFile({"hasCompletedOnboarding": True}),  # it would ask for a login
+        # Its own default lets the model judge which commands are harmless. A small one is no judge.
+        "settings.json": JsonFile({}, {"permissions": {"defaultMode": "default"}}),
+    }
+    return Profile(env, files=files)
 
 
 AGENT = Agent(
