@@ -68,6 +68,13 @@ def npm_clients(session: nox.Session) -> Path | None:
 
 
 @nox.session
+def agents(session: nox.Session) -> None:
+    """Drive real coding agents, kept in TILES_TEST_CACHE or ~/.cache, through a session: nox -s agents -- claude."""
+    install(session, "tests")
+    session.run("python", "-m", "tests.agents", *session.posargs)
+
+
+@nox.session
 def e2e(session: nox.Session) -> None:
     """Drive the real Web UI in a real browser, the slow way a person does; pictures of it go to build/e2e."""
     install(session, "e2e")

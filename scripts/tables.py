@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import Field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from parity_differences import DIFFERENCES
@@ -149,6 +150,34 @@ def template_table() -> str:
     return table(heads, rows)
 
 
+def _agents() -> list[dict[str, Any]]:
+    """What `nox -s agents -- --write` saw of each program."""
+    return list(json.loads((ROOT / "tests" / "agents" / "results.json").read_text()).values())
+
+
+def agents_table() -> str:
+    """Every program of the matrix: what it sent, what was refused, and how much came from the cache."""
+    heads = ("program", "version", "API", "requests", "longest prompt", "refused", "from the cache", "seconds")
+    rows = []
+    for seen in _agents():
+        shares = [share for turn in seen["shares"].values() for share in turn]
+        share = f"{min(shares):.1%} or more" if shares else ""
+        refused = ", ".join(seen["refusals"]) or "none"
+        figures = (str(seen["requests"]), f"{seen['longest_prompt']:,} tokens", refused, share, str(seen["seconds"]))
+        rows.append((seen["program"], seen["version"], seen["dialect"], *figures))
+    return table(heads, rows)
+
+
+def turns_table() -> str:
+    """For each turn of each program the lowest share that came from the cache."""
+    turns = list(dict.fromkeys(turn for seen in _agents() for turn in seen["shares"]))[1:]
+    rows = []
+    for seen in _agents():
+        shares = (seen["shares"].get(turn) for turn in turns)
+        rows.append((seen["program"], *(f"{min(share):.1%}" if share else "" for share in shares)))
+    return table(("program", *turns), rows)
+
+
 def gguf_table() -> str:
     """Every quantized type of GGUF: how MLX holds it, and what that changes."""
     rows = []
@@ -175,6 +204,8 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
         f"fields of {route}": ("docs/compatibility.md", partial(field_table, registry))
         for route, registry in fields.REGISTRIES.items()
     },
+    "agents": ("docs/agent-matrix.md", agents_table),
+    "turns of agents": ("docs/agent-matrix.md", turns_table),
     "GGUF types": ("docs/gguf.md", gguf_table),
     "errors": ("docs/errors.md", error_table),
     "architectures": ("docs/models.md", architecture_table),
