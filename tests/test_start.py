@@ -11,6 +11,8 @@ NEEDLESS = {
     "transformers.models",
     "torch",
     "scipy",
+    "httpx",  # reads of files on hubs, where a client asks what they would take
+    "prometheus_client",  # metrics, once they are read
 }
 
 

@@ -14,6 +14,7 @@ import uvicorn
 
 from app import log
 from app.commands.process import SIGNALS, Successor, end, end_at_once, end_within
+from app.services import heap
 from app.services.ui.folder import is_built
 from app.settings import SettingError, Settings, default_text, described, flag, read, variable
 from app.standard_error import StandardError
@@ -68,10 +69,11 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 def _run(settings: Settings, listener: socket.socket) -> None:
-    from app.application import create_app
-    from app.connections import Connections, raise_limit
-    from app.protocol import BoundedProtocol
-    from app.services.model_service import ModelService
+    with heap.permanent():
+        from app.application import create_app
+        from app.connections import Connections, raise_limit
+        from app.protocol import BoundedProtocol
+        from app.services.model_service import ModelService
 
     raise_limit()
     successor = Successor(listener.getsockname()[1], settings.watchdog_seconds)

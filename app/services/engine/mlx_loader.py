@@ -1,6 +1,5 @@
 """Loads models on the engine thread, a slice at a time, so that loaded models go on answering meanwhile."""
 
-import gc
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -9,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import structlog
 
+from app.services import heap
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.commands import Reply
 from app.services.engine.limits import EngineLimits
@@ -105,12 +105,12 @@ class MLXLoader:
         began = time.perf_counter()
         library = blas.preload(self._limits.blas)
         defer_transformers()
-        with limit_untouched():
+        with limit_untouched(), heap.permanent():
+            from app.services.engine import assembly  # noqa: F401 - a load needs it
             from app.services.engine.model import loading
 
         self._lock_store()
         loading.prepare()
-        gc.freeze()  # what is imported stays: no collection need look at it again
         self.back_end, self.device = loading.back_end(), loading.device()
         if library == blas.REFERENCE and self.back_end == "cpu":
             log.warning("no fast BLAS: prompts are computed about 20 times slower", advice=blas.ADVICE)

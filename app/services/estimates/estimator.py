@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.services import catalog
 from app.services.errors import EstimateFailed, LoadFailed
-from app.services.estimates import model_size, remote_header
+from app.services.estimates import model_size
 from app.services.estimates.model_size import ModelSize
 from app.services.inference import Engine
 
@@ -38,6 +38,8 @@ class Estimator:
 
     async def of_url(self, url: str, size: int | None) -> Estimate:
         """Estimate a GGUF file on a hub; `size` in bytes tells its versions apart. Raises EstimateFailed."""
+        from app.services.estimates import remote_header  # with an HTTP client, which nothing else needs
+
         if (model := self._remote.pop((url, size), None)) is None:
             async with self._one_at_a_time:
                 with tempfile.TemporaryDirectory(prefix="tiles-header-") as folder:
