@@ -1,6 +1,7 @@
 """Token ids to text: the same as the tokenizer's own for every kind of tokenizer, never half a character."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.engine import tokenizers
 
 fixtures_stay = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 IDS = st.lists(st.integers(0, 767), max_size=40)
+Steps = st.SearchStrategy[list[int]]  # of one or more tokens that belong together
 MARKERS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
 
 
@@ -30,6 +32,36 @@ def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return tokenizers.make(request.param, tmp_path_factory.mktemp("kind"), tokenizer)
 
 
+@pytest.fixture(scope="module")
+def start(kind: Any) -> Callable[..., Detokenizer]:
+    """A function that starts a text of a tokenizer of each kind."""
+    return detokenizer_factory(kind, ())
+
+
+@pytest.fixture(scope="module")
+def vocabulary(kind: Any) -> TokenBytes:
+    return TokenBytes(kind)
+
+
+@pytest.fixture(scope="module")
+def steps(kind: Any) -> Steps:
+    """Any tokens; where a token is a byte, all bytes of a character.
+
+    Where some bytes in a row are no text, tokenizers gives up the others too. Nobody can know that in a stream.
+    """
+    numbers = dict(kind.get_vocab())
+    others = st.sampled_from(sorted(n for text, n in numbers.items() if not re.fullmatch("<0x..>", text)))
+    steps = others.map(lambda token: [token])
+    if "<0x0A>" in numbers:
+        character = st.sampled_from("\n 日ü🙂~")
+        steps |= character.map(lambda text: [numbers[f"<0x{byte:02X}>"] for byte in text.encode()])
+    return steps
+
+
+def drawn(data: Any, steps: Steps, **size: int) -> list[int]:
+    return [token for step in data.draw(st.lists(steps, max_size=30, **size)) for token in step]
+
+
 def stream(detokenizer: Detokenizer, ids: list[int]) -> str:
     return "".join(detokenizer.feed(token) for token in ids) + detokenizer.finish()
 
@@ -38,51 +70,40 @@ def whole(tokenizer: Any, ids: list[int]) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def drawn(data: Any, tokenizer: Any, **size: int) -> list[int]:
-    """Any tokens; where a token is a byte, all bytes of a character.
-
-    Where some bytes in a row are no text, tokenizers gives up the others too. Nobody can know that in a stream.
-    """
-    numbers = dict(tokenizer.get_vocab())
-    others = st.sampled_from(sorted(n for text, n in numbers.items() if not re.fullmatch("<0x..>", text)))
-    steps = others.map(lambda token: [token])
-    if "<0x0A>" in numbers:
-        character = st.sampled_from("\n 日ü🙂~")
-        steps |= character.map(lambda text: [numbers[f"<0x{byte:02X}>"] for byte in text.encode()])
-    return [token for step in data.draw(st.lists(steps, max_size=30, **size)) for token in step]
+@fixtures_stay
+@given(data=st.data())
+def test_a_stream_is_what_the_tokenizer_decodes(
+    kind: Any, start: Callable[..., Detokenizer], steps: Steps, data: Any
+) -> None:
+    ids = drawn(data, steps)
+    assert stream(start(), ids) == whole(kind, ids)
 
 
 @fixtures_stay
 @given(data=st.data())
-def test_a_stream_is_what_the_tokenizer_decodes(kind: Any, data: Any) -> None:
-    ids = drawn(data, kind)
-    assert stream(detokenizer_factory(kind, ())(), ids) == whole(kind, ids)
-
-
-@fixtures_stay
-@given(data=st.data())
-def test_whole_or_by_token_control_tokens_too(kind: Any, data: Any) -> None:
+def test_whole_or_by_token_control_tokens_too(kind: Any, vocabulary: TokenBytes, data: Any) -> None:
     ids = data.draw(st.lists(st.integers(0, len(kind) - 1), max_size=30))
-    vocabulary = TokenBytes(kind)
     assert stream(Detokenizer(vocabulary, frozenset()), ids) == vocabulary.decode(ids)
 
 
 @fixtures_stay
 @given(data=st.data())
-def test_a_continued_text_keeps_the_space_that_it_goes_on_with(kind: Any, data: Any) -> None:
-    start, ids = drawn(data, kind, min_size=1), drawn(data, kind)
-    if not whole(kind, start):
+def test_a_continued_text_keeps_the_space_that_it_goes_on_with(
+    kind: Any, start: Callable[..., Detokenizer], steps: Steps, data: Any
+) -> None:
+    before, ids = drawn(data, steps, min_size=1), drawn(data, steps)
+    text = whole(kind, before)
+    if not text:
         return  # nothing but control tokens
-    text = whole(kind, start)
     if text.endswith("\ufffd"):  # half a character of a byte-level token
         return
-    assert text + stream(detokenizer_factory(kind, ())(continues=True), ids) == whole(kind, start + ids)
+    assert text + stream(start(continues=True), ids) == whole(kind, before + ids)
 
 
 @fixtures_stay
 @given(text=st.text(max_size=40))
-def test_what_was_tokenized_comes_in_whole_characters(kind: Any, text: str) -> None:
-    detokenizer = detokenizer_factory(kind, ())()
+def test_what_was_tokenized_comes_in_whole_characters(kind: Any, start: Callable[..., Detokenizer], text: str) -> None:
+    detokenizer = start()
     pieces = [detokenizer.feed(token) for token in kind.encode(text, add_special_tokens=False)]
     assert all("\ufffd" not in piece for piece in pieces) or "\ufffd" in text
     detokenizer.finish()
@@ -101,20 +122,19 @@ def test_a_model_file_is_decoded_as_sentencepiece_does(tmp_path: Path, settings:
     check()
 
 
-def test_text_is_neither_doubled_nor_lost(kind: Any) -> None:
+def test_text_is_neither_doubled_nor_lost(kind: Any, start: Callable[..., Detokenizer]) -> None:
     if whole(kind, kind.encode("🧪", add_special_tokens=False)).strip() != "🧪":
         return  # not every text can be written in its tokens
     for text in ("größer 你好", "👩‍👩‍👧 🙂🙂", "a:\n    b\n\n c"):
         ids = kind.encode(text, add_special_tokens=False)
-        assert stream(detokenizer_factory(kind, ())(), ids) == whole(kind, ids)
-        assert text in stream(detokenizer_factory(kind, ())(continues=True), ids)
+        assert stream(start(), ids) == whole(kind, ids)
+        assert text in stream(start(continues=True), ids)
 
 
-def test_a_grammar_knows_the_same_bytes(kind: Any) -> None:
+def test_a_grammar_knows_the_same_bytes(kind: Any, vocabulary: TokenBytes) -> None:
     if type(kind.backend_tokenizer.decoder).__name__ == "WordPiece" or kind.backend_tokenizer.decoder is None:
         return  # llguidance reads no such vocabulary
     tables = plain_tokenizer(kind, len(kind), [0])
-    vocabulary = TokenBytes(kind)
     for token in range(len(kind)):
         if token not in kind.added_tokens_decoder and vocabulary[token] != b"\xff":  # which llguidance hides
             assert tables.decode_bytes([token]) == vocabulary[token], kind.convert_ids_to_tokens(token)
@@ -150,8 +170,8 @@ def test_control_tokens_are_hidden_and_markers_are_not(make: Any, tokenizer: Any
     assert [detokenizer.feed(control), detokenizer.feed(marker)] == ["", "<think>"]
 
 
-def test_ids_past_the_vocabulary_say_nothing(kind: Any) -> None:
-    detokenizer = detokenizer_factory(kind, ())()
+def test_ids_past_the_vocabulary_say_nothing(kind: Any, start: Callable[..., Detokenizer]) -> None:
+    detokenizer = start()
     assert [detokenizer.feed(token) for token in (-1, len(kind), len(kind) + 10, 10**9)] == ["", "", "", ""]
 
 
