@@ -17,6 +17,7 @@ from demo_model.table import choices, rows
 from demo_model.template import Template
 from demo_model.topics_memory import memory
 
+pytestmark = pytest.mark.slow
 SAMPLE = 4000
 
 

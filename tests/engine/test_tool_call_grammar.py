@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+from llguidance import LLMatcher
 
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.parser import OutputParser
@@ -42,7 +44,12 @@ TOOLS = tuple(
 PLAIN_NAMES = ("mistral heads", "mistral ids", "kimi_k2", "deepseek", "deepseek in code", "solar", "functionary")
 NAMES = list(FAMILIES)
 # Each with its markers as tokens, and as plain text; one family is told by its tokens alone.
-CASES = [(name, tokens) for name in NAMES for tokens in (True, False) if tokens or name != "kimi_k3"]
+CASES = [
+    pytest.param(name, tokens, marks=() if tokens else pytest.mark.slow)
+    for name in NAMES
+    for tokens in (True, False)
+    if tokens or name != "kimi_k3"
+]
 
 
 @cache
@@ -75,16 +82,33 @@ def draw(
     start: str = "",
 ) -> str:
     """An answer of random tokens out of those that may come, the end among them, from a beginning on."""
-    chance = random.Random(seed)
+    (answer,) = draws(tokenizer, grammars, request, markup, [seed], start)
+    return answer
+
+
+def draws(
+    tokenizer: Any,
+    grammars: GrammarCompiler,
+    request: GenerationRequest,
+    markup: Markup,
+    seeds: Iterable[int],
+    start: str = "",
+) -> Iterator[str]:
+    """Such answers, one of each seed."""
     matcher = grammars.compile_request(request, form_of(markup))
     assert matcher is not None
+    for seed in seeds:
+        yield _draw(tokenizer, matcher.deep_copy(), random.Random(seed), start)
+
+
+def _draw(tokenizer: Any, matcher: LLMatcher, chance: random.Random, start: str) -> str:
     ids = tokenizer.encode(start, add_special_tokens=False)
     assert matcher.validate_tokens(ids) == len(ids), start
     matcher.consume_tokens(ids)
     end = tokenizer.eos_token_id
     for _ in range(3000):
         bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
-        allowed = [int(token) for token in np.flatnonzero(bits[: len(tokenizer)])]
+        allowed = np.flatnonzero(bits[: len(tokenizer)]).tolist()
         letters = [token for token in allowed if token != end]
         token = end if end in allowed and (not letters or chance.random() < 0.3) else chance.choice(letters)
         if token == end:
@@ -107,9 +131,9 @@ def test_what_is_required_comes_and_nothing_else(name: str, tokens: bool, folder
     tokenizer, grammars, markup = model(name, folder, tokens)
     tools = TOOLS[:1] if name in PLAIN_NAMES or not FAMILIES[name].streams else TOOLS
     several = 0
-    for seed in range(8):
-        request = GenerationRequest(tools=tools, tool_choice=ToolChoice("required"))
-        parts = calls_of(draw(tokenizer, grammars, request, markup, seed), markup, request)
+    request = GenerationRequest(tools=tools, tool_choice=ToolChoice("required"))
+    for answer in draws(tokenizer, grammars, request, markup, range(8)):
+        parts = calls_of(answer, markup, request)
         assert parts
         for part in parts:
             assert isinstance(part, tuple), part
@@ -122,8 +146,8 @@ def test_what_is_required_comes_and_nothing_else(name: str, tokens: bool, folder
 def test_a_named_tool_is_the_only_one(name: str, folder: Path) -> None:
     tokenizer, grammars, markup = model(name, folder, True)
     request = GenerationRequest(tools=TOOLS, tool_choice=ToolChoice("required", names=("add",), parallel=False))
-    for seed in range(3):
-        ((index, called, arguments),) = calls_of(draw(tokenizer, grammars, request, markup, seed), markup, request)
+    for answer in draws(tokenizer, grammars, request, markup, range(3)):
+        ((index, called, arguments),) = calls_of(answer, markup, request)
         assert (index, called) == (0, "add")
         jsonschema.validate(json.loads(arguments), SCHEMAS["add"])
 
@@ -133,10 +157,10 @@ def test_a_strict_tool_is_called_rightly_or_not_at_all(name: str, tokens: bool, 
     tokenizer, grammars, markup = model(name, folder, tokens)
     assert markup.calls is not None
     request = GenerationRequest(tools=TOOLS[:1], tool_choice=ToolChoice(strict=frozenset({"add"})))
-    for seed in range(3):
-        parts = calls_of(draw(tokenizer, grammars, request, markup, seed, "Hm. <"), markup, request)
-        assert parts[0][0].startswith("Hm. <")
-        parts = calls_of(draw(tokenizer, grammars, request, markup, seed, f"Hm. {markup.calls.start}"), markup, request)
+    for answer in draws(tokenizer, grammars, request, markup, range(3), "Hm. <"):
+        assert calls_of(answer, markup, request)[0][0].startswith("Hm. <")
+    for answer in draws(tokenizer, grammars, request, markup, range(3), f"Hm. {markup.calls.start}"):
+        parts = calls_of(answer, markup, request)
         _, called, arguments = parts[1]
         assert called == "add"
         jsonschema.validate(json.loads(arguments), SCHEMAS["add"])
@@ -161,7 +185,8 @@ def test_an_answer_of_a_schema_or_a_call(folder: Path) -> None:
     tokenizer, grammars, markup = model("json_tools", folder, True)
     answer = Constraint("json_schema", '{"enum": ["yes", "no"]}', "response_format")
     request = GenerationRequest(tools=TOOLS, constraint=answer, tool_choice=ToolChoice(strict=frozenset(SCHEMAS)))
-    answers = [calls_of(draw(tokenizer, grammars, request, markup, seed), markup, request) for seed in range(12)]
+    drawn = draws(tokenizer, grammars, request, markup, range(12))
+    answers = [calls_of(answer, markup, request) for answer in drawn]
     for parts in answers:
         assert parts in ([['"yes"', False]], [['"no"', False]]) or all(isinstance(part, tuple) for part in parts)
     assert len({type(parts[0]) for parts in answers}) == 2
@@ -206,8 +231,8 @@ def test_one_tool_with_an_odd_schema_takes_no_other_down(parameters: dict[str, A
     odd = {"type": "function", "function": {"name": "odd", "parameters": parameters}}
     request = GenerationRequest(tools=(*TOOLS, odd), tool_choice=ToolChoice("required", parallel=False))
     names = set()
-    for seed in range(12):
-        ((_, called, arguments),) = calls_of(draw(tokenizer, grammars, request, markup, seed), markup, request)
+    for answer in draws(tokenizer, grammars, request, markup, range(12)):
+        ((_, called, arguments),) = calls_of(answer, markup, request)
         names.add(called)
         if called == "odd":
             assert isinstance(json.loads(arguments), dict)
@@ -254,7 +279,7 @@ def test_an_answer_that_has_begun_is_no_call(folder: Path) -> None:
         constraint=constraint,
         tool_choice=ToolChoice(strict=frozenset(SCHEMAS)),
     )
-    assert {draw(tokenizer, grammars, request, markup, seed) for seed in range(3)} == {'es"'}
+    assert set(draws(tokenizer, grammars, request, markup, range(3))) == {'es"'}
     free = replace(request, tool_choice=ToolChoice("required", parallel=False))
     ((_, called, _),) = calls_of(draw(tokenizer, grammars, free, markup, 1), markup, free)
     assert called in SCHEMAS
