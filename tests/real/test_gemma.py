@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import Server, free_port, wait_for
 from tests.real import gemma
-from tests.real.conftest import Reference, completion, logprobs, serving
+from tests.real.conftest import SECONDS, Reference, completion, logprobs, serving
 
 TOLERANCE = 0.002  # of a log-probability
 TOKENS = 5  # of an answer
@@ -158,8 +158,8 @@ def llama_server(folder: Path) -> Iterator[httpx.Client]:
     command = [os.environ["TILES_TEST_LLAMA_SERVER"], "-m", str(gemma.gguf_path()), "--port", str(port), "-c", "2048"]
     with (folder / "llama-server.log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=600) as client:
-                wait_for(lambda: _healthy(client), what="llama-server")
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=SECONDS) as client:
+                wait_for(lambda: _healthy(client), SECONDS, what="llama-server")
                 yield client
         finally:
             process.terminate()
