@@ -108,6 +108,16 @@ def architecture_table() -> str:
     return table(heads, rows)
 
 
+def batch_table() -> str:
+    """Every architecture whose rows are not computed together, or not their prompts, and what the check at load saw."""
+    rows = []
+    for name, outcome in _families().items():
+        batch, _, reason = outcome.get("batch", "").partition(": ")
+        if reason:
+            rows.append((f"`{name}`", batch, reason))
+    return table(("architecture", "batch", "why"), rows)
+
+
 def _yes(text: str | None) -> str:
     return "yes" if text == "ok" else ""
 
@@ -209,6 +219,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "GGUF types": ("docs/gguf.md", gguf_table),
     "errors": ("docs/errors.md", error_table),
     "architectures": ("docs/models.md", architecture_table),
+    "batches": ("docs/models.md", batch_table),
     "chat templates": ("docs/models.md", template_table),
 }
 

@@ -35,6 +35,8 @@ def main() -> int:
         jobs = (_job(name, Path(folder) / name) for name in names)
         results: Results = {}
         for name, outcome in _run(jobs, options.jobs):
+            if not options.write:
+                outcome = with_new_fallback(outcome, _recorded().get(name, {}))
             results[name] = outcome
             print(_line(name, outcome), flush=True)
             if options.write:  # each at once: a whole run takes long
@@ -118,6 +120,20 @@ def _report(connection: Any, function: Callable[..., Any], arguments: tuple[Any,
         connection.send({"load": f"{WRONG} {''.join(traceback.format_exception_only(error)).strip()}"})
 
 
+def with_new_fallback(outcome: dict[str, str], before: dict[str, str]) -> dict[str, str]:
+    """Mark an outcome in which rows are no longer computed together as they were before: a fallback is never silent."""
+    now, then = (one.get("batch", "") for one in (outcome, before))
+    if not now or not then or now.partition(":")[0] == then.partition(":")[0]:
+        return outcome
+    return outcome | {"batch": f"{WRONG} {now}, where it was: {then}"}
+
+
+def _recorded() -> Results:
+    """What was seen before, of each family."""
+    recorded: Results = json.loads(RESULTS.read_text())["families"] if RESULTS.exists() else {}
+    return recorded
+
+
 def _faults(name: str, outcome: dict[str, str]) -> list[str]:
     """What of an outcome is not as it should be, an excuse that nothing needs included."""
     excuse = EXCUSES.get(name)
@@ -135,7 +151,7 @@ def _line(name: str, outcome: dict[str, str]) -> str:
 
 
 def _write(results: Results) -> None:
-    before = json.loads(RESULTS.read_text())["families"] if RESULTS.exists() else {}
+    before = _recorded()
     results = {
         name: outcome | ({"exception": EXCUSES[name].reason} if name in EXCUSES else {})
         for name, outcome in results.items()

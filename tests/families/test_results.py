@@ -3,7 +3,7 @@
 import json
 
 from tests.engine.architectures import CONFIGS
-from tests.families.__main__ import RESULTS
+from tests.families.__main__ import RESULTS, WRONG, with_new_fallback
 from tests.families.checks import CHECKS, disk
 from tests.families.exceptions import EXCUSES
 
@@ -27,3 +27,11 @@ def test_every_exception_stands_in_the_table_with_its_reason() -> None:
 
 def test_nothing_of_the_machine_is_told() -> None:
     assert "site-packages" not in RESULTS.read_text()
+
+
+def test_a_family_that_falls_back_to_own_batches_anew_is_a_fault() -> None:
+    joined, alone, alone_anew = ({"batch": text} for text in ("joined", "own batches: 5%", "own batches: 7%"))
+    assert with_new_fallback(alone, joined)["batch"].startswith(WRONG)
+    assert with_new_fallback(joined, alone)["batch"].startswith(WRONG)
+    for outcome, before in ((joined, joined), (alone_anew, alone), (alone, {}), ({"load": "no"}, joined)):
+        assert with_new_fallback(outcome, before) == outcome
