@@ -631,6 +631,12 @@ def test_an_answer_says_why_its_prompt_was_not_known(server: Server) -> None:
     changed = server.chat("The seventh lighthouse keeper counted stars").json()["tiles"]["cache"]
     assert changed["reason"] == "first_diff"
     assert changed["cached_tokens"] <= changed["first_diff"] < first["usage"]["prompt_tokens"]
+    told = changed["changed"]
+    assert (told["role_before"], told["role"], told["token"]) == ("user", "user", changed["first_diff"])
+    assert told["before"][:2] in "ships"
+    assert told["now"][:2] in "stars"
+    assert again["tiles"]["cache"]["changed"] is None
+    assert "lighthouse" not in server.log
 
 
 def test_the_next_turn_finds_the_prompt_and_the_answer_of_the_last_one(server: Server) -> None:

@@ -67,7 +67,10 @@ ANSWER = {
         "predicted_per_second": 193.9,
     },
     "metrics": {"ttft_ms": 21.9, "total_tokens": 8, "tokens_per_second": 137.9, "total_latency_s": 0.058},
-    "tiles": {"finish": "end_token", "cache": {"cached_tokens": 0, "reason": "not_stored", "first_diff": None}},
+    "tiles": {
+        "finish": "end_token",
+        "cache": {"cached_tokens": 0, "reason": "not_stored", "first_diff": None, "changed": None},
+    },
 }
 EVENTS = (
     'data: {"id":"chatcmpl-7d1f9c","object":"chat.completion.chunk","created":1767225600,"model":"tiles-nano",'

@@ -39,6 +39,10 @@ ANSWER = {
         "cache_read_input_tokens": 0,
         "output_tokens": 8,
     },
+    "tiles": {
+        "finish": "end_token",
+        "cache": {"cached_tokens": 0, "reason": "not_stored", "first_diff": None, "changed": None},
+    },
 }
 EVENTS = (
     'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":'

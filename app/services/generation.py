@@ -232,6 +232,20 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptChange:
+    """Where a prompt departs from an earlier one, by the index of the token, and how the words begin that stand there.
+
+    They are of a message of that role, or of the tools.
+    """
+
+    token: int
+    role_before: str
+    before: str
+    role: str
+    now: str
+
+
+@dataclass(frozen=True, slots=True)
 class CacheUse:
     """How much of the prompt was known, and why not more: `first_diff` is the index of the first token that differs
     from the nearest prompt that is known."""
@@ -239,6 +253,7 @@ class CacheUse:
     cached_tokens: int
     reason: Literal["whole", "first_diff", "evicted", "not_stored", "other_model"]
     first_diff: int | None = None
+    change: PromptChange | None = None  # since the nearest prompt that the same caller sent before
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,10 @@ from tests.scripted import answer, thought
 USER = {"role": "user", "content": "Hi"}
 TOOL = {"name": "add", "description": "Adds", "input_schema": {"type": "object"}}
 CALL = ToolCall(0, "call_1", "add", '{"a": 1}')
+EXTRAS = {
+    "finish": "end_token",
+    "cache": {"cached_tokens": 0, "reason": "not_stored", "first_diff": None, "changed": None},
+}
 NESTED = '{"a": ' + "[" * 5000 + "]" * 5000 + "}"
 
 
@@ -255,6 +259,7 @@ def test_a_stream_says_one_block_after_the_other() -> None:
         "type": "message_delta",
         "delta": {"stop_reason": "tool_use", "stop_sequence": None},
         "usage": usage | {"output_tokens": 7},
+        "tiles": EXTRAS,
     }
     assert stop == {"type": "message_stop"}
 
@@ -288,6 +293,7 @@ def test_the_whole_says_what_the_stream_says() -> None:
             "cache_read_input_tokens": 3,
             "output_tokens": 6,
         },
+        "tiles": EXTRAS,
     }
 
 
@@ -317,11 +323,32 @@ def test_an_empty_answer_has_no_blocks() -> None:
 
 def test_thoughts_are_left_out_where_that_is_asked() -> None:
     events = answer(thought("Hm"), "Hello")
-    assert whole(events, hide_thinking=True)["content"][0] == {"type": "thinking", "thinking": "", "signature": "tiles"}
+    hidden = whole(events, hide_thinking=True)["content"][0]
+    assert (hidden["thinking"], "Hm" in hidden["signature"]) == ("", False)
     deltas = [
         reply["delta"]["type"] for reply in feed(events, hide_thinking=True) if reply["type"].endswith("block_delta")
     ]
     assert deltas[:2] == ["signature_delta", "text_delta"]
+
+
+@pytest.mark.parametrize("text", ["Hm", "é 🙂\n", "a" * 9999])
+def test_thoughts_that_were_left_out_come_back_with_their_signature(text: str) -> None:
+    content = whole(answer(thought(text), "Hello", thought("So"), CALL), hide_thinking=True)["content"]
+    streamed = [
+        reply["delta"]["signature"]
+        for reply in feed(answer(thought(text), "Hello", thought("So"), CALL), hide_thinking=True)
+        if reply.get("delta", {}).get("type") == "signature_delta"
+    ]
+    assert streamed == [block["signature"] for block in content if block["type"] == "thinking"]
+    said = messages(USER, {"role": "assistant", "content": content[:1]}, USER)[1]
+    assert said == Message("assistant", reasoning=text)
+
+
+@pytest.mark.parametrize("signature", ["tiles", "tiles.", "tiles.%", "tiles./w==", "EqQBCkYIBxgC", ""])
+def test_a_signature_of_anybody_else_says_nothing(signature: str) -> None:
+    block = {"type": "thinking", "thinking": "", "signature": signature}
+    said = messages(USER, {"role": "assistant", "content": [block, {"type": "text", "text": "Hello"}]}, USER)[1]
+    assert said == Message("assistant", "Hello")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from app.dto.shared.base import (
 from app.dto.shared.changing import is_counter, settled, without_changing
 from app.dto.shared.readable import MEDIA, document_text, media_in, read
 from app.dto.shared.response_format import ResponseFormat
+from app.dto.shared.sealed import unseal
 from app.dto.shared.tool_choice import tool_choice
 from app.services.errors import InvalidRequest
 from app.services.json_schema.enforcement import Binding
@@ -49,7 +50,9 @@ class ContentBlock(Typed):
     )
     text: str | None = Field(default=None, description="the text, in a block of type text")
     thinking: str | None = Field(default=None, description="the reasoning of an earlier answer, in a thinking block")
-    signature: str | None = Field(default=None, description="signature of a thinking block; without effect")
+    signature: str | None = Field(
+        default=None, description="signature of a thinking block: the reasoning, where the answer was to leave it out"
+    )
     id: str | None = Field(default=None, description="id of the call, in a tool_use block")
     name: str | None = Field(default=None, description="name of the tool, in a tool_use block")
     input: Any = Field(
@@ -131,7 +134,7 @@ def _assistant(blocks: Iterable[ContentBlock], where: str) -> Iterator[gen.Messa
     for index, block in enumerate(map(ContentBlock.as_ours, blocks)):
         match block.type:
             case "thinking":
-                reasoning.append(block.thinking or "")
+                reasoning.append(block.thinking or unseal(block.signature))
             case "tool_use":
                 calls.append(_tool_use(block, len(calls), f"{where}.{index}"))
             case "tool_result":

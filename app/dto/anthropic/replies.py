@@ -5,18 +5,21 @@ import secrets
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, cast
 
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 from msgspec.structs import replace
 
 import app.services.generation as gen
 from app.dto.shared.base import Dialect, Reply
 from app.dto.shared.errors import AnthropicErrorReply
+from app.dto.shared.extras import TilesExtras
+from app.dto.shared.sealed import seal
 from app.services.errors import AppError
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
 
 # Clients send reasoning back only with a signature; ours proves nothing.
-_SIGNATURE = "tiles"
+_SIGNATURE = "tiles"  # of reasoning that is sent
+_SIGNATURES = "clients send it back: it has the reasoning where the answer leaves that out, else it is tiles"
 
 
 class TextBlock(Reply, tag_field="type", tag="text", kw_only=True):
@@ -29,7 +32,7 @@ class ThinkingBlock(Reply, tag_field="type", tag="thinking", kw_only=True):
     """Reasoning of the model."""
 
     thinking: Annotated[str, Meta(description="text of the reasoning")]
-    signature: Annotated[str, Meta(description="always tiles; clients send it back with the reasoning")]
+    signature: Annotated[str, Meta(description=_SIGNATURES)]
 
 
 class ToolUseBlock(Reply, tag_field="type", tag="tool_use", kw_only=True):
@@ -62,6 +65,7 @@ class MessageReply(Reply, tag_field="type", tag="message", kw_only=True):
     stop_reason: Annotated[StopReason | None, Meta(description="why it ended; null before its end")]
     stop_sequence: Annotated[str | None, Meta(description="the stop string that ended it, else null")]
     usage: Annotated[MessagesUsage, Meta(description="tokens of prompt and answer")]
+    tiles: Annotated[TilesExtras | UnsetType, Meta(description="what this server adds; absent before the end")] = UNSET
 
 
 class MessageTokens(Reply, kw_only=True):
@@ -98,7 +102,7 @@ class ThinkingDelta(Reply, tag_field="type", tag="thinking_delta", kw_only=True)
 class SignatureDelta(Reply, tag_field="type", tag="signature_delta", kw_only=True):
     """The end of the reasoning."""
 
-    signature: Annotated[str, Meta(description="always tiles; clients send it back with the reasoning")]
+    signature: Annotated[str, Meta(description=_SIGNATURES)]
 
 
 class InputJsonDelta(Reply, tag_field="type", tag="input_json_delta", kw_only=True):
@@ -132,6 +136,7 @@ class MessageDelta(Reply, tag_field="type", tag="message_delta", kw_only=True):
 
     delta: Annotated[StopDelta, Meta(description="why the answer ended")]
     usage: Annotated[MessagesUsage, Meta(description="tokens of prompt and answer")]
+    tiles: Annotated[TilesExtras, Meta(description="what this server adds to Anthropic's fields")]
 
 
 class MessageStop(Reply, tag_field="type", tag="message_stop", kw_only=True):
@@ -155,6 +160,7 @@ class MessageStream(Dialect):
         self._started = False
         self._open: Block | None = None
         self._arguments = ""  # of the open call
+        self._hidden = ""  # reasoning of the open block
 
     def feed(self, event: gen.Event) -> Iterator[Reply]:
         """Give the stream's events for an event of the engine, in order."""
@@ -208,11 +214,13 @@ class MessageStream(Dialect):
     def _think(self, text: str) -> Iterator[Reply]:
         if not isinstance(self._open, ThinkingBlock):
             yield from self._close()
-            self._open = ThinkingBlock(thinking="", signature="")
+            self._open, self._hidden = ThinkingBlock(thinking="", signature=""), ""
             yield self._begin(self._open)
-        if not self._hide_thinking:
-            self._open.thinking += text
-            yield self._delta(ThinkingDelta(thinking=text))
+        if self._hide_thinking:
+            self._hidden += text
+            return
+        self._open.thinking += text
+        yield self._delta(ThinkingDelta(thinking=text))
 
     def _call(self, call: gen.ToolCall) -> Iterator[Reply]:
         yield from self._close()
@@ -226,8 +234,8 @@ class MessageStream(Dialect):
         if self._open is None:
             return
         if isinstance(self._open, ThinkingBlock):
-            self._open.signature = _SIGNATURE
-            yield self._delta(SignatureDelta(signature=_SIGNATURE))
+            self._open.signature = seal(self._hidden) or _SIGNATURE
+            yield self._delta(SignatureDelta(signature=self._open.signature))
         elif isinstance(self._open, ToolUseBlock):
             self._open.input = cast("Any", Raw(_input(self._arguments).encode()))
         self._open = None
@@ -249,7 +257,8 @@ class MessageStream(Dialect):
             output_tokens=timings.completion_tokens,
         )
         delta = StopDelta(stop_reason=message.stop_reason, stop_sequence=message.stop_sequence)
-        yield MessageDelta(delta=delta, usage=message.usage)
+        message.tiles = TilesExtras.of(event)
+        yield MessageDelta(delta=delta, usage=message.usage, tiles=message.tiles)
         yield MessageStop()
 
     @property

@@ -12,6 +12,7 @@ from app.dto.openai.chat import ChatRequest
 from app.dto.openai.custom_tools import CustomInput, input_of
 from app.dto.shared.base import Dialect, Reply
 from app.dto.shared.errors import ErrorDetail
+from app.dto.shared.extras import TilesExtras
 from app.dto.shared.logprobs import ChoiceLogprobs
 from app.dto.shared.usage import FINGERPRINT, PromptProgress, TilesMetrics, TimingsReply, Usage
 
@@ -97,36 +98,6 @@ class Choice(Reply, kw_only=True):
         Literal["stop", "length", "tool_calls"],
         Meta(description="why it ended: by itself or at a stop string, at a limit, or with a call of a tool"),
     ]
-
-
-class CacheReply(Reply, kw_only=True):
-    """How much of the prompt came from the prefix cache, and why not more."""
-
-    cached_tokens: Annotated[int, Meta(description="tokens of the prompt that came from the prefix cache")]
-    reason: Annotated[
-        Literal["whole", "first_diff", "evicted", "not_stored", "other_model"],
-        Meta(description="why not more were cached; whole where all that can be was"),
-    ]
-    first_diff: Annotated[
-        int | None,
-        Meta(
-            description="index of the first token that differs from the nearest cached prompt, null where there is none"
-        ),
-    ]
-
-
-class TilesExtras(Reply, kw_only=True):
-    """What this server adds to OpenAI's fields."""
-
-    finish: Annotated[gen.FinishCause, Meta(description="why the answer ended, more exactly than finish_reason")]
-    cache: Annotated[CacheReply, Meta(description="how much of the prompt was cached")]
-
-    @classmethod
-    def of(cls, finished: gen.Finished) -> "TilesExtras":
-        """Take them from the end of an answer."""
-        use = finished.cache
-        cache = CacheReply(cached_tokens=use.cached_tokens, reason=use.reason, first_diff=use.first_diff)
-        return cls(finish=finished.cause, cache=cache)
 
 
 class ChatCompletion(Reply, kw_only=True):

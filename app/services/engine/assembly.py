@@ -20,9 +20,11 @@ from app.services.engine.model.defaults import read_defaults, read_pooling, read
 from app.services.engine.model.loading import back_end, weights
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.model.model_files import ModelFiles
+from app.services.engine.model.prompt_history import PromptHistory
 from app.services.engine.output.detokenizer import detokenizer_factory, longest_token
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.template_clues import template_text
+from app.services.engine.output.token_bytes import TokenBytes
 from app.services.engine.prompt import PromptBuilder
 from app.services.engine.sampling.grammar import GrammarCompiler
 from app.services.engine.scheduler.meter import Meter
@@ -82,6 +84,7 @@ def assemble(
         grammars,
         adapters,
         conversation_owners,
+        PromptHistory(TokenBytes(tokenizer)),
         fingerprint(files.identity, "", _computation(facts)),
         stop_repetition=limits.stop_repetition,
         max_lookup_tokens=limits.max_lookup_tokens,

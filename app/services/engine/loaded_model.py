@@ -12,6 +12,7 @@ from app.services.engine.cache import slot_file
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.cache.layers import Layers
 from app.services.engine.model.adapters import Adapters
+from app.services.engine.model.prompt_history import PromptHistory
 from app.services.engine.output.detokenizer import DetokenizerFactory
 from app.services.engine.output.stop_strings import StopStrings
 from app.services.engine.prompt import Prompt, PromptBuilder
@@ -52,6 +53,7 @@ class LoadedModel:
         grammars: GrammarCompiler,
         adapters: Adapters,
         conversation_owners: ConversationOwners,
+        history: PromptHistory,
         fingerprint: str,  # of what KV caches depend on
         *,
         stop_repetition: bool,
@@ -70,6 +72,7 @@ class LoadedModel:
         self._draft = draft
         self._format = answer_format
         self._detokenizer = detokenizer
+        self._history = history
         self._xtc_protected = facts.end_tokens | frozenset(prompts.tokenize("\n"))
         self._breakers = BreakerFinder(prompts.piece, prompts.tokenize, facts.vocabulary)
 
@@ -144,7 +147,10 @@ class LoadedModel:
         """Make the row of a request's first answer, with those of the others as its siblings."""
         first, *siblings = (self.make_row(prompt, request, one, index) for index, one in enumerate(generations))
         first.siblings = siblings
-        self.prompts.remember(prompt, [row.answer for row in (first, *siblings)])
+        answers = [row.answer for row in (first, *siblings)]
+        self.prompts.remember(prompt, answers)
+        caller = generations[0].caller.who if generations[0] else ()
+        first.prefill.change = self._history.add(caller, prompt.tokens, prompt.outline, answers)
         first.prefill.other_model = self._conversation_owners.claim(prompt.conversation_key, self.facts.id)
         return first
 

@@ -8,6 +8,7 @@ from typing import Any
 from app.services.context_length import ContextLength
 from app.services.engine.model.answer_history import AnswerHistory, Rendered
 from app.services.engine.model.chat_template import ChatTemplate
+from app.services.engine.model.prompt_history import Outline, outline
 from app.services.engine.output.stop_strings import StopStrings
 from app.services.engine.output.token_bytes import TokenBytes
 from app.services.engine.sampling.dry import NO_BREAKERS, Breakers
@@ -41,6 +42,7 @@ class Prompt:
     thinking: bool  # it ends inside the model's reasoning
     conversation_key: int = 0  # the same for all prompts of a conversation
     digest: bytes = b""  # of the text, for prompts whose answers may be given back
+    outline: Outline = ()  # its messages
     matcher: Any = None  # llguidance's LLMatcher; None if no grammar constrains the answer
     header: Any = None  # the LLMatcher of what comes before that, in formats whose messages have headers
     stop_strings: StopStrings | None = None
@@ -86,7 +88,8 @@ class PromptBuilder:
             raise InvalidRequest("The chat template made an empty prompt of these messages", param="messages")
         text = self.detokenize(tokens) if text is None else text
         thinking = self._ends_thinking(text, request)
-        return Prompt(text, tokens, thinking=thinking, conversation_key=key, digest=digest)
+        messages = outline(text, request.messages, request.tools)
+        return Prompt(text, tokens, thinking=thinking, conversation_key=key, digest=digest, outline=messages)
 
     def remember(self, prompt: Prompt, answers: Iterable[Sequence[int]]) -> None:
         """Note the answers to a prompt, by lists that get their tokens, for prompts that give them back."""

@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from app.services.engine.cache.layers import Checkpoints, Layers, make_checkpoint
 from app.services.engine.cache.prefixes import CHECKPOINT_DISTANCE
-from app.services.generation import CacheUse
+from app.services.generation import CacheUse, PromptChange
 
 
 class Lead(NamedTuple):
@@ -36,6 +36,7 @@ class PrefillState:
     reserved_tokens: int = 0  # tokens for which memory is reserved, those of the answer too
     cache_use: CacheUse = CacheUse(0, "not_stored")
     other_model: bool = False  # another model answered this conversation last
+    change: PromptChange | None = None  # of the prompt since the nearest one before it
     start_time: float = field(default_factory=time.perf_counter)  # when the row was admitted, in seconds
 
     @property
@@ -87,7 +88,7 @@ class PrefillState:
 
     def note_cache_use(self, use: CacheUse) -> None:
         """Note what the prefix cache had of the prompt when the row was admitted."""
-        self.cache_use = use
+        self.cache_use = replace(use, change=self.change)
         self.start_time = time.perf_counter()
 
     def note_shared(self, tokens: int, first_diff: int) -> None:
@@ -107,7 +108,7 @@ class PrefillState:
 
     def for_sibling(self) -> "PrefillState":
         """Give the state for another answer to this prompt: all that is computed counts as cached."""
-        use = CacheUse(self.length, "whole")
+        use = CacheUse(self.length, "whole", change=self.change)
         return replace(self, layers=None, checkpoints=dict(self.checkpoints), next_checkpoints=[], cache_use=use)
 
     def restarted(self, tokens: list[int]) -> "PrefillState":
