@@ -232,6 +232,12 @@ class Settings:
         "BLAS on the Linux CPU: auto is the system's, else the one installed with the server; system is the system's "
         "alone; none is MLX's own, the slowest",
     )
+    tool_call_grammar: str = _setting(
+        "lazy",
+        _one_of("lazy", "off"),
+        "Where the model may call tools but need not: lazy holds a call to the tools and their schemas from where it "
+        "begins; off leaves calls free, but for strict tools",
+    )
     stop_repetition: bool = _setting(True, _switch, "Stop a completion that only repeats itself: on or off")
     sse_ping_interval: float = _setting(
         15.0,

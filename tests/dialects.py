@@ -71,6 +71,7 @@ def of(*values: Any) -> SearchStrategy[Any]:
 SEED = st.integers(0, 2**32)
 LENGTHS = of(0, 1, 6, 24, 24, 60)
 BOOLS = st.booleans()
+CALL_GRAMMARS = of("lazy", "off")
 TEMPERATURES, TOP_PS, TOP_KS = of(0, 0.7, 1, 1, 2.5), of(0.3, 0.95, 1), of(-1, 0, 1, 30)
 STOPS = of("e", " the", ["o", "zz"], ["\n", "th"])
 
@@ -248,7 +249,12 @@ CHAT = Dialect(
         (
             *BOUND,
             {"response_format": FORMATS},
-            {"tools": st.just(CHAT_TOOLS), "tool_choice": CHAT_CHOICES, "parallel_tool_calls": BOOLS},
+            {
+                "tools": st.just(CHAT_TOOLS),
+                "tool_choice": CHAT_CHOICES,
+                "parallel_tool_calls": BOOLS,
+                "tool_call_grammar": CALL_GRAMMARS,
+            },
         ),
         (FREE, {"logprobs": BOOLS}, {"logprobs": st.just(True), "top_logprobs": of(0, 3)}),
     ),
@@ -371,6 +377,7 @@ RESPONSES = Dialect(
                 "tools": st.just(RESPONSES_TOOLS),
                 "tool_choice": of("auto", "none", "required", {"type": "function", "name": NAMES[0]}),
                 "parallel_tool_calls": BOOLS,
+                "tool_call_grammar": CALL_GRAMMARS,
             },
         ),
         (FREE, {"include": st.just(["message.output_text.logprobs"]), "top_logprobs": of(0, 3)}),
@@ -428,6 +435,7 @@ MESSAGES = Dialect(
                     *({"type": "auto"}, {"type": "none"}, {"type": "any", "disable_parallel_tool_use": True}),
                     {"type": "tool", "name": NAMES[0]},
                 ),
+                "tool_call_grammar": CALL_GRAMMARS,
             },
         ),
     ),

@@ -65,6 +65,10 @@ class ToolArguments(OfChoice):
     text: str
 
 
+# How calls are held to their tools where the model need not call: `lazy` by a grammar from where one begins.
+ToolCallGrammar = Literal["lazy", "off"]
+
+
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
     """Whether and how the model calls its tools. All but the plain `auto` is enforced."""
@@ -181,6 +185,7 @@ class GenerationRequest:
     thinking_budget: int | None = None  # tokens of reasoning, after which it is closed; None is no bound
     effort_budget: int | None = None  # the same for an effort, where the template has no levels of effort of its own
     tool_choice: ToolChoice = ToolChoice()
+    tool_call_grammar: ToolCallGrammar | None = None  # None is the server's own way
     split_reasoning: bool = True  # False leaves the reasoning and its tags in the text
     delivery: Delivery = Delivery()
 

@@ -152,20 +152,6 @@ def test_a_named_tool_is_the_only_one(name: str, folder: Path) -> None:
         jsonschema.validate(json.loads(arguments), SCHEMAS["add"])
 
 
-@pytest.mark.parametrize(("name", "tokens"), CASES)
-def test_a_strict_tool_is_called_rightly_or_not_at_all(name: str, tokens: bool, folder: Path) -> None:
-    tokenizer, grammars, markup = model(name, folder, tokens)
-    assert markup.calls is not None
-    request = GenerationRequest(tools=TOOLS[:1], tool_choice=ToolChoice(strict=frozenset({"add"})))
-    for answer in draws(tokenizer, grammars, request, markup, range(3), "Hm. <"):
-        assert calls_of(answer, markup, request)[0][0].startswith("Hm. <")
-    for answer in draws(tokenizer, grammars, request, markup, range(3), f"Hm. {markup.calls.start}"):
-        parts = calls_of(answer, markup, request)
-        _, called, arguments = parts[1]
-        assert called == "add"
-        jsonschema.validate(json.loads(arguments), SCHEMAS["add"])
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_the_familys_own_writing_is_allowed(name: str, folder: Path) -> None:
     tokenizer, grammars, markup = model(name, folder, True)
@@ -192,9 +178,15 @@ def test_an_answer_of_a_schema_or_a_call(folder: Path) -> None:
     assert len({type(parts[0]) for parts in answers}) == 2
 
 
-def test_plain_auto_and_none_need_no_grammar(folder: Path) -> None:
+def test_auto_and_none_need_no_grammar_of_the_whole_answer(folder: Path) -> None:
     _, grammars, markup = model("json_tools", folder, True)
-    for choice in (ToolChoice(), ToolChoice("none", strict=frozenset({"add"})), ToolChoice(parallel=False)):
+    strict = frozenset({"add"})
+    for choice in (
+        ToolChoice(),
+        ToolChoice("none", strict=strict),
+        ToolChoice(parallel=False),
+        ToolChoice(strict=strict),
+    ):
         assert grammars.compile_request(GenerationRequest(tools=TOOLS, tool_choice=choice), form_of(markup)) is None
 
 

@@ -278,6 +278,7 @@ class MessagesRequest(RequestBody):
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
     tools: list[AnthropicTool] = Field(default_factory=list, max_length=MOST_TOOLS)
     tool_choice: AnthropicToolChoice | None = None
+    tool_call_grammar: gen.ToolCallGrammar | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig = Field(default_factory=OutputConfig)
     output_format: ResponseFormat | None = None
@@ -312,6 +313,7 @@ class MessagesRequest(RequestBody):
             constraint=self._constraint(),
             thinking_budget=self._thinking_budget(),
             tool_choice=self._tool_choice(),
+            tool_call_grammar=self.tool_call_grammar,
             delivery=gen.Delivery(self.stream),
         )
 

@@ -50,6 +50,7 @@ class ChatRequest(SamplingFields):
     tools: list[Tool] = Field(default_factory=list, max_length=MOST_TOOLS)
     tool_choice: OpenAIToolChoice = "auto"
     parallel_tool_calls: bool = True
+    tool_call_grammar: gen.ToolCallGrammar | None = None
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict, examples=[{"enable_thinking": True}])
     reasoning_format: Literal["auto", "none", "deepseek", "deepseek-legacy"] = "auto"
     continue_final_message: bool = False
@@ -113,6 +114,7 @@ class ChatRequest(SamplingFields):
             thinking_budget=None if self.thinking_budget_tokens == -1 else self.thinking_budget_tokens,
             effort_budget=self._effort_budget(),
             tool_choice=self._tool_choice(),
+            tool_call_grammar=self.tool_call_grammar,
             split_reasoning=self.reasoning_format != "none",
             delivery=self.delivery,
         )

@@ -70,6 +70,7 @@ class ResponsesRequest(RequestBody):
     tools: list[ResponsesTool] = Field(default_factory=list, max_length=MOST_TOOLS)
     tool_choice: OpenAIToolChoice = "auto"
     parallel_tool_calls: bool = True
+    tool_call_grammar: gen.ToolCallGrammar | None = None
     reasoning: ReasoningConfig = Field(default_factory=ReasoningConfig)
     text: TextConfig = Field(default_factory=TextConfig, examples=[{"format": {"type": "text"}}])
     metadata: Annotated[dict[str, str], BeforeValidator(_few_entries)] = Field(default_factory=dict)
@@ -122,6 +123,7 @@ class ResponsesRequest(RequestBody):
             logprobs=self._logprobs(),
             effort_budget=EFFORTS.get(self.reasoning.effort or ""),
             tool_choice=self._tool_choice(),
+            tool_call_grammar=self.tool_call_grammar,
             delivery=gen.Delivery(self.stream),
         )
 

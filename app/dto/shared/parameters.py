@@ -120,6 +120,7 @@ _WITHOUT_EFFECT = (
 
 _NO_REASONING = _ignored("the reasoning stands in the text", "reasoning_control")
 
+_CALL_GRAMMAR = "`lazy` holds calls to the tools also where the model need not call, `off` strict ones only; see Tools"
 _CHOSEN = "auto, none, required, a function by name, or allowed_tools; see Tools"
 
 CHAT: tuple[Parameter, ...] = (
@@ -144,6 +145,7 @@ CHAT: tuple[Parameter, ...] = (
         tools="tools that the model may call: functions and custom ones; others are left out, see Tools",
         tool_choice=_CHOSEN,
         parallel_tool_calls="`false` ends the answer with its first call",
+        tool_call_grammar=_CALL_GRAMMAR,
         chat_template_kwargs="variables for the chat template, such as enable_thinking",
         reasoning_control="without effect: POST /v1/chat/completions/control can always end the reasoning",
         reasoning_format="`none` leaves the reasoning in the content; the others put it into reasoning_content",
@@ -293,6 +295,7 @@ MESSAGES: tuple[Parameter, ...] = (
         seed="this server's own: the same seed gives the same answer, alone or beside others",
         tools="tools of the client's, with input_schema; others are left out, see Tools",
         tool_choice="auto, none, any or tool; disable_parallel_tool_use ends the answer with its first call",
+        tool_call_grammar=_CALL_GRAMMAR,
         thinking="`enabled` and `disabled` turn reasoning on and off, others leave it open; budget_tokens bounds it",
         output_config="format: JSON of a schema, which is enforced",
         output_format="the old name of output_config.format",
@@ -321,6 +324,7 @@ RESPONSES: tuple[Parameter, ...] = (
         "Tools",
         tool_choice=_CHOSEN,
         parallel_tool_calls="`false` ends the answer with its first call",
+        tool_call_grammar=_CALL_GRAMMAR,
         reasoning="effort none turns reasoning off, any other on and bounds it; with summary it comes as a summary",
         text="format of the answer: text, json_object or json_schema; the latter two are enforced",
         metadata="up to 1,024 strings by name that are stored with the response",

@@ -1,23 +1,34 @@
 """What the format of a model's answers makes of requests: parsers, grammars, and the tokens around the reasoning."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from app.services.engine.output import harmony
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.message_parser import MessageParser
 from app.services.engine.output.parser import OutputParser
+from app.services.engine.output.tool_call_notations import CallNotation
 from app.services.engine.prompt import Prompt, PromptBuilder
+from app.services.engine.sampling.call_constraint import CallConstraint, CallGrammars
 from app.services.engine.sampling.grammar import GrammarCompiler, GrammarConstraint
 from app.services.facts import ModelFacts
-from app.services.generation import GenerationRequest
+from app.services.generation import GenerationRequest, ToolCallGrammar
 
 
 class AnswerFormat:
     """The markup of a model's answers, with what it is in tokens."""
 
-    def __init__(self, markup: Markup, facts: ModelFacts, prompts: PromptBuilder, grammars: GrammarCompiler) -> None:
+    def __init__(
+        self,
+        markup: Markup,
+        facts: ModelFacts,
+        prompts: PromptBuilder,
+        grammars: GrammarCompiler,
+        tool_call_grammar: ToolCallGrammar = "lazy",
+    ) -> None:
         self._markup = markup
+        self._tool_call_grammar = tool_call_grammar  # where a request does not say
         self._facts = facts
         self._grammars = grammars
         self._has_efforts = "reasoning_effort" in facts.chat_template  # so that an effort is the model's own matter
@@ -34,12 +45,26 @@ class AnswerFormat:
 
         Raises InvalidRequest that says what is wrong with a grammar.
         """
-        form = self._markup.calls.notation if self._markup.calls else None
+        form, request = self._form, self._with_defaults(request)
         in_text = self._ends_in_text(prompt, request)
         matcher = self._grammars.compile_request(request, form, in_message=in_text or prompt.thinking)
         if in_text or form is None or not form.has_headers:
             return matcher, None
         return matcher, self._grammars.compile_header(request, form, in_message=prompt.thinking)
+
+    def calls(self, request: GenerationRequest) -> CallGrammars | None:
+        """Give what binds the calls of an answer that is free otherwise, None for nothing; it is made on a thread."""
+        calls = self._grammars.call_grammars(self._with_defaults(request), self._form)
+        if calls is not None:
+            calls.prepare()
+        return calls
+
+    @property
+    def _form(self) -> CallNotation | None:
+        return self._markup.calls.notation if self._markup.calls else None
+
+    def _with_defaults(self, request: GenerationRequest) -> GenerationRequest:
+        return replace(request, tool_call_grammar=request.tool_call_grammar or self._tool_call_grammar)
 
     def parser(self, prompt: Prompt, request: GenerationRequest) -> OutputParser | MessageParser:
         """Make the parser of an answer."""
@@ -50,6 +75,7 @@ class AnswerFormat:
             "split_reasoning": request.split_reasoning,
             "thinking": prompt.thinking,
             "has_grammar": prompt.matcher is not None,
+            "known_only": prompt.calls is not None,
             "stop_strings": prompt.stop_strings,
         }
         continues = request.continue_final_message
@@ -64,10 +90,10 @@ class AnswerFormat:
             **options,
         )
 
-    def constraint(self, prompt: Prompt, request: GenerationRequest) -> GrammarConstraint | None:
+    def constraint(self, prompt: Prompt, request: GenerationRequest) -> GrammarConstraint | CallConstraint | None:
         """Make the state of an answer's grammar, None for one without."""
         if prompt.matcher is None:
-            return None
+            return CallConstraint(prompt.calls, self._facts.vocabulary) if prompt.calls is not None else None
         return GrammarConstraint(
             prompt.matcher,
             self._facts.vocabulary,

@@ -79,7 +79,7 @@ def assemble(
         replace(facts, batching=batching, blas=preload(limits.blas) if back_end() == "cpu" else None),
         prompts,
         scheduler,
-        AnswerFormat(markup, facts, prompts, grammars),
+        AnswerFormat(markup, facts, prompts, grammars, limits.tool_call_grammar),
         detokenizer,
         grammars,
         adapters,

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.services.generation import ToolCallGrammar
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLimits:
@@ -16,6 +18,7 @@ class EngineLimits:
     max_memory: int | None = None  # bytes for everything; None is what the machine has
     max_lookup_tokens: int = 0  # proposed for a row from its own prompt at a time; 0 turns prompt lookup off
     stop_repetition: bool = True  # end an answer that only repeats itself
+    tool_call_grammar: ToolCallGrammar = "lazy"  # where a request does not say
     store_folder: Path | None = None  # of the prefix cache on disk; None is none
     store_bytes: int = 0  # of that folder, of all models together; 0 is none
     blas: str = "auto"  # that MLX computes with on the Linux CPU, as `blas.preload` takes it

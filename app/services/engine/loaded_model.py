@@ -88,11 +88,18 @@ class LoadedModel:
         prompt = self.prompts.build(request)  # first: for one that does not fit nothing else is computed
         bias = self._logit_bias(request)
         matcher, header = self._format.matchers(prompt, request)
+        calls = self._format.calls(request)
         stop_strings = StopStrings(request.stop) if request.stop else None
         self.scheduler.admission.check(len(prompt.tokens), request.answers)
         breakers = self._breakers.find(request.sampling.dry_breakers if request.sampling.uses_dry else ())
         return replace(
-            prompt, matcher=matcher, header=header, stop_strings=stop_strings, logit_bias=bias, breakers=breakers
+            prompt,
+            matcher=matcher,
+            header=header,
+            calls=calls,
+            stop_strings=stop_strings,
+            logit_bias=bias,
+            breakers=breakers,
         )
 
     def make_embedding(

@@ -43,6 +43,7 @@ _ROLE = re.compile(rf"\s*{CONTROL}<\|start\|>\s*([^\s{CONTROL}]*)")
 _CHANNEL_NAME = re.compile(rf"{CONTROL}<\|channel\|>\s*(\w+)")
 _RECIPIENT = re.compile(rf"\bto=([^\s{CONTROL}]+)")
 _FUNCTIONS = "functions."
+RECIPIENT = f"to={_FUNCTIONS}"  # stands before the name of the tool that a message calls
 
 
 def control(token: str) -> str:
@@ -66,17 +67,21 @@ class Header:
     function: str | None = None  # the tool that the message calls
 
     @classmethod
-    def parse(cls, text: str, tools: Iterable[Mapping[str, Any]]) -> "Header":
-        """Read it, as lenient as OpenAI's own parser: a channel may be missing, and come twice."""
+    def parse(cls, text: str, tools: Iterable[Mapping[str, Any]], *, known_only: bool = False) -> "Header":
+        """Read it, as lenient as OpenAI's own parser: a channel may be missing, and come twice.
+
+        With `known_only` there is no call of other functions than the tools.
+        """
         role = _ROLE.match(text)
         channels, recipients = _CHANNEL_NAME.findall(text), _RECIPIENT.findall(text)
         names = {tool["function"]["name"] for tool in tools}
         recipient = recipients[-1] if recipients else ""
-        is_function = recipient in names or bool(names and recipient.startswith(_FUNCTIONS))
+        name = recipient.removeprefix(_FUNCTIONS)
+        is_function = name in names or bool(names and not known_only and name != recipient)
         return cls(
             is_own=role is None or role[1] in ("", "assistant"),
             is_reasoning=bool(channels) and channels[-1] == "analysis",
-            function=recipient.removeprefix(_FUNCTIONS) if is_function else None,
+            function=name if is_function else None,
         )
 
 
@@ -123,6 +128,10 @@ class MessageCall:
                 return []
             parts.append(self._begin())
         return parts if self.is_complete else parts + self._emit(self._arguments.feed(text))
+
+    def trust(self) -> None:
+        """Note that the arguments need no repair."""
+        self._arguments.well_formed = True
 
     def finish(self, *, ended: bool) -> list[ToolCall | ToolArguments]:
         """Give what was held back. A message that has `ended` without a text is a call without arguments."""

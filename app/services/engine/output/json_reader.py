@@ -55,7 +55,7 @@ class ObjectReader:
         self.ambiguous = False
         self.rest = ""
         self._opens = opens  # the brackets that it may begin with
-        self._well_formed = well_formed  # nothing needs repair: the first quote closes a string
+        self.well_formed = well_formed  # nothing needs repair: the first quote closes a string
         self._pending = ""  # input that is undecided yet
         self._output: list[str] = []
         self._step: Callable[[str, int], int] = self._read_start
@@ -86,7 +86,7 @@ class ObjectReader:
 
     def finish(self) -> str:
         """Give what was held back for what might have followed it."""
-        self._well_formed = True
+        self.well_formed = True
         return "" if self.over or self.invalid else self.feed("")
 
     def _write(self, text: str, position: int, step: Callable[[str, int], int]) -> int:
@@ -253,7 +253,7 @@ class ObjectReader:
 
     def _read_quote(self, text: str, position: int) -> int:
         """Read a quote within a string. What follows it decides whether it closes the string or is a part of it."""
-        if self._is_key or self._well_formed:
+        if self._is_key or self.well_formed:
             return self._write('"', position + 1, self._read_colon if self._is_key else self._read_separator)
         follows = (_IN_OBJECT if self._closers[-1] == "}" else _IN_ARRAY).match(text, position + 1, partial=True)
         if follows is None:

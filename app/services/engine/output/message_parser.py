@@ -8,7 +8,7 @@ from app.services.engine.output.answer_text import AnswerText
 from app.services.engine.output.detokenizer import CONTROL
 from app.services.engine.output.harmony import Header, MessageCall
 from app.services.engine.output.markup import NORMAL, REASONING, MarkerFinder
-from app.services.engine.output.parts import OutputPart, TextPiece
+from app.services.engine.output.parts import CallStart, OutputPart, TextPiece
 from app.services.engine.output.stop_strings import StopStrings
 from app.services.generation import ToolCall
 
@@ -33,6 +33,7 @@ class MessageParser:
         continues: bool = False,  # the prompt ends within a message, so that white space at the beginning counts
         one_call: bool = False,  # the answer is over once a call is complete
         has_grammar: bool = False,  # the answer follows a grammar
+        known_only: bool = False,  # calls of other functions are none
         raw: bool = False,  # all of the answer is text
         stop_strings: StopStrings | None = None,  # instead of `stop`, compiled
     ) -> None:
@@ -41,14 +42,17 @@ class MessageParser:
         self._tools = tools
         self._split_reasoning = split_reasoning
         self._one_call = one_call
-        self._has_grammar = has_grammar
+        self._known_only = known_only
         self._raw = raw
         self._answer_text = AnswerText(None, stop_strings, tuple(stop))
         in_message = raw or thinking or continues
+        self.reader = self  # of calls
         self._header: str | None = None if in_message else ""  # the header that the answer is in, so far
         self._state = REASONING if thinking and split_reasoning else NORMAL  # of the message that it is in
         self._call: MessageCall | None = None  # that the message is
         self._call_index = 0  # of the next call
+        self._is_held = has_grammar  # a grammar holds what comes
+        self._has_new_call = False  # the message has begun with what came last
         self._is_quoted = thinking and not split_reasoning  # the message is reasoning within the text
         self._trims = not (raw or continues)  # white space at the beginning of the message is dropped
         self._states: set[str] = set()  # of which text has been given
@@ -68,6 +72,21 @@ class MessageParser:
     def over(self) -> bool:
         """Whether the answer has ended: by a stop string, or because its only call is complete."""
         return self.stop_string is not None or (self._one_call and self.complete_calls > 0)
+
+    def take_start(self) -> CallStart | None:
+        """Give, once, that a call has begun with what came last."""
+        self._is_held = False
+        is_new, self._has_new_call = self._has_new_call, False
+        if self._call is not None:
+            return CallStart(self._call.text, tool=self._call.header.function or "") if is_new else None
+        _, recipient, name = (self._header or "").rpartition(harmony.RECIPIENT)
+        return CallStart(name, recipient) if recipient and CONTROL not in name else None
+
+    def trust(self) -> None:
+        """Note that a grammar holds the call that the answer is in, until `take_start` is called again."""
+        self._is_held = True
+        if self._call is not None:
+            self._call.trust()
 
     def skip_reasoning(self) -> None:
         """Note that the answer begins without reasoning: here its headers say so."""
@@ -108,7 +127,9 @@ class MessageParser:
     def _take_token(self, token: str) -> list[OutputPart]:
         """Take in a control token."""
         if token == harmony.MESSAGE:
-            return [] if self._header is None else self._begin(Header.parse(self._header, self._tools))
+            if self._header is None:
+                return []
+            return self._begin(Header.parse(self._header, self._tools, known_only=self._known_only))
         if self._header is not None and token in (harmony.CHANNEL, harmony.CONSTRAIN):
             return self._take(harmony.control(token))
         if token == harmony.CONSTRAIN:
@@ -127,7 +148,8 @@ class MessageParser:
             self._is_quoted = False
             self._states.discard(NORMAL)  # no seam behind a marker
         if header.function is not None:
-            self._call = MessageCall(header, self._call_index, well_formed=self._has_grammar)
+            self._has_new_call = not self._is_held
+            self._call = MessageCall(header, self._call_index, well_formed=self._is_held)
         elif self._state == REASONING and not self._split_reasoning:
             self._state, self._is_quoted = NORMAL, True
             return self._emit(harmony.ANALYSIS)

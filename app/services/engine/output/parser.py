@@ -32,6 +32,7 @@ class OutputParser:
         one_call: bool = False,  # the answer is over once a call is complete
         may_think: bool = True,  # the answer may begin with reasoning
         has_grammar: bool = False,  # the answer follows a grammar
+        known_only: bool = False,  # calls of other tools are text
         plain: bool = False,  # markers are text, but for calls at the beginning
         stop_strings: StopStrings | None = None,  # instead of `stop`, compiled
     ) -> None:
@@ -40,11 +41,12 @@ class OutputParser:
         self._markup = markup
         self._tools = tools
         self._one_call = one_call
-        self._has_grammar = has_grammar
+        self._call_options: dict[str, Any] = {"one_call": one_call, "known_only": known_only}
+        self._reader_options = {"well_formed": has_grammar, **self._call_options}
         self._plain = plain
         self._finders = markup.finders(tools=bool(tools), split_reasoning=split_reasoning)
         self._answer_text = AnswerText(markup.frame if split_reasoning else None, stop_strings, tuple(stop))
-        self._reader: CallReader | None = None  # of the region of calls that the answer is in
+        self.reader: CallReader | None = None  # of the region of calls that the answer is in
         self._reasoning_call: CallInReasoning | None = None  # the call in the reasoning that the answer is in
         self._call_index = 0  # of the next call
         self._pending = ""  # text that may be a part of a marker, or white space before anything else has come
@@ -62,8 +64,8 @@ class OutputParser:
     @property
     def in_answer(self) -> bool:
         """Whether text that comes may be shown: not in reasoning, not in a call, nor in the blank after them."""
-        if self._reader is not None:
-            return not self._reader.has_calls
+        if self.reader is not None:
+            return not self.reader.has_calls
         return self._state in (OPEN, NORMAL, PLAIN) and (
             NORMAL not in self._trimmed_states or bool(self._pending.strip())
         )
@@ -71,7 +73,7 @@ class OutputParser:
     @property
     def in_call(self) -> bool:
         """Whether the answer is in a call, or in what may become one."""
-        return self._reader is not None
+        return self.reader is not None
 
     @property
     def over(self) -> bool:
@@ -90,8 +92,8 @@ class OutputParser:
         while text and not self.over:
             if self._reasoning_call is not None:
                 more, text = self._parse_reasoning_call(self._reasoning_call, text)
-            elif self._reader is not None:
-                more, text = self._parse_call(self._reader, text)
+            elif self.reader is not None:
+                more, text = self._parse_call(self.reader, text)
             elif self._state == OPEN:
                 more, text = self._parse_opening(text)
             else:
@@ -103,11 +105,11 @@ class OutputParser:
         """Give what was held back. An incomplete call becomes text, whether or not the model has `ended`."""
         parts: list[OutputPart] = []
         retries = 0
-        while not self.over and (self._reasoning_call or self._reader or self._pending):
+        while not self.over and (self._reasoning_call or self.reader or self._pending):
             if self._reasoning_call is not None:
                 parts += self._finish_reasoning_call(self._reasoning_call)
-            elif self._reader is not None:
-                reader, self._reader = self._reader, None
+            elif self.reader is not None:
+                reader, self.reader = self.reader, None
                 more, rest = self._end_call(reader, reader.finish())
                 parts += more
                 retries += 1
@@ -169,16 +171,11 @@ class OutputParser:
         if to == TOOL:
             assert self._markup.calls is not None
             if self._state == REASONING:
-                parser = OutputParser(self._markup, tools=self._tools, one_call=self._one_call, may_think=False)
+                parser = OutputParser(self._markup, tools=self._tools, may_think=False, **self._call_options)
                 self._reasoning_call = CallInReasoning(parser, self._finders[CLOSE], marker)
             else:
-                self._reader = CallReader(
-                    self._markup.calls,
-                    self._tools,
-                    self._call_index,
-                    start=marker,
-                    one_call=self._one_call,
-                    well_formed=self._has_grammar,
+                self.reader = CallReader(
+                    self._markup.calls, self._tools, self._call_index, start=marker, **self._reader_options
                 )
             return
         if to == REASONING:
@@ -214,7 +211,7 @@ class OutputParser:
         call_parts = reader.feed(text)
         if not reader.over:
             return self._emit_call_parts(reader, call_parts), ""
-        self._reader = None
+        self.reader = None
         return self._end_call(reader, call_parts)
 
     def _end_call(self, reader: CallReader, call_parts: Iterable[CallPart]) -> tuple[list[OutputPart], str]:

@@ -13,4 +13,13 @@ class TextPiece:
     reasoning: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class CallStart:
+    """That a call has begun: behind a marker, or with the arguments of a tool. `text` is what came from there on."""
+
+    text: str
+    marker: str = ""
+    tool: str = ""
+
+
 OutputPart = TextPiece | ToolCall | ToolArguments

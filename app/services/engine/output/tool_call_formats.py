@@ -137,11 +137,11 @@ def inner_markers(parser: str | None) -> tuple[str, ...]:
     return _INNER.get(parser or "", ())
 
 
-def _object_head() -> str:
+def _object_head(brace: str = _BRACE) -> str:
     """Give a pattern of a call that is an object, up to the brace of its arguments."""
     identity = rf'(?:"id"\s*:\s*(?P<id>{_STRING})\s*,\s*)?+'
     kind = r'(?:"type"\s*:\s*"function"\s*,\s*)?+'
-    return rf'\{{\s*{kind}{identity}"name"\s*:\s*(?P<name>{_STRING})\s*,\s*{_ARGUMENTS}\s*:\s*{_BRACE}'
+    return rf'\{{\s*{kind}{identity}"name"\s*:\s*(?P<name>{_STRING})\s*,\s*{_ARGUMENTS}\s*:\s*{brace}'
 
 
 def _json_head(member: str) -> Callable[[str], Sequence[Piece]]:
@@ -169,6 +169,7 @@ def _llama() -> CallFormat:
         before=lambda name: (f' {json.dumps(name, ensure_ascii=False)}, "parameters": ',),
         after=("}",),
         starts_call=True,
+        certain=regex.compile(_object_head("")),  # not by its start: an answer in JSON may begin so
     )
 
 
@@ -291,6 +292,7 @@ def _command_r() -> CallFormat:
         after=("}",),
         between=",\n    ",
         closes="\n]",
+        certain=regex.compile(rf"\s*+(?:```json)?+[\s,\[]*+{_TOOL_NAME}\s*,\s*{_ARGUMENTS}\s*:\s*"),  # it is a word
     )
 
 

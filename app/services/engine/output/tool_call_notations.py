@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import regex
+
 from app.services.engine.output.tool_call_nested import M3_MARK
 
 Piece = str | re.Pattern[str]
@@ -58,6 +60,7 @@ class CallNotation:
     closes: str = ""
     gap: str | None = None
     has_headers: bool = False  # each call is a message, whose header names the tool
+    certain: regex.Pattern[str] | None = None  # the head of a call (group `name`), where the start marker may be text
 
 
 def call_notation(parser: str, template: str) -> CallNotation | None:

@@ -1,11 +1,12 @@
 """Parses a model's tool calls: streamed where their arguments are JSON, else given when they are complete."""
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.services.engine.output.json_reader import ObjectReader
+from app.services.engine.output.parts import CallStart
 from app.services.engine.output.template_clues import call_parser, template_text
 from app.services.engine.output.tool_call_families import call_syntax, tag_syntax
 from app.services.engine.output.tool_call_formats import CallFormat, call_format, inner_markers
@@ -71,6 +72,11 @@ class CallMarkup:
         reading = self.format or self.syntax
         return start in (reading.starts if reading else ()) or bool(self.format and self.format.starts_call)
 
+    def without_tail(self, text: str) -> str:
+        """Leave out what only ends a call, at the beginning of a text."""
+        tail = self.format.tail.match(text) if self.format else None
+        return text[tail.end() :].lstrip(", ") if tail else text
+
 
 class CallReader:
     """Reads a region of calls, from behind its start marker. `over`: it has ended, and `rest` is what follows it.
@@ -89,6 +95,7 @@ class CallReader:
         start: str | None = None,  # the start marker, where it is not that of the family
         one_call: bool = False,  # the region ends with its first complete call
         well_formed: bool = False,  # a grammar sees to it that the JSON is valid
+        known_only: bool = False,  # calls of other tools are text
     ) -> None:
         self.over = False
         self.rest = ""
@@ -98,12 +105,14 @@ class CallReader:
         self._markup = markup
         self._tools = list(tools)
         self._start = start or markup.start
-        self._known_only = markup.known_only or self._start != markup.start
+        self._known_only = known_only or markup.known_only or self._start != markup.start
         self._one_call = one_call
         self._well_formed = well_formed
         self._arguments: ObjectReader | None = None
         self._value: ObjectReader | None = None  # of a call that is an object in another order than its format's
         self._json = ""  # of that value so far
+        self._is_new = True  # nobody has taken its start yet
+        self._begun: CallStart | None = None  # the arguments that have just begun
         self._pending = self._start if markup.is_part_of_call(self._start) else ""
         self._raw = ""  # the same as the model wrote it
         self._scanned = 0  # characters of a region in which its closer was looked for
@@ -121,6 +130,29 @@ class CallReader:
                 break
             parts += more
         return parts
+
+    def take_start(self) -> CallStart | None:
+        """Give, once, that a region, also a next one where regions have no end, or arguments have begun just now."""
+        form, self._well_formed = self._markup.format, False
+        is_new, self._is_new = self._is_new, False
+        begun, self._begun = self._begun, None
+        if self._arguments is not None:
+            return begun
+        if form is not None and form.certain is not None:
+            match = form.certain.match(self._pending) if self._step == self._read_head else None
+            name = _parse_name(match["name"]) if match is not None else ""
+            return CallStart(self._pending[match.end() :], tool=name) if match is not None and name else None
+        if is_new:
+            return CallStart(self._pending.removeprefix(self._start), self._start)
+        start, is_head = self._markup.start, self._step == self._read_head and self.has_calls
+        rest = self._markup.without_tail(self._pending) if is_head else ""
+        return CallStart(rest.removeprefix(start), start) if rest.startswith(start) else None
+
+    def trust(self) -> None:
+        """Note that a grammar holds what comes, until `take_start` is called again."""
+        self._well_formed = True
+        if self._arguments is not None:
+            self._arguments.well_formed = True
 
     def take_complete(self) -> int:
         """Give how many calls have become complete since the last time."""
@@ -141,7 +173,13 @@ class CallReader:
         if not self.over and self._step == self._read_region:
             parts += self._parse_region(at_end=True) or []
         if not self.over:
-            rest = self._raw if self._value else self._without_tail() if self.has_calls else self._pending
+            rest = (
+                self._raw
+                if self._value
+                else self._markup.without_tail(self._pending)
+                if self.has_calls
+                else self._pending
+            )
             parts += self._reject("" if self.has_calls and self._markup.end.startswith(rest.strip()) else rest)
         return parts
 
@@ -157,10 +195,11 @@ class CallReader:
         groups = match.groupdict() if match is not None else {}
         if match is not None and groups.get("end") and self.has_calls:
             return self._end(self._pending[match.end() :])
-        name = self._parse_name(groups.get("name") or "")
-        if match is None or name is None:
+        name = _parse_name(groups.get("name") or "")
+        if match is None or not self._is_callable(name):
             return self._try_other()
         self._pending = self._pending[match.end() - 1 :]
+        self._begun = None if self._well_formed else CallStart(self._pending, tool=name)
         self._arguments, self._step = ObjectReader(well_formed=self._well_formed), self._read_arguments
         return [self._begin_call(groups.get("id") or "", name)]
 
@@ -184,27 +223,13 @@ class CallReader:
                 self._end(self._pending)
         return [ToolArguments(self.index - 1, piece)] if piece else []
 
-    def _without_tail(self) -> str:
-        """Give the pending text without what only ends a call."""
-        tail = self._markup.format.tail.match(self._pending) if self._markup.format else None
-        return self._pending[tail.end() :].lstrip(", ") if tail else self._pending
-
-    def _parse_name(self, text: str) -> str | None:
-        """Parse a name, quoted or not. None for one that cannot be called."""
-        try:
-            name = str(parse_json(text)) if text.startswith('"') else text
-        except ValueError:
-            return None
-        return name.strip() if name.strip() and self._is_callable(name) else None
-
     def _is_callable(self, name: str) -> bool:
-        if not self._known_only:
-            return True
-        return any(tool["function"]["name"] == name.strip() for tool in self._tools)
+        names = (tool["function"]["name"] for tool in self._tools)
+        return bool(name.strip()) and (not self._known_only or name.strip() in names)
 
     def _try_other(self) -> list[CallPart]:
         """Go on with what does not begin as the format says: members in another order, or another notation."""
-        self._pending = self._without_tail() if self.has_calls else self._pending
+        self._pending = self._markup.without_tail(self._pending) if self.has_calls else self._pending
         if self._pending.lstrip().startswith(("{", "[")):
             self._value, self._step = ObjectReader("{["), self._read_value
             self._json = self._raw = ""
@@ -237,31 +262,17 @@ class CallReader:
             return self._reject(self._raw)
         if not reader.over:
             return []
-        calls = list(self._parse_calls(self._json))
-        if not calls:
+        calls = _parse_calls(self._json, has_arguments=self._markup.is_part_of_call(self._markup.start))
+        if not calls or not all(self._is_callable(name) for _, name, _ in calls):
             return self._reject(self._raw)
         self._value, self._pending = None, reader.rest
         self._step = self._read_head if self._markup.format else self._skip_end
         return self._emit_calls(calls)
 
-    def _parse_calls(self, text: str) -> Iterator[Call]:
-        """Parse calls from JSON; none of them where one is invalid."""
-        try:
-            value = parse_json(text)
-            values = value if isinstance(value, list) else [value]
-            has_arguments = self._markup.is_part_of_call(self._markup.start)
-            calls = [parse_call(value, has_arguments=has_arguments) for value in values]
-        except (ValueError, RecursionError):
-            return
-        if all(call is not None and self._is_callable(call[1]) for call in calls):
-            yield from (call for call in calls if call is not None)
-
     def _skip_end(self) -> list[CallPart] | None:
         """Skip the end marker of the region."""
         text, end = self._pending.lstrip(), self._markup.end
-        if end.startswith(text) and text != end:
-            return None
-        return self._end(text.removeprefix(end))
+        return None if end.startswith(text) and text != end else self._end(text.removeprefix(end))
 
     def _emit_calls(self, calls: Sequence[Call]) -> list[CallPart]:
         calls = calls[:1] if self._one_call else calls
@@ -321,3 +332,22 @@ class CallReader:
 
 def _new_id() -> str:
     return f"call_{secrets.token_hex(12)}"
+
+
+def _parse_name(text: str) -> str:
+    """Parse a name, quoted or not; empty where it is none."""
+    try:
+        return str(parse_json(text) if text.startswith('"') else text).strip()
+    except ValueError:
+        return ""
+
+
+def _parse_calls(text: str, *, has_arguments: bool) -> list[Call]:
+    """Parse calls from JSON; none of them where one is invalid."""
+    try:
+        value = parse_json(text)
+        values = value if isinstance(value, list) else [value]
+        calls = [parse_call(value, has_arguments=has_arguments) for value in values]
+    except (ValueError, RecursionError):
+        return []
+    return [call for call in calls if call is not None] if None not in calls else []

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any, cast
 
 import llguidance
 import numpy as np
-import numpy.typing as npt
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from app.services import heap
 from app.services.engine.output.template_clues import reasoning_markers
 from app.services.engine.output.tool_call_notations import CallNotation
-from app.services.engine.sampling.literals import JSON_STYLE
+from app.services.engine.sampling.bitmask import Mask, next_tokens
+from app.services.engine.sampling.call_constraint import CallGrammarCache, CallGrammars, GrammarTools
+from app.services.engine.sampling.literals import JSON_STYLE, Literals
 from app.services.engine.sampling.message_grammar import header_grammar, message_grammar
 from app.services.engine.sampling.plain_tokenizer import plain_tokenizer
 from app.services.engine.sampling.tool_call_grammar import (
     allowed_tools,
     answer_schema,
+    bound_tools,
     not_enforceable,
     tool_call_grammar,
 )
@@ -39,8 +41,6 @@ _NAMED_TOKEN = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|//[^\n]*|(<[
 
 _TABLE_BYTES = 850  # per token
 
-Mask = npt.NDArray[np.bool_]  # (vocabulary,)
-
 
 class GrammarCompiler:
     """Compiles grammars for one model. The tables of its vocabulary are made once, at the first use."""
@@ -50,6 +50,7 @@ class GrammarCompiler:
         self._vocabulary = vocabulary
         self._end_tokens = end_tokens
         self._tables: LLTokenizer | None = None
+        self._call_grammars = CallGrammarCache()
         self._lock = threading.Lock()
 
     @property
@@ -82,6 +83,24 @@ class GrammarCompiler:
             return None
         assert form is not None
         return self.compile(tool_call_grammar(tools, form, request, self._special_tokens()))
+
+    def call_grammars(self, request: GenerationRequest, form: CallNotation | None) -> CallGrammars | None:
+        """Give what binds the calls of an answer that is free otherwise; None where they are free too."""
+        tools = bound_tools(request, form)
+        if not tools or form is None:
+            return None
+        parallel = request.tool_choice.parallel
+        return self._call_grammars.get(
+            tools,
+            parallel=parallel,
+            make=lambda: CallGrammars(
+                GrammarTools(self.compile, self._tokenize),
+                lambda: Literals(self._special_tokens()),
+                tools,
+                form,
+                parallel=parallel,
+            ),
+        )
 
     def compile_header(self, request: GenerationRequest, form: CallNotation, *, in_message: bool) -> LLMatcher | None:
         """Make the matcher of what comes before an answer that its constraint binds as a whole; None for others."""
@@ -120,9 +139,13 @@ class GrammarCompiler:
 
     def _consume(self, matcher: LLMatcher, text: str) -> bool:
         """Feed a text to a matcher. Returns False where its grammar does not allow it."""
-        assert self._tables is not None
-        tokens = self._tables.tokenize_str(text)
+        tokens = self._tokenize(text)
         return matcher.validate_tokens(tokens) == len(tokens) and (not tokens or matcher.consume_tokens(tokens))
+
+    def _tokenize(self, text: str) -> list[int]:
+        self.warm_up()
+        assert self._tables is not None
+        return self._tables.tokenize_str(text)
 
     def _special_tokens(self) -> dict[str, int]:
         """Give the ids of the control tokens, by their text."""
@@ -202,6 +225,7 @@ class GrammarConstraint:
         piece: Callable[[int], bytes] = lambda token: b"",
     ) -> None:
         self.failed = False
+        self.accepted_tokens = 0  # of the answer
         self._matcher = matcher.deep_copy()
         self._header = header.deep_copy() if header is not None else None
         self._vocabulary = vocabulary
@@ -214,19 +238,22 @@ class GrammarConstraint:
         self._tail: list[int] = []
         self._blank = list(blank)
         self._blanks_left = 0
-        self._accepted = 0  # tokens
         self._reasoning_mask = np.ones(vocabulary, dtype=bool)
         self._reasoning_mask[[token for token in end_tokens if token < vocabulary]] = False
         self._initial = (matcher, header, self._is_active, self._may_think)  # the initial state, for a restart
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it decides about the next token: always, and be it that the reasoning must not end the answer."""
+        return True
 
     def mask(self) -> Mask:
         """Compute which tokens may come next, (vocabulary,) bool."""
         if not self._is_active:
             return self._reasoning_mask
         matcher = self._header or self._matcher
-        bits = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+        allowed = next_tokens(matcher, self._vocabulary)
         self.failed |= matcher.is_error()
-        allowed = np.unpackbits(bits, bitorder="little")[: self._vocabulary].astype(bool)
         if self._may_think:
             allowed[self._think_start[0]] = True
         if self._blanks_left:
@@ -235,15 +262,15 @@ class GrammarConstraint:
 
     def catch_up(self, answer: Sequence[int]) -> None:
         """Accept the tokens of an answer that are new; start over if more were accepted than it has."""
-        if self._accepted > len(answer):
+        if self.accepted_tokens > len(answer):
             self._restart()
-        for token in answer[self._accepted :]:
+        for token in answer[self.accepted_tokens :]:
             self.accept(token)
 
     def _restart(self) -> None:
         matcher, header, self._is_active, self._may_think = self._initial
         self._header = header.deep_copy() if header is not None else None
-        self._matcher, self._tail, self._blanks_left, self._accepted = matcher.deep_copy(), [], 0, 0
+        self._matcher, self._tail, self._blanks_left, self.accepted_tokens = matcher.deep_copy(), [], 0, 0
 
     def _ends_reasoning(self) -> bool:
         """Whether the last tokens are the marker that closes the reasoning, with blanks behind it at most."""
@@ -253,7 +280,7 @@ class GrammarConstraint:
 
     def accept(self, token: int) -> None:
         """Advance by the token that was drawn."""
-        self._accepted += 1
+        self.accepted_tokens += 1
         if self._header is not None:
             self.failed |= not self._header.consume_token(token)
             if self._header.is_stopped():

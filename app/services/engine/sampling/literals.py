@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from app.services.engine.output.tool_call_notations import Piece
@@ -25,6 +25,15 @@ class Literals:
         self._special = special
         longest_first = sorted(special, key=len, reverse=True)
         self._control_tokens = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def tokens(self, text: str, tokenize: Callable[[str], list[int]]) -> Iterator[int]:
+        """Yield the tokens of a text, in which control tokens are what they are."""
+        position = 0
+        for match in self._control_tokens.finditer(text):
+            yield from tokenize(text[position : match.start()])
+            yield self._special[match[0]]
+            position = match.end()
+        yield from tokenize(text[position:])
 
     def of(self, text: str) -> str:
         """Write a text."""

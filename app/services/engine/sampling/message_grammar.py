@@ -40,6 +40,16 @@ def message_grammar(
     return Constraint("lark", "\n".join([*turn, *rules]), request.tool_choice.param)
 
 
+def begun_message_grammar(tools: Sequence[AllowedTool], literals: Literals) -> Constraint:
+    """Write the grammar of what follows `to=functions.` in a header: one of these tools, and its arguments."""
+    rules = ["%llguidance {}", f"start: {' | '.join(f'call_{index}' for index in range(len(tools)))}", _type(literals)]
+    for index, tool in enumerate(tools):
+        channel = literals.of(f"{CHANNEL}commentary")  # where it does not come before the recipient
+        rules.append(f"call_{index}: {literals.of(tool.name)} ({channel})? type? {literals.of(MESSAGE)} with_{index}")
+        rules.append(f"with_{index}: {json_rule(tool.schema)}")
+    return Constraint("lark", "\n".join(rules), "tools")
+
+
 def header_grammar(request: GenerationRequest, special: Mapping[str, int], *, in_message: bool) -> Constraint:
     """Write the grammar of what comes before the text that a constraint binds: reasoning, and the last header."""
     literals = Literals(special)
@@ -60,9 +70,13 @@ def _turn(
         f"start: {start}",
         f"turn: ({' | '.join(others)})* last" if others else "turn: last",
         f"next: {literals.of(NEXT)}",
-        f"type: {' | '.join(map(literals.of, _JSON_TYPES))}",
+        _type(literals),
         r"text: /(.|\n)+/",
     ]
+
+
+def _type(literals: Literals) -> str:
+    return f"type: {' | '.join(map(literals.of, _JSON_TYPES))}"
 
 
 def _json_head(literals: Literals) -> str:

@@ -11,7 +11,7 @@ from app.services.engine.cache.layers import Layers, is_trimmable
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.sampling.logprobs import BatchLogprobs, RowLogprobs
 from app.services.engine.sampling.sampler import Sampler
-from app.services.engine.scheduler.row import Row
+from app.services.engine.scheduler.row import Row, take_back_draws
 
 RowToken = tuple[Row, int, RowLogprobs | None]  # a row, its next token, and the log-probabilities if the row asks
 
@@ -34,6 +34,7 @@ class Batch:
         self._sampler: Sampler | None = None
         self._next: mx.array | None = None  # (rows,) tokens to feed
         self._logprobs: BatchLogprobs | None = None  # of the tokens in `_next`
+        self._logits: mx.array | None = None  # (rows, draws, vocabulary) of the last step, for `redraw`
         self._fresh = 0  # rows at the end whose next token is still the prompt's
         self._next_is_read = True  # whether the tokens in `_next` are read; those of prompts need not be
 
@@ -66,10 +67,34 @@ class Batch:
         logits = self._model(fed[:, None], cache=self._cache.layers)[:, -1, :]
         self._next, self._fresh = self._draw(logits, fed), 0
         self._logprobs = self._logprobs_of(logits, self._next)
+        self._remember(logits[:, None])
         mx.async_eval(self._next, *(self._logprobs.arrays if self._logprobs else ()))
         tokens = self._read(fed[:unread], logprobs) if unread else []
         self._next_is_read = any(row.pivotal for row in self.rows)
         return tokens + self._read(self._next, self._logprobs) if self._next_is_read else tokens
+
+    def redraw(self) -> list[RowToken]:
+        """Have rows draw again what they drew before it was read that a call begins, which a grammar binds.
+
+        To be called once the tokens of a step are read. Gives the tokens that can be read now.
+        """
+        indices = [index for index, row in enumerate(self.rows) if row.must_redraw and not row.finish_reason]
+        if not indices or self._logits is None:
+            return []
+        surplus = max(take_back_draws(self.rows[index]) for index in indices)
+        if surplus:  # of a draft, which only a row that is alone has
+            for layer in self._cache.layers:
+                layer.trim(surplus)
+        logits = self._logits[:, -1 - surplus]
+        answers = [row.answer[: row.drawn_tokens - 1] for row in self.rows]
+        params, prompts = [row.params for row in self.rows], [row.prompt for row in self.rows]
+        # For the others it is what they have drawn: the same noise at the same position.
+        self._sampler = Sampler(params, answers, [len(answer) for answer in answers], self._vocabulary, prompts)
+        none = mx.full((len(self.rows),), self._vocabulary, dtype=mx.uint32)
+        self._next = self._force(self._sampler(self._mask(logits), none).astype(mx.uint32))
+        self._logprobs = self._logprobs_of(logits, self._next)
+        tokens = self._read(self._next, self._logprobs) if self._next_is_read else []
+        return [tokens[index] for index in indices] if tokens else []
 
     def leave(self, rows: Collection[Row]) -> None:
         """Let rows go, handing each its cache back: it holds the prompt and `decoded_tokens` of the answer."""
@@ -82,10 +107,11 @@ class Batch:
         self.rows = [self.rows[index] for index in keep]
         self._sampler = None
         if not keep:
-            self._cache, self._next, self._logprobs = BatchCache(), None, None
+            self._cache, self._next, self._logprobs, self._logits = BatchCache(), None, None, None
             return
         assert self._next is not None
         self._next = self._next[mx.array(keep)]
+        self._logits = None if self._logits is None else self._logits[mx.array(keep)]
         self._logprobs = self._logprobs.select(keep) if self._logprobs else None
         self._cache.keep(keep)
 
@@ -99,6 +125,7 @@ class Batch:
         indices = [self.rows.index(row) for row in rows]
         other = Batch(self._model, self._vocabulary, adapters=self._adapters)
         other._next, other._next_is_read = self._next[mx.array(indices)], self._next_is_read
+        other._logits = None if self._logits is None else self._logits[mx.array(indices)]
         other._logprobs = self._logprobs.select(indices) if self._logprobs else None
         self.leave(rows)
         other.rows = list(rows)
@@ -107,7 +134,7 @@ class Batch:
 
     def _propose(self, row: Row) -> list[int]:
         """Draft what a row says next, where that can be taken back and nothing depends on each single step."""
-        if row.proposer is None or row.constraint or row.logprobs is not None or row.forced_tokens:
+        if row.proposer is None or row.is_bound or row.logprobs is not None or row.forced_tokens:
             return []
         if not all(is_trimmable(layer) for layer in self._cache.layers):
             return []
@@ -143,6 +170,7 @@ class Batch:
         self._next, self._fresh = mx.array(drawn[accepted : accepted + 1], mx.uint32), 0
         self._next_is_read = True
         self._sampler = self._logprobs = None
+        self._remember(logits[None, : accepted + 1])
         return [(row, token, None) for token in tokens]
 
     def _draw_each(self, row: Row, logits: mx.array, first: int, draft: list[int]) -> list[int]:
@@ -186,19 +214,26 @@ class Batch:
             row_tokens.append((row, token, logprobs.of_row(index) if logprobs and row.logprobs is not None else None))
         return row_tokens
 
+    def _remember(self, logits: mx.array) -> None:
+        """Keep logits (rows, draws, vocabulary) for `redraw`, where it may be needed."""
+        self._logits = logits if any(row.constraint is not None for row in self.rows) else None
+
     def _constrain(self, logits: mx.array, fed: mx.array) -> mx.array:
-        """Leave of the logits what the grammars allow."""
-        if not any(row.constraint for row in self.rows):
+        """Leave of the logits what the grammars allow behind the fed tokens."""
+        if not any(row.is_bound for row in self.rows):
             return logits
         mx.async_eval(logits)  # computed while the masks are made
-        tokens = cast("list[int]", fed.tolist())
+        for row, token in zip(self.rows, cast("list[int]", fed.tolist()), strict=True):
+            if row.constraint is not None and row.is_bound and row.constraint.accepted_tokens < row.drawn_tokens:
+                row.constraint.accept(token)
+        return self._mask(logits)
+
+    def _mask(self, logits: mx.array) -> mx.array:
+        """Leave of the logits what the grammars allow."""
         allowed = np.ones(logits.shape, dtype=bool)
         for index, row in enumerate(self.rows):
-            if row.constraint is None:
-                continue
-            if index < len(self.rows) - self._fresh:
-                row.constraint.accept(tokens[index])
-            allowed[index] = row.constraint.mask()
+            if row.constraint is not None and row.is_bound:
+                allowed[index] = row.constraint.mask()
         return mx.where(mx.array(allowed), logits, -mx.inf)
 
     def _force(self, drawn: mx.array) -> mx.array:

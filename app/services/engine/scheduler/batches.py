@@ -89,17 +89,28 @@ class Batches:
         self._last_step = now if rows else None
         return tokens
 
-    def _step(self) -> tuple[list[RowToken], list[Row]]:
+    def redraw(self, lost: list[Row]) -> tuple[list[RowToken], list[Row]]:
+        """Have the rows in which a call has just begun draw again. Returns what `step` does, with those lost before."""
+        if not any(row.must_redraw for row in self.rows):
+            return [], lost
+        tokens, more_lost = self._of_each(Batch.redraw)
+        return tokens, lost + more_lost
+
+    def _of_each(self, work: Callable[[Batch], list[RowToken]]) -> tuple[list[RowToken], list[Row]]:
         tokens: list[RowToken] = []
         lost: list[Row] = []
         for batch in list(self._batches):
             try:
-                tokens += batch.step(speculate=len(self) == 1)
+                tokens += work(batch)
             except Exception as error:
                 if not out_of_memory(error):
                     raise
                 lost += batch.rows
                 self._batches.remove(batch)
+        return tokens, lost
+
+    def _step(self) -> tuple[list[RowToken], list[Row]]:
+        tokens, lost = self._of_each(partial(Batch.step, speculate=len(self) == 1))
         self._steps += 1
         if self._steps % _LOOK_EVERY == 0:  # now, while every row has had a step
             for batch in list(self._batches):

@@ -10,6 +10,7 @@ from app.services.engine.output.detokenizer import Detokenizer
 from app.services.engine.output.message_parser import MessageParser
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.parts import OutputPart, TextPiece
+from app.services.engine.sampling.call_constraint import CallConstraint
 from app.services.engine.sampling.grammar import GrammarConstraint
 from app.services.engine.sampling.logprobs import RowLogprobs, token_logprob
 from app.services.engine.sampling.params import SamplingParams
@@ -64,7 +65,7 @@ class Row:
         detokenizer: Detokenizer,
         end_tokens: frozenset[int],
         context_left: int | None = None,
-        constraint: GrammarConstraint | None = None,
+        constraint: GrammarConstraint | CallConstraint | None = None,
         logprobs: int | None = None,
         thinking_budget: int | None = None,
         think_token: int | None = None,
@@ -93,6 +94,7 @@ class Row:
         self.finish_reason: FinishReason | None = None
         self.siblings: list[Row] = []  # other answers to the same prompt, which share its computation
         self.constraint = constraint
+        self.must_redraw = False  # what was drawn beyond the tokens that are read, since a call binds it
         self.proposer = proposer if thinking_budget is None else None  # a budget has to be seen token by token
         self.logprobs = logprobs  # how many alternatives each token has; None is no log-probabilities
         self.forced_tokens: dict[int, int] = {}  # by position in the answer, whatever is drawn there
@@ -135,6 +137,11 @@ class Row:
         return not self.finish_reason and self.length >= self.prefill.reserved_tokens
 
     @property
+    def is_bound(self) -> bool:
+        """Whether a grammar decides about its next token."""
+        return self.constraint is not None and self.constraint.is_bound
+
+    @property
     def pivotal(self) -> bool:
         """Whether nothing more is drawn before the next token is read: the answer or its reasoning may end there."""
         if self.drawn_tokens >= self.max_tokens:
@@ -166,7 +173,7 @@ class Row:
             self.constraint.catch_up(self.answer)
         self.prefill = self.prefill.restarted(self.prompt + self.answer)
         self.decoded_tokens = 0
-        self.drawn_tokens = len(self.answer)
+        self.drawn_tokens, self.must_redraw = len(self.answer), False
 
     def share(self) -> list["Row"]:
         """Give the siblings the prompt that is computed here. Returns all rows, this one first."""
@@ -217,10 +224,14 @@ class Row:
             return events + self.finish("end_token")
         if logprobs is not None:
             self._pending_logprobs.append(token_logprob(token, logprobs, self.logprobs or 0, self._detokenizer))
-        if self.constraint is not None and len(self.answer) == 1 and token != self._think_token:
+        if self.is_bound and len(self.answer) == 1 and token != self._think_token:
             self._parser.skip_reasoning()
         text = self._detokenizer.feed(token)
         events += self._events(self._parser.feed(text))
+        if isinstance(self.constraint, CallConstraint) and self.constraint.watch(
+            self._parser.reader, self.answer, self._detokenizer.token_bytes
+        ):
+            self.must_redraw = self.drawn_tokens > len(self.answer)
         if text and not self._parser.in_answer:
             self._pending_logprobs.clear()  # log-probabilities are sent for the answer only
         self._count_reasoning()
@@ -290,6 +301,19 @@ class Row:
                 tokens = tuple(token for token in self.answer[self._sent_tokens :] if token not in self._end_tokens)
                 self._sent_tokens = len(self.answer)
                 yield Text(piece.text, self.timings(), logprobs, tokens)
+
+
+def take_back_draws(row: Row) -> int:
+    """Have a row forget all but the first of its tokens that are not read. Returns how many of them are in its layers.
+
+    The draw of that one is to be repeated.
+    """
+    row.must_redraw = False
+    surplus = row.drawn_tokens - len(row.answer) - 1
+    row.drawn_tokens -= surplus
+    row.decoded_tokens -= surplus
+    row.accepted_tokens -= surplus
+    return surplus
 
 
 def repeats(answer: Sequence[int]) -> bool:

@@ -179,13 +179,15 @@ class Scheduler:
         rows, following = len(self._batches), 0
         ended: list[Row] = []
         tokens, lost = self._batches.step()
-        for row, token, logprobs in tokens:
-            if row.finish_reason:
-                continue  # it ended within a draft
-            following += bool(row.answer)
-            self._read(row, token, logprobs)
-            if row.finish_reason:
-                ended.append(row)
+        while tokens:
+            for row, token, logprobs in tokens:
+                if row.finish_reason or row.must_redraw:
+                    continue  # it ended, or a call began, within a draft
+                following += bool(row.answer)
+                self._read(row, token, logprobs)
+                if row.finish_reason:
+                    ended.append(row)
+            tokens, lost = self._batches.redraw(lost)
         self._meter.count_step(rows, following, self._batches.interval)
         self._release(ended)
         if lost:
