@@ -26,6 +26,7 @@ from app.controllers.home import HomeController
 from app.controllers.messages import MessagesController
 from app.controllers.metrics import MetricsController
 from app.controllers.models import ModelsController
+from app.controllers.ollama import OllamaController
 from app.controllers.openapi_schemas import BodySchemas, ReplySchemas
 from app.controllers.props import PropsController
 from app.controllers.responses import ResponsesController
@@ -90,6 +91,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
             ModelsController,
             NativeController,
             NativeEmbeddingsController,
+            OllamaController,
             PropsController,
             ResponsesController,
             RouterController,
@@ -109,6 +111,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
             "conversation_streams": Provide(lambda: streams, sync_to_thread=False),
             "active_generations": Provide(lambda: service.active, sync_to_thread=False),
             "metrics": Provide(lambda: metrics, sync_to_thread=False),
+            "body_budget": Provide(lambda: body_budget, sync_to_thread=False),
             "limits": Provide(lambda: limits, sync_to_thread=False),
         },
         plugins=[

@@ -1,5 +1,6 @@
 """The dialects that stream: which bodies they can be sent, and what their answers say, whole or streamed."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -455,4 +456,89 @@ MESSAGES = Dialect(
     streamed=_message_streamed,
 )
 
-DIALECTS = (CHAT, COMPLETION, NATIVE, RESPONSES, MESSAGES)
+# Ollama's.
+
+
+def _ollama_whole(body: Json, reply: Json) -> Any:
+    message = reply.get("message", {"content": reply.get("response"), "thinking": reply.get("thinking", "")})
+    assert reply["done"] and reply["total_duration"] >= 0
+    return {
+        "content": message["content"],
+        "reasoning": message.get("thinking", ""),
+        "calls": nameless(message.get("tool_calls", [])),
+        "logprobs": reply.get("logprobs", []),
+        "end": (reply["done_reason"], reply["prompt_eval_count"], reply["eval_count"]),
+    }
+
+
+def _ollama_streamed(body: Json, text: str) -> Any:
+    assert text.endswith("\n")
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["done"] for line in lines] == [False] * (len(lines) - 1) + [True]
+    own = [
+        line.get("message", {"content": line.get("response"), "thinking": line.get("thinking", "")}) for line in lines
+    ]
+    calls = [call for message in own for call in message.get("tool_calls", [])]
+    whole = {
+        "content": "".join(message["content"] for message in own),
+        "thinking": "".join(message.get("thinking", "") for message in own),
+        "tool_calls": calls,
+    }
+    scored = [score for line in lines for score in line.get("logprobs", [])]
+    return _ollama_whole(body, lines[-1] | {"message": whole, "logprobs": scored})
+
+
+_OLLAMA_LENGTHS = of(*({"num_predict": length} for length in (0, 1, 6, 24, 60)))
+_OLLAMA_OPTIONS = st.tuples(
+    st.fixed_dictionaries(
+        {"seed": SEED},
+        optional={
+            "temperature": TEMPERATURES,
+            "top_p": TOP_PS,
+            "top_k": TOP_KS,
+            "min_p": of(0, 0.1),
+            "typical_p": of(0.3, 1),
+            "repeat_penalty": of(0.8, 1, 1.3),
+            "repeat_last_n": of(-1, 0, 4, 64),
+            "presence_penalty": of(-1, 0, 0.8),
+            "frequency_penalty": of(-0.5, 0, 0.8),
+            "stop": STOPS,
+        },
+    ),
+    _OLLAMA_LENGTHS,
+).map(lambda parts: parts[0] | parts[1])
+_OLLAMA_COMMON: Fields = {"model": of("tiny", "any:latest"), "options": _OLLAMA_OPTIONS, "stream": st.just(False)}
+_OLLAMA_FORMATS = of("json", SCHEMA)
+_OLLAMA_OPTIONAL: Fields = {"think": of(True, False, "low", "high")}
+_OLLAMA_SCORES: tuple[Fields, ...] = (FREE, {"logprobs": BOOLS}, {"logprobs": st.just(True), "top_logprobs": of(0, 3)})
+OLLAMA_CHAT = Dialect(
+    route="/api/chat",
+    alternatives=(
+        ({"messages": CONVERSATIONS}, {"messages": BEGUN}),
+        (_OLLAMA_COMMON,),
+        (FREE, {"tools": st.just(CHAT_TOOLS)}),
+        _OLLAMA_SCORES,
+    ),
+    optional=_OLLAMA_OPTIONAL,
+    apart={"format": "is drawn where there are no tools, in the answers to prompts"},
+    whole=_ollama_whole,
+    streamed=_ollama_streamed,
+)
+OLLAMA_GENERATE = Dialect(
+    route="/api/generate",
+    alternatives=(
+        (
+            {"prompt": of("Tell me of the tiles", "Hi"), "system": of("Be brief.", "")},
+            {"prompt": of("The kitchen"), "raw": st.just(True)},
+        ),
+        (_OLLAMA_COMMON,),
+        (FREE, {"format": _OLLAMA_FORMATS}),
+        _OLLAMA_SCORES,
+    ),
+    optional=_OLLAMA_OPTIONAL,
+    apart={"suffix": "needs a model that fills in the middle"},
+    whole=_ollama_whole,
+    streamed=_ollama_streamed,
+)
+
+DIALECTS = (CHAT, COMPLETION, NATIVE, RESPONSES, MESSAGES, OLLAMA_CHAT, OLLAMA_GENERATE)

@@ -36,8 +36,8 @@ from tests.conftest import KEY, Server, events
 from tests.refusals import BASES, CHAT, KINDS, USER, error_of, minimal
 from tests.routes import BODIES, STREAMS
 
-# Messages have Anthropic's envelope; tests/test_messages.py looks at it.
-POSTS = tuple(route for route in routes.POSTS if not route.startswith("/v1/messages"))
+# Messages have Anthropic's envelope, and Ollama's routes its own: tests/test_messages.py and tests/test_ollama.py.
+POSTS = tuple(route for route in routes.POSTS if not route.startswith(("/v1/messages", "/api/")))
 
 
 def post(server: Server, body: Any, route: str = CHAT) -> httpx.Response:

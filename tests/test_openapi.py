@@ -26,7 +26,8 @@ OPERATIONS = [
 every_operation = pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
 
 GENERATE = {"Chat", "Responses", "Messages", "Completions", "Embeddings", "Tokens"}  # what a model has to be there for
-OFF = {"/tools", "/cors-proxy", "/models"}  # what is refused to everyone, of /models all but GET
+# What is refused to everyone, of /models all but GET.
+OFF = {"/tools", "/cors-proxy", "/models", *(f"/api/{name}" for name in ("pull", "push", "create", "copy", "delete"))}
 
 
 def values(media: dict[str, Any]) -> list[Any]:
@@ -79,7 +80,7 @@ def test_operations_are_named_once_and_tagged() -> None:
 
 def test_tags_tell_where_to_begin() -> None:
     names = [tag["name"] for tag in DOCUMENT["tags"]]
-    assert names[:7] == ["Chat", "Responses", "Messages", "Completions", "Embeddings", "Models", "Tokens"]
+    assert names[:8] == ["Chat", "Responses", "Messages", "Completions", "Embeddings", "Ollama", "Models", "Tokens"]
     assert names[-3:] == ["Operations", "Tiles", "Disabled"]
     assert all(is_sentence(tag["description"]) for tag in DOCUMENT["tags"])
 
@@ -166,15 +167,20 @@ def test_the_answer_is_typed_and_its_example_is_one(path: str, method: str, oper
     if path in {"/v1/stream", "/models/sse"}:
         assert set(content) == {"text/event-stream"}
         return
-    assert set(content) == {"application/json", *(["text/event-stream"] if path in STREAMS else [])}
+    streamed = "application/x-ndjson" if path.startswith("/api/") else "text/event-stream"
+    assert set(content) == {"application/json", *([streamed] if path in STREAMS else [])}
     media = content["application/json"]
     assert media["schema"]
     assert values(media)
     for value in values(media):
         jsonschema.validate(value, resolved(media["schema"]))
     if path in STREAMS:
-        stream = content["text/event-stream"]
+        stream = content[streamed]
         (text,) = values(stream)
+        if path.startswith("/api/"):
+            for line in text.splitlines():
+                jsonschema.validate(json.loads(line), resolved(stream["schema"]))
+            return
         chunks = text.removesuffix("\n\n").split("\n\n")
         named_events = path in {"/v1/responses", "/responses", "/v1/messages"}
         native = path in {"/completion", "/completions", "/infill"}
@@ -203,11 +209,13 @@ def test_errors_have_the_envelope_and_an_example_each(path: str, method: str, op
             continue
         media = response["content"]["application/json"]
         anthropics = path.startswith("/v1/messages")
-        assert named(media["schema"]) == ("AnthropicErrorReply" if anthropics else "ErrorReply")
+        own = "Anthropic" if anthropics else "Ollama" if path.startswith("/api/") else ""
+        assert named(media["schema"]) == f"{own}ErrorReply"
         assert values(media), status
         for value in values(media):
             jsonschema.validate(value, resolved(media["schema"]))
-            assert set(value["error"]) >= {"message", "type"} | (set() if anthropics else {"param", "code"})
+            if own != "Ollama":
+                assert set(value["error"]) >= {"message", "type"} | (set() if anthropics else {"param", "code"})
 
 
 def test_every_error_stands_at_an_operation_and_no_other_does() -> None:

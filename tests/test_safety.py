@@ -41,11 +41,18 @@ def refused(answer: httpx.Response, status: int, code: str | None = None) -> dic
     """Check a refusal of the gate."""
     assert answer.status_code == status
     if answer.request.method != "HEAD":
+        if answer.request.url.path.startswith("/api/"):
+            assert set(answer.json()) == {"error"} and isinstance(answer.json()["error"], str)
+            return _headers_of_a_refusal(answer)
         error: dict[str, Any] = answer.json()["error"]
         anthropics = answer.request.url.path.startswith("/v1/messages")
         assert set(error) == {"message", "type"} | (set() if anthropics else {"param", "code"})
         assert error["type"] == {401: "authentication_error", 403: "permission_error"}[status]
         assert code is None or anthropics or error["code"] == code
+    return _headers_of_a_refusal(answer)
+
+
+def _headers_of_a_refusal(answer: httpx.Response) -> dict[str, Any]:
     assert "access-control-allow-origin" not in answer.headers
     assert "Origin" in answer.headers["vary"]
     assert answer.headers["x-request-id"]

@@ -1,7 +1,8 @@
 """A generation as one body or as a stream. A client that hangs up cancels it, either way."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -9,7 +10,7 @@ import structlog
 from litestar import Request, Response
 from litestar.response import Stream
 
-from app.dto.shared.base import Dialect
+from app.dto.shared.base import Dialect, Reply
 from app.dto.shared.errors import ErrorReply
 from app.request_context import LogFields, log_fields_of
 from app.services.errors import AppError, ServerError
@@ -21,6 +22,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound="Fold")
 
 PING = b": ping\n\n"
+LINES = "application/x-ndjson"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
@@ -58,11 +60,14 @@ def stream(
     ignored: str,
     before_end: Callable[[], Awaitable[None]] | None = None,
 ) -> Response[Any]:
-    """Answer with server-sent events. The request is accepted by now: errors come as events.
+    """Answer with server-sent events, or with lines of JSON. The request is accepted by now: errors come as events.
 
     `before_end` is awaited when the answer is whole, before its last events are sent.
     """
-    return sse(encode_stream(generation, request, dialect, ping_seconds=ping_seconds, before_end=before_end), ignored)
+    events = encode_stream(generation, request, dialect, ping_seconds=ping_seconds, before_end=before_end)
+    if dialect.lines:
+        return Stream(events, media_type=LINES, headers=HEADERS | header(ignored))
+    return sse(events, ignored)
 
 
 def sse(events: AsyncIterator[bytes], ignored: str = "") -> Response[Any]:
@@ -136,41 +141,67 @@ async def encode_stream(
     before_end: Callable[[], Awaitable[None]] | None = None,
 ) -> AsyncIterator[bytes]:
     """Give an answer as the bytes of its stream, as `stream` sends them. To leave off reading them cancels it."""
-    log_fields = log_fields_of(request.scope)
+    log_fields, encode = log_fields_of(request.scope), _encoder(dialect)
+    try:
+        steps = batches(generation, dialect, log_fields, ping_seconds=ping_seconds, before_end=before_end)
+        async with aclosing(steps):
+            async for replies in steps:
+                yield b"".join(map(encode, replies)) or PING
+        if dialect.end:
+            yield dialect.end
+    except AppError as error:
+        yield error_event(error, dialect)
+
+
+async def batches(
+    generation: Generation,
+    dialect: Dialect,
+    log_fields: LogFields,
+    *,
+    ping_seconds: float,
+    before_end: Callable[[], Awaitable[None]] | None = None,
+) -> AsyncGenerator[list[Reply | dict[str, Any]], None]:
+    """Give an answer as its dialect's replies, those of a step together.
+
+    After a silence they are what keeps the stream alive, none where that is for the wire to do. Raises the AppError
+    that ended the answer. To leave off reading cancels it.
+    """
     unfinished = generation.choices
     keep_alive = KeepAlive(generation, ping_seconds)
     try:
         while unfinished:
             events = await generation.ready()
             unfinished -= sum(isinstance(event, Finished) for event in events)
-            data = b"".join(_encode(events, dialect, log_fields))
+            replies = [reply for event in events for reply in dialect.feed(event)]
+            for event in events:
+                note(event, log_fields)
             if not unfinished and before_end is not None:
                 await before_end()
-            if data:
+            if replies:
                 keep_alive.reset()
-                yield data
+                yield replies
             elif keep_alive.due:
                 keep_alive.reset()
-                yield PING if (reply := dialect.silence()) is None else encode_event(reply)
-        if dialect.end:
-            yield dialect.end
+                yield [] if (reply := dialect.silence()) is None else [reply]
     except AppError as error:
         log_fields["error"] = error.code or error.kind
-        yield error_event(error, dialect)
+        raise
     except Exception:
         log.exception("answer failed while it was streamed")
         log_fields["error"] = "server_error"
-        yield error_event(ServerError(), dialect)
+        raise ServerError from None
     finally:
         keep_alive.stop()
         generation.cancel()
 
 
-def _encode(events: Iterable[Event], dialect: Dialect, log_fields: LogFields) -> Iterable[bytes]:
-    for event in events:
-        note(event, log_fields)
-        for reply in dialect.feed(event):
-            yield encode_event(reply)
+def _encoder(dialect: Dialect) -> Callable[[msgspec.Struct | dict[str, Any]], bytes]:
+    return encode_line if dialect.lines else encode_event
+
+
+def encode_line(reply: msgspec.Struct | dict[str, Any]) -> bytes:
+    """Encode a line of JSON."""
+    return msgspec.json.encode(reply) + b"\n"
 
 
 def encode_event(reply: msgspec.Struct | dict[str, Any]) -> bytes:
@@ -183,7 +214,7 @@ def encode_event(reply: msgspec.Struct | dict[str, Any]) -> bytes:
 def error_event(error: AppError, dialect: Dialect) -> bytes:
     """Encode a late error. The stream ends after it, with the end mark only if the dialect has an event for errors."""
     if (reply := dialect.failure(error)) is not None:
-        return encode_event(reply) + dialect.end
+        return _encoder(dialect)(reply) + dialect.end
     return b"data: " + msgspec.json.encode({"error": ErrorReply.of(error).error} | dialect.beside_error) + b"\n\n"
 
 

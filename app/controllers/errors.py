@@ -11,7 +11,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
 from app.controllers.answer import ClientGone
-from app.dto.shared.errors import AnthropicErrorReply, ErrorReply, error_reply
+from app.dto.shared.errors import EnvelopeReply, error_reply
 from app.request_context import request_id_of
 from app.services.errors import (
     AppError,
@@ -31,7 +31,7 @@ _MOST_CAUSES, _MOST_COMPARED = 3, 64
 _TYPE = re.compile(r"(?:constrained-)?(?:str|int|float|bool)|(?:list|dict|literal|nullable|function-[a-z]+)\[.*\]")
 
 
-Refusal = Response[ErrorReply | AnthropicErrorReply]
+Refusal = Response[EnvelopeReply]
 
 
 def error_response(request: Request[Any, Any, Any], error: AppError, headers: dict[str, str] | None = None) -> Refusal:

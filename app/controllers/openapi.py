@@ -54,6 +54,7 @@ _TAGS = {
     "Messages": "Anthropic's Messages, for Claude's clients with `ANTHROPIC_BASE_URL` pointed here.",
     "Completions": "Continue a prompt as it is, without a chat template, as OpenAI and llama.cpp have it.",
     "Embeddings": "Turn texts into vectors, as OpenAI and llama.cpp have it.",
+    "Ollama": "Ollama's API, for programs that know nothing else: point them here instead of at port 11434.",
     "Models": "Which models there are, what they can do, and which of them are in memory.",
     "Tokens": "Text to tokens and back, and how many of them a conversation has.",
     "Streams": "Find a streamed answer again, go on reading it, stop it, or end its reasoning.",
@@ -175,12 +176,13 @@ def operation(
     *,
     events: str | None = None,
     pieces: int = 1,
+    event_type: str = "text/event-stream",
     headers: Sequence[str] = (),
     others: Mapping[str, Any] = MappingProxyType({}),
 ) -> type[Operation]:
     """Make an operation whose 200 has an example. With `events`, the last `pieces` branches of the answer's type are
-    what an event stream carries, and they are its example. `headers` are those of the request that have a meaning;
-    `others` are further examples, by name."""
+    what a stream of `event_type` carries, and they are its example. `headers` are those of the request that have a
+    meaning; `others` are further examples, by name."""
 
     @dataclass
     class Documented(Operation):
@@ -197,7 +199,7 @@ def operation(
             if _is_litestars(responses.get("400")):
                 del responses["400"]
             if isinstance(response := responses.get("200"), OpenAPIResponse) and response.content:
-                _document(response, {"answer": answer, **others}, events, pieces)
+                _document(response, {"answer": answer, **others}, events, pieces, event_type)
             if isinstance(empty := responses.get("204"), OpenAPIResponse):
                 empty.content, empty.description = None, "Done; there is nothing to say"
             for status, response in responses.items():
@@ -245,7 +247,9 @@ def _is_litestars(response: Any) -> bool:
     return content is not None and isinstance(content["application/json"].schema, Schema)
 
 
-def _document(response: OpenAPIResponse, answers: Mapping[str, Any], events: str | None, pieces: int) -> None:
+def _document(
+    response: OpenAPIResponse, answers: Mapping[str, Any], events: str | None, pieces: int, event_type: str
+) -> None:
     assert response.content is not None
     response.description = "The answer" if events is None else "The answer, whole; with `stream`, as events"
     media = next(iter(response.content.values()))
@@ -254,7 +258,7 @@ def _document(response: OpenAPIResponse, answers: Mapping[str, Any], events: str
         return
     whole, parts = media.schema.one_of[:-pieces], media.schema.one_of[-pieces:]
     media.schema = whole[0] if len(whole) == 1 else Schema(any_of=whole)
-    response.content["text/event-stream"] = OpenAPIMediaType(
+    response.content[event_type] = OpenAPIMediaType(
         schema=parts[0] if len(parts) == 1 else Schema(one_of=parts),
-        examples={"events": Example(summary="every event has a line of data", value=events)},
+        examples={"events": Example(summary="each event has a line of JSON", value=events)},
     )

@@ -5,7 +5,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 
 from app.controllers.openapi import Verbatim
-from app.dto.shared.errors import AnthropicErrorReply, ErrorReply
+from app.dto.shared.errors import AnthropicErrorReply, ErrorReply, OllamaErrorReply
 from app.services.errors import (
     AppError,
     BodyTooLarge,
@@ -100,7 +100,7 @@ GENERATION = (
     GrammarFailed(),
 )
 
-Envelope = type[ErrorReply] | type[AnthropicErrorReply]
+Envelope = type[ErrorReply] | type[AnthropicErrorReply] | type[OllamaErrorReply]
 
 
 def refusals(*errors: AppError, envelope: Envelope = ErrorReply) -> dict[int, ResponseSpec]:
@@ -122,10 +122,9 @@ def query_refusals(*errors: AppError, envelope: Envelope = ErrorReply) -> dict[i
 
 
 def _response(errors: list[AppError], envelope: Envelope) -> ResponseSpec:
-    replies = [envelope.of(error) for error in errors]
     examples = [
-        Example(summary=reply.error.message[:60], value=Verbatim(msgspec.to_builtins(reply))) for reply in replies
+        Example(summary=error.message[:60], value=Verbatim(msgspec.to_builtins(envelope.of(error)))) for error in errors
     ]
-    codes = dict.fromkeys(error.code for error in errors if error.code and envelope is ErrorReply)  # Anthropic has none
-    description = f"{replies[0].error.type}: {', '.join(codes)}" if codes else replies[0].error.type
+    codes = dict.fromkeys(error.code for error in errors if error.code and envelope is ErrorReply)  # others have none
+    description = f"{errors[0].kind}: {', '.join(codes)}" if codes else errors[0].kind
     return ResponseSpec(envelope, description=description, generate_examples=False, examples=examples)

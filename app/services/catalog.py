@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from app.services import hub, mlx_folder
@@ -72,6 +73,15 @@ def inspect(path: Path, model_id: str | None = None, quant: str | None = None) -
         if path.is_file() and names.is_gguf_file(path):
             return _inspect_file(path, model_id)
         return mlx_folder.inspect(path, model_id)
+
+
+@lru_cache(maxsize=256)
+def outline(path: Path, model_id: str, created: int) -> ModelFolder | None:
+    """Give what a model's files say of it, as long as they are those of that time; None if they cannot be read."""
+    try:
+        return inspect(path, model_id)
+    except LoadFailed:
+        return None
 
 
 def _inspect_file(path: Path, model_id: str | None) -> ModelFolder:

@@ -1,4 +1,4 @@
-"""The clients from npm, each with a small script that node runs: `openai`, the Vercel AI SDK, and Pi.
+"""The clients from npm, each with a small script that node runs: `openai`, `ollama`, the Vercel AI SDK, and Pi.
 
 cp tests/clients/package.json FOLDER; npm install --prefix FOLDER
 TILES_TEST_NODE=FOLDER pytest tests/clients/test_npm.py
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("script", ["openai.mjs", "ai_sdk.mjs"])
+@pytest.mark.parametrize("script", ["openai.mjs", "ai_sdk.mjs", "ollama.mjs"])
 def test_its_checks_pass(demo: Server, script: str) -> None:
     run(demo, script)
 

@@ -1,6 +1,5 @@
 """Anthropic's Messages: the reply and the events of its stream."""
 
-import json
 import secrets
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, cast
@@ -9,7 +8,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from msgspec.structs import replace
 
 import app.services.generation as gen
-from app.dto.shared.base import Dialect, Reply
+from app.dto.shared.base import Dialect, Reply, object_text
 from app.dto.shared.errors import AnthropicErrorReply
 from app.dto.shared.extras import TilesExtras
 from app.dto.shared.sealed import seal
@@ -237,7 +236,7 @@ class MessageStream(Dialect):
             self._open.signature = seal(self._hidden) or _SIGNATURE
             yield self._delta(SignatureDelta(signature=self._open.signature))
         elif isinstance(self._open, ToolUseBlock):
-            self._open.input = cast("Any", Raw(_input(self._arguments).encode()))
+            self._open.input = cast("Any", Raw(object_text(self._arguments).encode()))
         self._open = None
         yield BlockStop(index=self._index)
 
@@ -278,9 +277,3 @@ def _stop_reason(event: gen.Finished) -> StopReason:
             return _CUT.get(event.cause, "max_tokens")
         case "stop":
             return "end_turn" if event.stop is None else "stop_sequence"
-
-
-def _input(arguments: str) -> str:
-    """Anthropic's arguments are an object, and stay as they were written; what is none is handed over as a text."""
-    values = gen.ToolCall(0, "", "", arguments).values
-    return json.dumps({"arguments": arguments}) if values is None else arguments

@@ -10,6 +10,7 @@ from app import __version__
 from app.dto.shared.base import Reply
 from app.services.facts import Batching, ModelFacts, RouterFacts
 from app.services.generation import LLAMA_SAMPLING, Delivery, Sampling
+from app.services.model_folder import ModelFolder
 from app.services.model_state import ModelState, Status
 
 EMPTY_CONTEXT = 8192  # what /props says while nothing is loaded
@@ -139,6 +140,17 @@ class ModelDetails(Reply, kw_only=True):
     parameter_size: Annotated[str, Meta(description="number of parameters, in millions")]
     quantization_level: Annotated[str, Meta(description="precision of the weights")]
 
+    @classmethod
+    def of(cls, facts: ModelFacts | ModelFolder) -> "ModelDetails":
+        """Describe a model, loaded or not."""
+        return cls(
+            format="gguf" if facts.path.suffix.lower() == ".gguf" else "mlx",
+            family=facts.model_type,
+            families=[facts.model_type],
+            parameter_size=f"{facts.parameters / 1e6:.1f}M",
+            quantization_level=facts.precision,
+        )
+
 
 class NamedModel(Reply, kw_only=True):
     """A model in Ollama's words; the Web UI reads its capabilities."""
@@ -163,13 +175,7 @@ class NamedModel(Reply, kw_only=True):
             model=facts.id,
             modified_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(facts.created)),
             capabilities=["completion", *(["tools"] if facts.calls_tools else [])],
-            details=ModelDetails(
-                format="gguf" if facts.path.suffix.lower() == ".gguf" else "mlx",
-                family=facts.model_type,
-                families=[facts.model_type],
-                parameter_size=f"{facts.parameters / 1e6:.1f}M",
-                quantization_level=facts.precision,
-            ),
+            details=ModelDetails.of(facts),
         )
 
 

@@ -14,6 +14,17 @@ from app.dto.shared.base import Reply, RequestBody
 _MOST_INPUTS = 2048
 
 
+def split_inputs(texts: Any, param: str) -> tuple[tuple[str | int, ...], ...]:
+    """Give the texts one by one. Raises AppError for too many."""
+    return tuple(split_prompts(texts, param, _MOST_INPUTS, f"{_MOST_INPUTS} texts"))
+
+
+def unit_length(vectors: Any) -> Any:
+    """Give vectors (inputs, size) the length 1."""
+    lengths = (vectors.astype(float) ** 2).sum(axis=1, keepdims=True) ** 0.5
+    return (vectors / lengths.clip(min=1e-12)).astype(vectors.dtype)
+
+
 class _Embedding(RequestBody):
     """What both dialects share."""
 
@@ -24,15 +35,11 @@ class _Embedding(RequestBody):
     def to_request(self, texts: Prompt, param: str, dimensions: int | None = None) -> gen.EmbeddingRequest:
         """Translate to the engine's vocabulary. Raises AppError for what is refused."""
         self.refuse()
-        inputs = split_prompts(texts, param, _MOST_INPUTS, f"{_MOST_INPUTS} texts")
-        return gen.EmbeddingRequest(tuple(inputs), self.model, self.pooling, dimensions)
+        return gen.EmbeddingRequest(split_inputs(texts, param), self.model, self.pooling, dimensions)
 
     def normalize(self, vectors: Any) -> Any:
         """Give the vectors (inputs, size) the length that was asked for."""
-        if self.embd_normalize == -1:
-            return vectors
-        lengths = (vectors.astype(float) ** 2).sum(axis=1, keepdims=True) ** 0.5
-        return (vectors / lengths.clip(min=1e-12)).astype(vectors.dtype)
+        return vectors if self.embd_normalize == -1 else unit_length(vectors)
 
 
 class EmbeddingsRequest(_Embedding):

@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema
 
 from app.dto.shared import parameters
 from app.services.errors import AppError, InvalidRequest, UnprocessableBody
-from app.services.generation import Event, Message
+from app.services.generation import Event, Message, ToolCall
 from app.services.json_schema.enforcement import Binding
 
 MOST_TOOLS = 4096  # in one request
@@ -156,6 +156,7 @@ class Reply(msgspec.Struct):
 class Dialect:
     """How a stream encodes events, silence and a late failure. A tagged reply is an event of that name."""
 
+    lines: ClassVar[bool] = False  # lines of JSON in the place of server-sent events
     end: ClassVar[bytes] = b""  # what follows the last event
     beside_error: ClassVar[dict[str, Any]] = {"choices": []}  # in the event of a late failure
 
@@ -180,6 +181,12 @@ class Dialect:
 def json_text(value: Any) -> Any:
     """Encode what some clients send instead of JSON text, such as the arguments of a call."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def object_text(arguments: str) -> str:
+    """Give the arguments of a call as an object, as they were written; what is none is handed over as a text."""
+    values = ToolCall(0, "", "", arguments).values
+    return json.dumps({"arguments": arguments}) if values is None else arguments
 
 
 def no_empty_stop(stop: str | list[str] | None) -> str | list[str] | None:

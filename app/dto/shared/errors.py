@@ -1,4 +1,4 @@
-"""The one error envelope, and Anthropic's own for its clients."""
+"""The one error envelope, and those of Anthropic's and of Ollama's clients."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -81,6 +81,21 @@ def _anthropic_message(error: AppError) -> str:
     return error.message
 
 
+class OllamaErrorReply(Reply, kw_only=True):
+    """The envelope of every error that Ollama's clients get."""
+
+    error: Annotated[str, Meta(description="what is wrong, in a sentence")]
+
+    @classmethod
+    def of(cls, error: AppError) -> "OllamaErrorReply":
+        """Build the reply to an error."""
+        is_named = not error.param or error.param in error.message
+        return cls(error=error.message if is_named else f"{error.param}: {error.message}")
+
+
+EnvelopeReply = ErrorReply | AnthropicErrorReply | OllamaErrorReply
+
+
 def is_anthropics(path: str, headers: Mapping[str, str]) -> bool:
     """Whether a request comes from a client of Anthropic's; of models both they and OpenAI's ask at one path."""
     if _is_below("/v1/models", path):
@@ -92,8 +107,8 @@ def _is_below(route: str, path: str) -> bool:
     return path == route or path.startswith(f"{route}/")
 
 
-def error_reply(
-    path: str, headers: Mapping[str, str], error: AppError, request_id: str | None
-) -> ErrorReply | AnthropicErrorReply:
+def error_reply(path: str, headers: Mapping[str, str], error: AppError, request_id: str | None) -> EnvelopeReply:
     """Build the reply to an error, in the dialect of the request."""
-    return AnthropicErrorReply.of(error, request_id) if is_anthropics(path, headers) else ErrorReply.of(error)
+    if is_anthropics(path, headers):
+        return AnthropicErrorReply.of(error, request_id)
+    return OllamaErrorReply.of(error) if _is_below("/api", path) else ErrorReply.of(error)

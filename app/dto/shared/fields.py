@@ -320,10 +320,81 @@ MESSAGES = (
     ),
 )
 
+_OPTIONS = (
+    Field(
+        "options.num_predict, temperature, top_k, top_p, min_p, typical_p, seed, stop",
+        "honoured",
+        "as in chat completions; num_predict below 0 is up to the context",
+        {"options": {"num_predict": 1, "temperature": 0.5, "top_k": 5, "top_p": 0.9, "seed": 1, "stop": ["x"]}},
+    ),
+    Field(
+        "options.repeat_penalty, repeat_last_n, presence_penalty, frequency_penalty",
+        "honoured",
+        "as in chat completions",
+        {"options": {"num_predict": 1, "repeat_penalty": 1.1, "repeat_last_n": 64, "presence_penalty": 0.1}},
+    ),
+    Field(
+        "options.num_ctx, num_batch, num_gpu, num_thread",
+        "ignored",
+        "the server's own settings",
+        {"options": {"num_predict": 1, "num_ctx": 4096, "num_batch": 8, "num_gpu": 1, "num_thread": 4}},
+    ),
+    Field(
+        "options.mirostat, mirostat_tau, mirostat_eta, tfs_z, num_keep",
+        "ignored",
+        "is not supported",
+        {
+            "options": {
+                "num_predict": 1,
+                "mirostat": 2,
+                "mirostat_tau": 5.0,
+                "mirostat_eta": 0.1,
+                "tfs_z": 0.5,
+                "num_keep": 4,
+            }
+        },
+    ),
+)
+
+
+def _ollama(name: str, treatment: Treatment, note: str, /, *before: Any, **message: Any) -> Field:
+    return Field(f"messages[].{name}", treatment, note, {"messages": [_USER, *before, _USER | message]})
+
+
+_OLLAMA_CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "look", "arguments": {"at": "it"}}}]}
+_OLLAMA_RESULT = {"role": "tool", "tool_name": "look", "content": "42"}
+
+OLLAMA_CHAT = (
+    _ollama("role", "honoured", "system, user, assistant and tool, in any order", role="system"),
+    _ollama("images", "refused", _TEXT_ONLY, images=["AA=="]),
+    Field(
+        "messages[].thinking",
+        "honoured",
+        "goes to the chat template",
+        {"messages": [_USER, {"role": "assistant", "content": "Hm", "thinking": "So"}, _USER]},
+    ),
+    Field(
+        "messages[].tool_calls, tool_name, tool_call_id",
+        "honoured",
+        "calls, and results: each is that of the next call, unless it names one",
+        {"messages": [_USER, _OLLAMA_CALL, _OLLAMA_RESULT]},
+    ),
+    Field(
+        "tools[].function.name, description, parameters",
+        "honoured",
+        "go to the chat template",
+        {"tools": [{"type": "function", "function": _FUNCTION}]},
+    ),
+    Field("tools[] of any other type", "ignored", _ELSEWHERE, {"tools": [{"type": MADE_UP}]}),
+    *_OPTIONS,
+)
+
 REGISTRIES: dict[str, tuple[Field, ...]] = {
     "/v1/chat/completions": CHAT,
     "/v1/completions": COMPLETION,
     "/completion": COMPLETION,
     "/v1/responses": RESPONSES,
     "/v1/messages": MESSAGES,
+    "/api/chat": OLLAMA_CHAT,
+    "/api/generate": _OPTIONS,
 }

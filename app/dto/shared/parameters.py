@@ -354,6 +354,59 @@ RESPONSES: tuple[Parameter, ...] = (
     _refused("service_tier", "other than auto and default does not exist here", "auto", "default"),
 )
 
+_OLLAMA_WITHOUT_EFFECT = (
+    *_ignored("models stay as --sleep-idle-seconds has it, but for 0 in a request without words", "keep_alive"),
+    *_ignored("changes nothing in the answer", "shift", "truncate", harmless=(True,)),
+)
+_OLLAMA_GENERATING = (
+    *_honoured(
+        model="name of the model, with or without :latest; with --models-dir it is loaded, without, any name is taken",
+        stream="lines of JSON while the answer is made; absent, true",
+        options="how tokens are drawn, and where the answer ends",
+        format="`json`, or a JSON schema; the answer parses unless num_predict cuts it",
+        think="false turns reasoning off, true on; low, medium, high and the like bound it too",
+        logprobs="say how likely the answer's tokens were; those of the reasoning are left out",
+        top_logprobs="how many of the most likely tokens to name at each position, 0 to 20; needs logprobs",
+    ),
+    *_OLLAMA_WITHOUT_EFFECT,
+)
+
+OLLAMA_CHAT: tuple[Parameter, ...] = (
+    *_honoured(
+        messages="the conversation; without any, the model is loaded or, with keep_alive 0, unloaded",
+        tools="functions that the model may call, see Tools",
+    ),
+    *_OLLAMA_GENERATING,
+)
+
+OLLAMA_GENERATE: tuple[Parameter, ...] = (
+    *_honoured(
+        prompt="what to answer; without it, the model is loaded or, with keep_alive 0, unloaded",
+        system="system prompt",
+        raw="continue the prompt as it is, without the chat template",
+        suffix="what follows the answer; for models with fill-in-the-middle tokens",
+    ),
+    *_OLLAMA_GENERATING,
+    *_ignored("is what other servers gave back; conversations go to /api/chat", "context"),
+    _refused("template", "is the model's own and cannot be replaced"),
+    _refused("images", "are not supported: the model reads text only", []),
+)
+
+_OLLAMA_EMBEDDING = (
+    *_honoured(model="name of the model, with or without :latest"),
+    *_ignored("models stay as --sleep-idle-seconds has it", "keep_alive"),
+    *_ignored("changes nothing in vectors", "options"),
+)
+OLLAMA_EMBED: tuple[Parameter, ...] = (
+    *_honoured(
+        input="a text or several, up to 2,048 of them",
+        dimensions="the model's own number of dimensions; any other is a 400",
+    ),
+    *_OLLAMA_EMBEDDING,
+    *_ignored("a text that is too long is a 400", "truncate", harmless=(False,)),
+)
+OLLAMA_EMBEDDINGS: tuple[Parameter, ...] = (*_honoured(prompt="the text"), *_OLLAMA_EMBEDDING)
+
 # By the first route of the dialect.
 REGISTRIES: dict[str, tuple[Parameter, ...]] = {
     "/v1/chat/completions": CHAT,
@@ -366,6 +419,10 @@ REGISTRIES: dict[str, tuple[Parameter, ...]] = {
     "/detokenize": DETOKENIZE,
     "/v1/responses": RESPONSES,
     "/v1/messages": MESSAGES,
+    "/api/chat": OLLAMA_CHAT,
+    "/api/generate": OLLAMA_GENERATE,
+    "/api/embed": OLLAMA_EMBED,
+    "/api/embeddings": OLLAMA_EMBEDDINGS,
 }
 
 

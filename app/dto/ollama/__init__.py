@@ -1,0 +1,1 @@
+"""Ollama, for programs that know nothing else."""
