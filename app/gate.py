@@ -5,12 +5,13 @@ import secrets
 import string
 import time
 from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import msgspec
 import structlog
 from litestar.enums import HttpMethod, ScopeType
-from litestar.handlers import HTTPRouteHandler
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.handlers import BaseRouteHandler
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send, WebSocketScope
 
 from app.access import Access
 from app.dto.shared.errors import error_reply, is_anthropics
@@ -46,9 +47,9 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
         if scope["type"] == ScopeType.WEBSOCKET:
-            await send({"type": "websocket.close", "code": 1008, "reason": None})
-            return
-        await self._serve(scope, receive, send)
+            await self._serve_socket(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
 
     async def _serve(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
@@ -64,6 +65,28 @@ class Gate:
             else:
                 await self._forward_or_end(scope, receive, exchange)
             finally:
+                exchange.log()
+                self._count(exchange.dialect, exchange.status)
+
+    async def _serve_socket(self, scope: WebSocketScope, receive: Receive, send: Send) -> None:
+        """Serve a WebSocket, or refuse to open it by the rules of every request.
+
+        Browsers let any page open one, and have its Origin sent.
+        """
+        headers = _headers(scope)
+        handshake = cast("HTTPScope", {**scope, "type": "http", "method": "GET"})  # with the same state
+        exchange = _Exchange(handshake, _handshake_send(send), headers, self._access)
+        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+            try:
+                self._access.check("GET", scope["path"], headers)
+                self._require_open()
+            except AppError as error:
+                await exchange.refuse(error)
+            else:
+                exchange.status = 101
+                await self._app(scope, receive, send)
+            finally:
+                exchange.dialect = _dialect(scope)
                 exchange.log()
                 self._count(exchange.dialect, exchange.status)
 
@@ -100,13 +123,22 @@ class Gate:
         return send
 
 
-def _dialect(scope: HTTPScope) -> str:
+def _handshake_send(send: Send) -> Send:
+    """Give what sends a response in the place of an open socket."""
+
+    async def respond(message: Any) -> None:
+        await send(cast("Message", {**message, "type": f"websocket.{message['type']}"}))
+
+    return respond
+
+
+def _dialect(scope: Scope) -> str:
     """Whose clients call the route that answered; a path without a route has none."""
     handler = scope.get("route_handler")
-    return str(handler.opt.get("dialect", "none")) if isinstance(handler, HTTPRouteHandler) else "none"
+    return str(handler.opt.get("dialect", "none")) if isinstance(handler, BaseRouteHandler) else "none"
 
 
-def _headers(scope: HTTPScope) -> dict[str, str]:
+def _headers(scope: Scope) -> dict[str, str]:
     """Names in lower case; one that comes twice holds both values, so that neither slips through."""
     headers: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:

@@ -109,17 +109,17 @@ class BoundedProtocol(HttpToolsProtocol):
             try:
                 self.parser.feed_data(rest)
                 return
-            except httptools.HttpParserUpgrade as upgrade:  # which nobody has to heed
-                rest = rest[upgrade.args[0] :]
-                if self._head.framing:
-                    self._parse_body_anew()
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = self._heed_offer(rest[upgrade.args[0] :])
 
-    def _parse_body_anew(self) -> None:
-        """Read the body of a request that also offers another protocol, as Java's client does: the parser leaves it."""
-        self.parser = httptools.HttpRequestParser(self)
-        self._parsing_body_anew = True
-        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + self._head.framing + b"\r\n")
-        self._parsing_body_anew = False
+    def _heed_offer(self, rest: memoryview) -> memoryview:
+        """Pass over another protocol's offer, as Java's client makes it; the parser leaves the body that follows."""
+        if self._head.framing:
+            self.parser = httptools.HttpRequestParser(self)
+            self._parsing_body_anew = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + self._head.framing + b"\r\n")
+            self._parsing_body_anew = False
+        return rest
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Go on with the answer for a client that has no more to say, unless it is gone.
@@ -253,7 +253,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _turn_away(self, error: AppError) -> None:
         """Have a head that was not read to its end answered."""
-        has_line, self.url = bool(self.url), _plain_url(self.url)
+        has_line, self.url = bool(self.url), plain_url(self.url)
         self.scope = {**self.scope, "state": {**self.app_state, "refusal": error}}
         super().on_headers_complete()
         if not has_line:
@@ -271,7 +271,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._expect(_LAST_SECONDS)
 
 
-def _plain_url(url: bytes) -> bytes:
+def plain_url(url: bytes) -> bytes:
     """Give what can be told of a URL that may be torn: its path."""
     try:
         path = httptools.parse_url(url[:MOST_URL_BYTES]).path

@@ -22,6 +22,7 @@ from app.standard_error import StandardError
 if TYPE_CHECKING:  # it is imported once the port is known to be free
     from app.services.model_service import ModelService
 
+_MOST_MESSAGE = 16 * 2**20  # bytes that come over a WebSocket in one piece
 _CLOSING_SECONDS = 30.0  # at most, to finish disk writes and close everything; mostly far less
 
 
@@ -72,8 +73,8 @@ def _run(settings: Settings, listener: socket.socket) -> None:
     with heap.permanent():
         from app.application import create_app
         from app.connections import Connections, raise_limit
-        from app.protocol import BoundedProtocol
         from app.services.model_service import ModelService
+        from app.socket_protocol import SocketProtocol, UpgradingProtocol
 
     raise_limit()
     successor = Successor(listener.getsockname()[1], settings.watchdog_seconds)
@@ -84,8 +85,10 @@ def _run(settings: Settings, listener: socket.socket) -> None:
         access_log=False,
         server_header=False,
         loop="uvloop",
-        http=cast("Any", partial(BoundedProtocol, Connections())),
-        ws="none",
+        http=cast("Any", partial(UpgradingProtocol, Connections())),
+        ws=SocketProtocol,
+        ws_max_size=min(settings.max_body, _MOST_MESSAGE),
+        ws_per_message_deflate=False,
         timeout_graceful_shutdown=2,
         timeout_keep_alive=75,
     )

@@ -75,7 +75,7 @@ def json_request(settings: Settings, limits: RequestLimits, budget: BodyBudget) 
             if state.json is Empty:
                 plain, adapter = await self.plain(), _adapter(self.route_handler)
                 self._plain = Empty  # as long as the answer takes, nobody else needs it
-                valid = partial(_validate, plain, adapter, limits) if adapter else None
+                valid = partial(validate, plain, adapter, limits) if adapter else None
                 state.json = plain if valid is None else await self._offload(valid)
                 if isinstance(state.json, RequestBody):
                     await self._find_ignored(state.json)
@@ -151,7 +151,8 @@ def _adapter(handler: HTTPRouteHandler) -> TypeAdapter[Any] | None:
     return None
 
 
-def _validate(plain: Any, adapter: TypeAdapter[Any], limits: RequestLimits) -> Any:
+def validate(plain: Any, adapter: TypeAdapter[Any], limits: RequestLimits) -> Any:
+    """Make a body of JSON. Raises UnprocessableBody, which names the fields that are wrong."""
     try:
         return adapter.validate_python(plain, strict=True, context=limits)
     except ValidationError as error:

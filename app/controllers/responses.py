@@ -3,14 +3,17 @@
 import asyncio
 from typing import Annotated, Any, Literal, get_args
 
-from litestar import Controller, MediaType, Request, Response, delete, get, post
+from litestar import Controller, MediaType, Request, Response, WebSocket, delete, get, post, websocket
 from litestar.di import NamedDependency
 from litestar.params import Body, PathParameter, QueryParameter
 
 from app.controllers import responses_examples as examples
 from app.controllers.answer import fold, header, stream
+from app.controllers.body_budget import BodyBudget
 from app.controllers.openapi import operation
 from app.controllers.refusals import GENERATION, body_refusals, query_refusals, refusals
+from app.controllers.responses_history import earlier_items, require_response, resolve_references
+from app.controllers.responses_socket import ResponsesSocket
 from app.dto.openai.responses import ResponsesRequest
 from app.dto.openai.responses_events import (
     ArgumentsDelta,
@@ -39,7 +42,6 @@ from app.dto.openai.responses_events import (
     SummaryTextDelta,
     SummaryTextDone,
 )
-from app.dto.openai.responses_items import InputItem, response_of
 from app.dto.openai.responses_stored import StoredResponse
 from app.dto.openai.responses_stream import ResponseStream
 from app.dto.shared.base import RequestLimits
@@ -119,8 +121,8 @@ class ResponsesController(Controller):
     ) -> Response[ResponseReply | Events]:
         """Answer a conversation, whole or as server-sent events. It is stored here unless `store` is false."""
         from_cli = is_from_cli(data)  # it brings the whole conversation, and what it goes on with besides
-        earlier = [] if from_cli else await _earlier(stored_responses, data.previous_response_id)
-        data = await _resolve(stored_responses, data, earlier)
+        earlier = [] if from_cli else await earlier_items(stored_responses, data.previous_response_id)
+        data = await resolve_references(stored_responses, data, earlier)
         generation = await model_service.generate(data.to_generation(limits, earlier), note_prompt=True)
         dialect = ResponseStream(data, store=data.store and stored_responses.enabled)
 
@@ -137,6 +139,19 @@ class ResponsesController(Controller):
         await keep()
         return Response(dialect.response, headers=header(data.ignored))
 
+    @websocket(["/v1/responses", "/responses"])
+    async def open_socket(
+        self,
+        socket: WebSocket[Any, Any, Any],
+        model_service: NamedDependency[ModelService],
+        stored_responses: NamedDependency[StoredResponses],
+        settings: NamedDependency[Settings],
+        limits: NamedDependency[RequestLimits],
+        body_budget: NamedDependency[BodyBudget],
+    ) -> None:
+        """Answer one request after the other over a WebSocket."""
+        await ResponsesSocket(socket, model_service, stored_responses, settings, limits, body_budget).serve()
+
     @post(
         ["/v1/responses/input_tokens", "/responses/input_tokens"],
         status_code=200,
@@ -152,8 +167,8 @@ class ResponsesController(Controller):
         limits: NamedDependency[RequestLimits],
     ) -> Response[InputTokenCount]:
         """Count the tokens of a conversation, as the model would read it."""
-        earlier = await _earlier(stored_responses, data.previous_response_id)
-        data = await _resolve(stored_responses, data, earlier)
+        earlier = await earlier_items(stored_responses, data.previous_response_id)
+        data = await resolve_references(stored_responses, data, earlier)
         prompt_request = data.to_generation(limits, earlier)
         async with model_service.models.using(prompt_request.model) as model:
             count = await model.count(prompt_request)
@@ -176,7 +191,7 @@ class ResponsesController(Controller):
         """Give a stored response."""
         if stream:
             raise _NOT_A_STREAM
-        stored = await _require(stored_responses, response_id)
+        stored = await require_response(stored_responses, response_id)
         return Response(bytes(stored.response), media_type=MediaType.JSON)  # type: ignore[arg-type]
 
     @delete(
@@ -209,7 +224,7 @@ class ResponsesController(Controller):
         after: Annotated[str | None, QueryParameter(description="id of the last item of the page before")] = None,
     ) -> InputItemList:
         """List the conversation before a stored response."""
-        stored = await _require(stored_responses, response_id)
+        stored = await require_response(stored_responses, response_id)
         return stored.page(limit=limit, newest_first=order == "desc", after=after)
 
     @post(
@@ -223,40 +238,5 @@ class ResponsesController(Controller):
         self, response_id: ResponseId, stored_responses: NamedDependency[StoredResponses]
     ) -> ResponseReply:
         """Refuse to cancel: only responses in the background can be, and there are none. Hang up instead."""
-        await _require(stored_responses, response_id)
+        await require_response(stored_responses, response_id)
         raise _NOT_IN_BACKGROUND
-
-
-async def _earlier(responses: StoredResponses, identity: str | None) -> list[InputItem]:
-    """Give the conversation to continue. Raises InvalidRequest where it is not stored."""
-    if not identity:  # Tiles' CLI sends an empty one where there is none
-        return []
-    stored = await _find(responses, identity)
-    if stored is None:
-        raise PreviousResponseNotFound(identity, is_stored=responses.enabled)
-    return stored.conversation()
-
-
-async def _resolve(responses: StoredResponses, data: ResponsesRequest, earlier: list[InputItem]) -> ResponsesRequest:
-    """Replace references by the stored items; one that is not stored stays a reference, which is refused."""
-    reference_ids = {item.id for item in data.items if item.type == "item_reference" and item.id}
-    if not reference_ids:
-        return data
-    items_by_id = {item.id: item for item in earlier if item.id in reference_ids}
-    for identity in {response_of(item_id) for item_id in reference_ids - items_by_id.keys()} - {None}:
-        stored = await _find(responses, identity or "")
-        items_by_id |= {item.id: item for item in (stored.conversation() if stored else ()) if item.id in reference_ids}
-    items = [items_by_id.get(item.id or "", item) if item.type == "item_reference" else item for item in data.items]
-    return data.model_copy(update={"input": items})
-
-
-async def _find(responses: StoredResponses, identity: str) -> StoredResponse | None:
-    content = await asyncio.to_thread(responses.read, identity)
-    return StoredResponse.read(content) if content else None
-
-
-async def _require(responses: StoredResponses, identity: str) -> StoredResponse:
-    stored = await _find(responses, identity)
-    if stored is None:
-        raise ResponseNotFound(identity)
-    return stored

@@ -16,7 +16,7 @@ from app.dto.shared.base import MOST_TOOLS, Body, RequestBody, RequestLimits, fe
 from app.dto.shared.changing import settled
 from app.dto.shared.response_format import ResponseFormat
 from app.dto.shared.tool_choice import OpenAIToolChoice, openai_choice
-from app.services.errors import InvalidRequest
+from app.services.errors import InvalidRequest, UnprocessableBody
 from app.services.json_schema.enforcement import Binding
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class ResponsesRequest(RequestBody):
 
     registry = parameters.RESPONSES
 
-    input: Annotated[str | list[InputItem], BeforeValidator(few_messages)] = Field(min_length=1, examples=["Hello!"])
+    input: Annotated[str | list[InputItem], BeforeValidator(few_messages)] = Field(examples=["Hello!"])
     instructions: str = ""
     model: str | None = None
     stream: bool = False
@@ -105,6 +105,10 @@ class ResponsesRequest(RequestBody):
     def to_generation(self, limits: RequestLimits, earlier: Sequence[InputItem] = ()) -> gen.GenerationRequest:
         """Translate to the engine's vocabulary, after what is `earlier`. Raises InvalidRequest for what it refuses."""
         self.refuse()
+        if not (self.input or earlier or self.instructions):
+            raise UnprocessableBody(
+                "input: it may be empty only beside instructions or a previous response", param="input"
+            )
         limits.check_messages([*earlier, *self.items], "input")
         return gen.GenerationRequest(
             model=self.model,

@@ -6,8 +6,10 @@ from msgspec import UNSET, Meta, UnsetType
 
 from app.dto.openai.responses_items import OutputItem, OutputText, ReasoningText, SummaryText
 from app.dto.shared.base import Reply
+from app.dto.shared.errors import ErrorDetail, ErrorReply
 from app.dto.shared.logprobs import ContentLogprob
 from app.dto.shared.usage import PromptProgress, TimingsReply
+from app.services.errors import AppError
 
 
 class InputTokensDetails(Reply, kw_only=True):
@@ -131,6 +133,18 @@ class ResponseEvent(Reply, kw_only=True):
     """Something that happened to the response."""
 
     sequence_number: Annotated[int, Meta(description="number of the event in the stream, from 0")] = 0
+
+
+class SocketError(Reply, tag_field="type", tag="error", kw_only=True):
+    """A request over a WebSocket is not accepted; the connection takes the next."""
+
+    status: Annotated[int, Meta(description="the status that it would have over HTTP")]
+    error: Annotated[ErrorDetail, Meta(description="what is wrong")]
+
+    @classmethod
+    def of(cls, error: AppError) -> "SocketError":
+        """Build it from an error."""
+        return cls(status=error.status, error=ErrorReply.of(error).error)
 
 
 class ResponseCreated(ResponseEvent, tag_field="type", tag="response.created", kw_only=True):
