@@ -366,6 +366,19 @@ def test_a_missing_blas_is_a_warning_that_says_what_to_install(home: Path, monke
     assert (found.state, "apt-get install libopenblas" in found.advice) == ("warning", True)
 
 
+@pytest.mark.parametrize(("compiled", "state"), [(True, "ok"), (False, "warning")])
+def test_what_single_rows_are_computed_with_is_said(
+    home: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool, state: str
+) -> None:
+    from app.services.engine.model import blas, row_products
+
+    monkeypatch.setattr(checks, "_is_linux_cpu", lambda: True)
+    monkeypatch.setattr(blas, "preload", lambda _: "libopenblas.so.0")
+    monkeypatch.setattr(row_products, "is_compiled", lambda: compiled)
+    found = looked("BLAS")
+    assert (found.state, "apt-get install gcc" in (found.advice or "")) == (state, not compiled)
+
+
 def test_a_missing_compiler_is_a_warning(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_is_linux_cpu", lambda: True)
     monkeypatch.setenv("PATH", "")

@@ -87,11 +87,15 @@ def mlx(_: CheckContext) -> Check:
 
 def blas(context: CheckContext) -> Check | None:
     """Check for a fast BLAS, where MLX computes on a Linux CPU."""
+    from app.services.engine.model import row_products
     from app.services.engine.model.blas import ADVICE, REFERENCE, preload
 
     if not _is_linux_cpu():
         return None
     library = preload(context.settings.blas)
+    if library != REFERENCE and not row_products.is_compiled():
+        detail = f"{library}, without the products of few rows in C: single answers take about twice as long"
+        return Check("BLAS", "warning", detail, "apt-get install gcc, then install the server again.")
     if library != REFERENCE:
         return Check("BLAS", "ok", str(library))
     detail = "MLX's own (reference): prompts are computed about 20 times slower"

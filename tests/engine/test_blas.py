@@ -1,14 +1,25 @@
 """Which BLAS MLX computes with, and with how many threads."""
 
 import ctypes
+import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
 from ctypes.util import find_library
+from pathlib import Path
 
+import mlx.core as mx
+import numpy as np
 import pytest
+from hatchling.builders.wheel import WheelBuilder
+from hypothesis import given
+from hypothesis import strategies as st
 
+from app.services.engine.model import row_products
 from app.services.engine.model.blas import preload, threads
 
+Product = Callable[..., None]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere MLX has a fast BLAS")
 
 
@@ -134,3 +145,88 @@ def test_without_such_a_library_nothing_happens() -> None:
     others.reserve_cores(1)
     with others.all():
         pass
+
+
+@pytest.fixture(scope="module")
+def product() -> Product:
+    """The function that takes the place of cblas_sgemm."""
+    if not row_products.is_compiled():
+        pytest.skip("nothing is compiled: there was no C compiler when the server was installed")
+    address = row_products.product(ctypes.CDLL(preload()))
+    if address is None:
+        pytest.skip("there is no OpenBLAS")
+    number, pointer = ctypes.c_int, ctypes.c_void_p
+    types = [*[number] * 6, ctypes.c_float, pointer, number, pointer, number, ctypes.c_float, pointer, number]
+    return ctypes.CFUNCTYPE(None, *types)(address)
+
+
+@given(
+    shape=st.one_of(
+        st.tuples(st.integers(1, 4), st.integers(1, 400), st.integers(1, 400)),
+        st.tuples(st.integers(1, 3), st.integers(300, 700), st.integers(300, 700)),
+    ),
+    padding=st.tuples(*[st.integers(0, 3)] * 3),
+    transposed=st.tuples(st.booleans(), st.booleans()),
+    factors=st.sampled_from([(1.0, 0.0), (0.5, 1.0), (-2.0, 0.25)]),
+    by_columns=st.booleans(),
+)
+def test_a_product_of_few_rows_is_that_of_numpy(
+    product: Product,
+    shape: tuple[int, int, int],
+    padding: tuple[int, int, int],
+    transposed: tuple[bool, bool],
+    factors: tuple[float, float],
+    by_columns: bool,
+) -> None:
+    """Also between strangers: rows lie apart, and what lies between them stays as it is."""
+    rows, columns, inner = shape
+    sizes = [(inner, rows) if transposed[0] else (rows, inner), (columns, inner) if transposed[1] else (inner, columns)]
+    random = np.random.default_rng(1)
+
+    def matrix(size: tuple[int, int], space: int) -> tuple[np.ndarray, np.ndarray]:
+        height, width = size[::-1] if by_columns else size
+        whole = random.standard_normal((height, width + space)).astype(np.float32)
+        part = whole[:, :width]
+        return whole, part.T if by_columns else part
+
+    (a, left), (b, right), (c, result) = map(matrix, [*sizes, (rows, columns)], padding)
+    before, expected = (
+        c.copy(),
+        factors[0] * ((left.T if transposed[0] else left) @ (right.T if transposed[1] else right)),
+    )
+    expected = expected + factors[1] * result
+    flags = [112 if flag else 111 for flag in transposed]
+    pointers = [(array.ctypes.data, array.shape[1]) for array in (a, b, c)]
+    product(
+        102 if by_columns else 101, *flags, *shape, factors[0], *pointers[0], *pointers[1], factors[1], *pointers[2]
+    )
+    assert np.allclose(result, expected, rtol=1e-4, atol=1e-3)
+    width = rows if by_columns else columns
+    assert np.array_equal(c[:, width:], before[:, width:])
+
+
+def test_a_row_is_the_same_alone_and_beside_another(product: Product) -> None:
+    weights, rows = mx.random.normal((700, 300)), mx.random.normal((2, 300))
+    assert mx.array_equal((rows @ weights.T)[1], (rows[1:] @ weights.T)[0])
+
+
+@linux
+@pytest.mark.parametrize("compiler", ["", "false", "/no/such/cc"])
+def test_the_wheel_has_the_products_where_there_is_a_compiler(
+    compiler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not compiler and not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("there is no C compiler")
+    root = tmp_path / "source"
+    shutil.copytree(
+        "app/services/engine/model", root / "app/services/engine/model", ignore=shutil.ignore_patterns("*.so")
+    )
+    shutil.copy("app/__init__.py", root / "app")
+    for name in ("pyproject.toml", "hatch_build.py", "README.md"):
+        shutil.copy(name, root)
+    monkeypatch.setenv("CC", compiler)
+    (wheel,) = WheelBuilder(str(root)).build(directory=str(tmp_path), versions=["standard"])
+    libraries = [Path(name).name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")]
+    assert libraries == ([] if compiler else ["librow_products.so"])
+    assert wheel.endswith("py3-none-any.whl") == bool(compiler)
+    assert len(list(root.rglob("*.so*"))) == len(libraries)

@@ -12,7 +12,7 @@ from app.services import heap
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.commands import Reply
 from app.services.engine.limits import EngineLimits
-from app.services.engine.model import blas
+from app.services.engine.model import blas, row_products
 from app.services.engine.model.open_files import limit_untouched
 from app.services.engine.model.unrun_packages import defer_transformers
 from app.services.engine.scheduler.meter import Meter
@@ -114,6 +114,8 @@ class MLXLoader:
         self.back_end, self.device = loading.back_end(), loading.device()
         if library == blas.REFERENCE and self.back_end == "cpu":
             log.warning("no fast BLAS: prompts are computed about 20 times slower", advice=blas.ADVICE)
+        elif self.back_end == "cpu" and not row_products.is_compiled():
+            log.warning("no compiled products of few rows: single answers take about twice as long")
         log.info("engine ready", back_end=self.back_end, blas=library, seconds=round(time.perf_counter() - began, 2))
 
     def _lock_store(self) -> None:

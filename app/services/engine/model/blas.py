@@ -2,7 +2,8 @@
 
 MLX's wheel for Linux brings the reference BLAS, which takes up to fifty times as long for a prompt. A BLAS with the
 usual names, as systems have it, is used if it is loaded before MLX. The one of the package scipy-openblas32 has names
-of its own: MLX's library is loaded, and told to call that one instead (`import_table`).
+of its own: MLX's library is loaded, and told to call that one instead (`import_table`). Of both, products of few rows
+go another way (`row_products`).
 """
 
 import ctypes
@@ -18,6 +19,7 @@ from typing import Any
 
 import structlog
 
+from app.services.engine.model import row_products
 from app.services.engine.model.import_table import UnknownLayout, replace_imports
 
 log = structlog.get_logger()
@@ -91,17 +93,26 @@ def preload(choice: str = "auto") -> str | None:
 
 def _machines() -> str | None:
     """Load the machine's BLAS, if it has one."""
-    if library := _loaded():
-        threads.manage(ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL))
-        return library
-    for name in _candidates():
+    for name in [library] if (library := _loaded()) else _candidates():
         try:
-            handle = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
+            blas = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
         except OSError:  # not there, or without what it needs: cmeel's wants libgfortran.so.5
             continue
-        threads.manage(handle)
+        threads.manage(blas)
+        _take_row_products(blas)
         return name
     return None
+
+
+def _take_row_products(blas: ctypes.CDLL) -> None:
+    """Have MLX call another function of ours for products of few rows, if that is compiled."""
+    mlx, product = _file_of("mlx", "libmlx.so"), row_products.product(blas)
+    if mlx is None or product is None:
+        return
+    try:
+        replace_imports(ctypes.CDLL(str(mlx)), mlx, {"cblas_sgemm": product})
+    except (OSError, UnknownLayout) as error:
+        log.info("few rows are computed as many", reason=str(error)[:200])
 
 
 def _packaged() -> str | None:
@@ -118,6 +129,8 @@ def _packaged() -> str | None:
         if not all(_multiplies(functions[name], number) for name, number in _REAL.items()):
             raise UnknownLayout("it computes something else")
         addresses = {name: ctypes.cast(function, ctypes.c_void_p).value or 0 for name, function in functions.items()}
+        if product := row_products.product(blas, _PREFIX):
+            addresses["cblas_sgemm"] = product
         replace_imports(ctypes.CDLL(str(mlx)), mlx, addresses)
     except (OSError, AttributeError, UnknownLayout) as error:
         log.info("the BLAS of a package cannot be used", package=_PACKAGE, reason=str(error)[:200])

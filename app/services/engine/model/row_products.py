@@ -1,0 +1,35 @@
+"""Gives an OpenBLAS a product of matrices that is faster for few rows, in C (`row_products.c`).
+
+It is compiled when the server is installed, where there is a compiler (`hatch_build.py`).
+"""
+
+import ctypes
+from pathlib import Path
+
+_LIBRARY = Path(__file__).with_name("librow_products.so")
+
+
+def is_compiled() -> bool:
+    """Whether there is such a product."""
+    return _LIBRARY.exists()
+
+
+def product(blas: ctypes.CDLL, prefix: str = "") -> int | None:
+    """Give the address of a function that takes the place of an OpenBLAS' cblas_sgemm, and calls that one's routines.
+
+    `prefix` is what the names of its functions begin with. None where nothing is compiled, or for another BLAS. There
+    is one such function in a process: the last BLAS computes.
+    """
+    names = [f"{prefix}{name}" for name in ("openblas_get_config", "cblas_sgemm", "cblas_sgemv")]
+    if not is_compiled() or not all(hasattr(blas, name) for name in names):
+        return None
+    try:
+        library = ctypes.CDLL(str(_LIBRARY))
+    except OSError:  # of another machine
+        return None
+    library.tiles_set_routines(*(_address(getattr(blas, name)) for name in names[1:]))
+    return _address(library.tiles_sgemm).value
+
+
+def _address(function: object) -> ctypes.c_void_p:
+    return ctypes.cast(function, ctypes.c_void_p)  # type: ignore[arg-type]
