@@ -98,7 +98,8 @@ def test_it_takes_the_place_of_the_command_where_a_server_runs(home: Path, demo:
     assert "8,192" in result.stderr  # the context is too short for it
     profile = home / ".tiles/server/launch/claude"
     assert report["env"]["CLAUDE_CONFIG_DIR"] == str(profile)
-    assert files(home) == {"bin/claude", str((profile / ".claude.json").relative_to(home))}
+    written = {str((profile / name).relative_to(home)) for name in (".claude.json", "settings.json")}
+    assert files(home) == {"bin/claude", *written}
 
 
 def test_a_key_is_sent_and_never_shown(home: Path, guarded: Server) -> None:

@@ -69,6 +69,8 @@ def parsed(received: bytes) -> tuple[int, str | None]:
     if not body:  # of HEAD
         return status, None
     error = json.loads(body)["error"]
+    if isinstance(error, str):  # Ollama's
+        return status, None
     assert error["message"] and error["type"] == "invalid_request_error"
     anthropics = b"request-id: " in [line[:12] for line in lines]
     assert set(error) == {"message", "type"} | (set() if anthropics else {"param", "code"})
@@ -94,7 +96,7 @@ def content(received: bytes) -> str:
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_headers_and_the_url_are_bounded_on_every_route_before_the_key(guarded: Server, method: str, path: str) -> None:
-    coded = method != "HEAD" and not path.startswith("/v1/messages")
+    coded = method != "HEAD" and not path.startswith(("/v1/messages", "/api/"))
     line = f"{method} {path} HTTP/1.1\r\n".encode() + HOST
     for refused in (line + b"x: a\r\n" * (MOST_HEADERS + 1), line + b"x: " + b"a" * (MOST_HEAD_BYTES + 1)):
         assert parsed(exchange(guarded, refused)) == (431, "headers_too_large" if coded else None)

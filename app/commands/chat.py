@@ -13,7 +13,7 @@ from rich.console import Console
 from app import settings
 from app.commands.chat_client import ChatClient
 from app.commands.chat_session import ChatSession
-from app.commands.server_client import ServerError
+from app.commands.server_client import ServerFailure
 
 
 @click.command()
@@ -37,7 +37,7 @@ def chat(url: str | None, api_key: str | None, model: str | None, system: str, m
             system=system,
             max_tokens=max_tokens,
         )
-    except ServerError as error:
+    except ServerFailure as error:
         raise click.ClickException(str(error)) from None
     for line in _read_lines(session.commands) if sys.stdin.isatty() else sys.stdin:
         session.take(line)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from typing import Any
 
-from app.commands.server_client import ServerClient, ServerError
+from app.commands.server_client import ServerClient, ServerFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Figures:
 
 
 class ChatClient(ServerClient):
-    """Asks one server for answers. Every method raises ServerError."""
+    """Asks one server for answers. Every method raises ServerFailure."""
 
     def answer(self, messages: Sequence[dict[str, str]], **options: Any) -> Generator[TextPiece | Figures, None, None]:
         """Give the answer to a conversation, piece by piece. Closing the generator cancels it.
@@ -51,12 +51,12 @@ def _read_stream(response: HTTPResponse) -> Iterator[TextPiece | Figures]:
             if line.startswith(b"data: {"):
                 yield from _parse_chunk(json.loads(line.removeprefix(b"data: ")))
     except (OSError, HTTPException) as error:
-        raise ServerError(f"The answer broke off: {error}") from None
+        raise ServerFailure(f"The answer broke off: {error}") from None
 
 
 def _parse_chunk(chunk: dict[str, Any]) -> Iterator[TextPiece | Figures]:
     if error := chunk.get("error"):
-        raise ServerError(str(error.get("message")))
+        raise ServerFailure(str(error.get("message")))
     for choice in chunk["choices"]:
         delta = choice["delta"]
         if reasoning := delta.get("reasoning_content"):

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from app.commands.chat_client import ChatClient, Figures, TextPiece
-from app.commands.server_client import ServerError
+from app.commands.server_client import ServerFailure
 
 HELP = """\
 /model [NAME]   list the models, or switch to another one
@@ -61,7 +61,7 @@ class ChatSession:
                 self._commands.get(word, self._unknown)(rest.strip())
             elif line:
                 self._answer(line)
-        except ServerError as error:
+        except ServerFailure as error:
             self._show(f"{error}\n", "red")
 
     def _answer(self, line: str) -> None:
@@ -76,7 +76,7 @@ class ChatSession:
                     answer.take(piece)
         except KeyboardInterrupt:
             self._show("\n(stopped)\n", "dim")
-        except ServerError:
+        except ServerFailure:
             self._turns.pop()
             self._show("\n" if answer.has_output else "")
             raise

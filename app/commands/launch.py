@@ -11,7 +11,7 @@ import click
 from app import settings
 from app.commands import foreground, launch_server, launch_text
 from app.commands.launch_target import Choice
-from app.commands.server_client import ServerError
+from app.commands.server_client import ServerFailure
 from app.commands.usage_error import UsageError
 from app.services.coding_agents import AGENTS, Agent, folder
 from app.settings import SettingError, Settings
@@ -94,7 +94,7 @@ def launch(name: str | None, arguments: tuple[str, ...], only_print: bool, remov
             _start(agent, arguments, choice, values)
     except SettingError as error:
         raise UsageError(str(error)) from None
-    except (ServerError, OSError, ValueError) as error:
+    except (ServerFailure, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from app.commands import launch_text
 from app.commands.launch_target import Choice, LaunchServer
 from app.commands.own_server import OwnServer, wait_until_loaded
-from app.commands.server_client import NoServer, ServerClient, ServerError
+from app.commands.server_client import NoServer, ServerClient, ServerFailure
 from app.services import bootstrap
 from app.services.coding_agents import ServerFacts
 from app.services.errors import LoadFailed
@@ -21,7 +21,7 @@ _THINKING = ("enable_thinking", "<think>", "reasoning_effort", "<|channel|>")  #
 
 @contextmanager
 def running(choice: Choice, settings: Settings, *, log_path: Path) -> Iterator[LaunchServer]:
-    """Give a server that can answer, for as long as this lasts. Raises ServerError, SettingError and OSError."""
+    """Give a server that can answer, for as long as this lasts. Raises ServerFailure, SettingError and OSError."""
     client = ServerClient(_url(choice, settings), _key(settings))
     progress = launch_text.Progress()
     try:
@@ -49,7 +49,7 @@ def running(choice: Choice, settings: Settings, *, log_path: Path) -> Iterator[L
 
 
 def expect(choice: Choice, settings: Settings) -> LaunchServer:
-    """Say which server an agent would be started against, and start none. Raises ServerError."""
+    """Say which server an agent would be started against, and start none. Raises ServerFailure."""
     client = ServerClient(_url(choice, settings), _key(settings))
     try:
         client.get_health()
@@ -62,14 +62,14 @@ def expect(choice: Choice, settings: Settings) -> LaunchServer:
 
 
 def read_facts(client: ServerClient, key: str | None, name: str | None, *, autoload: bool = True) -> ServerFacts:
-    """Ask a server for what an agent has to know of it, loading the model if it has several. Raises ServerError."""
+    """Ask a server for what an agent has to know of it, loading the model if it has several. Raises ServerFailure."""
     model = _pick(client, name)
     load = "" if autoload else "&autoload=false"
     try:
         props = client.get(f"/props?model={quote(model, safe='')}{load}")
         context, template = int(props["default_generation_settings"]["n_ctx"]), str(props["chat_template"])
     except (KeyError, TypeError, ValueError):
-        raise ServerError(f"{client.url} does not say how long the context of {model} is") from None
+        raise ServerFailure(f"{client.url} does not say how long the context of {model} is") from None
     if name is not None:
         _require_served(client, name, str(props.get("model_path", "")))
     reasoning = any(word in template for word in _THINKING)
@@ -87,15 +87,15 @@ def _pick(client: ServerClient, name: str | None) -> str:
         if len(group) == 1:
             return group[0]
     if not ids:
-        raise ServerError(f"The server at {client.url} serves no model: name one with --model")
-    raise ServerError(f"The server at {client.url} has several models: name one with --model: {', '.join(ids)}")
+        raise ServerFailure(f"The server at {client.url} serves no model: name one with --model")
+    raise ServerFailure(f"The server at {client.url} has several models: name one with --model: {', '.join(ids)}")
 
 
 def _require_served(client: ServerClient, name: str, path: str) -> None:
-    """Raise ServerError if the model that answers is another one: a server with one model takes any name for it."""
+    """Raise ServerFailure if the model that answers is another one: a server with one model takes any name for it."""
     ids = client.models()
     if name not in ids and Path(name).expanduser().absolute() != Path(path):
-        raise ServerError(f"The server at {client.url} has no model {name}: it serves {', '.join(ids) or 'none'}")
+        raise ServerFailure(f"The server at {client.url} has no model {name}: it serves {', '.join(ids) or 'none'}")
 
 
 def _facts_at_rest(choice: Choice, settings: Settings, url: str) -> tuple[ServerFacts, bool]:
@@ -109,7 +109,7 @@ def _facts_at_rest(choice: Choice, settings: Settings, url: str) -> tuple[Server
     try:
         folder = bootstrap.locate(candidates[0])
     except LoadFailed as error:
-        raise ServerError(error.message) from None
+        raise ServerFailure(error.message) from None
     context = min(folder.context.tokens, settings.context_length or folder.context.tokens)
     return replace(facts, model=folder.id, context=context), False
 
@@ -130,7 +130,7 @@ def _wanted_model(choice: Choice) -> str | None:
 def _require_model(settings: Settings) -> None:
     settings.check()
     if not settings.models_dir and not settings.load_by_name and not bootstrap.candidates(settings):
-        raise ServerError(
+        raise ServerFailure(
             "No server runs, and nothing says which model to serve: give --model ID_OR_PATH before the agent's name "
             "(`tiles-server models` lists those on this machine), or --demo"
         )

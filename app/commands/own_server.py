@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from app.commands.server_client import NoServer, ServerClient, ServerError
+from app.commands.server_client import NoServer, ServerClient, ServerFailure
 from app.services import atomic
 
 _ADDRESS = re.compile(r"^API +(http://\S+)/v1$", re.MULTILINE)  # as `serve` says it
@@ -40,18 +40,18 @@ class OwnServer:
         return self._process.pid
 
     def wait_until_up(self) -> str:
-        """Wait until it listens, and give its address. Raises ServerError if it ends instead."""
+        """Wait until it listens, and give its address. Raises ServerFailure if it ends instead."""
         while (match := _ADDRESS.search(self._log_path.read_text(errors="replace"))) is None:
             self.check()
             time.sleep(_INTERVAL)
         return match[1]
 
     def check(self) -> None:
-        """Raise ServerError if it has ended."""
+        """Raise ServerFailure if it has ended."""
         if (code := self._process.poll()) is not None:
             lines = self._log_path.read_text(errors="replace").splitlines()
             reason = lines[-1].removeprefix("tiles-server: ") if lines else f"exit code {code}"
-            raise ServerError(f"The server has ended: {reason} (log: {self._log_path})")
+            raise ServerFailure(f"The server has ended: {reason} (log: {self._log_path})")
 
     def stop(self) -> None:
         """End it, and wait for that."""
@@ -68,7 +68,7 @@ def wait_until_loaded(
 ) -> None:
     """Wait until a server has loaded its model; an own one may not answer yet.
 
-    Raises ServerError if the model cannot be loaded, or the server ends.
+    Raises ServerFailure if the model cannot be loaded, or the server ends.
     """
     while True:
         try:
@@ -78,7 +78,7 @@ def wait_until_loaded(
                 raise
             health = {"status": "loading model"}
         if health.get("status") == "stuck":
-            raise ServerError(f"The server at {client.url} hangs; it restarts by itself")
+            raise ServerFailure(f"The server at {client.url} hangs; it restarts by itself")
         if health.get("status") != "loading model":
             break
         on_progress(float(health.get("progress") or 0.0))
@@ -87,7 +87,7 @@ def wait_until_loaded(
         time.sleep(_INTERVAL)
     on_progress(1.0)
     if health.get("last_error") and not health.get("model_loaded"):
-        raise ServerError(f"The server has no model: {health['last_error']}")
+        raise ServerFailure(f"The server has no model: {health['last_error']}")
 
 
 def _program() -> list[str]:

@@ -9,25 +9,25 @@ from urllib.parse import urlsplit
 _TIMEOUT = 600.0  # seconds without a byte; the server sends keep-alives far more often
 
 
-class ServerError(Exception):
+class ServerFailure(Exception):
     """The server cannot be reached, or has answered with an error; the message is for people."""
 
 
-class NoServer(ServerError):
+class NoServer(ServerFailure):
     """Nothing answers at the address."""
 
 
 class ServerClient:
-    """Talks to one server. Every method raises ServerError."""
+    """Talks to one server. Every method raises ServerFailure."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
         try:
             parts = urlsplit(url if "//" in url else f"http://{url}")
             self._address = (parts.hostname or "", parts.port)
         except ValueError:
-            raise ServerError(f"'{url}' is no address of a server") from None
+            raise ServerFailure(f"'{url}' is no address of a server") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ServerError(f"'{url}' is no address of a server")
+            raise ServerFailure(f"'{url}' is no address of a server")
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._path = parts.path.rstrip("/").removesuffix("/v1")
@@ -45,7 +45,7 @@ class ServerClient:
         try:
             return [str(model["id"]) for model in self.get("/v1/models")["data"]]
         except (KeyError, TypeError) as error:
-            raise ServerError(f"{self.url} does not list its models") from error
+            raise ServerFailure(f"{self.url} does not list its models") from error
 
     def get(self, route: str) -> Any:
         """Give the JSON of a route."""
@@ -58,7 +58,7 @@ class ServerClient:
         with closing(self.open()) as connection:
             response = self._send(connection, "GET", "/health")
             if response.status not in (200, 503):
-                raise ServerError(_error_message(response))
+                raise ServerFailure(_error_message(response))
             return self._parse(response.read(), "/health")
 
     def open(self) -> HTTPConnection:
@@ -69,7 +69,7 @@ class ServerClient:
         """Send a request and give its answer, if that is no error."""
         response = self._send(connection, method, route, body)
         if response.status != 200:
-            raise ServerError(_error_message(response))
+            raise ServerFailure(_error_message(response))
         return response
 
     def _send(self, connection: HTTPConnection, method: str, route: str, body: bytes | None = None) -> HTTPResponse:
@@ -83,7 +83,7 @@ class ServerClient:
         try:
             return json.loads(content)
         except ValueError:
-            raise ServerError(f"{self.url}{route} is no route of a Tiles Server") from None
+            raise ServerFailure(f"{self.url}{route} is no route of a Tiles Server") from None
 
 
 def _error_message(response: HTTPResponse) -> str:
