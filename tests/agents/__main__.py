@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.agents import model
-from tests.agents.installation import NotInstalled, executable, search_path
+from tests.agents.installation import NotInstalled, executable, is_installed, search_path
 from tests.agents.outcome import lowest, outcome
 from tests.agents.programs import PROGRAMS
 from tests.agents.session import Session
@@ -24,6 +24,9 @@ def main() -> int:
         ready = model.build(folder / "model")
         results = {}
         for program in (PROGRAMS[name] for name in options.names):
+            if options.installed and not is_installed(program):
+                print(f"{program.name} is skipped: nox -s agents, by hand, installs it", flush=True)
+                continue
             try:
                 session = Session(program, executable(program), folder / program.executable, search_path())
             except NotInstalled as reason:
@@ -41,6 +44,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s agents --", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(PROGRAMS)}; all by default")
     parser.add_argument("--today", type=int, help="take so many of them, others each day")
+    parser.add_argument("--installed", action="store_true", help="skip those that are not in the cache")
     parser.add_argument("--keep", help="a new folder for homes, logs and requests, which stay")
     parser.add_argument("--write", action="store_true", help=f"keep what was seen in {RESULTS.name}")
     options = parser.parse_args()

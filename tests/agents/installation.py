@@ -29,6 +29,12 @@ def search_path() -> str:
     return f"{node / 'node_modules' / '.bin'}:{os.environ['PATH']}"
 
 
+def is_installed(program: Program) -> bool:
+    """Whether a program is in the cache, with what it needs."""
+    node = program.source != "npm" or (_folder(NODE) / _DONE).exists()
+    return node and (_folder(f"{program.package}@{program.version}") / _DONE).exists()
+
+
 def executable(program: Program) -> Path:
     """Find a program, installed if it is not. Raises NotInstalled."""
     if program.source == "npm":
@@ -40,10 +46,14 @@ def executable(program: Program) -> Path:
     return path
 
 
+def _folder(package: str) -> Path:
+    return cache() / package.replace("/", "-").lstrip("@")
+
+
 def _npm_folder(package: str) -> Path:
     if shutil.which("npm") is None:
         raise NotInstalled("there is no npm")
-    folder = cache() / package.replace("/", "-").lstrip("@")
+    folder = _folder(package)
     if (folder / _DONE).exists():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -58,7 +68,7 @@ def _npm_folder(package: str) -> Path:
 
 
 def _environment(package: str) -> Path:
-    folder = cache() / package.replace("==", "@")
+    folder = _folder(package.replace("==", "@"))
     if (folder / _DONE).exists():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
