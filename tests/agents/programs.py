@@ -184,6 +184,54 @@ PI = Program(
     },
 )
 
+QWEN = Program(
+    name="Qwen Code",
+    package="@qwen-code/qwen-code",
+    version="0.24.4",
+    executable="qwen",
+    dialect="Chat completions",
+    arguments=lambda place, text, first: ["--yolo", *([] if first else ["--continue"]), text],
+    environment=lambda place: {
+        "OPENAI_API_KEY": KEY,
+        "OPENAI_BASE_URL": f"{place.url}/v1",
+        "OPENAI_MODEL": place.model,
+    },
+    files=lambda place: {
+        ".qwen/settings.json": {
+            "security": {"auth": {"selectedType": "openai"}},
+            "privacy": {"usageStatisticsEnabled": False},
+            "telemetry": {"enabled": False},
+            "general": {"enableAutoUpdate": False},
+            "model": {"generationConfig": {"contextWindowSize": place.context}},
+        }
+    },
+    answers=lambda place: {
+        "read": call("read_file", file_path=f"{place.work}/notes.txt"),
+        "write": call("write_file", file_path=f"{place.work}/new.txt", content="43 tiles\n"),
+        "run": call("run_shell_command", command="wc -c < notes.txt > size.txt", is_background=False),
+        "image": call("read_file", file_path=f"{place.work}/tile.png"),
+    },
+)
+
+AIDER = Program(
+    name="aider",
+    package="aider-chat",
+    version="0.86.2",
+    executable="aider",
+    dialect="Chat completions",
+    source="PyPI",
+    has_tools=False,
+    cannot=("run", "image", "next"),
+    arguments=lambda place, text, first: [
+        *("--model", f"openai/{place.model}", "--no-git", "--yes-always", "--no-pretty", "--no-show-model-warnings"),
+        *("--no-check-update", "--no-analytics", "--no-show-release-notes", "--no-gitignore", "--no-detect-urls"),
+        *("--restore-chat-history", "--read", "notes.txt", "--message", text),
+    ],
+    environment=lambda place: {"OPENAI_API_KEY": KEY, "OPENAI_API_BASE": f"{place.url}/v1"},
+    files=lambda place: {},
+    answers=lambda place: {"write": "Here it is. The file new.txt says 43 tiles.\n\nnew.txt\n```\n43 tiles\n```\n"},
+)
+
 _LLM_TOOLS = """\
 import subprocess
 
@@ -229,7 +277,34 @@ LLM = Program(
     },
 )
 
-PROGRAMS = {program.executable: program for program in (CLAUDE, CODEX, OPENCODE, PI, LLM)}
+
+def _continue_config(place: Place) -> dict[str, Any]:
+    model = {"name": place.model, "provider": "openai", "model": place.model, "apiBase": f"{place.url}/v1"}
+    options = {"contextLength": place.context, "maxTokens": place.output}
+    model |= {"apiKey": KEY, "roles": ["chat"], "capabilities": ["tool_use"], "defaultCompletionOptions": options}
+    return {"name": "Tiles", "version": "1.0.0", "schema": "v1", "models": [model]}
+
+
+CONTINUE = Program(
+    name="Continue",
+    package="@continuedev/cli",
+    version="1.5.47",
+    executable="cn",
+    dialect="Chat completions",
+    arguments=lambda place, text, first: [
+        *("--config", f"{place.home}/config.yaml", "--auto", "-p", *([] if first else ["--resume"]), text)
+    ],
+    environment=lambda place: {"CONTINUE_TELEMETRY_ENABLED": "0"},
+    files=lambda place: {"config.yaml": _continue_config(place)},
+    answers=lambda place: {
+        "read": call("Read", filepath=f"{place.work}/notes.txt"),
+        "write": call("Write", filepath=f"{place.work}/new.txt", content="43 tiles\n"),
+        "run": call("Bash", command="wc -c < notes.txt > size.txt"),
+        "image": call("Read", filepath=f"{place.work}/tile.png"),
+    },
+)
+
+PROGRAMS = {program.executable: program for program in (CLAUDE, CODEX, OPENCODE, PI, QWEN, AIDER, LLM, CONTINUE)}
 
 
 def write_files(program: Program, place: Place) -> None:
