@@ -214,8 +214,8 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
         f"fields of {route}": ("docs/compatibility.md", partial(field_table, registry))
         for route, registry in fields.REGISTRIES.items()
     },
-    "agents": ("docs/agent-matrix.md", agents_table),
-    "turns of agents": ("docs/agent-matrix.md", turns_table),
+    "agents": ("docs/agents.md", agents_table),
+    "turns of agents": ("docs/agents.md", turns_table),
     "GGUF types": ("docs/gguf.md", gguf_table),
     "errors": ("docs/errors.md", error_table),
     "architectures": ("docs/models.md", architecture_table),
