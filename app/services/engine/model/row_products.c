@@ -12,6 +12,10 @@ enum { ROW_MAJOR = 101, AS_IT_IS = 111, TRANSPOSED = 112 };
  * or fewer than these, it is as fast with one row. Measured with OpenBLAS 0.3.21 on x86-64 (docs/decisions.md). */
 enum { MOST_ROWS = 2, LEAST_WEIGHTS = 1 << 16 };
 
+/* OpenBLAS wakes its threads for any product of more weights than these. Where other programs are busy, waiting for a
+ * thread takes longer than a small product, so those are computed in pieces, each too small for that. */
+enum { LEAST_FOR_THREADS = 1 << 20, MOST_OF_A_PIECE = 9215 };
+
 typedef void (*Product)(int order, int transpose_a, int transpose_b, int rows, int columns, int inner, float alpha,
                         const float *a, int row_of_a, const float *b, int row_of_b, float beta, float *c, int row_of_c);
 typedef void (*VectorProduct)(int order, int transpose, int rows, int columns, float alpha, const float *matrix,
@@ -37,7 +41,13 @@ void tiles_sgemm(int order, int transpose_a, int transpose_b, int rows, int colu
                 row_of_c);
         return;
     }
-    for (int row = 0; row < rows; row++)
-        vector_product(ROW_MAJOR, AS_IT_IS, columns, inner, alpha, b, row_of_b, a + (long)row * row_of_a, 1, beta,
-                       c + (long)row * row_of_c, 1);
+    int piece = columns;
+    if ((long)columns * inner < LEAST_FOR_THREADS)
+        piece = inner < MOST_OF_A_PIECE ? MOST_OF_A_PIECE / inner : 1;
+    for (int start = 0; start < columns; start += piece) {
+        int width = columns - start < piece ? columns - start : piece;
+        for (int row = 0; row < rows; row++)
+            vector_product(ROW_MAJOR, AS_IT_IS, width, inner, alpha, b + (long)start * row_of_b, row_of_b,
+                           a + (long)row * row_of_a, 1, beta, c + (long)row * row_of_c + start, 1);
+    }
 }
