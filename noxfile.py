@@ -44,7 +44,8 @@ def tests(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """Run the tests that take longer."""
     install(session, "tests")
-    session.run("pytest", "-m", "slow", *PARALLEL, *session.posargs)
+    # In the order of tests/conftest.py: the files with the most tests are not those that take longest here.
+    session.run("pytest", "-m", "slow", *PARALLEL, "--no-loadscope-reorder", *session.posargs)
 
 
 @nox.session
