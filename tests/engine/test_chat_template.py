@@ -384,14 +384,6 @@ def test_tools_that_the_template_takes_are_written_as_they_came(template: Callab
         assert rendered(one, user("A"), tools=(tool,)).startswith(json.dumps([tool]))
 
 
-def test_tools_come_in_the_order_of_their_names(template: Callable[[str], ChatTemplate]) -> None:
-    one = template("{{- tools | tojson -}}" + TEMPLATES["takes everything"])
-    tools = [function(name=name) for name in ("write", "Bash", "read", "read")] + [{"type": "function"}]
-    expected = json.dumps([tools[index] for index in (4, 1, 2, 3, 0)])
-    for offered in (tools, tools[::-1]):
-        assert rendered(one, user("A"), tools=tuple(offered)).startswith(expected)
-
-
 def test_only_what_is_missing_is_added_to_a_tool(template: Callable[[str], ChatTemplate]) -> None:
     one = template("{{- tools[0].function.parameters.properties.items() | list | length -}}{{- tools | tojson -}}")
     added = function(parameters={"type": "object", "properties": {}})

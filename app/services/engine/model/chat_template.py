@@ -36,11 +36,7 @@ _CACHED = 8  # lists of tools whose completion is remembered
 
 
 class ChatTemplate:
-    """Renders conversations, changed only where the template would refuse them or drop a part. Not thread-safe.
-
-    Tools come in the order of their names: programs send them in another one from turn to turn, and what follows them
-    would not be found in the prefix cache.
-    """
+    """Renders conversations, changed only where the template would refuse them or drop a part. Not thread-safe."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer  # mlx-lm's TokenizerWrapper
@@ -67,7 +63,7 @@ class ChatTemplate:
             raise InvalidRequest("This model has no chat template, so it cannot answer a conversation")
         continues = request.continue_final_message
         refusal: Exception | None = None
-        for tools, capabilities in self._variants(sorted(request.tools, key=_tool_name)):
+        for tools, capabilities in self._variants(request.tools):
             messages = request.messages if self._takes_tools else self._with_tools(request.messages, tools)
             messages = adapt_messages(messages, capabilities, self.write_calls, continues=continues)
             options = {"add_generation_prompt": request.generation_prompt and not continues, **request.template_kwargs}
@@ -179,11 +175,6 @@ class ChatTemplate:
                 return None
 
         return template_probe.probe(render)
-
-
-def _tool_name(tool: Mapping[str, Any]) -> str:
-    function = tool.get("function")
-    return str(function.get("name", "")) if isinstance(function, Mapping) else ""
 
 
 def _replace_surrogates(text: str) -> str:
