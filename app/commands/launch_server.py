@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from app.commands import launch_text
+from app.commands.address import base_url
 from app.commands.launch_target import Choice, LaunchServer
 from app.commands.own_server import OwnServer, wait_until_loaded
 from app.commands.server_client import NoServer, ServerClient, ServerFailure
@@ -115,8 +116,7 @@ def _facts_at_rest(choice: Choice, settings: Settings, url: str) -> tuple[Server
 
 
 def _url(choice: Choice, settings: Settings) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    return choice.url or f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    return choice.url or base_url(settings.host, settings.port)
 
 
 def _key(settings: Settings) -> str | None:

@@ -13,6 +13,7 @@ import click
 import uvicorn
 
 from app import log
+from app.commands.address import base_url
 from app.commands.process import SIGNALS, Successor, end, end_at_once, end_within
 from app.services import heap
 from app.services.ui.folder import is_built
@@ -93,11 +94,11 @@ def _run(settings: Settings, listener: socket.socket) -> None:
         timeout_keep_alive=75,
     )
     host, port = listener.getsockname()[:2]
-    _announce(_address(host, port), has_ui=is_built(settings.ui_folder))
+    _announce(base_url(host, port), has_ui=is_built(settings.ui_folder))
     if settings.open_browser:
         import webbrowser
 
-        webbrowser.open(_address(host, port))
+        webbrowser.open(base_url(host, port))
     try:
         _Server(config, service, successor, settings.shutdown_seconds).run(sockets=[listener])
     except SystemExit as failure:  # it could not start
@@ -122,11 +123,6 @@ def _announce(address: str, *, has_ui: bool) -> None:
 def _print(text: str) -> None:
     """Write to standard error, if it is still open."""
     StandardError().write(f"{text}\n")
-
-
-def _address(host: str, port: int) -> str:
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}"
 
 
 class _Server(uvicorn.Server):
