@@ -9,7 +9,7 @@ from litestar.params import Body
 
 from app.controllers.answer import header, unless_gone
 from app.controllers.openapi import operation
-from app.controllers.refusals import GENERATION, body_refusals
+from app.controllers.refusals import EMBEDDING, body_refusals
 from app.dto.openai.embeddings import (
     EmbeddingList,
     EmbeddingsRequest,
@@ -18,7 +18,6 @@ from app.dto.openai.embeddings import (
     native_embeddings,
 )
 from app.request_context import log_fields_of
-from app.services.errors import InvalidRequest, NoEmbeddings
 from app.services.generation import Embedded, EmbeddingRequest
 from app.services.model_service import ModelService
 
@@ -35,11 +34,7 @@ _REQUESTS = [
     Example(summary="Token ids", value={"input": [355, 75, 330], "pooling": "last"}),
 ]
 _NATIVE_REQUESTS = [Example(summary="A text", value={"content": "Hello world"})]
-_REFUSALS = body_refusals(
-    *GENERATION,
-    NoEmbeddings(),
-    InvalidRequest("This model's vectors have 256 dimensions", param="dimensions"),
-)
+_REFUSALS = body_refusals(*EMBEDDING)
 
 
 class EmbeddingsController(Controller):
@@ -62,7 +57,7 @@ class EmbeddingsController(Controller):
         model_service: NamedDependency[ModelService],
     ) -> Response[EmbeddingList]:
         """Turn texts into vectors with the hidden states of the model that is served."""
-        embedded = await _embed(data.to_embedding(), request, model_service)
+        embedded = await embed(data.to_embedding(), request, model_service)
         return Response(EmbeddingList.of(embedded, data), headers=header(data.ignored))
 
 
@@ -86,11 +81,12 @@ class NativeEmbeddingsController(Controller):
         model_service: NamedDependency[ModelService],
     ) -> Response[list[NativeEmbedding]]:
         """Turn texts into vectors; the answer is a list as llama.cpp's is."""
-        embedded = await _embed(data.to_embedding(), request, model_service)
+        embedded = await embed(data.to_embedding(), request, model_service)
         return Response(native_embeddings(embedded, data), headers=header(data.ignored))
 
 
-async def _embed(embedding: EmbeddingRequest, request: Request[Any, Any, Any], service: ModelService) -> Embedded:
+async def embed(embedding: EmbeddingRequest, request: Request[Any, Any, Any], service: ModelService) -> Embedded:
+    """Turn texts into vectors, unless the client hangs up meanwhile. Raises AppError."""
     embedded = await unless_gone(service.embed(embedding), request)
     log_fields_of(request.scope).update(model=embedded.model, prompt_tokens=embedded.prompt_tokens)
     return embedded

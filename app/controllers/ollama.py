@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -11,8 +12,10 @@ from litestar.params import Body
 
 from app.controllers import ollama_examples as examples
 from app.controllers.answer import LINES, collect, header, stream, unless_gone
+from app.controllers.embeddings import embed
 from app.controllers.openapi import operation
-from app.controllers.refusals import GENERATION, UNKNOWN_MODEL, body_refusals, refusals
+from app.controllers.refusals import EMBEDDING, GENERATION, UNKNOWN_MODEL, body_refusals, refusals
+from app.dto.ollama.answer import OllamaAnswer, OllamaStream
 from app.dto.ollama.chat import OllamaChatAnswer, OllamaChatChunk, OllamaChatRequest, OllamaChatStream
 from app.dto.ollama.embeddings import (
     OllamaEmbedded,
@@ -27,22 +30,20 @@ from app.dto.ollama.generate import (
     OllamaGenerateStream,
 )
 from app.dto.ollama.models import OllamaFacts, OllamaModel, OllamaModels, OllamaVersion, RunningModels, ShowRequest
-from app.dto.ollama.request import OllamaRequest
+from app.dto.ollama.request import OllamaGenerating, OllamaRequest
 from app.dto.shared.base import RequestLimits
 from app.dto.shared.errors import OllamaErrorReply
-from app.request_context import log_fields_of
 from app.services import catalog
 from app.services.errors import (
     FeatureNotSupported,
     InvalidRequest,
     ModelLoading,
     ModelNotLoaded,
-    NoEmbeddings,
     NoInfill,
     UnsupportedParameter,
 )
 from app.services.facts import ModelFacts
-from app.services.generation import Embedded, EmbeddingRequest
+from app.services.generation import Completion, Generation
 from app.services.model_folder import ModelFolder
 from app.services.model_service import ModelService
 from app.services.model_state import ModelState
@@ -51,12 +52,7 @@ from app.settings import Settings
 _STAYS = InvalidRequest("The only model stays in memory; with --models-dir models can be unloaded", param="keep_alive")
 _NO_DOWNLOADS = FeatureNotSupported("This server downloads, makes and deletes no models; `tiles-server pull` downloads")
 _REFUSALS = body_refusals(*GENERATION, _STAYS, UnsupportedParameter("template"), envelope=OllamaErrorReply)
-_EMBEDDING_REFUSALS = body_refusals(
-    *GENERATION,
-    NoEmbeddings(),
-    InvalidRequest("This model's vectors have 256 dimensions", param="dimensions"),
-    envelope=OllamaErrorReply,
-)
+_EMBEDDING_REFUSALS = body_refusals(*EMBEDDING, envelope=OllamaErrorReply)
 _UNSUPPORTED = refusals(_NO_DOWNLOADS, envelope=OllamaErrorReply)
 
 
@@ -90,11 +86,7 @@ class OllamaController(Controller):
             name = await _load_or_unload(data, request, model_service, settings)
             return Response(OllamaChatAnswer.empty(name, unloaded=data.unloads))
         generation = await model_service.generate(data.to_generation(limits))
-        if data.stream:
-            ping = settings.sse_ping_interval
-            return stream(generation, request, OllamaChatStream(), ping_seconds=ping, ignored=data.ignored)
-        (answer,) = await collect(generation, request)
-        return Response(OllamaChatAnswer.of(answer), headers=header(data.ignored))
+        return await _respond(generation, data, request, settings, OllamaChatStream(), OllamaChatAnswer.of)
 
     @post(
         "/generate",
@@ -121,11 +113,7 @@ class OllamaController(Controller):
             name = await _load_or_unload(data, request, model_service, settings)
             return Response(OllamaGenerateAnswer.empty(name, unloaded=data.unloads))
         generation = await model_service.generate(data.to_generation(limits))
-        if data.stream:
-            ping = settings.sse_ping_interval
-            return stream(generation, request, OllamaGenerateStream(), ping_seconds=ping, ignored=data.ignored)
-        (answer,) = await collect(generation, request)
-        return Response(OllamaGenerateAnswer.of(answer), headers=header(data.ignored))
+        return await _respond(generation, data, request, settings, OllamaGenerateStream(), OllamaGenerateAnswer.of)
 
     @post(
         "/embed",
@@ -142,7 +130,7 @@ class OllamaController(Controller):
     ) -> Response[OllamaEmbedded]:
         """Turn texts into vectors of length 1."""
         began = time.perf_counter()
-        embedded = await _embed(data.to_embedding(), request, model_service) if data.texts else None
+        embedded = await embed(data.to_embedding(), request, model_service) if data.texts else None
         reply = OllamaEmbedded.of(embedded, data.model_name, time.perf_counter() - began)
         return Response(reply, headers=header(data.ignored))
 
@@ -160,7 +148,7 @@ class OllamaController(Controller):
         model_service: NamedDependency[ModelService],
     ) -> Response[OllamaEmbedding]:
         """Turn a text into a vector, in the old form."""
-        embedded = await _embed(data.to_embedding(), request, model_service) if data.prompt else None
+        embedded = await embed(data.to_embedding(), request, model_service) if data.prompt else None
         return Response(OllamaEmbedding.of(embedded), headers=header(data.ignored))
 
     @get(
@@ -236,6 +224,21 @@ class OllamaController(Controller):
         raise _NO_DOWNLOADS
 
 
+async def _respond(
+    generation: Generation,
+    data: OllamaGenerating,
+    request: Request[Any, Any, Any],
+    settings: Settings,
+    dialect: OllamaStream,
+    of: Callable[[Completion], OllamaAnswer],
+) -> Response[Any]:
+    """Send an answer as lines of JSON, or whole."""
+    if data.stream:
+        return stream(generation, request, dialect, ping_seconds=settings.sse_ping_interval, ignored=data.ignored)
+    (answer,) = await collect(generation, request)
+    return Response(of(answer), headers=header(data.ignored))
+
+
 async def _load_or_unload(
     data: OllamaRequest, request: Request[Any, Any, Any], service: ModelService, settings: Settings
 ) -> str:
@@ -252,12 +255,6 @@ async def _load_or_unload(
     with suppress(ModelNotLoaded):
         await service.models.unload(data.model_name)
     return data.model_name
-
-
-async def _embed(embedding: EmbeddingRequest, request: Request[Any, Any, Any], service: ModelService) -> Embedded:
-    embedded = await unless_gone(service.embed(embedding), request)
-    log_fields_of(request.scope).update(model=embedded.model, prompt_tokens=embedded.prompt_tokens)
-    return embedded
 
 
 def _facts(state: ModelState) -> ModelFacts | ModelFolder | None:

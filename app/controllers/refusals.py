@@ -16,6 +16,7 @@ from app.services.errors import (
     EngineStuck,
     GrammarFailed,
     InvalidJson,
+    InvalidRequest,
     LoadCancelled,
     LoadFailed,
     MemoryExceeded,
@@ -25,6 +26,7 @@ from app.services.errors import (
     ModelNotFound,
     ModelNotLoaded,
     ModelUnloaded,
+    NoEmbeddings,
     NothingLoaded,
     OutOfMemory,
     PromptTooLong,
@@ -98,6 +100,11 @@ GENERATION = (
     OutOfMemory(),
     EngineFailed(),
     GrammarFailed(),
+)
+EMBEDDING = (
+    *GENERATION,
+    NoEmbeddings(),
+    InvalidRequest("This model's vectors have 256 dimensions", param="dimensions"),
 )
 
 Envelope = type[ErrorReply] | type[AnthropicErrorReply] | type[OllamaErrorReply]

@@ -1,6 +1,5 @@
 """Anthropic's list of models."""
 
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Literal
@@ -8,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from app.dto.shared.base import Reply
+from app.dto.shared.dates import date
 from app.services.facts import ModelFacts
 from app.services.model_state import ModelState
 
@@ -144,7 +144,7 @@ class AnthropicModel(Reply, tag_field="type", tag="model", kw_only=True):
         return cls(
             id=state.id,
             display_name=state.id,
-            created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(state.created)),
+            created_at=date(state.created),
             max_input_tokens=context,
             max_tokens=context,
             capabilities=ModelCapabilities.of(state.facts) if state.facts else None,

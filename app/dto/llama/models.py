@@ -1,6 +1,5 @@
 """The models that can answer, and the properties of the one that does."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -8,6 +7,7 @@ from msgspec import UNSET, Meta, UnsetType, field
 
 from app import __version__
 from app.dto.shared.base import Reply
+from app.dto.shared.dates import date
 from app.services.facts import Batching, ModelFacts, RouterFacts
 from app.services.generation import LLAMA_SAMPLING, Delivery, Sampling
 from app.services.model_folder import ModelFolder
@@ -173,7 +173,7 @@ class NamedModel(Reply, kw_only=True):
         return cls(
             name=facts.id,
             model=facts.id,
-            modified_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(facts.created)),
+            modified_at=date(facts.created),
             capabilities=["completion", *(["tools"] if facts.calls_tools else [])],
             details=ModelDetails.of(facts),
         )

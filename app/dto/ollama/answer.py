@@ -1,7 +1,6 @@
 """What Ollama's answers have in common: a line of JSON each, the last with where the time went, in nanoseconds."""
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, cast
 
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -9,6 +8,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 import app.services.generation as gen
 from app.dto.ollama.request import LATEST
 from app.dto.shared.base import Dialect, Reply, object_text
+from app.dto.shared.dates import from_now
 from app.dto.shared.errors import OllamaErrorReply
 from app.dto.shared.logprobs import ContentLogprob
 from app.services.errors import AppError
@@ -19,11 +19,6 @@ DoneReason = Literal["stop", "length", "load", "unload"]
 def tagged(model: str) -> str:
     """Give a model's name as Ollama has it, always with a tag."""
     return model if ":" in model.rpartition("/")[2] else model + LATEST
-
-
-def now() -> str:
-    """Give the time, as RFC 3339 in UTC."""
-    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
 class OllamaAnswer(Reply, kw_only=True):
@@ -46,6 +41,16 @@ class OllamaAnswer(Reply, kw_only=True):
     logprobs: Annotated[
         list[ContentLogprob] | UnsetType, Meta(description="how likely the tokens were, where that was asked for")
     ] = UNSET
+
+
+def head(model: str, *, done: bool) -> dict[str, Any]:
+    """Give what each answer, and each piece of one, begins with; the model is named as Ollama does."""
+    return {"model": model, "created_at": from_now(), "done": done}
+
+
+def empty_head(model: str, *, unloaded: bool) -> dict[str, Any]:
+    """Give what an answer to nothing begins with: a model was loaded, or unloaded."""
+    return head(tagged(model), done=True) | {"done_reason": "unload" if unloaded else "load"}
 
 
 def numbers(finished: gen.Finished) -> dict[str, Any]:
@@ -116,9 +121,9 @@ class OllamaStream(Dialect):
         """Give the line of an error."""
         return OllamaErrorReply.of(error)
 
-    def head(self, *, done: bool = False) -> dict[str, Any]:
-        """Give what each line begins with."""
-        return {"model": self._model, "created_at": now(), "done": done}
+    def head(self) -> dict[str, Any]:
+        """Give what each line but the last begins with."""
+        return head(self._model, done=False)
 
     def piece(
         self, *, text: str = "", thinking: str | UnsetType = UNSET, call: gen.ToolCall | None = None, **more: Any

@@ -8,7 +8,16 @@ from msgspec import UNSET, Meta, UnsetType
 from pydantic import BeforeValidator, Field
 
 import app.services.generation as gen
-from app.dto.ollama.answer import OllamaAnswer, OllamaStream, arguments_object, now, numbers, scores, tagged
+from app.dto.ollama.answer import (
+    OllamaAnswer,
+    OllamaStream,
+    arguments_object,
+    empty_head,
+    head,
+    numbers,
+    scores,
+    tagged,
+)
 from app.dto.ollama.request import OllamaGenerating
 from app.dto.openai.chat_message import Tool
 from app.dto.shared import parameters
@@ -149,23 +158,20 @@ class OllamaChatAnswer(OllamaAnswer, kw_only=True):
         """Build it from a whole answer."""
         assert answer.finished is not None
         return cls(
-            model=tagged(answer.model),
-            created_at=now(),
             message=OllamaReplyMessage(
                 content=answer.text,
                 thinking=answer.reasoning or UNSET,
                 tool_calls=[OllamaCall.of(call) for call in answer.tool_calls] or UNSET,
             ),
             logprobs=scores(answer.logprobs),
-            **numbers(answer.finished),
+            **head(tagged(answer.model), done=True) | numbers(answer.finished),
         )
 
     @classmethod
     def empty(cls, model: str, *, unloaded: bool) -> "OllamaChatAnswer":
         """Say that a model was loaded or unloaded."""
         message = OllamaReplyMessage(content="")
-        reason: Literal["load", "unload"] = "unload" if unloaded else "load"
-        return cls(model=tagged(model), created_at=now(), message=message, done=True, done_reason=reason)
+        return cls(message=message, **empty_head(model, unloaded=unloaded))
 
 
 class OllamaChatStream(OllamaStream):

@@ -1,13 +1,13 @@
 """Ollama's answer to a single prompt."""
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType
 from pydantic import Field
 
 import app.services.generation as gen
-from app.dto.ollama.answer import OllamaAnswer, OllamaStream, now, numbers, scores, tagged
+from app.dto.ollama.answer import OllamaAnswer, OllamaStream, empty_head, head, numbers, scores, tagged
 from app.dto.ollama.request import OllamaGenerating
 from app.dto.shared import parameters
 from app.dto.shared.base import RequestLimits
@@ -58,19 +58,16 @@ class OllamaGenerateAnswer(OllamaAnswer, kw_only=True):
         """Build it from a whole answer."""
         assert answer.finished is not None
         return cls(
-            model=tagged(answer.model),
-            created_at=now(),
             response=answer.text,
             thinking=answer.reasoning or UNSET,
             logprobs=scores(answer.logprobs),
-            **numbers(answer.finished),
+            **head(tagged(answer.model), done=True) | numbers(answer.finished),
         )
 
     @classmethod
     def empty(cls, model: str, *, unloaded: bool) -> "OllamaGenerateAnswer":
         """Say that a model was loaded or unloaded."""
-        reason: Literal["load", "unload"] = "unload" if unloaded else "load"
-        return cls(model=tagged(model), created_at=now(), response="", done=True, done_reason=reason)
+        return cls(response="", **empty_head(model, unloaded=unloaded))
 
 
 class OllamaGenerateStream(OllamaStream):

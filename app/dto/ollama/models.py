@@ -1,9 +1,7 @@
 """Ollama's lists of models, and what it says of one."""
 
 import hashlib
-import time
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from msgspec import Meta, field
@@ -13,6 +11,7 @@ from app.dto.llama.models import ModelDetails
 from app.dto.ollama.answer import tagged
 from app.dto.ollama.request import LATEST
 from app.dto.shared.base import Body, Reply
+from app.dto.shared.dates import date, from_now
 from app.services.facts import ModelFacts
 from app.services.model_folder import ModelFolder
 from app.services.model_state import ModelState
@@ -45,7 +44,7 @@ class OllamaModel(_OllamaModel, kw_only=True):
     @classmethod
     def of(cls, state: ModelState, facts: ModelFacts | ModelFolder | None) -> "OllamaModel":
         """Describe a model, with what can be told of its files."""
-        return cls(**_row(state, facts), modified_at=_date(state.created))
+        return cls(**_row(state, facts), modified_at=date(state.created))
 
 
 class OllamaModels(Reply, kw_only=True):
@@ -64,10 +63,9 @@ class RunningModel(_OllamaModel, kw_only=True):
     @classmethod
     def of(cls, state: ModelState, facts: ModelFacts, idle_seconds: float) -> "RunningModel":
         """Describe a loaded model."""
-        leaves = datetime.now(UTC) + timedelta(seconds=idle_seconds)
         return cls(
             **_row(state, facts),
-            expires_at=leaves.isoformat().replace("+00:00", "Z") if idle_seconds else _NEVER,
+            expires_at=from_now(idle_seconds) if idle_seconds else _NEVER,
             size_vram=facts.weight_bytes,
             context_length=facts.context.tokens,
         )
@@ -120,7 +118,7 @@ class OllamaFacts(Reply, kw_only=True):
             template=loaded.chat_template if loaded else "",
             details=ModelDetails.of(facts) if facts else _UNKNOWN,
             model_info=_info(facts) if facts else {},
-            modified_at=_date(state.created),
+            modified_at=date(state.created),
         )
         if loaded:
             skills = {"tools": loaded.calls_tools, "thinking": loaded.reasons}
@@ -161,7 +159,3 @@ def _parameters(facts: ModelFacts) -> str:
         "repeat_penalty": defaults.repetition_penalty,
     }
     return "\n".join(f"{name:<30} {value:g}" for name, value in values.items() if value is not None)
-
-
-def _date(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
