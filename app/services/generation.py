@@ -204,6 +204,50 @@ class EmbeddingRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Continuations:
+    """Texts of which each might follow a prompt; they are not empty, and none begins another."""
+
+    prompt: GenerationRequest  # a conversation, or a prompt that goes past the chat template
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringRequest:
+    """Prompts with continuations whose probabilities are wanted. What prompts begin with alike is computed once."""
+
+    prompts: tuple[Continuations, ...]
+    model: str | None = None  # who should answer, by any of its names
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScores:
+    """How likely the continuations of one prompt are, in their order."""
+
+    prompt_tokens: int
+    logprobs: tuple[tuple[float, ...], ...]  # natural logarithm of each token's probability after those before it
+
+    @property
+    def sums(self) -> list[float]:
+        """The log-probability of each continuation as a whole."""
+        return [sum(each) for each in self.logprobs]
+
+    @property
+    def means(self) -> list[float]:
+        """The same per token, so that a long continuation may be as good as a short one."""
+        return [sum(each) / len(each) for each in self.logprobs]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The answer to a ScoringRequest."""
+
+    model: str
+    prompts: tuple[PromptScores, ...]
+    tokens: int  # of all prompts and continuations; what several begin with counts once
+    cached_tokens: int  # of those, the ones from the prefix cache
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Where the time went. Milliseconds on the engine's clock; the prompt's count leaves out what was cached."""
 

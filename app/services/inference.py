@@ -7,10 +7,10 @@ from typing import Any, Protocol
 from app.services.caller import Caller
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import RunningGeneration
-from app.services.engine.scheduler.running_request import RunningEmbedding
+from app.services.engine.scheduler.running_request import RunningEmbedding, RunningScoring
 from app.services.errors import AppError
 from app.services.facts import AdapterFacts, DeviceFacts, ModelFacts, SlotFacts
-from app.services.generation import EmbeddingRequest, GenerationRequest
+from app.services.generation import EmbeddingRequest, GenerationRequest, ScoringRequest
 from app.services.model_folder import ModelFolder
 
 
@@ -35,6 +35,9 @@ class EngineModel(Protocol):
 
     async def embed(self, request: EmbeddingRequest, caller: Caller) -> RunningEmbedding:
         """Begin to turn texts into vectors."""
+
+    async def score(self, request: ScoringRequest, caller: Caller) -> RunningScoring:
+        """Begin to compute how likely texts are behind prompts."""
 
     async def render(self, request: GenerationRequest) -> str:
         """Give the prompt that a conversation becomes, as text."""

@@ -21,7 +21,7 @@ from app.services.estimates import hardware
 from app.services.estimates.estimator import Estimator
 from app.services.estimates.hardware import Hardware
 from app.services.facts import ModelFacts
-from app.services.generation import Embedded, EmbeddingRequest, Generation, GenerationRequest
+from app.services.generation import Embedded, EmbeddingRequest, Generation, GenerationRequest, Scored, ScoringRequest
 from app.services.inference import Engine
 from app.services.model_folder import ModelFolder
 from app.services.models import Models
@@ -143,6 +143,11 @@ class ModelService:
         """Turn texts into vectors. Raises AppError. To cancel this stops it within one engine step."""
         async with self.models.using(request.model) as model:
             return await model.embed(request)
+
+    async def score(self, request: ScoringRequest) -> Scored:
+        """Compute how likely texts are behind prompts. Raises AppError. To cancel this stops it within one step."""
+        async with self.models.using(request.model) as model:
+            return await model.score(request)
 
     async def start(self, session: Session) -> list[str]:
         """Load the model of a session and save the session. The memory agent's conversation begins anew.

@@ -1,22 +1,33 @@
 """A loaded model with its queue limit and its running answers."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from app.services.active_generations import ActiveGenerations
 from app.services.caller import Caller, caller
 from app.services.context_length import ContextLength
-from app.services.engine.scheduler.running_request import RunningRequest
+from app.services.engine.scheduler.running_request import RunningRequest, RunningResult
 from app.services.errors import AppError, InvalidRequest, PromptTooLong, QueueFull
 from app.services.facts import AdapterFacts, ModelFacts, SlotFacts
-from app.services.generation import Embedded, EmbeddingRequest, Generation, GenerationRequest, Message
+from app.services.generation import (
+    Embedded,
+    EmbeddingRequest,
+    Generation,
+    GenerationRequest,
+    Message,
+    Scored,
+    ScoringRequest,
+)
 from app.services.inference import EngineModel
 from app.services.merged_generation import MergedGeneration
 from app.settings import Settings
 
+T = TypeVar("T")
 GRACE_PERIOD = 10.0  # seconds that the answers of a model may still take once it is to be unloaded
 
 
@@ -87,12 +98,11 @@ class ServedModel:
 
     async def embed(self, request: EmbeddingRequest) -> Embedded:
         """Turn texts into vectors. Raises AppError. To cancel this stops it within one engine step."""
-        sender = caller.get()
-        self._require_queue_space(sender)
-        with self._preparing_prompts(1):
-            running = await self.model.embed(request, sender)
-            self._register([running])
-        return await running.result()
+        return await self._result(partial(self.model.embed, request))
+
+    async def score(self, request: ScoringRequest) -> Scored:
+        """Compute how likely texts are behind prompts. Raises AppError. To cancel this stops it within one step."""
+        return await self._result(partial(self.model.score, request))
 
     async def render(self, request: GenerationRequest) -> str:
         """Give the prompt that a conversation becomes. Raises AppError."""
@@ -140,6 +150,14 @@ class ServedModel:
     async def erase_slot(self, slot: int) -> int:
         """Forget what an idle slot of the batch holds, in memory and on disk. Returns tokens. Raises AppError."""
         return await self.model.erase_slot(slot)
+
+    async def _result(self, begin: Callable[[Caller], Awaitable[RunningResult[T]]]) -> T:
+        sender = caller.get()
+        self._require_queue_space(sender)
+        with self._preparing_prompts(1):
+            running = await begin(sender)
+            self._register([running])
+        return await running.result()
 
     def _with_system_prompt(self, request: GenerationRequest) -> GenerationRequest:
         """Put the session's system prompt first, unless the request begins with its own or is no conversation."""

@@ -12,6 +12,7 @@ from app.services.engine.cache import slot_file
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.cache.layers import Layers
 from app.services.engine.model.adapters import Adapters
+from app.services.engine.model.continuations import TokenizedContinuations
 from app.services.engine.model.prompt_history import PromptHistory
 from app.services.engine.output.detokenizer import DetokenizerFactory
 from app.services.engine.output.stop_strings import StopStrings
@@ -22,14 +23,15 @@ from app.services.engine.sampling.params import SamplingParams, resolve_sampling
 from app.services.engine.scheduler.embedding import Embedding
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import RunningGeneration
-from app.services.engine.scheduler.running_request import RunningEmbedding
+from app.services.engine.scheduler.running_request import RunningEmbedding, RunningRequest, RunningScoring
 from app.services.engine.scheduler.scheduler import Scheduler
+from app.services.engine.scheduler.scoring import Scoring
 from app.services.engine.speculative.draft_model import DraftModel, DraftModelProposer
 from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
 from app.services.engine.speculative.proposer import ChainedProposer, Proposer
 from app.services.errors import AppError, InvalidRequest, PromptTooLong, UnprocessableBody
 from app.services.facts import AnswerSettings, ModelFacts
-from app.services.generation import EmbeddingRequest, GenerationRequest, Message
+from app.services.generation import Continuations, EmbeddingRequest, GenerationRequest, Message
 
 log = structlog.get_logger()
 
@@ -131,6 +133,28 @@ class LoadedModel:
             raise PromptTooLong(len(tokens), context.tokens, can_grow=context.can_grow)
         return tokens
 
+    def tokenize_continuations(self, continuations: Continuations) -> TokenizedContinuations:
+        """Check and tokenize a prompt with the texts behind it. Raises InvalidRequest or PromptTooLong."""
+        request = continuations.prompt
+        self._check_tokens([part for part in request.prompt or () if isinstance(part, int)], "prompt")
+        prompt = self.prompts.build(request)
+        tokenized = self.prompts.continuations(prompt, continuations.texts, special=request.prompt is not None)
+        if not all(tokenized.texts):
+            raise InvalidRequest("A text to be scored adds no token to its prompt")
+        self.scheduler.admission.check(tokenized.longest, 1)
+        return tokenized
+
+    def make_scoring(self, prompts: Sequence[TokenizedContinuations], running: RunningScoring) -> Row:
+        """Make the row that scores texts behind prompts."""
+        facts = self.facts
+        head = facts.vocabulary * facts.hidden_size / facts.parameters if facts.parameters else 0.0
+        together = facts.batching.decoding is None
+        scoring = Scoring(prompts, facts.id, vocabulary=facts.vocabulary, head=head, together=together)
+        prompt = Prompt("", scoring.root, thinking=False)
+        row = self.make_row(prompt, GenerationRequest(max_tokens=0), running)
+        row.scoring = scoring
+        return row
+
     def detokenize(self, tokens: list[int]) -> str:
         """Give the text of token ids, control tokens too. Raises InvalidRequest for ids that do not exist."""
         self._check_tokens(tokens, "tokens")
@@ -162,7 +186,7 @@ class LoadedModel:
         return first
 
     def make_row(
-        self, prompt: Prompt, request: GenerationRequest, generation: RunningGeneration | None, index: int = 0
+        self, prompt: Prompt, request: GenerationRequest, generation: RunningRequest | None, index: int = 0
     ) -> Row:
         """Make the row of one answer to a prepared request; `index` counts the answers to it."""
         context_left = self.facts.context.tokens - len(prompt.tokens)

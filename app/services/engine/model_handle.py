@@ -13,10 +13,10 @@ from app.services.caller import Caller
 from app.services.engine.cache.disk_thread import disk
 from app.services.engine.commands import CommandQueue
 from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
-from app.services.engine.scheduler.running_request import RunningEmbedding, RunningRequest
+from app.services.engine.scheduler.running_request import RunningEmbedding, RunningRequest, RunningScoring
 from app.services.errors import AppError, EngineFailed, ModelUnloaded, UnprocessableBody
 from app.services.facts import AdapterFacts, ModelFacts, SlotFacts
-from app.services.generation import EmbeddingRequest, GenerationRequest, Started
+from app.services.generation import EmbeddingRequest, GenerationRequest, ScoringRequest, Started
 from app.services.inference import EngineModel
 
 if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the engine thread
@@ -81,6 +81,15 @@ class ModelHandle(EngineModel):
             _check_input_tokens(sum(map(len, inputs)))
         embedding = await self._off_loop(model.make_embedding, request, inputs, running)
         self._queue(partial(model.scheduler.embed, embedding), [running])
+        return running
+
+    async def score(self, request: ScoringRequest, caller: Caller) -> RunningScoring:
+        """Tokenize the prompts one by one, then queue what they have in common as a row."""
+        model = self._model
+        running = RunningScoring(self._cancel, caller)
+        prompts = [await self._off_loop(model.tokenize_continuations, each) for each in request.prompts]
+        row = await self._off_loop(model.make_scoring, prompts, running)
+        self._queue(partial(model.scheduler.submit, row), [running])
         return running
 
     async def render(self, request: GenerationRequest) -> str:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
 from app.services.context_length import ContextLength
 from app.services.engine.model.answer_history import AnswerHistory, Rendered
 from app.services.engine.model.chat_template import ChatTemplate
+from app.services.engine.model.continuations import TokenizedContinuations, tokenize_continuations
 from app.services.engine.model.prompt_history import Outline, outline
 from app.services.engine.output.stop_strings import StopStrings
 from app.services.engine.output.token_bytes import TokenBytes
@@ -71,6 +73,8 @@ class PromptBuilder:
         self._token_bytes = TokenBytes(tokenizer)
         self._template = ChatTemplate(tokenizer)
         self._answers = answers
+        added = tokenizer.added_tokens_decoder
+        self._controls = frozenset(int(token) for token in added if added[token].special)
         self._fim_tokens = _fim_tokens(tokenizer.added_tokens_decoder.values())
 
     def build(self, request: GenerationRequest) -> Prompt:
@@ -188,6 +192,21 @@ class PromptBuilder:
             else:
                 tokens += self.tokenize(part, special=special and index == 0)
         return tokens
+
+    def continuations(self, prompt: Prompt, texts: Sequence[str], *, special: bool) -> TokenizedContinuations:
+        """Tokenize texts behind a prompt; `special` if that goes past the chat template. Raises PromptTooLong."""
+        self.check_length([prompt.text, *texts], "questions")
+        tokenized = tokenize_continuations(
+            prompt.text,
+            prompt.tokens,
+            texts,
+            controls=self._controls,
+            tokenize=partial(self.tokenize, special=special),
+            detokenize=self.detokenize,
+        )
+        if tokenized.longest > self._context.tokens:
+            raise self._too_long(tokenized.longest)
+        return tokenized
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Give the text of ids, control tokens too."""

@@ -41,7 +41,11 @@ class ChunkSizer:
         start = time.perf_counter()
         with self.expect(tokens):
             yield
-        rate = tokens / max(time.perf_counter() - start, 1e-6)
+        self.note(tokens, time.perf_counter() - start)
+
+    def note(self, tokens: int, seconds: float) -> None:
+        """Note that so many tokens took so many seconds."""
+        rate = tokens / max(seconds, 1e-6)
         self._most = max(self._most, tokens)
         if self._per_second is None:
             self._per_second = rate

@@ -59,6 +59,8 @@ class Admission:
     def admit(self, row: Row, running: Sequence[Row]) -> bool:
         """Reserve memory for a row beside the others, if there is enough; stored prompts are evicted for it."""
         tokens = len(row.prefill.tokens) + min(row.max_tokens - len(row.answer), _GROWTH)
+        if row.scoring is not None:
+            tokens += row.scoring.longest
         others = sum(self.footprint.bytes(other.length) for other in running)
         needed = self._bytes_needed(tokens, 1 + len(row.siblings), others) + self._reserved_bytes(running)
         if not self._free_memory(needed, row.prefill.tokens):

@@ -1,6 +1,7 @@
 """Prefill: computes the prompts of rows that are admitted, until they can be decoded."""
 
 import copy
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from app.services.engine.scheduler.prefill_state import Lead, PrefillState
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.scheduler.running_request import RunningRequest
+from app.services.engine.scheduler.scoring import Scoring
 from app.services.engine.scheduler.shared_prefix import find_lead
 from app.services.facts import Batching
 
@@ -32,8 +34,8 @@ class PrefillManager:
     """Computes prompts: long ones a chunk each in turn, short ones together.
 
     All of a prompt but its last token is computed here; that one is fed by the batch, to draw the first of the answer.
-    Of a row that asks for no tokens, all is computed here. A row whose prompt begins as another's does that is being
-    computed follows that one: it waits, and goes on from a copy.
+    Of a row that asks for no tokens, all is computed here, and so are the texts that are to be scored behind it. A row
+    whose prompt begins as another's does that is being computed follows that one: it waits, and goes on from a copy.
     """
 
     def __init__(
@@ -156,6 +158,8 @@ class PrefillManager:
     def _compute_chunk(self, row: Row, budget: int) -> Chunk:
         """Compute a part of one prompt."""
         state = row.prefill
+        if row.scoring is not None and not state.tokens_left:
+            return self._score(row, row.scoring, budget)
         last = 0 if row.max_tokens == 0 else 1  # the token that is left for the batch
         forks = [length - state.length for length, _ in self._followers(state)]
         tokens = state.next_tokens(min([state.tokens_left - last, budget, *forks]))
@@ -167,7 +171,7 @@ class PrefillManager:
             if not row.answer:
                 self._outbox.put(row.generation, [row.progress()])
             self._fork(state)
-        if state.tokens_left > last:
+        if state.tokens_left > last or row.scoring is not None:
             self._queue.append(row)
             return Chunk(len(tokens) + 1)
         rows = row.share()
@@ -176,6 +180,22 @@ class PrefillManager:
         for sibling in rows[1:] if last else ():
             sibling.prefill.layers = copy.deepcopy(state.layers)  # its arrays are copied on write
         return Chunk(len(tokens) + 1, rows)
+
+    def _score(self, row: Row, scoring: Scoring, budget: int) -> Chunk:
+        """Compute some of the texts behind a prompt, which is computed."""
+        if not scoring.is_begun:
+            scoring.begin(row.prefill.take_layers())
+        self._adapters.use([row.scales])
+        start = time.perf_counter()
+        with self._chunk_sizer.expect(budget):
+            tokens = scoring.compute(self._model, budget)
+        self._chunk_sizer.note(tokens, time.perf_counter() - start)
+        if not scoring.is_finished:
+            self._queue.append(row)
+            return Chunk(tokens + 1)
+        row.prefill.layers = scoring.take_layers()
+        self._outbox.put(row.generation, [scoring.result(row.cached_tokens)])
+        return Chunk(tokens + 1, [row])
 
     def _follow(self, row: Row, lead: Lead) -> None:
         """Have a row wait until its lead has computed what they share."""

@@ -15,8 +15,8 @@ from app.services.engine.sampling.grammar import GrammarConstraint
 from app.services.engine.sampling.logprobs import RowLogprobs, token_logprob
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.prefill_state import PrefillState
-from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.running_request import RunningRequest
+from app.services.engine.scheduler.scoring import Scoring
 from app.services.engine.speculative.proposer import Proposer
 from app.services.facts import AnswerSettings
 from app.services.generation import (
@@ -57,7 +57,7 @@ class Row:
     def __init__(
         self,
         *,
-        generation: RunningGeneration | None,  # None while warming up
+        generation: RunningRequest | None,  # None while warming up
         prompt: list[int],
         max_tokens: int,
         params: SamplingParams,
@@ -77,6 +77,7 @@ class Row:
         settings: AnswerSettings | None = None,
     ) -> None:
         self.generation = generation
+        self.scoring: Scoring | None = None  # of texts behind the prompt, instead of an answer
         self.settings = settings or AnswerSettings()  # as /slots shows them
         self.prompt = prompt
         self.slot = slot  # index of the slot that it prefers
@@ -171,6 +172,8 @@ class Row:
         self.failures += 1
         if self.constraint is not None:
             self.constraint.catch_up(self.answer)
+        if self.scoring is not None:
+            self.scoring.restart()
         self.prefill = self.prefill.restarted(self.prompt + self.answer)
         self.decoded_tokens = 0
         self.drawn_tokens, self.must_redraw = len(self.answer), False
@@ -280,7 +283,7 @@ class Row:
         first = clock.first_token or now
         return Timings(
             cached_tokens=self.cached_tokens,
-            prompt_tokens=len(self.prompt) - self.cached_tokens,
+            prompt_tokens=len(self.prompt) - self.cached_tokens + (self.scoring.own_tokens if self.scoring else 0),
             prompt_ms=(first - self.prefill.start_time) * 1000,
             completion_tokens=len(self.answer),
             completion_ms=((clock.last_token or first) - first) * 1000,

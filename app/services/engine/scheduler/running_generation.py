@@ -8,9 +8,10 @@ from contextlib import suppress
 from app.services.caller import NOBODY, Caller
 from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.errors import AppError
-from app.services.generation import Embedded, Event, Finished
+from app.services.generation import Embedded, Event, Finished, Scored
 
 Outcome = Event | AppError
+Letter = Outcome | Embedded | Scored
 
 
 class Bell:
@@ -100,9 +101,9 @@ class Outbox:
     """Collects what one engine step has to say, so that each event loop is woken once."""
 
     def __init__(self) -> None:
-        self._letters: list[tuple[RunningRequest, Outcome | Embedded]] = []
+        self._letters: list[tuple[RunningRequest, Letter]] = []
 
-    def put(self, request: RunningRequest | None, outcomes: Iterable[Outcome | Embedded]) -> None:
+    def put(self, request: RunningRequest | None, outcomes: Iterable[Letter]) -> None:
         """Add what there is to say of a request, if anybody waits for it. On the engine thread only."""
         if request is not None:
             self._letters.extend((request, outcome) for outcome in outcomes)
@@ -116,6 +117,6 @@ class Outbox:
             letters[0][0].loop.call_soon_threadsafe(_deliver, letters)
 
 
-def _deliver(letters: Sequence[tuple[RunningRequest, Outcome | Embedded]]) -> None:
+def _deliver(letters: Sequence[tuple[RunningRequest, Letter]]) -> None:
     for request, outcome in letters:
         request.put(outcome)

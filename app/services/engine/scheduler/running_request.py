@@ -1,12 +1,14 @@
-"""What the event loop holds of a request that the engine works on, and that of a request for vectors."""
+"""What the event loop holds of a request that the engine works on, and of one that has a single result."""
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from app.services.caller import NOBODY, Caller
 from app.services.errors import AppError
-from app.services.generation import Embedded
+from app.services.generation import Embedded, Progress, Scored
+
+T = TypeVar("T")
 
 
 class RunningRequest:
@@ -60,19 +62,19 @@ class RunningRequest:
             self.over.set_result(None)
 
 
-class RunningEmbedding(RunningRequest):
-    """Texts that become vectors."""
+class RunningResult(RunningRequest, Generic[T]):
+    """A request whose answer comes in one piece: vectors, or probabilities."""
 
-    _outcome: Embedded | AppError | None = None
+    _outcome: T | AppError | None = None
 
-    def put(self, outcome: Embedded | AppError) -> None:
-        """Hand over the vectors, or the error that there is instead."""
-        if not self.over.done():
+    def put(self, outcome: T | AppError | Progress) -> None:
+        """Hand over the result, or the error that there is instead. Nobody reads how far it is."""
+        if not self.over.done() and not isinstance(outcome, Progress):
             self._outcome = outcome
             self._end()
 
-    async def result(self) -> Embedded:
-        """Wait for the vectors. Raises the AppError that there is instead. To cancel the waiting cancels the work."""
+    async def result(self) -> T:
+        """Wait for the result. Raises the AppError that there is instead. To cancel the waiting cancels the work."""
         try:
             await asyncio.wait([self.over])
         finally:
@@ -81,3 +83,7 @@ class RunningEmbedding(RunningRequest):
             raise self._outcome
         assert self._outcome is not None
         return self._outcome
+
+
+RunningEmbedding = RunningResult[Embedded]
+RunningScoring = RunningResult[Scored]

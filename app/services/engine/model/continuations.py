@@ -1,0 +1,60 @@
+"""Tokens of a prompt and of the texts that may follow it: how they join is for the tokenizer to decide."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.services.engine.cache.prefixes import TokenArray, common_prefix_length
+
+Tokenize = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedContinuations:
+    """The texts that may follow one prompt, in tokens.
+
+    All begin at the same character: the tokenizer may join the end of a prompt to the beginning of a text, and where
+    it does so with one of them, that end counts for all.
+    """
+
+    prompt_tokens: int
+    shared: TokenArray  # tokens before all texts (length,)
+    texts: tuple[tuple[int, ...], ...]  # the tokens of each text after those
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the prompt with its longest text."""
+        return len(self.shared) + max(map(len, self.texts))
+
+
+def tokenize_continuations(
+    prompt: str,
+    tokens: Sequence[int],
+    texts: Sequence[str],
+    *,
+    controls: frozenset[int],
+    tokenize: Tokenize,  # of a text that begins a prompt
+    detokenize: Callable[[Sequence[int]], str],
+) -> TokenizedContinuations:
+    """Tokenize the texts behind a prompt, whose tokens are known.
+
+    A tokenizer never joins what stands before a control token with what comes after it, so what begins with the last
+    one is tokenized alone, if that gives the tokens that the prompt ends with. Token ids that are not what their text
+    would be tokenized to stay as they are.
+    """
+    last = next((index for index in range(len(tokens) - 1, -1, -1) if tokens[index] in controls), 0)
+    for start, tail in ((last, detokenize(tokens[last:])), (0, prompt)):
+        if tokenize(tail) == list(tokens[start:]):
+            joined = [tokenize(tail + text) for text in texts]
+            break
+    else:
+        start = len(tokens)
+        joined = [tokenize(text) for text in texts]
+    ending = np.asarray(tokens[start:], dtype=np.int32)
+    common = min(common_prefix_length(ending, np.asarray(each, dtype=np.int32)) for each in joined)
+    return TokenizedContinuations(
+        len(tokens),
+        np.asarray([*tokens[:start], *ending[:common]], dtype=np.int32),
+        tuple(tuple(each[common:]) for each in joined),
+    )
