@@ -95,7 +95,7 @@ def force(script: Script, turns: dict[int, str | None]) -> None:
             turn = turns[len(prompt.tokens)] = script.turn(request)
             text = ("I know.\n</think>\n\n" if prompt.thinking else "") + script.answer(turn, request)
             end = max(model.facts.end_tokens)
-            row.forced_tokens = dict(enumerate([*model.prompts.tokenize(text), end]))
+            row.forced_tokens.update(enumerate([*model.prompts.tokenize(text), end]))
         return row
 
     LoadedModel.make_row = forced  # type: ignore[method-assign]

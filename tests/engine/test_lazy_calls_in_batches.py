@@ -16,6 +16,7 @@ from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.limits import EngineLimits
 from app.services.engine.loaded_model import LoadedModel
 from app.services.engine.model.model_files import open_folder
+from app.services.engine.sampling.matcher import Matcher
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.generation import Completion, GenerationRequest, Message, Sampling, ToolChoice
@@ -71,11 +72,15 @@ class Answer:
         return [(call.name, json.loads(call.arguments)) for call in self.completion.tool_calls]
 
 
-def run(loaded: LoadedModel, *answers: Answer) -> None:
+def run(loaded: LoadedModel, *answers: Answer) -> int:
+    """Answer. Returns the steps that it took."""
     for one in answers:
         loaded.scheduler.submit(one.row)
+    steps = 0
     while loaded.scheduler.busy:
         loaded.scheduler.step()
+        steps += 1
+    return steps
 
 
 def calling(seed: int, *, temperature: float = 1.5, **more: Any) -> GenerationRequest:
@@ -93,6 +98,23 @@ def checked(answer: Answer) -> None:
     for call in whole:
         assert call.name in NAMES
         jsonschema.validate(json.loads(call.arguments), SCHEMA)
+
+
+@pytest.mark.parametrize("position", [0, 3])
+def test_what_a_call_must_say_takes_one_step(
+    loaded: LoadedModel, position: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer() -> Answer:
+        return Answer(loaded, calling(5, max_tokens=120, logprobs=2), {position: ". <tool_call>"})
+
+    forced, drawn = answer(), answer()
+    steps = run(loaded, forced)
+    monkeypatch.setattr(Matcher, "forced_tokens", lambda matcher: [])
+    assert steps < run(loaded, drawn) - 5
+    assert forced.row.answer == drawn.row.answer
+    logprobs = [[one.logprob for one in answer.completion.logprobs] for answer in (forced, drawn)]
+    assert logprobs[0] == pytest.approx(logprobs[1], abs=0.002)
+    checked(forced)
 
 
 @given(
@@ -161,7 +183,7 @@ def test_a_draft_that_goes_on_beyond_a_marker_is_taken_back(loaded: LoadedModel,
     request = replace(request, sampling=replace(request.sampling, logit_bias={mark: 100.0}))
     drafted, single = (Answer(loaded, request, {}) for _ in range(2))
     for one in (drafted, single):
-        one.row.forced_tokens = dict.fromkeys(range(begun), loaded.prompts.tokenize("x")[0])
+        one.row.forced_tokens.update(dict.fromkeys(range(begun), loaded.prompts.tokenize("x")[0]))
         one.forced = begun
     drafted.row.proposer = Marks(mark)
     run(loaded, drafted)

@@ -14,8 +14,9 @@ from llguidance import LLMatcher
 from app.services.engine.output.harmony import RECIPIENT
 from app.services.engine.output.parts import CallStart
 from app.services.engine.output.tool_call_notations import CallNotation
-from app.services.engine.sampling.bitmask import Mask, next_tokens
+from app.services.engine.sampling.bitmask import Mask
 from app.services.engine.sampling.literals import Literals
+from app.services.engine.sampling.matcher import Matcher
 from app.services.engine.sampling.message_grammar import begun_message_grammar
 from app.services.engine.sampling.tool_call_grammar import AllowedTool, begun_call_grammar
 from app.services.errors import InvalidRequest
@@ -146,7 +147,7 @@ class CallConstraint:
         self.accepted_tokens = 0  # of the answer; those of free text are not counted
         self._grammars = grammars
         self._vocabulary = vocabulary
-        self._matcher: LLMatcher | None = None
+        self._matcher: Matcher | None = None  # of the call that the answer is in
         self._begin: tuple[LLMatcher, int] | None = None  # where the last call began, and the answer's length then
 
     @property
@@ -159,7 +160,9 @@ class CallConstraint:
 
         `reader` is what reads the answer, where it may be in a call, and `piece` gives the bytes of a token.
         """
-        start = reader.take_start() if reader is not None and self._matcher is None else None
+        if self._matcher is not None or len(answer) < self.accepted_tokens:  # which are read one by one
+            return False
+        start = reader.take_start() if reader is not None else None
         if start is None or reader is None or _is_quoted(start.marker, b"".join(map(piece, answer[-_MARKER_TOKENS:]))):
             return False
         matcher = self._grammars.matcher(start)
@@ -167,22 +170,26 @@ class CallConstraint:
             return False
         reader.trust()
         self._begin = (matcher, len(answer))
-        self._matcher, self.accepted_tokens = matcher.deep_copy(), len(answer)
+        self._matcher, self.accepted_tokens = Matcher(matcher, self._vocabulary), len(answer)
         return True
 
     def mask(self) -> Mask:
         """Compute which tokens may come next, (vocabulary,) bool."""
         assert self._matcher is not None
-        allowed = next_tokens(self._matcher, self._vocabulary)
-        if not self._matcher.is_error():
+        allowed = self._matcher.mask()
+        if not self._matcher.is_error:
             return allowed
         self._matcher = None
         return np.ones(self._vocabulary, dtype=bool)
 
+    def forced_tokens(self) -> list[int]:
+        """Give the tokens of the call that have to come next; none where there is a choice."""
+        return self._matcher.forced_tokens() if self._matcher is not None else []
+
     def accept(self, token: int) -> None:
         """Advance by a token of the call."""
         self.accepted_tokens += 1
-        if self._matcher is not None and (not self._matcher.consume_token(token) or self._matcher.is_stopped()):
+        if self._matcher is not None and (not self._matcher.consume(token) or self._matcher.is_stopped):
             self._matcher = None
 
     def catch_up(self, answer: Sequence[int]) -> None:
@@ -190,7 +197,7 @@ class CallConstraint:
         if self._begin is None:
             return
         matcher, length = self._begin
-        self._matcher, self.accepted_tokens = matcher.deep_copy(), length
+        self._matcher, self.accepted_tokens = Matcher(matcher, self._vocabulary), length
         for token in answer[length:]:
             self.accept(token)
 

@@ -13,9 +13,10 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from app.services import heap
 from app.services.engine.output.template_clues import reasoning_markers
 from app.services.engine.output.tool_call_notations import CallNotation
-from app.services.engine.sampling.bitmask import Mask, next_tokens
+from app.services.engine.sampling.bitmask import Mask
 from app.services.engine.sampling.call_constraint import CallGrammarCache, CallGrammars, GrammarTools
 from app.services.engine.sampling.literals import JSON_STYLE, Literals
+from app.services.engine.sampling.matcher import Matcher
 from app.services.engine.sampling.message_grammar import header_grammar, message_grammar
 from app.services.engine.sampling.plain_tokenizer import plain_tokenizer
 from app.services.engine.sampling.tool_call_grammar import (
@@ -175,6 +176,8 @@ class GrammarCompiler:
         if first.is_error():
             reason = first.get_error()
             raise not_enforceable(constraint, "no text matches it" if reason.startswith("NoExtension") else reason)
+        if (forced := first.compute_ff_tokens()) and not first.consume_token(forced[0]):
+            raise not_enforceable(constraint, "what it allows has no end, or is too long")
         return matcher
 
     def _grammar(self, constraint: Constraint, style: "JsonCompileOptions") -> str:
@@ -226,9 +229,9 @@ class GrammarConstraint:
     ) -> None:
         self.failed = False
         self.accepted_tokens = 0  # of the answer
-        self._matcher = matcher.deep_copy()
-        self._header = header.deep_copy() if header is not None else None
-        self._vocabulary = vocabulary
+        self._matcher = Matcher(matcher, vocabulary)
+        self._first_header = Matcher(header, vocabulary) if header is not None else None
+        self._header = self._first_header  # while the answer is in it
         self._think_start = list(think_start)
         self._think_end = list(think_end)
         self._think_end_text = b"".join(map(piece, think_end)) if len(think_end) > 1 else b""
@@ -240,7 +243,7 @@ class GrammarConstraint:
         self._blanks_left = 0
         self._reasoning_mask = np.ones(vocabulary, dtype=bool)
         self._reasoning_mask[[token for token in end_tokens if token < vocabulary]] = False
-        self._initial = (matcher, header, self._is_active, self._may_think)  # the initial state, for a restart
+        self._initial = (self._is_active, self._may_think)  # for a restart
 
     @property
     def is_bound(self) -> bool:
@@ -252,13 +255,18 @@ class GrammarConstraint:
         if not self._is_active:
             return self._reasoning_mask
         matcher = self._header or self._matcher
-        allowed = next_tokens(matcher, self._vocabulary)
-        self.failed |= matcher.is_error()
+        allowed = matcher.mask()
+        self.failed |= matcher.is_error
         if self._may_think:
             allowed[self._think_start[0]] = True
         if self._blanks_left:
             allowed[self._blank] = True
         return allowed
+
+    def forced_tokens(self) -> list[int]:
+        """Give the tokens that have to come next; none where there is a choice."""
+        may_choose = not self._is_active or self._header is not None or self._may_think or self._blanks_left
+        return [] if may_choose else self._matcher.forced_tokens()
 
     def catch_up(self, answer: Sequence[int]) -> None:
         """Accept the tokens of an answer that are new; start over if more were accepted than it has."""
@@ -268,9 +276,12 @@ class GrammarConstraint:
             self.accept(token)
 
     def _restart(self) -> None:
-        matcher, header, self._is_active, self._may_think = self._initial
-        self._header = header.deep_copy() if header is not None else None
-        self._matcher, self._tail, self._blanks_left, self.accepted_tokens = matcher.deep_copy(), [], 0, 0
+        self._is_active, self._may_think = self._initial
+        self._header = self._first_header
+        for matcher in (self._header, self._matcher):
+            if matcher is not None:
+                matcher.restart()
+        self._tail, self._blanks_left, self.accepted_tokens = [], 0, 0
 
     def _ends_reasoning(self) -> bool:
         """Whether the last tokens are the marker that closes the reasoning, with blanks behind it at most."""
@@ -282,8 +293,8 @@ class GrammarConstraint:
         """Advance by the token that was drawn."""
         self.accepted_tokens += 1
         if self._header is not None:
-            self.failed |= not self._header.consume_token(token)
-            if self._header.is_stopped():
+            self.failed |= not self._header.consume(token)
+            if self._header.is_stopped:
                 self._header = None
         elif not self._is_active:
             self._tail = [*self._tail, token][-max(len(self._think_end), len(self._think_end_text)) :]
@@ -293,7 +304,7 @@ class GrammarConstraint:
             self._is_active = False
         elif self._blanks_left and token in self._blank:
             self._blanks_left -= 1
-        elif not self._matcher.is_stopped():
-            self.failed |= not self._matcher.consume_token(token)
+        elif not self._matcher.is_stopped:
+            self.failed |= not self._matcher.consume(token)
             self._blanks_left = 0
         self._may_think = False

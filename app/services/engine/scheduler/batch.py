@@ -11,7 +11,8 @@ from app.services.engine.cache.layers import Layers, is_trimmable
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.sampling.logprobs import BatchLogprobs, RowLogprobs
 from app.services.engine.sampling.sampler import Sampler
-from app.services.engine.scheduler.row import Row, take_back_draws
+from app.services.engine.scheduler.drafts import draw_each, note_draft
+from app.services.engine.scheduler.row import Row, forced_run, take_back_draws
 
 RowToken = tuple[Row, int, RowLogprobs | None]  # a row, its next token, and the log-probabilities if the row asks
 
@@ -60,8 +61,12 @@ class Batch:
         """
         if self._next is None:
             return []
-        if speculate and not self._cache.merged and (draft := self._propose(self.rows[0])):
-            return self._verify(self.rows[0], draft)
+        if not self._cache.merged:
+            row = self.rows[0]
+            if run := [] if self._fresh else forced_run(row):
+                return self._feed_forced(row, run)
+            if speculate and (draft := self._propose(row)):
+                return self._verify(row, draft)
         fed, logprobs, unread = self._next, self._logprobs, 0 if self._next_is_read else len(self.rows) - self._fresh
         self._adapters.use([row.scales for row in self.rows])
         logits = self._model(fed[:, None], cache=self._cache.layers)[:, -1, :]
@@ -91,7 +96,7 @@ class Batch:
         # For the others it is what they have drawn: the same noise at the same position.
         self._sampler = Sampler(params, answers, [len(answer) for answer in answers], self._vocabulary, prompts)
         none = mx.full((len(self.rows),), self._vocabulary, dtype=mx.uint32)
-        self._next = self._force(self._sampler(self._mask(logits), none).astype(mx.uint32))
+        self._next = _force(self.rows, self._sampler(self._mask(logits, drawn=1), none).astype(mx.uint32))
         self._logprobs = self._logprobs_of(logits, self._next)
         tokens = self._read(self._next, self._logprobs) if self._next_is_read else []
         return [tokens[index] for index in indices] if tokens else []
@@ -132,9 +137,34 @@ class Batch:
         other._cache.join([row.prefill.take_layers() for row in rows])
         return other
 
+    def _feed_forced(self, row: Row, run: list[int]) -> list[RowToken]:
+        """Feed a row's next token and those that a grammar forces behind it, and draw what follows them."""
+        assert self._next is not None and row.constraint is not None
+        self._adapters.use([row.scales])
+        fed = mx.concatenate([self._next, mx.array(run, dtype=mx.uint32)])
+        logits = self._model(fed[None], cache=self._cache.layers)[0]
+        mx.async_eval(logits)
+        tokens = [] if self._next_is_read else self._read(self._next, self._logprobs)
+        certain = [cast("int", self._next.item()), *run[:-1]]
+        for token in certain:
+            row.constraint.accept(token)
+        answer = [*row.answer[: row.computed_tokens], *certain]
+        row.note_certain(len(run))
+        self._sampler = Sampler([row.params], [answer], [row.drawn_tokens], self._vocabulary, [row.prompt])
+        logprobs = None if row.logprobs is None else BatchLogprobs(logits, fed[1:], range(len(run)), row.logprobs)
+        tokens += [(row, token, logprobs.of_row(index) if logprobs else None) for index, token in enumerate(run)]
+        self._next = self._draw(logits[-1:], fed[-1:])
+        self._logprobs = self._logprobs_of(logits[-1:], self._next)
+        self._remember(logits[None])
+        mx.async_eval(self._next, *(self._logprobs.arrays if self._logprobs else ()))
+        self._next_is_read = row.pivotal
+        return tokens + self._read(self._next, self._logprobs) if self._next_is_read else tokens
+
     def _propose(self, row: Row) -> list[int]:
         """Draft what a row says next, where that can be taken back and nothing depends on each single step."""
-        if row.proposer is None or row.is_bound or row.logprobs is not None or row.forced_tokens:
+        if row.proposer is None or row.is_bound or row.logprobs is not None:
+            return []
+        if any(position >= row.drawn_tokens for position in row.forced_tokens):
             return []
         if not all(is_trimmable(layer) for layer in self._cache.layers):
             return []
@@ -160,31 +190,18 @@ class Batch:
         first = cast("int", self._next.item())
         self._adapters.use([row.scales])
         logits = self._model(mx.array([[first, *draft]]), cache=self._cache.layers)[0]
-        drawn = self._draw_each(row, logits, first, draft)
+        drawn = draw_each(row, logits, [first, *draft], self._vocabulary, fresh=bool(self._fresh))
         accepted = next((index for index, token in enumerate(draft) if token != drawn[index]), len(draft))
         for layer in self._cache.layers:
             layer.trim(len(draft) - accepted)
         tokens = drawn[: accepted + 1] if self._next_is_read or self._fresh else [first, *drawn[: accepted + 1]]
         row.proposer.update(len(draft), accepted)
-        row.note_draft(len(draft), accepted, fresh=bool(self._fresh))
+        note_draft(row, len(draft), accepted, fresh=bool(self._fresh))
         self._next, self._fresh = mx.array(drawn[accepted : accepted + 1], mx.uint32), 0
         self._next_is_read = True
         self._sampler = self._logprobs = None
         self._remember(logits[None, : accepted + 1])
         return [(row, token, None) for token in tokens]
-
-    def _draw_each(self, row: Row, logits: mx.array, first: int, draft: list[int]) -> list[int]:
-        """Draw after each of the tokens that were fed, with the penalties and the noise of its position."""
-        fed = [first, *draft]
-        before = row.answer[: row.computed_tokens]
-        if self._fresh:
-            counted = [before] + [[*before, *draft[:index]] for index in range(len(draft))]
-        else:
-            counted = [[*before, *fed[:index]] for index in range(len(fed))]
-        positions = [row.drawn_tokens + index for index in range(len(fed))]
-        sampler = Sampler([row.params] * len(fed), counted, positions, self._vocabulary, [row.prompt] * len(fed))
-        none = [self._vocabulary, *draft] if self._fresh else fed
-        return cast("list[int]", sampler(logits, mx.array(none, dtype=mx.uint32)).tolist())
 
     def _draw(self, logits: mx.array, fed: mx.array) -> mx.array:
         if self._sampler is None:
@@ -195,7 +212,7 @@ class Batch:
         drawn = self._sampler(self._constrain(logits, fed), self._to_count(fed)).astype(mx.uint32)
         for index, row in enumerate(self.rows):
             row.note_step(fresh=index >= len(self.rows) - self._fresh)
-        return self._force(drawn)
+        return _force(self.rows, drawn)
 
     def _logprobs_of(self, logits: mx.array, drawn: mx.array) -> BatchLogprobs | None:
         indices = [index for index, row in enumerate(self.rows) if row.logprobs is not None]
@@ -228,20 +245,21 @@ class Batch:
                 row.constraint.accept(token)
         return self._mask(logits)
 
-    def _mask(self, logits: mx.array) -> mx.array:
-        """Leave of the logits what the grammars allow."""
+    def _mask(self, logits: mx.array, drawn: int = 0) -> mx.array:
+        """Leave of the logits what the grammars allow, and note what they force. `drawn`: tokens that are drawn anew.
+
+        What is forced needs no mask, unless something is told of what else there was.
+        """
         allowed = np.ones(logits.shape, dtype=bool)
         for index, row in enumerate(self.rows):
-            if row.constraint is not None and row.is_bound:
+            if row.constraint is None or not row.is_bound:
+                continue
+            position = row.drawn_tokens - drawn
+            if position not in row.forced_tokens:
+                row.forced_tokens.add_by_grammar(position, row.constraint.forced_tokens())
+            if position not in row.forced_tokens or row.params.post_sampling:
                 allowed[index] = row.constraint.mask()
         return mx.where(mx.array(allowed), logits, -mx.inf)
-
-    def _force(self, drawn: mx.array) -> mx.array:
-        """Replace what a row drew by the token that it must say."""
-        if not any(row.forced_tokens for row in self.rows):
-            return drawn
-        forced = mx.array([row.forced_tokens.get(row.drawn_tokens - 1, -1) for row in self.rows])
-        return mx.where(forced >= 0, forced, drawn).astype(mx.uint32)
 
     def _to_count(self, fed: mx.array) -> mx.array:
         """What samplers have to count of the fed tokens: not the last of a prompt, which they know already."""
@@ -249,3 +267,12 @@ class Batch:
             return fed
         old = len(self.rows) - self._fresh
         return mx.concatenate([fed[:old], mx.full((self._fresh,), self._vocabulary, dtype=fed.dtype)])
+
+
+def _force(rows: Sequence[Row], drawn: mx.array) -> mx.array:
+    """Replace what rows drew (rows,) by the tokens that they must say."""
+    tokens = [row.forced_tokens.get(row.drawn_tokens - 1, -1) for row in rows]
+    if max(tokens) < 0:
+        return drawn
+    forced = mx.array(tokens)
+    return mx.where(forced >= 0, forced, drawn).astype(mx.uint32)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from mlx_lm.models.cache import trim_prompt_cache
 
+from app.services.engine.cache.layers import can_trim
 from app.services.engine.model.adapters import Scales
 from app.services.engine.output.detokenizer import Detokenizer
 from app.services.engine.output.message_parser import MessageParser
@@ -14,7 +15,9 @@ from app.services.engine.sampling.call_constraint import CallConstraint
 from app.services.engine.sampling.grammar import GrammarConstraint
 from app.services.engine.sampling.logprobs import RowLogprobs, token_logprob
 from app.services.engine.sampling.params import SamplingParams
+from app.services.engine.scheduler.forced_tokens import ForcedTokens
 from app.services.engine.scheduler.prefill_state import PrefillState
+from app.services.engine.scheduler.reasoning_limit import ReasoningLimit
 from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.engine.scheduler.scoring import Scoring
 from app.services.engine.speculative.proposer import Proposer
@@ -98,15 +101,12 @@ class Row:
         self.must_redraw = False  # what was drawn beyond the tokens that are read, since a call binds it
         self.proposer = proposer if thinking_budget is None else None  # a budget has to be seen token by token
         self.logprobs = logprobs  # how many alternatives each token has; None is no log-probabilities
-        self.forced_tokens: dict[int, int] = {}  # by position in the answer, whatever is drawn there
+        self.forced_tokens = ForcedTokens()
         self._context_left = context_left  # tokens that the context has left for the answer
         self._pending_logprobs: list[TokenLogprob] = []  # of tokens whose text is not sent yet
         self._sent_tokens = 0  # tokens of the answer whose text is sent
-        self._thinking_budget = thinking_budget
         self._think_token = think_token  # begins the reasoning where a grammar constrains the answer
-        self._think_closes = think_closes  # tokens that end the reasoning: the first time, the second, and so on
-        self._closings = 0  # how often that happened
-        self._reasoning_tokens = 0
+        self._reasoning = ReasoningLimit(thinking_budget, think_closes)
         self._stop_repetition = stop_repetition
         self._parser = parser
         self._detokenizer = detokenizer
@@ -130,7 +130,9 @@ class Row:
     @property
     def layer_tokens(self) -> list[int]:
         """The tokens that are in its layers."""
-        return self.prefill.tokens[: self.prefill.length] + self.answer[self.resumed_tokens : self.computed_tokens]
+        unread = self.forced_tokens.run(len(self.answer), self.computed_tokens)
+        answer = [*self.answer, *unread][self.resumed_tokens : self.computed_tokens]
+        return self.prefill.tokens[: self.prefill.length] + answer
 
     @property
     def needs_memory(self) -> bool:
@@ -147,22 +149,17 @@ class Row:
         """Whether nothing more is drawn before the next token is read: the answer or its reasoning may end there."""
         if self.drawn_tokens >= self.max_tokens:
             return True
-        if self._thinking_budget is None or not self._parser.in_reasoning:
-            return False
-        return self._reasoning_tokens + self.drawn_tokens - len(self.answer) >= self._thinking_budget
+        return self._reasoning.is_reached(self.drawn_tokens - len(self.answer)) and self._parser.in_reasoning
 
     @property
     def resumed_tokens(self) -> int:
         """Tokens of the answer that are prefilled again, because memory ran out."""
         return len(self.prefill.tokens) - len(self.prompt)
 
-    def note_draft(self, drafted: int, accepted: int, *, fresh: bool) -> None:
-        """Note a step that fed draft tokens as well, of which so many were accepted."""
-        self.note_step(fresh=fresh)
-        self.decoded_tokens += accepted
-        self.drawn_tokens += accepted
-        self.draft_tokens += drafted
-        self.accepted_tokens += accepted
+    def note_certain(self, tokens: int) -> None:
+        """Note that so many tokens more were fed, each of which was the next one."""
+        self.decoded_tokens += tokens
+        self.drawn_tokens += tokens
 
     def interrupt(self) -> None:
         """Drop the cache, in whatever state it is, because memory ran out.
@@ -200,9 +197,13 @@ class Row:
             row.prefill.reserved_tokens = tokens
 
     def trim_unread(self) -> None:
-        """Take draft tokens out of the layers that were not read, because the answer ended before them."""
-        if self.prefill.layers is not None and (surplus := self.computed_tokens - len(self.answer)) > 0:
-            trim_prompt_cache(self.prefill.layers, surplus)
+        """Take tokens out of the layers that were not read, because the answer ended before them.
+
+        Where they cannot be taken out, checkpoints before them are still of use.
+        """
+        layers, surplus = self.prefill.layers, self.computed_tokens - len(self.answer)
+        if layers is not None and surplus > 0 and can_trim(layers):
+            trim_prompt_cache(layers, surplus)
             self.decoded_tokens -= surplus
 
     def progress(self) -> Progress:
@@ -244,16 +245,13 @@ class Row:
     def close_reasoning(self) -> None:
         """Have the model end its reasoning now."""
         if self._parser.in_reasoning and max(self.forced_tokens, default=-1) < len(self.answer):
-            tokens = self._think_closes[min(self._closings, len(self._think_closes) - 1)] if self._think_closes else ()
-            self._closings += 1
-            self.forced_tokens |= {self.drawn_tokens + offset: token for offset, token in enumerate(tokens)}
+            self.forced_tokens.update(enumerate(self._reasoning.next_close(), self.drawn_tokens))
 
     def _count_reasoning(self) -> None:
-        if not self._parser.in_reasoning:
-            return
-        self._reasoning_tokens += 1
-        if self._thinking_budget is not None and self._reasoning_tokens >= self._thinking_budget:
-            self.close_reasoning()
+        if self._parser.in_reasoning:
+            self._reasoning.tokens += 1
+            if self._reasoning.is_reached():
+                self.close_reasoning()
 
     def _finish_cause(self) -> FinishCause | None:
         """Say why the answer is over, None while it is not."""
@@ -304,6 +302,17 @@ class Row:
                 tokens = tuple(token for token in self.answer[self._sent_tokens :] if token not in self._end_tokens)
                 self._sent_tokens = len(self.answer)
                 yield Text(piece.text, self.timings(), logprobs, tokens)
+
+
+def forced_run(row: Row) -> list[int]:
+    """Give the forced tokens behind the one that is drawn: with it they can be computed in one call.
+
+    The last token of an answer is drawn, and so are tokens of whose samplers something is told.
+    """
+    if row.params.post_sampling:
+        return []
+    reserved = row.prefill.reserved_tokens - row.length - 1
+    return row.forced_tokens.run(row.drawn_tokens, min(row.max_tokens - 1, row.drawn_tokens + reserved))
 
 
 def take_back_draws(row: Row) -> int:

@@ -1,0 +1,32 @@
+"""What is drawn behind draft tokens, and what it means for the row that they are for."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import mlx.core as mx
+
+from app.services.engine.sampling.sampler import Sampler
+from app.services.engine.scheduler.row import Row
+
+
+def draw_each(row: Row, logits: mx.array, fed: Sequence[int], vocabulary: int, *, fresh: bool) -> list[int]:
+    """Draw after each of the tokens that were fed, with the penalties and the noise of its position.
+
+    `logits` are (fed, vocabulary). `fresh`: the first token that was fed is the last of the prompt.
+    """
+    before, drafted = row.answer[: row.computed_tokens], [*fed][1 if fresh else 0 :]
+    counted = [[*before, *drafted[:index]] for index in range(len(drafted))]
+    if fresh:
+        counted.insert(0, before)
+    positions = [row.drawn_tokens + index for index in range(len(fed))]
+    sampler = Sampler([row.params] * len(fed), counted, positions, vocabulary, [row.prompt] * len(fed))
+    last = [vocabulary, *drafted] if fresh else drafted  # the last token of the prompt is counted already
+    return cast("list[int]", sampler(logits, mx.array(last, dtype=mx.uint32)).tolist())
+
+
+def note_draft(row: Row, drafted: int, accepted: int, *, fresh: bool) -> None:
+    """Note a step that fed draft tokens as well, of which so many were accepted."""
+    row.note_step(fresh=fresh)
+    row.note_certain(accepted)
+    row.draft_tokens += drafted
+    row.accepted_tokens += accepted
