@@ -7,17 +7,19 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher
 from mlx_lm.models.cache import make_prompt_cache
 
+from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.stop_strings import StopStrings
 from app.services.engine.sampling.grammar import GrammarCompiler, GrammarConstraint
 from app.services.engine.sampling.matcher import Matcher
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row
+from app.services.engine.scheduler.step_costs import StepCosts
 from app.services.errors import InvalidRequest
 from app.services.generation import Constraint, Text
 from tests.engine.test_shared_prefix import Letters, Reader, logprobs
@@ -36,6 +38,7 @@ GRAMMARS = {
     "sentence": Constraint("choice", json.dumps([SENTENCE]), "choice"),
     "regex": Constraint("regex", "(yes|no), because of [a-z]{3} and nothing else[0-9]?", "regex"),
     "free": Constraint("regex", "(?s:.*)", "regex"),
+    "words": Constraint("regex", "([a-z]{1,4} ){2,30}[.]", "regex"),
     "spaces": Constraint("gbnf", 'root ::= [ab] rest\nrest ::= " " rest', "grammar"),
 }
 PARAMS = [
@@ -69,6 +72,7 @@ def row_of(
     max_tokens: int = 200,
     stop: str = "",
     prompt: list[int] = PROMPT,
+    **more: Any,
 ) -> Row:
     ends = frozenset(workshop.tokenizer.eos_token_ids)
     constraint = GrammarConstraint(
@@ -91,6 +95,7 @@ def row_of(
         end_tokens=ends,
         constraint=constraint,
         logprobs=2,
+        **more,
     )
 
 
@@ -139,7 +144,7 @@ def test_names_of_an_object_are_not_computed_one_by_one(workshop: Workshop) -> N
     assert steps < len(row.answer) / 2
 
 
-@pytest.mark.parametrize("grammar, params", list(zip(GRAMMARS, (PARAMS * 2)[:5], strict=True)))
+@pytest.mark.parametrize("grammar, params", list(zip(GRAMMARS, PARAMS * 2, strict=True)))
 def test_an_answer_is_the_same_alone_and_beside_others(
     workshop: Workshop, grammar: str, params: SamplingParams
 ) -> None:
@@ -190,9 +195,9 @@ def test_what_is_computed_before_such_an_end_is_of_use_to_the_next_turn(workshop
 
 
 def test_a_grammar_without_an_end_ends_where_the_answer_must(llama: Workshop) -> None:
-    row = row_of(llama, "spaces", PARAMS[0], 150)
+    row = row_of(llama, "spaces", PARAMS[0], 40)
     Machine(llama).answer(row)
-    assert len(row.answer) == 150
+    assert len(row.answer) == 40
     assert row.finish_reason == "length"
 
 
@@ -214,9 +219,45 @@ def test_the_tokens_are_those_of_one_by_one(llama: Workshop, grammar: str, monke
         assert logprobs(row) == pytest.approx(logprobs(other), abs=0.002)
 
 
-@settings(max_examples=5, deadline=None)
+def test_beside_others_it_takes_a_few_steps_too(llama: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StepCosts, "width", lambda costs, lengths: max(lengths))
+    rows = [row_of(llama, grammar, params, 120) for grammar, params in zip(("sentence", "free"), PARAMS, strict=False)]
+    machine = Machine(llama)
+    for row in rows:
+        machine.scheduler.submit(row)
+    steps = 0
+    while not rows[0].finish_reason:
+        machine.scheduler.step()
+        steps += 1
+    assert steps <= 6
+    assert not rows[1].finish_reason
+    assert len(rows[1].answer) >= steps - 3
+
+
+def test_a_wide_step_has_to_be_worth_it() -> None:
+    prompts = ChunkSizer()
+    costs = StepCosts(prompts)
+    assert costs.width([9, 9]) == 1  # nothing is measured
+    prompts.note(1000, 1.0)
+    costs.note_step(2, 0.01)
+    assert costs.width([9, 9]) == 9
+    assert costs.width([1, 9]) == 9
+    assert costs.width([9, 9, 9]) == 1  # of three rows nothing is measured
+    costs.note_step(4, 0.004)
+    assert costs.width([9, 1, 1, 1]) == 1
+    costs.note_step(2, 0.01)
+    for _ in range(20):
+        costs.note_wide(18, 0.1)
+    assert costs.width([9, 9]) == 1
+
+
+@pytest.mark.parametrize("wide", [1.0, 0.5, 0.0])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(draw=st.data())
-def test_whoever_comes_and_goes_answers_are_those_of_rows_alone(workshop: Workshop, draw: st.DataObject) -> None:
+def test_whoever_comes_and_goes_answers_are_those_of_rows_alone(
+    workshop: Workshop, wide: float, draw: st.DataObject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StepCosts, "width", lambda costs, lengths: 1 + int(wide * (max(lengths) - 1)))
     machine = Machine(workshop)
     options = [
         (
@@ -232,6 +273,10 @@ def test_whoever_comes_and_goes_answers_are_those_of_rows_alone(workshop: Worksh
         machine.scheduler.submit(row)
         for _ in range(draw.draw(st.integers(0, 9))):
             machine.scheduler.step()
+        if row in machine.scheduler._batches.rows and draw.draw(st.integers(0, 3)) == 0:
+            machine.scheduler._batches.leave([row])
+            row.prefill.drop_layers()
+            machine.scheduler._retry([row])  # as if memory had run out
     while machine.scheduler.busy:
         machine.scheduler.step()
     for row, option in zip(rows, options, strict=True):

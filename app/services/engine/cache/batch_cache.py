@@ -1,11 +1,15 @@
 """The KV cache of the rows of a batch."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import mlx.core as mx
 from mlx_lm.models.cache import ArraysCache
 
 from app.services.engine.cache.layers import Layers, leaves, merge
+from app.services.engine.cache.ragged_cache import RaggedKVCache
+
+_SURPLUS = 256  # columns that a batch may have beyond its longest row, or a quarter of that: each is read in each step
 
 
 class BatchCache:
@@ -34,6 +38,20 @@ class BatchCache:
             self.layers = layers
         self.merged = True
         self._rows += rows
+
+    @property
+    def can_trim_rows(self) -> bool:
+        """Whether rows can be trimmed one by one."""
+        return self.merged and all(isinstance(layer, RaggedKVCache) for layer in self.layers)
+
+    def trim_rows(self, tokens: Sequence[int]) -> None:
+        """Drop so many of the last tokens of each row."""
+        layers = cast("list[RaggedKVCache]", self.layers)
+        for layer in layers:
+            layer.trim_rows(tokens)
+        longest = max(layers[0].lengths)
+        if layers[0].columns - longest > max(_SURPLUS, longest // 4):
+            self.layers = merge([self.extract(row) for row in range(self._rows)])
 
     def keep(self, rows: list[int]) -> None:
         """Drop all rows but these, by their places."""

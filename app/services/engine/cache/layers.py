@@ -8,6 +8,8 @@ import mlx.core as mx
 from mlx_lm.models import cache as cache_types
 from mlx_lm.models.cache import CacheList, ChunkedKVCache, KVCache, RotatingKVCache, trim_prompt_cache
 
+from app.services.engine.cache.ragged_cache import merge_layer
+
 
 class LayerCache(Protocol):
     """What the engine uses of mlx-lm's caches, each of which holds the keys and values, or the state, of one layer.
@@ -137,4 +139,4 @@ def _compact(layer: LayerCache) -> LayerCache:
 
 def merge(caches: Sequence[Layers]) -> Layers:
     """Copy the caches of several rows into one batch cache."""
-    return [type(layer).merge([cache[depth] for cache in caches]) for depth, layer in enumerate(caches[0])]
+    return [merge_layer([cache[depth] for cache in caches]) for depth in range(len(caches[0]))]

@@ -20,6 +20,11 @@ class ChunkSizer:
         self._per_second: float | None = None
         self._most = 0  # tokens of the largest chunk so far
 
+    @property
+    def per_second(self) -> float | None:
+        """Tokens a second; None before any were measured."""
+        return self._per_second
+
     def tokens(self, seconds: float) -> int:
         """Give how many tokens fit into so many seconds."""
         if self._per_second is None:

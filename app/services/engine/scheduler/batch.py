@@ -1,18 +1,20 @@
 """The rows that are being decoded together."""
 
+import time
 from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import mlx.core as mx
-import numpy as np
 
 from app.services.engine.cache.batch_cache import BatchCache
 from app.services.engine.cache.layers import Layers, is_trimmable
 from app.services.engine.model.adapters import Adapters
+from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.sampling.logprobs import BatchLogprobs, RowLogprobs
-from app.services.engine.sampling.sampler import Sampler
 from app.services.engine.scheduler.drafts import draw_each, note_draft
+from app.services.engine.scheduler.draws import Draws
 from app.services.engine.scheduler.row import Row, forced_run, take_back_draws
+from app.services.engine.scheduler.step_costs import StepCosts
 
 RowToken = tuple[Row, int, RowLogprobs | None]  # a row, its next token, and the log-probabilities if the row asks
 
@@ -26,13 +28,17 @@ class Batch:
     alone runs on its own cache, without the padding mask of a batch.
     """
 
-    def __init__(self, model: Any, vocabulary: int, *, adapters: Adapters | None = None) -> None:
+    def __init__(
+        self, model: Any, vocabulary: int, *, adapters: Adapters | None = None, chunk_sizer: ChunkSizer | None = None
+    ) -> None:
         self.rows: list[Row] = []
         self._model = model
         self._vocabulary = vocabulary
         self._adapters = adapters or Adapters()
+        self._chunk_sizer = chunk_sizer  # of prompts
+        self._costs = StepCosts(chunk_sizer)
         self._cache = BatchCache()
-        self._sampler: Sampler | None = None
+        self._draws = Draws(vocabulary)
         self._next: mx.array | None = None  # (rows,) tokens to feed
         self._logprobs: BatchLogprobs | None = None  # of the tokens in `_next`
         self._logits: mx.array | None = None  # (rows, draws, vocabulary) of the last step, for `redraw`
@@ -52,7 +58,7 @@ class Batch:
         self._next = last if self._next is None else mx.concatenate([self._next, last])
         self._fresh += len(rows)
         self.rows.extend(rows)
-        self._sampler = None
+        self._draws.forget()
 
     def step(self, *, speculate: bool = False) -> list[RowToken]:
         """Feed a token of every row, draw the next, and give the tokens that can be read now.
@@ -61,22 +67,23 @@ class Batch:
         """
         if self._next is None:
             return []
-        if not self._cache.merged:
-            row = self.rows[0]
-            if run := [] if self._fresh else forced_run(row):
-                return self._feed_forced(row, run)
-            if speculate and (draft := self._propose(row)):
-                return self._verify(row, draft)
+        if any(runs := self._forced_runs()):
+            return self._feed_runs(runs)
+        if speculate and not self._cache.merged and (draft := self._propose(self.rows[0])):
+            return self._verify(self.rows[0], draft)
+        start = time.perf_counter()
         fed, logprobs, unread = self._next, self._logprobs, 0 if self._next_is_read else len(self.rows) - self._fresh
         self._adapters.use([row.scales for row in self.rows])
         logits = self._model(fed[:, None], cache=self._cache.layers)[:, -1, :]
-        self._next, self._fresh = self._draw(logits, fed), 0
-        self._logprobs = self._logprobs_of(logits, self._next)
+        self._next, self._fresh = self._draws(self.rows, logits, fed, self._fresh), 0
+        self._logprobs = self._draws.logprobs(self.rows, logits, self._next)
         self._remember(logits[:, None])
         mx.async_eval(self._next, *(self._logprobs.arrays if self._logprobs else ()))
         tokens = self._read(fed[:unread], logprobs) if unread else []
         self._next_is_read = any(row.pivotal for row in self.rows)
-        return tokens + self._read(self._next, self._logprobs) if self._next_is_read else tokens
+        tokens += self._read(self._next, self._logprobs) if self._next_is_read else []
+        self._costs.note_step(len(self.rows), time.perf_counter() - start)
+        return tokens
 
     def redraw(self) -> list[RowToken]:
         """Have rows draw again what they drew before it was read that a call begins, which a grammar binds.
@@ -91,13 +98,8 @@ class Batch:
             for layer in self._cache.layers:
                 layer.trim(surplus)
         logits = self._logits[:, -1 - surplus]
-        answers = [row.answer[: row.drawn_tokens - 1] for row in self.rows]
-        params, prompts = [row.params for row in self.rows], [row.prompt for row in self.rows]
-        # For the others it is what they have drawn: the same noise at the same position.
-        self._sampler = Sampler(params, answers, [len(answer) for answer in answers], self._vocabulary, prompts)
-        none = mx.full((len(self.rows),), self._vocabulary, dtype=mx.uint32)
-        self._next = _force(self.rows, self._sampler(self._mask(logits, drawn=1), none).astype(mx.uint32))
-        self._logprobs = self._logprobs_of(logits, self._next)
+        self._next = self._draws.again(self.rows, logits)
+        self._logprobs = self._draws.logprobs(self.rows, logits, self._next)
         tokens = self._read(self._next, self._logprobs) if self._next_is_read else []
         return [tokens[index] for index in indices] if tokens else []
 
@@ -110,7 +112,7 @@ class Batch:
                 row.prefill.layers = self._cache.extract(index)
         self._fresh = sum(1 for index in keep if index >= len(self.rows) - self._fresh)
         self.rows = [self.rows[index] for index in keep]
-        self._sampler = None
+        self._draws.forget()
         if not keep:
             self._cache, self._next, self._logprobs, self._logits = BatchCache(), None, None, None
             return
@@ -128,7 +130,7 @@ class Batch:
         """Move rows out into a batch of their own, between two steps."""
         assert self._next is not None
         indices = [self.rows.index(row) for row in rows]
-        other = Batch(self._model, self._vocabulary, adapters=self._adapters)
+        other = Batch(self._model, self._vocabulary, adapters=self._adapters, chunk_sizer=self._chunk_sizer)
         other._next, other._next_is_read = self._next[mx.array(indices)], self._next_is_read
         other._logits = None if self._logits is None else self._logits[mx.array(indices)]
         other._logprobs = self._logprobs.select(indices) if self._logprobs else None
@@ -137,27 +139,49 @@ class Batch:
         other._cache.join([row.prefill.take_layers() for row in rows])
         return other
 
-    def _feed_forced(self, row: Row, run: list[int]) -> list[RowToken]:
-        """Feed a row's next token and those that a grammar forces behind it, and draw what follows them."""
-        assert self._next is not None and row.constraint is not None
-        self._adapters.use([row.scales])
-        fed = mx.concatenate([self._next, mx.array(run, dtype=mx.uint32)])
-        logits = self._model(fed[None], cache=self._cache.layers)[0]
+    def _forced_runs(self) -> list[list[int]]:
+        """Give what grammars force of each row behind its next token, as far as it is worth a wider step."""
+        old = len(self.rows) - self._fresh
+        runs = [forced_run(row) if index < old else [] for index, row in enumerate(self.rows)]
+        if not self._cache.merged or not any(runs):
+            return runs
+        width = self._costs.width([1 + len(run) for run in runs]) if self._cache.can_trim_rows else 1
+        return [run[: width - 1] for run in runs]
+
+    def _feed_runs(self, runs: Sequence[Sequence[int]]) -> list[RowToken]:
+        """Feed each row's next token and those that are certain to come behind it, and draw what follows them.
+
+        Rows with fewer than others are padded, and the padding is taken out of the cache.
+        """
+        assert self._next is not None
+        unread = 0 if self._next_is_read else len(self.rows) - self._fresh
+        tokens = self._read(self._next[:unread], self._logprobs) if unread else []
+        start, width = time.perf_counter(), 1 + max(map(len, runs))
+        fed = [[first, *run] for first, run in zip(cast("list[int]", self._next.tolist()), runs, strict=True)]
+        padding = [width - len(one) for one in fed]
+        padded = mx.array([[*one, *[0] * count] for one, count in zip(fed, padding, strict=True)])
+        self._adapters.use([row.scales for row in self.rows])
+        logits = self._model(padded, cache=self._cache.layers)
         mx.async_eval(logits)
-        tokens = [] if self._next_is_read else self._read(self._next, self._logprobs)
-        certain = [cast("int", self._next.item()), *run[:-1]]
-        for token in certain:
-            row.constraint.accept(token)
-        answer = [*row.answer[: row.computed_tokens], *certain]
-        row.note_certain(len(run))
-        self._sampler = Sampler([row.params], [answer], [row.drawn_tokens], self._vocabulary, [row.prompt])
-        logprobs = None if row.logprobs is None else BatchLogprobs(logits, fed[1:], range(len(run)), row.logprobs)
-        tokens += [(row, token, logprobs.of_row(index) if logprobs else None) for index, token in enumerate(run)]
-        self._next = self._draw(logits[-1:], fed[-1:])
-        self._logprobs = self._logprobs_of(logits[-1:], self._next)
-        self._remember(logits[None])
+        if any(padding):
+            self._cache.trim_rows(padding)
+        for index, (row, run) in enumerate(zip(self.rows, runs, strict=True)):
+            if row.constraint is not None:
+                for token in fed[index][:-1]:
+                    row.constraint.accept(token)
+            row.note_certain(len(run))
+            tokens += _with_logprobs(row, run, logits[index])
+        last = mx.take_along_axis(logits, mx.array([[[len(run)]] for run in runs]), axis=1)[:, 0]
+        self._draws.forget()
+        ends = mx.array([one[-1] for one in fed], dtype=mx.uint32)
+        self._next, self._fresh = self._draws(self.rows, last, ends, self._fresh), 0
+        self._logprobs = self._draws.logprobs(self.rows, last, self._next)
+        self._remember(last[:, None])
         mx.async_eval(self._next, *(self._logprobs.arrays if self._logprobs else ()))
-        self._next_is_read = row.pivotal
+        self._next_is_read = any(row.pivotal for row in self.rows)
+        if self._cache.merged:
+            mx.eval(self._next)
+            self._costs.note_wide(padded.size, time.perf_counter() - start)
         return tokens + self._read(self._next, self._logprobs) if self._next_is_read else tokens
 
     def _propose(self, row: Row) -> list[int]:
@@ -199,30 +223,10 @@ class Batch:
         note_draft(row, len(draft), accepted, fresh=bool(self._fresh))
         self._next, self._fresh = mx.array(drawn[accepted : accepted + 1], mx.uint32), 0
         self._next_is_read = True
-        self._sampler = self._logprobs = None
+        self._logprobs = None
+        self._draws.forget()
         self._remember(logits[None, : accepted + 1])
         return [(row, token, None) for token in tokens]
-
-    def _draw(self, logits: mx.array, fed: mx.array) -> mx.array:
-        if self._sampler is None:
-            params = [row.params for row in self.rows]
-            answers = [row.answer[: row.computed_tokens] for row in self.rows]  # what is fed now is counted below
-            positions, prompts = [row.drawn_tokens for row in self.rows], [row.prompt for row in self.rows]
-            self._sampler = Sampler(params, answers, positions, self._vocabulary, prompts)
-        drawn = self._sampler(self._constrain(logits, fed), self._to_count(fed)).astype(mx.uint32)
-        for index, row in enumerate(self.rows):
-            row.note_step(fresh=index >= len(self.rows) - self._fresh)
-        return _force(self.rows, drawn)
-
-    def _logprobs_of(self, logits: mx.array, drawn: mx.array) -> BatchLogprobs | None:
-        indices = [index for index, row in enumerate(self.rows) if row.logprobs is not None]
-        if not indices:
-            return None
-        if any(row.params.post_sampling for row in self.rows):
-            assert self._sampler is not None
-            post_sampling = mx.array([[row.params.post_sampling] for row in self.rows])
-            logits = mx.where(post_sampling, self._sampler.distribution(), logits.astype(mx.float32))
-        return BatchLogprobs(logits, drawn, indices, max(self.rows[index].logprobs or 0 for index in indices))
 
     def _read(self, tokens: mx.array, logprobs: BatchLogprobs | None) -> list[RowToken]:
         row_tokens = []
@@ -235,44 +239,10 @@ class Batch:
         """Keep logits (rows, draws, vocabulary) for `redraw`, where it may be needed."""
         self._logits = logits if any(row.constraint is not None for row in self.rows) else None
 
-    def _constrain(self, logits: mx.array, fed: mx.array) -> mx.array:
-        """Leave of the logits what the grammars allow behind the fed tokens."""
-        if not any(row.is_bound for row in self.rows):
-            return logits
-        mx.async_eval(logits)  # computed while the masks are made
-        for row, token in zip(self.rows, cast("list[int]", fed.tolist()), strict=True):
-            if row.constraint is not None and row.is_bound and row.constraint.accepted_tokens < row.drawn_tokens:
-                row.constraint.accept(token)
-        return self._mask(logits)
 
-    def _mask(self, logits: mx.array, drawn: int = 0) -> mx.array:
-        """Leave of the logits what the grammars allow, and note what they force. `drawn`: tokens that are drawn anew.
-
-        What is forced needs no mask, unless something is told of what else there was.
-        """
-        allowed = np.ones(logits.shape, dtype=bool)
-        for index, row in enumerate(self.rows):
-            if row.constraint is None or not row.is_bound:
-                continue
-            position = row.drawn_tokens - drawn
-            if position not in row.forced_tokens:
-                row.forced_tokens.add_by_grammar(position, row.constraint.forced_tokens())
-            if position not in row.forced_tokens or row.params.post_sampling:
-                allowed[index] = row.constraint.mask()
-        return mx.where(mx.array(allowed), logits, -mx.inf)
-
-    def _to_count(self, fed: mx.array) -> mx.array:
-        """What samplers have to count of the fed tokens: not the last of a prompt, which they know already."""
-        if not self._fresh:
-            return fed
-        old = len(self.rows) - self._fresh
-        return mx.concatenate([fed[:old], mx.full((self._fresh,), self._vocabulary, dtype=fed.dtype)])
-
-
-def _force(rows: Sequence[Row], drawn: mx.array) -> mx.array:
-    """Replace what rows drew (rows,) by the tokens that they must say."""
-    tokens = [row.forced_tokens.get(row.drawn_tokens - 1, -1) for row in rows]
-    if max(tokens) < 0:
-        return drawn
-    forced = mx.array(tokens)
-    return mx.where(forced >= 0, forced, drawn).astype(mx.uint32)
+def _with_logprobs(row: Row, run: Sequence[int], logits: mx.array) -> list[RowToken]:
+    """Give tokens that are certain, with what logits (tokens, vocabulary) say of each if the row asks for that."""
+    if row.logprobs is None or not run:
+        return [(row, token, None) for token in run]
+    logprobs = BatchLogprobs(logits, mx.array(list(run)), range(len(run)), row.logprobs)
+    return [(row, token, logprobs.of_row(index)) for index, token in enumerate(run)]

@@ -37,12 +37,13 @@ class Batches:
         adapters: Adapters,
         token_bytes: int,
         free: Callable[[], int] = lambda: sys.maxsize,
+        chunk_sizer: ChunkSizer | None = None,  # of prompts
         *,
         shared: bool = True,
     ) -> None:
         weight_bytes = sum(array.nbytes for array in weights(model).values())
         self.interval: float | None = None  # seconds since the step before; None if there were no rows then
-        self._make = partial(Batch, model, vocabulary, adapters=adapters)
+        self._make = partial(Batch, model, vocabulary, adapters=adapters, chunk_sizer=chunk_sizer)
         self._free = free  # bytes
         self._shared = shared  # whether rows may be in one batch at all
         self._call_bytes = weight_bytes + _CALL_BYTES

@@ -130,9 +130,7 @@ class Row:
     @property
     def layer_tokens(self) -> list[int]:
         """The tokens that are in its layers."""
-        unread = self.forced_tokens.run(len(self.answer), self.computed_tokens)
-        answer = [*self.answer, *unread][self.resumed_tokens : self.computed_tokens]
-        return self.prefill.tokens[: self.prefill.length] + answer
+        return self.prefill.tokens[: self.prefill.length] + computed_answer(self)[self.resumed_tokens :]
 
     @property
     def needs_memory(self) -> bool:
@@ -304,12 +302,18 @@ class Row:
                 yield Text(piece.text, self.timings(), logprobs, tokens)
 
 
+def computed_answer(row: Row) -> list[int]:
+    """Give the tokens of an answer that are in its layers, or were prefilled. Forced ones need not be read yet."""
+    unread = row.forced_tokens.run(len(row.answer), row.computed_tokens)
+    return [*row.answer, *unread][: row.computed_tokens]
+
+
 def forced_run(row: Row) -> list[int]:
     """Give the forced tokens behind the one that is drawn: with it they can be computed in one call.
 
     The last token of an answer is drawn, and so are tokens of whose samplers something is told.
     """
-    if row.params.post_sampling:
+    if row.params.post_sampling or not row.forced_tokens:
         return []
     reserved = row.prefill.reserved_tokens - row.length - 1
     return row.forced_tokens.run(row.drawn_tokens, min(row.max_tokens - 1, row.drawn_tokens + reserved))

@@ -71,7 +71,7 @@ class Scheduler:
         self._prefill = PrefillManager(model, outbox, adapters, sizer, controls, batching)
         self._embeddings = EmbeddingQueue(model, vocabulary, outbox, adapters, sizer, self.admission.free_stored)
         free, shared = self.admission.free, batching.decoding is None
-        self._batches = Batches(model, vocabulary, adapters, footprint.token_bytes, free, shared=shared)
+        self._batches = Batches(model, vocabulary, adapters, footprint.token_bytes, free, sizer, shared=shared)
         self._cache = CacheManager(prefixes, adapters, self._batches.layers)
         self.slots = Slots(max_rows, prefixes, self._running)
         self._live: set[Row] = set()  # rows whose readers still wait for their end

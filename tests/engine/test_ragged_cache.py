@@ -1,0 +1,86 @@
+"""Rows of a batch that end at different columns say what each says alone, whatever is fed, dropped and moved."""
+
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlx_lm.models.cache import make_prompt_cache
+
+from app.services.engine.cache.batch_cache import BatchCache
+from app.services.engine.cache.layers import copy_layers
+from tests.engine.workshop import Workshop
+
+
+@pytest.fixture(scope="module")
+def llama(tiny: Path) -> Workshop:
+    return Workshop("llama", tiny)
+
+
+class Rows:
+    """A batch cache, and each of its rows in a cache of its own."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self.model = workshop.model
+        self.cache = BatchCache()
+        self.alone: list = []
+        self.fed = 0
+
+    def tokens(self, count: int) -> list[int]:
+        self.fed += count
+        return [(7919 * (self.fed - index) + 101) % 700 for index in range(count)]
+
+    def join(self, lengths: list[int]) -> None:
+        joining = []
+        for length in lengths:
+            joining.append(make_prompt_cache(self.model))
+            if length:
+                self.model(mx.array([self.tokens(length)]), cache=joining[-1])
+        self.alone += [copy_layers(layers, 0) for layers in joining]
+        self.cache.join(joining)
+
+    def feed(self, counts: list[int]) -> None:
+        """Feed each row so many tokens, padded to the longest, and compare what comes of the last of each."""
+        width = max(counts)
+        fed = [self.tokens(count) for count in counts]
+        padded = mx.array([one + [0] * (width - len(one)) for one in fed])
+        logits = self.model(padded, cache=self.cache.layers)
+        if self.cache.can_trim_rows:
+            self.cache.trim_rows([width - count for count in counts])
+        for index, layers in enumerate(self.alone):
+            expected = self.model(mx.array([fed[index]]), cache=layers)[0, -1]
+            assert mx.allclose(logits[index, counts[index] - 1], expected, atol=0.002), index
+
+
+@settings(max_examples=15, deadline=None)
+@given(draw=st.data())
+def test_rows_of_any_width_are_those_of_each_alone(llama: Workshop, draw: st.DataObject) -> None:
+    rows = Rows(llama)
+    rows.join(draw.draw(st.lists(st.integers(0, 30), min_size=2, max_size=4)))
+    for _ in range(draw.draw(st.integers(2, 6))):
+        count = len(rows.alone)
+        action = draw.draw(st.sampled_from(("one", "wide", "wide", "trim", "join", "keep", "extract")))
+        if action in ("one", "wide") or count < 2:
+            most = 1 if action == "one" or count < 2 else draw.draw(st.sampled_from((3, 12, 300)))
+            rows.feed([draw.draw(st.integers(1, most)) for _ in range(count)])
+        elif action == "trim":
+            surplus = [draw.draw(st.integers(0, min(5, layers[0].size()))) for layers in rows.alone]
+            rows.cache.trim_rows(surplus)
+            for layers, tokens in zip(rows.alone, surplus, strict=True):
+                for layer in layers:
+                    layer.trim(tokens)
+        elif action == "join":
+            rows.join([draw.draw(st.integers(1, 30))])
+        elif action == "keep":
+            indices = draw.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=count, unique=True))
+            rows.cache.keep(sorted(indices))
+            rows.alone = [rows.alone[index] for index in sorted(indices)]
+        else:
+            index = draw.draw(st.integers(0, count - 1))
+            (layer, *_), (own, *_) = rows.cache.extract(index), rows.alone[index]
+            assert layer.size() == own.size()
+            if own.size():
+                length = own.size()
+                assert mx.allclose(layer.keys[..., :length, :], own.keys[..., :length, :], atol=0.002)
+    rows.feed([1] * len(rows.alone))
