@@ -74,6 +74,10 @@ GOALS = (
     Goal("short requests, of mlx-lm in process", "short", "requests_per_second", 0.85, peer=names.IN_PROCESS),
     Goal("JSON schema, of the plain speed", "json-schema", "schema_rate", 0.9, against="plain_rate"),
     Goal("JSON schema, 8 at once, of the plain speed", "json-schema", "schema_rate_8", 0.9, against="plain_rate_8"),
+    Goal("an object of long names, times the plain speed", "forced", "object_rate", 2.0, against="plain_rate"),
+    Goal("4 of them at once, times the plain speed", "forced", "object_rate_4", 1.0, against="plain_rate_4"),
+    Goal("a text without any choice, times the plain speed", "forced", "text_rate", 4.0, against="plain_rate"),
+    Goal("free text under a grammar, of the plain speed", "forced", "anything_rate", 0.97, against="plain_rate"),
     Goal("logprobs, of the plain speed", "logprobs", "logprobs_rate", 0.95, against="plain_rate"),
     Goal("logprobs, 8 at once, of the plain speed", "logprobs", "logprobs_rate_8", 0.95, against="plain_rate_8"),
     Goal(

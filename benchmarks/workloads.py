@@ -4,6 +4,7 @@ from benchmarks import names
 from benchmarks.connections import connections
 from benchmarks.conversations import agent, chat
 from benchmarks.features import json_schema, logprobs
+from benchmarks.forced import forced
 from benchmarks.helpers import helpers
 from benchmarks.long_prompt import long_prompt
 from benchmarks.restart import restart
@@ -26,6 +27,7 @@ def catalogue(scale: Scale) -> tuple[Workload, ...]:
         helpers(scale),
         long_prompt(scale),
         json_schema(scale),
+        forced(scale),
         logprobs(scale),
         restart(scale),
         connections(scale),
