@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from copy import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -191,6 +192,12 @@ class CallConstraint:
         self.accepted_tokens += 1
         if self._matcher is not None and (not self._matcher.consume(token) or self._matcher.is_stopped):
             self._matcher = None
+
+    def fork(self) -> "CallConstraint":
+        """Copy it where it is, to try tokens."""
+        other = copy(self)
+        other._matcher = self._matcher.fork() if self._matcher is not None else None
+        return other
 
     def catch_up(self, answer: Sequence[int]) -> None:
         """Go through the last call again, as far as an answer has it."""

@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -267,6 +268,13 @@ class GrammarConstraint:
         """Give the tokens that have to come next; none where there is a choice."""
         may_choose = not self._is_active or self._header is not None or self._may_think or self._blanks_left
         return [] if may_choose else self._matcher.forced_tokens()
+
+    def fork(self) -> "GrammarConstraint":
+        """Copy it where it is, to try tokens."""
+        other = copy(self)
+        other._matcher = self._matcher.fork()
+        other._header = self._header.fork() if self._header is not None else None
+        return other
 
     def catch_up(self, answer: Sequence[int]) -> None:
         """Accept the tokens of an answer that are new; start over if more were accepted than it has."""

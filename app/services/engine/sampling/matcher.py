@@ -1,5 +1,7 @@
 """Walks an answer through a grammar: which tokens may come next, and which have to."""
 
+from copy import copy
+
 from llguidance import LLMatcher
 
 from app.services.engine.sampling.bitmask import Mask, next_tokens
@@ -25,6 +27,12 @@ class Matcher:
     def is_error(self) -> bool:
         """Whether it cannot tell any more what may follow."""
         return bool(self._matcher.is_error())
+
+    def fork(self) -> "Matcher":
+        """Copy it where it is, to try tokens."""
+        other = copy(self)
+        other._matcher, other._tokens = self._matcher.deep_copy(), list(self._tokens)
+        return other
 
     def restart(self) -> None:
         """Go back to the beginning."""

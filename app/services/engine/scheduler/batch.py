@@ -5,13 +5,14 @@ from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import mlx.core as mx
+import numpy as np
 
 from app.services.engine.cache.batch_cache import BatchCache
 from app.services.engine.cache.layers import Layers, is_trimmable
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.sampling.logprobs import BatchLogprobs, RowLogprobs
-from app.services.engine.scheduler.drafts import draw_each, note_draft
+from app.services.engine.scheduler.drafts import draw_each, note_draft, walk
 from app.services.engine.scheduler.draws import Draws
 from app.services.engine.scheduler.row import Row, forced_run, take_back_draws
 from app.services.engine.scheduler.step_costs import StepCosts
@@ -186,7 +187,7 @@ class Batch:
 
     def _propose(self, row: Row) -> list[int]:
         """Draft what a row says next, where that can be taken back and nothing depends on each single step."""
-        if row.proposer is None or row.is_bound or row.logprobs is not None:
+        if row.proposer is None or row.params.post_sampling:
             return []
         if any(position >= row.drawn_tokens for position in row.forced_tokens):
             return []
@@ -211,14 +212,23 @@ class Batch:
         The draw at each position is made as if the draft were accepted until there, so it counts as far as it is.
         """
         assert self._next is not None and row.proposer is not None
+        tokens = [] if self._next_is_read or self._fresh else self._read(self._next, self._logprobs)
         first = cast("int", self._next.item())
+        if row.constraint is not None and row.is_bound and row.constraint.accepted_tokens < row.drawn_tokens:
+            row.constraint.accept(first)
+        masks = walk(row, draft)
+        draft = draft[: len(masks) - 1] if masks else draft
         self._adapters.use([row.scales])
         logits = self._model(mx.array([[first, *draft]]), cache=self._cache.layers)[0]
-        drawn = draw_each(row, logits, [first, *draft], self._vocabulary, fresh=bool(self._fresh))
+        allowed = mx.where(mx.array(np.stack(masks)), logits, -mx.inf) if masks else logits
+        drawn = draw_each(row, allowed, [first, *draft], self._vocabulary, fresh=bool(self._fresh))
         accepted = next((index for index, token in enumerate(draft) if token != drawn[index]), len(draft))
+        if row.constraint is not None and masks:
+            for token in draft[:accepted]:
+                row.constraint.accept(token)
         for layer in self._cache.layers:
             layer.trim(len(draft) - accepted)
-        tokens = drawn[: accepted + 1] if self._next_is_read or self._fresh else [first, *drawn[: accepted + 1]]
+        tokens += _with_logprobs(row, drawn[: accepted + 1], logits)
         row.proposer.update(len(draft), accepted)
         note_draft(row, len(draft), accepted, fresh=bool(self._fresh))
         self._next, self._fresh = mx.array(drawn[accepted : accepted + 1], mx.uint32), 0
@@ -226,7 +236,7 @@ class Batch:
         self._logprobs = None
         self._draws.forget()
         self._remember(logits[None, : accepted + 1])
-        return [(row, token, None) for token in tokens]
+        return tokens
 
     def _read(self, tokens: mx.array, logprobs: BatchLogprobs | None) -> list[RowToken]:
         row_tokens = []
@@ -241,7 +251,7 @@ class Batch:
 
 
 def _with_logprobs(row: Row, run: Sequence[int], logits: mx.array) -> list[RowToken]:
-    """Give tokens that are certain, with what logits (tokens, vocabulary) say of each if the row asks for that."""
+    """Give tokens of a row, with what logits (tokens, vocabulary) say of each if the row asks for that."""
     if row.logprobs is None or not run:
         return [(row, token, None) for token in run]
     logprobs = BatchLogprobs(logits, mx.array(list(run)), range(len(run)), row.logprobs)

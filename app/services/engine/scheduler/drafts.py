@@ -4,9 +4,28 @@ from collections.abc import Sequence
 from typing import cast
 
 import mlx.core as mx
+import numpy as np
 
+from app.services.engine.sampling.bitmask import Mask
 from app.services.engine.sampling.sampler import Sampler
 from app.services.engine.scheduler.row import Row
+
+
+def walk(row: Row, draft: Sequence[int]) -> list[Mask]:
+    """Give what the row's grammar allows before each token of a draft and behind it, up to one that it does not allow.
+
+    So there is one more than draft tokens are of use; none at all where no grammar binds the next token.
+    """
+    if row.constraint is None or not row.is_bound:
+        return []
+    constraint = row.constraint.fork()
+    masks = [constraint.mask()]
+    for token in draft:
+        if not masks[-1][token] or not constraint.is_bound or constraint.failed:
+            break
+        constraint.accept(token)
+        masks.append(constraint.mask() if constraint.is_bound else np.ones_like(masks[-1]))
+    return masks
 
 
 def draw_each(row: Row, logits: mx.array, fed: Sequence[int], vocabulary: int, *, fresh: bool) -> list[int]:
