@@ -9,7 +9,8 @@ from app.origins import is_loopback, matches, split
 from app.services.errors import BrowserPage, CrossSite, Unauthorized, UnknownHost, UnknownOrigin
 from app.settings import Settings
 
-PUBLIC = frozenset({"/", "/ping", "/health", "/v1/health", "/favicon.ico", "/sw.js"})  # and /schema and below
+PUBLIC = frozenset({"/", "/ping", "/health", "/v1/health", "/favicon.ico", "/sw.js"})  # and pages, below
+_PAGES = ("/home", "/schema")  # with what is below
 # The first names a folder that the model may then read and write, the second an address that is looked up.
 NEVER_FROM_PAGES = frozenset({"/start", "/v1/estimate"})
 
@@ -19,11 +20,11 @@ _MOST_KEYS = 8  # tried for one request
 
 def is_public(path: str) -> bool:
     """Whether a path needs no key."""
-    return path in PUBLIC or _is_docs(path)
+    return path in PUBLIC or _is_page(path)
 
 
-def _is_docs(path: str) -> bool:
-    return path == "/schema" or path.startswith("/schema/")
+def _is_page(path: str) -> bool:
+    return any(path == page or path.startswith(f"{page}/") for page in _PAGES)
 
 
 class Access:
@@ -79,7 +80,7 @@ class Access:
             raise CrossSite
 
     def _is_shown(self, path: str) -> bool:
-        return path == "/" or _is_docs(path) or self._is_ui_file(path)
+        return path == "/" or _is_page(path) or self._is_ui_file(path)
 
     def _check_key(self, headers: Mapping[str, str]) -> None:
         """Refuse a request without a right key. Clients that are logged in elsewhere may send two."""

@@ -10,6 +10,7 @@ from litestar.routes import HTTPRoute
 
 from app.access import Access
 from app.controllers import openapi
+from app.controllers.activity import ActivityController
 from app.controllers.adapters import AdaptersController
 from app.controllers.autoload import refuse_autoload
 from app.controllers.body import json_request
@@ -39,6 +40,8 @@ from app.controllers.warmup import WarmupController
 from app.dto.shared.base import RequestLimits
 from app.gate import Gate
 from app.services import atomic, session
+from app.services.activity import Activity
+from app.services.available_models import AvailableModels
 from app.services.conversation_streams import ConversationStreams
 from app.services.memory.agent import MemoryAgent
 from app.services.metrics import Metrics
@@ -70,6 +73,8 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
     )
     body_budget = BodyBudget(settings)
     streams = ConversationStreams()
+    activity = Activity(service.meter, service.active)
+    available = AvailableModels()
 
     async def tidy() -> None:
         await asyncio.to_thread(responses.tidy)
@@ -77,6 +82,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
 
     app = Litestar(
         route_handlers=[
+            ActivityController,
             AdaptersController,
             ChatController,
             CompletionController,
@@ -110,6 +116,8 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
             "stored_responses": Provide(lambda: responses, sync_to_thread=False),
             "conversation_streams": Provide(lambda: streams, sync_to_thread=False),
             "active_generations": Provide(lambda: service.active, sync_to_thread=False),
+            "activity": Provide(lambda: activity, sync_to_thread=False),
+            "available_models": Provide(lambda: available, sync_to_thread=False),
             "metrics": Provide(lambda: metrics, sync_to_thread=False),
             "body_budget": Provide(lambda: body_budget, sync_to_thread=False),
             "limits": Provide(lambda: limits, sync_to_thread=False),
@@ -122,7 +130,12 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
         before_request=refuse_autoload(service.models),
         exception_handlers=HANDLERS,
         on_startup=[tidy],
-        lifespan=[lambda _: service.running(), lambda _: agent.running(), lambda _: streams.running()],
+        lifespan=[
+            lambda _: service.running(),
+            lambda _: agent.running(),
+            lambda _: streams.running(),
+            lambda _: activity.running(),
+        ],
         openapi_config=openapi.config(),
         request_class=json_request(settings, limits, body_budget),
         logging_config=None,

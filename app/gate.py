@@ -22,7 +22,7 @@ from app.services.errors import AppError, ShuttingDown, Unavailable
 log = structlog.get_logger()
 
 _ID_CHARACTERS = frozenset(string.ascii_letters + string.digits + "-_.:")
-_QUIET = frozenset({"/ping", "/health", "/v1/health"})  # polled every few seconds
+_QUIET = frozenset({"/ping", "/health", "/v1/health", "/v1/activity"})  # polled every few seconds
 _LONGEST_ROUTE = 200  # characters of it in the log
 _EXPOSED = b"X-Request-Id, X-Tiles-Ignored, Retry-After"
 

@@ -1,13 +1,11 @@
 """The layer that answers for the built Web UI; everything else goes on to the routes."""
 
-import asyncio
-import re
-
 from litestar.enums import ScopeType
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
-from app.services.ui.folder import UiFile, UiFolder
+from app.file_response import respond
+from app.services.ui.folder import UiFolder
 
 WORKER = "/sw.js"
 
@@ -45,39 +43,9 @@ class WebUi:
         file = self._folder.find(scope["path"])
         if file is not None:
             try:
-                return await _sent(file, dict(scope["headers"]))
+                return await respond(file, dict(scope["headers"]), _PAGE_RULES)
             except OSError:  # replaced by another UI in this very moment
                 return None
         if scope["path"] == WORKER:
             return ASGIResponse(body=_RETIREMENT, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
         return None
-
-
-async def _sent(file: UiFile, request_headers: dict[bytes, bytes]) -> ASGIResponse:
-    zipped = file.zips and _takes_gzip(request_headers.get(b"accept-encoding", b"").decode("latin-1"))
-    tag = f'"{file.version}{"-gz" if zipped else ""}"'
-    headers = {"Cache-Control": file.cache_control, "ETag": tag, "X-Content-Type-Options": "nosniff"}
-    if file.zips:
-        headers["Vary"] = "Accept-Encoding"
-    if file.media_type.startswith("text/html"):
-        headers["Content-Security-Policy"] = _PAGE_RULES
-    if _matches(request_headers.get(b"if-none-match", b"").decode("latin-1"), tag):
-        return ASGIResponse(status_code=304, headers=headers)
-    if zipped:
-        headers["Content-Encoding"] = "gzip"
-    body = await asyncio.to_thread(file.read, zipped=zipped)
-    return ASGIResponse(body=body, media_type=file.media_type, headers=headers)
-
-
-def _takes_gzip(accepted: str) -> bool:
-    """Read Accept-Encoding: gzip, or *, unless its weight is zero."""
-    weights = {}
-    for item in accepted.lower().split(","):
-        name, _, weight = item.partition(";")
-        weights[name.strip()] = not re.fullmatch(r"\s*q\s*=\s*0(\.0*)?\s*", weight)
-    return weights.get("gzip", weights.get("*", False))
-
-
-def _matches(header: str, tag: str) -> bool:
-    tags = [item.strip().removeprefix("W/") for item in header.split(",")]
-    return tag in tags or "*" in tags

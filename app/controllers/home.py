@@ -1,47 +1,40 @@
-"""The page at /, for people who open the server's address."""
+"""The page at / for people who open the server's address, and its files. With a Web UI it is at /home."""
 
-from html import escape
+from typing import Annotated, Any
 
-from litestar import Controller, MediaType, get
-from litestar.di import NamedDependency
+from litestar import Controller, Request, get
+from litestar.params import PathParameter
+from litestar.response.base import ASGIResponse
 
-from app import __version__
-from app.services.model_service import ModelService
+from app.file_response import respond
+from app.services.errors import NotFound
+from app.services.ui import own_pages
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Tiles Server</title>
-<link rel="icon" href="{icon}">
-<style>
-body {{ font: 1rem/1.6 system-ui, sans-serif; max-width: 40rem; margin: 4rem auto; padding: 0 1rem }}
-code {{ font-family: ui-monospace, monospace }}
-</style>
-<h1>Tiles Server</h1>
-<p>MLX language models behind one HTTP API. Version {version}.</p>
-<p>{state}</p>
-<ul>
-<li><a href="/schema">API documentation</a>, where every call can be tried</li>
-<li><code>POST /v1/chat/completions</code> for OpenAI clients: the base URL is this address with <code>/v1</code></li>
-<li><a href="/health">Health</a>, <a href="/v1/models">models</a>, <a href="/props">properties</a></li>
-</ul>
-</html>
-"""
-
-
-# Four tiles. In the page itself, so that a browser asks for no /favicon.ico.
-_ICON = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16' fill='%23777'%3E"
-    "%3Cpath d='M1 1h6v6H1zM9 1h6v6H9zM1 9h6v6H1zM9 9h6v6H9z'/%3E%3C/svg%3E"
+# Scripts and styles from files of this server alone, and no other site around it.
+_RULES = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
 class HomeController(Controller):
     """The front door."""
 
-    @get("/", media_type=MediaType.HTML, include_in_schema=False)
-    async def read_home(self, model_service: NamedDependency[ModelService]) -> str:
-        """Say what this is and what is loaded."""
-        return _PAGE.format(icon=_ICON, version=escape(__version__), state=escape(model_service.models.describe()))
+    @get(["/", "/home"], include_in_schema=False)
+    async def read_home(self, request: Request[Any, Any, Any]) -> ASGIResponse:
+        """Show what is loaded and what the machine does, and let people chat."""
+        return await _send("home.html", request)
+
+    @get("/home/{name:str}", include_in_schema=False)
+    async def read_home_file(
+        self, name: Annotated[str, PathParameter()], request: Request[Any, Any, Any]
+    ) -> ASGIResponse:
+        """Give a script, a style sheet or a picture of the page."""
+        return await _send(name, request)
+
+
+async def _send(name: str, request: Request[Any, Any, Any]) -> ASGIResponse:
+    if (file := own_pages.files().get(name)) is None:
+        raise NotFound(f"There is no file {name[:200]} here")
+    request.scope["state"]["quiet"] = name != "home.html"
+    return await respond(file, dict(request.scope["headers"]), _RULES)

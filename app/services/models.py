@@ -67,8 +67,5 @@ class Models(Protocol):
     def events(self, ping_seconds: float) -> AsyncIterator[ModelChange | None]:
         """Give what happens to the models from now on, None after that much silence. Raises FeatureDisabled."""
 
-    def describe(self) -> str:
-        """Say in a sentence what is served."""
-
     def close(self, error: AppError) -> None:
         """Load nothing any more; those who wait for a load get the error."""

@@ -117,11 +117,6 @@ class ModelsRouter:
         """Give what happens to the models from now on; None after so many seconds of silence, 0 is never."""
         return self._events.subscribe(ping_seconds)
 
-    def describe(self) -> str:
-        """Say in a sentence what is served."""
-        last = f" {self.facts.id} is loaded." if self.facts else ""
-        return f"There are several models; each is loaded when a request names it.{last}"
-
     async def load(self, name: str) -> None:
         """Begin to load a model. Raises ModelNotFound, and ModelAlreadyRunning for one that is loaded or loading."""
         model = await self._find_or_refresh(name)

@@ -70,10 +70,6 @@ class NamedModel(SingleModel):
         if not self._answers_to(name):
             raise ModelNotLoaded
 
-    def describe(self) -> str:
-        """Say in a sentence what is served."""
-        return f"{super().describe()} A request that names another model of this machine loads it."
-
     def close(self, error: AppError) -> None:
         """Load nothing any more; those who wait get the error."""
         self._closing = error

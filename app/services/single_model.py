@@ -156,14 +156,6 @@ class SingleModel:
         """Raise FeatureDisabled: there is nothing to follow."""
         raise FeatureDisabled("This server serves one model; --models-dir serves several")
 
-    def describe(self) -> str:
-        """Say in a sentence what is served."""
-        if self._served is not None:
-            return f"{self._served.facts.id} is loaded and answers."
-        if self._loading is not None:
-            return f"{self._loading.model} is loading."
-        return "No model is loaded. Start the server with --demo or --model, or send POST /start."
-
     def close(self, error: AppError) -> None:
         """Nobody waits for a load here."""
 

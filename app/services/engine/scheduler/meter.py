@@ -28,6 +28,7 @@ class Meter:
         self.prompt_seconds = 0.0  # summed over requests, as the other seconds are
         self.answer_tokens = 0  # they count when the answer is over
         self.following_tokens = 0  # all but the first of each answer
+        self.drawn_tokens = 0  # of all answers, as they are drawn
         self.answer_seconds = 0.0  # between the first token and the last
         self.draft_tokens = self.accepted_tokens = 0  # of answers that are over
         self.longest = 0  # tokens of a prompt and its answer
@@ -49,6 +50,7 @@ class Meter:
             return
         self.steps += 1
         self.rows += rows
+        self.drawn_tokens += following
         self.batch_rows.add(rows)
         if following and seconds is not None:
             self.between_tokens.add(seconds, following)
@@ -62,6 +64,7 @@ class Meter:
         self.prompt_tokens += timings.prompt_tokens
         self.cached_tokens += timings.cached_tokens
         self.prompt_seconds += timings.prompt_ms / 1000
+        self.drawn_tokens += min(1, timings.completion_tokens)
         self.first_token.add(timings.first_token_ms / 1000)
 
     def count_answer(self, timings: Timings) -> None:
