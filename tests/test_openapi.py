@@ -299,11 +299,11 @@ def test_the_page_needs_nothing_from_elsewhere(server: Server) -> None:
     assert len([reference for reference in files if reference.endswith((".js", ".css"))]) >= 3
     for reference in files:
         address = urljoin("/schema", reference)
-        assert address.startswith("/schema"), reference
+        assert address.startswith(("/schema", "/home")), reference
         assert server.client.get(address).status_code == 200, reference
     assert not re.search(
         r"https?://(?!www\.w3\.org|localhost|hub\.example)",
-        re.sub(r"<script>.*?</script>", "", page.text, flags=re.DOTALL),
+        page.text,
     )
 
 
@@ -311,13 +311,3 @@ def test_the_page_needs_nothing_from_elsewhere(server: Server) -> None:
 def test_the_page_is_there_without_a_key(guarded: Server, path: str) -> None:
     assert guarded.client.get(path).status_code == 200
     assert guarded.client.get("/schema/openapi.json").status_code == 200
-
-
-def test_the_front_door_says_what_is_loaded(server: Server) -> None:
-    page = server.client.get("/")
-    assert page.status_code == 200
-    assert "tiny is loaded" in page.text
-    icon, *references = re.findall(r'href="([^"]+)"', page.text)
-    assert icon.startswith("data:image/svg+xml,")  # or a browser asks for /favicon.ico, and logs that there is none
-    for reference in references:
-        assert server.client.get(reference).status_code == 200

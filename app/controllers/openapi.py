@@ -12,7 +12,7 @@ import openapi_ui_bundles.swagger_ui
 from litestar import Request, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.openapi.spec import (
     Components,
     Example,
@@ -36,6 +36,7 @@ from litestar.static_files import create_static_files_router
 from app import __version__
 from app.controllers.openapi_schemas import sentence
 from app.dto.shared.base import Body, RequestBody
+from app.services.ui import own_pages
 
 _STATIC = "/schema/static"
 _DESCRIPTION = """MLX language models behind one HTTP API: OpenAI's chat completions, Responses, completions and
@@ -108,19 +109,12 @@ ModelName = Annotated[str | None, QueryParameter(description="which model is mea
 
 def config() -> OpenAPIConfig:
     """Describe the document and the page at /schema, which loads nothing from elsewhere."""
-    page = SwaggerRenderPlugin(
-        path="/swagger",
-        js_url=f"{_STATIC}/swagger-ui-bundle.js",
-        css_url=f"{_STATIC}/swagger-ui.css",
-        standalone_preset_js_url=f"{_STATIC}/swagger-ui-standalone-preset.js",
-        favicon=f'<link rel="icon" type="image/png" href="{_STATIC}/favicon-32x32.png">',
-    )
     return OpenAPIConfig(
         title="Tiles Server",
         version=__version__,
         description=_DESCRIPTION,
         path="/schema",
-        render_plugins=[page],
+        render_plugins=[_Page(path="/swagger")],
         use_handler_docstrings=True,
         components=Components(
             headers=dict(_HEADERS),
@@ -140,8 +134,16 @@ def config() -> OpenAPIConfig:
     )
 
 
+class _Page(OpenAPIRenderPlugin):
+    """Swagger UI in the dress of the page at /; it asks for the document itself."""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        """Give the page."""
+        return own_pages.files()["schema.html"].path.read_bytes()
+
+
 def page_files() -> Router:
-    """Serve the page's own files."""
+    """Serve the files of Swagger UI."""
     folder = Path(openapi_ui_bundles.swagger_ui.static_path)
     return create_static_files_router(path=_STATIC, directories=[folder], include_in_schema=False)
 

@@ -203,7 +203,7 @@ function modelRow(model) {
 
 function row(id, word, facts, progress) {
   const parts = [element("p", { class: "model-name" }, id, element("span", { class: "muted" }, word))];
-  if (facts.length) parts.push(element("p", { class: "model-facts" }, facts.join(" · ")));
+  if (facts.length) parts.push(element("p", { class: "model-facts" }, facts.map((fact) => fact.length < 40 ? fact.replaceAll(" ", "\u00a0") : fact).join(" · ")));
   if (progress !== undefined) parts.push(element("progress", { max: 1, value: progress, "aria-label": `Loading ${id}` }));
   return element("li", {}, ...parts);
 }

@@ -1,0 +1,39 @@
+"""axe-core, which looks for what keeps people with a keyboard or a screen reader out: installed once from npm."""
+
+import json
+import subprocess
+
+from playwright.sync_api import Page
+
+from tests.e2e.build import cache, need_npm
+
+RELEASE = "4.14.1"
+_SERIOUS = {"serious", "critical"}
+
+
+def source() -> str:
+    """Give axe-core as a script, from the cache or from npm."""
+    folder = cache().parent / f"axe-core-{RELEASE}"
+    script = folder / "node_modules" / "axe-core" / "axe.min.js"
+    if not script.is_file():
+        need_npm()
+        quiet = ("--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error")
+        subprocess.run(["npm", "install", *quiet, "--prefix", str(folder), f"axe-core@{RELEASE}"], check=True)
+    return script.read_text()
+
+
+def serious_findings(page: Page) -> list[str]:
+    """Give what is serious of what axe finds on a page, in one line each.
+
+    The script comes through the debugger's door, since the page's own rules let no other script in.
+    """
+    session = page.context.new_cdp_session(page)
+    session.send("Runtime.evaluate", {"expression": source()})
+    run = "axe.run().then(({violations}) => JSON.stringify(violations))"
+    result = session.send("Runtime.evaluate", {"expression": run, "awaitPromise": True, "returnByValue": True})
+    session.detach()
+    return [
+        f"{finding['id']}: {finding['help']}: {[node['html'][:200] for node in finding['nodes']]}"
+        for finding in json.loads(result["result"]["value"])
+        if finding["impact"] in _SERIOUS
+    ]
