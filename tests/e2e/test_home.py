@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from app.services.generation import Event, ToolCall
 from tests.conftest import KEY, Server, running
-from tests.e2e.axe import serious_findings
+from tests.e2e.axe import SWAGGER_UIS, serious_findings
 from tests.e2e.conftest import PICTURES, picture_name
 from tests.e2e.person import PATIENCE
 from tests.e2e.wire import Wire
@@ -66,11 +66,19 @@ class Guest:
         return self.answers.last
 
 
+Serve = Callable[..., Server]
 Come = Callable[..., Guest]
 
 
 @pytest.fixture
-def come(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Come]:
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Run servers with these flags until the guests are gone."""
+    with ExitStack() as servers:
+        yield lambda *flags: servers.enter_context(running(tmp_path, *flags))
+
+
+@pytest.fixture
+def come(browser: Browser, request: pytest.FixtureRequest, serve: Serve) -> Iterator[Come]:
     """Let somebody come to an address. At the end: a picture, nothing serious for axe, and a silent console."""
     guests: list[Guest] = []
     with ExitStack() as contexts:
@@ -87,7 +95,7 @@ def come(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Come]:
         yield come
         for number, guest in enumerate(guests):
             keep_picture(guest, picture_name(f"home-{request.node.name}", number))
-            assert serious_findings(guest.page) == []
+            assert serious_findings(guest.page, SWAGGER_UIS if "/schema" in guest.page.url else ()) == []
     assert [complaint for guest in guests for complaint in guest.complaints] == []
 
 
@@ -209,54 +217,54 @@ def test_a_refused_message_comes_back(plain: Server, come: Come) -> None:
     assert len(guest.wire.chat.body["messages"]) == 1
 
 
-def test_the_key_is_asked_for_once_and_stays_in_the_tab(browser: Browser, come: Come, tmp_path: Path) -> None:
-    with running(tmp_path, "--demo", "--api-key", KEY) as server:
-        guest = come(server.url, "light", "desk", "status of 401")
-        field = guest.page.get_by_label("Key", exact=True)
-        expect(field).to_be_focused()
-        keep_picture(guest, "home-key")
-        field.fill("wrong")
-        guest.button("Use this key").click()
-        expect(guest.page.get_by_text("That is not a key of this server")).to_be_visible()
-        field.fill(KEY)
-        field.press("Enter")
-        expect(field).to_be_hidden()
-        guest.asks("Hello")
-        assert guest.wire.chat.headers["authorization"] == f"Bearer {KEY}"
-        guest.page.reload()
-        expect(guest.page.get_by_role("status").first).to_have_text("tiles-nano")
-        expect(field).to_be_hidden()
-        assert guest.page.evaluate("[localStorage.length, document.cookie, location.href.split('/').pop()]") == [
-            0,
-            "",
-            "",
-        ]
-        other = come(server.url, "dark", "hand", "status of 401")  # another profile has no key
-        expect(other.page.get_by_label("Key", exact=True)).to_be_visible()
-        assert KEY not in server.log
+def test_the_key_is_asked_for_once_and_stays_in_the_tab(serve: Serve, come: Come) -> None:
+    server = serve("--demo", "--api-key", KEY)
+    guest = come(server.url, "light", "desk", "status of 401")
+    field = guest.page.get_by_label("Key", exact=True)
+    expect(field).to_be_focused()
+    keep_picture(guest, "home-key")
+    field.fill("wrong")
+    guest.button("Use this key").click()
+    expect(guest.page.get_by_text("That is not a key of this server")).to_be_visible()
+    field.fill(KEY)
+    field.press("Enter")
+    expect(field).to_be_hidden()
+    guest.asks("Hello")
+    assert guest.wire.chat.headers["authorization"] == f"Bearer {KEY}"
+    guest.page.reload()
+    expect(guest.page.get_by_role("status").first).to_have_text("tiles-nano")
+    expect(field).to_be_hidden()
+    assert guest.page.evaluate("[localStorage.length, document.cookie, location.href.split('/').pop()]") == [
+        0,
+        "",
+        "",
+    ]
+    other = come(server.url, "dark", "hand", "status of 401")  # another profile has no key
+    expect(other.page.get_by_label("Key", exact=True)).to_be_visible()
+    assert KEY not in server.log
 
 
 @pytest.mark.parametrize("look", ["light", "dark"])
-def test_without_a_model_it_says_what_to_do(come: Come, tmp_path: Path, look: str) -> None:
-    with running(tmp_path) as server:
-        guest = come(server.url, look)
-        expect(guest.notice).to_contain_text("No model is loaded")
-        expect(guest.notice).to_contain_text("tiles-server --demo")
-        guest.box.fill("Hello")
-        expect(guest.button("Send")).to_be_disabled()
+def test_without_a_model_it_says_what_to_do(serve: Serve, come: Come, tmp_path: Path, look: str) -> None:
+    server = serve()
+    guest = come(server.url, look)
+    expect(guest.notice).to_contain_text("No model is loaded")
+    expect(guest.notice).to_contain_text("tiles-server --demo")
+    guest.box.fill("Hello")
+    expect(guest.button("Send")).to_be_disabled()
 
 
-def test_a_model_that_cannot_be_loaded_says_why(come: Come, tmp_path: Path) -> None:
-    with running(tmp_path, "--model", str(tmp_path / "absent")) as server:
-        guest = come(server.url)
-        expect(guest.notice).to_contain_text("The model could not be loaded")
-        expect(guest.notice).to_contain_text("absent")
+def test_a_model_that_cannot_be_loaded_says_why(serve: Serve, come: Come, tmp_path: Path) -> None:
+    server = serve("--model", str(tmp_path / "absent"))
+    guest = come(server.url)
+    expect(guest.notice).to_contain_text("The model could not be loaded")
+    expect(guest.notice).to_contain_text("absent")
 
 
 def test_a_load_shows_how_far_it_is(plain: Server, come: Come) -> None:
     activity = plain.client.get("/v1/activity").json()
     loading: dict[str, Any] = {"status": "loading", "loading": "a-large-model", "progress": 0.42, "models": []}
-    guest = come(plain.url + "/ping")
+    guest = come(plain.url + "/ping", "light", "desk", "status of 404")  # there is no favicon
     guest.page.route("**/v1/activity", lambda route: route.fulfill(json=activity | loading))
     guest.page.goto(plain.url)
     expect(guest.notice).to_contain_text("Loading a-large-model")
@@ -267,31 +275,30 @@ def test_a_load_shows_how_far_it_is(plain: Server, come: Come) -> None:
     expect(guest.notice).to_be_hidden()
 
 
-def test_several_models_are_chosen_from(come: Come, tmp_path: Path) -> None:
+def test_several_models_are_chosen_from(serve: Serve, come: Come, tmp_path: Path) -> None:
     for name in ("first", "second"):
         shutil.copytree(NANO, tmp_path / "models" / name)
-    with running(tmp_path, "--models-dir", str(tmp_path / "models")) as server:
-        guest = come(server.url)
-        select = guest.page.get_by_label("Model", exact=True)
-        select.select_option("second")
-        guest.asks("Hello")
-        assert guest.wire.chat.body["model"] == "second"
-        expect(guest.page.locator("#models li", has_text="second")).to_contain_text("in memory")
-        expect(guest.page.locator("#models li", has_text="first")).to_contain_text("loads when asked")
-        assert server.errors() == []
+    server = serve("--models-dir", str(tmp_path / "models"))
+    guest = come(server.url)
+    select = guest.page.get_by_label("Model", exact=True)
+    select.select_option("second")
+    guest.asks("Hello")
+    assert guest.wire.chat.body["model"] == "second"
+    expect(guest.page.locator("#models li", has_text="second")).to_contain_text("in memory")
+    expect(guest.page.locator("#models li", has_text="first")).to_contain_text("loads when asked")
+    assert server.errors() == []
 
 
-def test_a_server_that_is_gone_is_told_and_so_is_its_return(come: Come, tmp_path: Path) -> None:
-    with running(tmp_path, "--demo") as server:
-        guest = come(server.url, "dark", "hand", "ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET")
-        expect(guest.page.get_by_role("status").first).to_have_text("tiles-nano")
-        server.stop()
-        expect(guest.notice).to_contain_text("The server does not answer")
-        keep_picture(guest, "home-gone")
-        port = str(httpx.URL(server.url).port)
-    with running(tmp_path, "--demo", "--port", port):
-        expect(guest.page.get_by_role("status").first).to_have_text("tiles-nano")
-        guest.asks("Hello")
+def test_a_server_that_is_gone_is_told_and_so_is_its_return(serve: Serve, come: Come) -> None:
+    server = serve("--demo")
+    guest = come(server.url, "dark", "hand", "ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET")
+    expect(guest.page.get_by_role("status").first).to_have_text("tiles-nano")
+    server.stop()
+    expect(guest.notice).to_contain_text("The server does not answer")
+    keep_picture(guest, "home-gone")
+    serve("--demo", "--port", str(httpx.URL(server.url).port))
+    expect(guest.page.get_by_role("status").first).to_have_text("tiles-nano")
+    guest.asks("Hello")
 
 
 @pytest.mark.parametrize(("look", "screen"), LOOKS)
