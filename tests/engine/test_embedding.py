@@ -12,7 +12,7 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.sampling.params import SamplingParams
-from app.services.engine.scheduler.embedding import Embedding, body_of
+from app.services.engine.scheduler.embedding import CausalGroup, CausalParts, Embedding, body_of
 from app.services.engine.scheduler.running_request import RunningEmbedding, RunningRequest
 from app.services.errors import EngineFailed, NoEmbeddings
 from app.services.generation import Embedded, Pooling
@@ -31,6 +31,14 @@ def texts() -> list[list[int]]:
     return [[int(token) for token in draw.integers(0, 768, length)] for length in LENGTHS]
 
 
+def embedding_of(inputs: list[list[int]], pooling: Pooling, request: RunningEmbedding | None = None) -> Embedding:
+    return Embedding(request, "m", [len(tokens) for tokens in inputs], partial(CausalGroup, inputs, pooling))
+
+
+def causal(model: Any) -> CausalParts:
+    return CausalParts(body_of(model, 768), partial(make_prompt_cache, model))
+
+
 def alone(model: Any, tokens: list[int], pooling: Pooling) -> Any:
     body = model.backbone if hasattr(model, "backbone") else model.model
     hidden = np.array(body(mx.array([tokens]), cache=make_prompt_cache(model)).astype(mx.float32))[0]
@@ -40,10 +48,9 @@ def alone(model: Any, tokens: list[int], pooling: Pooling) -> Any:
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 @pytest.mark.parametrize("budget", [1, 50, 10_000])
 def test_a_text_gets_the_vector_that_it_gets_alone(some_model: Any, pooling: Pooling, budget: int) -> None:
-    embedding = Embedding(None, "m", texts(), pooling)
-    body = body_of(some_model, 768)
+    embedding = embedding_of(texts(), pooling)
     while not embedding.is_finished:
-        embedding.compute(body, partial(make_prompt_cache, some_model), budget)
+        embedding.compute(causal(some_model), budget)
     result = embedding.result()
     assert result.prompt_tokens == sum(LENGTHS)
     for tokens, vector in zip(texts(), result.vectors, strict=True):
@@ -51,11 +58,11 @@ def test_a_text_gets_the_vector_that_it_gets_alone(some_model: Any, pooling: Poo
 
 
 def test_a_slice_is_as_long_as_the_budget_says() -> None:
-    model = random_model("llama")
-    embedding = Embedding(None, "m", [[1] * 100, [2] * 90], "mean")
-    spent = [embedding.compute(body_of(model, 768), partial(make_prompt_cache, model), 50)]
+    model = causal(random_model("llama"))
+    embedding = embedding_of([[1] * 100, [2] * 90], "mean")
+    spent = [embedding.compute(model, 50)]
     while not embedding.is_finished:
-        spent.append(embedding.compute(body_of(model, 768), partial(make_prompt_cache, model), 50))
+        spent.append(embedding.compute(model, 50))
     assert spent == [50, 50, 50, 50]
 
 
@@ -66,7 +73,7 @@ def test_rows_get_their_tokens_between_the_slices(tiny: Path) -> None:
     scheduler.submit(alone)
     while scheduler.busy:
         scheduler.step()
-    embedding = Embedding(None, "m", [[1] * 700] * 8, "mean")
+    embedding = embedding_of([[1] * 700] * 8, "mean")
     scheduler.submit(beside)
     while not beside.answer:
         scheduler.step()
@@ -90,7 +97,7 @@ def test_what_nobody_waits_for_is_dropped(tiny: Path) -> None:
         return RunningEmbedding(lambda _: None)
 
     gone = asyncio.run(reader())
-    scheduler.embed(Embedding(gone, "m", [[1] * 5000], "mean"))
+    scheduler.embed(embedding_of([[1] * 5000], "mean", gone))
     scheduler.step()
     assert scheduler.busy
     scheduler.cancel(gone)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from app.services.engine.commands import CommandQueue, Reply
 from app.services.engine.limits import EngineLimits
 from app.services.engine.mlx_loader import MLXLoader
 from app.services.engine.model_handle import ModelHandle
+from app.services.engine.scheduler.commands import CommandQueue, Reply
 from app.services.engine.scheduler.fair_share import FairShare
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import Outbox

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from app.services.engine.prompt import Prompt, PromptBuilder
 from app.services.engine.sampling.dry_breakers import BreakerFinder
 from app.services.engine.sampling.grammar import GrammarCompiler
 from app.services.engine.sampling.params import SamplingParams, resolve_sampling
-from app.services.engine.scheduler.embedding import Embedding
+from app.services.engine.scheduler.embedding import CausalGroup, Embedding
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.running_request import RunningEmbedding, RunningRequest, RunningScoring
@@ -108,7 +109,8 @@ class LoadedModel:
         self, request: EmbeddingRequest, inputs: Sequence[list[int]], running: RunningEmbedding
     ) -> Embedding:
         """Make what computes the vectors of texts from their tokens."""
-        return Embedding(running, self.facts.id, inputs, request.pooling or self.facts.pooling)
+        make_group = partial(CausalGroup, inputs, request.pooling or self.facts.pooling)
+        return Embedding(running, self.facts.id, [len(tokens) for tokens in inputs], make_group)
 
     def check_dimensions(self, request: EmbeddingRequest) -> None:
         """Raise InvalidRequest if the request asks for vectors of another size than the model's."""

@@ -10,11 +10,11 @@ import structlog
 
 from app.services import heap
 from app.services.engine.cache.conversation_owners import ConversationOwners
-from app.services.engine.commands import Reply
 from app.services.engine.limits import EngineLimits
 from app.services.engine.model import blas, row_products
 from app.services.engine.model.open_files import limit_untouched
 from app.services.engine.model.unrun_packages import defer_transformers
+from app.services.engine.scheduler.commands import Reply
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.speculative.draft_config import DraftConfig

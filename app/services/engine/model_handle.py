@@ -11,7 +11,7 @@ import structlog
 
 from app.services.caller import Caller
 from app.services.engine.cache.disk_thread import disk
-from app.services.engine.commands import CommandQueue
+from app.services.engine.scheduler.commands import CommandQueue
 from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
 from app.services.engine.scheduler.running_request import RunningEmbedding, RunningRequest, RunningScoring
 from app.services.errors import AppError, EngineFailed, ModelUnloaded, UnprocessableBody

@@ -1,14 +1,16 @@
-"""Texts that become vectors: their last hidden states, pooled, a chunk of tokens at a time."""
+"""Texts that become vectors: their last hidden states, pooled, a part of the work at a time."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.cache.layers import Layers
+from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.blas import threads
 from app.services.engine.scheduler.running_request import RunningEmbedding
 from app.services.errors import NoEmbeddings
@@ -20,16 +22,45 @@ _BODIES = ("model", "transformer", "backbone")  # what mlx-lm's models call all 
 _MOST_ROWS, _MOST_TOKENS = 32, 8192  # of a group, whose caches are in memory together
 
 
+class Group(Protocol):
+    """Some inputs of a request, of about one length, which are computed together."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether their vectors are computed."""
+
+    def compute(self, model: Any, budget: int) -> int:
+        """Compute about so many tokens with what the queue has of the model. Returns how many it was, padding too."""
+
+    def vectors(self) -> Mapping[int, Any]:
+        """Give the vectors, by index of the input."""
+
+
+class EmbeddingModel(Protocol):
+    """A model as the queue has it."""
+
+    def prepare(self) -> Any:
+        """Give what groups compute with, before each slice. Raises AppError for a model that cannot embed."""
+
+    def free(self) -> None:
+        """Let go of the model."""
+
+
 class Embedding:
     """The vectors of one request in the making. On the engine thread."""
 
     def __init__(
-        self, request: RunningEmbedding | None, model: str, inputs: Sequence[Sequence[int]], pooling: Pooling
+        self,
+        request: RunningEmbedding | None,
+        model: str,
+        lengths: Sequence[int],  # tokens of each input
+        make_group: Callable[[Sequence[int]], Group],  # of the inputs with these indices
+        most_tokens: int = _MOST_TOKENS,  # of a group, padding too, unless it has one input
     ) -> None:
         self.request = request
         self._model = model
-        self._inputs = inputs
-        self._groups = deque(_Group(indices, inputs, pooling) for indices in _groups_of(inputs))
+        self._lengths = lengths
+        self._groups = deque(map(make_group, _groups_of(lengths, most_tokens)))
         self._vectors: dict[int, Any] = {}  # by index of the input
 
     @property
@@ -40,13 +71,13 @@ class Embedding:
     @property
     def tokens(self) -> int:
         """Tokens of all inputs."""
-        return sum(len(tokens) for tokens in self._inputs)
+        return sum(self._lengths)
 
-    def compute(self, body: Body, make_layers: Callable[[], Layers], budget: int) -> int:
-        """Compute about so many tokens. Returns how many it was, padding too."""
+    def compute(self, model: Any, budget: int) -> int:
+        """Compute about so many tokens with what the queue has of the model. Returns how many it was, padding too."""
         group = self._groups[0]
         with threads.all():
-            spent = group.compute(body, make_layers, budget)
+            spent = group.compute(model, budget)
         if group.is_finished:
             self._vectors |= group.vectors()
             self._groups.popleft()
@@ -54,14 +85,41 @@ class Embedding:
 
     def result(self) -> Embedded:
         """Give the vectors in the order of the inputs."""
-        vectors = np.stack([self._vectors[index] for index in range(len(self._inputs))])
+        vectors = np.stack([self._vectors[index] for index in range(len(self._lengths))])
         return Embedded(self._model, self.tokens, vectors)
 
 
-class _Group:
-    """Inputs of about one length, padded on the right: what is causal does not see what follows."""
+class CausalParts(NamedTuple):
+    """What the vectors of a causal model are computed with."""
 
-    def __init__(self, indices: Sequence[int], inputs: Sequence[Sequence[int]], pooling: Pooling) -> None:
+    body: Body
+    make_layers: Callable[[], Layers]  # a new cache
+
+
+class Causal:
+    """Gives what the vectors of a model of mlx-lm's are computed with."""
+
+    def __init__(self, model: Any, vocabulary: int, adapters: Adapters) -> None:
+        self._model = model
+        self._vocabulary = vocabulary
+        self._adapters = adapters
+        self._body: Body | None = None  # found at the first request
+
+    def prepare(self) -> CausalParts:
+        """Set the adapters to what counts where a request says nothing. Raises NoEmbeddings."""
+        self._adapters.use([self._adapters.defaults])
+        self._body = self._body or body_of(self._model, self._vocabulary)
+        return CausalParts(self._body, partial(make_prompt_cache, self._model))
+
+    def free(self) -> None:
+        """Let go of the model."""
+        self._model = self._body = None
+
+
+class CausalGroup:
+    """Inputs of a causal model, padded on the right: they do not see what follows. Computed some tokens at a time."""
+
+    def __init__(self, inputs: Sequence[Sequence[int]], pooling: Pooling, indices: Sequence[int]) -> None:
         self._indices = indices
         lengths = np.array([len(inputs[index]) for index in indices])
         longest = int(lengths.max())
@@ -77,13 +135,15 @@ class _Group:
 
     @property
     def is_finished(self) -> bool:
-        return self._computed == self._tokens.shape[1]
+        """Whether their vectors are computed."""
+        return bool(self._computed == self._tokens.shape[1])
 
-    def compute(self, body: Body, make_layers: Callable[[], Layers], budget: int) -> int:
-        self._layers = self._layers or make_layers()
+    def compute(self, model: CausalParts, budget: int) -> int:
+        """Compute about so many tokens, of every input as many. Returns how many it was, padding too."""
+        self._layers = self._layers or model.make_layers()
         rows, longest = self._tokens.shape
         end = min(longest, self._computed + max(1, budget // rows))
-        hidden = body(mx.array(self._tokens[:, self._computed : end]), cache=self._layers).astype(mx.float32)
+        hidden = model.body(mx.array(self._tokens[:, self._computed : end]), cache=self._layers).astype(mx.float32)
         part = (mx.array(self._weights[:, None, self._computed : end]) @ hidden)[:, 0]
         self._pooled = part if self._pooled is None else self._pooled + part
         mx.eval(self._pooled, [layer.state for layer in self._layers])
@@ -91,6 +151,7 @@ class _Group:
         return spent
 
     def vectors(self) -> dict[int, Any]:
+        """Give the vectors, by index of the input."""
         return dict(zip(self._indices, np.array(self._pooled), strict=True))
 
 
@@ -109,13 +170,13 @@ def body_of(model: Any, vocabulary: int) -> Body:
     return body
 
 
-def _groups_of(inputs: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+def _groups_of(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:
     """Group the indices of inputs so that little is padding and a group fits into memory."""
     group: list[int] = []
-    for index in sorted(range(len(inputs)), key=lambda index: len(inputs[index])):
-        longest = len(inputs[index])
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        longest = lengths[index]
         padded = longest * (len(group) + 1)
-        if group and (len(group) == _MOST_ROWS or padded > _MOST_TOKENS or longest > 2 * len(inputs[group[0]]) + 16):
+        if group and (len(group) == _MOST_ROWS or padded > most_tokens or longest > 2 * lengths[group[0]] + 16):
             yield group
             group = []
         group.append(index)

@@ -2,15 +2,10 @@
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
-from mlx_lm.models.cache import make_prompt_cache
-
-from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.memory_budget import out_of_memory
-from app.services.engine.scheduler.embedding import Body, Embedding, body_of
+from app.services.engine.scheduler.embedding import Embedding, EmbeddingModel
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.errors import AppError, OutOfMemory
@@ -21,20 +16,15 @@ class EmbeddingQueue:
 
     def __init__(
         self,
-        model: Any,
-        vocabulary: int,
+        model: EmbeddingModel,
         outbox: Outbox,
-        adapters: Adapters,
         chunk_sizer: ChunkSizer,
-        free_memory: Callable[[], None],
+        free_memory: Callable[[], None],  # frees what is only stored
     ) -> None:
         self._model = model
-        self._vocabulary = vocabulary
         self._outbox = outbox
-        self._adapters = adapters
         self._chunk_sizer = chunk_sizer
-        self._free_memory = free_memory  # frees what is only stored
-        self._body: Body | None = None  # of the model, found at the first request
+        self._free_memory = free_memory
         self._queue: deque[Embedding] = deque()
 
     def __len__(self) -> int:
@@ -47,7 +37,7 @@ class EmbeddingQueue:
     def compute(self, budget: int) -> int:
         """Compute about so many tokens of the first request; the next call is for the next request.
 
-        Returns the tokens of the request if it is finished now, else 0. NoEmbeddings or a lack of memory ends it.
+        Returns the tokens of the request if it is finished now, else 0. An AppError or a lack of memory ends it.
         """
         embedding = self._queue[0]
         try:
@@ -66,11 +56,10 @@ class EmbeddingQueue:
         return embedding.tokens
 
     def _compute(self, embedding: Embedding, budget: int) -> None:
-        self._adapters.use([self._adapters.defaults])
-        self._body = self._body or body_of(self._model, self._vocabulary)
+        model = self._model.prepare()
         while budget > 0 and not embedding.is_finished:
             with self._chunk_sizer.expect(budget):
-                budget -= embedding.compute(self._body, partial(make_prompt_cache, self._model), budget)
+                budget -= embedding.compute(model, budget)
 
     def _refuse(self, embedding: Embedding, error: Exception) -> None:
         if not isinstance(error, AppError):
@@ -90,4 +79,4 @@ class EmbeddingQueue:
 
     def free(self) -> None:
         """Let go of the model."""
-        self._model = self._body = None
+        self._model.free()

@@ -17,7 +17,7 @@ from app.services.engine.sampling.logprobs import RowLogprobs
 from app.services.engine.scheduler.admission import Admission
 from app.services.engine.scheduler.batches import Batches
 from app.services.engine.scheduler.cache_manager import CacheManager
-from app.services.engine.scheduler.embedding import Embedding
+from app.services.engine.scheduler.embedding import Causal, Embedding
 from app.services.engine.scheduler.embedding_queue import EmbeddingQueue
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.prefill_manager import PrefillManager
@@ -66,10 +66,10 @@ class Scheduler:
         self._draft = draft
         footprint = measure(model)
         batching = batching or Batching()
-        self.admission = Admission(footprint, memory_budget, prefixes, draft)
+        self.admission = admission = Admission(footprint, memory_budget, prefixes, draft)
         self._wait_queue = WaitQueue()
         self._prefill = PrefillManager(model, outbox, adapters, sizer, controls, batching)
-        self._embeddings = EmbeddingQueue(model, vocabulary, outbox, adapters, sizer, self.admission.free_stored)
+        self._embeddings = EmbeddingQueue(Causal(model, vocabulary, adapters), outbox, sizer, admission.free_stored)
         free, shared = self.admission.free, batching.decoding is None
         self._batches = Batches(model, vocabulary, adapters, footprint.token_bytes, free, sizer, shared=shared)
         self._cache = CacheManager(prefixes, adapters, self._batches.layers)
