@@ -11,6 +11,7 @@ import numpy as np
 import openai
 import pytest
 
+from app.services.sentence_files import read_settings
 from tests.conftest import Server, wait_for
 
 TEXTS = ["Hello world", "é", "The river and the hill, " * 20, "one two three"]
@@ -99,11 +100,14 @@ def test_the_official_client_reads_both_encodings(client: openai.OpenAI, vector:
     assert packed.usage.prompt_tokens == packed.usage.total_tokens > 0
 
 
-def test_dimensions_may_be_the_models_own(client: openai.OpenAI) -> None:
+def test_vectors_are_cut_to_the_dimensions_of_a_request(client: openai.OpenAI) -> None:
     whole = client.embeddings.create(model="m", input="Hello").data[0].embedding
-    assert client.embeddings.create(model="m", input="Hello", dimensions=len(whole)).data[0].embedding
+    for dimensions in (1, 8, len(whole)):
+        cut = client.embeddings.create(model="m", input="Hello", dimensions=dimensions).data[0].embedding
+        expected = np.array(whole[:dimensions])
+        np.testing.assert_allclose(cut, expected / np.linalg.norm(expected), atol=1e-6)
     with pytest.raises(openai.BadRequestError) as refusal:
-        client.embeddings.create(model="m", input="Hello", dimensions=8)
+        client.embeddings.create(model="m", input="Hello", dimensions=len(whole) + 1)
     assert (refusal.value.param, str(len(whole)) in refusal.value.message) == ("dimensions", True)
 
 
@@ -129,7 +133,9 @@ def test_llama_cpps_routes_answer_with_a_list(server: Server, vector: Reference,
         ("/v1/embeddings", {"input": ["a"] * 2049}, 422, "input"),
         ("/v1/embeddings", {"input": "a", "encoding_format": "x"}, 422, "encoding_format"),
         ("/v1/embeddings", {"input": "a", "dimensions": 0}, 422, "dimensions"),
-        ("/v1/embeddings", {"input": "a", "pooling": "cls"}, 422, "pooling"),
+        ("/v1/embeddings", {"input": "a", "dimensions": 65}, 400, "dimensions"),
+        ("/v1/embeddings", {"input": "a", "pooling": "rank"}, 422, "pooling"),
+        ("/v1/embeddings", {"input": "a", "prompt_name": "query"}, 400, "prompt_name"),
         ("/embedding", {}, 422, "content"),
         ("/embedding", {"content": [[[1]]]}, 422, "content"),
     ],
@@ -148,6 +154,12 @@ def test_a_text_that_is_too_long_is_refused_with_its_numbers(server: Server) -> 
     error = server.client.post("/v1/embeddings", json={"input": "the river " * 9000}).json()["error"]
     assert error["code"] == "context_length_exceeded"
     assert error["n_prompt_tokens"] > error["n_ctx"]
+
+
+@pytest.mark.parametrize("route", ["/v1/embeddings", "/embedding", "/api/embed"])
+def test_a_text_that_is_too_long_is_cut_where_a_request_says_so(server: Server, route: str) -> None:
+    name = "content" if route == "/embedding" else "input"
+    assert post(server, route, **{name: "the river " * 9000}, model="tiny", truncate=True)
 
 
 def test_what_has_no_effect_is_named(server: Server) -> None:
@@ -188,9 +200,7 @@ def given_up(server: Server) -> list[Any]:
 
 
 def test_a_model_says_how_it_is_pooled(tmp_path: Path) -> None:
-    from app.services.engine.model.defaults import read_pooling
-
-    assert read_pooling(tmp_path) == "mean"
+    assert read_settings(tmp_path).pooling == ()
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_lasttoken": true}')
-    assert read_pooling(tmp_path) == "last"
+    assert read_settings(tmp_path).pooling == ("last",)

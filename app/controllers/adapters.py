@@ -35,7 +35,7 @@ class AdaptersController(Controller):
     ) -> list[AdapterReply]:
         """List the adapters of --lora, with the scale that each has where a request names none."""
         try:
-            adapters = model_service.models.find(model).adapters()
+            adapters = model_service.models.find(model).model.adapters()
         except NothingLoaded:
             return []
         return [AdapterReply.of(facts) for facts in adapters]
@@ -55,5 +55,5 @@ class AdaptersController(Controller):
         model: ModelName = None,
     ) -> AdaptersSet:
         """Set the scale of each adapter; those that are not named are turned off."""
-        model_service.models.find(model).set_adapters(scales(data))
+        model_service.models.find(model).model.set_adapters(scales(data))
         return AdaptersSet()

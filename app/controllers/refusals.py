@@ -26,7 +26,9 @@ from app.services.errors import (
     ModelNotFound,
     ModelNotLoaded,
     ModelUnloaded,
+    NoCompletions,
     NoEmbeddings,
+    NoRanking,
     NothingLoaded,
     OutOfMemory,
     PromptTooLong,
@@ -86,7 +88,7 @@ MODEL = (
     QueueFull(256),
     TextTooLong("prompt: a text of 9000000 characters; this server tokenizes 4194304 in one request", param="prompt"),
 )
-GENERATION = (
+_COMPUTATION = (
     *MODEL,
     PromptTooLong(9000, 8192),
     MemoryExceeded(
@@ -99,12 +101,21 @@ GENERATION = (
     ),
     OutOfMemory(),
     EngineFailed(),
+)
+GENERATION = (
+    *_COMPUTATION,
     GrammarFailed(),
+    NoCompletions("all-MiniLM-L6-v2"),
 )
 EMBEDDING = (
-    *GENERATION,
+    *_COMPUTATION,
     NoEmbeddings(),
-    InvalidRequest("This model's vectors have 256 dimensions", param="dimensions"),
+    InvalidRequest("dimensions: this model's vectors have 256", param="dimensions"),
+)
+RANKING = (
+    *_COMPUTATION,
+    NoRanking("all-MiniLM-L6-v2 turns texts into vectors, and cannot rank documents"),
+    PromptTooLong(9000, 512, text="documents[3]"),
 )
 
 Envelope = type[ErrorReply] | type[AnthropicErrorReply] | type[OllamaErrorReply]

@@ -21,7 +21,7 @@ from app.dto.llama.tokens import (
 )
 from app.dto.openai.chat import ChatRequest
 from app.dto.shared.base import RequestLimits
-from app.services.errors import UnsupportedParameter
+from app.services.errors import NoCompletions, UnsupportedParameter
 from app.services.model_service import ModelService
 
 _CHAT = [Example(value={"messages": [{"role": "user", "content": "What is the capital of Norway?"}]})]
@@ -29,7 +29,7 @@ _TOKENIZE = [
     Example(summary="A text", value={"content": "Hello world"}),
     Example(summary="With the text of every token", value={"content": "Hello 😀", "with_pieces": True}),
 ]
-_REFUSALS = body_refusals(*MODEL, UnsupportedParameter("parse_special"))
+_REFUSALS = body_refusals(*MODEL, UnsupportedParameter("parse_special"), NoCompletions("all-MiniLM-L6-v2"))
 
 
 class TokensController(Controller):

@@ -1,10 +1,13 @@
 """What there is to know of a loaded model, in plain values."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.services.context_length import ContextLength
-from app.services.generation import Delivery, Pooling, Sampling
+from app.services.errors import InvalidRequest
+from app.services.generation import Delivery, EmbeddingRequest, Pooling, Sampling
+from app.services.model_folder import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,34 @@ class Batching:
 
     decoding: str | None = None  # why each is in a batch of its own; then prompts are computed one by one as well
     prefill: str | None = None  # why short prompts are not padded and computed in one call
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceFacts:
+    """How texts become vectors, as the model's own files have it."""
+
+    size: int = 0  # of a vector; 0 if unknown
+    pooling: Pooling = "mean"
+    prompts: Mapping[str, str] = field(default_factory=dict)  # that may be put before a text, by name
+    default_prompt: str | None = None  # the name of the one that stands before a text where a request names none
+
+    def prompt(self, name: str | None) -> str:
+        """Give what stands before each text. Raises InvalidRequest for a name that there is not."""
+        name = self.default_prompt if name is None else name
+        if name is None:
+            return ""
+        if (prompt := self.prompts.get(name)) is None:
+            names = ", ".join(sorted(self.prompts)) or "none"
+            raise InvalidRequest(
+                f"prompt_name: there is no {name[:100]!r}; this model has {names}", param="prompt_name"
+            )
+        return prompt
+
+    def check(self, request: EmbeddingRequest) -> None:
+        """Raise InvalidRequest for more dimensions than there are, or a prompt that there is not."""
+        if self.size and request.dimensions is not None and request.dimensions > self.size:
+            raise InvalidRequest(f"dimensions: this model's vectors have {self.size}", param="dimensions")
+        self.prompt(request.prompt_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +74,24 @@ class ModelFacts:
     eos_token: str
     end_tokens: frozenset[int]
     defaults: Sampling  # every value decided
-    pooling: Pooling  # of embeddings
+    sentence: SentenceFacts
     calls_tools: bool
     reasons: bool  # it can write down its reasoning before an answer
     max_rows: int
     batching: Batching = Batching()
     blas: str | None = None  # that MLX computes with; None on a GPU
     suppressed_tokens: frozenset[int] = frozenset()  # never drawn
+    task: Task = "completion"  # what it was made for
+    is_encoder: bool = False  # it writes no text
     warnings: tuple[str, ...] = ()  # sentences for whoever loads it: what of it is not as its files have it
+
+    def check_tokens(self, parts: Iterable[str | int], param: str) -> None:
+        """Raise InvalidRequest for a token id, among texts, that the model does not have."""
+        for part in parts:
+            if isinstance(part, int) and not 0 <= part < self.vocabulary:
+                raise InvalidRequest(
+                    f"{param}: {part} is no token of this model, which has {self.vocabulary}", param=param
+                )
 
 
 @dataclass(frozen=True, slots=True)

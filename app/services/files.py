@@ -30,10 +30,7 @@ def bad(path: object, what: str) -> LoadFailed:
 
 def read_object(path: Path) -> dict[str, Any]:
     """Read the JSON object in a file. Raises LoadFailed."""
-    try:
-        content = json.loads(read(path))
-    except (ValueError, RecursionError) as error:
-        raise bad(path, f"is no JSON: {error}.") from error
+    content = _decoded(path)
     if not isinstance(content, dict):
         raise bad(path, "is no JSON object.")
     return content
@@ -58,3 +55,18 @@ def check_object(path: Path, content: bytes) -> None:
         msgspec.json.decode(content, type=dict[str, msgspec.Raw])
     except (ValueError, RecursionError) as error:
         raise bad(path, f"is no JSON object: {error}.") from error
+
+
+def read_objects(path: Path) -> list[dict[str, Any]]:
+    """Read the list of JSON objects in a file. Raises LoadFailed."""
+    content = _decoded(path)
+    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+        raise bad(path, "is no JSON list of objects.")
+    return content
+
+
+def _decoded(path: Path) -> Any:
+    try:
+        return json.loads(read(path))
+    except (ValueError, RecursionError) as error:
+        raise bad(path, f"is no JSON: {error}.") from error

@@ -190,7 +190,7 @@ class GenerationRequest:
     delivery: Delivery = Delivery()
 
 
-Pooling = Literal["mean", "last"]
+Pooling = Literal["mean", "cls", "last", "max"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,19 @@ class EmbeddingRequest:
     inputs: tuple[tuple[str | int, ...], ...]
     model: str | None = None  # who should answer, by any of its names
     pooling: Pooling | None = None  # over the last hidden states of a text; None is the model's own way
-    dimensions: int | None = None  # None is the model's own number, and so is every other that can be had
+    dimensions: int | None = None  # that vectors are cut to; None is the model's own number
+    prompt_name: str | None = None  # of the model's prompts, put before each text; None is the model's own way
+    truncate: bool = False  # cut texts that are too long at their end, instead of refusing them
+
+
+@dataclass(frozen=True, slots=True)
+class RankRequest:
+    """Documents that are to be ranked by how well each answers a query."""
+
+    query: str
+    documents: tuple[str, ...]
+    model: str | None = None  # who should rank, by any of its names
+    truncate: bool = False  # cut documents that are too long at their end, instead of refusing them
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.running_request import RunningEmbedding, RunningScoring
 from app.services.errors import AppError
 from app.services.facts import AdapterFacts, DeviceFacts, ModelFacts, SlotFacts
-from app.services.generation import EmbeddingRequest, GenerationRequest, ScoringRequest
+from app.services.generation import EmbeddingRequest, GenerationRequest, RankRequest, ScoringRequest
 from app.services.model_folder import ModelFolder
 
 
@@ -38,6 +38,9 @@ class EngineModel(Protocol):
 
     async def score(self, request: ScoringRequest, caller: Caller) -> RunningScoring:
         """Begin to compute how likely texts are behind prompts."""
+
+    async def rank(self, request: RankRequest, caller: Caller) -> RunningEmbedding:
+        """Begin to rank documents: a number (documents, 1) for each, whose logistic function is its relevance."""
 
     async def render(self, request: GenerationRequest) -> str:
         """Give the prompt that a conversation becomes, as text."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from app.services import architectures, hub, safetensors
+from app.services import architectures, hub, safetensors, sentence_files
 from app.services.context_length import context_length
 from app.services.files import bad, check_object, read, read_object
 from app.services.model_folder import ModelFolder
@@ -37,18 +37,23 @@ def inspect(folder: Path, model_id: str | None = None) -> ModelFolder:
     """Check a folder with a model in it. Raises LoadFailed; its message names the file and what is wrong with it."""
     _check_folder(folder)
     config = _config(folder)
+    task = sentence_files.task(config, folder / "config.json")
     tokenizer_config = _check_tokenizer(folder)
+    if task is not None:
+        _check_encoder(folder)
     tensors = _tensors(folder)
     return ModelFolder(
         id=hub.owner(folder) or model_id or folder.name,
         path=folder,
         model_type=config["model_type"],
-        context=context_length(config, tokenizer_config),
+        context=sentence_files.context(folder, config) if task else context_length(config, tokenizer_config),
         weight_bytes=sum(tensor.bytes for tensor in tensors.values()),
         parameters=_parameters(tensors, config),
         precision=_precision(tensors, config),
         created=int((folder / "config.json").stat().st_mtime),
-        has_chat_template=_has_chat_template(folder, tokenizer_config),
+        has_chat_template=task is None and _has_chat_template(folder, tokenizer_config),
+        task=task or ("embedding" if (folder / "modules.json").exists() else "completion"),
+        is_encoder=task is not None,
     )
 
 
@@ -80,9 +85,16 @@ def _config(folder: Path) -> dict[str, Any]:
         raise bad(path, "asks to run code of its own (model_file), and this server runs no code of a model folder.")
     if not isinstance(config.get("model_type"), str):
         raise bad(path, "names no model_type.")
-    if not architectures.is_known(config):
+    if config["model_type"] not in sentence_files.TYPES and not architectures.is_known(config):
         raise bad(path, f"says model_type {config['model_type']!r}, which the installed mlx-lm does not know.")
     return config
+
+
+def _check_encoder(folder: Path) -> None:
+    """Check what an encoder needs besides. Raises LoadFailed."""
+    sentence_files.read(folder)
+    if not (folder / "tokenizer.json").exists():
+        raise bad(folder / "tokenizer.json", "is missing, which an encoder needs.")
 
 
 def _check_tokenizer(folder: Path) -> dict[str, Any]:

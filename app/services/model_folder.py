@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from app.services.context_length import ContextLength
+
+Task = Literal["completion", "embedding", "rerank"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +23,5 @@ class ModelFolder:
     created: int  # seconds since 1970
     has_chat_template: bool
     is_gguf: bool = False
+    task: Task = "completion"  # what it was made for
+    is_encoder: bool = False  # it reads a text as a whole and writes none

@@ -13,7 +13,7 @@ from app.services.caller import Caller, caller
 from app.services.context_length import ContextLength
 from app.services.engine.scheduler.running_request import RunningRequest, RunningResult
 from app.services.errors import AppError, InvalidRequest, PromptTooLong, QueueFull
-from app.services.facts import AdapterFacts, ModelFacts, SlotFacts
+from app.services.facts import ModelFacts, SlotFacts
 from app.services.generation import (
     Embedded,
     EmbeddingRequest,
@@ -126,14 +126,6 @@ class ServedModel:
             return await self.model.measure(self._with_system_prompt(request)), self.facts.context
         except PromptTooLong as error:
             return error.prompt_tokens, self.facts.context
-
-    def adapters(self) -> list[AdapterFacts]:
-        """Give its adapters."""
-        return self.model.adapters()
-
-    def set_adapters(self, scales: dict[int, float]) -> None:
-        """Set the adapters' scales, by number, for requests that name none. Raises InvalidRequest."""
-        self.model.set_adapters(scales)
 
     async def slots(self) -> list[SlotFacts]:
         """Say what is in each slot of the batch."""

@@ -42,10 +42,10 @@ def causal(model: Any) -> CausalParts:
 def alone(model: Any, tokens: list[int], pooling: Pooling) -> Any:
     body = model.backbone if hasattr(model, "backbone") else model.model
     hidden = np.array(body(mx.array([tokens]), cache=make_prompt_cache(model)).astype(mx.float32))[0]
-    return hidden.mean(axis=0) if pooling == "mean" else hidden[-1]
+    return {"mean": hidden.mean(axis=0), "cls": hidden[0], "last": hidden[-1], "max": hidden.max(axis=0)}[pooling]
 
 
-@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last", "max"])
 @pytest.mark.parametrize("budget", [1, 50, 10_000])
 def test_a_text_gets_the_vector_that_it_gets_alone(some_model: Any, pooling: Pooling, budget: int) -> None:
     embedding = embedding_of(texts(), pooling)

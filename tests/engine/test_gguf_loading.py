@@ -12,7 +12,6 @@ from mlx_lm.utils import load_model
 
 from app.services import catalog, free_memory
 from app.services.engine.model import gguf_weights, loading
-from app.services.engine.model.defaults import read_pooling
 from app.services.engine.model.model_files import ModelFiles, open_gguf
 from app.services.engine.speculative import loading as draft_loading
 from app.services.engine.speculative.draft_config import DraftConfig
@@ -21,6 +20,7 @@ from app.services.gguf import conversion
 from app.services.gguf.architectures import for_file
 from app.services.gguf.cache import GGUFCache
 from app.services.gguf.file import read
+from app.services.sentence_files import read_settings
 from tests import gguf_files
 from tests.services.gguf_further_models import FURTHER
 from tests.services.gguf_models import MODELS, TinyModel, load, log_probabilities, random_weights, write
@@ -165,7 +165,7 @@ def test_every_architecture_computes_the_same_packed_and_widened(
 def test_the_pooling_of_a_file_is_that_of_embeddings(tiny: Path, tmp_path: Path) -> None:
     path = gguf_files.write(tiny, tmp_path / "tiny.gguf", numbers={"llama.pooling_type": 3})
     with loading.at_once(loading.open_files(catalog.inspect(path), GGUFCache(tmp_path / "cache"))) as files:
-        assert read_pooling(files.folder) == "last"
+        assert read_settings(files.folder).pooling == ("last",)
 
 
 def test_progress_only_grows(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ class OllamaEmbedRequest(OllamaRequest):
 
     input: str | list[str] = Field(default_factory=list, examples=["Hello world"])
     dimensions: int | None = Field(default=None, ge=1)
+    truncate: bool = True
 
     @property
     def texts(self) -> list[str]:
@@ -29,7 +30,9 @@ class OllamaEmbedRequest(OllamaRequest):
     def to_embedding(self) -> gen.EmbeddingRequest:
         """Translate to the engine's vocabulary. Raises AppError for what is refused."""
         self.refuse()
-        return gen.EmbeddingRequest(split_inputs(self.texts, "input"), self.model_name, None, self.dimensions)
+        return gen.EmbeddingRequest(
+            split_inputs(self.texts, "input"), self.model_name, None, self.dimensions, truncate=self.truncate
+        )
 
 
 class OllamaEmbeddingsRequest(OllamaRequest):

@@ -31,11 +31,20 @@ class _Embedding(RequestBody):
     model: str | None = None
     pooling: gen.Pooling | None = None
     embd_normalize: Literal[-1, 2] = 2
+    prompt_name: str | None = None
+    truncate: bool = False
 
     def to_request(self, texts: Prompt, param: str, dimensions: int | None = None) -> gen.EmbeddingRequest:
         """Translate to the engine's vocabulary. Raises AppError for what is refused."""
         self.refuse()
-        return gen.EmbeddingRequest(split_inputs(texts, param), self.model, self.pooling, dimensions)
+        return gen.EmbeddingRequest(
+            inputs=split_inputs(texts, param),
+            model=self.model,
+            pooling=self.pooling,
+            dimensions=dimensions,
+            prompt_name=self.prompt_name,
+            truncate=self.truncate,
+        )
 
     def normalize(self, vectors: Any) -> Any:
         """Give the vectors (inputs, size) the length that was asked for."""

@@ -252,7 +252,9 @@ TOKENIZE: tuple[Parameter, ...] = (
 DETOKENIZE: tuple[Parameter, ...] = _honoured(tokens="token ids of the text", model=_MODEL)
 
 _VECTORS = _honoured(
-    pooling="mean or last, over the last hidden states; absent, the model's own way, else the mean",
+    pooling="mean, cls, last or max, over the last hidden states; absent, the model's own way, else the mean",
+    prompt_name="which of the model's prompts stands before each text, such as query; absent, its default, mostly none",
+    truncate="cut texts that are too long at their end; absent or false, they are a 400",
     embd_normalize="2 makes the length of each vector 1; -1 leaves it as it is",
 )
 _INPUT = (
@@ -264,7 +266,7 @@ EMBEDDINGS: tuple[Parameter, ...] = (
         input=_INPUT,
         model=_MODEL,
         encoding_format="float for numbers, or base64 of little-endian float32",
-        dimensions="size of the vectors; any but the model's own is a 400: they cannot be cut",
+        dimensions="size that vectors are cut to, before they get their length; more than the model has is a 400",
     ),
     *_VECTORS,
     *_ignored("changes nothing in the answer", "user"),
@@ -400,10 +402,10 @@ _OLLAMA_EMBEDDING = (
 OLLAMA_EMBED: tuple[Parameter, ...] = (
     *_honoured(
         input="a text or several, up to 2,048 of them",
-        dimensions="the model's own number of dimensions; any other is a 400",
+        dimensions="size that vectors are cut to; more than the model has is a 400",
+        truncate="cut texts that are too long at their end; false makes them a 400",
     ),
     *_OLLAMA_EMBEDDING,
-    *_ignored("a text that is too long is a 400", "truncate", harmless=(False,)),
 )
 OLLAMA_EMBEDDINGS: tuple[Parameter, ...] = (*_honoured(prompt="the text"), *_OLLAMA_EMBEDDING)
 

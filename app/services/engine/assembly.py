@@ -1,6 +1,7 @@
 """What a loaded model is put together from: its scheduler, prompt builder, grammars and facts."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -10,13 +11,17 @@ from app.services.engine.answer_format import AnswerFormat
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.cache.prefix_store import PrefixStore, fingerprint
+from app.services.engine.encoders.encoder_scheduler import EncoderScheduler
+from app.services.engine.encoders.loaded_encoder import LoadedEncoder
+from app.services.engine.encoders.model import EncoderModel
+from app.services.engine.encoders.tokenizer import EncoderTokenizer
 from app.services.engine.limits import EngineLimits
 from app.services.engine.loaded_model import LoadedModel
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.answer_history import AnswerHistory
 from app.services.engine.model.batching import check_batching
 from app.services.engine.model.blas import preload
-from app.services.engine.model.defaults import read_defaults, read_pooling, read_suppressed_tokens
+from app.services.engine.model.defaults import read_defaults, read_suppressed_tokens
 from app.services.engine.model.loading import back_end, weights
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.model.model_files import ModelFiles
@@ -31,7 +36,10 @@ from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.speculative.draft_model import DraftModel
-from app.services.facts import Batching, ModelFacts
+from app.services.facts import Batching, ModelFacts, SentenceFacts
+from app.services.generation import LLAMA_SAMPLING, Pooling
+from app.services.model_folder import ModelFolder
+from app.services.sentence_files import Mode, read_settings
 
 log = structlog.get_logger()
 
@@ -92,6 +100,41 @@ def assemble(
     )
 
 
+def assemble_encoder(
+    folder: ModelFolder, model: EncoderModel, *, limits: EngineLimits, outbox: Outbox, meter: Meter | None = None
+) -> LoadedEncoder:
+    """Put an encoder and its tokenizer together. On the engine thread. Raises LoadFailed."""
+    context = folder.context.limited_to(limits.context_length)
+    tokenizer = EncoderTokenizer(folder.path, context.tokens)
+    files = model.sentence
+    mode = files.pooling[0] if files.pooling else "mean"
+    facts = ModelFacts(
+        id=folder.id,
+        path=folder.path,
+        model_type=folder.model_type,
+        context=context,
+        vocabulary=model.vocabulary,
+        hidden_size=model.size,
+        parameters=folder.parameters,
+        weight_bytes=folder.weight_bytes,
+        precision=folder.precision,
+        created=folder.created,
+        chat_template="",
+        bos_token="",
+        eos_token="",
+        end_tokens=frozenset(),
+        defaults=LLAMA_SAMPLING,
+        sentence=SentenceFacts(model.size, _pooling(mode), files.prompts, files.default_prompt),
+        calls_tools=False,
+        reasons=False,
+        max_rows=limits.max_rows,
+        blas=preload(limits.blas) if back_end() == "cpu" else None,
+        task=folder.task,
+        is_encoder=True,
+    )
+    return LoadedEncoder(facts, tokenizer, EncoderScheduler(model, outbox, meter), ranks=model.ranks)
+
+
 def _log_batching(model: str, batching: Batching) -> None:
     """Say what of this model is not computed together, and why."""
     if batching.decoding:
@@ -120,12 +163,24 @@ def _facts(files: ModelFiles, model: Any, tokenizer: Any, limits: EngineLimits, 
         eos_token=tokenizer.eos_token or "",
         end_tokens=markup.end_tokens(tokenizer),
         defaults=read_defaults(files.folder),
-        pooling=read_pooling(files.folder),
+        sentence=_sentence(files.folder, hidden),
+        task=folder.task,
         suppressed_tokens=frozenset(token for token in read_suppressed_tokens(files.folder) if 0 <= token < vocabulary),
         calls_tools=markup.calls is not None,
         reasons=markup.think_start is not None,
         max_rows=limits.max_rows,
     )
+
+
+def _sentence(folder: Path, size: int) -> SentenceFacts:
+    """Say how a model of mlx-lm's makes vectors: pooling and prompts are those of sentence-transformers' files."""
+    settings = read_settings(folder)
+    mode = settings.pooling[0] if settings.pooling else "mean"
+    return SentenceFacts(size, _pooling(mode), settings.prompts, settings.default_prompt)
+
+
+def _pooling(mode: Mode) -> Pooling:
+    return mode if mode in ("cls", "max", "last") else "mean"
 
 
 def _widths(model: Any, tokenizer: Any) -> tuple[int, int]:

@@ -10,22 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from app.services.engine.encoders.encoder_handle import EncoderHandle
 from app.services.engine.limits import EngineLimits
 from app.services.engine.mlx_loader import MLXLoader
 from app.services.engine.model_handle import ModelHandle
 from app.services.engine.scheduler.commands import CommandQueue, Reply
 from app.services.engine.scheduler.fair_share import FairShare
 from app.services.engine.scheduler.meter import Meter
+from app.services.engine.scheduler.model_scheduler import ModelScheduler
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.errors import AppError, EngineFailed, ModelUnloaded, ShuttingDown
 from app.services.facts import DeviceFacts
-from app.services.inference import Engine
+from app.services.inference import Engine, EngineModel
 from app.services.model_folder import ModelFolder
 
 if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the engine thread
+    from app.services.engine.encoders.loaded_encoder import LoadedEncoder
     from app.services.engine.loaded_model import LoadedModel
-    from app.services.engine.scheduler.scheduler import Scheduler
 
 log = structlog.get_logger()
 
@@ -38,12 +40,12 @@ class MLXEngine(Engine):
         self._commands = CommandQueue()
         self._outbox = Outbox()
         self._loader = MLXLoader(limits, draft, outbox=self._outbox, meter=self._meter, on_load=self._add)
-        self._awaited_loads: set[asyncio.Future[LoadedModel]] = set()  # on the event loop
-        self._schedulers: list[Scheduler] = []  # one for each loaded model
+        self._awaited_loads: set[asyncio.Future[LoadedModel | LoadedEncoder]] = set()  # on the event loop
+        self._schedulers: list[ModelScheduler] = []  # one for each loaded model
         self._fair_share = FairShare()
         self._is_stopping = False
         self._step_began: float | None = None  # seconds on the monotonic clock; None between steps
-        self._stepping: Scheduler | None = None  # whose step is under way
+        self._stepping: ModelScheduler | None = None  # whose step is under way
         self._usual_step = 0.0  # seconds, of the longest steps lately
         self._prompts = ThreadPoolExecutor(1, thread_name_prefix="prompt")
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -77,7 +79,7 @@ class MLXEngine(Engine):
         self._thread.join(timeout=10 if self._schedulers and not self.stuck_for() else 1)
         if self._thread.is_alive():
             for scheduler in list(self._schedulers):
-                scheduler.prefixes.flush()
+                scheduler.flush()
         self._prompts.shutdown(wait=False, cancel_futures=True)
 
     def stuck_for(self) -> float:
@@ -91,13 +93,13 @@ class MLXEngine(Engine):
         elapsed = time.monotonic() - began
         return elapsed if elapsed > 10 * max(self._usual_step, scheduler.expected) else 0.0
 
-    async def load(self, folder: ModelFolder, progress: Callable[[float], None]) -> ModelHandle:
+    async def load(self, folder: ModelFolder, progress: Callable[[float], None]) -> EngineModel:
         """Load a model beside those that are loaded. Raises LoadFailed; cancelling this gives the load up.
 
         `progress` is called with 0 to 1, on the engine thread.
         """
         loop = asyncio.get_running_loop()
-        load: asyncio.Future[LoadedModel] = loop.create_future()
+        load: asyncio.Future[LoadedModel | LoadedEncoder] = loop.create_future()
         self._awaited_loads.add(load)
         self._commands.put(partial(self._loader.load, folder, progress, Reply(loop, load, self._discard)))
         try:
@@ -108,13 +110,9 @@ class MLXEngine(Engine):
             raise
         finally:
             self._awaited_loads.discard(load)
-        return ModelHandle(
-            model,
-            commands=self._commands,
-            prompts=self._prompts,
-            outbox=self._outbox,
-            unload=partial(self._unload, model.scheduler),
-        )
+        handle: Callable[..., EngineModel] = EncoderHandle if folder.is_encoder else ModelHandle
+        unload = partial(self._unload, model.scheduler)
+        return handle(model, commands=self._commands, prompts=self._prompts, outbox=self._outbox, unload=unload)
 
     async def cache_bytes(self, config: Mapping[str, Any], tokens: int) -> int:
         """Give the bytes that admission counts for a row of so many tokens, of the model of a config.json.
@@ -129,7 +127,7 @@ class MLXEngine(Engine):
             if not load.done():
                 load.set_exception(error)
 
-    def _discard(self, model: "LoadedModel") -> None:
+    def _discard(self, model: "LoadedModel | LoadedEncoder") -> None:
         self._commands.put(partial(self._unload, model.scheduler, True))
 
     # On the engine thread.
@@ -150,7 +148,7 @@ class MLXEngine(Engine):
     def _busy(self) -> bool:
         return self._loader.busy or any(scheduler.busy for scheduler in self._schedulers)
 
-    def _step(self, scheduler: "Scheduler") -> None:
+    def _step(self, scheduler: ModelScheduler) -> None:
         self._stepping, self._step_began = scheduler, time.monotonic()
         try:
             scheduler.step(alone=sum(other.busy for other in self._schedulers) == 1)
@@ -166,10 +164,10 @@ class MLXEngine(Engine):
         self._meter.running = sum(scheduler.running for scheduler in self._schedulers)
         self._meter.waiting = sum(scheduler.waiting for scheduler in self._schedulers)
 
-    def _add(self, model: "LoadedModel") -> None:
+    def _add(self, model: "LoadedModel | LoadedEncoder") -> None:
         self._schedulers.append(model.scheduler)
 
-    def _unload(self, scheduler: "Scheduler", now: bool) -> None:
+    def _unload(self, scheduler: ModelScheduler, now: bool) -> None:
         """Have a scheduler take no more requests and be freed once it is idle; with `now`, end its answers first."""
         scheduler.retired = True
         if now:
@@ -180,7 +178,7 @@ class MLXEngine(Engine):
         for scheduler in [scheduler for scheduler in self._schedulers if scheduler.retired and not scheduler.busy]:
             self._free(scheduler)
 
-    def _free(self, scheduler: "Scheduler") -> None:
+    def _free(self, scheduler: ModelScheduler) -> None:
         from app.services.engine.model.loading import memory, release
 
         self._schedulers.remove(scheduler)

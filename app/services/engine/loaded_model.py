@@ -22,6 +22,7 @@ from app.services.engine.sampling.dry_breakers import BreakerFinder
 from app.services.engine.sampling.grammar import GrammarCompiler
 from app.services.engine.sampling.params import SamplingParams, resolve_sampling
 from app.services.engine.scheduler.embedding import CausalGroup, Embedding
+from app.services.engine.scheduler.handle import check_input_tokens
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.running_request import RunningEmbedding, RunningRequest, RunningScoring
@@ -30,7 +31,7 @@ from app.services.engine.scheduler.scoring import Scoring
 from app.services.engine.speculative.draft_model import DraftModel, DraftModelProposer
 from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
 from app.services.engine.speculative.proposer import ChainedProposer, Proposer
-from app.services.errors import AppError, InvalidRequest, PromptTooLong, UnprocessableBody
+from app.services.errors import AppError, InvalidRequest, UnprocessableBody
 from app.services.facts import AnswerSettings, ModelFacts
 from app.services.generation import Continuations, EmbeddingRequest, GenerationRequest, Message
 
@@ -81,7 +82,7 @@ class LoadedModel:
 
     def prepare(self, request: GenerationRequest) -> Prompt:
         """Check what depends on the model and build the prompt. Raises InvalidRequest or PromptTooLong."""
-        self._check_tokens([part for part in request.prompt or () if isinstance(part, int)], "prompt")
+        self.facts.check_tokens(request.prompt or (), "prompt")
         if request.answers > self.facts.max_rows:
             raise InvalidRequest(f"no more than {self.facts.max_rows} answers fit into the batch", param="n")
         self.adapters.scales(request.lora)
@@ -109,36 +110,29 @@ class LoadedModel:
         self, request: EmbeddingRequest, inputs: Sequence[list[int]], running: RunningEmbedding
     ) -> Embedding:
         """Make what computes the vectors of texts from their tokens."""
-        make_group = partial(CausalGroup, inputs, request.pooling or self.facts.pooling)
-        return Embedding(running, self.facts.id, [len(tokens) for tokens in inputs], make_group)
+        make_group = partial(CausalGroup, inputs, request.pooling or self.facts.sentence.pooling)
+        lengths = [len(tokens) for tokens in inputs]
+        return Embedding(running, self.facts.id, lengths, make_group, dimensions=request.dimensions)
 
-    def check_dimensions(self, request: EmbeddingRequest) -> None:
-        """Raise InvalidRequest if the request asks for vectors of another size than the model's."""
-        size = self.facts.hidden_size
-        if request.dimensions not in (None, size):
-            raise InvalidRequest(
-                f"This model's vectors have {size} dimensions; they mean nothing when they are cut", param="dimensions"
-            )
+    def check_embedding(self, request: EmbeddingRequest) -> None:
+        """Raise AppError for what can be refused before all texts are tokenized."""
+        self.facts.sentence.check(request)
+        check_input_tokens(self.prompts.min_tokens([part for parts in request.inputs for part in parts]))
 
-    def tokenize_inputs(self, inputs: Sequence[tuple[str | int, ...]]) -> list[list[int]]:
-        """Check and tokenize texts that become vectors. Raises InvalidRequest or PromptTooLong."""
-        return [self._tokenize_input(parts) for parts in inputs]
+    def tokenize_inputs(self, request: EmbeddingRequest, start: int, end: int) -> list[list[int]]:
+        """Check and tokenize some texts that become vectors. Raises InvalidRequest or PromptTooLong."""
+        prompt = self.facts.sentence.prompt(request.prompt_name)
+        inputs = [(prompt, *parts) if prompt else parts for parts in request.inputs[start:end]]
+        return [self._tokenize_input(parts, truncate=request.truncate) for parts in inputs]
 
-    def _tokenize_input(self, parts: tuple[str | int, ...]) -> list[int]:
-        self._check_tokens([part for part in parts if isinstance(part, int)], "input")
-        self.prompts.check_fits(parts)
-        tokens = self.prompts.tokenize_parts(parts, special=True)
-        if not tokens:
-            raise InvalidRequest("input: an empty text has no vector", param="input")
-        context = self.facts.context
-        if len(tokens) > context.tokens:
-            raise PromptTooLong(len(tokens), context.tokens, can_grow=context.can_grow)
-        return tokens
+    def _tokenize_input(self, parts: tuple[str | int, ...], *, truncate: bool) -> list[int]:
+        self.facts.check_tokens(parts, "input")
+        return self.prompts.tokenize_input(parts, truncate=truncate)
 
     def tokenize_continuations(self, continuations: Continuations) -> TokenizedContinuations:
         """Check and tokenize a prompt with the texts behind it. Raises InvalidRequest or PromptTooLong."""
         request = continuations.prompt
-        self._check_tokens([part for part in request.prompt or () if isinstance(part, int)], "prompt")
+        self.facts.check_tokens(request.prompt or (), "prompt")
         prompt = self.prompts.build(request)
         tokenized = self.prompts.continuations(prompt, continuations.texts, special=request.prompt is not None)
         if not all(tokenized.texts):
@@ -157,22 +151,19 @@ class LoadedModel:
         row.scoring = scoring
         return row
 
+    def check_length(self, parts: Sequence[str | int], param: str) -> None:
+        """Raise AppError for more text than is tokenized for one request."""
+        self.prompts.check_length(parts, param)
+
     def detokenize(self, tokens: list[int]) -> str:
         """Give the text of token ids, control tokens too. Raises InvalidRequest for ids that do not exist."""
-        self._check_tokens(tokens, "tokens")
+        self.facts.check_tokens(tokens, "tokens")
         return self.prompts.detokenize(tokens)
 
     def tokenize(self, content: tuple[str | int, ...], *, special: bool) -> list[tuple[int, bytes]]:
         """Give the token ids of text and ids, each with its bytes. Raises InvalidRequest for ids that do not exist."""
-        self._check_tokens([part for part in content if isinstance(part, int)], "content")
+        self.facts.check_tokens(content, "content")
         return [(token, self.prompts.piece(token)) for token in self.prompts.tokenize_parts(content, special=special)]
-
-    def _check_tokens(self, tokens: list[int], param: str) -> None:
-        for token in tokens:
-            if not 0 <= token < self.facts.vocabulary:
-                raise InvalidRequest(
-                    f"{param}: {token} is no token of this model, which has {self.facts.vocabulary}", param=param
-                )
 
     def make_rows(
         self, prompt: Prompt, request: GenerationRequest, generations: Sequence[RunningGeneration | None]
@@ -262,7 +253,7 @@ class LoadedModel:
             for key, value in request.sampling.logit_bias.items()
             for token in (self.prompts.tokenize(key) if isinstance(key, str) else (key,))
         }
-        self._check_tokens(list(bias), "logit_bias")
+        self.facts.check_tokens(list(bias), "logit_bias")
         if request.tools and request.tool_choice.mode == "none" and self._format.call_token is not None:
             bias[self._format.call_token] = _NEVER
         return bias | dict.fromkeys(self.facts.suppressed_tokens, _NEVER)

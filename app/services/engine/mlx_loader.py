@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -24,6 +24,7 @@ from app.services.gguf.cache import GGUFCache
 from app.services.model_folder import ModelFolder
 
 if TYPE_CHECKING:  # it imports MLX, which takes seconds and belongs on the engine thread
+    from app.services.engine.encoders.loaded_encoder import LoadedEncoder
     from app.services.engine.loaded_model import LoadedModel
     from app.services.engine.speculative.loading import Parts
 
@@ -33,6 +34,8 @@ log = structlog.get_logger()
 # would take as much memory as a fifth of the weights, so there they are made for the first request that needs them.
 _SMALL_TABLES = 0.05
 _END = object()
+
+Read = TypeVar("Read")
 
 
 class MLXLoader:
@@ -45,7 +48,7 @@ class MLXLoader:
         *,
         outbox: Outbox,
         meter: Meter,
-        on_load: Callable[["LoadedModel"], None],
+        on_load: Callable[["LoadedModel | LoadedEncoder"], None],
     ) -> None:
         self.back_end = "unknown"
         self.device: DeviceFacts | None = None
@@ -129,11 +132,10 @@ class MLXLoader:
 
     def _load(self, folder: ModelFolder, progress: Callable[[float], None], reply: Reply) -> Iterator[None]:
         try:
-            parts = yield from self._read(folder, progress, reply)
-            if parts is None:
+            load = self._load_encoder if folder.is_encoder else self._load_model
+            model = yield from load(folder, progress, reply)
+            if model is None:
                 return
-            with parts.files:
-                model = self._assemble(parts)
             self._on_load(model)
             progress(1.0)
             reply.send(model)
@@ -143,25 +145,29 @@ class MLXLoader:
             log.exception("load failed", folder=folder.path.name)
             reply.fail(LoadFailed(f"{folder.path.name}: the model could not be loaded; the log says more"))
 
-    def _read(
+    def _load_model(
         self, folder: ModelFolder, progress: Callable[[float], None], reply: Reply
-    ) -> Generator[None, None, "Parts | None"]:
-        """Give model, tokenizer and draft model of mlx-lm; None once nobody awaits them."""
-        from app.services.engine.model.loading import release
+    ) -> Generator[None, None, "LoadedModel | None"]:
         from app.services.engine.speculative.loading import load
 
-        slices = load(folder, self._draft, self._cache)
-        while True:
-            try:
-                progress(next(slices))
-            except StopIteration as end:
-                parts: Parts = end.value
-                return parts
-            yield
-            if not reply.is_awaited:
-                slices.close()
-                release()
-                return None
+        parts = yield from _read(load(folder, self._draft, self._cache), progress, reply)
+        if parts is None:
+            return None
+        with parts.files:
+            return self._assemble(parts)
+
+    def _load_encoder(
+        self, folder: ModelFolder, progress: Callable[[float], None], reply: Reply
+    ) -> Generator[None, None, "LoadedEncoder | None"]:
+        from app.services.engine.assembly import assemble_encoder
+        from app.services.engine.encoders.loading import load
+
+        model = yield from _read(load(folder), progress, reply)
+        if model is None:
+            return None
+        encoder = assemble_encoder(folder, model, limits=self._limits, outbox=self._outbox, meter=self._meter)
+        encoder.warm_up()
+        return encoder
 
     def _assemble(self, parts: "Parts") -> "LoadedModel":
         from app.services.engine.assembly import assemble
@@ -182,3 +188,22 @@ class MLXLoader:
         if model.grammars.table_bytes <= _SMALL_TABLES * weight_bytes:
             threading.Thread(target=model.grammars.warm_up, name="grammar", daemon=True).start()
         return model
+
+
+def _read(
+    slices: Generator[float, None, Read], progress: Callable[[float], None], reply: Reply
+) -> Generator[None, None, Read | None]:
+    """Read a model a slice at a time, and give what was read; None once nobody awaits it."""
+    from app.services.engine.model.loading import release
+
+    while True:
+        try:
+            progress(next(slices))
+        except StopIteration as end:
+            result: Read = end.value
+            return result
+        yield
+        if not reply.is_awaited:
+            slices.close()
+            release()
+            return None

@@ -208,6 +208,27 @@ class PromptBuilder:
             raise self._too_long(tokenized.longest)
         return tokenized
 
+    def tokenize_input(self, parts: Sequence[str | int], *, truncate: bool) -> list[int]:
+        """Give the ids of a text that becomes a vector, those that begin and end a text too.
+
+        What does not fit is cut before those that end it, or refused. Raises InvalidRequest for no text, PromptTooLong.
+        """
+        most = self._context.tokens
+        if truncate:
+            parts = [part[: self._max_characters] if isinstance(part, str) else part for part in parts]
+        else:
+            self.check_fits(parts)
+        tokens = self.tokenize_parts(parts, special=True)
+        if not tokens:
+            raise InvalidRequest("input: an empty text has no vector", param="input")
+        if len(tokens) <= most:
+            return tokens
+        if not truncate:
+            raise self._too_long(len(tokens))
+        bare, whole = self.tokenize("a"), self.tokenize("a", special=True)
+        ends = whole[whole.index(bare[-1]) + 1 :] if bare and bare[-1] in whole else []
+        return [*tokens[: most - len(ends)], *ends]
+
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Give the text of ids, control tokens too."""
         return self._token_bytes.decode(tokens)

@@ -23,13 +23,20 @@ class PromptTooLong(InvalidRequest):
     advice = "Shorten the conversation; the message says whether a larger `--context-length` helps."
 
     def __init__(
-        self, prompt_tokens: int, context_length: int, *, can_grow: bool = False, at_least: bool = False
+        self,
+        prompt_tokens: int,
+        context_length: int,
+        *,
+        can_grow: bool = False,
+        at_least: bool = False,
+        text: str | None = None,  # which text of the request it is, such as "documents[2]", if it is no conversation
     ) -> None:
         tokens = f"{'at least ' if at_least else ''}{prompt_tokens} tokens"
         or_raise = ", or start the server with a larger --context-length" if can_grow else ""
         super().__init__(
-            f"The prompt has {tokens} and this model's context holds {context_length}. "
-            f"Shorten the conversation{or_raise}."
+            f"{text or 'The prompt'} has {tokens} and this model's context holds {context_length}. "
+            f"Shorten the {'text' if text else 'conversation'}{or_raise}.",
+            param=text,
         )
         self.prompt_tokens = prompt_tokens
         self.context_length = context_length
@@ -62,11 +69,31 @@ class OutOfMemory(Unavailable):
 
 
 class NoEmbeddings(InvalidRequest):
-    """The model cannot embed texts: its architecture does not show its hidden states."""
+    """The model cannot embed texts: its architecture does not show its hidden states, or it ranks documents."""
 
     code = "no_embeddings"
     advice = "Use another model for embeddings."
     default_message = "This model cannot embed texts: its architecture does not show its hidden states"
+
+
+class NoCompletions(InvalidRequest):
+    """The model turns texts into vectors or ranks documents, and writes no text."""
+
+    code = "no_completions"
+    advice = "Name a model that writes text; `capabilities` of `/v1/models` says which do."
+    default_param = "model"
+
+    def __init__(self, model: str, task: str = "embedding") -> None:
+        does = "ranks documents" if task == "rerank" else "turns texts into vectors"
+        super().__init__(f"{model} {does}, and writes no text")
+
+
+class NoRanking(InvalidRequest):
+    """The model cannot rank documents."""
+
+    code = "no_ranking"
+    advice = "Use a model that can; `capabilities` of `/v1/models` says which do."
+    default_param = "model"
 
 
 class NoInfill(InvalidRequest):

@@ -1,10 +1,10 @@
-"""The defaults in a model's folder: sampling parameters, tokens that are never drawn, the pooling of embeddings."""
+"""The defaults in a model's folder: sampling parameters, tokens that are never drawn."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from app.services.generation import LLAMA_SAMPLING, Pooling, Sampling
+from app.services.generation import LLAMA_SAMPLING, Sampling
 
 
 def read_defaults(folder: Path) -> Sampling:
@@ -26,11 +26,6 @@ def read_suppressed_tokens(folder: Path) -> frozenset[int]:
     """Read the tokens of generation_config.json that no answer has, such as those that stand for pictures."""
     tokens = _config(folder / "generation_config.json").get("suppress_tokens")
     return frozenset(token for token in tokens if type(token) is int) if isinstance(tokens, list) else frozenset()
-
-
-def read_pooling(folder: Path) -> Pooling:
-    """Read the pooling from the files of sentence-transformers; without them it is the mean."""
-    return "last" if _config(folder / "1_Pooling" / "config.json").get("pooling_mode_lasttoken") is True else "mean"
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def load(files: ModelFiles) -> Step:
         else:
             model, _ = load_model(folder, lazy=True)
             if _is_cpu():
-                _widen(model)
-            yield from _read_weights(model)
+                widen(model)
+            yield from read_weights(model)
     except LoadFailed as error:
         raise (error if name in error.message else LoadFailed(f"{name}: {error.message}")) from error
     except MemoryError as error:
@@ -176,7 +176,7 @@ def _fits_widened(size: int) -> bool:
     return size <= free_memory.available() - _RESERVE
 
 
-def _widen(model: Any) -> None:
+def widen(model: Any) -> None:
     """Use float32 on the CPU, where it is several times faster than 16 bits or quantized, if memory allows."""
     arrays = list(weights(model).values())
     narrow = [array for array in arrays if array.dtype in (mx.float16, mx.bfloat16, mx.uint32)]
@@ -190,7 +190,8 @@ def _widen(model: Any) -> None:
     model.set_dtype(mx.float32)
 
 
-def _read_weights(model: Any) -> Generator[float, None, None]:
+def read_weights(model: Any) -> Generator[float, None, None]:
+    """Read the weights of a model, some at a time. Yields the progress of the load, from 0.1 to 0.9."""
     arrays = list(weights(model).values())
     total, bytes_read, pending = sum(array.nbytes for array in arrays) or 1, 0, []
     for array in arrays:

@@ -55,11 +55,14 @@ class Embedding:
         model: str,
         lengths: Sequence[int],  # tokens of each input
         make_group: Callable[[Sequence[int]], Group],  # of the inputs with these indices
+        *,
         most_tokens: int = _MOST_TOKENS,  # of a group, padding too, unless it has one input
+        dimensions: int | None = None,  # that each vector is cut to
     ) -> None:
         self.request = request
         self._model = model
         self._lengths = lengths
+        self._dimensions = dimensions
         self._groups = deque(map(make_group, _groups_of(lengths, most_tokens)))
         self._vectors: dict[int, Any] = {}  # by index of the input
 
@@ -86,7 +89,7 @@ class Embedding:
     def result(self) -> Embedded:
         """Give the vectors in the order of the inputs."""
         vectors = np.stack([self._vectors[index] for index in range(len(self._lengths))])
-        return Embedded(self._model, self.tokens, vectors)
+        return Embedded(self._model, self.tokens, vectors[:, : self._dimensions])
 
 
 class CausalParts(NamedTuple):
@@ -127,8 +130,11 @@ class CausalGroup:
         for row, index in enumerate(indices):
             self._tokens[row, : lengths[row]] = inputs[index]
         position = np.arange(longest)[None]
-        counted = position < lengths[:, None] if pooling == "mean" else position == lengths[:, None] - 1
-        self._weights = (counted / counted.sum(axis=1, keepdims=True)).astype(np.float32)  # (rows, longest)
+        only = {"cls": 0, "last": lengths[:, None] - 1}.get(pooling)  # the token that counts alone
+        counted = position < lengths[:, None] if only is None else position == only
+        self._counted = counted  # (rows, longest)
+        self._weights = (counted / counted.sum(axis=1, keepdims=True)).astype(np.float32)
+        self._is_max = pooling == "max"
         self._layers: Layers | None = None
         self._pooled: mx.array | None = None  # (rows, size)
         self._computed = 0
@@ -144,11 +150,20 @@ class CausalGroup:
         rows, longest = self._tokens.shape
         end = min(longest, self._computed + max(1, budget // rows))
         hidden = model.body(mx.array(self._tokens[:, self._computed : end]), cache=self._layers).astype(mx.float32)
-        part = (mx.array(self._weights[:, None, self._computed : end]) @ hidden)[:, 0]
-        self._pooled = part if self._pooled is None else self._pooled + part
+        part = self._pool(hidden, self._computed, end)
+        if self._pooled is not None:
+            part = mx.maximum(self._pooled, part) if self._is_max else self._pooled + part
+        self._pooled = part
         mx.eval(self._pooled, [layer.state for layer in self._layers])
         spent, self._computed = rows * (end - self._computed), end
         return spent
+
+    def _pool(self, hidden: mx.array, start: int, end: int) -> mx.array:
+        if self._is_max:
+            counted = mx.array(self._counted[:, start:end, None])
+            return mx.where(counted, hidden, mx.finfo(mx.float32).min).max(axis=1)
+        pooled: mx.array = (mx.array(self._weights[:, None, start:end]) @ hidden)[:, 0]
+        return pooled
 
     def vectors(self) -> dict[int, Any]:
         """Give the vectors, by index of the input."""

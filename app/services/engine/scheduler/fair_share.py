@@ -1,10 +1,8 @@
 """Whose step is next, of several models at work."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # it imports MLX
-    from app.services.engine.scheduler.scheduler import Scheduler
+from app.services.engine.scheduler.model_scheduler import ModelScheduler
 
 
 class FairShare:
@@ -14,16 +12,16 @@ class FairShare:
     """
 
     def __init__(self) -> None:
-        self._seconds: dict[Scheduler, float] = {}  # seconds, of those at work
+        self._seconds: dict[ModelScheduler, float] = {}  # seconds, of those at work
 
-    def next(self, schedulers: Sequence["Scheduler"]) -> "Scheduler | None":
+    def next(self, schedulers: Sequence[ModelScheduler]) -> ModelScheduler | None:
         """Give the scheduler whose turn it is; None when all are at rest."""
         busy = [scheduler for scheduler in schedulers if scheduler.busy]
         least = min((self._seconds[scheduler] for scheduler in busy if scheduler in self._seconds), default=0.0)
         self._seconds = {scheduler: self._seconds.get(scheduler, least) for scheduler in busy}
         return min(busy, key=self._seconds.__getitem__, default=None)
 
-    def add_time(self, scheduler: "Scheduler", seconds: float) -> None:
+    def add_time(self, scheduler: ModelScheduler, seconds: float) -> None:
         """Note how long a step of a scheduler took, in seconds."""
         if scheduler in self._seconds:
             self._seconds[scheduler] += seconds

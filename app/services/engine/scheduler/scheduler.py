@@ -63,6 +63,7 @@ class Scheduler:
         self._meter = meter or Meter()
         self._chunk_sizer = sizer = chunk_sizer or ChunkSizer()  # of prompts
         self.prefixes = prefixes
+        self.flush = prefixes.flush  # to the disk, on any thread
         self._draft = draft
         footprint = measure(model)
         batching = batching or Batching()
@@ -212,9 +213,8 @@ class Scheduler:
             row.interrupt()
         self.admission.free_stored()
         self._wait_queue.put_first(row for row in rows if row.failures == 1)
-        for row in rows:
-            if row.failures > 1:
-                self._fail(row, OutOfMemory())
+        for row in (row for row in rows if row.failures > 1):
+            self._fail(row, OutOfMemory())
 
     def _fail(self, row: Row, error: AppError) -> None:
         for one in (row, *row.siblings):
