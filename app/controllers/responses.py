@@ -15,9 +15,12 @@ from app.controllers.refusals import GENERATION, body_refusals, query_refusals, 
 from app.controllers.responses_history import earlier_items, require_response, resolve_references
 from app.controllers.responses_socket import ResponsesSocket
 from app.dto.openai.responses import ResponsesRequest
+from app.dto.openai.responses_compaction_stream import CompactionStream, response_stream
 from app.dto.openai.responses_events import (
     ArgumentsDelta,
     ArgumentsDone,
+    CompactedReply,
+    CompactionCompacting,
     CustomInputDelta,
     CustomInputDone,
     DeletedResponse,
@@ -43,13 +46,13 @@ from app.dto.openai.responses_events import (
     SummaryTextDone,
 )
 from app.dto.openai.responses_stored import StoredResponse
-from app.dto.openai.responses_stream import ResponseStream
 from app.dto.shared.base import RequestLimits
 from app.dto.tiles.cli_responses import CliResponseStream, is_from_cli
 from app.services.errors import (
     CallsNotEnforceable,
     InvalidRequest,
     ItemNotFound,
+    NoSummary,
     PreviousResponseNotFound,
     ResponseNotFound,
     UnsupportedParameter,
@@ -61,13 +64,15 @@ from app.settings import Settings
 _UNKNOWN = ResponseNotFound("resp_0c5f")
 _NOT_A_STREAM = UnsupportedParameter("stream", "is for responses in the background, which are not supported")
 _NOT_IN_BACKGROUND = InvalidRequest("Only a response in the background can be cancelled; hang up to end any other")
-_REFUSALS = body_refusals(
+_REFUSED = (
     *GENERATION,
     CallsNotEnforceable("tool_choice"),
     UnsupportedParameter("background"),
     PreviousResponseNotFound("resp_0c5f"),
     ItemNotFound("msg_0c5f", "input.0"),
 )
+_REFUSALS = body_refusals(*_REFUSED)
+_REFUSALS_OR_FAILURES = body_refusals(*_REFUSED, NoSummary())
 
 Events = (
     ResponseCreated
@@ -83,6 +88,7 @@ Events = (
     | SummaryTextDone
     | SummaryPartDone
     | PartDone
+    | CompactionCompacting
     | ArgumentsDelta
     | ArgumentsDone
     | CustomInputDelta
@@ -108,7 +114,7 @@ class ResponsesController(Controller):
         status_code=200,
         summary="Create a response",
         operation_class=operation(examples.ANSWER, events=examples.EVENTS, pieces=len(get_args(Events))),
-        responses=_REFUSALS,
+        responses=_REFUSALS_OR_FAILURES,
     )
     async def create_response(
         self,
@@ -124,7 +130,7 @@ class ResponsesController(Controller):
         earlier = [] if from_cli else await earlier_items(stored_responses, data.previous_response_id)
         data = await resolve_references(stored_responses, data, earlier)
         generation = await model_service.generate(data.to_generation(limits, earlier), note_prompt=True)
-        dialect = ResponseStream(data, store=data.store and stored_responses.enabled)
+        dialect = response_stream(data, store=data.store and stored_responses.enabled)
 
         async def keep() -> None:
             if dialect.response.store:
@@ -151,6 +157,32 @@ class ResponsesController(Controller):
     ) -> None:
         """Answer one request after the other over a WebSocket."""
         await ResponsesSocket(socket, model_service, stored_responses, settings, limits, body_budget).serve()
+
+    @post(
+        ["/v1/responses/compact", "/responses/compact"],
+        status_code=200,
+        summary="Compact a conversation",
+        operation_class=operation(examples.COMPACTED),
+        responses=_REFUSALS_OR_FAILURES,
+    )
+    async def compact(
+        self,
+        data: Annotated[ResponsesRequest, Body(examples=examples.REQUESTS[:1])],
+        request: Request[Any, Any, Any],
+        model_service: NamedDependency[ModelService],
+        stored_responses: NamedDependency[StoredResponses],
+        limits: NamedDependency[RequestLimits],
+    ) -> Response[CompactedReply]:
+        """Have the model summarize a conversation, and give what it can go on from: the output, or its id."""
+        earlier = await earlier_items(stored_responses, data.previous_response_id)
+        data = (await resolve_references(stored_responses, data, earlier)).compacting()
+        dialect = CompactionStream(data)
+        await fold(await model_service.generate(data.to_generation(limits, earlier)), request, [dialect])
+        compacted = dialect.compacted([*earlier, *data.items])
+        if data.store:
+            stored = StoredResponse.of((), (), compacted)
+            await asyncio.to_thread(stored_responses.save, compacted.id, stored.encode())
+        return Response(compacted, headers=header(data.ignored))
 
     @post(
         ["/v1/responses/input_tokens", "/responses/input_tokens"],

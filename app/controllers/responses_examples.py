@@ -79,6 +79,27 @@ EVENTS = (
     'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","sequence_number":4,'
     '"item_id":"msg_7d1f9c","output_index":0,"content_index":0,"delta":"Oslo","logprobs":[]}\n\n'
 )
+COMPACTED = {
+    "id": "resp_9e0b42",
+    "object": "response.compaction",
+    "created_at": 1767225602,
+    "output": [
+        {
+            "id": "msg_51c2",
+            "type": "message",
+            "role": "user",
+            "content": [{"type": "input_text", "text": "What is the capital of Norway?"}],
+        },
+        {"type": "compaction", "id": "cmp_9e0b42", "encrypted_content": "tiles.VGhlIGNhcGl0YWwgaXMgT3Nsby4="},
+    ],
+    "usage": {
+        "input_tokens": 120,
+        "input_tokens_details": {"cached_tokens": 23, "cache_write_tokens": 0},
+        "output_tokens": 9,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": 129,
+    },
+}
 ITEMS = {
     "object": "list",
     "data": [

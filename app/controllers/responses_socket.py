@@ -16,9 +16,9 @@ from app.controllers.body_budget import BodyBudget, cost
 from app.controllers.json_size import JsonSize
 from app.controllers.responses_history import earlier_items, resolve_references
 from app.dto.openai.responses import ResponsesRequest
+from app.dto.openai.responses_compaction_stream import response_stream
 from app.dto.openai.responses_events import ResponseCompleted, ResponseCreated, SocketError
 from app.dto.openai.responses_stored import StoredResponse
-from app.dto.openai.responses_stream import ResponseStream
 from app.dto.shared.base import Reply, RequestLimits
 from app.request_context import log_fields_of
 from app.services.errors import AppError, InvalidRequest, ServerError
@@ -104,7 +104,7 @@ class ResponsesSocket:
         data = await _offload(len(message), lambda: validate(body, _ADAPTER, self._limits))
         earlier = await earlier_items(self._stored, data.previous_response_id, self._recent)
         data = await resolve_references(self._stored, data, earlier)
-        dialect = ResponseStream(data, store=data.store and self._stored.enabled)
+        dialect = response_stream(data, store=data.store and self._stored.enabled)
 
         async def keep() -> None:
             stored = StoredResponse.of(earlier, data.items, dialect.response)

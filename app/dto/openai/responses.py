@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BeforeValidator, Field
 
 import app.services.generation as gen
+from app.dto.openai import responses_compaction
 from app.dto.openai.chat import EFFORTS, Effort, effort_kwargs
 from app.dto.openai.responses_items import InputItem, to_messages
 from app.dto.openai.responses_tools import OfferedTool, ResponsesTool, flat_choice, flat_tools
@@ -57,7 +58,9 @@ class ResponsesRequest(RequestBody):
 
     registry = parameters.RESPONSES
 
-    input: Annotated[str | list[InputItem], BeforeValidator(few_messages)] = Field(examples=["Hello!"])
+    input: Annotated[str | list[InputItem], BeforeValidator(few_messages)] = Field(
+        default_factory=list, examples=["Hello!"]
+    )
     instructions: str = ""
     model: str | None = None
     stream: bool = False
@@ -88,6 +91,16 @@ class ResponsesRequest(RequestBody):
         return [InputItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
 
     @property
+    def compacts(self) -> bool:
+        """Whether a summary of the conversation is wanted in the place of an answer."""
+        return bool(self.items) and self.items[-1].type == "compaction_trigger"
+
+    def compacting(self) -> "ResponsesRequest":
+        """Give the request for a summary of the same conversation, which comes whole."""
+        items = self.items if self.input else []
+        return self.model_copy(update={"input": [*items, InputItem(type="compaction_trigger")], "stream": False})
+
+    @property
     def summarizes(self) -> bool:
         """Whether the reasoning is sent as a summary."""
         return (self.reasoning.summary or self.reasoning.generate_summary) is not None
@@ -110,7 +123,7 @@ class ResponsesRequest(RequestBody):
                 "input: it may be empty only beside instructions or a previous response", param="input"
             )
         limits.check_messages([*earlier, *self.items], "input")
-        return gen.GenerationRequest(
+        request = gen.GenerationRequest(
             model=self.model,
             messages=self._conversation(earlier),
             tools=tuple(tool.to_template() for tool in self.offered_tools),
@@ -130,9 +143,10 @@ class ResponsesRequest(RequestBody):
             tool_call_grammar=self.tool_call_grammar,
             delivery=gen.Delivery(self.stream),
         )
+        return responses_compaction.summarizing(request) if self.compacts else request
 
     def _conversation(self, earlier: Sequence[InputItem]) -> tuple[gen.Message, ...]:
-        messages = (*to_messages(earlier), *to_messages(self.items))
+        messages = (*to_messages(earlier, self.items), *to_messages(self.items))
         if not messages and not self.instructions:
             raise InvalidRequest("Nothing in the input is text, calls or results for the model to read", param="input")
         if messages and messages[-1].tool_calls:

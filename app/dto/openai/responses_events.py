@@ -96,6 +96,18 @@ class ResponseReply(Reply, kw_only=True):
     metadata: Annotated[dict[str, Any], Meta(description="metadata of the request")]
 
 
+class CompactedReply(Reply, kw_only=True):
+    """A conversation with a summary in the place of what the model said and did; it goes on as any response does."""
+
+    id: Annotated[str, Meta(description="id for previous_response_id", examples=["resp_0c5f"])]
+    object: Literal["response.compaction"] = "response.compaction"
+    created_at: Annotated[int, Meta(description="when it was begun, in Unix seconds")]
+    output: Annotated[
+        list[dict[str, Any]], Meta(description="messages of user, system and developer, then the item of the summary")
+    ]
+    usage: Annotated[ResponseUsage | None, Meta(description="tokens of the prompt and of the summary")]
+
+
 class InputTokenCount(Reply, kw_only=True):
     """Length of a prompt, in tokens."""
 
@@ -296,6 +308,13 @@ class SummaryTextDone(ResponseEvent, tag_field="type", tag="response.reasoning_s
     output_index: OutputIndex
     summary_index: SummaryIndex
     text: Annotated[str, Meta(description="the whole reasoning")]
+
+
+class CompactionCompacting(ResponseEvent, tag_field="type", tag="response.compaction.compacting", kw_only=True):
+    """The summary of the conversation is being written."""
+
+    item_id: ItemId
+    output_index: OutputIndex
 
 
 class ArgumentsDelta(ResponseEvent, tag_field="type", tag="response.function_call_arguments.delta", kw_only=True):

@@ -10,11 +10,15 @@ from typing import Any
 
 import app.services.generation as gen
 from app.dto.shared.readable import media_in, read, readable
+from app.dto.shared.sealed import unseal
+
+_SUMMARIES = frozenset({"compaction", "compaction_summary", "context_compaction"})
+_SUMMARY = "This is your summary of the conversation so far, beside the messages of the user:\n\n"
 
 # They say nothing to a model: only their maker can read them, or they are for a server, or what was found is not there.
 _SILENT = {
-    *("compaction", "compaction_summary", "compaction_trigger", "context_compaction", "configuration_update"),
-    *("additional_tools", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response"),
+    *_SUMMARIES,
+    *("configuration_update", "additional_tools", "mcp_list_tools", "mcp_approval_request", "mcp_approval_response"),
     *("web_search_call", "image_generation_call"),
 }
 _TELLERS = {"system", "developer"}
@@ -23,6 +27,8 @@ _RESULTS = ("output", "outputs", "results", "result", "error", "tools")
 
 def messages(kind: str, fields: Mapping[str, Any]) -> Iterator[gen.Message]:
     """Translate an item to messages; one without text is none."""
+    if summary := summary_of(kind, fields):
+        yield gen.Message("user", _SUMMARY + summary)
     if kind in _SILENT:
         return
     call_id = fields.get("call_id") or fields.get("id")
@@ -41,6 +47,12 @@ def messages(kind: str, fields: Mapping[str, Any]) -> Iterator[gen.Message]:
     elif words := read({name: fields[name] for name in ("text", "content", "summary") if name in fields}):
         role = fields.get("role")
         yield gen.Message("user" if role == "user" else "system" if role in _TELLERS else "assistant", words)
+
+
+def summary_of(kind: str, fields: Mapping[str, Any]) -> str:
+    """Give the summary of a conversation that this server made; none of other items, and of another server's."""
+    content = fields.get("encrypted_content")
+    return unseal(content) if kind in _SUMMARIES and isinstance(content, str) else ""
 
 
 def silent(kind: str, fields: Mapping[str, Any]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ _PREFIX = {
     "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco",
     "reasoning": "rs",
+    "compaction": "cmp",
 }
 _OUTPUTS = {"function_call_output", "custom_tool_call_output"}
 
@@ -62,12 +63,12 @@ class ItemPart(Part):
 class InputItem(Typed):
     """An item of the conversation. What it carries depends on its type."""
 
-    kinds: ClassVar = frozenset({*_PREFIX, "item_reference"})
+    kinds: ClassVar = frozenset({*_PREFIX, "item_reference", "compaction_trigger"} - {"compaction"})
 
     type: str = Field(
         default="message",
-        description="message, function_call, custom_tool_call, their _output, reasoning or item_reference; of others "
-        "the text is read",
+        description="message, function_call, custom_tool_call, their _output, reasoning, item_reference, or at the end "
+        "compaction_trigger; of others the text is read",
     )
     id: str | None = Field(
         default=None, description="id of the item; of an item_reference, the item that it stands for"
@@ -100,6 +101,16 @@ class InputItem(Typed):
     def is_ours(self) -> bool:
         """Whether it is of a kind that is described here. Reasoning that is not stored is no loss, so it is not."""
         return self.type in self.kinds and not (self.type == "item_reference" and (self.id or "").startswith("rs_"))
+
+    @property
+    def is_summary(self) -> bool:
+        """Whether it is a summary that stands for what is before it."""
+        return not self.is_ours and bool(openai_responses_foreign.summary_of(self.type, self.fields))
+
+    @property
+    def outlasts_summary(self) -> bool:
+        """Whether no summary stands for it: the words of the user, and what everybody has to follow."""
+        return self.type == "message" and self.role != "assistant"
 
     @property
     def left_out(self) -> Iterable[str]:
@@ -136,13 +147,17 @@ class InputItem(Typed):
         return {"id": new_item_id(self.type)} | item
 
 
-def to_messages(items: Sequence[InputItem]) -> Iterator[gen.Message]:
+def to_messages(items: Sequence[InputItem], later: Sequence[InputItem] = ()) -> Iterator[gen.Message]:
     """Translate a conversation to the engine's vocabulary. Raises InvalidRequest.
 
-    What a model thinks, says and calls are items of their own; together they are one message of the assistant.
+    What a model thinks, says and calls are items of their own; together they are one message of the assistant. What a
+    summary stands for, which may be among the items that come `later`, is left out.
     """
     turn: _Turn | None = None
+    end = _end_of_summarized(items, later)
     for index, item in enumerate(items):
+        if index < end and not item.outlasts_summary:
+            continue
         for message in _messages_of(item, f"input.{index}"):
             begins = item.type == "reasoning" and turn is not None and turn.has_answered
             if turn is not None and (begins or message.role != "assistant"):
@@ -155,6 +170,13 @@ def to_messages(items: Sequence[InputItem]) -> Iterator[gen.Message]:
             turn.add(message)
     if turn is not None:
         yield turn.message()
+
+
+def _end_of_summarized(items: Sequence[InputItem], later: Sequence[InputItem]) -> int:
+    """Give the number of items that come before the last summary."""
+    if any(item.is_summary for item in later):
+        return len(items)
+    return next((index for index in reversed(range(len(items))) if items[index].is_summary), 0)
 
 
 class _Turn:
@@ -295,7 +317,15 @@ class CustomToolCallItem(Reply, tag_field="type", tag="custom_tool_call", kw_onl
     status: Annotated[Status, Meta(description="in_progress, completed, or incomplete where the text breaks off")]
 
 
-OutputItem = MessageItem | ReasoningItem | FunctionCallItem | CustomToolCallItem
+class CompactionItem(Reply, tag_field="type", tag="compaction", kw_only=True):
+    """A summary of the conversation, which stands for it where the item is sent back."""
+
+    id: Annotated[str, Meta(description="id of the item")]
+    encrypted_content: Annotated[str, Meta(description="the summary, to be sent back as it is; it is no secret")]
+
+
+AnswerItem = MessageItem | ReasoningItem | FunctionCallItem | CustomToolCallItem
+OutputItem = AnswerItem | CompactionItem
 
 
 def input_of(items: Iterable[dict[str, Any]]) -> list[InputItem]:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
-from app.dto.openai.responses_events import InputItemList, ResponseReply
+from app.dto.openai.responses_events import CompactedReply, InputItemList, ResponseReply
 from app.dto.openai.responses_items import InputItem, input_of
 
 _VERSION = 1
@@ -20,7 +20,9 @@ class StoredResponse(msgspec.Struct):
     response: msgspec.Raw
 
     @classmethod
-    def of(cls, earlier: Iterable[InputItem], items: Iterable[InputItem], response: ResponseReply) -> "StoredResponse":
+    def of(
+        cls, earlier: Iterable[InputItem], items: Iterable[InputItem], response: ResponseReply | CompactedReply
+    ) -> "StoredResponse":
         """Build it from the conversation and its response."""
         conversation = [item.to_stored() for item in (*earlier, *items)]
         return cls(_VERSION, conversation, msgspec.Raw(msgspec.json.encode(response)))

@@ -43,10 +43,10 @@ from app.dto.openai.responses_events import (
     SummaryTextDone,
 )
 from app.dto.openai.responses_items import (
+    AnswerItem,
     CustomToolCallItem,
     FunctionCallItem,
     MessageItem,
-    OutputItem,
     OutputText,
     ReasoningItem,
     ReasoningText,
@@ -69,7 +69,7 @@ class ResponseStream(Dialect):
         self._tools = {tool.name: tool for tool in reversed(request.offered_tools)}
         self._text = CustomInput()  # of the open call of a custom tool
         self._number = 0
-        self._open: OutputItem | None = None
+        self._open: AnswerItem | None = None
         self._tokens = 0  # of the answer, as of the last event
         self._reasoning_tokens = 0
 
@@ -219,7 +219,7 @@ class ResponseStream(Dialect):
     def _new_id(self, kind: str) -> str:
         return output_item_id(kind, self.response.id, len(self.response.output))
 
-    def _add_item(self, item: OutputItem) -> ItemAdded:
+    def _add_item(self, item: AnswerItem) -> ItemAdded:
         self.response.output.append(item)
         return ItemAdded(output_index=self._index, item=_empty_copy(item))
 
@@ -319,7 +319,7 @@ def _text(request: ResponsesRequest) -> dict[str, Any]:
     return text | {"format": form}
 
 
-def _empty_copy(item: OutputItem) -> OutputItem:
+def _empty_copy(item: AnswerItem) -> AnswerItem:
     """Copy an item without its content, for the event that it begins."""
     match item:
         case MessageItem():

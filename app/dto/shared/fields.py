@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.dto.shared.parameters import Treatment
+from app.dto.shared.sealed import seal
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +161,20 @@ RESPONSES = (
         _item(kind, "ignored", "contains no text for the model", id="x")
         for kind in (
             *("web_search_call", "image_generation_call", "mcp_list_tools", "mcp_approval_request"),
-            *("mcp_approval_response", "additional_tools", "configuration_update", "compaction", "compaction_trigger"),
+            *("mcp_approval_response", "additional_tools", "configuration_update"),
         )
+    ),
+    _item(
+        "compaction",
+        "honoured",
+        "the summary that it holds stands for what is before it; another server's is ignored",
+        encrypted_content=seal("They spoke of tiles"),
+    ),
+    Field(
+        "input[] of type compaction_trigger",
+        "honoured",
+        "at the end: the response is a compaction item, a summary of the conversation",
+        {"input": [_USER, {"type": "compaction_trigger"}]},
     ),
     _item(MADE_UP, "ignored", _OTHER),
     _item_part("input_text", "honoured", text="Hi"),

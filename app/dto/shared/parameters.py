@@ -314,7 +314,7 @@ MESSAGES: tuple[Parameter, ...] = (
 
 RESPONSES: tuple[Parameter, ...] = (
     *_honoured(
-        input="the conversation: text, or items: messages, function calls and their outputs, reasoning",
+        input="the conversation: text, or items: messages, function calls and their outputs, reasoning, summaries",
         instructions="system prompt; it is not taken over by a next response",
         model=_MODEL,
         stream=_NOTES["stream"],
@@ -350,7 +350,7 @@ RESPONSES: tuple[Parameter, ...] = (
     _refused("background", "is not supported", False),
     _refused("conversation", "is not supported; previous_response_id is"),
     _refused("prompt", "refers to what OpenAI keeps, which is not here"),
-    *_ignored("nothing is dropped or summed up: what does not fit is a 400", "context_management"),
+    *_ignored("nothing is summarized by itself, only where compaction is asked for", "context_management"),
     _refused("moderation", "is not supported"),
     _refused("image", "is not supported"),
     _refused("service_tier", "other than auto and default does not exist here", "auto", "default"),

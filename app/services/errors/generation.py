@@ -137,6 +137,14 @@ class AnswerStopped(InvalidRequest):
     default_message = "The answer was stopped before it began"
 
 
+class NoSummary(ServerError):
+    """The model was to summarize a conversation and wrote nothing, or only reasoning."""
+
+    code = "no_summary"
+    advice = "Send it again; a model that fails at it again is too small for it."
+    default_message = "The model wrote no summary"
+
+
 class GrammarFailed(ServerError):
     """The answer's grammar became too complex to be followed any further."""
 
