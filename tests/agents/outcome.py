@@ -45,11 +45,14 @@ def outcome(session: Session) -> dict[str, Any]:
 def conversation(session: Session) -> list[Turn]:
     """The requests that carry the conversation on, each with what came before; those for titles are left out."""
     turns: list[Turn] = []
-    before = 0
+    before, turn = 0, None
     for record in (record for records in session.requests.values() for record in records):
         log = record["log"]
         if record["turn"] is None or record["status"] != 200:
             continue
+        if record["turn"] != turn and not session.program.continues:
+            before = 0
+        turn = record["turn"]
         if before and "cached_tokens" in log:  # which is said at the end: not of an answer that was left
             cached = log["cached_tokens"]
             turns.append(Turn(record["turn"], record["seconds"], log["prompt_tokens"], cached, before))

@@ -11,12 +11,13 @@ import json
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send, WebSocketScope
 
 from app.request_context import log_fields_of
 from app.services.engine.loaded_model import LoadedModel
@@ -27,6 +28,9 @@ from app.services.generation import GenerationRequest
 from app.services.generation import Message as ChatMessage
 
 ONLOOKER = "onlooker"  # the User-Agent of those who look at the server beside the program
+_OTHERS = frozenset({ONLOOKER, ""})  # `launch`, which looks before it starts a program, has none
+_SUMS = ("prompt_tokens", "cached_tokens", "completion_tokens")
+_ENDING = re.compile(r'\{"type":"(?:response\.(?:completed|incomplete|failed)|error)"')
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,10 @@ class Recorder:
         self._numbers = itertools.count(1 + len(list(folder.glob("*.json"))))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _agent(scope) == ONLOOKER:
+        if scope["type"] == "websocket":
+            await self._app(scope, *self._on_socket(scope, receive, send))
+            return
+        if scope["type"] != "http" or _agent(scope) in _OTHERS:
             await self._app(scope, receive, send)
             return
         number, start = next(self._numbers), time.time()
@@ -161,6 +168,42 @@ class Recorder:
                 "ended": True,
             }
             self._write(number, entry)
+
+    def _on_socket(self, scope: WebSocketScope, receive: Receive, send: Send) -> tuple[Receive, Send]:
+        """Write down the requests that come over a WebSocket, one after the other: what it logs are sums of them."""
+        log_fields = log_fields_of(scope)
+        waiting: list[tuple[int, dict[str, Any]]] = []
+        before: Counter[str] = Counter()
+
+        def end(text: str, *, left: bool) -> None:
+            number, entry = waiting.pop(0)
+            sums = Counter({name: log_fields.get(name, 0) for name in _SUMS})
+            log = {name: sums[name] - before[name] for name in _SUMS if not left or name == "prompt_tokens"}
+            before.update(sums - before)
+            entry |= {"seconds": time.time() - entry["start"], "left": left, "log": log, "ended": True}
+            entry |= {"cache": _cache(text.encode()), "turn": self._turns.get(log["prompt_tokens"])}
+            if '"type":"error"' in text or '"type":"response.failed"' in text:
+                log["error"] = text
+            self._write(number, entry)
+
+        async def hear() -> Any:
+            message = await receive()
+            if message["type"] == "websocket.receive" and (body := _parsed((message["text"] or "").encode())):
+                entry = {"method": "SOCKET", "path": scope["path"], "start": time.time(), "status": 200, "body": body}
+                if body.get("type") == "response.create":
+                    waiting.append((next(self._numbers), entry))
+                    self._write(*waiting[-1])
+            elif message["type"] == "websocket.disconnect":
+                while waiting:
+                    end("", left=True)
+            return message
+
+        async def tell(message: Message) -> None:
+            await send(message)
+            if message["type"] == "websocket.send" and _ENDING.match(message["text"] or ""):
+                end(message["text"] or "", left=False)
+
+        return hear, tell
 
     def _write(self, number: int, entry: dict[str, Any]) -> None:
         """Write an entry whole; one of a request that goes on is written over when it ends."""

@@ -17,11 +17,10 @@ from typing import Any
 
 import httpx
 
-from tests.agents.model import CONTEXT
 from tests.agents.programs import Place, Program, write_files
 from tests.agents.scripted_server import ONLOOKER
 
-OUTPUT = 16_384  # tokens that a program may ask for
+ROOT = Path(__file__).parents[2]
 SECONDS = 300.0  # for whatever is waited for
 
 PICTURE = base64.b64decode(
@@ -90,13 +89,15 @@ class Session:
 
     def _place(self, model: Path, port: int) -> Place:
         home, work = self.folder / "home", self.folder / "work"
-        return Place(home, work, f"http://127.0.0.1:{port}", model.name, CONTEXT, OUTPUT)
+        return Place(home, work, f"http://127.0.0.1:{port}", model.name)
 
     def _environment(self, place: Place, door: str) -> dict[str, str]:
         proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), door)
         proxies |= {name.lower(): door for name in proxies}
         own = {
-            "PATH": self.path,
+            "PATH": f"{self.executable.parent}:{self.path}",
+            "PYTHONPATH": str(ROOT),
+            "TILES_DATA_DIR": str(self.folder / "launch"),
             "HOME": str(place.home),
             "TMPDIR": str(self.folder / "tmp"),
             "LANG": "C.UTF-8",
@@ -137,7 +138,7 @@ class Session:
         text, answer = TURNS[turn]
         arguments = self.program.arguments(place, f"[{turn}] {text}", not self.requests)
         before = len(self._records())
-        process = self._start(turn, arguments, environment)
+        process = self._start(turn, [*self._program(place), *arguments], environment)
         try:
             if turn == "cut":
                 wait_for(lambda: process.poll() is not None or _is_decoding(client), "the long answer")
@@ -151,10 +152,16 @@ class Session:
         self.requests[turn] = self._records()[before:]
         self._check(turn, answer, process.returncode, (self.folder / f"{turn}.txt").read_text(errors="replace"))
 
-    def _start(self, turn: str, arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    def _program(self, place: Place) -> list[str]:
+        """How the program is started: by `launch`, with the profile that people get, where that knows it."""
+        if (agent := self.program.agent) is None:
+            return [str(self.executable)]
+        return [sys.executable, "-m", "app", "launch", "--url", place.url, agent, "--"]
+
+    def _start(self, turn: str, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with (self.folder / f"{turn}.txt").open("w") as file:
             return subprocess.Popen(
-                [str(self.executable), *arguments],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,

@@ -14,6 +14,7 @@ def _make(server: ServerFacts, folder: Path) -> Profile:
         "model_providers.tiles.name": "Tiles Server",
         "model_providers.tiles.base_url": server.base_url,
         "model_providers.tiles.wire_api": "responses",
+        "model_providers.tiles.supports_websockets": True,
         "model_providers.tiles.env_key": KEY_VARIABLE,
         "model_providers.tiles.requires_openai_auth": False,
         "model_providers.tiles.stream_idle_timeout_ms": 3_600_000,
