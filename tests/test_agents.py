@@ -93,6 +93,40 @@ def test_a_session_goes_on_after_a_picture_was_looked_at(server: Server) -> None
     assert asked.status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("route", "field", "call", "result", "picture"),
+    [
+        (
+            "/v1/chat/completions",
+            "messages",
+            {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "look"}}]},
+            {"role": "tool", "tool_call_id": "c", "content": "(see the next message)"},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+        ),
+        (
+            "/v1/responses",
+            "input",
+            {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "(see the next message)"},
+            {"type": "input_image", "image_url": "data:image/png;base64,AA=="},
+        ),
+    ],
+)
+def test_a_picture_of_a_tool_may_come_as_the_words_of_the_user(
+    server: Server, route: str, field: str, call: Any, result: Any, picture: Any
+) -> None:
+    shown = {"role": "user", "content": [picture]}
+    more: Any = {"max_tokens": 2} if field == "messages" else {"max_output_tokens": 2, "store": False}
+    for rest in ([], [{"role": "assistant", "content": "I see."}, USER]):
+        answer = post(server, route, **{field: [USER, call, result, shown, *rest]}, **more)
+        assert ignored(answer) == f"{field}.content.{picture['type']}"
+    for refused in (
+        [shown],
+        [USER, call, result, {"role": "user", "content": [picture, {"type": "text", "text": "?"}]}],
+    ):
+        assert post(server, route, **{field: refused}, **more).status_code == 400
+
+
 def test_a_response_of_other_kinds_of_items_is_kept_and_gone_on_with(server: Server) -> None:
     items = [
         USER,

@@ -94,7 +94,10 @@ class ChatRequest(SamplingFields):
         """Translate to the engine's vocabulary. Raises InvalidRequest for what cannot be done."""
         self.check(limits)
         limits.check_messages(self.messages, "messages")
-        messages = tuple(message.to_message(index) for index, message in enumerate(self.messages))
+        messages = tuple(
+            message.to_message(index, self.messages[index - 1] if index else None)
+            for index, message in enumerate(self.messages)
+        )
         return gen.GenerationRequest(
             model=self.model,
             messages=settled(messages),

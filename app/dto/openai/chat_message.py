@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 import app.services.generation as gen
 from app.dto.openai import custom_tools
 from app.dto.openai.custom_tools import CustomFormat
-from app.dto.openai.part import Part, lines
+from app.dto.openai.part import Part, lines, shows_media
 from app.dto.shared.base import Body, Typed, json_text
 from app.services.errors import InvalidRequest
 
@@ -82,6 +82,7 @@ class AssistantToolCall(Typed):
         return gen.ToolCall(index, self.id, self.function.name, self.function.arguments)
 
 
+_TOOLS = frozenset({"tool", "function"})
 _ROLES = {"developer": "system", "function": "tool"}
 
 
@@ -123,21 +124,21 @@ class ChatMessage(Body):
             calls = [gen.ToolCall(0, "", self.function_call.name, self.function_call.arguments)]
         return tuple(calls)
 
-    def to_message(self, index: int) -> gen.Message:
-        """Translate to the engine's vocabulary. Raises InvalidRequest for parts that are no text."""
+    def to_message(self, index: int, before: "ChatMessage | None" = None) -> gen.Message:
+        """Translate to the engine's vocabulary, behind another. Raises InvalidRequest for parts that are no text."""
+        of_tool = before is not None and before.role in _TOOLS and shows_media(self.content)
         return gen.Message(
             role=_ROLES.get(self.role, self.role),  # type: ignore[arg-type]
-            content=self._text(index),
+            content=self._text(index, of_user=not of_tool and self.role not in {"assistant", *_TOOLS}),
             reasoning=self.reasoning_content,
             tool_calls=self.calls,
             tool_call_id=self.tool_call_id,
             name=self.name,
         )
 
-    def _text(self, index: int) -> str:
+    def _text(self, index: int, *, of_user: bool) -> str:
         if self.content is None or isinstance(self.content, str):
             return self.content or self.refusal or ""
-        of_user = self.role not in {"assistant", "tool", "function"}
         return lines(self.content, f"messages.{index}.content", of_user=of_user)
 
 

@@ -27,6 +27,14 @@ class Part(Typed):
         return left_out(self.type) if self.type in MEDIA else read(self.fields)
 
 
+def shows_media(parts: object) -> bool:
+    """Whether they are pictures or their kin and nothing else: behind a tool's result they are what it gave.
+
+    Clients put them there for servers that take none in a result.
+    """
+    return isinstance(parts, list) and bool(parts) and all(not part.is_ours and part.type in MEDIA for part in parts)
+
+
 def lines(parts: Sequence[Part], where: str, *, of_user: bool) -> str:
     """Give what parts say, a line each; one of another kind that says nothing has none. Raises as `to_text` does."""
     texts = (part.to_text(f"{where}.{index}", of_user=of_user) for index, part in enumerate(parts))

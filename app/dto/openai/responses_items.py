@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 import app.services.generation as gen
 from app.dto.openai import custom_tools
 from app.dto.openai import responses_foreign as openai_responses_foreign
-from app.dto.openai.part import Part, lines
+from app.dto.openai.part import Part, lines, shows_media
 from app.dto.openai.responses_tools import flat_name
 from app.dto.shared.base import Reply, Typed, json_text
 from app.dto.shared.logprobs import ContentLogprob
@@ -117,12 +117,12 @@ class InputItem(Typed):
         """What of an item of another type the model does not get to read."""
         return openai_responses_foreign.silent(self.type, self.fields)
 
-    def text(self, where: str) -> str:
+    def text(self, where: str, *, of_tool: bool = False) -> str:
         """Give what a message or an output says. Raises InvalidRequest for parts that are no text."""
         content = self.output if self.type in _OUTPUTS else self.content
         if content is None or isinstance(content, str):
             return content or ""
-        of_user = self.type == "message" and self.role != "assistant"
+        of_user = self.type == "message" and self.role != "assistant" and not of_tool
         return lines(content, f"{where}.content", of_user=of_user)
 
     def reasoning_text(self, where: str) -> str:
@@ -158,7 +158,8 @@ def to_messages(items: Sequence[InputItem], later: Sequence[InputItem] = ()) -> 
     for index, item in enumerate(items):
         if index < end and not item.outlasts_summary:
             continue
-        for message in _messages_of(item, f"input.{index}"):
+        of_tool = index > 0 and items[index - 1].type in _OUTPUTS and shows_media(item.content)
+        for message in _messages_of(item, f"input.{index}", of_tool=of_tool):
             begins = item.type == "reasoning" and turn is not None and turn.has_answered
             if turn is not None and (begins or message.role != "assistant"):
                 yield turn.message()
@@ -202,7 +203,7 @@ class _Turn:
         return gen.Message("assistant", "\n".join(self._texts), reasoning=reasoning, tool_calls=tuple(self._calls))
 
 
-def _messages_of(item: InputItem, where: str) -> Iterator[gen.Message]:
+def _messages_of(item: InputItem, where: str, *, of_tool: bool) -> Iterator[gen.Message]:
     """Give what an item says, as messages of their own."""
     if not item.is_ours:
         yield from openai_responses_foreign.messages(item.type, item.fields)
@@ -217,7 +218,7 @@ def _messages_of(item: InputItem, where: str) -> Iterator[gen.Message]:
             yield gen.Message("tool", item.text(where), tool_call_id=item.call_id)
         case "message":
             role: Literal["user", "assistant"] | None = item.role if item.role in ("user", "assistant") else None
-            yield gen.Message(role or "system", item.text(where))
+            yield gen.Message(role or "system", item.text(where, of_tool=of_tool))
 
 
 def _check(item: InputItem, where: str) -> None:
