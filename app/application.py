@@ -18,6 +18,7 @@ from app.controllers.body_budget import BodyBudget
 from app.controllers.chat import ChatController
 from app.controllers.completions import CompletionController, NativeController
 from app.controllers.control import ControlController
+from app.controllers.decisions import DecisionsController, SystemOneController
 from app.controllers.disabled import DisabledController
 from app.controllers.embeddings import EmbeddingsController, NativeEmbeddingsController
 from app.controllers.errors import HANDLERS
@@ -88,6 +89,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
             CompletionController,
             EmbeddingsController,
             ControlController,
+            DecisionsController,
             DisabledController,
             HardwareController,
             HealthController,
@@ -104,6 +106,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
             SessionController,
             SlotsController,
             StreamsController,
+            SystemOneController,
             TokensController,
             WarmupController,
             openapi.page_files(),

@@ -92,6 +92,12 @@ def _seconds(value: str) -> float:
     return number
 
 
+def _temperature(value: str) -> float:
+    if not 0.01 <= (number := float(value)) <= 100:
+        raise ValueError("give a number from 0.01 to 100")
+    return number
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value not in words:
@@ -237,6 +243,12 @@ class Settings:
         _one_of("lazy", "off"),
         "Where the model may call tools but need not: lazy holds a call to the tools and their schemas from where it "
         "begins; off leaves calls free, but for strict tools",
+    )
+    decision_temperature: float = _setting(
+        1.0,
+        _temperature,
+        "What log-probabilities are divided by for /v1/decisions and /v1/systemone; above 1 evens the answers out",
+        metavar="T",
     )
     stop_repetition: bool = _setting(True, _switch, "Stop a completion that only repeats itself: on or off")
     sse_ping_interval: float = _setting(

@@ -56,6 +56,8 @@ BASES: dict[str, dict[str, Any]] = {
     "/tokenize": {"content": "Hi"},
     "/detokenize": {"tokens": [1]},
     "/v1/embeddings": {"input": "Hi"},
+    "/v1/decisions": {"input": "Hi", "questions": [{"type": "predicate", "instructions": "It is"}]},
+    "/v1/systemone": {"state": "Hi", "questions": {"q": {"type": "noul", "instructions": "Is it?"}}},
     "/embedding": {"content": "Hi"},
     "/v1/responses": {"input": "Hi", "max_output_tokens": 1, "store": False},
 }

@@ -25,7 +25,15 @@ OPERATIONS = [
 ]
 every_operation = pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
 
-GENERATE = {"Chat", "Responses", "Messages", "Completions", "Embeddings", "Tokens"}  # what a model has to be there for
+GENERATE = {
+    "Chat",
+    "Responses",
+    "Messages",
+    "Completions",
+    "Embeddings",
+    "Decisions",
+    "Tokens",
+}  # what a model has to be there for
 # What is refused to everyone, of /models all but GET.
 OFF = {"/tools", "/cors-proxy", "/models", *(f"/api/{name}" for name in ("pull", "push", "create", "copy", "delete"))}
 
@@ -80,7 +88,8 @@ def test_operations_are_named_once_and_tagged() -> None:
 
 def test_tags_tell_where_to_begin() -> None:
     names = [tag["name"] for tag in DOCUMENT["tags"]]
-    assert names[:8] == ["Chat", "Responses", "Messages", "Completions", "Embeddings", "Ollama", "Models", "Tokens"]
+    apis = ["Chat", "Responses", "Messages", "Completions", "Embeddings", "Decisions", "Ollama"]
+    assert names[:9] == [*apis, "Models", "Tokens"]
     assert names[-3:] == ["Operations", "Tiles", "Disabled"]
     assert all(is_sentence(tag["description"]) for tag in DOCUMENT["tags"])
 

@@ -295,6 +295,8 @@ def test_a_chat_loads_the_model_that_it_names(router: Server, stream: bool) -> N
         ("/v1/responses", {"input": "Hi", "max_output_tokens": 2, "store": False}),
         ("/v1/responses/input_tokens", {"input": "Hi"}),
         ("/v1/embeddings", {"input": "Hi"}),
+        ("/v1/decisions", {"input": "Hi", "questions": [{"type": "predicate", "instructions": "It is"}]}),
+        ("/v1/systemone", {"state": "Hi", "questions": {"q": {"type": "noul", "instructions": "Is it?"}}}),
         ("/embedding", {"content": "Hi"}),
         ("/tokenize", {"content": "Hi"}),
         ("/detokenize", {"tokens": [1, 2]}),

@@ -39,8 +39,8 @@ from app.dto.shared.base import Body, RequestBody
 from app.services.ui import own_pages
 
 _STATIC = "/schema/static"
-_DESCRIPTION = """MLX language models behind one HTTP API: OpenAI's chat completions, Responses, completions and
-embeddings, Anthropic's Messages, llama-server's routes, the llama.cpp Web UI, and the Tiles CLI.
+_DESCRIPTION = """MLX language models behind one HTTP API: OpenAI's chat completions, Responses, completions,
+embeddings and decisions, Anthropic's Messages, llama-server's routes, the llama.cpp Web UI, and the Tiles CLI.
 
 Begin with `POST /v1/chat/completions`. Where the server has a key, press *Authorize* first.
 
@@ -55,6 +55,7 @@ _TAGS = {
     "Messages": "Anthropic's Messages, for Claude's clients with `ANTHROPIC_BASE_URL` pointed here.",
     "Completions": "Continue a prompt as it is, without a chat template, as OpenAI and llama.cpp have it.",
     "Embeddings": "Turn texts into vectors, as OpenAI and llama.cpp have it.",
+    "Decisions": "Questions about a text, answered by how likely each answer is, as OpenAI and llama-server have it.",
     "Ollama": "Ollama's API, for programs that know nothing else: point them here instead of at port 11434.",
     "Models": "Which models there are, what they can do, and which of them are in memory.",
     "Tokens": "Text to tokens and back, and how many of them a conversation has.",

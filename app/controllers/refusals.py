@@ -118,6 +118,8 @@ RANKING = (
     PromptTooLong(9000, 512, text="documents[3]"),
 )
 
+DECISION = (*GENERATION, InvalidRequest("questions.0: an option is empty", param="questions.0"))
+
 Envelope = type[ErrorReply] | type[AnthropicErrorReply] | type[OllamaErrorReply]
 
 

@@ -217,10 +217,11 @@ class RankRequest:
 
 @dataclass(frozen=True, slots=True)
 class Continuations:
-    """Texts of which each might follow a prompt; they are not empty, and none begins another."""
+    """Texts of which each might follow a prompt. None is empty."""
 
     prompt: GenerationRequest  # a conversation, or a prompt that goes past the chat template
     texts: tuple[str, ...]
+    whole: bool = False  # whether the answer has to end there, which counts then; else more may follow
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,12 +142,12 @@ class ModelService:
     async def embed(self, request: EmbeddingRequest) -> Embedded:
         """Turn texts into vectors. Raises AppError. To cancel this stops it within one engine step."""
         async with self.models.using(request.model) as model:
-            return await model.embed(request)
+            return await model.compute(lambda engine, caller: engine.embed(request, caller))
 
     async def score(self, request: ScoringRequest) -> Scored:
         """Compute how likely texts are behind prompts. Raises AppError. To cancel this stops it within one step."""
         async with self.models.using(request.model) as model:
-            return await model.score(request)
+            return await model.compute(lambda engine, caller: engine.score(request, caller))
 
     async def start(self, session: Session) -> list[str]:
         """Load the model of a session and save the session. The memory agent's conversation begins anew.

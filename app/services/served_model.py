@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,13 +14,9 @@ from app.services.engine.scheduler.running_request import RunningRequest, Runnin
 from app.services.errors import AppError, InvalidRequest, PromptTooLong, QueueFull
 from app.services.facts import ModelFacts, SlotFacts
 from app.services.generation import (
-    Embedded,
-    EmbeddingRequest,
     Generation,
     GenerationRequest,
     Message,
-    Scored,
-    ScoringRequest,
 )
 from app.services.inference import EngineModel
 from app.services.merged_generation import MergedGeneration
@@ -96,13 +91,17 @@ class ServedModel:
             self._register(generations)
         return generations[0] if len(generations) == 1 else MergedGeneration(generations)
 
-    async def embed(self, request: EmbeddingRequest) -> Embedded:
-        """Turn texts into vectors. Raises AppError. To cancel this stops it within one engine step."""
-        return await self._result(partial(self.model.embed, request))
+    async def compute(self, begin: Callable[[EngineModel, Caller], Awaitable[RunningResult[T]]]) -> T:
+        """Have the engine compute what has a single result: vectors, or probabilities. Raises AppError.
 
-    async def score(self, request: ScoringRequest) -> Scored:
-        """Compute how likely texts are behind prompts. Raises AppError. To cancel this stops it within one step."""
-        return await self._result(partial(self.model.score, request))
+        To cancel this stops it within one engine step.
+        """
+        sender = caller.get()
+        self._require_queue_space(sender)
+        with self._preparing_prompts(1):
+            running = await begin(self.model, sender)
+            self._register([running])
+        return await running.result()
 
     async def render(self, request: GenerationRequest) -> str:
         """Give the prompt that a conversation becomes. Raises AppError."""
@@ -142,14 +141,6 @@ class ServedModel:
     async def erase_slot(self, slot: int) -> int:
         """Forget what an idle slot of the batch holds, in memory and on disk. Returns tokens. Raises AppError."""
         return await self.model.erase_slot(slot)
-
-    async def _result(self, begin: Callable[[Caller], Awaitable[RunningResult[T]]]) -> T:
-        sender = caller.get()
-        self._require_queue_space(sender)
-        with self._preparing_prompts(1):
-            running = await begin(sender)
-            self._register([running])
-        return await running.result()
 
     def _with_system_prompt(self, request: GenerationRequest) -> GenerationRequest:
         """Put the session's system prompt first, unless the request begins with its own or is no conversation."""

@@ -277,6 +277,25 @@ EMBEDDING: tuple[Parameter, ...] = (
     *_VECTORS,
 )
 
+_QUESTIONS = "1 to 400 questions, each answered by itself; what they share is computed once"
+DECISIONS: tuple[Parameter, ...] = (
+    *_honoured(
+        input="what the questions are about: text, or items: messages, calls and their outputs, as a transcript",
+        questions=f"{_QUESTIONS}: predicates, choices and scores",
+        model=_MODEL,
+    ),
+    *_ignored("changes nothing in the answer", "prompt_cache_key", "prompt_cache_options", "safety_identifier"),
+)
+
+SYSTEM_ONE: tuple[Parameter, ...] = (
+    *_honoured(
+        state="what the questions are about: text, or any JSON, which is read as text",
+        questions=f"{_QUESTIONS}: choices, scores and nouls, by an id of yours",
+        model=_MODEL,
+    ),
+    *_honoured(images="a 501 unless it is empty: the model reads text only"),
+)
+
 _NOTES = {
     parameter.name: parameter.note for parameter in (*_SERVED, *_LENGTH, *_SAMPLED)
 }  # for what is alike elsewhere
@@ -417,6 +436,8 @@ REGISTRIES: dict[str, tuple[Parameter, ...]] = {
     "/infill": INFILL,
     "/v1/embeddings": EMBEDDINGS,
     "/embedding": EMBEDDING,
+    "/v1/decisions": DECISIONS,
+    "/v1/systemone": SYSTEM_ONE,
     "/tokenize": TOKENIZE,
     "/detokenize": DETOKENIZE,
     "/v1/responses": RESPONSES,

@@ -40,6 +40,12 @@ class AnswerFormat:
         self.call_token = start[0] if len(start) == 1 else None  # by which every call begins, if there is one
         self._blank_tokens = [tokens[0] for text in ("\n", "\n\n") if len(tokens := prompts.tokenize(text)) == 1]
 
+    @property
+    def end_token(self) -> int:
+        """The token that ends an answer: the one that the chat template writes, where there are several."""
+        ends, template = sorted(self._facts.end_tokens), self._facts.chat_template
+        return min(ends, key=lambda token: self._piece(token).decode(errors="replace") not in template)
+
     def matchers(self, prompt: Prompt, request: GenerationRequest) -> tuple[Any, Any]:
         """Make the matchers of the answer and of the headers before it, each None if there is nothing to match.
 

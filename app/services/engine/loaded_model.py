@@ -134,9 +134,15 @@ class LoadedModel:
         request = continuations.prompt
         self.facts.check_tokens(request.prompt or (), "prompt")
         prompt = self.prompts.build(request)
+        if prompt.thinking:
+            closing = self._format.think_closes(request)[0]
+            text = prompt.text + self.prompts.detokenize(closing)
+            prompt = replace(prompt, text=text, tokens=[*prompt.tokens, *closing])
         tokenized = self.prompts.continuations(prompt, continuations.texts, special=request.prompt is not None)
         if not all(tokenized.texts):
             raise InvalidRequest("A text to be scored adds no token to its prompt")
+        if continuations.whole and self.facts.end_tokens:
+            tokenized = tokenized.with_end(self._format.end_token)
         self.scheduler.admission.check(tokenized.longest, 1)
         return tokenized
 

@@ -1,7 +1,7 @@
 """Tokens of a prompt and of the texts that may follow it: how they join is for the tokenizer to decide."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +26,10 @@ class TokenizedContinuations:
     def longest(self) -> int:
         """Tokens of the prompt with its longest text."""
         return len(self.shared) + max(map(len, self.texts))
+
+    def with_end(self, token: int) -> "TokenizedContinuations":
+        """Give the texts with a token behind each."""
+        return replace(self, texts=tuple((*text, token) for text in self.texts))
 
 
 def tokenize_continuations(

@@ -112,6 +112,8 @@ class PrefillManager:
         except Exception:
             for row in rows:
                 row.prefill.drop_layers()
+                if row.scoring is not None:
+                    row.scoring.restart()
                 self._replace_lead(row.prefill)
             raise
 

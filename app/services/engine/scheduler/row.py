@@ -167,8 +167,6 @@ class Row:
         self.failures += 1
         if self.constraint is not None:
             self.constraint.catch_up(self.answer)
-        if self.scoring is not None:
-            self.scoring.restart()
         self.prefill = self.prefill.restarted(self.prompt + self.answer)
         self.decoded_tokens = 0
         self.drawn_tokens, self.must_redraw = len(self.answer), False
