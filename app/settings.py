@@ -86,6 +86,10 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def _auto_or(parse: Callable[[str], int]) -> Callable[[str], int | None]:
+    return lambda value: None if value == "auto" else parse(value)
+
+
 def _seconds(value: str) -> float:
     if not 0 <= (number := float(value)) <= 86_400:
         raise ValueError("give seconds from 0 to 86400")
@@ -219,10 +223,11 @@ class Settings:
         "Disk limit of what GGUF files are converted to; 0 converts them at each load",
         metavar="SIZE",
     )
-    prompt_lookup: int = _setting(
-        0,
-        _whole(0, 64),
-        "Prompt-lookup speculative decoding: maximum draft tokens per step; 0 turns it off",
+    prompt_lookup: int | None = _setting(
+        None,
+        _auto_or(_whole(0, 64)),
+        "Prompt-lookup speculative decoding: maximum draft tokens per step, 0 for none; by default (auto) up to 16 "
+        "where an answer is seen to copy",
         metavar="TOKENS",
     )
     draft_model: str | None = _setting(

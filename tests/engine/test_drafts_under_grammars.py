@@ -24,6 +24,9 @@ class Oracle:
         self.answer = [3 if index in wrong else token for index, token in enumerate(answer)]
         self.accepted = 0
 
+    def is_ready(self, answer: Sequence[int]) -> bool:
+        return True
+
     def propose(self, tokens: Sequence[int], limit: int) -> list[int]:
         begin = len(tokens) - self.prompt
         return self.answer[begin : begin + min(self.most, limit)]

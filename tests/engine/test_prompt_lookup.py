@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.services.engine.sampling.params import SamplingParams
-from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
+from app.services.engine.speculative.prompt_lookup import CopyProposer, PromptLookupProposer
 from tests.engine.sampling_params import PARAMS
 from tests.engine.workshop import Workshop, check_drafted, finish, prompts
 
@@ -20,13 +20,15 @@ def workshop(tiny: Path) -> Workshop:
 
 @pytest.mark.slow
 @settings(max_examples=20, deadline=None)
-@given(st.lists(st.integers(20, 40), min_size=1, max_size=60), PARAMS, st.integers(1, 12))
+@given(st.lists(st.integers(20, 40), min_size=1, max_size=60), PARAMS, st.integers(0, 12))
 def test_an_answer_is_the_same_with_draft_tokens_and_without(
     workshop: Workshop, prompt: list[int], params: SamplingParams, most: int
 ) -> None:
     expected = workshop.alone(prompt * 3, params, 40)
     scheduler = workshop.scheduler(cache_bytes=2**28)
-    row = workshop.row(prompt * 3, params, 40, proposer=PromptLookupProposer(most))
+    row = workshop.row(
+        prompt * 3, params, 40, proposer=PromptLookupProposer(most) if most else CopyProposer(prompt * 3)
+    )
     check_drafted(scheduler, row, expected)
 
 
@@ -67,6 +69,49 @@ def test_others_may_come_and_go_while_one_has_draft_tokens(workshop: Workshop) -
             scheduler.step()
     finish(scheduler, [])
     assert [row.answer for row in rows] == [workshop.alone(*one) for one in requests]
+
+
+def test_what_is_copied_is_seen_and_nothing_else() -> None:
+    text = list(range(100, 160))
+    lookup = CopyProposer([*text, 1, 2, 3, *text[:20]], 16)
+    assert lookup.is_ready([])
+    assert lookup.propose([], 99) == text[20:24]
+    lookup.update(4, 4)
+    assert lookup.is_ready(text[20:25])
+    assert lookup.propose([], 99) == text[25:33]
+    assert lookup.propose([], 3) == text[25:28]
+    lookup.update(8, 2)  # one token is another one
+    answer = [*text[20:27], 7]
+    assert not lookup.is_ready(answer)
+    assert not lookup.is_ready([*answer, *text[28:31]])
+    assert lookup.is_ready([*answer, *text[28:32]])  # four are enough while it copies
+    assert lookup.propose([], 2) == text[32:34]
+    lookup.update(2, 0)
+    answer += text[28:60]
+    assert [lookup.is_ready(answer[:length]) for length in range(30, 35)] == [False] * 4 + [True]
+    assert not CopyProposer(text, 16).is_ready([1, 2, *text[:7]])
+    assert not CopyProposer([], 16).is_ready([])
+
+
+@settings(max_examples=30, deadline=None)
+@given(draw=st.data())
+def test_a_copy_is_found_wherever_it_is(draw: st.DataObject) -> None:
+    tokens = draw.draw(st.lists(st.integers(0, 3), max_size=60))
+    begin = draw.draw(st.integers(0, len(tokens)))
+    lookup = CopyProposer(tokens[:begin], 16)
+    for end in range(begin, len(tokens) + 1):
+        last = tokens[end - 8 : end] if end >= 8 else None
+        places = [place for place in range(8, end) if tokens[place - 8 : place] == last]
+        assert lookup.is_ready(tokens[begin:end]) == bool(places)
+        if places:
+            assert lookup.propose([], 1) == [tokens[places[-1]]]
+
+
+def test_a_file_that_is_written_again_takes_fewer_steps(workshop: Workshop) -> None:
+    seven = SamplingParams(logit_bias={7: 100.0})
+    row = workshop.row([*prompts(1)[0], *[7] * 9], seven, 101, proposer=CopyProposer([*prompts(1)[0], *[7] * 9]))
+    assert finish(workshop.scheduler(), [row]) < 15
+    assert row.answer == [7] * 101
 
 
 def test_models_whose_caches_cannot_be_trimmed_get_no_draft_tokens(tiny: Path) -> None:

@@ -16,7 +16,7 @@ class EngineLimits:
     cache_bytes: int | None = None  # of all prefix caches together; None is a quarter of what is free
     context_length: int | None = None  # tokens; None is the model's own
     max_memory: int | None = None  # bytes for everything; None is what the machine has
-    max_lookup_tokens: int = 0  # proposed for a row from its own prompt at a time; 0 turns prompt lookup off
+    max_lookup_tokens: int | None = 0  # of prompt lookup at a time; 0 turns it off, None has it where text is copied
     stop_repetition: bool = True  # end an answer that only repeats itself
     tool_call_grammar: ToolCallGrammar = "lazy"  # where a request does not say
     store_folder: Path | None = None  # of the prefix cache on disk; None is none

@@ -29,7 +29,7 @@ from app.services.engine.scheduler.running_request import RunningEmbedding, Runn
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.scheduler.scoring import Scoring
 from app.services.engine.speculative.draft_model import DraftModel, DraftModelProposer
-from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
+from app.services.engine.speculative.prompt_lookup import CopyProposer, PromptLookupProposer
 from app.services.engine.speculative.proposer import ChainedProposer, Proposer
 from app.services.errors import AppError, InvalidRequest, UnprocessableBody
 from app.services.facts import AnswerSettings, ModelFacts
@@ -61,7 +61,7 @@ class LoadedModel:
         fingerprint: str,  # of what KV caches depend on
         *,
         stop_repetition: bool,
-        max_lookup_tokens: int = 0,
+        max_lookup_tokens: int | None = 0,
         draft: DraftModel | None = None,
     ) -> None:
         self.facts = facts
@@ -227,17 +227,21 @@ class LoadedModel:
                 post_sampling=request.post_sampling,
                 delivery=request.delivery,
             ),
-            proposer=self._proposer(params, len(prompt.tokens), end_tokens),
+            proposer=self._proposer(params, prompt.tokens, end_tokens),
             stop_repetition=self._stop_repetition and not endless and not request.constraint and max_tokens > 256,
         )
 
-    def _proposer(self, params: SamplingParams, prompt: int, end_tokens: frozenset[int]) -> Proposer | None:
+    def _proposer(self, params: SamplingParams, prompt: list[int], end_tokens: frozenset[int]) -> Proposer | None:
         """Give what proposes draft tokens for a row: prompt lookup costs nothing, so it comes before a draft model."""
         if params.dry is not None:
             return None  # DRY needs all tokens before each draw
-        proposers: list[Proposer] = [PromptLookupProposer(self._max_lookup_tokens)] if self._max_lookup_tokens else []
+        proposers: list[Proposer] = []
+        if self._max_lookup_tokens is None:
+            proposers.append(CopyProposer(prompt))
+        elif self._max_lookup_tokens:
+            proposers.append(PromptLookupProposer(self._max_lookup_tokens))
         if self._draft is not None:
-            proposers.append(DraftModelProposer(self._draft, params, prompt, end_tokens))
+            proposers.append(DraftModelProposer(self._draft, params, len(prompt), end_tokens))
         return ChainedProposer(proposers) if proposers else None
 
     def write_slot(self, path: Path, tokens: Any, layers: Layers) -> int:

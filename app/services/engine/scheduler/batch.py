@@ -191,7 +191,7 @@ class Batch:
             return []
         if any(position >= row.drawn_tokens for position in row.forced_tokens):
             return []
-        if not all(is_trimmable(layer) for layer in self._cache.layers):
+        if not row.proposer.is_ready(row.answer) or not all(is_trimmable(layer) for layer in self._cache.layers):
             return []
         assert self._next is not None
         tokens, tokens_left = row.prefill.tokens + row.answer[row.resumed_tokens :], row.max_tokens - row.drawn_tokens

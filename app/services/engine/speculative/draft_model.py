@@ -118,6 +118,10 @@ class DraftModelProposer:
         """Whether to read the last token before `propose`, unless it pauses: to draw that token again is a waste."""
         return not self._draft_length.pause
 
+    def is_ready(self, answer: Sequence[int]) -> bool:
+        """Whether to ask for draft tokens behind an answer."""
+        return True
+
     def propose(self, tokens: Sequence[int], limit: int) -> list[int]:
         """Give up to `limit` draft tokens that may follow the tokens of a prompt and its answer."""
         count = min(self._draft_length.tokens, limit, self._model.context_length - len(tokens))

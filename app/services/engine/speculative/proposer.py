@@ -14,6 +14,9 @@ class Proposer(Protocol):
     def needs_last_token(self) -> bool:
         """Whether to read the last token, if it is drawn but not read yet, before `propose` is called."""
 
+    def is_ready(self, answer: Sequence[int]) -> bool:
+        """Whether to ask for draft tokens behind an answer."""
+
     def propose(self, tokens: Sequence[int], limit: int) -> list[int]:
         """Give up to `limit` draft tokens that may follow the tokens of a prompt and its answer."""
 
@@ -32,6 +35,11 @@ class ChainedProposer:
     def needs_last_token(self) -> bool:
         """Whether any of them needs it."""
         return any(proposer.needs_last_token for proposer in self._proposers)
+
+    def is_ready(self, answer: Sequence[int]) -> bool:
+        """Whether any of them is; each hears of the answer."""
+        ready = [proposer.is_ready(answer) for proposer in self._proposers]
+        return any(ready)
 
     def propose(self, tokens: Sequence[int], limit: int) -> list[int]:
         """Give the draft tokens of the first proposer that has any."""
