@@ -84,6 +84,20 @@ def test_a_checkpoint_holds_only_layers_that_cannot_be_trimmed(workshop: Worksho
     assert max(len(entry.checkpoints) for entry in scheduler.prefixes._entries) <= 8
 
 
+def test_what_branches_off_far_back_computes_little_more_than_what_follows(workshop: Workshop) -> None:
+    """Also behind many more messages than there are checkpoints: each of them has a turn of its own here."""
+    scheduler = workshop.scheduler(cache_bytes=2**30, controls=CONTROLS)
+    turns = [[*message(index % 12), OPEN, 600 + index, CLOSE] for index in range(24)]
+    for length in range(1, len(turns) + 1):
+        finish(scheduler, [workshop.row([token for turn in turns[:length] for token in turn], SamplingParams(), 1)])
+    whole = sum(map(len, turns))
+    for back in (2, 5, 10, 20):
+        branch = [token for turn in turns[:-back] for token in turn]
+        prefix = scheduler.prefixes.get([*branch, 700])
+        assert prefix is not None
+        assert whole - len(prefix.tokens) <= 2.5 * (whole - len(branch)), (back, len(prefix.tokens), len(branch))
+
+
 def test_message_ends_are_the_first_and_the_last_few_and_never_close_together() -> None:
     text = [OPEN, *[9] * 50, CLOSE]
     assert message_ends([*text * 9, OPEN, 9], 0, CONTROLS) == [51 + 1, 52 * 7, 52 * 8, 52 * 9]

@@ -29,7 +29,7 @@ from app.services.engine.cache.prefixes import (
 from app.services.generation import CacheUse
 
 _MAX_ENTRIES = 256  # the search looks at every one
-_MAX_CHECKPOINTS = 8  # of an entry: its first and its last ones
+_MAX_CHECKPOINTS = 8  # of an entry
 _MAX_EVICTED = 64  # evicted prefixes whose tokens are remembered
 _WORTH_READING = 64  # tokens that the match on disk must be longer than the one in memory
 _NEVER_HIT_AGE = 600.0  # seconds by which an entry counts as older until it is hit
@@ -232,6 +232,17 @@ class PrefixCache:
 
 
 def _thin_out(entry: _Entry) -> Checkpoints:
-    """Leave the first and the last few checkpoints of an entry; its full length needs none."""
-    positions = sorted(position for position in entry.checkpoints if position < len(entry.tokens))
-    return {position: entry.checkpoints[position] for position in {*positions[:1], *positions[1 - _MAX_CHECKPOINTS :]}}
+    """Leave a few checkpoints of an entry; its full length needs none.
+
+    The first stays, for prompts that begin alike, and the last. Between them distances grow with the distance from the
+    end. So what branches off far back, as a question does behind many calls of an agent whose reasoning is then left
+    out, computes not much more than what it adds, and no turn loses all but the last few messages.
+    """
+    end = len(entry.tokens)
+    positions = sorted(position for position in entry.checkpoints if position < end)
+    while len(positions) > _MAX_CHECKPOINTS:
+        gaps = [
+            (after - before) / (end - before) for before, after in zip(positions, [*positions[2:], end], strict=False)
+        ]
+        del positions[gaps.index(min(gaps)) + 1]
+    return {position: entry.checkpoints[position] for position in positions}
