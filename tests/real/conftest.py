@@ -14,7 +14,7 @@ from tests.conftest import Server, running
 from tests.real import gemma
 
 blas.preload()  # before a module of these tests imports MLX
-SECONDS = 600.0  # that a start or an answer may take: of two cores others may have both
+SECONDS = 1800.0  # that a start or an answer may take: of two cores others may have both
 
 
 class Reference:
@@ -63,16 +63,10 @@ def reference(folder: Path) -> Reference:
     return Reference(folder)
 
 
-@pytest.fixture(scope="session")
-def real_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home folder of all servers here, so that one finds what another has kept."""
-    return tmp_path_factory.mktemp("real")
-
-
 @pytest.fixture(scope="module")
-def real(folder: Path, real_home: Path) -> Iterator[Server]:
+def real(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server on the real model. It may log no error."""
-    with serving(folder, real_home) as server:
+    with serving(folder, tmp_path_factory.mktemp("real")) as server:
         yield server
         assert server.errors() == []
 

@@ -87,15 +87,18 @@ def test_an_answer_is_the_same_in_a_batch(real: Server, alone: dict[str, dict[st
         beside.result()
 
 
-def test_behind_a_prompt_far_beyond_the_window(folder: Path, real_home: Path, reference: Reference) -> None:
-    """The whole of it, a part that is cached, and the disk after a restart give what mlx-lm alone gives."""
+def test_behind_a_prompt_far_beyond_the_window(folder: Path, tmp_path: Path, reference: Reference) -> None:
+    """The whole of it, a part that is cached, and the disk after a restart give what mlx-lm alone gives.
+
+    In a home of its own: the server of the other tests is up, and lets nobody else keep prompts beside its own.
+    """
     assert len(reference.ids(LONG)) > 5000
     tokens, expected = reference.answer(LONG, TOKENS)
-    with serving(folder, real_home) as server:
+    with serving(folder, tmp_path) as server:
         first = completion(server, LONG, TOKENS)
         again = completion(server, LONG, TOKENS)
         assert server.stop() == 0
-    with serving(folder, real_home) as server:
+    with serving(folder, tmp_path) as server:
         restarted = completion(server, LONG, TOKENS)
         assert server.errors() == []
     assert first["content"].startswith(" Paris")
