@@ -17,9 +17,10 @@ from rich.console import Console
 from benchmarks import machine, names, suite, tables
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Figures
-from benchmarks.server import peer_with_blas
+from benchmarks.server import llama_server, peer_with_blas
 from benchmarks.workload import FULL, QUICK
 from benchmarks.workloads import WORKLOADS
+from tests.real import gemma
 
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path(tempfile.gettempdir()) / "tiles-server-benchmarks"
@@ -28,7 +29,7 @@ CACHE = Path(tempfile.gettempdir()) / "tiles-server-benchmarks"
 @click.group(invoke_without_command=True)
 @click.option("--quick", is_flag=True, help="A smoke run: everything small, one round, the demo model.")
 @click.option("--only", type=click.Choice(list(WORKLOADS)), multiple=True, help="Only this workload; may be repeated.")
-@click.option("--model", "models", type=click.Choice([names.DEMO, names.LARGER]), multiple=True, help="Only this one.")
+@click.option("--model", "models", type=click.Choice(names.MODELS), multiple=True, help="Only this one.")
 @click.option("--rounds", type=click.IntRange(1, 50), help="How often everything is measured. [default: 5]")
 @click.option("--minutes", type=click.FloatRange(0.1), default=45.0, show_default=True, help="Begin nothing after.")
 @click.option("--blas-peer/--no-blas-peer", default=True, help="Also measure mlx_lm.server with OpenBLAS preloaded.")
@@ -51,15 +52,19 @@ def main(
     """Measure this server beside mlx_lm.server and mlx-lm in process."""
     if context.invoked_subcommand is not None:
         return
+    optional = {names.PEER_WITH_BLAS: blas_peer and peer_with_blas(), names.LLAMA_SERVER: llama_server()}
+    if reason := gemma.missing():
+        click.echo(f"without {names.REAL}: {reason}", err=True)
+    real = () if reason else (names.REAL,)
     moment = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     plan = suite.Plan(
         cache=cache,
         only=only,
-        models=models or ((names.DEMO,) if quick else (names.DEMO, names.LARGER)),
+        models=models or ((names.DEMO,) if quick else (names.DEMO, names.LARGER, *real)),
         rounds=rounds or (1 if quick else 5),
         minutes=minutes,
         scale=QUICK if quick else FULL,
-        without=frozenset() if blas_peer and peer_with_blas() else frozenset({names.PEER_WITH_BLAS}),
+        without=frozenset(name for name, takes_part in optional.items() if not takes_part),
         profiles=RESULTS / f"{moment}-profile" if profile else None,
     )
     jobs = list(plan.jobs())

@@ -7,7 +7,7 @@ from benchmarks.measure import Measure
 from benchmarks.prompts import assistant, fresh, log_book, manual, observed, user
 from benchmarks.reply import Message, Reply, require_length, wall
 from benchmarks.target import Target
-from benchmarks.workload import AS_THEY_COME, EVERYBODY, WITH_BLAS, Scale, Values, Workload
+from benchmarks.workload import AS_THEY_COME, EVERYBODY, WITH_BLAS, WITH_LLAMA, Scale, Values, Workload
 
 FIRST = Measure("first_ttft", "TTFT, nothing cached", "ms", False)
 LATER = Measure("later_ttft", "TTFT of the turns after it", "ms", False)
@@ -31,7 +31,7 @@ def chat(scale: Scale) -> Workload:
             conversation.append(assistant(replies[-1].text))
         return _values(replies)
 
-    models = {names.DEMO: EVERYBODY, names.LARGER: WITH_BLAS}
+    models = {names.DEMO: EVERYBODY, names.LARGER: WITH_BLAS, names.REAL: WITH_LLAMA}
     return Workload("chat", f"growing chat of {scale.turns} turns", MEASURES, models, run)
 
 

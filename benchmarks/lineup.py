@@ -10,7 +10,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.in_process import InProcess
 from benchmarks.model import Model
 from benchmarks.prompts import fresh
-from benchmarks.server import OURS, PEER, Recipe, Server, peer_with_blas
+from benchmarks.server import OURS, PEER, Recipe, Server, llama_server, peer_with_blas
 from benchmarks.target import Target
 
 
@@ -61,9 +61,10 @@ class Lineup:
         return InProcess(of, home) if name == names.IN_PROCESS else Server(self._recipe(name), of, home)
 
     def _recipe(self, name: str) -> Recipe:
-        recipe = {names.OURS: self._ours, names.PEER: PEER}.get(name) or peer_with_blas()
+        makers = {names.PEER_WITH_BLAS: peer_with_blas, names.LLAMA_SERVER: llama_server}
+        recipe = {names.OURS: self._ours, names.PEER: PEER}.get(name) or makers[name]()
         if recipe is None:
-            raise BenchmarkError("no BLAS to preload on this machine")
+            raise BenchmarkError("not on this machine")
         return recipe
 
 

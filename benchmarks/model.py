@@ -1,4 +1,4 @@
-"""The models that are measured, in float32: the demo model, and one with real compute. Built once into a folder.
+"""The models that are measured, in float32: the demo model, one with real compute, a real one. Built once each.
 
 No token can end an answer early: the rows of those tokens in the embedding, which is the output layer too, are the mean
 of all others, so that none of them is ever the most likely. No request has to say it, and everybody does the same work.
@@ -18,9 +18,12 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from benchmarks import names
+from benchmarks.errors import BenchmarkError
 from tests import tiny_model
+from tests.real import gemma
 
 DEMO_FOLDER = Path(__file__).parents[1] / "app" / "tiles_nano"
+TEMPLATE = "chat_template.jinja"
 VOCABULARY, LAYERS, HIDDEN = 4096, 8, 512  # of the larger one: 27 million parameters
 _VERSION = 5  # of what is built here
 
@@ -40,7 +43,7 @@ class Model:
 
 def built(name: str, cache: Path) -> Model:
     """Give the model of this name, built when `cache` does not hold it."""
-    folder = cache / f"{name}-{_VERSION}"
+    folder = cache / f"{name.replace(' ', '-')}-{_VERSION}"
     if not (folder / "config.json").exists():
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as unfinished:
@@ -53,11 +56,7 @@ def built(name: str, cache: Path) -> Model:
 
 def _make_demo(folder: Path) -> None:
     shutil.copytree(DEMO_FOLDER, folder)
-    path = folder / "model.safetensors"
-    weights = {name: array.astype(np.float32) for name, array in load_file(path).items()}
-    save_file(weights, path, metadata={"format": "mlx"})
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "float32"}))
+    _widen(folder)
 
 
 def _make_larger(folder: Path) -> None:
@@ -66,7 +65,29 @@ def _make_larger(folder: Path) -> None:
         tiny_model.build(folder, vocab_size=VOCABULARY, layers=LAYERS, hidden=HIDDEN)
 
 
-_MAKERS: dict[str, Callable[[Path], None]] = {names.DEMO: _make_demo, names.LARGER: _make_larger}
+def _make_real(folder: Path) -> None:
+    """Gemma 3 270M is a base model: its template writes no more than what is said, line after line."""
+    if reason := gemma.missing():
+        raise BenchmarkError(reason)
+    shutil.copytree(gemma.convert(), folder)
+    _widen(folder)
+    (folder / TEMPLATE).write_text("{{ bos_token }}{% for message in messages %}{{ message.content }}\n{% endfor %}")
+
+
+def _widen(folder: Path) -> None:
+    """Write the weights of a folder in float32."""
+    path = folder / "model.safetensors"
+    weights = {name: array.astype(np.float32) for name, array in load_file(path).items()}
+    save_file(weights, path, metadata={"format": "mlx"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "float32"}))
+
+
+_MAKERS: dict[str, Callable[[Path], None]] = {
+    names.DEMO: _make_demo,
+    names.LARGER: _make_larger,
+    names.REAL: _make_real,
+}
 
 
 def _silence(model: Model) -> None:

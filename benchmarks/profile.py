@@ -29,7 +29,7 @@ def recipe(folder: Path) -> Recipe:
 
     def command(model: Path, port: int) -> list[str]:
         serve = ["serve", "--model", str(model), "--port", str(port), "--log-format", "json"]
-        return ["-m", "benchmarks.profiled", str(folder / f"{model.name}-engine.txt"), *serve]
+        return [sys.executable, "-m", "benchmarks.profiled", str(folder / f"{model.name}-engine.txt"), *serve]
 
     return Recipe(names.OURS, command)
 

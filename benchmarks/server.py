@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import psutil
 from app.services.engine.model import blas
 from benchmarks import client, names
 from benchmarks.errors import BenchmarkError
-from benchmarks.model import Model
+from benchmarks.model import TEMPLATE, Model
 from benchmarks.reply import Message, Reply
 from benchmarks.target import More
 
@@ -37,14 +38,15 @@ class Recipe:
     name: str
     command: Callable[[Path, int], list[str]]
     environment: dict[str, str] = field(default_factory=dict)
+    more: More = field(default_factory=dict)  # fields of every request's body
 
 
 def _ours(folder: Path, port: int) -> list[str]:
-    return ["-m", "app", "serve", "--model", str(folder), "--port", str(port), "--log-format", "json"]
+    return [sys.executable, "-m", "app", "serve", "--model", str(folder), "--port", str(port), "--log-format", "json"]
 
 
 def _mlx_lm(folder: Path, port: int) -> list[str]:
-    return ["-m", "mlx_lm", "server", "--model", str(folder), "--port", str(port)]
+    return [sys.executable, "-m", "mlx_lm", "server", "--model", str(folder), "--port", str(port)]
 
 
 OURS = Recipe(names.OURS, _ours)
@@ -57,6 +59,23 @@ def peer_with_blas() -> Recipe | None:
     return Recipe(names.PEER_WITH_BLAS, _mlx_lm, {"LD_PRELOAD": name}) if name not in (None, blas.REFERENCE) else None
 
 
+def llama_server() -> Recipe | None:
+    """llama.cpp's server on the GGUF that the real model comes from, as it is; None where there is none.
+
+    Its weights are not those without tokens that end an answer, so that it has to ignore them.
+    """
+    program = os.environ.get("TILES_TEST_LLAMA_SERVER") or shutil.which(names.LLAMA_SERVER)
+    if program is None:
+        return None
+
+    def command(folder: Path, port: int) -> list[str]:
+        model = ["--model", str(folder / "source.gguf"), "--jinja", "--chat-template-file", str(folder / TEMPLATE)]
+        slots = ["--parallel", "8", "--ctx-size", "32768", "--kv-unified"]
+        return [program, *model, *slots, "--port", str(port), "--offline"]
+
+    return Recipe(names.LLAMA_SERVER, command, more={"ignore_eos": True})
+
+
 class Server:
     """A running server."""
 
@@ -67,7 +86,7 @@ class Server:
         with self._log.open("wb") as log:
             self.born = time.perf_counter()
             self.process: Any = psutil.Popen(
-                [sys.executable, *recipe.command(model.folder, self.port)],
+                recipe.command(model.folder, self.port),
                 stdout=log,
                 stderr=log,
                 env=environment(home) | recipe.environment,
@@ -97,8 +116,7 @@ class Server:
         body = json.dumps(self._body(messages, tokens, NOTHING)).encode()
         return await client.opened(self.port, "POST", "/v1/chat/completions", body)
 
-    @staticmethod
-    def _body(messages: list[Message], tokens: int, more: More) -> dict[str, Any]:
+    def _body(self, messages: list[Message], tokens: int, more: More) -> dict[str, Any]:
         return {
             "model": "default_model",  # the peer's name for the model of its command line; ours takes any
             "messages": messages,
@@ -106,6 +124,7 @@ class Server:
             "temperature": 0.0,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **self.recipe.more,
             **more,
         }
 

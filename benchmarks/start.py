@@ -30,4 +30,5 @@ def start(scale: Scale) -> Workload:
             memory = resident(server.process)
         return {HEALTH.name: health, READY.name: ready, IDLE.name: idle, MEMORY.name: memory}
 
-    return Workload("start", "start, then idle", (HEALTH, READY, IDLE, MEMORY), {names.DEMO: SERVERS}, run)
+    models = {names.DEMO: SERVERS, names.REAL: (names.OURS, names.PEER_WITH_BLAS, names.LLAMA_SERVER)}
+    return Workload("start", "start, then idle", (HEALTH, READY, IDLE, MEMORY), models, run)

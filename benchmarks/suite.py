@@ -25,7 +25,7 @@ class Plan:
 
     cache: Path  # where models are
     only: tuple[str, ...] = ()  # workloads; none: all
-    models: tuple[str, ...] = (names.DEMO, names.LARGER)
+    models: tuple[str, ...] = names.MODELS
     rounds: int = 5
     minutes: float = 25.0  # after which no round of a workload is begun
     scale: Scale = FULL

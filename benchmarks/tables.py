@@ -31,7 +31,7 @@ class Row:
 def peers(results: Sequence[Result]) -> list[str]:
     """Everybody but us, in the usual order."""
     known = {name for result in results for name in (*result.series, *result.failures)}
-    return [name for name in (names.PEER, names.PEER_WITH_BLAS, names.IN_PROCESS) if name in known]
+    return [name for name in (names.PEER, names.PEER_WITH_BLAS, names.IN_PROCESS, names.LLAMA_SERVER) if name in known]
 
 
 def figure_rows(results: Sequence[Result], chosen: Container[Key] | None = None) -> Iterator[Row]:

@@ -5,7 +5,7 @@ from benchmarks.measure import Measure
 from benchmarks.prompts import fresh
 from benchmarks.reply import Reply, require_length, wall
 from benchmarks.target import Target
-from benchmarks.workload import AS_THEY_COME, EVERYBODY, REPEATS, Scale, Values, Workload
+from benchmarks.workload import AS_THEY_COME, EVERYBODY, REPEATS, WITH_LLAMA, Scale, Values, Workload
 
 RATE = Measure("tokens_per_second", "tokens/s", "tok/s", True)
 DECODE = Measure("decode_tokens_per_second", "after the first token", "tok/s", True)
@@ -23,7 +23,7 @@ def one_stream(scale: Scale) -> Workload:
         require_length([reply], scale.tokens)
         return {RATE.name: reply.tokens_per_second, DECODE.name: reply.decode_tokens_per_second}
 
-    models = {names.DEMO: EVERYBODY, names.LARGER: EVERYBODY}
+    models = {names.DEMO: EVERYBODY, names.LARGER: EVERYBODY, names.REAL: WITH_LLAMA}
     return Workload("one-stream", f"one stream of {scale.tokens} tokens", (RATE, DECODE), models, run, REPEATS)
 
 

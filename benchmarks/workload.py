@@ -15,6 +15,7 @@ EVERYBODY = (names.OURS, names.PEER, names.PEER_WITH_BLAS, names.IN_PROCESS)
 AS_THEY_COME = (names.OURS, names.PEER, names.IN_PROCESS)
 SERVERS = (names.OURS, names.PEER)
 WITH_BLAS = (names.OURS, names.PEER_WITH_BLAS, names.IN_PROCESS)  # where the peer alone would take half a minute
+WITH_LLAMA = (names.OURS, names.PEER_WITH_BLAS, names.IN_PROCESS, names.LLAMA_SERVER)  # the real model
 OURS_ALONE = (names.OURS,)
 
 REPEATS = 3  # in a round, of what takes less than a second

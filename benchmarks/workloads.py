@@ -10,7 +10,7 @@ from benchmarks.long_prompt import long_prompt
 from benchmarks.restart import restart
 from benchmarks.start import start
 from benchmarks.throughput import one_stream, short, streams
-from benchmarks.workload import AS_THEY_COME, EVERYBODY, FULL, Scale, Workload
+from benchmarks.workload import AS_THEY_COME, EVERYBODY, FULL, WITH_LLAMA, Scale, Workload
 
 
 def catalogue(scale: Scale) -> tuple[Workload, ...]:
@@ -18,6 +18,7 @@ def catalogue(scale: Scale) -> tuple[Workload, ...]:
     return (
         one_stream(scale),
         streams(scale, 4, {names.DEMO: AS_THEY_COME}),
+        streams(scale, 8, {names.REAL: WITH_LLAMA}),
         streams(scale, 16, {names.DEMO: AS_THEY_COME}),
         streams(scale, 32, {names.DEMO: EVERYBODY, names.LARGER: AS_THEY_COME}),
         short(scale),

@@ -136,7 +136,7 @@ def test_a_plan_holds_what_was_asked_for() -> None:
 
 
 def test_without_a_blas_to_preload_the_peer_as_it_comes_stands_in() -> None:
-    plan = Plan(Path(), only=("chat",), without=frozenset({names.PEER_WITH_BLAS}))
+    plan = Plan(Path(), only=("chat",), models=(names.DEMO, names.LARGER), without=frozenset({names.PEER_WITH_BLAS}))
     assert [job.targets for job in plan.jobs()] == [[names.OURS, names.PEER, names.IN_PROCESS]] * 2
 
 
