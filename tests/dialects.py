@@ -306,7 +306,12 @@ def _lists(body: Json, parts: list[Json | None]) -> Json:
 
 COMPLETION = Dialect(
     route="/v1/completions",
-    alternatives=(ALWAYS, ({"prompt": PROMPTS},), BOUND, (FREE, {"echo": BOOLS}, {"logprobs": of(0, 3)})),
+    alternatives=(
+        ALWAYS,
+        ({"prompt": PROMPTS},),
+        BOUND,
+        (FREE, {"echo": BOOLS}, {"echo": BOOLS, "logprobs": of(0, 3)}),
+    ),
     optional=SHARED | {"n": of(1, 2, 3), "stream_options": STREAM_OPTIONS},
     apart=APART | {"suffix": "needs a model that fills in the middle"},
     whole=_completion_whole,

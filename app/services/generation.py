@@ -181,6 +181,7 @@ class GenerationRequest:
     ignore_eos: bool = False
     constraint: Constraint | None = None  # binds the answer, not the reasoning before it
     logprobs: int | None = None  # None is none; else how many alternatives each token comes with
+    prompt_logprobs: int | None = None  # the same for the tokens of the prompt, all of which are computed then
     post_sampling: bool = False  # whether log-probabilities are of what the samplers leave, not of what the model says
     thinking_budget: int | None = None  # tokens of reasoning, after which it is closed; None is no bound
     effort_budget: int | None = None  # the same for an effort, where the template has no levels of effort of its own
@@ -351,6 +352,14 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptLogprobs(OfChoice):
+    """How likely the tokens of the prompt are; the first has nothing before it that it could follow."""
+
+    first: bytes
+    logprobs: tuple[TokenLogprob, ...]  # of the others
+
+
+@dataclass(frozen=True, slots=True)
 class Text(OfChoice):
     """A piece of the answer."""
 
@@ -389,7 +398,7 @@ class Embedded:
     vectors: Any  # numpy, float32 (inputs, dimensions), as they are pooled
 
 
-Event = Started | Progress | Text | Reasoning | ToolCall | ToolArguments | Finished
+Event = Started | Progress | PromptLogprobs | Text | Reasoning | ToolCall | ToolArguments | Finished
 
 
 class Generation(Protocol):
@@ -423,6 +432,7 @@ class Completion:
     text: str = ""
     reasoning: str = ""
     tool_calls: list[ToolCall] = field(default_factory=list)
+    prompt_logprobs: PromptLogprobs | None = None
     logprobs: list[TokenLogprob] = field(default_factory=list)
     finished: Finished | None = None
 
@@ -436,6 +446,8 @@ class Completion:
         match event:
             case Started():
                 self.started = event
+            case PromptLogprobs():
+                self.prompt_logprobs = event
             case Text():
                 self.text += event.text
                 self.logprobs.extend(event.logprobs)

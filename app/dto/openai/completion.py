@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 from pydantic import Field
@@ -17,7 +17,6 @@ from app.dto.shared.base import Dialect, Reply, RequestLimits
 from app.dto.shared.logprobs import ContentLogprob
 from app.dto.shared.sampling_fields import SamplingFields, StreamOptions
 from app.dto.shared.usage import FINGERPRINT, PromptProgress, TimingsReply, Usage
-from app.services.errors import InvalidRequest
 
 
 class CompletionRequest(SamplingFields):
@@ -42,25 +41,32 @@ class CompletionRequest(SamplingFields):
     def to_generations(self, limits: RequestLimits) -> list[gen.GenerationRequest]:
         """Translate to the engine's vocabulary, one request per prompt. Raises AppError for what is refused."""
         self.check(limits)
-        if self.echo and self.logprobs is not None:
-            raise InvalidRequest("logprobs of an echoed prompt are not supported; leave out echo", param="logprobs")
-        return [
-            replace(self.continuing(parts), suffix=self.suffix or None, answers=self.n, logprobs=self.logprobs)
-            for parts in prompts(self.prompt, limits, answers=self.n)
-        ]
+        changes: dict[str, Any] = {"suffix": self.suffix or None, "answers": self.n, "logprobs": self.logprobs}
+        if self.scores_prompt:
+            changes["prompt_logprobs"] = self.logprobs
+        return [replace(self.continuing(parts), **changes) for parts in prompts(self.prompt, limits, answers=self.n)]
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the answer says how likely the tokens of the prompt were."""
+        return self.echo and self.logprobs is not None
 
 
 class CompletionLogprobs(Reply, kw_only=True):
     """How likely the tokens were: OpenAI's lists, and llama.cpp's `content`."""
 
     tokens: Annotated[list[str], Meta(description="texts of the tokens")]
-    token_logprobs: Annotated[list[float], Meta(description="natural logarithm of each token's probability")]
+    token_logprobs: Annotated[
+        list[float | None], Meta(description="natural logarithm of each token's probability; null for the first echoed")
+    ]
     top_logprobs: Annotated[
-        list[dict[str, float]] | None,
+        list[dict[str, float] | None] | None,
         Meta(description="the most likely tokens at each position; null unless logprobs is above 0"),
     ]
     text_offset: Annotated[list[int], Meta(description="where in the text each token begins, in characters")]
-    content: Annotated[list[ContentLogprob], Meta(description="the same in llama.cpp's form")]
+    content: Annotated[
+        list[ContentLogprob], Meta(description="the same in llama.cpp's form, without the first token of an echo")
+    ]
 
     @classmethod
     def of(cls, scores: Sequence[gen.TokenLogprob], offsets: "TextOffsets") -> "CompletionLogprobs":
@@ -69,12 +75,41 @@ class CompletionLogprobs(Reply, kw_only=True):
         return cls(
             tokens=[token.token for token in content],
             token_logprobs=[token.logprob for token in content],
-            top_logprobs=[{top.token: top.logprob for top in token.top_logprobs} for token in content]
+            top_logprobs=[_by_text(token) for token in content]
             if any(token.top_logprobs for token in content)
             else None,
             text_offset=[offsets.pass_over(score.data) for score in scores],
             content=content,
         )
+
+    @classmethod
+    def of_prompt(
+        cls, prompt: gen.PromptLogprobs, text: str, offsets: "TextOffsets", width: int | None
+    ) -> "CompletionLogprobs":
+        """Build it from an echoed prompt, whose first token has no probability; `width` alternatives are named.
+
+        The text may lack the token that begins each prompt, and the space before the first word.
+        """
+        if text.startswith(prompt.first.decode(errors="replace")):
+            offsets.pass_over(prompt.first)
+        elif not text.startswith(" ") and prompt.first.startswith(b" "):
+            offsets.pass_over(prompt.first[1:])
+        rest = cls.of(prompt.logprobs, offsets)
+        return cls(
+            tokens=[prompt.first.decode(errors="replace"), *rest.tokens],
+            token_logprobs=[None, *rest.token_logprobs],
+            top_logprobs=[None, *(rest.top_logprobs or [])] if width else None,
+            text_offset=[0, *rest.text_offset],
+            content=rest.content,
+        )
+
+
+def _by_text(token: ContentLogprob) -> dict[str, float]:
+    """Give the alternatives by their text; halves of characters may have the same, of which the likeliest counts."""
+    by_text: dict[str, float] = {}
+    for top in token.top_logprobs:
+        by_text.setdefault(top.token, top.logprob)
+    return by_text
 
 
 class TextOffsets:
@@ -141,7 +176,12 @@ class TextCompletionChunk(TextCompletion, kw_only=True):
 def _choice(index: int, answer: gen.Completion, request: CompletionRequest) -> CompletionChoice:
     assert answer.started is not None and answer.finished is not None
     text = answer.started.prompt + answer.text if request.echo else answer.text
-    logprobs = None if request.logprobs is None else CompletionLogprobs.of(answer.logprobs, TextOffsets())
+    logprobs, offsets = None, TextOffsets()
+    if answer.prompt_logprobs is not None:
+        whole = replace(answer.prompt_logprobs, logprobs=(*answer.prompt_logprobs.logprobs, *answer.logprobs))
+        logprobs = CompletionLogprobs.of_prompt(whole, text, offsets, request.logprobs)
+    elif request.logprobs is not None:
+        logprobs = CompletionLogprobs.of(answer.logprobs, offsets)
     return CompletionChoice(text=text, index=index, logprobs=logprobs, finish_reason=_reason(answer.finished))
 
 
@@ -162,14 +202,23 @@ class CompletionStream(Dialect):
         self._timings: list[gen.Timings | None] = [None] * choices
         # By the tokens: a text may be held back for a stop string that begins in it, and its tokens are not.
         self._offsets = [TextOffsets() for _ in range(choices)]
+        self._prompts: dict[int, str] = {}  # echoed ones, until their log-probabilities come
 
     def feed(self, event: gen.Event) -> Iterator[TextCompletionChunk]:
         """Give the chunks for an event of the engine, in order."""
         match event:
             case gen.Started():
                 self._model = event.model
-                if self._request.echo:
+                if self._request.scores_prompt:
+                    self._prompts[event.choice] = event.prompt
+                elif self._request.echo:
                     yield self._chunk(event, event.prompt)
+            case gen.PromptLogprobs():
+                text = self._prompts.pop(event.choice, "")
+                chunk = self._chunk(event, text)
+                offsets, width = self._offsets[event.choice], self._request.logprobs
+                chunk.choices[0].logprobs = CompletionLogprobs.of_prompt(event, text, offsets, width)
+                yield chunk
             case gen.Progress():
                 if self._request.return_progress:
                     chunk = self._chunk(event, "")

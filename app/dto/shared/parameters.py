@@ -183,7 +183,7 @@ COMPLETION: tuple[Parameter, ...] = (
     *_honoured(
         prompt=_PROMPT,
         suffix="what follows the answer; for models with fill-in-the-middle tokens",
-        echo="repeat the prompt before the answer",
+        echo="repeat the prompt before the answer; with logprobs, its tokens have theirs, and so has an end token",
     ),
     *_SERVED,
     *_honoured(

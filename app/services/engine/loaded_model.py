@@ -23,6 +23,7 @@ from app.services.engine.sampling.grammar import GrammarCompiler
 from app.services.engine.sampling.params import SamplingParams, resolve_sampling
 from app.services.engine.scheduler.embedding import CausalGroup, Embedding
 from app.services.engine.scheduler.handle import check_input_tokens
+from app.services.engine.scheduler.prompt_logprobs import PromptScorer
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.running_request import RunningEmbedding, RunningRequest, RunningScoring
@@ -203,14 +204,15 @@ class LoadedModel:
             post_sampling=request.post_sampling,
         )
         scales = self.adapters.scales(request.lora)
-        return Row(
+        detokenizer = self._detokenizer(continues=_continues(prompt, request))
+        row = Row(
             generation=generation,
             prompt=prompt.tokens,
             max_tokens=max_tokens,
             context_left=context_left,
             params=params,
             parser=self._format.parser(prompt, request),
-            detokenizer=self._detokenizer(continues=_continues(prompt, request)),
+            detokenizer=detokenizer,
             end_tokens=end_tokens,
             constraint=self._format.constraint(prompt, request),
             logprobs=request.logprobs,
@@ -230,6 +232,9 @@ class LoadedModel:
             proposer=self._proposer(params, prompt.tokens, end_tokens),
             stop_repetition=self._stop_repetition and not endless and not request.constraint and max_tokens > 256,
         )
+        if (width := request.prompt_logprobs) is not None:
+            row.prompt_scorer = PromptScorer(prompt.tokens, width, detokenizer, self.facts.vocabulary)
+        return row
 
     def _proposer(self, params: SamplingParams, prompt: list[int], end_tokens: frozenset[int]) -> Proposer | None:
         """Give what proposes draft tokens for a row: prompt lookup costs nothing, so it comes before a draft model."""

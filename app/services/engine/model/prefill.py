@@ -1,5 +1,7 @@
 """Prefill: computes the KV cache of tokens, without their logits."""
 
+from typing import Any
+
 import mlx.core as mx
 
 from app.services.engine.cache.layers import Layers
@@ -16,6 +18,14 @@ def forward(model: LanguageModel, layers: Layers, tokens: list[int]) -> None:
         mx.eval([layer.state for layer in layers])
     if len(tokens) > SHORT:
         mx.clear_cache()  # the buffers of a long chunk fit nothing that follows
+
+
+def forward_with_logits(model: LanguageModel, layers: Layers, tokens: list[Any]) -> mx.array:
+    """Compute tokens (rows, length) into their cache, and give their logits (rows, length, vocabulary)."""
+    with threads.all():
+        logits = model(mx.array(tokens), cache=layers)
+        mx.eval(logits, [layer.state for layer in layers])
+    return logits
 
 
 def forward_padded(

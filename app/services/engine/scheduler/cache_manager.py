@@ -11,6 +11,7 @@ from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.prefill import SHORT
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.shared_prefix import MIN_SHARED, shared_length
+from app.services.generation import CacheUse
 
 
 class CacheManager:
@@ -35,6 +36,9 @@ class CacheManager:
         What has to be computed again for good reason, since memory ran out, is not copied from rows that run.
         """
         state = row.prefill
+        if row.prompt_scorer is not None:  # nothing is stored of how likely its tokens were
+            state.note_cache_use(CacheUse(0, "not_stored"))
+            return None
         key = self._adapters.keys(state.tokens, row.scales) or []
         cached = self._prefixes.get(key)
         tokens = len(cached.tokens) if cached else 0

@@ -12,7 +12,7 @@ from app.services.engine.cache.layers import Layers, is_trimmable, merge
 from app.services.engine.cache.prefixes import CachedPrefix, checkpoint_positions
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
-from app.services.engine.model.prefill import SHORT, forward, forward_padded
+from app.services.engine.model.prefill import SHORT, forward, forward_padded, forward_with_logits
 from app.services.engine.scheduler.prefill_state import Lead, PrefillState
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import Outbox
@@ -74,7 +74,7 @@ class PrefillManager:
         if self._needs_checkpoints:
             shared = state.cache_use.first_diff
             state.next_checkpoints = checkpoint_positions(state.tokens, state.length, self._controls, shared)
-        if lead := find_lead(row, self._queue):
+        if row.prompt_scorer is None and (lead := find_lead(row, self._queue)):
             self._follow(row, lead)
         self._queue.append(row)
 
@@ -130,6 +130,7 @@ class PrefillManager:
                 longest > SHORT
                 or row.max_tokens == 0
                 or row.siblings
+                or row.prompt_scorer is not None
                 or row.prefill.next_checkpoints
                 or id(row.prefill) in leads
                 or row.failures
@@ -164,11 +165,16 @@ class PrefillManager:
             return self._score(row, row.scoring, budget)
         last = 0 if row.max_tokens == 0 else 1  # the token that is left for the batch
         forks = [length - state.length for length, _ in self._followers(state)]
-        tokens = state.next_tokens(min([state.tokens_left - last, budget, *forks]))
+        scorer = row.prompt_scorer
+        most = min(budget, scorer.most_tokens) if scorer else budget
+        tokens = state.next_tokens(min([state.tokens_left - last, most, *forks]))
         if tokens:
             self._adapters.use([row.scales])
             with self._chunk_sizer.measure(len(tokens)):
-                forward(self._model, state.layers or [], tokens)
+                if scorer is None:
+                    forward(self._model, state.layers or [], tokens)
+                else:
+                    scorer.add(forward_with_logits(self._model, state.layers or [], [tokens])[0], state.length)
             state.advance(len(tokens))
             if not row.answer:
                 self._outbox.put(row.generation, [row.progress()])
@@ -177,6 +183,9 @@ class PrefillManager:
             self._queue.append(row)
             return Chunk(len(tokens) + 1)
         rows = row.share()
+        if scorer is not None:
+            for one in rows:
+                self._outbox.put(one.generation, [scorer.event()])
         if last and len(rows) > 1 and self._batching.decoding is None:
             return Chunk(len(tokens) + 1, rows, merge([state.take_layers()] * len(rows)))
         for sibling in rows[1:] if last else ():

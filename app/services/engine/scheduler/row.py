@@ -17,6 +17,7 @@ from app.services.engine.sampling.logprobs import RowLogprobs, token_logprob
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.forced_tokens import ForcedTokens
 from app.services.engine.scheduler.prefill_state import PrefillState
+from app.services.engine.scheduler.prompt_logprobs import PromptScorer
 from app.services.engine.scheduler.reasoning_limit import ReasoningLimit
 from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.engine.scheduler.scoring import Scoring
@@ -81,6 +82,7 @@ class Row:
     ) -> None:
         self.generation = generation
         self.scoring: Scoring | None = None  # of texts behind the prompt, instead of an answer
+        self.prompt_scorer: PromptScorer | None = None  # of the prompt itself
         self.settings = settings or AnswerSettings()  # as /slots shows them
         self.prompt = prompt
         self.slot = slot  # index of the slot that it prefers
@@ -220,10 +222,11 @@ class Row:
         events: list[Event] = [] if self.answer else [self.progress()]
         self.answer.append(token)
         self.clock.token()
-        if token in self._end_tokens:
-            return events + self.finish("end_token")
-        if logprobs is not None:
+        ends = token in self._end_tokens
+        if logprobs is not None and (not ends or self.prompt_scorer is not None):  # of an echo it counts as well
             self._pending_logprobs.append(token_logprob(token, logprobs, self.logprobs or 0, self._detokenizer))
+        if ends:
+            return events + self.finish("end_token")
         if self.is_bound and len(self.answer) == 1 and token != self._think_token:
             self._parser.skip_reasoning()
         text = self._detokenizer.feed(token)

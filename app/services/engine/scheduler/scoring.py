@@ -8,21 +8,20 @@ part at the same token are computed as rows of one batch.
 import copy
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import mlx.core as mx
 import numpy as np
 
 from app.services.engine.cache.layers import Checkpoints, Layers, is_trimmable, make_checkpoint, merge
 from app.services.engine.cache.prefixes import common_prefix_length
-from app.services.engine.model.blas import threads
 from app.services.engine.model.continuations import TokenizedContinuations
 from app.services.engine.model.language_model import LanguageModel
-from app.services.engine.model.prefill import SHORT, forward
+from app.services.engine.model.prefill import SHORT, forward, forward_with_logits
+from app.services.engine.scheduler.prompt_logprobs import LOGIT_BYTES
 from app.services.generation import PromptScores, Scored
 
 _MOST_ROWS = 16  # ends of branches that are computed together
-_LOGIT_BYTES = 2**28  # of the logits of one call
 _CALL = 8  # tokens that cost as much as a call does by itself
 
 
@@ -74,7 +73,7 @@ class Scoring:
         self._branches = sorted(_branches(prompts, length))
         self._model = model
         self._together = together
-        self._most_logits = max(1, _LOGIT_BYTES // (4 * vocabulary))  # tokens
+        self._most_logits = max(1, LOGIT_BYTES // (4 * vocabulary))  # tokens
         self._worth_a_call = int(_CALL / max(head, 0.01))  # tokens whose logits cost as much
         lengths = [0, *(_common(one.tokens, other.tokens) for one, other in pairwise(self._branches))]
         self._common = lengths  # tokens that each branch has in common with the one before
@@ -142,7 +141,7 @@ class Scoring:
         if begin < end:
             targets = list(self._targets(begin, end))
             if targets:
-                self._note(_logits(model, self._layers or [], [branch.tokens[begin:end]]), targets, begin)
+                self._note(forward_with_logits(model, self._layers or [], [branch.tokens[begin:end]]), targets, begin)
             else:
                 forward(model, self._layers or [], list(branch.tokens[begin:end]))
             self._position = end
@@ -211,7 +210,7 @@ class Scoring:
             for position in self._branches[index].scored_by(begin, begin + longest)
         ]
         layers = merge([self._layers or []] * len(rows))
-        self._note(_logits(model, layers, padded), targets, begin)
+        self._note(forward_with_logits(model, layers, padded), targets, begin)
         return longest * len(rows)
 
     def _note(self, logits: mx.array, targets: Sequence[_Target], begin: int) -> None:
@@ -259,11 +258,3 @@ def _common(a: tuple[int, ...], b: tuple[int, ...]) -> int:
     return next(
         (index for index, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b))
     )
-
-
-def _logits(model: LanguageModel, layers: Layers, tokens: list[Any]) -> mx.array:
-    """Feed tokens (rows, length) and give their logits (rows, length, vocabulary)."""
-    with threads.all():
-        logits = model(mx.array(tokens), cache=layers)
-        mx.eval(logits, [layer.state for layer in layers])
-    return logits
