@@ -1,6 +1,7 @@
 """Who may send requests: rules for hosts, origins, web pages and API keys, checked before a body is read."""
 
 import hmac
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
@@ -15,6 +16,7 @@ _PAGES = ("/home", "/schema")  # with what is below
 NEVER_FROM_PAGES = frozenset({"/start", "/v1/estimate"})
 
 _BLANKS = " \t"  # around header values; other white space may be part of a UTF-8 letter
+_NAMED = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,31}):(.{8,})")
 _MOST_KEYS = 8  # tried for one request
 
 
@@ -32,7 +34,9 @@ class Access:
 
     def __init__(self, settings: Settings, is_ui_file: Callable[[str], bool] = lambda _: False) -> None:
         self._is_ui_file = is_ui_file
-        self._keys = [spelling for key in settings.api_key for spelling in _spellings(key)]
+        self._keys = [spelling for key in settings.api_key for spelling in _all_spellings(key)]
+        # By what is behind its colon and by the whole, since a key may have had a colon before keys had names.
+        self._names = {one: name for key in settings.api_key if (name := _split(key)[0]) for one in _all_spellings(key)}
         self._hosts = {host.lower() for host in (*settings.allow_host, settings.host)}
         self._origins = [parts for origin in settings.allow_origin if (parts := split(origin.rstrip("/")))]
         self._beyond_loopback = not is_loopback(settings.host)
@@ -88,6 +92,24 @@ class Access:
         # Every pair is compared, so that the time taken tells nothing.
         if not sum(hmac.compare_digest(key, own) for key in keys for own in self._keys):
             raise Unauthorized
+
+    def key_name(self, headers: Mapping[str, str]) -> str:
+        """Give the name of the key that a request carries, empty where it has none."""
+        if not self._names:
+            return ""
+        keys = _keys(headers.get("authorization", "")) + _keys(headers.get("x-api-key", ""))
+        names = [name for key in keys for own, name in self._names.items() if hmac.compare_digest(key, own)]
+        return names[0] if names else ""
+
+
+def _split(key: str) -> tuple[str, str]:
+    """Split a key that is spelled name:key; one whose second part would be a weak key has no name."""
+    match = _NAMED.fullmatch(key)
+    return (match[1], match[2]) if match else ("", key)
+
+
+def _all_spellings(key: str) -> set[bytes]:
+    return _spellings(key) | _spellings(_split(key)[1])
 
 
 def _spellings(key: str) -> set[bytes]:

@@ -37,6 +37,7 @@ from app.controllers.session import SessionController
 from app.controllers.slots import SlotsController
 from app.controllers.streams import StreamsController
 from app.controllers.tokens import TokensController
+from app.controllers.usage import UsageController
 from app.controllers.warmup import WarmupController
 from app.dto.shared.base import RequestLimits
 from app.gate import Gate
@@ -49,6 +50,7 @@ from app.services.metrics import Metrics
 from app.services.model_service import ModelService
 from app.services.stored_responses import StoredResponses
 from app.services.ui.folder import UiFolder
+from app.services.usage_ledger import UsageLedger
 from app.settings import Settings, read
 from app.web_ui import WebUi
 
@@ -74,6 +76,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
     )
     body_budget = BodyBudget(settings)
     streams = ConversationStreams()
+    ledger = UsageLedger(settings.data_dir, enabled=settings.usage)
     activity = Activity(service.meter, service.active)
     available = AvailableModels()
 
@@ -108,6 +111,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
             StreamsController,
             SystemOneController,
             TokensController,
+            UsageController,
             WarmupController,
             openapi.page_files(),
             openapi.yaml_document(),
@@ -121,6 +125,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
             "active_generations": Provide(lambda: service.active, sync_to_thread=False),
             "activity": Provide(lambda: activity, sync_to_thread=False),
             "available_models": Provide(lambda: available, sync_to_thread=False),
+            "usage_ledger": Provide(lambda: ledger, sync_to_thread=False),
             "metrics": Provide(lambda: metrics, sync_to_thread=False),
             "body_budget": Provide(lambda: body_budget, sync_to_thread=False),
             "limits": Provide(lambda: limits, sync_to_thread=False),
@@ -134,6 +139,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
         exception_handlers=HANDLERS,
         on_startup=[tidy],
         lifespan=[
+            lambda _: ledger.running(),
             lambda _: service.running(),
             lambda _: agent.running(),
             lambda _: streams.running(),
@@ -145,7 +151,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
     )
     _resolve_in_turn(app)
     app.asgi_handler = body_budget.around(app.asgi_handler)
-    _surround(app, settings, metrics, service)
+    _surround(app, settings, metrics, service, ledger)
     return app
 
 
@@ -179,10 +185,10 @@ def _methods(app: Litestar) -> dict[str, str]:
     return {path: ", ".join(sorted(names)) for path, names in methods.items()}
 
 
-def _surround(app: Litestar, settings: Settings, metrics: Metrics, service: ModelService) -> None:
+def _surround(app: Litestar, settings: Settings, metrics: Metrics, service: ModelService, ledger: UsageLedger) -> None:
     """Put the Web UI and the gate around the routes, unknown ones included. A file never stands for a route."""
     first_segments = {route.path.split("/")[1] for route in app.routes} - {""}
     ui = UiFolder(settings.ui_folder, reserved=first_segments)
     access = Access(settings, is_ui_file=lambda path: ui.find(path) is not None)
-    gate = Gate(WebUi(app.asgi_handler, ui), access, metrics.count, _methods(app), service.require_open)
+    gate = Gate(WebUi(app.asgi_handler, ui), access, metrics.count, _methods(app), service.require_open, ledger)
     app.asgi_handler = gate

@@ -16,8 +16,10 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send, We
 from app.access import Access
 from app.dto.shared.errors import error_reply, is_anthropics
 from app.request_context import log_fields_of, refusal_of
+from app.request_usage import RequestUsage
 from app.services.caller import Caller, caller
 from app.services.errors import AppError, ShuttingDown, Unavailable
+from app.services.usage_ledger import UsageLedger, client_name
 
 log = structlog.get_logger()
 
@@ -37,11 +39,13 @@ class Gate:
         count: Callable[[str, int], None],
         methods: Mapping[str, str],
         require_open: Callable[[], None],
+        ledger: UsageLedger,
     ) -> None:
         self._app = app
         self._access = access
         self._count = count  # called with the dialect and the status of every response
         self._methods = methods  # path template to the value of its Allow header
+        self._ledger = ledger
         self._require_open = require_open  # raises AppError once the server shuts down
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,6 +58,7 @@ class Gate:
     async def _serve(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
         exchange = _Exchange(scope, send, headers, self._access)
+        usage = self._follow_usage(scope, headers)
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
                 if (refusal := refusal_of(scope)) is not None:
@@ -67,6 +72,14 @@ class Gate:
             finally:
                 exchange.log()
                 self._count(exchange.dialect, exchange.status)
+                usage.end_request(log_fields_of(scope), scope["method"], exchange.dialect, exchange.status)
+
+    def _follow_usage(self, scope: Scope, headers: Mapping[str, str]) -> RequestUsage:
+        """Begin to count what this request uses, under its client's name and that of its key."""
+        client = client_name(headers.get("user-agent", ""))
+        usage = RequestUsage(self._ledger, client, self._access.key_name(headers))
+        scope["state"]["usage"] = usage
+        return usage
 
     async def _serve_socket(self, scope: WebSocketScope, receive: Receive, send: Send) -> None:
         """Serve a WebSocket, or refuse to open it by the rules of every request.
@@ -76,6 +89,7 @@ class Gate:
         headers = _headers(scope)
         handshake = cast("HTTPScope", {**scope, "type": "http", "method": "GET"})  # with the same state
         exchange = _Exchange(handshake, _handshake_send(send), headers, self._access)
+        self._follow_usage(scope, headers)
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
                 self._access.check("GET", scope["path"], headers)

@@ -22,6 +22,12 @@ def log_fields_of(scope: Scope) -> LogFields:
     return log_fields
 
 
+def end_answer(scope: Scope) -> None:
+    """Have an answer counted that is over, if what it uses is counted."""
+    if (usage := scope["state"].get("usage")) is not None:
+        usage.end_answer(log_fields_of(scope))
+
+
 def refusal_of(scope: Scope) -> AppError | None:
     """Give the error for which the connection itself refuses this request."""
     refusal: AppError | None = scope["state"].get("refusal")

@@ -172,7 +172,10 @@ class Settings:
     host: str = _setting("127.0.0.1", str, "Address to listen on; a non-loopback address needs --api-key or --insecure")
     port: int = _setting(6969, _whole(0, 65535), "Port to listen on; 0 picks a free one")
     api_key: tuple[str, ...] = _setting(
-        (), _listed(_key), "API key that requests must carry; separate several with commas", metavar="KEY"
+        (),
+        _listed(_key),
+        "API key that requests must carry, or name:key, by which its use is counted; separate several with commas",
+        metavar="[NAME:]KEY",
     )
     insecure: bool = _setting(False, _flag, "Allow a non-loopback address without an API key")
     allow_host: tuple[str, ...] = _setting(
@@ -291,6 +294,11 @@ class Settings:
     store_days: int = _setting(30, _whole(1, 3650), "Days after which stored responses are deleted", metavar="DAYS")
     store_size: int = _setting(
         2**30, _bytes, "Disk limit of stored responses; the oldest are deleted first", metavar="SIZE"
+    )
+    usage: bool = _setting(
+        True,
+        _switch,
+        "Count requests and tokens by day, model, client and key, for 90 days, without any text: on or off",
     )
     ui_settings: dict[str, Any] | None = _setting(
         None, _json_file, "JSON file with default settings for the llama.cpp Web UI", metavar="FILE"

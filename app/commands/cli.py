@@ -18,6 +18,7 @@ _COMMANDS = {
     "show": "Show what a model of this machine is, and what it takes.",
     "pull": "Download a model.",
     "webui": "Install the llama.cpp Web UI.",
+    "stats": "Show what was used: requests, tokens and seconds by day, model, client and key.",
     "memory": "List, show, export and undo what the memory agent wrote.",
     "tiles": "Let Tiles start this server instead of its own.",
     "doctor": "Check the machine and the model for problems.",

@@ -22,6 +22,7 @@ _EXAMPLE = {
     "several": False,
     "by_name": False,
     "web_ui": False,
+    "usage": True,
     "models": [
         {
             "id": "tiles-nano",
@@ -86,4 +87,5 @@ class ActivityController(Controller):
             several=several,
             by_name=settings.load_by_name,
             web_ui=is_built(settings.ui_folder),
+            usage=settings.usage,
         )

@@ -12,9 +12,9 @@ from litestar.response import Stream
 
 from app.dto.shared.base import Dialect, Reply
 from app.dto.shared.errors import ErrorReply
-from app.request_context import LogFields, log_fields_of
+from app.request_context import LogFields, end_answer, log_fields_of
 from app.services.errors import AppError, ServerError
-from app.services.generation import Completion, Event, Finished, Generation, Started
+from app.services.generation import Completion, Event, Finished, Generation, Reasoning, Started, Text, Timings
 
 log = structlog.get_logger()
 
@@ -44,8 +44,12 @@ async def collect(generation: Generation, request: Request[Any, Any, Any]) -> li
 
 async def fold(generation: Generation, request: Request[Any, Any, Any], folds: list[F]) -> list[F]:
     """Fold the events of each answer into what takes them; a dialect's stream does. Raises as `collect` does."""
+    log_fields, last_events = log_fields_of(request.scope), list[Event]()
     try:
-        await unless_gone(_fold(generation, folds, log_fields_of(request.scope)), request)
+        await unless_gone(_fold(generation, folds, log_fields, last_events), request)
+    except (ClientGone, AppError):
+        note_break(last_events, log_fields)
+        raise
     finally:
         generation.cancel()
     return folds
@@ -123,10 +127,12 @@ class KeepAlive:
         self._timer = self._loop.call_later(self._seconds - silent, self._look)
 
 
-async def _fold(generation: Generation, folds: Sequence[Fold], log_fields: LogFields) -> None:
+async def _fold(generation: Generation, folds: Sequence[Fold], log_fields: LogFields, last_events: list[Event]) -> None:
     unfinished = len(folds)
     while unfinished:
-        for event in await generation.ready():
+        if events := await generation.ready():
+            last_events[:] = events
+        for event in events:
             folds[event.choice].add(event)
             note(event, log_fields)
             unfinished -= isinstance(event, Finished)
@@ -151,6 +157,8 @@ async def encode_stream(
             yield dialect.end
     except AppError as error:
         yield error_event(error, dialect)
+    finally:
+        end_answer(request.scope)
 
 
 async def batches(
@@ -167,10 +175,12 @@ async def batches(
     that ended the answer. To leave off reading cancels it.
     """
     unfinished = generation.choices
+    last_events: Sequence[Event] = ()
     keep_alive = KeepAlive(generation, ping_seconds)
     try:
         while unfinished:
             events = await generation.ready()
+            last_events = events or last_events
             unfinished -= sum(isinstance(event, Finished) for event in events)
             replies = [reply for event in events for reply in dialect.feed(event)]
             for event in events:
@@ -191,6 +201,8 @@ async def batches(
         log_fields["error"] = "server_error"
         raise ServerError from None
     finally:
+        if unfinished:
+            note_break(last_events, log_fields)
         keep_alive.stop()
         generation.cancel()
 
@@ -224,15 +236,27 @@ def note(event: Event, log_fields: LogFields) -> None:
         log_fields.update(model=event.model, prompt_tokens=log_fields.get("prompt_tokens", 0) + event.prompt_tokens)
     elif isinstance(event, Finished):
         timings = event.timings
+        _add_tokens(timings, log_fields)
         speed = (timings.completion_tokens - 1) * 1000 / timings.completion_ms if timings.completion_ms else 0.0
         log_fields.update(
-            cached_tokens=log_fields.get("cached_tokens", 0) + timings.cached_tokens,
-            completion_tokens=log_fields.get("completion_tokens", 0) + timings.completion_tokens,
             ttft_ms=round(timings.first_token_ms, 1),
             tokens_per_second=round(speed, 1),
             finish=event.reason,
             cause=event.cause,
         )
+
+
+def note_break(last_events: Sequence[Event], log_fields: LogFields) -> None:
+    """Keep the tokens of answers that were broken off, from the last events that came of them."""
+    ended = {event.choice for event in last_events if isinstance(event, Finished)}
+    timings = {event.choice: event.timings for event in last_events if isinstance(event, Text | Reasoning)}
+    for choice in timings.keys() - ended:
+        _add_tokens(timings[choice], log_fields)
+
+
+def _add_tokens(timings: Timings, log_fields: LogFields) -> None:
+    for name in ("cached_tokens", "completion_tokens"):
+        log_fields[name] = log_fields.get(name, 0) + getattr(timings, name)
 
 
 async def _disconnected(request: Request[Any, Any, Any]) -> None:

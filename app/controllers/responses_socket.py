@@ -20,7 +20,7 @@ from app.dto.openai.responses_compaction_stream import response_stream
 from app.dto.openai.responses_events import ResponseCompleted, ResponseCreated, SocketError
 from app.dto.openai.responses_stored import StoredResponse
 from app.dto.shared.base import Reply, RequestLimits
-from app.request_context import log_fields_of
+from app.request_context import end_answer, log_fields_of
 from app.services.errors import AppError, InvalidRequest, ServerError
 from app.services.model_service import ModelService
 from app.services.stored_responses import StoredResponses
@@ -132,6 +132,8 @@ class ResponsesSocket:
                         await self._send(reply)
         except AppError as error:
             await self._send(dialect.failure(error))
+        finally:
+            end_answer(self._socket.scope)
 
     async def _read(self, message: bytes) -> dict[str, Any]:
         """Read a JSON object, within the limits of bodies. Raises AppError."""

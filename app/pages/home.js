@@ -10,6 +10,7 @@ const url = isUsual ? "" : ` --url ${root.origin}`;
 let activity = null;
 let selected = ""; // the model that the person chose, of several
 let timer = 0;
+let usageAt = 0; // when the numbers of use are read again
 
 function start() {
   for (const place of document.querySelectorAll(".command")) {
@@ -45,11 +46,44 @@ async function look() {
     const response = await request("v1/activity", { signal: AbortSignal.timeout(10_000) });
     activity = await response.json();
     show();
+    if (activity.usage && Date.now() >= usageAt) await readUsage();
   } catch (error) {
     showFailure(error);
   }
   clearTimeout(timer);
   if (!document.hidden) timer = setTimeout(look, SECONDS * 1000);
+}
+
+async function readUsage() {
+  usageAt = Date.now() + 60_000;
+  const usage = await (await request("v1/usage", { signal: AbortSignal.timeout(10_000) })).json();
+  byId("usage").hidden = usage.total.requests === 0;
+  const rows = new Map(usage.data.map((row) => [row.day, row]));
+  const none = { requests: 0, prompt_tokens: 0, cached_tokens: 0, completion_tokens: 0 };
+  write(byId("used-today"), used(rows.get(usage.end) ?? none));
+  write(byId("used-total"), used(usage.total));
+  const days = [];
+  for (let day = Date.parse(usage.start); day <= Date.parse(usage.end); day += 86_400_000) {
+    days.push(tokens(rows.get(new Date(day).toISOString().slice(0, 10)) ?? none));
+  }
+  const most = Math.max(...days, 1);
+  const width = 300 / days.length;
+  byId("days").replaceChildren(...days.map((amount, index) => {
+    const height = amount && Math.max(1, (38 * amount) / most);
+    const bar = shape("rect", "day");
+    const box = { x: index * width + 1, y: 40 - height, width: width - 2, height };
+    for (const [name, value] of Object.entries(box)) bar.setAttribute(name, value.toFixed(1));
+    return bar;
+  }));
+}
+
+// What was computed: tokens from the cache cost next to nothing.
+function tokens(row) {
+  return row.prompt_tokens - row.cached_tokens + row.completion_tokens;
+}
+
+function used(row) {
+  return `${row.requests.toLocaleString()} ${row.requests === 1 ? "request" : "requests"}, ${count(tokens(row))} tokens`;
 }
 
 // What keeps the page from showing anything: no key, no server.

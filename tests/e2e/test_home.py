@@ -132,6 +132,7 @@ def test_a_first_conversation(plain: Server, come: Come, look: str, screen: str)
     assert [message["role"] for message in guest.wire.chat.body["messages"]] == ["user", "assistant", "user"]
     assert guest.wire.hosts() == {plain.url.removeprefix("http://")}
     expect(guest.page.locator("#cached")).to_have_text(re.compile(r"^\d+ %$"))
+    expect(guest.page.locator("#used-today")).to_have_text(re.compile(r"^[1-9]\d* requests, \d+ tokens$"))
     graph = guest.page.get_by_role("img", name=re.compile("Tokens per second of the last five minutes: .* [1-9]"))
     expect(graph).to_be_visible()
     assert guest.page.evaluate("document.documentElement.scrollWidth <= innerWidth")

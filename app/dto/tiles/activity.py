@@ -92,6 +92,7 @@ class ActivityReply(Reply, kw_only=True):
     several: Annotated[bool, Meta(description="whether several models are served, as with --models-dir")]
     by_name: Annotated[bool, Meta(description="whether a request may name any model of this machine to load it")]
     web_ui: Annotated[bool, Meta(description="whether the llama.cpp Web UI is installed and served at /")]
+    usage: Annotated[bool, Meta(description="whether what is used is counted, for GET /v1/usage")]
     models: Annotated[list[ActiveModel], Meta(description="the loaded model, or all of several")]
     available: Annotated[
         list[AvailableModel], Meta(description="further models of this machine; empty with --models-dir")
@@ -117,6 +118,7 @@ class ActivityReply(Reply, kw_only=True):
         several: bool,
         by_name: bool,
         web_ui: bool,
+        usage: bool,
     ) -> "ActivityReply":
         """Translate what there is."""
         return cls(
@@ -127,6 +129,7 @@ class ActivityReply(Reply, kw_only=True):
             several=several,
             by_name=by_name,
             web_ui=web_ui,
+            usage=usage,
             models=[ActiveModel.of(state) for state in models],
             available=[AvailableModel(id=model.id, size_bytes=model.weight_bytes) for model in available],
             running=meter.running,

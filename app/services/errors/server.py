@@ -45,7 +45,7 @@ class FeatureForbidden(Forbidden):
 
 
 class FeatureDisabled(NotFound):
-    """A feature of another mode: several models, or downloads through HTTP."""
+    """A feature of another mode: several models, downloads through HTTP, or numbers of use with `--usage off`."""
 
     code = "feature_disabled"
     advice = "Start the server with `--models-dir`; download with `tiles-server pull`."
