@@ -27,7 +27,10 @@ function start() {
     chooseModel();
   });
   document.addEventListener("visibilitychange", () => document.hidden || look());
-  chat.start(look);
+  chat.start(() => {
+    usageAt = 0;
+    look();
+  });
   look();
 }
 

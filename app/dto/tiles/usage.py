@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
@@ -55,7 +55,8 @@ class UsageReply(Reply, kw_only=True):
         total, rows = Usage(), []
         for values, usage in sums:
             total.add(usage)
-            rows.append(UsageRow(**dict(zip(groups, values, strict=True)), **_numbers(usage)))
+            names: dict[str, Any] = dict(zip(groups, values, strict=True))
+            rows.append(UsageRow(**names, **_numbers(usage)))
         return cls(
             start=start.isoformat(),
             end=end.isoformat(),
@@ -65,7 +66,7 @@ class UsageReply(Reply, kw_only=True):
         )
 
 
-def _numbers(usage: Usage) -> dict[str, int | float]:
+def _numbers(usage: Usage) -> dict[str, Any]:
     return {
         "requests": usage.requests,
         "refusals": usage.refusals,
