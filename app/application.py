@@ -31,6 +31,7 @@ from app.controllers.models import ModelsController
 from app.controllers.ollama import OllamaController
 from app.controllers.openapi_schemas import BodySchemas, ReplySchemas
 from app.controllers.props import PropsController
+from app.controllers.rerank import RerankController
 from app.controllers.responses import ResponsesController
 from app.controllers.router import RouterController
 from app.controllers.session import SessionController
@@ -104,6 +105,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
             NativeEmbeddingsController,
             OllamaController,
             PropsController,
+            RerankController,
             ResponsesController,
             RouterController,
             SessionController,

@@ -233,6 +233,13 @@ class Settings:
         "where an answer is seen to copy",
         metavar="TOKENS",
     )
+    embedding_model: str | None = _setting(
+        None,
+        str,
+        "Model for embeddings or reranking beside the one that answers: a folder, or a repo id from the Hugging Face "
+        "cache",
+        metavar="ID_OR_PATH",
+    )
     draft_model: str | None = _setting(
         None,
         str,
@@ -378,6 +385,8 @@ class Settings:
             if self.sleep_idle_seconds:
                 yield "--sleep-idle-seconds is for several models: give --models-dir too"
             return
+        if self.embedding_model:
+            yield "--embedding-model is for one model: put it into the folder of --models-dir"
         if self.adapters:
             yield "--lora is for one model: give --model instead of --models-dir"
         if not folder.is_dir():

@@ -22,7 +22,7 @@ DIFFERENCES: dict[str, tuple[str, ...]] = {
     "`parallel_tool_calls: false` gives one call": ("tools_parallel_off",),
     "Completions with a `suffix` are infilled if the model can": ("cmpl_suffix",),
     "An empty prompt is refused if the model has no begin token": ("cmpl_empty_prompt",),
-    "Reranking and transcription are not supported: a 404, as for any unknown route": (
+    "Any model ranks, without a flag; transcription is not supported: a 404, as for any unknown route": (
         *("rerank_disabled", "transcriptions_unsupported"),
     ),
     "Items and parts of Responses have all of OpenAI's events, each done before the next; `incomplete` if cut off": (

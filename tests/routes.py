@@ -33,14 +33,18 @@ def _handlers() -> Iterator[tuple[str, HTTPRouteHandler]]:
                 yield route.path, handler
 
 
-def _streams(handler: HTTPRouteHandler) -> bool:
-    answer = handler.parsed_fn_signature.return_type.annotation
-    return any(get_origin(part) is UnionType for part in get_args(answer))
-
-
 def _body(annotation: Any) -> Any:
     """The type of a body, also of one that may be left out."""
     return get_args(annotation)[0] if NoneType in get_args(annotation) else annotation
+
+
+def _streams(handler: HTTPRouteHandler) -> bool:
+    answer, data = (
+        handler.parsed_fn_signature.return_type.annotation,
+        handler.parsed_fn_signature.parameters.get("data"),
+    )
+    fields = getattr(_body(data.annotation), "model_fields", {}) if data else {"stream": None}
+    return "stream" in fields and any(get_origin(part) is UnionType for part in get_args(answer))
 
 
 _BODIES: dict[str, Any] = {

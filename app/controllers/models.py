@@ -1,5 +1,6 @@
 """The models that can answer."""
 
+import asyncio
 from typing import Annotated, Any
 
 from litestar import Controller, Request, delete, get, post
@@ -11,8 +12,11 @@ from app.controllers.refusals import UNKNOWN_MODEL, query_refusals, refusals
 from app.dto.anthropic.models import AnthropicModel, AnthropicModelPage
 from app.dto.llama.models import ModelList, ModelRow
 from app.dto.shared.errors import ErrorReply, is_anthropics
+from app.services import catalog
 from app.services.errors import AppError, FeatureDisabled, FeatureNotSupported, ModelLoading
+from app.services.model_folder import ModelFolder
 from app.services.model_service import ModelService
+from app.services.model_state import ModelState
 from app.settings import Settings
 
 _ROW = {
@@ -26,6 +30,7 @@ _ROW = {
     "aliases": [],
     "tags": [],
     "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
+    "capabilities": ["completion", "embedding", "rerank", "tools"],
     "meta": {
         "vocab_type": 2,
         "n_vocab": 768,
@@ -95,7 +100,8 @@ class ModelsController(Controller):
         states = await model_service.models.states()
         if is_anthropics(request.scope["path"], request.headers):
             return AnthropicModelPage.of(states, limit=limit, after_id=after_id, before_id=before_id)
-        return ModelList.of(states, several=settings.models_dir is not None)
+        files = await asyncio.to_thread(lambda: [outline(state) for state in states])
+        return ModelList.of(states, files, several=settings.models_dir is not None)
 
     @post(
         "/models",
@@ -133,7 +139,14 @@ class ModelsController(Controller):
     ) -> ModelRow | AnthropicModel:
         """Give the status of a model, and its numbers while it is loaded."""
         state = await model_service.models.state(model_id.removeprefix("/"))
-        return (AnthropicModel if is_anthropics(request.scope["path"], request.headers) else ModelRow).of(state)
+        if is_anthropics(request.scope["path"], request.headers):
+            return AnthropicModel.of(state)
+        return ModelRow.of(state, await asyncio.to_thread(outline, state))
+
+
+def outline(state: ModelState) -> ModelFolder | None:
+    """Give what the files of a model say of it, if it is not loaded. Reads the disk."""
+    return None if state.facts else catalog.outline(state.path, state.id, state.created)
 
 
 def _no_downloads(settings: Settings) -> AppError:

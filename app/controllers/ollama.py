@@ -13,6 +13,7 @@ from litestar.params import Body
 from app.controllers import ollama_examples as examples
 from app.controllers.answer import LINES, collect, header, stream, unless_gone
 from app.controllers.embeddings import embed
+from app.controllers.models import outline
 from app.controllers.openapi import operation
 from app.controllers.refusals import EMBEDDING, GENERATION, UNKNOWN_MODEL, body_refusals, refusals
 from app.dto.ollama.answer import OllamaAnswer, OllamaStream
@@ -33,7 +34,6 @@ from app.dto.ollama.models import OllamaFacts, OllamaModel, OllamaModels, Ollama
 from app.dto.ollama.request import OllamaGenerating, OllamaRequest
 from app.dto.shared.base import RequestLimits
 from app.dto.shared.errors import OllamaErrorReply
-from app.services import catalog
 from app.services.errors import (
     FeatureNotSupported,
     InvalidRequest,
@@ -259,4 +259,4 @@ async def _load_or_unload(
 
 def _facts(state: ModelState) -> ModelFacts | ModelFolder | None:
     """Give what is known of a model, from its files where it is not loaded. Reads the disk."""
-    return state.facts or catalog.outline(state.path, state.id, state.created)
+    return state.facts or outline(state)

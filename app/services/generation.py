@@ -213,6 +213,8 @@ class RankRequest:
     query: str
     documents: tuple[str, ...]
     model: str | None = None  # who should rank, by any of its names
+    instruction: str | None = None  # what to look for, in words; encoders know none
+    param: str = "documents"  # what the request calls them
     truncate: bool = False  # cut documents that are too long at their end, instead of refusing them
 
 
@@ -396,6 +398,15 @@ class Embedded:
     model: str
     prompt_tokens: int  # of all inputs
     vectors: Any  # numpy, float32 (inputs, dimensions), as they are pooled
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The answer to a RankRequest."""
+
+    model: str
+    prompt_tokens: int  # of the query and the documents
+    log_odds: tuple[float, ...]  # of each document; their logistic function is its relevance
 
 
 Event = Started | Progress | PromptLogprobs | Text | Reasoning | ToolCall | ToolArguments | Finished

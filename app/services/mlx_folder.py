@@ -52,7 +52,7 @@ def inspect(folder: Path, model_id: str | None = None) -> ModelFolder:
         precision=_precision(tensors, config),
         created=int((folder / "config.json").stat().st_mtime),
         has_chat_template=task is None and _has_chat_template(folder, tokenizer_config),
-        task=task or ("embedding" if (folder / "modules.json").exists() else "completion"),
+        task=task or sentence_files.task_of_writer(folder, config),
         is_encoder=task is not None,
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import structlog
 
-from app.services import bootstrap, catalog, memory_path
+from app.services import bootstrap, catalog, memory_path, ranking
 from app.services import session as sessions
 from app.services.active_generations import ActiveGenerations
 from app.services.engine.engine import MLXEngine
@@ -21,7 +21,16 @@ from app.services.estimates import hardware
 from app.services.estimates.estimator import Estimator
 from app.services.estimates.hardware import Hardware
 from app.services.facts import ModelFacts
-from app.services.generation import Embedded, EmbeddingRequest, Generation, GenerationRequest, Scored, ScoringRequest
+from app.services.generation import (
+    Embedded,
+    EmbeddingRequest,
+    Generation,
+    GenerationRequest,
+    Ranked,
+    RankRequest,
+    Scored,
+    ScoringRequest,
+)
 from app.services.inference import Engine
 from app.services.model_folder import ModelFolder
 from app.services.models import Models
@@ -141,8 +150,13 @@ class ModelService:
 
     async def embed(self, request: EmbeddingRequest) -> Embedded:
         """Turn texts into vectors. Raises AppError. To cancel this stops it within one engine step."""
-        async with self.models.using(request.model) as model:
+        async with self.models.using(self.models.name_for("embedding", request.model)) as model:
             return await model.compute(lambda engine, caller: engine.embed(request, caller))
+
+    async def rank(self, request: RankRequest) -> Ranked:
+        """Say how well documents answer a query. Raises AppError. To cancel this stops it within one engine step."""
+        async with self.models.using(self.models.name_for("rerank", request.model)) as model:
+            return await ranking.rank(request, model)
 
     async def score(self, request: ScoringRequest) -> Scored:
         """Compute how likely texts are behind prompts. Raises AppError. To cancel this stops it within one step."""
@@ -220,6 +234,7 @@ class ModelService:
 
     async def _load_first(self, candidates: list[bootstrap.Candidate]) -> None:
         async with self._one_at_a_time:
+            await self.models.load_beside()
             for candidate in candidates:
                 self.models.expect_load(candidate.session.model)
                 try:

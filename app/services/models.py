@@ -7,7 +7,7 @@ from typing import Protocol
 from app.services.errors import AppError
 from app.services.facts import ModelFacts, RouterFacts
 from app.services.model_events import ModelChange
-from app.services.model_folder import ModelFolder
+from app.services.model_folder import ModelFolder, Task
 from app.services.model_state import Loading, ModelState
 from app.services.served_model import ServedModel
 from app.services.session import Session
@@ -42,6 +42,12 @@ class Models(Protocol):
 
     def refuse_autoload(self, name: str | None) -> None:
         """Raise ModelNotLoaded if a request for this model would load it."""
+
+    def name_for(self, task: Task, name: str | None) -> str | None:
+        """Give the name of the model that a request for vectors or ranks means, which may name none."""
+
+    async def load_beside(self) -> None:
+        """Load the model that stands beside the one that answers, if there is one."""
 
     def expect_load(self, name: str) -> None:
         """Note that the first model is about to be loaded."""

@@ -20,7 +20,7 @@ from app.services.errors import (
 from app.services.facts import ModelFacts, RouterFacts
 from app.services.inference import Engine
 from app.services.model_events import ModelChange, ModelEvents
-from app.services.model_folder import ModelFolder
+from app.services.model_folder import ModelFolder, Task
 from app.services.model_loader import ModelLoader
 from app.services.model_state import ModelState, Status
 from app.services.routed_model import RoutedModel
@@ -93,6 +93,13 @@ class ModelsRouter:
     def refuse_autoload(self, name: str | None) -> None:
         """Raise ModelNotLoaded if a request for this model would load it."""
         self.find(name)
+
+    def name_for(self, task: Task, name: str | None) -> str | None:
+        """Give the name as it is."""
+        return name
+
+    async def load_beside(self) -> None:
+        """None stands beside the others."""
 
     def expect_load(self, name: str) -> None:
         """A first load keeps nobody waiting."""

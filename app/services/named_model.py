@@ -45,7 +45,7 @@ class NamedModel(SingleModel):
         self._closing: AppError | None = None
 
     def find(self, name: str | None = None) -> ServedModel:
-        """Give the model, if it is the one that is named. Raises AppError."""
+        """Give the model, if it is the one that is named, or the one beside it. Raises AppError."""
         served = super().find(name)
         if not self._answers_to(name):
             raise ModelNotLoaded
@@ -55,6 +55,9 @@ class NamedModel(SingleModel):
     async def using(self, name: str | None, *, autoload: bool = True) -> AsyncIterator[ServedModel]:
         """Hold a model for as long as this lasts; it is loaded first, if need be and allowed. Raises AppError."""
         self._require_work()
+        if self._is_beside(name):
+            yield self.find(name)
+            return
         served = self._hold(name) or await self._wait(name, autoload=autoload)
         try:
             yield served
@@ -63,7 +66,7 @@ class NamedModel(SingleModel):
 
     def must_load(self, name: str | None) -> bool:
         """Whether a request for this model waits for its turn."""
-        return bool(self._turns) or not self._answers_to(name)
+        return not self._is_beside(name) and (bool(self._turns) or not self._answers_to(name))
 
     def refuse_autoload(self, name: str | None) -> None:
         """Raise ModelNotLoaded if a request for this model would load it."""
@@ -78,7 +81,13 @@ class NamedModel(SingleModel):
         if self._turns_task is not None:
             self._turns_task.cancel()
 
+    def _is_beside(self, name: str | None) -> bool:
+        """Whether a request names the model of --embedding-model."""
+        return self._beside is not None and self._beside.answers_to(name)
+
     def _answers_to(self, name: str | None) -> bool:
+        if self._is_beside(name):
+            return True
         served = self._served
         if served is None:
             return False

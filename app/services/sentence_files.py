@@ -1,10 +1,12 @@
 """Encoders, and the files that sentence-transformers puts beside a model: pooling, prompts, the longest text."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from app.services import hub
 from app.services.context_length import ContextLength
 from app.services.files import bad, read_object, read_objects
 from app.services.model_folder import Task
@@ -38,6 +40,8 @@ _NAMES: Mapping[str, Mode] = {  # of newer files
     "weightedmean": "weightedmean",
     "lasttoken": "last",
 }
+_RERANKER = "qwen3-reranker"
+_README = 2**14  # characters of it that are looked at
 _NO_MODULE = "Transformer", "Normalize"  # the model itself; vectors get the length that a request asks for
 
 
@@ -69,6 +73,20 @@ def task(config: Mapping[str, Any], path: Path) -> Task | None:
     if not name.endswith(_BODIES):
         raise bad(path, f"is that of {name}, which makes no vectors of texts.")
     return "embedding"
+
+
+def task_of_writer(folder: Path, config: Mapping[str, Any]) -> Task:
+    """Say what a model that writes was made for, as far as its files tell.
+
+    Nothing but names and the README tells Qwen3-Reranker from Qwen3.
+    """
+    if (folder / "modules.json").exists():
+        return "embedding"
+    if str(config["model_type"]).startswith("qwen3"):
+        names = f"{hub.owner(folder) or folder.name} {config.get('_name_or_path')}"
+        if _RERANKER in names.lower() or re.search(rf"^# .*{_RERANKER}", _readme(folder), re.MULTILINE | re.IGNORECASE):
+            return "rerank"
+    return "completion"
 
 
 def context(folder: Path, config: Mapping[str, Any]) -> ContextLength:
@@ -122,6 +140,14 @@ def _pooling(config: Mapping[str, Any]) -> tuple[Mode, ...]:
         names = named if isinstance(named, list) else [named]
         return tuple(_NAMES[name] for name in names if isinstance(name, str) and name in _NAMES)
     return tuple(mode for key, mode in _MODES.items() if config.get(key) is True)
+
+
+def _readme(folder: Path) -> str:
+    try:
+        with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
+            return file.read(_README)
+    except OSError:
+        return ""
 
 
 def _labels(config: Mapping[str, Any]) -> int:

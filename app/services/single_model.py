@@ -22,10 +22,11 @@ from app.services.errors import (
 from app.services.facts import ModelFacts
 from app.services.inference import Engine
 from app.services.model_events import ModelChange
-from app.services.model_folder import ModelFolder
+from app.services.model_folder import ModelFolder, Task
 from app.services.model_state import Loading, ModelState
 from app.services.served_model import GRACE_PERIOD, ServedModel
 from app.services.session import Session
+from app.services.side_model import SideModel
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -54,6 +55,8 @@ class SingleModel:
         self._on_progress = on_progress
         self._require_work = require_work
         self._start_session = start_session
+        beside = settings.embedding_model
+        self._beside = SideModel(beside, settings, engine, active, on_progress) if beside else None
         self._served: ServedModel | None = None
         self._loading: Loading | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -73,8 +76,10 @@ class SingleModel:
         self.find(name)
 
     def find(self, name: str | None = None) -> ServedModel:
-        """Give the model. Raises AppError."""
+        """Give the model, or the one beside it if that is named. Raises AppError."""
         self._require_work()
+        if self._beside is not None and self._beside.answers_to(name):
+            return self._beside.get()
         self._require_no_load()
         if self._served is None:
             raise NothingLoaded
@@ -91,6 +96,22 @@ class SingleModel:
 
     def refuse_autoload(self, name: str | None) -> None:
         """No request loads a model."""
+
+    def name_for(self, task: Task, name: str | None) -> str | None:
+        """Give the name of the model beside the one that answers, unless a request names the latter."""
+        if self._beside is None or not self._beside.does(task) or self._is_named(name):
+            return name
+        return self._beside.id
+
+    def _is_named(self, name: str | None) -> bool:
+        """Whether a request names the model that answers."""
+        names = self._served.names if self._served else set()
+        return bool(name) and (name in names or (self.session is not None and name == self.session.model))
+
+    async def load_beside(self) -> None:
+        """Load the model of --embedding-model."""
+        if self._beside is not None:
+            await self._beside.load()
 
     def expect_load(self, name: str) -> None:
         """Note that the first model is about to be loaded."""
@@ -136,7 +157,8 @@ class SingleModel:
     async def states(self) -> list[ModelState]:
         """Describe the model, if one is loaded. Raises ModelLoading while the first one loads."""
         self._require_no_load()
-        return [ModelState.of(self._served.facts)] if self._served else []
+        own = [ModelState.of(self._served.facts)] if self._served else []
+        return own + (self._beside.states() if self._beside else [])
 
     async def state(self, name: str) -> ModelState:
         """Describe the model. Raises ModelNotFound for another, and ModelLoading while the first one loads."""
@@ -144,7 +166,8 @@ class SingleModel:
         for state in states:
             if state.id == name:
                 return state
-        loaded = f"there is '{states[0].id}'" if states else "nothing is loaded"
+        names = " and ".join(f"'{state.id}'" for state in states)
+        loaded = f"there is {names}" if states else "nothing is loaded"
         raise ModelNotFound(f"There is no model '{name[:200]}' here; {loaded}")
 
     async def props(self, name: str | None, *, autoload: bool = True) -> ModelFacts | None:

@@ -1,6 +1,7 @@
 """The models that can answer, and the properties of the one that does."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType, field
@@ -10,7 +11,7 @@ from app.dto.shared.base import Reply
 from app.dto.shared.dates import date
 from app.services.facts import Batching, ModelFacts, RouterFacts
 from app.services.generation import LLAMA_SAMPLING, Delivery, Sampling
-from app.services.model_folder import ModelFolder
+from app.services.model_folder import ModelFolder, Task
 from app.services.model_state import ModelState, Status
 
 EMPTY_CONTEXT = 8192  # what /props says while nothing is loaded
@@ -57,15 +58,28 @@ class ModelStatus(Reply, kw_only=True):
         )
 
 
+_OUTPUTS: Mapping[Task, str] = {"completion": "text", "embedding": "embeddings", "rerank": "rerank"}
+
+
+def capabilities(facts: ModelFacts | ModelFolder | None) -> list[str]:
+    """Say what a model can do: what it was made for, of a model that writes the rest as well, once it is loaded."""
+    if facts is None:
+        return []
+    if facts.is_encoder or facts.task != "completion":
+        return [facts.task]
+    skills = {"tools": facts.calls_tools, "thinking": facts.reasons} if isinstance(facts, ModelFacts) else {}
+    return ["completion", "embedding", "rerank", *(name for name, has_it in skills.items() if has_it)]
+
+
 class ModelArchitecture(Reply, kw_only=True):
     """What goes in and what comes out."""
 
     input_modalities: Annotated[list[str], Meta(description="what the model reads")] = field(
         default_factory=lambda: ["text"]
     )
-    output_modalities: Annotated[list[str], Meta(description="what the model writes")] = field(
-        default_factory=lambda: ["text"]
-    )
+    output_modalities: Annotated[
+        list[str], Meta(description="what it gives: text, or embeddings or rerank of a model made for these")
+    ] = field(default_factory=lambda: ["text"])
 
 
 class ModelMeta(Reply, kw_only=True):
@@ -109,6 +123,10 @@ class ModelRow(Reply, kw_only=True):
     aliases: Annotated[list[str], Meta(description="always empty; llama-server's field")] = field(default_factory=list)
     tags: Annotated[list[str], Meta(description="always empty; llama-server's field")] = field(default_factory=list)
     architecture: Annotated[ModelArchitecture, Meta(description="what it reads and writes")]
+    capabilities: Annotated[
+        list[str],
+        Meta(description="what it can do: completion, embedding, rerank; while it is loaded tools and thinking too"),
+    ]
     source: Annotated[str | UnsetType, Meta(description="where it was found; with --models-dir")] = UNSET
     can_remove: Annotated[
         bool | UnsetType, Meta(description="always false: models are not deleted through HTTP; with --models-dir")
@@ -116,14 +134,16 @@ class ModelRow(Reply, kw_only=True):
     meta: Annotated[ModelMeta | UnsetType, Meta(description="its numbers, while it is loaded")] = UNSET
 
     @classmethod
-    def of(cls, state: ModelState) -> "ModelRow":
-        """Describe a model; its numbers are known while it is loaded."""
+    def of(cls, state: ModelState, files: ModelFolder | None = None) -> "ModelRow":
+        """Describe a model; its numbers are known while it is loaded, before that what its files say."""
+        facts = state.facts or files
         return cls(
             id=state.id,
             created=state.created,
             path=str(state.path),
             status=ModelStatus.of(state),
-            architecture=ModelArchitecture(),
+            architecture=ModelArchitecture(output_modalities=[_OUTPUTS[facts.task if facts else "completion"]]),
+            capabilities=capabilities(facts),
             source=state.source or UNSET,
             can_remove=False if state.source else UNSET,
             meta=ModelMeta.of(state.facts) if state.facts else UNSET,
@@ -163,7 +183,9 @@ class NamedModel(Reply, kw_only=True):
     type: Literal["model"] = "model"
     description: Annotated[str, Meta(description="always empty; Ollama's field")] = ""
     tags: Annotated[list[str], Meta(description="always empty; Ollama's field")] = field(default_factory=list)
-    capabilities: Annotated[list[str], Meta(description="completion, and tools where the model calls tools")]
+    capabilities: Annotated[
+        list[str], Meta(description="completion, and tools where the model calls tools; else embedding or rerank")
+    ]
     parameters: Annotated[str, Meta(description="always empty; Ollama's field")] = ""
     details: Annotated[ModelDetails, Meta(description="family, size and precision")]
 
@@ -174,7 +196,7 @@ class NamedModel(Reply, kw_only=True):
             name=facts.id,
             model=facts.id,
             modified_at=date(facts.created),
-            capabilities=["completion", *(["tools"] if facts.calls_tools else [])],
+            capabilities=[facts.task, *(["tools"] if facts.calls_tools else [])],
             details=ModelDetails.of(facts),
         )
 
@@ -189,10 +211,13 @@ class ModelList(Reply, kw_only=True):
     ] = UNSET
 
     @classmethod
-    def of(cls, states: Sequence[ModelState], *, several: bool) -> "ModelList":
-        """List what is served, or all of several models that can be."""
+    def of(
+        cls, states: Sequence[ModelState], files: Sequence[ModelFolder | None] = (), *, several: bool
+    ) -> "ModelList":
+        """List what is served, or all of several models that can be, with what their files say."""
         models = [NamedModel.of(state.facts) for state in states if state.facts]
-        return cls(data=[ModelRow.of(state) for state in states], models=UNSET if several else models)
+        data = [ModelRow.of(state, folder) for state, folder in zip_longest(states, files)]
+        return cls(data=data, models=UNSET if several else models)
 
 
 class Modalities(Reply, kw_only=True):

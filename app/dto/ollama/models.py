@@ -105,7 +105,10 @@ class OllamaFacts(Reply, kw_only=True):
     details: Annotated[ModelDetails, Meta(description="family, size and precision")]
     model_info: Annotated[dict[str, Any], Meta(description="numbers, in the names of a GGUF's metadata")]
     capabilities: Annotated[
-        list[str], Meta(description="completion, tools, thinking; while not loaded completion and tools")
+        list[str],
+        Meta(
+            description="completion, tools, thinking; while not loaded completion and tools; else embedding or rerank"
+        ),
     ] = field(default_factory=lambda: ["completion", "tools"])
     modified_at: Annotated[str, Meta(description="when its files were written, as RFC 3339 in UTC")]
 
@@ -120,7 +123,9 @@ class OllamaFacts(Reply, kw_only=True):
             model_info=_info(facts) if facts else {},
             modified_at=date(state.created),
         )
-        if loaded:
+        if facts and facts.task != "completion":
+            reply.capabilities = [facts.task]
+        elif loaded:
             skills = {"tools": loaded.calls_tools, "thinking": loaded.reasons}
             reply.capabilities = ["completion", *(name for name, has_it in skills.items() if has_it)]
         return reply

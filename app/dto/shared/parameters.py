@@ -296,6 +296,25 @@ SYSTEM_ONE: tuple[Parameter, ...] = (
     *_honoured(images="a 501 unless it is empty: the model reads text only"),
 )
 
+RERANK: tuple[Parameter, ...] = (
+    *_honoured(
+        query="what is looked for",
+        documents="texts, or objects with text: up to 2,048",
+        texts="TEI's name of documents; the answer then is a list, as TEI has it",
+        model=_MODEL,
+        top_n="how many to give, the best first; absent, all",
+        return_documents="give the texts too",
+        return_text="TEI's name of return_documents",
+        raw_scores="log-odds of any size instead of 0 to 1",
+        instruction="what makes a document relevant, in words; for models that write and Qwen3-Reranker",
+        truncate="cut documents that are too long at their end; absent or false, they are a 400",
+    ),
+    *_ignored("changes nothing in the answer", "user", "priority", "return_embeddings"),
+    *_ignored(
+        "documents are read whole", "max_chunks_per_doc", "max_tokens_per_doc", "rank_fields", "truncation_direction"
+    ),
+)
+
 _NOTES = {
     parameter.name: parameter.note for parameter in (*_SERVED, *_LENGTH, *_SAMPLED)
 }  # for what is alike elsewhere
@@ -438,6 +457,7 @@ REGISTRIES: dict[str, tuple[Parameter, ...]] = {
     "/embedding": EMBEDDING,
     "/v1/decisions": DECISIONS,
     "/v1/systemone": SYSTEM_ONE,
+    "/v1/rerank": RERANK,
     "/tokenize": TOKENIZE,
     "/detokenize": DETOKENIZE,
     "/v1/responses": RESPONSES,

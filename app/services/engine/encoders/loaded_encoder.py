@@ -57,7 +57,7 @@ class LoadedEncoder:
     def tokenize_pairs(self, request: RankRequest, start: int, end: int) -> list[EncoderInput]:
         """Tokenize a query with some of the documents. Raises PromptTooLong."""
         return [
-            self._tokenizer.pair(request.query, document, truncate=request.truncate, param=f"documents[{index}]")
+            self._tokenizer.pair(request.query, document, truncate=request.truncate, param=f"{request.param}[{index}]")
             for index, document in enumerate(request.documents[start:end], start)
         ]
 
