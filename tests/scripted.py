@@ -75,7 +75,6 @@ FACTS = ModelFacts(
     eos_token="",
     end_tokens=frozenset(),
     defaults=Sampling(),
-    pooling="mean",
     calls_tools=True,
     reasons=True,
     max_rows=32,

@@ -74,13 +74,13 @@ class ModelFacts:
     eos_token: str
     end_tokens: frozenset[int]
     defaults: Sampling  # every value decided
-    sentence: SentenceFacts
     calls_tools: bool
     reasons: bool  # it can write down its reasoning before an answer
     max_rows: int
     batching: Batching = Batching()
     blas: str | None = None  # that MLX computes with; None on a GPU
     suppressed_tokens: frozenset[int] = frozenset()  # never drawn
+    sentence: SentenceFacts = SentenceFacts()
     task: Task = "completion"  # what it was made for
     is_encoder: bool = False  # it writes no text
     warnings: tuple[str, ...] = ()  # sentences for whoever loads it: what of it is not as its files have it
