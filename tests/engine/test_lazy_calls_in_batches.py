@@ -169,6 +169,9 @@ class Marks:
     def __init__(self, token: int) -> None:
         self._token = token
 
+    def is_ready(self, answer: Sequence[int]) -> bool:
+        return True
+
     def propose(self, tokens: Sequence[int], limit: int) -> list[int]:
         return [self._token] * min(4, limit)
 

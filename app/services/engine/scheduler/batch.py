@@ -142,12 +142,29 @@ class Batch:
 
     def _forced_runs(self) -> list[list[int]]:
         """Give what grammars force of each row behind its next token, as far as it is worth a wider step."""
-        old = len(self.rows) - self._fresh
-        runs = [forced_run(row) if index < old else [] for index, row in enumerate(self.rows)]
+        old = self.rows[: len(self.rows) - self._fresh]
+        for index, row in enumerate(old):
+            if row.forced_tokens.follow_draws and row.drawn_tokens - 1 not in row.forced_tokens:
+                self._look_ahead(index, row)
+        runs = [*map(forced_run, old), *([] for _ in range(self._fresh))]
         if not self._cache.merged or not any(runs):
             return runs
         width = self._costs.width([1 + len(run) for run in runs]) if self._cache.can_trim_rows else 1
         return [run[: width - 1] for run in runs]
+
+    def _look_ahead(self, index: int, row: Row) -> None:
+        """Read a row's next token to see what is forced behind it, so that both can be fed in one step.
+
+        Other steps are launched before that token is read. So this is for rows whose grammar is likely to force some.
+        """
+        assert self._next is not None
+        if row.constraint is None or not row.is_bound or row.constraint.accepted_tokens != row.drawn_tokens - 1:
+            return
+        row.constraint.accept(token := cast("int", self._next[index].item()))
+        if run := row.constraint.forced_tokens():
+            row.forced_tokens.add_by_grammar(row.drawn_tokens - 1, [token, *run])
+        else:
+            row.forced_tokens.follow_draws = False
 
     def _feed_runs(self, runs: Sequence[Sequence[int]]) -> list[RowToken]:
         """Feed each row's next token and those that are certain to come behind it, and draw what follows them.
@@ -167,8 +184,9 @@ class Batch:
         if any(padding):
             self._cache.trim_rows(padding)
         for index, (row, run) in enumerate(zip(self.rows, runs, strict=True)):
-            if row.constraint is not None:
-                for token in fed[index][:-1]:
+            if row.constraint is not None and run:
+                accepted = row.constraint.accepted_tokens - row.drawn_tokens + 1  # 1: it was read before
+                for token in fed[index][accepted:-1]:
                     row.constraint.accept(token)
             row.note_certain(len(run))
             tokens += _with_logprobs(row, run, logits[index])

@@ -11,10 +11,13 @@ class ForcedTokens(dict[int, int]):
     how the answer goes on may depend on each.
     """
 
+    follow_draws = False  # whether a grammar forced tokens behind the last one that was drawn freely
     _grammar_end = 0  # position behind the last one that a grammar forces
 
     def add_by_grammar(self, position: int, tokens: Sequence[int]) -> None:
-        """Note the tokens that a grammar forces from a position on."""
+        """Note the tokens that a grammar forces from a position on, if any."""
+        if position - 1 not in self:
+            self.follow_draws = bool(tokens)
         if tokens:
             self.update(enumerate(tokens, position))
             self._grammar_end = position + len(tokens)
