@@ -317,6 +317,23 @@ def test_the_whole_says_what_the_stream_says() -> None:
     }
 
 
+@pytest.mark.parametrize("more", [{}, {"reasoning": {"summary": "auto"}}])
+def test_sealed_reasoning_is_read_where_nothing_else_of_it_comes_back(more: dict[str, Any]) -> None:
+    thoughts = whole(EVENTS, include=["reasoning.encrypted_content"], **more)["output"][0]
+    bare = {"type": "reasoning", "summary": [], "encrypted_content": thoughts["encrypted_content"]}
+    changed = thoughts | {"summary": [], "content": [{"type": "reasoning_text", "text": "Ah"}]}
+    foreign = bare | {"encrypted_content": "gAAAA"}
+    for item, reasoning, ignored in (
+        (thoughts, "Hm", ""),
+        (bare, "Hm", ""),
+        (changed, "Ah", ""),
+        (foreign, None, "input.encrypted_content"),
+    ):
+        (_, answered, _) = messages(said("user", "Hi"), item, said("assistant", "Hello"), said("user", "And?"))
+        assert answered.reasoning == reasoning
+        assert request([item]).ignored == ignored
+
+
 def message(text: str, status: str = "completed") -> dict[str, Any]:
     part = {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
     return {"type": "message", "role": "assistant", "status": status, "content": [part]}

@@ -105,6 +105,11 @@ class ResponsesRequest(RequestBody):
         """Whether the reasoning is sent as a summary."""
         return (self.reasoning.summary or self.reasoning.generate_summary) is not None
 
+    @property
+    def seals_reasoning(self) -> bool:
+        """Whether the reasoning is sent sealed too, for clients that give nothing else of it back."""
+        return "reasoning.encrypted_content" in self.include
+
     def extra(self, name: str, kind: type[T]) -> T | None:
         """Give a parameter without effect as it came, None where it is absent or of another type."""
         value = (self.model_extra or {}).get(name)

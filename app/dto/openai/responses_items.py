@@ -16,6 +16,7 @@ from app.dto.openai.part import Part, lines, shows_media
 from app.dto.openai.responses_tools import flat_name
 from app.dto.shared.base import Reply, Typed, json_text
 from app.dto.shared.logprobs import ContentLogprob
+from app.dto.shared.sealed import unseal
 from app.services.errors import InvalidRequest, ItemNotFound
 
 _TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
@@ -96,6 +97,18 @@ class InputItem(Typed):
         """What is nothing but an id refers to an item; its type may be left out."""
         bare = isinstance(value, dict) and {name for name in value if value[name] is not None} == {"id"}
         return value | {"type": "item_reference"} if bare else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unsealed(cls, value: Any) -> Any:
+        """Read reasoning that this server has sealed, where nothing else of it came back."""
+        if not isinstance(value, dict) or value.get("type") != "reasoning":
+            return value
+        sealed = value.get("encrypted_content")
+        if not (text := unseal(sealed) if isinstance(sealed, str) else ""):
+            return value
+        content = value.get("content") or (None if value.get("summary") else [{"type": "reasoning_text", "text": text}])
+        return {**value, "content": content, "encrypted_content": None}
 
     @property
     def is_ours(self) -> bool:
@@ -293,7 +306,9 @@ class ReasoningItem(Reply, tag_field="type", tag="reasoning", kw_only=True):
     status: Annotated[Status, Meta(description="in_progress, completed, or incomplete at a limit")]
     summary: Annotated[list[SummaryText], Meta(description="the reasoning, where reasoning.summary asks for it")]
     content: Annotated[list[ReasoningText], Meta(description="the reasoning, else")]
-    encrypted_content: Annotated[str, Meta(description="always empty; OpenAI's field")] = ""
+    encrypted_content: Annotated[
+        str, Meta(description="the reasoning once more, encoded, where include asks for it; else empty")
+    ] = ""
 
 
 class FunctionCallItem(Reply, tag_field="type", tag="function_call", kw_only=True):

@@ -56,6 +56,7 @@ from app.dto.openai.responses_items import (
 )
 from app.dto.shared.base import Dialect, Reply
 from app.dto.shared.logprobs import ContentLogprob
+from app.dto.shared.sealed import seal
 from app.dto.shared.usage import PromptProgress, TimingsReply
 from app.services.errors import AppError
 
@@ -242,13 +243,18 @@ class ResponseStream(Dialect):
             yield PartDone(item_id=item.id, output_index=index, content_index=0, part=part)
         elif item.summary:
             summary = item.summary[0]
+            item.encrypted_content = self._sealed(summary.text)
             yield SummaryTextDone(item_id=item.id, output_index=index, summary_index=0, text=summary.text)
             yield SummaryPartDone(item_id=item.id, output_index=index, summary_index=0, part=summary)
         else:
             reasoning = item.content[0]
+            item.encrypted_content = self._sealed(reasoning.text)
             yield ReasoningTextDone(item_id=item.id, output_index=index, content_index=0, text=reasoning.text)
             yield PartDone(item_id=item.id, output_index=index, content_index=0, part=reasoning)
         yield ItemDone(output_index=index, item=item)
+
+    def _sealed(self, reasoning: str) -> str:
+        return seal(reasoning) if self._request.seals_reasoning else ""
 
     def _end_call(self, item: FunctionCallItem, index: int) -> Iterator[ResponseEvent]:
         """A call whose arguments break off is incomplete, and they are never said to be done."""

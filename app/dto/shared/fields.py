@@ -228,7 +228,7 @@ RESPONSES = (
     Field(
         "input[].encrypted_content",
         "ignored",
-        "cannot be decrypted here",
+        "of another server, in reasoning: cannot be decrypted here; its own is read",
         {"input": [{"type": "reasoning", "summary": [], "encrypted_content": "x"}, _USER]},
     ),
 )

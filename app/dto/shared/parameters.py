@@ -375,7 +375,8 @@ RESPONSES: tuple[Parameter, ...] = (
         frequency_penalty="taken off a token's logit for each time that the answer has it",
         return_progress="send response.in_progress with prompt_progress: how much of the prompt is computed",
         timings_per_token="put timings on every event of a token",
-        include="message.output_text.logprobs for how likely tokens were; any other is without effect",
+        include="message.output_text.logprobs for how likely tokens were; reasoning.encrypted_content for reasoning to "
+        "give back; any other is without effect",
         top_logprobs="how many of the most likely tokens to name at each position, 0 to 20; needs logprobs in include",
     ),
     *_ignored("changes nothing in the words", "text.verbosity"),
