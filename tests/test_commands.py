@@ -26,7 +26,7 @@ from app.commands.show import show
 from app.services import catalog, session
 from app.services.session import Session
 from app.settings import Settings
-from tests import gguf_files, tiny_model
+from tests import encoders, gguf_files, tiny_model
 from tests.doctor import looked
 from tests.http_server import serving
 
@@ -249,6 +249,17 @@ def test_doctor_checks_a_gguf_file(tiny: Path, home: Path, tmp_path: Path) -> No
     assert "✓ Tokenizer  encodes and decodes 'Zoë says 你好 🙂'" in result.stdout
     assert "✓ Batches  answers that are made at once share a batch" in result.stdout
     assert not (home / ".tiles").exists()
+
+
+def test_an_encoder_is_shown_and_checked_as_one(home: Path, tmp_path: Path) -> None:
+    folder = encoders.build(tmp_path / "small-bert", most_tokens=48)
+    shown = json.loads(run(show, str(folder), "--json").stdout)
+    assert (shown["task"], shown["context_length"], shown["memory"]["cache"]) == ("embedding", 48, 0)
+    assert "embeddings" in run(show, str(folder)).stdout
+    result = run(doctor, "--model", str(folder))
+    assert "✓ Model  small-bert: bert" in result.stdout
+    assert "Chat template" not in result.stdout
+    assert "Batches" not in result.stdout
 
 
 def test_pull_refuses_what_does_not_fit(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,6 +210,14 @@ def test_a_router_has_them_as_rows(tiny: Path, ranker: Path, tmp_path: Path) -> 
         assert server.errors() == []
 
 
+def test_an_embedding_model_that_cannot_be_loaded_says_why(tiny: Path, tmp_path: Path) -> None:
+    with running(tmp_path, "--model", str(tiny), "--embedding-model", "org/nobody") as server:
+        answer = server.client.post("/v1/embeddings", json={"input": "a"})
+        assert (answer.status_code, "org/nobody is no folder" in answer.text) == (500, True)
+        assert server.chat("Hello", max_tokens=2).status_code == 200
+        assert server.client.post("/v1/embeddings", json={"input": "a", "model": "tiny"}).status_code == 200
+
+
 @pytest.mark.parametrize("readme", ["# Qwen3-Reranker-0.6B\n", "# mlx-community/Qwen3-Reranker-0.6B-4bit\n", None])
 def test_a_reranker_that_writes_is_known_by_its_files(tmp_path: Path, readme: str | None) -> None:
     from tests import tiny_model

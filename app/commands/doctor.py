@@ -32,6 +32,7 @@ CHECKS: tuple[Callable[[CheckContext], Check | None], ...] = (
     checks.session_file,
     model_checks.model_folder,
     model_checks.draft_model,
+    model_checks.embedding_model,
     model_checks.chat_template,
     model_checks.tokenizer,
     model_checks.batching,

@@ -46,9 +46,20 @@ def draft_model(context: CheckContext) -> Check | None:
     return Check("Draft model", "ok", f"{draft.id}: {draft.model_type}, {draft.precision}, {draft.path}")
 
 
+def embedding_model(context: CheckContext) -> Check | None:
+    """Check that the files of the embedding model are complete."""
+    if (name := context.settings.embedding_model) is None:
+        return None
+    try:
+        model = catalog.resolve(name)
+    except LoadFailed as error:
+        return Check("Embedding model", "failed", error.message, "`tiles-server models` lists what can be loaded.")
+    return Check("Embedding model", "ok", f"{model.id}: {model.model_type}, {model.precision}, {model.path}")
+
+
 def chat_template(context: CheckContext) -> Check | None:
     """Check that the chat template renders a conversation."""
-    if context.model is None:
+    if context.model is None or context.model.is_encoder:
         return None
     try:
         folder = _settings_folder(context.model)
@@ -66,8 +77,12 @@ def chat_template(context: CheckContext) -> Check | None:
 
 
 def tokenizer(context: CheckContext) -> Check | None:
-    """Check that a text stays the same when it is encoded and decoded."""
-    if context.model is None or not (path := _settings_folder(context.model) / "tokenizer.json").exists():
+    """Check that a text stays the same when it is encoded and decoded, by a model that writes."""
+    if (
+        context.model is None
+        or context.model.is_encoder
+        or not (path := _settings_folder(context.model) / "tokenizer.json").exists()
+    ):
         return None
     from tokenizers import Tokenizer
 
@@ -86,7 +101,7 @@ def tokenizer(context: CheckContext) -> Check | None:
 
 def batching(context: CheckContext) -> Check | None:
     """Load the model, if it is not large, and check that it answers, several at once in one batch."""
-    if (model := context.model) is None:
+    if (model := context.model) is None or model.is_encoder:
         return None
     from app.services import free_memory  # takes psutil, which other commands need not wait for
 

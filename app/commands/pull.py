@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 # What mlx-lm downloads, without Python files: no code of a repo is ever run.
-PATTERNS = ["*.json", WEIGHTS, "tokenizer.model", "*.tiktoken", "tiktoken.model", "*.txt", "*.jsonl", "*.jinja"]
+_TEXTS = ["*.json", "*.txt", "*.jsonl", "*.jinja", "README.md"]  # the README tells a reranker
+PATTERNS = [*_TEXTS, WEIGHTS, "*_Dense/model.safetensors", "tokenizer.model", "*.tiktoken", "tiktoken.model"]
 TIMEOUT = 10  # seconds for the first response; huggingface_hub itself has none
 
 

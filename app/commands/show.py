@@ -15,6 +15,7 @@ from app.services import catalog
 from app.services.errors import LoadFailed
 from app.services.model_folder import ModelFolder
 
+_TASKS = {"completion": "text", "embedding": "embeddings", "rerank": "ranking documents"}
 _LICENSES = ("LICENSE*", "LICENCE*", "license*", "COPYING*")  # of files beside a model
 
 
@@ -45,6 +46,7 @@ def _facts(model: ModelFolder) -> dict[str, Any]:
         "context_length": model.context.tokens,
         "context_source": model.context.source,
         "has_chat_template": model.has_chat_template,
+        "task": model.task,
         **(_gguf_facts(model.path) if model.is_gguf else {"license": _license_file(model.path)}),
         "memory": _memory(model.path),
     }
@@ -99,8 +101,10 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("Parameters", f"{facts['parameters']:,}"),
         ("Weights", f"{decimal(facts['weight_bytes'])} on the disk"),
         ("Context", f"{facts['context_length']:,} tokens ({facts['context_source']})"),
-        ("Chat template", "yes" if facts["has_chat_template"] else "none: it may not be made for chat"),
+        ("For", _TASKS[facts["task"]]),
     ]
+    if facts["task"] == "completion":
+        lines.append(("Chat template", "yes" if facts["has_chat_template"] else "none: it may not be made for chat"))
     if "tensors" in facts:
         lines.append(("Tensors", ", ".join(f"{count} {name}" for name, count in facts["tensors"].items())))
         lines.append(("Packed", facts["packing"]))

@@ -9,6 +9,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import ArraysCache, KVCache, make_prompt_cache
 from mlx_lm.utils import _get_classes
 
+from app.services import sentence_files
 from app.services.engine.cache.layers import leaves
 
 _STEP = 256  # tokens by which mlx-lm's caches grow
@@ -38,8 +39,11 @@ class Footprint:
 def of_config(config: Mapping[str, Any], dtype: mx.Dtype) -> Footprint:
     """Measure the model of a config.json without its weights: what `measure` finds once it is loaded in this dtype.
 
-    mlx-lm fills the weights of a new model only when something is computed with them, and here nothing is.
+    mlx-lm fills the weights of a new model only when something is computed with them, and here nothing is. An encoder
+    has no cache.
     """
+    if config.get("model_type") in sentence_files.TYPES:
+        return Footprint(0, {})
     model_class, arguments = _get_classes(dict(config))
     model = model_class(arguments.from_dict(dict(config)))
     model.set_dtype(dtype)
