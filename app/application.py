@@ -42,9 +42,10 @@ from app.controllers.usage import UsageController
 from app.controllers.warmup import WarmupController
 from app.dto.shared.base import RequestLimits
 from app.gate import Gate
-from app.services import atomic, session
+from app.services import atomic, awake, session
 from app.services.activity import Activity
 from app.services.available_models import AvailableModels
+from app.services.awake import Awake
 from app.services.conversation_streams import ConversationStreams
 from app.services.memory.agent import MemoryAgent
 from app.services.metrics import Metrics
@@ -80,6 +81,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
     ledger = UsageLedger(settings.data_dir, enabled=settings.usage)
     activity = Activity(service.meter, service.active)
     available = AvailableModels()
+    keeper = Awake(service.active, awake.command() if settings.keep_awake else None)
 
     async def tidy() -> None:
         await asyncio.to_thread(responses.tidy)
@@ -146,6 +148,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
             lambda _: agent.running(),
             lambda _: streams.running(),
             lambda _: activity.running(),
+            lambda _: keeper.running(),
         ],
         openapi_config=openapi.config(),
         request_class=json_request(settings, limits, body_budget),

@@ -307,6 +307,11 @@ class Settings:
         _switch,
         "Count requests and tokens by day, model, client and key, for 90 days, without any text: on or off",
     )
+    keep_awake: bool = _setting(
+        True,
+        _switch,
+        "Keep the machine from idle sleep, though not the display, while something is computed: on or off",
+    )
     ui_settings: dict[str, Any] | None = _setting(
         None, _json_file, "JSON file with default settings for the llama.cpp Web UI", metavar="FILE"
     )
