@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.speculative.prompt_lookup import CopyProposer, PromptLookupProposer
 from tests.engine.sampling_params import PARAMS
-from tests.engine.workshop import Workshop, check_drafted, finish, prompts
+from tests.engine.workshop import HYBRID, Workshop, check_drafted, finish, prompts
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +114,21 @@ def test_a_file_that_is_written_again_takes_fewer_steps(workshop: Workshop) -> N
     assert row.answer == [7] * 101
 
 
-def test_models_whose_caches_cannot_be_trimmed_get_no_draft_tokens(tiny: Path) -> None:
-    workshop = Workshop("mamba2", tiny)
-    row = workshop.row([7] * 40, SamplingParams(), 20, proposer=PromptLookupProposer(8))
-    finish(workshop.scheduler(), [row])
-    assert (row.draft_tokens, row.answer) == (0, workshop.alone([7] * 40, SamplingParams(), 20))
+@pytest.mark.parametrize("architecture", ["mamba2", "gemma3_text", HYBRID])
+def test_caches_that_cannot_be_trimmed_go_back_to_where_they_were(tiny: Path, architecture: str) -> None:
+    workshop = Workshop(architecture, tiny)
+    for seed in range(3):
+        params = SamplingParams(temperature=0.7, seed=seed, logit_bias={7: 100.0, 8: 99.0})
+        row = workshop.row([7, 8, 9] * 13, params, 40, proposer=PromptLookupProposer(8))
+        scheduler = workshop.scheduler(cache_bytes=2**28)
+        finish(scheduler, [row])
+        assert row.answer == workshop.alone([7, 8, 9] * 13, params, 40)
+        assert 0 < row.accepted_tokens < row.draft_tokens
+        turn = [*row.prompt, *row.answer, 5, 6]
+        after = workshop.row(turn, params, 8)
+        finish(scheduler, [after])
+        assert after.cached_tokens > 0
+        assert after.answer == workshop.alone(turn, params, 8)
 
 
 def test_proposals_come_from_the_last_occurrence_and_grow_while_they_are_accepted() -> None:

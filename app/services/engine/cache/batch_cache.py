@@ -6,7 +6,7 @@ from typing import cast
 import mlx.core as mx
 from mlx_lm.models.cache import ArraysCache
 
-from app.services.engine.cache.layers import Layers, leaves, merge
+from app.services.engine.cache.layers import Layers, is_trimmable, leaves, make_checkpoint, merge
 from app.services.engine.cache.ragged_cache import RaggedKVCache
 
 _SURPLUS = 256  # columns that a batch may have beyond its longest row, or a quarter of that: each is read in each step
@@ -38,6 +38,29 @@ class BatchCache:
             self.layers = layers
         self.merged = True
         self._rows += rows
+
+    @property
+    def can_trim(self) -> bool:
+        """Whether all layers can be trimmed however many tokens they hold."""
+        return all(map(is_trimmable, self.layers))
+
+    def trim(self, tokens: int) -> None:
+        """Drop so many of the last tokens of all rows."""
+        for layer in self.layers if tokens else ():
+            layer.trim(tokens)
+
+    def checkpoint(self) -> Layers:
+        """Copy the layers that cannot be trimmed."""
+        return make_checkpoint(self.layers)
+
+    def go_back(self, checkpoint: Layers, tokens: int) -> None:
+        """Go back to a checkpoint that was made so many tokens before."""
+        untrimmable = iter(checkpoint)
+        for depth, layer in enumerate(self.layers):
+            if is_trimmable(layer):
+                layer.trim(tokens)
+            else:
+                self.layers[depth] = next(untrimmable)
 
     @property
     def can_trim_rows(self) -> bool:

@@ -8,9 +8,10 @@ import mlx.core as mx
 import numpy as np
 
 from app.services.engine.cache.batch_cache import BatchCache
-from app.services.engine.cache.layers import Layers, is_trimmable
+from app.services.engine.cache.layers import Layers
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
+from app.services.engine.sampling.call_constraint import CallConstraint
 from app.services.engine.sampling.logprobs import BatchLogprobs, RowLogprobs
 from app.services.engine.scheduler.drafts import draw_each, note_draft, walk
 from app.services.engine.scheduler.draws import Draws
@@ -95,9 +96,7 @@ class Batch:
         if not indices or self._logits is None:
             return []
         surplus = max(take_back_draws(self.rows[index]) for index in indices)
-        if surplus:  # of a draft, which only a row that is alone has
-            for layer in self._cache.layers:
-                layer.trim(surplus)
+        self._cache.trim(surplus)  # of a draft, which only a row that is alone has
         logits = self._logits[:, -1 - surplus]
         self._next = self._draws.again(self.rows, logits)
         self._logprobs = self._draws.logprobs(self.rows, logits, self._next)
@@ -209,7 +208,9 @@ class Batch:
             return []
         if any(position >= row.drawn_tokens for position in row.forced_tokens):
             return []
-        if not row.proposer.is_ready(row.answer) or not all(is_trimmable(layer) for layer in self._cache.layers):
+        if not self._cache.can_trim and isinstance(row.constraint, CallConstraint):
+            return []  # a call may begin within a draft, which has to be taken back once it is read
+        if not row.proposer.is_ready(row.answer):
             return []
         assert self._next is not None
         tokens, tokens_left = row.prefill.tokens + row.answer[row.resumed_tokens :], row.max_tokens - row.drawn_tokens
@@ -237,6 +238,7 @@ class Batch:
         masks = walk(row, draft)
         draft = draft[: len(masks) - 1] if masks else draft
         self._adapters.use([row.scales])
+        before = self._cache.checkpoint()
         logits = self._model(mx.array([[first, *draft]]), cache=self._cache.layers)[0]
         allowed = mx.where(mx.array(np.stack(masks)), logits, -mx.inf) if masks else logits
         drawn = draw_each(row, allowed, [first, *draft], self._vocabulary, fresh=bool(self._fresh))
@@ -244,8 +246,13 @@ class Batch:
         if row.constraint is not None and masks:
             for token in draft[:accepted]:
                 row.constraint.accept(token)
-        for layer in self._cache.layers:
-            layer.trim(len(draft) - accepted)
+        if accepted < len(draft) and not self._cache.can_trim:
+            self._cache.go_back(before, len(draft) + 1)
+            self._model(mx.array([[first, *draft[:accepted]]]), cache=self._cache.layers)
+        else:
+            self._cache.trim(len(draft) - accepted)
+        if not self._cache.can_trim:  # they stay in the layers if the answer ends before them
+            row.forced_tokens.add_certain(row.drawn_tokens, draft[:accepted])
         tokens += _with_logprobs(row, drawn[: accepted + 1], logits)
         row.proposer.update(len(draft), accepted)
         note_draft(row, len(draft), accepted, fresh=bool(self._fresh))

@@ -22,6 +22,11 @@ class ForcedTokens(dict[int, int]):
             self.update(enumerate(tokens, position))
             self._grammar_end = position + len(tokens)
 
+    def add_certain(self, position: int, tokens: Sequence[int]) -> None:
+        """Note tokens that were drawn, and fed, but not read yet."""
+        self.update(enumerate(tokens, position))
+        self._grammar_end = max(self._grammar_end, position + len(tokens))
+
     def run(self, start: int, end: int) -> list[int]:
         """Give the tokens from one position on, and before another, that can be computed in one call."""
         return [self[position] for position in takewhile(self.__contains__, range(start, min(end, self._grammar_end)))]

@@ -54,9 +54,6 @@ def _load_draft(
     folder: ModelFolder, config: DraftConfig, cache: GGUFCache, files: ModelFiles, model: Any, tokenizer: Any
 ) -> Generator[float, None, DraftModel | None]:
     name = files.model.path.name
-    if reason := _untrimmable(model):
-        log.warning("no draft model", model=name, reason=f"{reason} of the model cannot take draft tokens back")
-        return None
     draft, draft_tokenizer = yield from _load_quietly(folder, cache)
     if reason := _untrimmable(draft):
         raise _refusal(folder, f"{reason} cannot take draft tokens back")
