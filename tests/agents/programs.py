@@ -72,7 +72,7 @@ CODEX = Program(
     version="0.171.0",
     executable="codex",
     agent="codex",
-    dialect="Responses",
+    dialect="Responses (WebSocket)",
     arguments=lambda place, text, first: [
         *("-c", "approval_policy=never", "-c", "sandbox_mode=danger-full-access"),
         *("exec", *([] if first else ["resume", "--last"]), "--skip-git-repo-check", text),

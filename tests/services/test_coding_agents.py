@@ -79,6 +79,7 @@ def test_codex_gets_a_provider_of_its_own() -> None:
     assert overrides["model_provider"] == '"tiles"'
     assert overrides["model_providers.tiles.base_url"] == '"http://127.0.0.1:7070/v1"'
     assert overrides["model_providers.tiles.wire_api"] == '"responses"'
+    assert overrides["model_providers.tiles.supports_websockets"] == "true"
     assert overrides["model_providers.tiles.requires_openai_auth"] == "false"
     assert overrides["model_context_window"] == "65536"
     assert profile.env["CODEX_HOME"] == str(FOLDER)
