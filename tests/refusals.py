@@ -59,6 +59,7 @@ BASES: dict[str, dict[str, Any]] = {
     "/v1/decisions": {"input": "Hi", "questions": [{"type": "predicate", "instructions": "It is"}]},
     "/v1/systemone": {"state": "Hi", "questions": {"q": {"type": "noul", "instructions": "Is it?"}}},
     "/embedding": {"content": "Hi"},
+    "/v1/rerank": {"query": "Hi", "documents": ["Hi"]},
     "/v1/responses": {"input": "Hi", "max_output_tokens": 1, "store": False},
 }
 

@@ -71,6 +71,7 @@ BODIES = {
     "/v1/completions": {"prompt": "Hi", "max_tokens": 4},
     "/completion": {"prompt": "Hi", "n_predict": 4},
     "/v1/embeddings": {"input": "Hi"},
+    "/v1/rerank": {"query": "Hi", "documents": ["Hi"]},
     "/v1/decisions": {"input": "Hi", "questions": [{"type": "predicate", "instructions": "It is"}]},
 }
 

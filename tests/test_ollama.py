@@ -154,7 +154,7 @@ def test_models_are_not_made_here(server: Server, route: str) -> None:
         ("generate", {"prompt": "Hi", "template": "{{ .Prompt }}"}, 400, "template"),
         ("generate", {"prompt": "Hi", "images": ["AA=="]}, 400, "images"),
         ("generate", {"prompt": "Hi", "suffix": "x"}, 400, "suffix"),
-        ("embed", {"input": "Hi", "dimensions": 7}, 400, "dimensions"),
+        ("embed", {"input": "Hi", "dimensions": 7000}, 400, "dimensions"),
         ("embed", {"input": ["x"] * 2049}, 422, "input"),
         ("show", {"model": "nobody"}, 404, "nobody"),
         ("show", {"model": ""}, 404, "There is no model"),
