@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from app.services.caller import NOBODY
 from app.services.engine.cache.prefix_cache import PrefixCache
-from app.services.engine.model.continuations import TokenizedContinuations, tokenize_continuations
+from app.services.engine.model.continuations import TokenizedContinuations, tokenize_continuations, without_template
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
 from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.scheduler.scoring import Scoring
-from app.services.generation import PromptScores, Scored
+from app.services.generation import Continuations, GenerationRequest, Message, PromptScores, Scored
 from tests.engine.workshop import EVERY, SlowMachine, Workshop
 
 DRAW = random.Random(5)
@@ -263,6 +263,13 @@ def test_the_tokenizer_decides_how_a_text_joins_its_prompt(before: str) -> None:
     assert tokenized.shared.tolist() == letters(f"{before}ab")
     assert [spell(each) for each in tokenized.texts] == ["cd", "c1"]
     assert [len(each) for each in tokenized.texts] == [1, 2]
+
+
+def test_a_model_without_a_chat_template_goes_on_with_plain_text() -> None:
+    request = GenerationRequest((Message("user", "Is it?"),))
+    plain = without_template(Continuations(request, ("Yes", "No")))
+    assert plain.prompt.prompt == ("Is it?\n\nAnswer:",) and plain.prompt.messages == ()
+    assert plain.texts == (" Yes", " No")
 
 
 def test_ids_that_are_not_what_their_text_becomes_stay_as_they_are() -> None:

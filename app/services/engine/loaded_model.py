@@ -13,7 +13,7 @@ from app.services.engine.cache import slot_file
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.cache.layers import Layers
 from app.services.engine.model.adapters import Adapters
-from app.services.engine.model.continuations import TokenizedContinuations
+from app.services.engine.model.continuations import TokenizedContinuations, without_template
 from app.services.engine.model.prompt_history import PromptHistory
 from app.services.engine.output.detokenizer import DetokenizerFactory
 from app.services.engine.output.stop_strings import StopStrings
@@ -132,6 +132,8 @@ class LoadedModel:
 
     def tokenize_continuations(self, continuations: Continuations) -> TokenizedContinuations:
         """Check and tokenize a prompt with the texts behind it. Raises InvalidRequest or PromptTooLong."""
+        if not self.facts.chat_template and continuations.prompt.prompt is None:
+            continuations = without_template(continuations)
         request = continuations.prompt
         self.facts.check_tokens(request.prompt or (), "prompt")
         prompt = self.prompts.build(request)

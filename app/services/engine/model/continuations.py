@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from app.services.engine.cache.prefixes import TokenArray, common_prefix_length
+from app.services.generation import Continuations
 
 Tokenize = Callable[[str], list[int]]
 
@@ -30,6 +31,13 @@ class TokenizedContinuations:
     def with_end(self, token: int) -> "TokenizedContinuations":
         """Give the texts with a token behind each."""
         return replace(self, texts=tuple((*text, token) for text in self.texts))
+
+
+def without_template(continuations: Continuations) -> Continuations:
+    """Give a conversation as plain text that a model without a chat template goes on with."""
+    texts = [message.content for message in continuations.prompt.messages]
+    prompt = replace(continuations.prompt, messages=(), prompt=("\n\n".join(texts) + "\n\nAnswer:",))
+    return replace(continuations, prompt=prompt, texts=tuple(f" {text}" for text in continuations.texts))
 
 
 def tokenize_continuations(
