@@ -292,4 +292,5 @@ def _draft_config(settings: Settings) -> DraftConfig | None:
     """Give the draft model of the settings. It has to fit a model that is served alone, not each of a folder."""
     if settings.draft_model is None:
         return None
-    return DraftConfig(settings.draft_model, settings.draft_tokens, strict=settings.models_dir is None)
+    strict = settings.models_dir is None
+    return DraftConfig(settings.draft_model, settings.draft_tokens, strict, settings.context_length)

@@ -220,8 +220,8 @@ def test_unloading_lets_go_of_the_draft(workshop: Workshop, make: Make) -> None:
     assert (draft._model, draft._layers) == (None, [])
 
 
-def loaded(folder: Path, draft: Path | str, *, strict: bool = True) -> DraftModel | None:
-    steps = draft_loading.load(catalog.inspect(folder), DraftConfig(str(draft), 4, strict=strict), GGUFCache(None))
+def loaded(folder: Path, draft: Path | str, *, strict: bool = True, context: int | None = None) -> DraftModel | None:
+    steps = draft_loading.load(catalog.inspect(folder), DraftConfig(str(draft), 4, strict, context), GGUFCache(None))
     try:
         while True:
             assert 0 <= next(steps) <= 1
@@ -247,6 +247,9 @@ def test_a_draft_of_the_same_vocabulary_is_loaded(tiny: Path, tmp_path: Path) ->
     assert draft is not None
     assert (draft.max_draft_tokens, draft.context_length) == (4, 8192)
     assert len(draw(draft, [20, 21], 3)) == 3
+    limited = loaded(tiny, tmp_path / "small", context=100)
+    assert limited is not None
+    assert limited.context_length == 100
 
 
 def test_a_draft_that_is_missing_or_cannot_be_cut_is_refused(tiny: Path, sliding: Path) -> None:

@@ -65,7 +65,7 @@ def _load_draft(
     return DraftModel(
         draft,
         vocabulary=logits_width(model),
-        context_length=folder.context.tokens,
+        context_length=folder.context.limited_to(config.context_length).tokens,
         max_draft_tokens=config.max_draft_tokens,
     )
 
