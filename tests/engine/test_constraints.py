@@ -385,6 +385,19 @@ def test_a_runaway_loop_ends_with_its_cause(loaded: LoadedModel) -> None:
     assert answer(loaded, free)[0].row.drawn_tokens == 400
 
 
+def test_a_loop_under_a_grammar_ends_where_no_limit_was_given(loaded: LoadedModel) -> None:
+    (token,) = loaded.prompts.tokenize("x")
+    request = GenerationRequest(
+        HELLO,
+        sampling=Sampling(temperature=0.0, logit_bias={token: 100.0}),
+        constraint=Constraint("regex", "x*", "regex"),
+    )
+    ended = answer(loaded, request)[0].completion.finished
+    assert isinstance(ended, Finished)
+    assert (ended.reason, ended.cause) == ("length", "repetition")
+    assert answer(loaded, replace(request, max_tokens=400))[0].row.drawn_tokens == 400
+
+
 def test_a_setting_lets_loops_go_on(make_loaded: Callable[..., LoadedModel]) -> None:
     request = GenerationRequest(HELLO, sampling=Sampling(temperature=0.0, logit_bias={50: 100.0}), max_tokens=400)
     assert answer(make_loaded(stop_repetition=False), request)[0].row.drawn_tokens == 400

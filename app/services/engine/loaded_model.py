@@ -195,6 +195,8 @@ class LoadedModel:
         max_tokens = context_left if request.max_tokens is None else min(request.max_tokens, context_left)
         endless = request.ignore_eos and prompt.matcher is None  # a grammar ends where nothing else may come
         end_tokens = frozenset() if endless else self.facts.end_tokens
+        # JSON may well repeat itself, but not up to the end of the context
+        ends_loops = not endless and (request.constraint is None or request.max_tokens is None)
         sampling = request.sampling.over(self.facts.defaults)
         params = resolve_sampling(
             sampling,
@@ -232,7 +234,7 @@ class LoadedModel:
                 delivery=request.delivery,
             ),
             proposer=self._proposer(params, prompt.tokens, end_tokens),
-            stop_repetition=self._stop_repetition and not endless and not request.constraint and max_tokens > 256,
+            stop_repetition=self._stop_repetition and ends_loops and max_tokens > 256,
         )
         if (width := request.prompt_logprobs) is not None:
             row.prompt_scorer = PromptScorer(prompt.tokens, width, detokenizer, self.facts.vocabulary)
