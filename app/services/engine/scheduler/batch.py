@@ -11,9 +11,8 @@ from app.services.engine.cache.batch_cache import BatchCache
 from app.services.engine.cache.layers import Layers
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
-from app.services.engine.sampling.call_constraint import CallConstraint
 from app.services.engine.sampling.logprobs import BatchLogprobs, RowLogprobs
-from app.services.engine.scheduler.drafts import draw_each, note_draft, walk
+from app.services.engine.scheduler.drafts import draw_each, note_draft, propose, walk
 from app.services.engine.scheduler.draws import Draws
 from app.services.engine.scheduler.row import Row, forced_run, take_back_draws
 from app.services.engine.scheduler.step_costs import StepCosts
@@ -71,8 +70,10 @@ class Batch:
             return []
         if any(runs := self._forced_runs()):
             return self._feed_runs(runs)
-        if speculate and not self._cache.merged and (draft := self._propose(self.rows[0])):
-            return self._verify(self.rows[0], draft)
+        if speculate and not self._cache.merged:
+            is_read, can_trim = self._next_is_read or self._fresh > 0, self._cache.can_trim
+            if draft := propose(self.rows[0], self._next, is_read=is_read, can_trim=can_trim):
+                return self._verify(self.rows[0], draft)
         start = time.perf_counter()
         fed, logprobs, unread = self._next, self._logprobs, 0 if self._next_is_read else len(self.rows) - self._fresh
         self._adapters.use([row.scales for row in self.rows])
@@ -201,29 +202,6 @@ class Batch:
             mx.eval(self._next)
             self._costs.note_wide(padded.size, time.perf_counter() - start)
         return tokens + self._read(self._next, self._logprobs) if self._next_is_read else tokens
-
-    def _propose(self, row: Row) -> list[int]:
-        """Draft what a row says next, where that can be taken back and nothing depends on each single step."""
-        if row.proposer is None or row.params.post_sampling:
-            return []
-        if any(position >= row.drawn_tokens for position in row.forced_tokens):
-            return []
-        if not self._cache.can_trim and isinstance(row.constraint, CallConstraint):
-            return []  # a call may begin within a draft, which has to be taken back once it is read
-        if not row.proposer.is_ready(row.answer):
-            return []
-        assert self._next is not None
-        tokens, tokens_left = row.prefill.tokens + row.answer[row.resumed_tokens :], row.max_tokens - row.drawn_tokens
-        if self._next_is_read or self._fresh:
-            return row.proposer.propose(tokens, tokens_left)
-        if row.proposer.needs_last_token:
-            return row.proposer.propose([*tokens, cast("int", self._next.item())], tokens_left)
-        # The next token is drawn, but not read yet: the draft begins with it.
-        draft = row.proposer.propose(tokens, tokens_left)
-        if not draft or cast("int", self._next.item()) == draft[0]:
-            return draft[1:]
-        row.proposer.update(len(draft), 0)
-        return []
 
     def _verify(self, row: Row, draft: list[int]) -> list[RowToken]:
         """Feed a row's next token and a draft of what follows it; what is drawn is what single steps would draw.

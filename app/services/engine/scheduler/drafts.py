@@ -1,4 +1,4 @@
-"""What is drawn behind draft tokens, and what it means for the row that they are for."""
+"""Draft tokens of a row: which there are, what is drawn behind them, and what that means for the row."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -7,6 +7,7 @@ import mlx.core as mx
 import numpy as np
 
 from app.services.engine.sampling.bitmask import Mask
+from app.services.engine.sampling.call_constraint import CallConstraint
 from app.services.engine.sampling.sampler import Sampler
 from app.services.engine.scheduler.row import Row
 
@@ -26,6 +27,32 @@ def walk(row: Row, draft: Sequence[int]) -> list[Mask]:
         constraint.accept(token)
         masks.append(constraint.mask() if constraint.is_bound else np.ones_like(masks[-1]))
     return masks
+
+
+def propose(row: Row, following: mx.array, *, is_read: bool, can_trim: bool) -> list[int]:
+    """Draft what a row says next, where that can be taken back and nothing depends on each single step.
+
+    `following` (1,) is its next token, and `is_read` whether the answer has it already, or it is the prompt's.
+    """
+    if row.proposer is None or row.params.post_sampling:
+        return []
+    if any(position >= row.drawn_tokens for position in row.forced_tokens):
+        return []
+    if not can_trim and isinstance(row.constraint, CallConstraint):
+        return []  # a call may begin within a draft, which has to be taken back once it is read
+    if not row.proposer.is_ready(row.answer):
+        return []
+    tokens, tokens_left = row.prefill.tokens + row.answer[row.resumed_tokens :], row.max_tokens - row.drawn_tokens
+    if is_read:
+        return row.proposer.propose(tokens, tokens_left)
+    if row.proposer.needs_last_token:
+        return row.proposer.propose([*tokens, cast("int", following.item())], tokens_left)
+    # The next token is drawn, but not read yet: the draft begins with it.
+    draft = row.proposer.propose(tokens, tokens_left)
+    if not draft or cast("int", following.item()) == draft[0]:
+        return draft[1:]
+    row.proposer.update(len(draft), 0)
+    return []
 
 
 def draw_each(row: Row, logits: mx.array, fed: Sequence[int], vocabulary: int, *, fresh: bool) -> list[int]:
