@@ -87,7 +87,19 @@ def _config(folder: Path) -> dict[str, Any]:
         raise bad(path, "names no model_type.")
     if config["model_type"] not in sentence_files.TYPES and not architectures.is_known(config):
         raise bad(path, f"says model_type {config['model_type']!r}, which the installed mlx-lm does not know.")
+    if key := _two_way(config):
+        raise bad(path, f"says {key}: it reads text in both directions, and mlx-lm's model of its kind only in one.")
     return config
+
+
+def _two_way(config: Mapping[str, Any]) -> str | None:
+    """Give the key by which a decoder is said to see what comes later, as EmbeddingGemma does. Its name is the same."""
+    inner = config.get("text_config")
+    for one in (config, inner if isinstance(inner, dict) else {}):
+        for key, value in (("use_bidirectional_attention", True), ("is_causal", False)):
+            if one.get(key) is value:
+                return key
+    return None
 
 
 def _check_encoder(folder: Path) -> None:

@@ -152,6 +152,25 @@ def test_strange_architectures_do_no_harm(model: Path, architectures: object) ->
     assert catalog.inspect(model)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"use_bidirectional_attention": True},
+        {"is_causal": False},
+        {"text_config": {"use_bidirectional_attention": True}},
+    ],
+)
+def test_a_decoder_that_reads_in_both_directions_is_refused(model: Path, config: dict[str, Any]) -> None:
+    edit(model / "config.json", **config)
+    assert "reads text in both directions" in problem(model)
+
+
+@pytest.mark.parametrize("config", [{"use_bidirectional_attention": "vision"}, {"is_causal": True}])
+def test_other_values_of_the_same_keys_are_no_reason(model: Path, config: dict[str, Any]) -> None:
+    edit(model / "config.json", **config)
+    assert catalog.inspect(model).model_type
+
+
 def test_a_folder_with_code_of_its_own_is_refused(model: Path) -> None:
     edit(model / "config.json", model_file="evil.py")
     assert "runs no code of a model folder" in problem(model)
