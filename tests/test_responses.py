@@ -225,7 +225,7 @@ def test_a_server_can_be_told_to_keep_nothing(tmp_path: Path) -> None:
             httpx.post(f"{url}{ROUTE}", json={"input": "Hi", "previous_response_id": body["id"]}, timeout=60), 400
         )
         assert "--store off" in error["message"]
-    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "data" / "responses").exists()
 
 
 def test_a_torn_file_is_as_good_as_none(server: Server) -> None:
