@@ -26,7 +26,8 @@ def install(session: nox.Session, *groups: str, app: bool = True) -> None:
 
 
 # Each file's tests in one process, as many of these as there are cores: what a file's tests share is made once.
-PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile")
+# And which tests took longest, since all of them together may not take long.
+PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--durations", "25")
 
 
 # The everyday tests need none of these, which take a second of each process.

@@ -176,7 +176,14 @@ def sent(server: Server, body: dict[str, Any]) -> socket.socket:
 
 def workers(server: Server) -> list[psutil.Process]:
     children = psutil.Process(server.process.pid).children(recursive=True)
-    return [child for child in children if "monty" in child.name() and child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in children if _runs(child, "monty")]
+
+
+def _runs(process: psutil.Process, name: str) -> bool:
+    try:
+        return name in process.name() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it has ended since it was listed
+        return False
 
 
 def test_what_was_said_before_a_hang_up_is_kept(remembering: Remembering) -> None:

@@ -23,7 +23,7 @@ from app.services.model_service import ModelService
 from app.settings import Settings
 from tests.conftest import wait_for
 
-HELLO = GenerationRequest(messages=(Message("user", "Hello"),), max_tokens=4)
+HELLO = GenerationRequest(messages=(Message("user", "Hello"),), max_tokens=4, ignore_eos=True)
 
 
 class Clock:
