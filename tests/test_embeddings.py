@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from app.services.sentence_files import read_settings
-from tests.conftest import Server, wait_for
+from tests.conftest import CONTEXT, KEY, Server, wait_for
 
 TEXTS = ["Hello world", "é", "The river and the hill, " * 20, "one two three"]
 Reference = Callable[..., Any]
@@ -157,9 +157,12 @@ def test_a_text_that_is_too_long_is_refused_with_its_numbers(server: Server) -> 
 
 
 @pytest.mark.parametrize("route", ["/v1/embeddings", "/embedding", "/api/embed"])
-def test_a_text_that_is_too_long_is_cut_where_a_request_says_so(server: Server, route: str) -> None:
-    name = "content" if route == "/embedding" else "input"
-    assert post(server, route, **{name: "the river " * 9000}, model="tiny", truncate=True)
+def test_a_text_that_is_too_long_is_cut_where_a_request_says_so(guarded: Server, route: str) -> None:
+    body = {"content" if route == "/embedding" else "input": "the river " * CONTEXT, "model": "tiny"}
+    headers = {"authorization": f"Bearer {KEY}"}
+    refused = guarded.client.post(route, json=body | {"truncate": False}, headers=headers)
+    assert refused.status_code == 400
+    assert guarded.client.post(route, json=body | {"truncate": True}, headers=headers).status_code == 200
 
 
 def test_what_has_no_effect_is_named(server: Server) -> None:
