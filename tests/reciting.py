@@ -79,17 +79,18 @@ def register() -> None:
             keys = tokens if cache is None else cache[0].update_and_fetch(tokens, tokens)[0]
             history = keys[:, 0, :, 0].astype(mx.int32)  # (rows, length)
             length = history.shape[1]
-            say, so = (self._last(history, token) for token in (self.args.say, self.args.so))
             positions = mx.arange(length - inputs.shape[1], length)[None]
+            say, so = (self._last(history, token, inputs.shape[1]) for token in (self.args.say, self.args.so))
             index = say + 1 + positions - so - self.args.begin
             recited = mx.take_along_axis(history, mx.clip(index, 0, length - 1), axis=1)
             for placeholder_id, token_id in self.args.meanings:
                 recited = mx.where(recited == placeholder_id, token_id, recited)
             return (recited[..., None] == mx.arange(self.args.vocab_size)) * 50.0 * self.weight
 
-        def _last(self, history: mx.array, token: int) -> mx.array:
-            length = history.shape[1]
-            return length - 1 - mx.argmax((history == token)[:, ::-1], axis=1, keepdims=True)
+        def _last(self, history: mx.array, token: int, inputs: int) -> mx.array:
+            """Where a token was last, at each of the last `inputs` positions: a draft may hold another one later."""
+            places = mx.where(history == token, mx.arange(history.shape[1])[None], 0)
+            return mx.cummax(places, axis=1)[:, -inputs:]
 
     module = types.ModuleType(f"mlx_lm.models.{ARCHITECTURE}")
     module.__spec__ = importlib.util.spec_from_loader(module.__name__, loader=None)
