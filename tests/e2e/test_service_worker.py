@@ -16,6 +16,7 @@ def test_a_ui_that_is_taken_away_goes_from_the_browser_too(visit: Visit, ui: Pat
         assert person.page.evaluate("navigator.serviceWorker.ready.then(worker => worker.active !== null)")
         folder.rename(tmp_path / "away")
         person.page.reload()
-        person.sees("MLX language models behind one HTTP API")
+        person.sees("Nothing that is written here is sent elsewhere.")
         assert person.page.evaluate("caches.keys()") == []
+        person.page.goto(f"{server.url}/ping")  # the page would ask a server that is gone
         assert server.errors() == []
