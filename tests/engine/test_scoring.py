@@ -1,7 +1,7 @@
 """Texts behind prompts are as likely as mlx-lm's model says of each by itself, and nothing is computed twice."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.services.caller import NOBODY
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.model.continuations import TokenizedContinuations, tokenize_continuations, without_template
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row
-from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
-from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.scheduler.scoring import Scoring
 from app.services.generation import Continuations, GenerationRequest, Message, PromptScores, Scored
+from tests.engine.scheduler_parts import Counting, Letters, Reader
 from tests.engine.workshop import EVERY, SlowMachine, Workshop
 
 DRAW = random.Random(5)
@@ -42,41 +40,6 @@ QUESTIONS = [
     prompt([31, 32, 33], [[41], [40]]),  # the first one's options, turned around
     prompt([DRAW.randrange(20, 700) for _ in range(90)], [[90, 91, 92]]),
 ]
-
-
-class Reader(RunningGeneration):
-    """A reader without an event loop."""
-
-    def __init__(self) -> None:
-        self.caller = NOBODY
-        self.outcomes: list[Any] = []
-
-
-class Letters(Outbox):
-    """Delivers at once."""
-
-    def put(self, request: RunningRequest | None, outcomes: Iterable[Any]) -> None:
-        assert isinstance(request, Reader)
-        request.outcomes.extend(outcomes)
-
-
-class Counting:
-    """A model that counts the tokens that it computes; it may fail once, after so many."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self.tokens = 0
-        self.fails_after: int | None = None
-
-    def __call__(self, tokens: Any, *arguments: Any, **more: Any) -> Any:
-        self.tokens += tokens.size
-        if self.fails_after is not None and self.tokens > self.fails_after:
-            self.fails_after = None
-            raise MemoryError
-        return self._model(tokens, *arguments, **more)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
 
 
 @lru_cache
@@ -113,7 +76,7 @@ def finish(scheduler: Scheduler, *rows: Row) -> list[Scored]:
 
 def outcomes(row: Row) -> list[Any]:
     assert isinstance(row.generation, Reader)
-    return row.generation.outcomes
+    return row.generation.events
 
 
 def alone(model: Any, each: TokenizedContinuations) -> list[list[float]]:

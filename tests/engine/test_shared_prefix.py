@@ -1,6 +1,6 @@
 """Prompts that begin alike are computed once, whenever they come and whoever leaves; what is computed is counted."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -9,55 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.services.caller import NOBODY
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.prefill_state import Lead
 from app.services.engine.scheduler.row import Row
-from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
-from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.engine.scheduler.shared_prefix import find_lead
 from app.services.generation import Progress, Text
+from tests.engine.scheduler_parts import Counting, Letters, Reader
 from tests.engine.workshop import HYBRID, SlowMachine, Workshop
 
 RULES = [20 + index * 7 % 680 for index in range(600)]  # what prompts have in common
 OWN = [[30 + number, *range(100, 119)] for number in range(8)]  # what each goes on with: 20 tokens
 PROMPTS = [[*RULES, *own] for own in OWN]
 PARAMS = [SamplingParams(), SamplingParams(temperature=1.0, seed=11)]
-
-
-class Counting:
-    """A model that counts the tokens that it computes; it may fail once, after so many."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self.tokens = 0
-        self.fails_after: int | None = None
-
-    def __call__(self, tokens: Any, *arguments: Any, **more: Any) -> Any:
-        self.tokens += tokens.size
-        if self.fails_after is not None and self.tokens > self.fails_after:
-            self.fails_after = None
-            raise MemoryError
-        return self._model(tokens, *arguments, **more)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-
-class Reader(RunningGeneration):
-    """A reader without an event loop."""
-
-    def __init__(self) -> None:
-        self.caller = NOBODY
-        self.events: list[Any] = []
-
-
-class Letters(Outbox):
-    """Delivers at once."""
-
-    def put(self, request: RunningRequest | None, outcomes: Iterable[Any]) -> None:
-        assert isinstance(request, Reader)
-        request.events.extend(outcomes)
 
 
 class Machine:
