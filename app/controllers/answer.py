@@ -14,12 +14,25 @@ from app.dto.shared.base import Dialect, Reply
 from app.dto.shared.errors import ErrorReply
 from app.request_context import LogFields, end_answer, log_fields_of
 from app.services.errors import AppError, ServerError
-from app.services.generation import Completion, Event, Finished, Generation, Reasoning, Started, Text, Timings
+from app.services.generation import (
+    Completion,
+    Embedded,
+    Event,
+    Finished,
+    Generation,
+    Ranked,
+    Reasoning,
+    Scored,
+    Started,
+    Text,
+    Timings,
+)
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 F = TypeVar("F", bound="Fold")
+R = TypeVar("R", Embedded, Ranked, Scored)
 
 PING = b": ping\n\n"
 LINES = "application/x-ndjson"
@@ -96,6 +109,13 @@ async def unless_gone(work: Coroutine[Any, Any, T], request: Request[Any, Any, A
     finally:
         watch.cancel()
         task.cancel()
+
+
+async def result_of(work: Coroutine[Any, Any, R], request: Request[Any, Any, Any]) -> R:
+    """Wait for an answer that comes in one piece, as `unless_gone` does, and note its model and tokens for the log."""
+    result = await unless_gone(work, request)
+    log_fields_of(request.scope).update(model=result.model, prompt_tokens=result.prompt_tokens)
+    return result
 
 
 class KeepAlive:

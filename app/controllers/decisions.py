@@ -7,14 +7,12 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body
 
-from app.controllers.answer import header, unless_gone
+from app.controllers.answer import header, result_of
 from app.controllers.openapi import operation
 from app.controllers.refusals import DECISION, body_refusals
 from app.dto.llama.systemone import SystemOneReply, SystemOneRequest
 from app.dto.openai.decisions import Decision, DecisionRequest
-from app.request_context import log_fields_of
 from app.services.errors import FeatureNotSupported
-from app.services.generation import Scored, ScoringRequest
 from app.services.model_service import ModelService
 from app.settings import Settings
 
@@ -134,7 +132,7 @@ class DecisionsController(Controller):
         settings: NamedDependency[Settings],
     ) -> Response[Decision]:
         """Say how likely the answers to questions about an input are. Nothing is generated; any model can do it."""
-        scored = await score(data.to_scoring(), request, model_service)
+        scored = await result_of(model_service.score(data.to_scoring()), request)
         return Response(Decision.of(scored, data, settings.decision_temperature), headers=header(data.ignored))
 
 
@@ -159,12 +157,5 @@ class SystemOneController(Controller):
         settings: NamedDependency[Settings],
     ) -> Response[SystemOneReply]:
         """Say how likely the answers to questions about a state are. Nothing is generated; any model can do it."""
-        scored = await score(data.to_scoring(), request, model_service)
+        scored = await result_of(model_service.score(data.to_scoring()), request)
         return Response(SystemOneReply.of(scored, data, settings.decision_temperature), headers=header(data.ignored))
-
-
-async def score(scoring: ScoringRequest, request: Request[Any, Any, Any], service: ModelService) -> Scored:
-    """Compute how likely texts are, unless the client hangs up meanwhile. Raises AppError."""
-    scored = await unless_gone(service.score(scoring), request)
-    log_fields_of(request.scope).update(model=scored.model, prompt_tokens=scored.tokens)
-    return scored

@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body
 
-from app.controllers.answer import header, unless_gone
+from app.controllers.answer import header, result_of
 from app.controllers.openapi import operation
 from app.controllers.refusals import EMBEDDING, body_refusals
 from app.dto.openai.embeddings import (
@@ -17,8 +17,6 @@ from app.dto.openai.embeddings import (
     NativeEmbeddingRequest,
     native_embeddings,
 )
-from app.request_context import log_fields_of
-from app.services.generation import Embedded, EmbeddingRequest
 from app.services.model_service import ModelService
 
 _ANSWER = {
@@ -57,7 +55,7 @@ class EmbeddingsController(Controller):
         model_service: NamedDependency[ModelService],
     ) -> Response[EmbeddingList]:
         """Turn texts into vectors with the hidden states of the model that is served."""
-        embedded = await embed(data.to_embedding(), request, model_service)
+        embedded = await result_of(model_service.embed(data.to_embedding()), request)
         return Response(EmbeddingList.of(embedded, data), headers=header(data.ignored))
 
 
@@ -81,12 +79,5 @@ class NativeEmbeddingsController(Controller):
         model_service: NamedDependency[ModelService],
     ) -> Response[list[NativeEmbedding]]:
         """Turn texts into vectors; the answer is a list as llama.cpp's is."""
-        embedded = await embed(data.to_embedding(), request, model_service)
+        embedded = await result_of(model_service.embed(data.to_embedding()), request)
         return Response(native_embeddings(embedded, data), headers=header(data.ignored))
-
-
-async def embed(embedding: EmbeddingRequest, request: Request[Any, Any, Any], service: ModelService) -> Embedded:
-    """Turn texts into vectors, unless the client hangs up meanwhile. Raises AppError."""
-    embedded = await unless_gone(service.embed(embedding), request)
-    log_fields_of(request.scope).update(model=embedded.model, prompt_tokens=embedded.prompt_tokens)
-    return embedded

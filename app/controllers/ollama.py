@@ -11,8 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import Body
 
 from app.controllers import ollama_examples as examples
-from app.controllers.answer import LINES, collect, header, stream, unless_gone
-from app.controllers.embeddings import embed
+from app.controllers.answer import LINES, collect, header, result_of, stream, unless_gone
 from app.controllers.models import outline
 from app.controllers.openapi import operation
 from app.controllers.refusals import EMBEDDING, GENERATION, UNKNOWN_MODEL, body_refusals, refusals
@@ -130,7 +129,7 @@ class OllamaController(Controller):
     ) -> Response[OllamaEmbedded]:
         """Turn texts into vectors of length 1."""
         began = time.perf_counter()
-        embedded = await embed(data.to_embedding(), request, model_service) if data.texts else None
+        embedded = await result_of(model_service.embed(data.to_embedding()), request) if data.texts else None
         reply = OllamaEmbedded.of(embedded, data.model_name, time.perf_counter() - began)
         return Response(reply, headers=header(data.ignored))
 
@@ -148,7 +147,7 @@ class OllamaController(Controller):
         model_service: NamedDependency[ModelService],
     ) -> Response[OllamaEmbedding]:
         """Turn a text into a vector, in the old form."""
-        embedded = await embed(data.to_embedding(), request, model_service) if data.prompt else None
+        embedded = await result_of(model_service.embed(data.to_embedding()), request) if data.prompt else None
         return Response(OllamaEmbedding.of(embedded), headers=header(data.ignored))
 
     @get(

@@ -7,11 +7,10 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body
 
-from app.controllers.answer import header, unless_gone
+from app.controllers.answer import header, result_of
 from app.controllers.openapi import operation
 from app.controllers.refusals import RANKING, body_refusals
 from app.dto.llama.rerank import RankedDocument, RerankList, RerankRequest, tei_ranks
-from app.request_context import log_fields_of
 from app.services.model_service import ModelService
 
 _ANSWER = {
@@ -47,7 +46,6 @@ class RerankController(Controller):
         model_service: NamedDependency[ModelService],
     ) -> Response[RerankList | list[RankedDocument]]:
         """Rank documents with a model made for it, or with any that writes: how likely it says yes rather than no."""
-        ranked = await unless_gone(model_service.rank(data.to_ranking()), request)
-        log_fields_of(request.scope).update(model=ranked.model, prompt_tokens=ranked.prompt_tokens)
+        ranked = await result_of(model_service.rank(data.to_ranking()), request)
         reply = tei_ranks(ranked, data) if data.is_tei else RerankList.of(ranked, data)
         return Response(reply, headers=header(data.ignored))

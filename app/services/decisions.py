@@ -10,12 +10,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from app.services.errors import InvalidRequest
-from app.services.generation import Continuations, GenerationRequest, Message, PromptScores, ScoringRequest
+from app.services.generation import (
+    WITHOUT_REASONING,
+    Continuations,
+    GenerationRequest,
+    Message,
+    PromptScores,
+    ScoringRequest,
+)
 
 MOST_QUESTIONS = 400
 MOST_OPTIONS = 255
 YES, NO = "Yes", "No"
-_WITHOUT_REASONING = {"enable_thinking": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ def to_scoring(text: str, questions: Sequence[Question], model: str | None) -> S
 def _continuations(text: str, questions: Sequence[Question]) -> Iterator[Continuations]:
     for question in questions:
         messages = (Message("user", question.prompt(text)),)
-        request = GenerationRequest(messages, template_kwargs=_WITHOUT_REASONING)
+        request = GenerationRequest(messages, template_kwargs=WITHOUT_REASONING)
         texts = tuple(option.text for option in question.options)
         yield Continuations(request, texts, whole=_one_begins_another(texts))
 

@@ -142,6 +142,8 @@ _MODEL_DEFAULTS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty
 # llama.cpp's values of these; a model's generation_config.json may have others.
 LLAMA_SAMPLING = Sampling(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05, repetition_penalty=1.0)
 
+WITHOUT_REASONING = {"enable_thinking": False}  # for a chat template
+
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
@@ -259,7 +261,7 @@ class Scored:
 
     model: str
     prompts: tuple[PromptScores, ...]
-    tokens: int  # of all prompts and continuations; what several begin with counts once
+    prompt_tokens: int  # of all prompts and continuations; what several begin with counts once
     cached_tokens: int  # of those, the ones from the prefix cache
 
 

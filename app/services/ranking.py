@@ -5,6 +5,7 @@ from dataclasses import replace
 from app.services.errors import PromptTooLong
 from app.services.facts import ModelFacts
 from app.services.generation import (
+    WITHOUT_REASONING,
     Continuations,
     GenerationRequest,
     Message,
@@ -16,7 +17,6 @@ from app.services.generation import (
 from app.services.served_model import ServedModel
 
 _ANSWERS = ("yes", "no")
-_WITHOUT_REASONING = {"enable_thinking": False}
 _QUESTION = "Given a web search query, retrieve relevant passages that answer the query"  # that Qwen3-Reranker knows
 _MADE_FOR_IT = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
@@ -74,7 +74,7 @@ def too_long(error: PromptTooLong, request: RankRequest) -> PromptTooLong:
 def ranked(scored: Scored) -> Ranked:
     """Give the log-odds of yes against no, of each document."""
     pairs = (prompt.sums for prompt in scored.prompts)
-    return Ranked(scored.model, scored.tokens, tuple(yes - no for yes, no in pairs))
+    return Ranked(scored.model, scored.prompt_tokens, tuple(yes - no for yes, no in pairs))
 
 
 def _reranker_prompt(request: RankRequest, document: str) -> GenerationRequest:
@@ -89,6 +89,6 @@ def _chat_prompt(request: RankRequest, document: str) -> GenerationRequest:
     question = f"Query: {request.query}\n\nDocument: {document}\n\nDoes the document answer the query? Say yes or no."
     return GenerationRequest(
         messages=(Message("system", system), Message("user", question)),
-        template_kwargs=_WITHOUT_REASONING,
+        template_kwargs=WITHOUT_REASONING,
         max_tokens=0,
     )

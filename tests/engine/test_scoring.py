@@ -134,7 +134,7 @@ def test_what_prompts_begin_with_is_computed_once(some_workshop: Workshop) -> No
     questions = [prompt([*range(100, 120), 200 + number], [[300], [301]]) for number in range(40)]
     [scored] = finish(scheduler, make_row(some_workshop, questions))
     assert model.tokens == len(INPUT) + 20 + 40
-    assert scored.tokens == len(INPUT) + 20 + 40 * 3
+    assert scored.prompt_tokens == len(INPUT) + 20 + 40 * 3
 
 
 def test_the_prefix_cache_has_the_prompt_of_earlier_questions(some_workshop: Workshop) -> None:
@@ -146,7 +146,7 @@ def test_the_prefix_cache_has_the_prompt_of_earlier_questions(some_workshop: Wor
     assert (first.cached_tokens, len(prefixes)) == (0, 1)
     assert again.cached_tokens >= len(INPUT) - 1
     assert (
-        model.tokens <= again.tokens + 30 - again.cached_tokens
+        model.tokens <= again.prompt_tokens + 30 - again.cached_tokens
     )  # with the padding of rows that are computed together
     check(again.prompts, [list(map(list, each.logprobs)) for each in first.prompts])
 

@@ -217,10 +217,10 @@ class Decision(Reply, kw_only=True):
             model=scored.model,
             answers=[_answer(question, decisions.probabilities(scores, temperature)) for question, scores in pairs],
             usage=DecisionUsage(
-                input_tokens=scored.tokens,
+                input_tokens=scored.prompt_tokens,
                 input_tokens_details=DecisionInputDetails(cached_tokens=scored.cached_tokens),
                 output_tokens_details=DecisionOutputDetails(),
-                total_tokens=scored.tokens,
+                total_tokens=scored.prompt_tokens,
             ),
         )
 

@@ -1,7 +1,6 @@
 """What a loaded model is put together from: its scheduler, prompt builder, grammars and facts."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -39,7 +38,7 @@ from app.services.engine.speculative.draft_model import DraftModel
 from app.services.facts import Batching, ModelFacts, SentenceFacts
 from app.services.generation import LLAMA_SAMPLING, Pooling
 from app.services.model_folder import ModelFolder
-from app.services.sentence_files import Mode, read_settings
+from app.services.sentence_files import SentenceFiles, read_settings
 
 log = structlog.get_logger()
 
@@ -106,8 +105,6 @@ def assemble_encoder(
     """Put an encoder and its tokenizer together. On the engine thread. Raises LoadFailed."""
     context = folder.context.limited_to(limits.context_length)
     tokenizer = EncoderTokenizer(folder.path, context.tokens)
-    files = model.sentence
-    mode = files.pooling[0] if files.pooling else "mean"
     facts = ModelFacts(
         id=folder.id,
         path=folder.path,
@@ -124,7 +121,7 @@ def assemble_encoder(
         eos_token="",
         end_tokens=frozenset(),
         defaults=LLAMA_SAMPLING,
-        sentence=SentenceFacts(model.size, _pooling(mode), files.prompts, files.default_prompt),
+        sentence=_sentence(model.sentence, model.size),
         calls_tools=False,
         reasons=False,
         max_rows=limits.max_rows,
@@ -163,7 +160,7 @@ def _facts(files: ModelFiles, model: Any, tokenizer: Any, limits: EngineLimits, 
         eos_token=tokenizer.eos_token or "",
         end_tokens=markup.end_tokens(tokenizer),
         defaults=read_defaults(files.folder),
-        sentence=_sentence(files.folder, hidden),
+        sentence=_sentence(read_settings(files.folder), hidden),
         task=folder.task,
         suppressed_tokens=frozenset(token for token in read_suppressed_tokens(files.folder) if 0 <= token < vocabulary),
         calls_tools=markup.calls is not None,
@@ -172,15 +169,11 @@ def _facts(files: ModelFiles, model: Any, tokenizer: Any, limits: EngineLimits, 
     )
 
 
-def _sentence(folder: Path, size: int) -> SentenceFacts:
-    """Say how a model of mlx-lm's makes vectors: pooling and prompts are those of sentence-transformers' files."""
-    settings = read_settings(folder)
-    mode = settings.pooling[0] if settings.pooling else "mean"
-    return SentenceFacts(size, _pooling(mode), settings.prompts, settings.default_prompt)
-
-
-def _pooling(mode: Mode) -> Pooling:
-    return mode if mode in ("cls", "max", "last") else "mean"
+def _sentence(files: SentenceFiles, size: int) -> SentenceFacts:
+    """Say how a model makes vectors of so many numbers, as far as sentence-transformers' files tell."""
+    mode = next(iter(files.pooling), None)
+    pooling: Pooling = mode if mode in ("cls", "max", "last") else "mean"
+    return SentenceFacts(size, pooling, files.prompts, files.default_prompt)
 
 
 def _widths(model: Any, tokenizer: Any) -> tuple[int, int]:

@@ -77,16 +77,19 @@ class Batch:
         start = time.perf_counter()
         fed, logprobs, unread = self._next, self._logprobs, 0 if self._next_is_read else len(self.rows) - self._fresh
         self._adapters.use([row.scales for row in self.rows])
-        logits = self._model(fed[:, None], cache=self._cache.layers)[:, -1, :]
-        self._next, self._fresh = self._draws(self.rows, logits, fed, self._fresh), 0
-        self._logprobs = self._draws.logprobs(self.rows, logits, self._next)
-        self._remember(logits[:, None])
-        mx.async_eval(self._next, *(self._logprobs.arrays if self._logprobs else ()))
+        self._draw(self._model(fed[:, None], cache=self._cache.layers)[:, -1, :], fed)
         tokens = self._read(fed[:unread], logprobs) if unread else []
         self._next_is_read = any(row.pivotal for row in self.rows)
         tokens += self._read(self._next, self._logprobs) if self._next_is_read else []
         self._costs.note_step(len(self.rows), time.perf_counter() - start)
         return tokens
+
+    def _draw(self, logits: mx.array, fed: mx.array) -> None:
+        """Draw the next tokens from logits (rows, vocabulary) behind the tokens (rows,) that were fed; none is read."""
+        self._next, self._fresh = self._draws(self.rows, logits, fed, self._fresh), 0
+        self._logprobs = self._draws.logprobs(self.rows, logits, self._next)
+        self._remember(logits[:, None])
+        mx.async_eval(self._next, *(self._logprobs.arrays if self._logprobs else ()))
 
     def redraw(self) -> list[RowToken]:
         """Have rows draw again what they drew before it was read that a call begins, which a grammar binds.
@@ -192,11 +195,7 @@ class Batch:
             tokens += _with_logprobs(row, run, logits[index])
         last = mx.take_along_axis(logits, mx.array([[[len(run)]] for run in runs]), axis=1)[:, 0]
         self._draws.forget()
-        ends = mx.array([one[-1] for one in fed], dtype=mx.uint32)
-        self._next, self._fresh = self._draws(self.rows, last, ends, self._fresh), 0
-        self._logprobs = self._draws.logprobs(self.rows, last, self._next)
-        self._remember(last[:, None])
-        mx.async_eval(self._next, *(self._logprobs.arrays if self._logprobs else ()))
+        self._draw(last, mx.array([one[-1] for one in fed], dtype=mx.uint32))
         self._next_is_read = any(row.pivotal for row in self.rows)
         if self._cache.merged:
             mx.eval(self._next)
