@@ -2,14 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
 from playwright.sync_api import expect
 
-from tests.conftest import Server, running
+from tests.conftest import Server
 from tests.e2e.conftest import Visit
 from tests.e2e.person import Person
 from tests.e2e.wire import CHAT, Call
@@ -25,15 +22,8 @@ def decides(person: Person, button: str) -> tuple[Call, Call]:
     return first, second
 
 
-@pytest.fixture
-def free(ui: Path, tmp_path: Path) -> Iterator[Server]:
-    """A server with the demo model whose calls are its own: held by a grammar it may write a name without end."""
-    with running(tmp_path, "--demo", "--webui", str(ui), "--tool-call-grammar", "off") as server:
-        yield server
-
-
-def test_a_tool_of_the_browser_is_called_and_its_result_is_read(free: Server, visit: Visit) -> None:
-    person = visit(free)
+def test_a_tool_of_the_browser_is_called_and_its_result_is_read(demo: Server, visit: Visit) -> None:
+    person = visit(demo)
     person.opens()
     person.writes("What time is it?")
     first, second = decides(person, "Allow once")

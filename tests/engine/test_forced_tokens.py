@@ -9,7 +9,6 @@ import mlx.core as mx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from llguidance import LLMatcher
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.model.chunk_sizer import ChunkSizer
@@ -60,7 +59,7 @@ def llama(tiny: Path) -> Workshop:
 
 
 @lru_cache
-def matcher(workshop: Workshop, grammar: str) -> LLMatcher:
+def matcher(workshop: Workshop, grammar: str) -> Matcher:
     ends = frozenset(workshop.tokenizer.eos_token_ids)
     return GrammarCompiler(workshop.tokenizer, workshop.vocabulary, ends).compile(GRAMMARS[grammar])
 
@@ -77,7 +76,6 @@ def row_of(
     ends = frozenset(workshop.tokenizer.eos_token_ids)
     constraint = GrammarConstraint(
         matcher(workshop, grammar),
-        workshop.vocabulary,
         think_start=(),
         think_end=(),
         blank=(),

@@ -19,7 +19,6 @@ def test_a_grammar_begins_behind_the_marker(tokens: tuple[str, ...], tmp_path: P
     newline = tokenizer.encode("\n", add_special_tokens=False)
     constraint = GrammarConstraint(
         grammars.compile(Constraint("choice", '["yes", "no"]', "choice")),
-        len(tokenizer),
         think_start=tokenizer.encode("<think>", add_special_tokens=False),
         think_end=[token for letter in "</think>" for token in tokenizer.encode(letter, add_special_tokens=False)]
         if tokens != ("</think>",)

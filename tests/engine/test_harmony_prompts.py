@@ -136,7 +136,6 @@ def draw(tokenizer: Any, grammars: GrammarCompiler, request: GenerationRequest, 
     ends = Markup.of(tokenizer).end_tokens(tokenizer)
     constraint = GrammarConstraint(
         matcher,  # type: ignore[arg-type]
-        len(tokenizer),
         think_start=[],
         think_end=[],
         blank=[],
@@ -213,7 +212,6 @@ def test_an_answer_that_starts_over_is_bound_as_before(tokenizer: Any, grammars:
     request = GenerationRequest(constraint=schema)
     constraint = GrammarConstraint(
         grammars.compile_request(request, form.format),  # type: ignore[arg-type]
-        len(tokenizer),
         think_start=[],
         think_end=[],
         blank=[],

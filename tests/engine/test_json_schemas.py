@@ -55,15 +55,14 @@ class Writer:
         matcher = self._grammars.compile(Constraint("lark", rule, "response_format"))
         tokens: list[int] = []
         for length in range(400):
-            bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
-            allowed = np.flatnonzero(bits[: self._width]).tolist()
+            allowed = np.flatnonzero(matcher.mask()).tolist()
             ends = self._ends.intersection(allowed)
             if ends and (len(allowed) == len(ends) or chance.random() < 0.3):
                 return str(self._tokenizer.decode(tokens))
             following = [token for token in allowed if token not in ends]
             closing = [token for token in following if token in self._closing]
             tokens.append(chance.choice(closing if closing and chance.random() < 0.2 + length / 400 else following))
-            assert matcher.consume_token(tokens[-1]), matcher.get_error()
+            assert matcher.consume(tokens[-1])
         return None
 
 

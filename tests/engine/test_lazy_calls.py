@@ -65,7 +65,7 @@ class Model:
             parser=parser,
             detokenizer=self.detokenizer(),
             end_tokens=self.markup.end_tokens(self.tokenizer),
-            constraint=CallConstraint(calls, len(self.tokenizer)),
+            constraint=CallConstraint(calls),
         )
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from llguidance import LLMatcher
 
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.parser import OutputParser
 from app.services.engine.output.tool_call_notations import CallNotation
 from app.services.engine.sampling.grammar import GrammarCompiler
+from app.services.engine.sampling.matcher import Matcher
 from app.services.errors import InvalidRequest
 from app.services.generation import Constraint, GenerationRequest, Message, ToolChoice
 from tests.engine.families import FAMILIES, byte_tokenizer
@@ -98,22 +98,20 @@ def draws(
     matcher = grammars.compile_request(request, form_of(markup))
     assert matcher is not None
     for seed in seeds:
-        yield _draw(tokenizer, matcher.deep_copy(), random.Random(seed), start)
+        yield _draw(tokenizer, matcher.fork(), random.Random(seed), start)
 
 
-def _draw(tokenizer: Any, matcher: LLMatcher, chance: random.Random, start: str) -> str:
+def _draw(tokenizer: Any, matcher: Matcher, chance: random.Random, start: str) -> str:
     ids = tokenizer.encode(start, add_special_tokens=False)
-    assert matcher.validate_tokens(ids) == len(ids), start
-    matcher.consume_tokens(ids)
+    assert matcher.begin_with(ids), start
     end = tokenizer.eos_token_id
     for _ in range(3000):
-        bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
-        allowed = np.flatnonzero(bits[: len(tokenizer)]).tolist()
+        allowed = np.flatnonzero(matcher.mask()).tolist()
         letters = [token for token in allowed if token != end]
         token = end if end in allowed and (not letters or chance.random() < 0.3) else chance.choice(letters)
         if token == end:
             return str(tokenizer.decode(ids, skip_special_tokens=False))
-        matcher.consume_token(token)
+        matcher.consume(token)
         ids.append(token)
     raise AssertionError("it never ends")
 
@@ -163,8 +161,8 @@ def test_the_familys_own_writing_is_allowed(name: str, folder: Path) -> None:
     if name == "mistral list":
         call = '[TOOL_CALLS][{"name": "add", "arguments": {"a": "y", "b": -3}, "id": "abcdefghi"}]'
     ids = tokenizer.encode(call, add_special_tokens=False)
-    assert matcher.consume_tokens(ids)
-    assert matcher.is_accepting()
+    assert matcher.begin_with(ids)
+    assert matcher.is_accepting
 
 
 def test_an_answer_of_a_schema_or_a_call(folder: Path) -> None:
@@ -252,11 +250,10 @@ def test_arguments_may_have_the_text_of_a_marker(marker: str, folder: Path) -> N
     assert matcher is not None
     written: list[int] = []
     for _ in range(200):
-        bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
-        token = int(np.flatnonzero(bits)[0])
-        if matcher.is_stopped():
+        token = int(np.flatnonzero(matcher.mask())[0])
+        if matcher.is_stopped:
             break
-        assert matcher.consume_token(token), matcher.get_error()
+        assert matcher.consume(token)
         written.append(token)
     assert json.dumps({"tag": marker}) in str(tokenizer.decode(written, skip_special_tokens=False))
 

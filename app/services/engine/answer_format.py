@@ -99,10 +99,9 @@ class AnswerFormat:
     def constraint(self, prompt: Prompt, request: GenerationRequest) -> GrammarConstraint | CallConstraint | None:
         """Make the state of an answer's grammar, None for one without."""
         if prompt.matcher is None:
-            return CallConstraint(prompt.calls, self._facts.vocabulary) if prompt.calls is not None else None
+            return CallConstraint(prompt.calls) if prompt.calls is not None else None
         return GrammarConstraint(
             prompt.matcher,
-            self._facts.vocabulary,
             think_start=self._think_start,
             think_end=self._think_end,
             blank=self._blank_tokens,

@@ -15,6 +15,7 @@ from app.services.engine.output.stop_strings import StopStrings
 from app.services.engine.output.token_bytes import TokenBytes
 from app.services.engine.sampling.call_constraint import CallGrammars
 from app.services.engine.sampling.dry import NO_BREAKERS, Breakers
+from app.services.engine.sampling.matcher import Matcher
 from app.services.errors import InvalidRequest, NoInfill, PromptTooLong, TextTooLong
 from app.services.generation import GenerationRequest, Message
 
@@ -46,9 +47,9 @@ class Prompt:
     conversation_key: int = 0  # the same for all prompts of a conversation
     digest: bytes = b""  # of the text, for prompts whose answers may be given back
     outline: Outline = ()  # its messages
-    matcher: Any = None  # llguidance's LLMatcher; None if no grammar constrains the answer
+    matcher: Matcher | None = None  # None if no grammar constrains the answer
     calls: CallGrammars | None = None  # what binds the calls of an answer that is free otherwise
-    header: Any = None  # the LLMatcher of what comes before that, in formats whose messages have headers
+    header: Matcher | None = None  # of what comes before that, in formats whose messages have headers
     stop_strings: StopStrings | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)  # by token
     breakers: Breakers = NO_BREAKERS  # of DRY

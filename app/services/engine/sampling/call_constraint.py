@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from llguidance import LLMatcher
 
 from app.services.engine.output.harmony import RECIPIENT
 from app.services.engine.output.parts import CallStart
@@ -31,7 +30,7 @@ _MARKER_TOKENS = 64  # among which a marker that has just come and what stands b
 class GrammarTools:
     """What of the compiler is needed to make matchers: for a constraint, and for the tokens of a text."""
 
-    compile: Callable[[Constraint], LLMatcher]
+    compile: Callable[[Constraint], Matcher]
     tokenize: Callable[[str], list[int]]
 
 
@@ -55,7 +54,7 @@ class CallGrammars:
         self._tools = list({tool.name: tool for tool in reversed(tools)}.values())[::-1]
         self._form = form
         self._parallel = parallel
-        self._matchers: dict[CallStart, Future[LLMatcher | None]] = {}
+        self._matchers: dict[CallStart, Future[Matcher | None]] = {}
 
     def prepare(self) -> None:
         """Make the grammar of calls that begin as the family's do, on a thread: it takes a while with many tools."""
@@ -64,7 +63,7 @@ class CallGrammars:
             future = self._matchers[start] = Future()
             threading.Thread(target=self._make, args=(start, future), name="grammar", daemon=True).start()
 
-    def matcher(self, start: CallStart) -> LLMatcher | None:
+    def matcher(self, start: CallStart) -> Matcher | None:
         """Give a matcher that has read what has come of a call. None: no call of these tools can begin so."""
         if start.tool and all(tool.name != start.tool for tool in self._tools):
             return None
@@ -77,17 +76,18 @@ class CallGrammars:
             return None
         is_inside = start.marker not in ("", self._form.start, RECIPIENT)
         text = (start.marker if is_inside else "") + start.text  # that marker is a part of the call
-        tokens = list(self._make_literals().tokens(text, self._grammars.tokenize))
-        matcher = first.deep_copy()
-        return matcher if not tokens or matcher.consume_tokens(tokens) else None
+        matcher = first.fork()
+        return (
+            matcher if matcher.begin_with(list(self._make_literals().tokens(text, self._grammars.tokenize))) else None
+        )
 
-    def _make(self, start: CallStart, future: "Future[LLMatcher | None]") -> None:
+    def _make(self, start: CallStart, future: "Future[Matcher | None]") -> None:
         try:
             future.set_result(self._compile(start))
         except BaseException as error:  # whoever waits for it has to hear of it
             future.set_exception(error)
 
-    def _compile(self, start: CallStart) -> LLMatcher | None:
+    def _compile(self, start: CallStart) -> Matcher | None:
         if (matcher := self._attempt(start, self._tools)) is not None:
             return matcher
         # No single one need be at fault: together they may be too much.
@@ -96,7 +96,7 @@ class CallGrammars:
             return matcher
         return self._attempt(start, [tool.without_schema() for tool in self._tools])
 
-    def _attempt(self, start: CallStart, tools: Sequence[AllowedTool]) -> LLMatcher | None:
+    def _attempt(self, start: CallStart, tools: Sequence[AllowedTool]) -> Matcher | None:
         if start.tool and all(tool.name != start.tool for tool in tools):
             return None
         literals = self._make_literals()
@@ -144,12 +144,11 @@ class CallConstraint:
 
     failed = False
 
-    def __init__(self, grammars: CallGrammars, vocabulary: int) -> None:
+    def __init__(self, grammars: CallGrammars) -> None:
         self.accepted_tokens = 0  # of the answer; those of free text are not counted
         self._grammars = grammars
-        self._vocabulary = vocabulary
         self._matcher: Matcher | None = None  # of the call that the answer is in
-        self._begin: tuple[LLMatcher, int] | None = None  # where the last call began, and the answer's length then
+        self._begin: tuple[Matcher, int] | None = None  # where the last call began, and the answer's length then
 
     @property
     def is_bound(self) -> bool:
@@ -167,11 +166,11 @@ class CallConstraint:
         if start is None or reader is None or _is_quoted(start.marker, b"".join(map(piece, answer[-_MARKER_TOKENS:]))):
             return False
         matcher = self._grammars.matcher(start)
-        if matcher is None or matcher.is_stopped():
+        if matcher is None or matcher.is_stopped:
             return False
         reader.trust()
         self._begin = (matcher, len(answer))
-        self._matcher, self.accepted_tokens = Matcher(matcher, self._vocabulary), len(answer)
+        self._matcher, self.accepted_tokens = matcher.fork(), len(answer)
         return True
 
     def mask(self) -> Mask:
@@ -181,7 +180,7 @@ class CallConstraint:
         if not self._matcher.is_error:
             return allowed
         self._matcher = None
-        return np.ones(self._vocabulary, dtype=bool)
+        return np.ones_like(allowed)
 
     def forced_tokens(self) -> list[int]:
         """Give the tokens of the call that have to come next; none where there is a choice."""
@@ -204,7 +203,7 @@ class CallConstraint:
         if self._begin is None:
             return
         matcher, length = self._begin
-        self._matcher, self.accepted_tokens = Matcher(matcher, self._vocabulary), length
+        self._matcher, self.accepted_tokens = matcher.fork(), length
         for token in answer[length:]:
             self.accept(token)
 

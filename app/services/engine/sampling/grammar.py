@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import llguidance
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits
 
 from app.services import heap
 from app.services.engine.output.template_clues import reasoning_markers
@@ -27,6 +27,7 @@ from app.services.engine.sampling.tool_call_grammar import (
     not_enforceable,
     tool_call_grammar,
 )
+from app.services.engine.sampling.vocabulary import Vocabulary
 from app.services.errors import InvalidRequest
 from app.services.generation import Constraint, GenerationRequest
 
@@ -49,29 +50,30 @@ class GrammarCompiler:
 
     def __init__(self, tokenizer: Any, vocabulary: int, end_tokens: frozenset[int]) -> None:
         self._tokenizer = tokenizer  # mlx-lm's TokenizerWrapper
-        self._vocabulary = vocabulary
+        self._width = vocabulary
         self._end_tokens = end_tokens
-        self._tables: LLTokenizer | None = None
+        self._vocabulary: Vocabulary | None = None
         self._call_grammars = CallGrammarCache()
         self._lock = threading.Lock()
 
     @property
     def table_bytes(self) -> int:
         """About how much memory the tables take; measured with a vocabulary of 262,144 tokens."""
-        return self._vocabulary * _TABLE_BYTES
+        return self._width * _TABLE_BYTES
 
-    def warm_up(self) -> None:
+    def warm_up(self) -> Vocabulary:
         """Make the tables of the vocabulary: seconds where it is large."""
         with self._lock:
-            if self._tables is None:
+            if self._vocabulary is None:
                 backend = self._tokenizer._tokenizer
                 ends = sorted(self._end_tokens)
-                self._tables = plain_tokenizer(backend, self._vocabulary, ends)
+                self._vocabulary = Vocabulary(plain_tokenizer(backend, self._width, ends))
                 heap.trim()  # making them takes twice what they take
+            return self._vocabulary
 
     def compile_request(
         self, request: GenerationRequest, form: CallNotation | None, *, in_message: bool = False
-    ) -> LLMatcher | None:
+    ) -> Matcher | None:
         """Make the matcher of a request, None without a constraint. Raises InvalidRequest that says what is wrong.
 
         `in_message`: the prompt ends within a message of the answer, in formats that have such.
@@ -104,7 +106,7 @@ class GrammarCompiler:
             ),
         )
 
-    def compile_header(self, request: GenerationRequest, form: CallNotation, *, in_message: bool) -> LLMatcher | None:
+    def compile_header(self, request: GenerationRequest, form: CallNotation, *, in_message: bool) -> Matcher | None:
         """Make the matcher of what comes before an answer that its constraint binds as a whole; None for others."""
         if not self._binds_answer(request, form):
             return None
@@ -125,7 +127,7 @@ class GrammarCompiler:
             return text.split(closing, 1)[1].lstrip()
         return text
 
-    def _compile_from(self, constraint: Constraint, start: str) -> LLMatcher:
+    def _compile_from(self, constraint: Constraint, start: str) -> Matcher:
         """Make the matcher of an answer that starts with a text. Raises InvalidRequest where none can start so."""
         matcher = self.compile(constraint)
         if self._consume(matcher, start):
@@ -139,39 +141,34 @@ class GrammarCompiler:
             param=constraint.param,
         )
 
-    def _consume(self, matcher: LLMatcher, text: str) -> bool:
+    def _consume(self, matcher: Matcher, text: str) -> bool:
         """Feed a text to a matcher. Returns False where its grammar does not allow it."""
-        tokens = self._tokenize(text)
-        return matcher.validate_tokens(tokens) == len(tokens) and (not tokens or matcher.consume_tokens(tokens))
+        return matcher.begin_with(self._tokenize(text))
 
     def _tokenize(self, text: str) -> list[int]:
-        self.warm_up()
-        assert self._tables is not None
-        return self._tables.tokenize_str(text)
+        return self.warm_up().tables.tokenize_str(text)
 
     def _special_tokens(self) -> dict[str, int]:
         """Give the ids of the control tokens, by their text."""
-        self.warm_up()
-        assert self._tables is not None
+        tables = self.warm_up().tables
         added = self._tokenizer.added_tokens_decoder.items()
         return {
             entry.content: int(token)
             for token, entry in added
-            if int(token) < self._vocabulary and self._tables.is_special_token(int(token))
+            if int(token) < self._width and tables.is_special_token(int(token))
         }
 
-    def compile(self, constraint: Constraint, style: "JsonCompileOptions" = _STYLE) -> LLMatcher:
+    def compile(self, constraint: Constraint, style: "JsonCompileOptions" = _STYLE) -> Matcher:
         """Make the matcher of a constraint. Raises InvalidRequest that says what is wrong with the grammar."""
-        self.warm_up()
-        assert self._tables is not None
+        vocabulary = self.warm_up()
         try:
             grammar = self._grammar(constraint, style)
         except ValueError as error:
             raise not_enforceable(constraint, str(error)) from None
-        failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, self._tables)
+        failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, vocabulary.tables)
         if failed:
             raise not_enforceable(constraint, messages[0] if messages else "it cannot be compiled")
-        matcher = LLMatcher(self._tables, grammar, log_level=0, limits=_LIMITS)
+        matcher = LLMatcher(vocabulary.tables, grammar, log_level=0, limits=_LIMITS)
         first = matcher.deep_copy()
         first.compute_bitmask()  # reports a grammar that allows no first token
         if first.is_error():
@@ -179,7 +176,7 @@ class GrammarCompiler:
             raise not_enforceable(constraint, "no text matches it" if reason.startswith("NoExtension") else reason)
         if (forced := first.compute_ff_tokens()) and not first.consume_token(forced[0]):
             raise not_enforceable(constraint, "what it allows has no end, or is too long")
-        return matcher
+        return Matcher(matcher, vocabulary)
 
     def _grammar(self, constraint: Constraint, style: "JsonCompileOptions") -> str:
         if constraint.kind == "json_schema":
@@ -216,8 +213,7 @@ class GrammarConstraint:
 
     def __init__(
         self,
-        matcher: LLMatcher,
-        vocabulary: int,
+        matcher: Matcher,
         *,
         think_start: Sequence[int],
         think_end: Sequence[int],
@@ -225,13 +221,13 @@ class GrammarConstraint:
         end_tokens: Iterable[int],
         thinking: bool,
         may_think: bool,
-        header: LLMatcher | None = None,
+        header: Matcher | None = None,
         piece: Callable[[int], bytes] = lambda token: b"",
     ) -> None:
         self.failed = False
         self.accepted_tokens = 0  # of the answer
-        self._matcher = Matcher(matcher, vocabulary)
-        self._first_header = Matcher(header, vocabulary) if header is not None else None
+        self._matcher = matcher.fork()
+        self._first_header = header.fork() if header is not None else None
         self._header = self._first_header  # while the answer is in it
         self._think_start = list(think_start)
         self._think_end = list(think_end)
@@ -242,8 +238,8 @@ class GrammarConstraint:
         self._tail: list[int] = []
         self._blank = list(blank)
         self._blanks_left = 0
-        self._reasoning_mask = np.ones(vocabulary, dtype=bool)
-        self._reasoning_mask[[token for token in end_tokens if token < vocabulary]] = False
+        self._reasoning_mask = np.ones(matcher.vocabulary.size, dtype=bool)
+        self._reasoning_mask[[token for token in end_tokens if token < matcher.vocabulary.size]] = False
         self._initial = (self._is_active, self._may_think)  # for a restart
 
     @property

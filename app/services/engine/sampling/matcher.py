@@ -1,20 +1,29 @@
 """Walks an answer through a grammar: which tokens may come next, and which have to."""
 
+from bisect import bisect_right
+from collections.abc import Collection
 from copy import copy
+from itertools import accumulate
 
 from llguidance import LLMatcher
 
 from app.services.engine.sampling.bitmask import Mask, next_tokens
+from app.services.engine.sampling.vocabulary import Vocabulary
 
 MOST_FORCED = 64  # tokens that are taken at once; a grammar may go on for ever without a choice
 
 
 class Matcher:
-    """A grammar's state within one answer. `first` is the matcher that it begins with, which stays as it is."""
+    """A grammar's state within one answer. `first` is the matcher that it begins with, which stays as it is.
 
-    def __init__(self, first: LLMatcher, vocabulary: int) -> None:
+    Text that a grammar forces comes in the tokens in which the tokenizer writes it, up to where one token could hold
+    the end of it and the beginning of what the model may choose: there it may choose how to write it, as in free text.
+    llguidance sees such tokens too, where they hold no more than four of the others.
+    """
+
+    def __init__(self, first: LLMatcher, vocabulary: Vocabulary) -> None:
         self._first = first
-        self._vocabulary = vocabulary
+        self.vocabulary = vocabulary
         self._may_force = True
         self.restart()
 
@@ -27,6 +36,20 @@ class Matcher:
     def is_error(self) -> bool:
         """Whether it cannot tell any more what may follow."""
         return bool(self._matcher.is_error())
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether the answer may end here."""
+        return bool(self._matcher.is_accepting())
+
+    def begin_with(self, tokens: list[int]) -> bool:
+        """Move the beginning behind some tokens. Returns False where the grammar does not allow them."""
+        first = self._first.deep_copy()
+        if first.validate_tokens(tokens) < len(tokens) or not first.consume_tokens(tokens):
+            return False
+        self._first = first
+        self.restart()
+        return True
 
     def fork(self) -> "Matcher":
         """Copy it where it is, to try tokens."""
@@ -41,11 +64,19 @@ class Matcher:
 
     def mask(self) -> Mask:
         """Compute which tokens may come next, (vocabulary,) bool."""
-        return next_tokens(self._matcher, self._vocabulary)
+        allowed = next_tokens(self._matcher, self.vocabulary.size)
+        tokens = self._forced_tokens()
+        if tokens and not self._certain(tokens):
+            text = self._matcher.compute_ff_bytes()
+            longer = dict(self.vocabulary.extensions(text))
+            rests = self._possible(text, tokens, longer.values())
+            allowed[list(self.vocabulary.prefixes(text))] = True
+            allowed[[token for token, rest in longer.items() if rest in rests]] = True
+        return allowed
 
     def forced_tokens(self) -> list[int]:
         """Give the tokens that have to come next, as the tokenizer writes their text; none where there is a choice."""
-        return self._matcher.compute_ff_tokens()[:MOST_FORCED] if self._may_force else []
+        return self._certain(self._forced_tokens())[:MOST_FORCED]
 
     def consume(self, token: int) -> bool:
         """Advance by a token. Returns False where the grammar does not allow it, or cannot tell."""
@@ -56,3 +87,23 @@ class Matcher:
         self._may_force = False
         self._matcher = self._first.deep_copy()
         return bool(self._matcher.consume_tokens(self._tokens))
+
+    def _forced_tokens(self) -> list[int]:
+        return list(self._matcher.compute_ff_tokens()) if self._may_force else []
+
+    def _certain(self, tokens: list[int]) -> list[int]:
+        """Leave out the last of forced tokens where one could come that holds the end of their text, and more."""
+        text, ends = self._matcher.compute_ff_bytes(), list(accumulate(map(self.vocabulary.length, tokens)))
+        for start, rests in self.vocabulary.joins(text):
+            if ends and start < ends[-1] and self._possible(text, tokens, rests):
+                return tokens[: bisect_right(ends, start)]
+        return tokens
+
+    def _possible(self, text: bytes, tokens: list[int], rests: Collection[bytes]) -> set[bytes]:
+        """Give those of some texts that may follow a forced text, of which the tokens are the beginning."""
+        tail = text[sum(map(self.vocabulary.length, tokens)) :]
+        after = self._matcher.deep_copy()
+        if not after.consume_tokens(tokens):
+            return set()
+        written = {rest: self.vocabulary.tokenize(tail + rest) for rest in rests}
+        return {rest for rest, more in written.items() if after.validate_tokens(more) == len(more)}
