@@ -241,6 +241,27 @@ def test_a_prompt_is_still_known_after_a_restart_and_a_second_server_keeps_none(
     assert again["choices"] == first["choices"]
 
 
+def test_an_answer_is_given_back_after_a_restart_and_nothing_of_it_is_computed_again(tmp_path: Path) -> None:
+    """However the model wrote it: at this temperature it seldom splits words as its tokenizer does."""
+    question = " ".join(f"Item {number} costs {number * 37 % 91}." for number in range(9))
+    messages = [{"role": "user", "content": question}]
+    body: dict[str, Any] = {"messages": messages, "temperature": 1.5, "top_k": 0, "top_p": 1, "min_p": 0, "seed": 5}
+    body["max_tokens"] = 60
+    with running(tmp_path, "--demo") as server:
+        (end,) = server.client.post("/tokenize", json={"content": "<|im_end|>"}).json()["tokens"]
+        body["logit_bias"] = {str(end): -100}
+        first = server.client.post("/v1/chat/completions", json=body).json()
+        text = first["choices"][0]["message"]["content"]
+        tokens = server.client.post("/tokenize", json={"content": text}).json()["tokens"]
+        assert len(tokens) < 60
+        assert server.stop() == 0
+    with running(tmp_path, "--demo") as server:
+        messages += [{"role": "assistant", "content": text}, {"role": "user", "content": "And then?"}]
+        usage = server.client.post("/v1/chat/completions", json=body).json()["usage"]
+    computed_before = first["usage"]["prompt_tokens"] + first["usage"]["completion_tokens"] - 1
+    assert usage["prompt_tokens_details"]["cached_tokens"] >= computed_before
+
+
 @pytest.mark.parametrize("content", ['{"model": "x"'])
 def test_a_torn_session_is_ignored_and_bootstrap_takes_over(tiny: Path, tmp_path: Path, content: str) -> None:
     session = tmp_path / "session.json"

@@ -3,6 +3,7 @@
 TILES_TEST_TEMPLATES names a folder of chat templates, such as models/templates of llama.cpp's sources.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -65,10 +67,21 @@ class Conversation:
         known = {tokenizer.convert_tokens_to_ids(end) for end in ends} - {None}
         self.end_tokens = self.markup.end_tokens(tokenizer) | known
         detokenizer = detokenizer_factory(tokenizer, self.markup.markers())
-        history = AnswerHistory(tokenizer, self.markup, detokenizer, frozenset(self.end_tokens))
-        self.prompts = PromptBuilder(tokenizer, self.markup.think_start, LARGE, answers=history)
+        self._make_history = lambda: AnswerHistory(tokenizer, self.markup, detokenizer, frozenset(self.end_tokens))
+        self.restart()
         self.plain = PromptBuilder(tokenizer, self.markup.think_start, LARGE)
         self.messages: tuple[Message, ...] = (Message("system", "Be brief."), Message("user", "Question"))
+
+    def restart(self, *computed: Sequence[int]) -> None:
+        """Go on with a history that knows only what is kept with these sequences of tokens."""
+        history = self._make_history()
+        for tokens in computed:
+            array = np.array(tokens, np.int32)
+            history.load(array, self.history.save(array))
+            history.load(array, saved := history.save(array))
+            assert history.save(array) == saved, "nothing is doubled"
+        self.history = history
+        self.prompts = PromptBuilder(self.tokenizer, self.markup.think_start, LARGE, answers=history)
 
     def build(self, *more: Message, plain: bool = False) -> Prompt:
         builder = self.plain if plain else self.prompts
@@ -189,6 +202,30 @@ def test_an_answer_keeps_its_tokens(demo: Conversation, data: st.DataObject) -> 
         assume(one.prompts.detokenize(tokens) == text)
         assert one.answer(tokens, Message("assistant", text), Message("user", "And then?"))
     assert one.build().text == one.build(plain=True).text
+
+
+@settings(max_examples=20)
+@given(data=st.data())
+def test_answers_are_read_again_after_a_restart(demo: Conversation, data: st.DataObject) -> None:
+    """From what is kept with the tokens that were computed, to which the last ones of an answer may not belong."""
+    one = demo
+    one.messages = (Message("user", f"Question {next(NUMBERS)}"),)
+    other = one.build().tokens
+    for word in ("Sunny", "Rainy", "Windy"):
+        tokens = [token for piece in (" ", *word, ".", "\n") for token in one.tokens(piece)]
+        computed = [*one.build().tokens, *tokens]
+        assert one.answer(tokens, Message("assistant", f"{word}."), Message("user", "And then?"))
+        if data.draw(st.booleans()):
+            one.restart(other, computed[: len(computed) - data.draw(st.integers(0, min(8, len(tokens) - 1)))])
+        assert one.build().tokens[: len(computed)] == computed
+    one.restart(other)
+    assert one.build().tokens == one.build(plain=True).tokens
+
+
+@given(saved=st.text() | st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=9).map(json.dumps))
+def test_notes_that_are_none_are_refused(demo: Conversation, saved: str) -> None:
+    with contextlib.suppress(ValueError):
+        demo.history.load(np.arange(9, dtype=np.int32), saved)
 
 
 def test_a_fork_of_a_conversation_has_its_own_answers(make: Callable[[str], Conversation]) -> None:

@@ -65,11 +65,13 @@ def assemble(
     tokens = min(facts.vocabulary, len(tokenizer))
     batching = check_batching(model, tokens, facts.context.tokens, memory_budget.free())
     _log_batching(facts.id, batching)
+    detokenizer = detokenizer_factory(tokenizer, markup.markers())
+    answers = AnswerHistory(tokenizer, markup, detokenizer, facts.end_tokens)
     scheduler = Scheduler(
         model,
         facts.vocabulary,
         max_rows=limits.max_rows,
-        prefixes=_prefix_cache(files.identity, facts, limits),
+        prefixes=_prefix_cache(files.identity, facts, limits, answers),
         outbox=outbox,
         meter=meter,
         adapters=adapters,
@@ -78,8 +80,6 @@ def assemble(
         draft=draft,
         batching=batching,
     )
-    detokenizer = detokenizer_factory(tokenizer, markup.markers())
-    answers = AnswerHistory(tokenizer, markup, detokenizer, facts.end_tokens)
     prompts = PromptBuilder(tokenizer, markup.think_start, facts.context, longest_token(tokenizer), answers)
     grammars = GrammarCompiler(tokenizer, facts.vocabulary, facts.end_tokens)
     return LoadedModel(
@@ -193,7 +193,7 @@ def _control_tokens(tokenizer: Any) -> frozenset[int]:
     return frozenset(int(token) for token, added in tokenizer.added_tokens_decoder.items() if added.special)
 
 
-def _prefix_cache(identity: str, facts: ModelFacts, limits: EngineLimits) -> PrefixCache:
+def _prefix_cache(identity: str, facts: ModelFacts, limits: EngineLimits, answers: AnswerHistory) -> PrefixCache:
     """The model's share of the cache, kept on disk too if there is a folder for it."""
     free = free_memory.available()
     cache_bytes = (free // 4 if limits.cache_bytes is None else limits.cache_bytes) // limits.max_models
@@ -201,7 +201,7 @@ def _prefix_cache(identity: str, facts: ModelFacts, limits: EngineLimits) -> Pre
         return PrefixCache(cache_bytes)
     name = fingerprint(identity, facts.chat_template, _computation(facts))
     try:
-        return PrefixCache(cache_bytes, PrefixStore(limits.store_folder, name, limits.store_bytes))
+        return PrefixCache(cache_bytes, PrefixStore(limits.store_folder, name, limits.store_bytes, answers))
     except OSError as error:
         log.warning("prompts are not kept on disk", reason=str(error)[:200])
         return PrefixCache(cache_bytes)

@@ -1,8 +1,10 @@
 """Messages to token ids, through the model's own chat template."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import blake2b
 from itertools import takewhile
 from typing import Any
 
@@ -101,7 +103,14 @@ class PromptBuilder:
     def remember(self, prompt: Prompt, answers: Iterable[Sequence[int]]) -> None:
         """Note the answers to a prompt, by lists that get their tokens, for prompts that give them back."""
         if self._answers is not None and prompt.digest:
-            self._answers.add(prompt.conversation_key, prompt.text, prompt.digest, answers, thinking=prompt.thinking)
+            self._answers.add(
+                prompt.conversation_key,
+                prompt.text,
+                len(prompt.tokens),
+                prompt.digest,
+                answers,
+                thinking=prompt.thinking,
+            )
 
     def shared_prefix(self, request: GenerationRequest) -> list[int]:
         """Give the tokens that all conversations begin with that begin with these messages and have these tools.
@@ -257,11 +266,17 @@ class PromptBuilder:
 
 
 def _conversation_key(request: GenerationRequest) -> int:
-    """Hash what all turns of a conversation begin with: the system prompt and first question, or a prompt's start."""
+    """Hash what all turns of a conversation begin with: the system prompt and first question, or a prompt's start.
+
+    It is the same after a restart.
+    """
+    begin: list[Any]
     if request.prompt is not None:
-        return hash(tuple(part if isinstance(part, int) else part[:256] for part in request.prompt[:64]))
-    question = next((index for index, message in enumerate(request.messages) if message.role == "user"), 0)
-    return hash(tuple((message.role, message.content) for message in request.messages[: question + 1]))
+        begin = [part if isinstance(part, int) else part[:256] for part in request.prompt[:64]]
+    else:
+        question = next((index for index, message in enumerate(request.messages) if message.role == "user"), 0)
+        begin = [[message.role, message.content] for message in request.messages[: question + 1]]
+    return int.from_bytes(blake2b(json.dumps(begin).encode(), digest_size=8).digest())
 
 
 def _texts(request: GenerationRequest) -> list[str]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -60,6 +60,16 @@ class _PendingWrite:
         return self.checkpoints
 
 
+class Notes(Protocol):
+    """What else is known of tokens, and is kept with them."""
+
+    def save(self, tokens: TokenArray) -> str:
+        """Write it down."""
+
+    def load(self, tokens: TokenArray, saved: str) -> None:
+        """Read it again. Raises ValueError where it cannot be read."""
+
+
 class PrefixStore:
     """The files of one model. All but the writing happens on the engine thread.
 
@@ -67,10 +77,11 @@ class PrefixStore:
     The least recently used is evicted first, over all models of the folder.
     """
 
-    def __init__(self, folder: Path, fingerprint: str, max_bytes: int) -> None:
+    def __init__(self, folder: Path, fingerprint: str, max_bytes: int, notes: Notes | None = None) -> None:
         self._root = folder
         self._folder = folder / f"v{_VERSION}-{fingerprint}"
         self._max_bytes = max_bytes
+        self._notes = notes
         self._files: list[_PrefixFile] = []
         self._pending: dict[_PendingWrite, Job] = {}
         self._lock = threading.Lock()  # guards what both threads change
@@ -137,6 +148,8 @@ class PrefixStore:
                 metadata = _metadata(path)
                 tokens = np.frombuffer(base64.b64decode(metadata["0.tokens"]), dtype=np.int32)
                 lengths = [int(length) for length in metadata["0.marks"].split()]  # of the checkpoints
+                if self._notes is not None:
+                    self._notes.load(tokens, metadata.get("0.notes", "[]"))
                 yield _PrefixFile(tokens, metadata["0.trimmable"] == "yes", lengths, path)
             except (OSError, ValueError, KeyError, struct.error) as error:
                 log.warning("prefix file thrown away", reason=str(error)[:200])
@@ -160,6 +173,7 @@ class PrefixStore:
             "tokens": base64.b64encode(pending.tokens.tobytes()).decode(),
             "trimmable": "yes" if pending.trimmable else "no",
             "marks": " ".join(str(length) for length in sorted(pending.checkpoints)),
+            "notes": self._notes.save(pending.tokens) if self._notes is not None else "[]",
         }
         try:
             private_file(temporary).close()  # MLX keeps the mode of what is there

@@ -1,12 +1,16 @@
 """Answers as a model wrote them, put into the prompts in which clients give them back."""
 
+import json
 import threading
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from app.services.engine.output.detokenizer import DetokenizerFactory
 from app.services.engine.output.markup import Markup
@@ -17,7 +21,10 @@ from app.services.engine.output.token_bytes import TokenBytes
 from app.services.engine.output.tool_call_arguments import parse_arguments
 from app.services.generation import GenerationRequest, ToolArguments, ToolCall
 
+TokenArray = npt.NDArray[np.int32]  # (length,)
+
 _MOST_ANSWERS, _MOST_TOKENS = 4096, 2**20  # of all conversations; one that goes on is complete
+_MOST_UNCOMPUTED = 8  # tokens at the end of an answer that were not fed to the model
 
 
 class Rendered(NamedTuple):
@@ -38,10 +45,12 @@ class _Meaning(NamedTuple):
 @dataclass(slots=True)
 class _Answer:
     prompt_length: int  # characters
+    prompt_tokens: int
     prompt_digest: bytes
     thinking: bool  # its prompt ends inside the reasoning
     tokens: Sequence[int]  # more come while it is drawn
-    judged: tuple[int, bool] = (0, False)  # the hash of the last text in its place, and whether that says the same
+    # The hash of the last text in its place, and whether that says the same.
+    judged: tuple[int, bool] = field(default=(0, False), compare=False)
 
 
 class AnswerHistory:
@@ -67,15 +76,52 @@ class AnswerHistory:
         self._lock = threading.Lock()
 
     def add(
-        self, conversation: int, prompt: str, digest: bytes, answers: Iterable[Sequence[int]], *, thinking: bool
+        self,
+        conversation: int,
+        prompt: str,
+        prompt_tokens: int,
+        digest: bytes,
+        answers: Iterable[Sequence[int]],
+        *,
+        thinking: bool,
     ) -> None:
         """Note the answers to a prompt by the lists that their tokens are added to."""
-        new = [_Answer(len(prompt), digest, thinking, tokens) for tokens in answers]
+        self._add(conversation, [_Answer(len(prompt), prompt_tokens, digest, thinking, tokens) for tokens in answers])
+
+    def _add(self, conversation: int, answers: Iterable[_Answer]) -> None:
         with self._lock:
-            self._conversations.setdefault(conversation, []).extend(new)
+            self._conversations.setdefault(conversation, []).extend(answers)
             self._conversations.move_to_end(conversation)
             while len(self._conversations) > 1 and self._is_full():
                 self._conversations.popitem(last=False)
+
+    def save(self, tokens: TokenArray) -> str:
+        """Write down the answers that stand in a sequence of tokens which was computed. On any thread."""
+        with self._lock:
+            conversations = [(key, list(answers)) for key, answers in self._conversations.items()]
+        saved = []
+        for key, answer in [(key, answer) for key, answers in conversations for answer in answers]:
+            start = answer.prompt_tokens
+            if not answer.tokens or start >= len(tokens) or tokens[start] != answer.tokens[0]:
+                continue
+            own = [token for token in answer.tokens if token not in self._end_tokens]
+            computed = tokens[start : start + len(own)].tolist()
+            rest = own[len(computed) :]
+            if own[: len(computed)] == computed and len(rest) <= _MOST_UNCOMPUTED:
+                prompt = answer.prompt_length, start, answer.prompt_digest.hex(), answer.thinking
+                saved.append([key, *prompt, len(computed), rest])
+        return json.dumps(saved)
+
+    def load(self, tokens: TokenArray, saved: str) -> None:
+        """Read what `save` wrote down of the same tokens. Raises ValueError where it is no such thing."""
+        try:
+            for key, length, start, digest, thinking, count, rest in json.loads(saved):
+                own = array("i", [*tokens[start : start + count].tolist(), *rest])
+                answer = _Answer(int(length), int(start), bytes.fromhex(digest), bool(thinking), own)
+                if answer not in self._conversations.get(int(key), ()):  # sequences may begin alike
+                    self._add(int(key), [answer])
+        except (TypeError, OverflowError) as error:
+            raise ValueError(str(error)) from error
 
     def _is_full(self) -> bool:
         sizes = [len(answer.tokens) for answers in self._conversations.values() for answer in answers]
