@@ -47,6 +47,7 @@ from app.services.activity import Activity
 from app.services.available_models import AvailableModels
 from app.services.awake import Awake
 from app.services.conversation_streams import ConversationStreams
+from app.services.downloads.service import Downloads
 from app.services.memory.agent import MemoryAgent
 from app.services.metrics import Metrics
 from app.services.model_service import ModelService
@@ -81,6 +82,14 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
     ledger = UsageLedger(settings.data_dir, enabled=settings.usage)
     activity = Activity(service.meter, service.active)
     available = AvailableModels()
+
+    async def look_again() -> None:
+        """See which models there are, after one was downloaded or deleted."""
+        available.forget()
+        if settings.models_dir is not None:
+            await service.models.states()
+
+    downloads = Downloads(settings, service.models, service.events, on_change=look_again)
     keeper = Awake(service.active, awake.command() if settings.keep_awake else None)
 
     async def tidy() -> None:
@@ -129,6 +138,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
             "active_generations": Provide(lambda: service.active, sync_to_thread=False),
             "activity": Provide(lambda: activity, sync_to_thread=False),
             "available_models": Provide(lambda: available, sync_to_thread=False),
+            "downloads": Provide(lambda: downloads, sync_to_thread=False),
             "usage_ledger": Provide(lambda: ledger, sync_to_thread=False),
             "metrics": Provide(lambda: metrics, sync_to_thread=False),
             "body_budget": Provide(lambda: body_budget, sync_to_thread=False),
@@ -145,6 +155,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
         lifespan=[
             lambda _: ledger.running(),
             lambda _: service.running(),
+            lambda _: downloads.running(),
             lambda _: agent.running(),
             lambda _: streams.running(),
             lambda _: activity.running(),

@@ -208,6 +208,9 @@ class Settings:
         "LoRA adapter (mlx-lm format) to apply, with an optional scale as in DIR:0.5; separate several with commas",
         metavar="DIR[:SCALE]",
     )
+    no_downloads: bool = _setting(
+        False, _flag, "Download and delete no models through HTTP; tiles-server pull and rm still do"
+    )
     max_memory: int | None = _setting(
         None,
         _bytes,

@@ -27,6 +27,7 @@ KINDS = {
     501: {"not_supported_error"},
     502: {"server_error"},
     503: {"unavailable_error"},
+    507: {"server_error"},
 }
 
 

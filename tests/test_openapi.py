@@ -34,8 +34,9 @@ GENERATE = {
     "Decisions",
     "Tokens",
 }  # what a model has to be there for
-# What is refused to everyone, of /models all but GET.
-OFF = {"/tools", "/cors-proxy", "/models", *(f"/api/{name}" for name in ("pull", "push", "create", "copy", "delete"))}
+DELETIONS = {("delete", "/models")}  # that say once more in a body what is to go
+# What is refused to everyone.
+OFF = {"/tools", "/cors-proxy", *(f"/api/{name}" for name in ("pull", "push", "create", "copy", "delete"))}
 
 
 def values(media: dict[str, Any]) -> list[Any]:
@@ -109,6 +110,7 @@ def test_a_parameter_is_described(path: str, method: str, operation: dict[str, A
     chat = path in {"/v1/chat/completions", "/chat/completions"}
     models = method == "get" and path in {"/v1/models", "/models", "/v1/models/{model_id}"}
     own = {"X-Conversation-Id"} if chat else {"anthropic-version"} if models else set()
+    own |= {"X-Confirm-Delete"} if (method, path) == ("delete", "/models") else set()
     assert headers == {"X-Request-Id"} | own
 
 
@@ -153,7 +155,7 @@ def test_the_document_is_there_as_yaml_too(guarded: Server) -> None:
 @every_operation
 def test_a_body_is_typed_and_its_examples_are_taken(path: str, method: str, operation: dict[str, Any]) -> None:
     if method != "post" or path not in BODIES:
-        assert ("requestBody" in operation) == (method == "post" and path in LISTS)
+        assert ("requestBody" in operation) == ((method, path) in {("post", one) for one in LISTS} | DELETIONS)
         return
     media = operation["requestBody"]["content"]["application/json"]
     assert operation["requestBody"]["required"] is (path != "/slots/{id_slot}")
@@ -211,7 +213,7 @@ def test_errors_have_the_envelope_and_an_example_each(path: str, method: str, op
     expected |= {"400", "404"} if generates else set()
     assert expected <= set(responses)
     assert set(responses) - {"200", "204"} <= {
-        *("400", "401", "403", "404", "408", "413", "415", "422", "500", "501", "502", "503")
+        *("400", "401", "403", "404", "408", "413", "415", "422", "500", "501", "502", "503", "507")
     }
     for status, response in responses.items():
         if status in {"200", "204"}:

@@ -236,11 +236,6 @@ def test_a_model_is_loaded_and_unloaded_by_name(router: Server) -> None:
         assert "'alpha'" in refused(router.client.post(route, json={"model": "nope"}), 404, "model_not_found")
 
 
-def test_models_are_neither_downloaded_nor_deleted(router: Server) -> None:
-    refused(router.client.post("/models", json={"model": "org/name"}), 501, "feature_disabled")
-    refused(router.client.delete("/models?model=alpha"), 501, "feature_disabled")
-
-
 @with_nothing_loaded
 def test_everybody_who_listens_hears_how_a_load_goes_on(router: Server) -> None:
     with listening(router) as heard, listening(router) as also_heard:
@@ -492,9 +487,5 @@ def test_an_idle_model_is_unloaded(folder: Path, home: Path) -> None:
         assert server.errors() == []
 
 
-@pytest.mark.parametrize("route", ["/models/sse"])
-def test_one_model_is_no_router(server: Server, route: str) -> None:
-    refused(server.client.get(route), 404, "feature_disabled")
-    refused(server.client.post("/models", json={"model": "x"}), 404, "feature_disabled")
-    refused(server.client.delete("/models?model=x"), 404, "feature_disabled")
+def test_one_model_is_no_router(server: Server) -> None:
     assert server.client.get("/props?model=whatever&autoload=false").json()["role"] == "model"

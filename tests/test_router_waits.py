@@ -14,6 +14,7 @@ from app.services.engine.model import loading
 from app.services.engine.scheduler.fair_share import FairShare
 from app.services.errors import InvalidRequest, QueueFull, Unavailable
 from app.services.generation import Finished, Generation, GenerationRequest, Message, Started
+from app.services.model_events import ModelChange
 from app.services.model_service import ModelService
 from app.services.pending_generation import PendingGeneration
 from app.settings import Settings
@@ -104,10 +105,10 @@ def test_a_reader_can_be_woken_while_its_model_loads_and_then_gets_its_answer(
 
 def test_a_reader_that_leaves_leaves_no_trace(folder: Path, tmp_path: Path, held: threading.Event) -> None:
     async def work(service: ModelService) -> None:
-        changes = service.models.events(0)
+        changes = service.events.subscribe(0)
         reading = await service.generate(asking("alpha"))
         async for change in changes:
-            if change and change.model.progress:
+            if isinstance(change, ModelChange) and change.model.progress:
                 break
         queued = await service.generate(asking("beta"))
         queued.cancel()

@@ -221,15 +221,6 @@ def test_the_server_is_nobodys_proxy(server: Server, method: str) -> None:
     assert server.client.get("/props").json()["cors_proxy_enabled"] is False
 
 
-@pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/models"), ("DELETE", "/models?model=tiny"), ("GET", "/models/sse")]
-)
-def test_one_model_is_served_and_none_is_downloaded(server: Server, method: str, path: str) -> None:
-    answer = server.client.request(method, path)
-    assert answer.status_code == 404
-    assert answer.json()["error"]["message"]
-
-
 def test_the_properties_are_those_that_are_read(server: Server) -> None:
     props = server.client.get("/props", params={"autoload": "false", "model": "some/other"}).json()
     assert props["role"] == "model"

@@ -8,6 +8,7 @@ from app.controllers.refusals import refusals
 from app.dto.tiles.activity import ActivityReply
 from app.services.activity import Activity
 from app.services.available_models import AvailableModels
+from app.services.downloads.service import Downloads
 from app.services.model_service import ModelService
 from app.services.ui.folder import is_built
 from app.settings import Settings
@@ -34,6 +35,15 @@ _EXAMPLE = {
         }
     ],
     "available": [{"id": "mlx-community/Qwen3-4B-4bit", "size_bytes": 2263022529}],
+    "downloads": [
+        {
+            "id": "mlx-community/gemma-3-270m-it-4bit",
+            "status": "downloading",
+            "done_bytes": 41943040,
+            "total_bytes": 185597952,
+        }
+    ],
+    "can_download": True,
     "running": 1,
     "waiting": 0,
     "memory": {
@@ -68,6 +78,7 @@ class ActivityController(Controller):
         model_service: NamedDependency[ModelService],
         activity: NamedDependency[Activity],
         available_models: NamedDependency[AvailableModels],
+        downloads: NamedDependency[Downloads],
         settings: NamedDependency[Settings],
     ) -> ActivityReply:
         """Give the models, the queue, the memory, and the tokens per second of the last five minutes.
@@ -81,6 +92,8 @@ class ActivityController(Controller):
             activity.rates(),
             await models.states() if models.loading is None else [],
             [] if several else await available_models.list(),
+            downloads.all,
+            can_download=downloads.refusal is None,
             loading=models.loading,
             stuck=model_service.stuck,
             last_error=model_service.last_error,

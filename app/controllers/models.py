@@ -1,19 +1,34 @@
-"""The models that can answer."""
+"""The models that can answer, and those that come from the Hugging Face hub and go again."""
 
 import asyncio
 from typing import Annotated, Any
 
 from litestar import Controller, Request, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import PathParameter, QueryParameter
+from litestar.openapi.spec import Example
+from litestar.params import Body, PathParameter, QueryParameter
 
 from app.controllers.openapi import operation
-from app.controllers.refusals import UNKNOWN_MODEL, query_refusals, refusals
+from app.controllers.refusals import UNKNOWN_MODEL, body_refusals, query_refusals, refusals
 from app.dto.anthropic.models import AnthropicModel, AnthropicModelPage
+from app.dto.llama.downloads import DeleteRequest, DownloadReply, DownloadRequest, HubModels
 from app.dto.llama.models import ModelList, ModelRow
-from app.dto.shared.errors import ErrorReply, is_anthropics
+from app.dto.shared.errors import is_anthropics
+from app.dto.tiles.session import Success
 from app.services import catalog
-from app.services.errors import AppError, FeatureDisabled, FeatureNotSupported, ModelLoading
+from app.services.downloads.service import Downloads
+from app.services.errors import (
+    DeletionNotConfirmed,
+    DiskFull,
+    DownloadFailed,
+    DownloadForbidden,
+    DownloadsForbidden,
+    InvalidRequest,
+    ModelInUse,
+    ModelLoading,
+    ModelNotFound,
+    QueueFull,
+)
 from app.services.model_folder import ModelFolder
 from app.services.model_service import ModelService
 from app.services.model_state import ModelState
@@ -57,9 +72,23 @@ _ANTHROPICS: dict[str, Any] = {
     "capabilities": None,
 }
 _PAGE = {"data": [_ANTHROPICS], "has_more": False, "first_id": "tiles-nano", "last_id": "tiles-nano"}
-_PULL = "This server downloads and deletes no models; `tiles-server pull` does"
-_DOWNLOADS = FeatureDisabled(_PULL)
-_DOWNLOADS_NOT = FeatureNotSupported(_PULL)
+
+
+_REPO = "mlx-community/Qwen3-4B-4bit"
+_REQUEST = [Example(value={"model": _REPO})]
+_MATCH = {"id": _REPO, "downloads": 21843, "likes": 31, "gated": False}
+_OFF = DownloadsForbidden("This server was started with --no-downloads")
+_FAILED = DownloadFailed("Hugging Face answered 500 for org/name; try again later.")
+_NOT_ON_HUB = ModelNotFound("Hugging Face has no model org/name, or it is private: then `hf auth login` first.")
+_BEGINNING = (
+    InvalidRequest("'name' is no repo id: give org/name, or org/name:QUANT for a GGUF file", param="model"),
+    _NOT_ON_HUB,
+    _OFF,
+    DownloadForbidden("org/name is gated: accept its terms at huggingface.co/org/name, then `hf auth login`."),
+    _FAILED,
+    DiskFull("org/name needs 2.3 GB more, and /home/ada/.cache/huggingface/hub has only 1.1 GB free."),
+    QueueFull(16),
+)
 
 
 class ModelsController(Controller):
@@ -82,6 +111,7 @@ class ModelsController(Controller):
         self,
         request: Request[Any, Any, Any],
         model_service: NamedDependency[ModelService],
+        downloads: NamedDependency[Downloads],
         settings: NamedDependency[Settings],
         limit: Annotated[
             int, QueryParameter(ge=1, le=1000, description="with anthropic-version: most models of a page")
@@ -100,30 +130,71 @@ class ModelsController(Controller):
         states = await model_service.models.states()
         if is_anthropics(request.scope["path"], request.headers):
             return AnthropicModelPage.of(states, limit=limit, after_id=after_id, before_id=before_id)
+        if several := settings.models_dir is not None:
+            states = downloads.among(states)
         files = await asyncio.to_thread(lambda: [outline(state) for state in states])
-        return ModelList.of(states, files, several=settings.models_dir is not None)
+        return ModelList.of(states, files, several=several)
 
     @post(
         "/models",
-        status_code=501,
+        status_code=200,
         summary="Download a model",
-        operation_class=operation(None),
-        responses=refusals(_DOWNLOADS, _DOWNLOADS_NOT),
+        operation_class=operation({"success": True, "id": _REPO}),
+        responses=body_refusals(*_BEGINNING),
     )
-    async def download_model(self, settings: NamedDependency[Settings]) -> ErrorReply:
-        """Refuse: `tiles-server pull` downloads models, not HTTP."""
-        raise _no_downloads(settings)
+    async def download_model(
+        self, data: Annotated[DownloadRequest, Body(examples=_REQUEST)], downloads: NamedDependency[Downloads]
+    ) -> DownloadReply:
+        """Begin to download a model, which `/models/sse` and `/models` follow; `/models/unload` stops it.
+
+        One is downloaded at a time, others wait. One that was stopped or broken off goes on from there.
+        """
+        return DownloadReply(id=await downloads.begin(data.model))
 
     @delete(
         "/models",
-        status_code=501,
+        status_code=200,
         summary="Delete a model",
-        operation_class=operation(None),
-        responses=refusals(_DOWNLOADS, _DOWNLOADS_NOT),
+        operation_class=operation({"success": True}, headers=["X-Confirm-Delete"]),
+        responses=body_refusals(
+            DeletionNotConfirmed(),
+            ModelInUse("org/name is loaded: unload it first"),
+            ModelLoading(),
+            ModelNotFound("model 'org/name' not found: /home/ada/models has none that was downloaded"),
+            _OFF,
+            _FAILED,
+        ),
     )
-    async def delete_model(self, settings: NamedDependency[Settings]) -> ErrorReply:
-        """Refuse: models are not deleted through HTTP."""
-        raise _no_downloads(settings)
+    async def delete_model(
+        self,
+        request: Request[Any, Any, Any],
+        downloads: NamedDependency[Downloads],
+        model: Annotated[str | None, QueryParameter(description="name of the model, instead of the body's")] = None,
+        data: Annotated[DeleteRequest | None, Body(examples=_REQUEST)] = None,
+    ) -> Success:
+        """Delete a model that was downloaded. It is named twice: in the body and in the header X-Confirm-Delete.
+
+        One that is being downloaded is stopped, without a confirmation.
+        """
+        body = data.model if data else None
+        name = model or body or ""
+        await downloads.remove(name, body=body, header=request.headers.get("x-confirm-delete"))
+        return Success.of(None)
+
+    @get(
+        "/models/search",
+        summary="Look for models to download",
+        operation_class=operation({"object": "list", "data": [_MATCH]}),
+        responses=query_refusals(_OFF, _FAILED),
+    )
+    async def search_models(
+        self,
+        downloads: NamedDependency[Downloads],
+        q: Annotated[str, QueryParameter(min_length=1, max_length=200, description="words of the model's name")],
+        limit: Annotated[int, QueryParameter(ge=1, le=50, description="most models to give")] = 20,
+    ) -> HubModels:
+        """Give models of the hub with MLX or GGUF weights, by their names."""
+        return HubModels.of(await downloads.search(q, limit))
 
     @get(
         "/v1/models/{model_id:path}",
@@ -146,8 +217,4 @@ class ModelsController(Controller):
 
 def outline(state: ModelState) -> ModelFolder | None:
     """Give what the files of a model say of it, if it is not loaded. Reads the disk."""
-    return None if state.facts else catalog.outline(state.path, state.id, state.created)
-
-
-def _no_downloads(settings: Settings) -> AppError:
-    return _DOWNLOADS if settings.models_dir is None else _DOWNLOADS_NOT
+    return None if state.facts or state.files else catalog.outline(state.path, state.id, state.created)

@@ -97,6 +97,12 @@ _PARAMETERS: dict[str, Parameter | Reference] = {
             description="With any value the answer, and every error, is as Anthropic's clients read it",
         ),
         Parameter(
+            name="X-Confirm-Delete",
+            param_in="header",
+            schema=Schema(type=OpenAPIType.STRING),
+            description="The name of the model that is to be deleted, as in the body",
+        ),
+        Parameter(
             name="autoload",
             param_in="query",
             schema=Schema(type=OpenAPIType.BOOLEAN, default=True),

@@ -17,6 +17,10 @@ class AvailableModels:
         self._old_at = 0.0
         self._lock = asyncio.Lock()
 
+    def forget(self) -> None:
+        """Make the list anew the next time: there are others."""
+        self._old_at = 0.0
+
     async def list(self) -> list[ModelFolder]:
         """Give those that can be loaded, in the order in which caches are searched."""
         async with self._lock:

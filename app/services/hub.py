@@ -43,6 +43,11 @@ def repo_id(entry: Path) -> str:
     return entry.name.removeprefix("models--").replace("--", "/")
 
 
+def entry(path: Path) -> Path | None:
+    """Give the cache entry that a model lies in, or that it is."""
+    return next((folder for folder in (path, *path.parents) if folder.name.startswith("models--")), None)
+
+
 def owner(folder: Path) -> str | None:
     """Id of the repo that a folder is a snapshot of, if it is one."""
     entry = folder.parent.parent
@@ -58,6 +63,14 @@ def split(name: str) -> tuple[str | None, str | None]:
     """Read `org/name` or `org/name:QUANT`, of a GGUF file: repo and quantization. The repo is None if it is none."""
     repo, _, quant = name.partition(":")
     return (repo if REPO_ID.fullmatch(repo) else None), quant or None
+
+
+def has(name: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a cache of this machine has the repo that a model's name begins with. A path is no name."""
+    repo, _ = split(name)
+    if repo is None or Path(name).exists():
+        return False
+    return any((cache / entry_name(repo)).is_dir() for cache in caches(environ))
 
 
 def snapshots(entry: Path) -> list[Path]:

@@ -1,15 +1,16 @@
 """What happens to the models, for whoever follows it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from app.services.model_state import ModelState
+from app.services.model_state import FileProgress, ModelState
 
 _MAX_UNREAD = 1000  # changes; a subscriber that is further behind has stopped reading
 
 ChangeKind = Literal["load_begins", "status", "list_grows", "model_goes"]
+DownloadKind = Literal["download_progress", "download_finished", "download_failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +21,26 @@ class ModelChange:
     model: ModelState
 
 
+@dataclass(frozen=True, slots=True)
+class DownloadChange:
+    """A download has come further, or to its end."""
+
+    kind: DownloadKind
+    name: str  # of the model, in the request
+    files: Mapping[str, FileProgress]  # by path
+    error: str | None = None  # why it failed
+
+
+Change = ModelChange | DownloadChange
+
+
 class ModelEvents:
     """Passes each change on to all subscribers. On the event loop."""
 
     def __init__(self) -> None:
-        self._subscribers: set[asyncio.Queue[ModelChange | None]] = set()
+        self._subscribers: set[asyncio.Queue[Change | None]] = set()
 
-    def publish(self, change: ModelChange) -> None:
+    def publish(self, change: Change) -> None:
         """Pass a change on to all who have subscribed."""
         for subscriber in list(self._subscribers):
             if subscriber.qsize() < _MAX_UNREAD:
@@ -35,9 +49,9 @@ class ModelEvents:
                 self._subscribers.discard(subscriber)
                 subscriber.put_nowait(None)
 
-    def subscribe(self, ping_seconds: float) -> AsyncIterator[ModelChange | None]:
+    def subscribe(self, ping_seconds: float) -> AsyncIterator[Change | None]:
         """Give what happens from now on, and None after so many seconds without a change; 0 is never."""
-        subscriber: asyncio.Queue[ModelChange | None] = asyncio.Queue()
+        subscriber: asyncio.Queue[Change | None] = asyncio.Queue()
         self._subscribers.add(subscriber)
         return self._read(subscriber, ping_seconds or None)
 
@@ -48,8 +62,8 @@ class ModelEvents:
         self._subscribers.clear()
 
     async def _read(
-        self, subscriber: "asyncio.Queue[ModelChange | None]", ping_seconds: float | None
-    ) -> AsyncIterator[ModelChange | None]:
+        self, subscriber: "asyncio.Queue[Change | None]", ping_seconds: float | None
+    ) -> AsyncIterator[Change | None]:
         try:
             while True:
                 try:

@@ -32,6 +32,7 @@ from app.services.generation import (
     ScoringRequest,
 )
 from app.services.inference import Engine
+from app.services.model_events import ModelEvents
 from app.services.model_folder import ModelFolder
 from app.services.models import Models
 from app.services.models_router import ModelsRouter
@@ -64,6 +65,7 @@ class ModelService:
         self._engine = engine or MLXEngine(_limits(settings), _draft_config(settings))
         self.estimator = Estimator(self._engine, settings.context_length)
         self.active = ActiveGenerations()  # of all models
+        self.events = ModelEvents()
         self.models = self._choose_models()
         self._agent_prompts = AgentPrompts(settings.data_dir / "agent_prompts" if settings.cache_disk else None)
         self._one_at_a_time = asyncio.Lock()
@@ -75,7 +77,7 @@ class ModelService:
         if self._settings.models_dir is None:
             only_model = NamedModel if self._settings.load_by_name else SingleModel
             return only_model(*common, require_work=self._require_work, start_session=self.start)
-        return ModelsRouter(self._settings.models_dir, *common, require_work=self._require_work)
+        return ModelsRouter(self._settings.models_dir, *common, self.events, require_work=self._require_work)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -212,6 +214,7 @@ class ModelService:
         if self._first_load is not None:
             self._first_load.cancel()
         self.models.close(ending)
+        self.events.close()
         self._engine.give_up_loads(ending)
 
     async def _watch(self) -> None:

@@ -1,6 +1,7 @@
 """How a model stands at a moment, in plain values."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -19,6 +20,7 @@ class Status(Enum):
     LOADED = auto()  # it takes requests
     EVICTING = auto()  # it takes no more requests, and is unloaded once it is idle if its memory is still needed then
     UNLOADING = auto()  # it takes no more requests, and is unloaded once it is idle, or its answers had their time
+    DOWNLOADING = auto()  # its files are not all there yet
 
 
 NEXT = {
@@ -34,6 +36,14 @@ IN_MEMORY = {Status.LOADED, Status.EVICTING, Status.UNLOADING}
 
 
 @dataclass(frozen=True, slots=True)
+class FileProgress:
+    """How much of a file is downloaded."""
+
+    done: int  # bytes
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelState:
     """For lists and for those who listen."""
 
@@ -45,6 +55,8 @@ class ModelState:
     error: str | None = None  # why the last load failed
     facts: ModelFacts | None = None  # of one that is loaded
     source: Literal["models_dir"] | None = None  # None of the only model
+    files: Mapping[str, FileProgress] = field(default_factory=dict)  # of one that is downloaded, by path
+    can_remove: bool = False  # it was downloaded, so it may be deleted
 
     @classmethod
     def of(cls, facts: ModelFacts) -> "ModelState":

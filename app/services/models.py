@@ -1,12 +1,11 @@
 """Which models there are: what one model and a folder of models have in common."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from app.services.errors import AppError
 from app.services.facts import ModelFacts, RouterFacts
-from app.services.model_events import ModelChange
 from app.services.model_folder import ModelFolder, Task
 from app.services.model_state import Loading, ModelState
 from app.services.served_model import ServedModel
@@ -69,9 +68,6 @@ class Models(Protocol):
 
     async def props(self, name: str | None, *, autoload: bool = True) -> ModelFacts | RouterFacts | None:
         """Give the facts of a model, which is loaded first, if need be and allowed, or those of the router."""
-
-    def events(self, ping_seconds: float) -> AsyncIterator[ModelChange | None]:
-        """Give what happens to the models from now on, None after that much silence. Raises FeatureDisabled."""
 
     def close(self, error: AppError) -> None:
         """Load nothing any more; those who wait for a load get the error."""

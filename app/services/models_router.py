@@ -41,12 +41,13 @@ class ModelsRouter:
         engine: Engine,
         active: ActiveGenerations,
         on_progress: Callable[[str, float], None],
+        events: ModelEvents,
         *,
         require_work: Callable[[], None],  # raises AppError while nothing can be answered
     ) -> None:
         self.session: Session | None = None
         self._default: str | None = None  # the session's model, which answers where none is named
-        self._events = ModelEvents()
+        self._events = events
         self._folder = folder
         self._settings = settings
         self._require_work = require_work
@@ -120,10 +121,6 @@ class ModelsRouter:
         async with self.using(name, autoload=autoload) as served:
             return served.facts
 
-    def events(self, ping_seconds: float) -> AsyncIterator[ModelChange | None]:
-        """Give what happens to the models from now on; None after so many seconds of silence, 0 is never."""
-        return self._events.subscribe(ping_seconds)
-
     async def load(self, name: str) -> None:
         """Begin to load a model. Raises ModelNotFound, and ModelAlreadyRunning for one that is loaded or loading."""
         model = await self._find_or_refresh(name)
@@ -164,9 +161,8 @@ class ModelsRouter:
             self._events.publish(ModelChange("list_grows", new[0].state()))
 
     def close(self, error: AppError) -> None:
-        """Load nothing any more; those who wait get the error, those who listen hear no more."""
+        """Load nothing any more; those who wait get the error."""
         self._loader.close(error)
-        self._events.close()
 
     async def _acquire(self, name: str | None, *, autoload: bool) -> ServedModel:
         model = await self._find_or_refresh(name)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+from app.services import hub
 from app.services.errors import AppError, LoadFailed, ModelLoading
 from app.services.model_events import ChangeKind, ModelChange, ModelEvents
 from app.services.model_state import IN_MEMORY, NEXT, ModelState, Status
@@ -67,6 +68,7 @@ class RoutedModel:
             error=self._error,
             facts=self.ready.facts if self.ready else None,
             source="models_dir",
+            can_remove=not self.adopted and hub.entry(self.path) is not None,
         )
 
     # What becomes of it.

@@ -7,11 +7,10 @@ from dataclasses import replace
 
 import structlog
 
-from app.services import bootstrap, catalog, free_memory
+from app.services import bootstrap, catalog, free_memory, hub
 from app.services.active_generations import ActiveGenerations
 from app.services.errors import (
     AppError,
-    FeatureDisabled,
     InvalidRequest,
     LoadFailed,
     ModelLoading,
@@ -21,7 +20,6 @@ from app.services.errors import (
 )
 from app.services.facts import ModelFacts
 from app.services.inference import Engine
-from app.services.model_events import ModelChange
 from app.services.model_folder import ModelFolder, Task
 from app.services.model_state import Loading, ModelState
 from app.services.served_model import GRACE_PERIOD, ServedModel
@@ -129,7 +127,10 @@ class SingleModel:
                 self._loading = None
 
     async def load(self, name: str) -> str | None:
-        """Load a model from the configured folder, for a session that is otherwise the last one. Gives what failed."""
+        """Load a model, for a session that is otherwise the last one. Gives what failed.
+
+        It comes from the configured folder or, where none is configured, from a cache of this machine, by its repo id.
+        """
         try:
             await self._start_session(self._session_of(name))
         except AppError as error:
@@ -175,10 +176,6 @@ class SingleModel:
         self._require_no_load()
         return self.facts
 
-    def events(self, ping_seconds: float) -> AsyncIterator[ModelChange | None]:
-        """Raise FeatureDisabled: there is nothing to follow."""
-        raise FeatureDisabled("This server serves one model; --models-dir serves several")
-
     def close(self, error: AppError) -> None:
         """Nobody waits for a load here."""
 
@@ -190,11 +187,11 @@ class SingleModel:
         folder = self._settings.model_cache_path or self._settings.bootstrap_model_cache_path
         if not name.strip():
             raise InvalidRequest("The model id is empty", param="model")
-        if not folder:
+        if not folder and not hub.has(name):
             raise InvalidRequest("No folder to load models from is configured: set TILES_MODEL_CACHE_PATH")
         memory = self._settings.bootstrap_memory_path or ""
-        last = self.session or Session(name, folder, memory, bootstrap.DEFAULT_SYSTEM_PROMPT)
-        return replace(last, model=name, model_cache_path=folder)
+        last = self.session or Session(name, memory_path=memory, system_prompt=bootstrap.DEFAULT_SYSTEM_PROMPT)
+        return replace(last, model=name, model_cache_path=folder or "")
 
     async def _replace(self, folder: ModelFolder, session: Session) -> None:
         old, old_session = self._served, self.session

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
-from app.dto.llama.models import STATUS_NAMES, ModelRow, StatusName
+from app.dto.llama.models import STATUS_NAMES, DownloadedBytes, ModelRow, StatusName
 from app.dto.shared.base import Reply
-from app.services.model_events import ModelChange
+from app.services.model_events import Change, DownloadChange
 from app.services.model_state import ModelState, Status
 
 _EXIT_CODES = {Status.UNLOADED: 0, Status.FAILED: 1}
@@ -56,21 +56,47 @@ class StatusData(Reply, kw_only=True):
         )
 
 
+class DownloadData(Reply, kw_only=True):
+    """How far a download is."""
+
+    progress: Annotated[dict[str, DownloadedBytes], Meta(description="bytes of each file, by its path in the repo")]
+    error: Annotated[str | UnsetType, Meta(description="why it failed")] = UNSET
+
+    @classmethod
+    def of(cls, change: DownloadChange) -> "DownloadData":
+        """Build it from a change of a download."""
+        return cls(progress=DownloadedBytes.of(change.files), error=change.error or UNSET)
+
+
 class ModelEvent(Reply, kw_only=True):
     """Something happened to a model."""
 
     model: Annotated[str, Meta(description="id of the model")]
     event: Annotated[
-        Literal["model_status", "status_change", "models_reload", "model_remove"],
-        Meta(description="what happened: a load began, the status changed, the model appeared, or it is gone"),
+        Literal[
+            "model_status",
+            "status_change",
+            "models_reload",
+            "model_remove",
+            "download_progress",
+            "download_finished",
+            "download_failed",
+        ],
+        Meta(
+            description="what happened: a load began, the status changed, the model appeared, or it is gone; "
+            "a download has come further, is over, or failed"
+        ),
     ]
     data: Annotated[
-        StatusData | UnsetType, Meta(description="the new state; absent where the model appeared or is gone")
+        StatusData | DownloadData | UnsetType,
+        Meta(description="the new state, or the download's; absent where the model appeared or is gone"),
     ] = UNSET
 
     @classmethod
-    def of(cls, change: ModelChange) -> "ModelEvent":
-        """Build it from a change of a model's state."""
+    def of(cls, change: Change) -> "ModelEvent":
+        """Build it from a change of a model's state, or of a download."""
+        if isinstance(change, DownloadChange):
+            return cls(model=change.name, event=change.kind, data=DownloadData.of(change))
         event = cls(model=change.model.id, event=_EVENTS[change.kind])  # type: ignore[arg-type]
         if change.kind == "load_begins":
             event.data = StatusData(status="loading")

@@ -12,10 +12,10 @@ from app.dto.shared.dates import date
 from app.services.facts import Batching, ModelFacts, RouterFacts
 from app.services.generation import LLAMA_SAMPLING, Delivery, Sampling
 from app.services.model_folder import ModelFolder, Task
-from app.services.model_state import ModelState, Status
+from app.services.model_state import FileProgress, ModelState, Status
 
 EMPTY_CONTEXT = 8192  # what /props says while nothing is loaded
-StatusName = Literal["unloaded", "loading", "loaded", "unloading", "failed"]
+StatusName = Literal["unloaded", "loading", "loaded", "unloading", "failed", "downloading"]
 STATUS_NAMES: Mapping[Status, StatusName] = {
     Status.UNLOADED: "unloaded",
     Status.FAILED: "failed",
@@ -24,7 +24,20 @@ STATUS_NAMES: Mapping[Status, StatusName] = {
     Status.LOADED: "loaded",
     Status.EVICTING: "unloading",
     Status.UNLOADING: "unloading",
+    Status.DOWNLOADING: "downloading",
 }
+
+
+class DownloadedBytes(Reply, kw_only=True):
+    """How much of a file is downloaded."""
+
+    done: Annotated[int, Meta(description="bytes that are there")]
+    total: Annotated[int, Meta(description="bytes of the whole file")]
+
+    @classmethod
+    def of(cls, files: Mapping[str, FileProgress]) -> "dict[str, DownloadedBytes]":
+        """Count those of each file."""
+        return {path: cls(done=file.done, total=file.total) for path, file in files.items()}
 
 
 class ModelStatus(Reply, kw_only=True):
@@ -35,7 +48,10 @@ class ModelStatus(Reply, kw_only=True):
         list[str] | UnsetType, Meta(description="always empty: llama-server's command line of the model")
     ] = UNSET
     preset: Annotated[str | UnsetType, Meta(description="always empty; llama-server's field")] = UNSET
-    progress: Annotated[float | UnsetType, Meta(description="progress of a load under way, 0 to 1")] = UNSET
+    progress: Annotated[
+        float | dict[str, DownloadedBytes] | UnsetType,
+        Meta(description="progress of a load under way, 0 to 1; of a download the bytes of each file"),
+    ] = UNSET
     failed: Annotated[Literal[True] | UnsetType, Meta(description="true where the last load failed")] = UNSET
     exit_code: Annotated[int | UnsetType, Meta(description="1 where the last load failed")] = UNSET
     error: Annotated[str | UnsetType, Meta(description="why the last load failed")] = UNSET
@@ -51,11 +67,17 @@ class ModelStatus(Reply, kw_only=True):
             value=name,
             args=[],
             preset="",
-            progress=round(state.progress, 3) if name == "loading" else UNSET,
+            progress=_progress(state),
             failed=True if failed else UNSET,
             exit_code=1 if failed else UNSET,
             error=state.error if failed and state.error else UNSET,
         )
+
+
+def _progress(state: ModelState) -> float | dict[str, DownloadedBytes] | UnsetType:
+    if state.status is Status.DOWNLOADING:
+        return DownloadedBytes.of(state.files)
+    return round(state.progress, 3) if STATUS_NAMES[state.status] == "loading" else UNSET
 
 
 _OUTPUTS: Mapping[Task, str] = {"completion": "text", "embedding": "embeddings", "rerank": "rerank"}
@@ -129,7 +151,7 @@ class ModelRow(Reply, kw_only=True):
     ]
     source: Annotated[str | UnsetType, Meta(description="where it was found; with --models-dir")] = UNSET
     can_remove: Annotated[
-        bool | UnsetType, Meta(description="always false: models are not deleted through HTTP; with --models-dir")
+        bool | UnsetType, Meta(description="whether DELETE /models takes it, as it was downloaded; with --models-dir")
     ] = UNSET
     meta: Annotated[ModelMeta | UnsetType, Meta(description="its numbers, while it is loaded")] = UNSET
 
@@ -145,7 +167,7 @@ class ModelRow(Reply, kw_only=True):
             architecture=ModelArchitecture(output_modalities=[_OUTPUTS[facts.task if facts else "completion"]]),
             capabilities=capabilities(facts),
             source=state.source or UNSET,
-            can_remove=False if state.source else UNSET,
+            can_remove=state.can_remove if state.source else UNSET,
             meta=ModelMeta.of(state.facts) if state.facts else UNSET,
         )
 

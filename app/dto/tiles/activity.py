@@ -9,6 +9,7 @@ from app import __version__
 from app.dto.llama.models import STATUS_NAMES, StatusName
 from app.dto.shared.base import Reply
 from app.services.activity import SECONDS
+from app.services.downloads.download import Download, DownloadStatus
 from app.services.engine.scheduler.meter import Meter
 from app.services.estimates.hardware import Hardware
 from app.services.model_folder import ModelFolder
@@ -50,6 +51,27 @@ class AvailableModel(Reply, kw_only=True):
 
     id: Annotated[str, Meta(description="id of the model, as --model takes it")]
     size_bytes: Annotated[int, Meta(description="bytes of the weights")]
+
+
+class ActiveDownload(Reply, kw_only=True):
+    """A model that is downloaded, waits for that, or could not be downloaded."""
+
+    id: Annotated[str, Meta(description="name of the model, as it was asked for")]
+    status: Annotated[DownloadStatus, Meta(description="whether it waits, is under way, or has failed")]
+    done_bytes: Annotated[int, Meta(description="bytes that are there")]
+    total_bytes: Annotated[int, Meta(description="bytes of all its files")]
+    error: Annotated[str | UnsetType, Meta(description="why it failed")] = UNSET
+
+    @classmethod
+    def of(cls, download: Download) -> "ActiveDownload":
+        """Say how far a download is."""
+        return cls(
+            id=download.name,
+            status=download.status,
+            done_bytes=sum(download.present.values()),
+            total_bytes=download.plan.total,
+            error=download.error or UNSET,
+        )
 
 
 class MemoryUse(Reply, kw_only=True):
@@ -97,6 +119,8 @@ class ActivityReply(Reply, kw_only=True):
     available: Annotated[
         list[AvailableModel], Meta(description="further models of this machine; empty with --models-dir")
     ]
+    downloads: Annotated[list[ActiveDownload], Meta(description="models that are downloaded, or failed to be lately")]
+    can_download: Annotated[bool, Meta(description="whether models may be downloaded and deleted through HTTP")]
     running: Annotated[int, Meta(description="requests that are being computed")]
     waiting: Annotated[int, Meta(description="requests that wait for a place in the batch")]
     memory: Annotated[MemoryUse, Meta(description="memory of the machine and of the models")]
@@ -111,7 +135,9 @@ class ActivityReply(Reply, kw_only=True):
         rates: Sequence[tuple[float, float]],
         models: Sequence[ModelState],
         available: Sequence[ModelFolder],
+        downloads: Sequence[Download],
         *,
+        can_download: bool,
         loading: Loading | None,
         stuck: str | None,
         last_error: str | None,
@@ -132,6 +158,8 @@ class ActivityReply(Reply, kw_only=True):
             usage=usage,
             models=[ActiveModel.of(state) for state in models],
             available=[AvailableModel(id=model.id, size_bytes=model.weight_bytes) for model in available],
+            downloads=[ActiveDownload.of(download) for download in downloads],
+            can_download=can_download,
             running=meter.running,
             waiting=meter.waiting,
             memory=MemoryUse(

@@ -1,7 +1,8 @@
 """The errors that a client may get: a class for each, with its status, type, code, meaning and advice.
 
 `base` has the root, `AppError`, and a class for each status whose messages differ from case to case. The others stand
-by subject: `access`, `requests` that cannot be read, `models`, `generation`, `slots`, what is `stored`, the `server`.
+by subject: `access`, `requests` that cannot be read, `models`, `downloads`, `generation`, `slots`, what is `stored`,
+the `server`.
 docs/errors.md is the table of all of them.
 """
 
@@ -23,6 +24,14 @@ from app.services.errors.base import (
     Unauthorized,
     Unavailable,
     UnprocessableBody,
+)
+from app.services.errors.downloads import (
+    DeletionNotConfirmed,
+    DiskFull,
+    DownloadFailed,
+    DownloadForbidden,
+    DownloadsForbidden,
+    ModelInUse,
 )
 from app.services.errors.generation import (
     AnswerStopped,
@@ -99,6 +108,11 @@ __all__ = [
     "CallsNotEnforceable",
     "CorruptEncoding",
     "CrossSite",
+    "DeletionNotConfirmed",
+    "DiskFull",
+    "DownloadFailed",
+    "DownloadForbidden",
+    "DownloadsForbidden",
     "EngineFailed",
     "EngineStuck",
     "EstimateFailed",
@@ -118,6 +132,7 @@ __all__ = [
     "MemoryInUse",
     "MethodNotAllowed",
     "ModelAlreadyRunning",
+    "ModelInUse",
     "ModelLoading",
     "ModelNameMissing",
     "ModelNotFound",

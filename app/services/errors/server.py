@@ -45,16 +45,16 @@ class FeatureForbidden(Forbidden):
 
 
 class FeatureDisabled(NotFound):
-    """A feature of another mode: several models, downloads through HTTP, or numbers of use with `--usage off`."""
+    """A feature that was not turned on, or is off: numbers of use with `--usage off`."""
 
     code = "feature_disabled"
-    advice = "Start the server with `--models-dir`; download with `tiles-server pull`."
+    advice = "Start the server without the flag that `message` names."
 
 
 class FeatureNotSupported(AppError):
-    """Models are not downloaded or deleted through HTTP."""
+    """What another server with this API does and this one does not."""
 
     status = 501
     kind = "not_supported_error"
     code = "feature_disabled"
-    advice = "Use `tiles-server pull`."
+    advice = "See `message`; models are downloaded with `POST /models` or `tiles-server pull`."

@@ -3,14 +3,13 @@
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from app.services import catalog, hub
 from app.services.errors import ModelNotFound
 from app.services.model_folder import ModelFolder
 from app.services.tiles.daemon import Daemon
 
-_NAME = re.compile(rf"(?P<repo>{hub.REPO_ID.pattern})(:[A-Za-z0-9_.-]{{1,96}})?")  # of a GGUF repo: and which file
+_NAME = re.compile(rf"({hub.REPO_ID.pattern})(:[A-Za-z0-9_.-]{{1,96}})?")  # of a GGUF repo: and which file
 _MAX_CHARACTERS = 512
 
 
@@ -22,10 +21,7 @@ def find(name: str, daemon: Daemon, environ: Mapping[str, str] = os.environ) -> 
     """
     if len(name) <= _MAX_CHARACTERS and (path := daemon.model_path(name)) is not None and path.exists():
         return catalog.resolve(name, str(path))
-    match = _NAME.fullmatch(name)
-    if match is None or Path(name).exists():
-        raise _unknown(name)
-    if not any((cache / hub.entry_name(match["repo"])).is_dir() for cache in hub.caches(environ)):
+    if _NAME.fullmatch(name) is None or not hub.has(name, environ):
         raise _unknown(name)
     return catalog.resolve(name, environ=environ)
 

@@ -1,0 +1,219 @@
+"""The downloads of a server: one at a time, each followed on /models/sse; and models that are removed again."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from app.origins import is_loopback
+from app.services import hub
+from app.services.downloads import client, transfer
+from app.services.downloads.client import Match
+from app.services.downloads.download import Download
+from app.services.downloads.plan import split
+from app.services.downloads.removal import Removal
+from app.services.errors import (
+    AppError,
+    DeletionNotConfirmed,
+    DownloadFailed,
+    DownloadsForbidden,
+    ModelInUse,
+    QueueFull,
+)
+from app.services.model_events import DownloadChange, DownloadKind, ModelChange, ModelEvents
+from app.services.model_state import FileProgress, ModelState, Status
+from app.services.models import Models
+from app.settings import Settings
+
+log = structlog.get_logger()
+
+_MAX_QUEUED = 16
+_MAX_FAILED = 8  # that are still shown
+_SECONDS = 0.5  # between two events of progress
+_AT_REST = {Status.UNLOADED, Status.FAILED}
+
+
+class Downloads:
+    """Its methods are for the event loop. All raise DownloadsForbidden where models may not be changed through HTTP."""
+
+    def __init__(
+        self, settings: Settings, models: Models, events: ModelEvents, on_change: Callable[[], Awaitable[object]]
+    ) -> None:
+        self.cache = settings.models_dir or hub.hugging_face_cache()  # hub folder that models come into
+        self._settings = settings
+        self._models = models
+        self._events = events
+        self._on_change = on_change  # called when there are other models than before
+        self._downloads: dict[str, Download] = {}  # by the name in the request
+        self._one_at_a_time = asyncio.Lock()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """End all downloads with the server; what is there of them stays."""
+        try:
+            yield
+        finally:
+            for download in self._downloads.values():
+                if download.task is not None:
+                    download.task.cancel()
+
+    @property
+    def refusal(self) -> str | None:
+        """Why models may not be changed through HTTP: --no-downloads, or anybody could send requests."""
+        if self._settings.no_downloads:
+            return "This server was started with --no-downloads"
+        if not is_loopback(self._settings.host) and not self._settings.api_key:
+            return "Beyond this machine, models are downloaded and deleted only with --api-key"
+        return None
+
+    def require_allowed(self) -> None:
+        """Raise DownloadsForbidden where models may not be changed through HTTP."""
+        if (refusal := self.refusal) is not None:
+            raise DownloadsForbidden(refusal)
+
+    @property
+    def all(self) -> list[Download]:
+        """What is downloaded or waits for that, and what has failed lately."""
+        return list(self._downloads.values())
+
+    def among(self, states: list[ModelState]) -> list[ModelState]:
+        """Put what is downloaded among the models, in the place of what there is of it."""
+        active = [download for download in self._downloads.values() if download.status != "failed"]
+        hidden = {name for one in active for name in (one.name, one.plan.repo, one.plan.model)}
+        rows = [state for state in states if state.id not in hidden]
+        return sorted([*rows, *(_state(one, self.cache) for one in active)], key=lambda state: state.id)
+
+    async def search(self, text: str, limit: int) -> list[Match]:
+        """Look for models on the hub. Raises DownloadFailed."""
+        self.require_allowed()
+        return await asyncio.to_thread(client.search, text, limit)
+
+    async def begin(self, name: str) -> str:
+        """Begin to download a model, once it is clear that this can be done. Gives the id that it will have.
+
+        Raises InvalidRequest, ModelNotFound, DownloadForbidden, DownloadFailed or DiskFull.
+        """
+        self.require_allowed()
+        repo, quant = split(name)
+        name = f"{repo}:{quant}" if quant else repo
+        if (download := self._downloads.get(name)) is not None and not download.is_over:
+            return download.plan.model
+        plan = await asyncio.to_thread(client.look_up, name)
+        download = Download(name, plan, self.cache)
+        await asyncio.to_thread(transfer.check_disk, plan, self.cache)
+        await download.look()
+        if (other := self._same(download)) is not None:  # of a request that came meanwhile
+            return other.plan.model
+        if (waiting := sum(not one.is_over for one in self._downloads.values())) >= _MAX_QUEUED:
+            raise QueueFull(waiting)
+        self._downloads[name] = download
+        download.task = asyncio.create_task(self._run(download))
+        log.info("download begins", model=plan.model, bytes=plan.total)
+        return plan.model
+
+    async def cancel(self, name: str) -> bool:
+        """Stop a download; what is there of it stays, so that it can go on later. False if there is none."""
+        download = self._downloads.get(name)
+        if download is None or download.task is None or download.is_over:
+            return False
+        self.require_allowed()
+        download.task.cancel()
+        await asyncio.wait({download.task})
+        return True
+
+    async def remove(self, name: str, *, body: str | None, header: str | None) -> None:
+        """Delete a model of the folder that downloads come into. A download under way is only stopped.
+
+        Raises DeletionNotConfirmed unless its name came twice, ModelNotFound for what was not downloaded, ModelInUse.
+        """
+        self.require_allowed()
+        is_confirmed = name == body == header
+        download = self._downloads.get(name)
+        await self.cancel(name)
+        self._downloads.pop(name, None)
+        if download is not None and not is_confirmed:
+            return
+        if not is_confirmed:
+            raise DeletionNotConfirmed
+        if download is not None:
+            await asyncio.to_thread(download.plan.forget, self.cache)
+        removal = await asyncio.to_thread(Removal, name, self.cache)
+        for state in await self._models.states():
+            if state.status not in _AT_REST and removal.takes(state.path):
+                raise ModelInUse(f"{state.id} is loaded: unload it first")
+        self._require_no_side_model(name)
+        try:
+            size = await asyncio.to_thread(removal.run)
+        except OSError as error:
+            raise DownloadFailed(f"{name} could not be deleted: {error.strerror}") from error
+        log.info("model deleted", model=name, bytes=size)
+        await self._on_change()
+        state = ModelState(name, self.cache, 0, Status.UNLOADED)
+        self._events.publish(ModelChange("model_goes", state))
+
+    def _require_no_side_model(self, name: str) -> None:
+        for other in (self._settings.draft_model, self._settings.embedding_model):
+            if other is not None and other.partition(":")[0] == name.partition(":")[0]:
+                raise ModelInUse(f"{other} is the model of --draft-model or --embedding-model")
+
+    def _same(self, download: Download) -> Download | None:
+        return next(
+            (one for one in self._downloads.values() if one.plan.model == download.plan.model and not one.is_over), None
+        )
+
+    async def _run(self, download: Download) -> None:
+        try:
+            async with self._one_at_a_time:
+                download.status = "downloading"
+                await self._fetch(download)
+        except asyncio.CancelledError:
+            self._fail(download, DownloadFailed("The download was stopped. The same again continues it."))
+            del self._downloads[download.name]
+        except AppError as error:
+            self._fail(download, error)
+        except Exception:
+            log.exception("download failed", model=download.plan.model)
+            self._fail(download, DownloadFailed("The download failed; the log says more"))
+        else:
+            log.info("download finished", model=download.plan.model)
+            del self._downloads[download.name]
+            await self._on_change()
+            self._publish(download, "download_finished")
+
+    async def _fetch(self, download: Download) -> None:
+        fetching = asyncio.create_task(download.fetch())
+        try:
+            while not fetching.done():
+                self._publish(download, "download_progress")
+                await asyncio.wait({fetching}, timeout=_SECONDS)
+                await download.look()
+            self._publish(download, "download_progress")
+            await fetching
+        finally:
+            fetching.cancel()
+            with suppress(asyncio.CancelledError, AppError):
+                await fetching
+
+    def _fail(self, download: Download, error: AppError) -> None:
+        log.warning("download failed", model=download.plan.model, error=error.message)
+        download.status, download.error = "failed", error.message
+        self._publish(download, "download_failed")
+        failed = [name for name, one in self._downloads.items() if one.status == "failed"]
+        for name in failed[:-_MAX_FAILED]:
+            del self._downloads[name]
+
+    def _publish(self, download: Download, kind: DownloadKind) -> None:
+        change = DownloadChange(kind, download.name, _progress(download), download.error)
+        self._events.publish(change)
+
+
+def _progress(download: Download) -> dict[str, FileProgress]:
+    return {file.path: FileProgress(download.present.get(file.path, 0), file.size) for file in download.plan.files}
+
+
+def _state(download: Download, cache: Path) -> ModelState:
+    state = ModelState(download.name, download.plan.entry(cache), 0, Status.DOWNLOADING, source="models_dir")
+    return replace(state, files=_progress(download))
