@@ -1,36 +1,41 @@
-import hashlib
 import json
 import os
+import pty
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from http.server import BaseHTTPRequestHandler
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner, Result
 
 from app.commands import checks, model_checks
-from app.commands import pull as pulling
 from app.commands.checks import CheckContext
 from app.commands.doctor import doctor
 from app.commands.models import models
+from app.commands.ps import ps
 from app.commands.pull import pull
+from app.commands.rm import rm
 from app.commands.serve import serve
 from app.commands.show import show
+from app.commands.stop import stop
 from app.services import catalog, session
+from app.services.downloads import client
 from app.services.session import Session
 from app.settings import Settings
 from tests import encoders, gguf_files, tiny_model
 from tests.doctor import looked
 from tests.http_server import serving
+from tests.hub_stand_in import Hub, running_hub
 
-COMMANDS = ("models", "show", "pull", "webui", "doctor")
+COMMANDS = ("models", "show", "pull", "rm", "ps", "stop", "webui", "doctor")
 
 
 @pytest.fixture(scope="session")
@@ -124,121 +129,118 @@ def test_show_says_which_tensors_of_a_gguf_file_are_not_exact(built: Path, tmp_p
     assert f"Packed {facts['packing']}" in words
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the Hugging Face hub as a download asks for, over a folder."""
-
-    protocol_version = "HTTP/1.1"
-    sha = "a" * 40
-
-    def __init__(self, *arguments: Any, folder: Path, **options: Any) -> None:
-        self.folder = folder
-        super().__init__(*arguments, **options)
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = urlsplit(self.path).path
-        name = path.rpartition("/")[2]
-        if path.startswith(("/api/models/org/none", "/org/none")):
-            self.answer(b"{}", 404, {"X-Error-Code": "RepoNotFound"})
-        elif path.startswith("/org/gated"):
-            self.answer(b"{}", 403, {"X-Error-Code": "GatedRepo"})
-        elif path.startswith("/api/models/org/broken"):
-            self.answer(b"{}", 500, {})
-        elif "/tree/" in path:
-            self.answer(json.dumps(self.files("path", type="file", oid="0")).encode())
-        elif path.startswith("/api/"):
-            info = {"id": path.removeprefix("/api/models/").partition("/revision")[0], "sha": self.sha}
-            self.answer(json.dumps(info | {"siblings": self.files("rfilename")}).encode())
-        else:
-            content = (self.folder / name).read_bytes()
-            self.answer(content, 200, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": self.sha})
-
-    def files(self, key: str, **more: str) -> list[dict[str, Any]]:
-        return [{key: path.name, "size": path.stat().st_size, **more} for path in sorted(self.folder.iterdir())]
-
-    def answer(self, content: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture
-def hub(home: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A hub whose every repo has the files of this folder."""
-    folder = Path(shutil.copytree(built, tmp_path / "hub"))
-    (folder / "modeling_evil.py").write_text("raise SystemExit")
-    with serving(partial(Hub, folder=folder)) as url:
-        monkeypatch.setenv("HF_ENDPOINT", url)
-        yield folder
+def hub(home: Path, built: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub with a model of which not everything is to come."""
+    with running_hub() as one:
+        one.add("org/tiny", built).files["modeling_evil.py"] = b"raise SystemExit"
+        monkeypatch.setenv("HF_ENDPOINT", one.url)
+        yield one
 
 
-def test_pull_downloads_a_model_that_can_be_served(hub: Path) -> None:
-    result = run(pull, "org/tiny")
-    assert result.exit_code == 0
-    assert "tiles-server --model org/tiny" in result.stdout
+def events(result: Result) -> list[dict[str, Any]]:
+    """What a command prints without a terminal."""
+    assert (result.exit_code, result.stderr) == (0, "")
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_pull_downloads_a_model_that_can_be_served(hub: Hub) -> None:
+    *progress, last = events(run(pull, "https://huggingface.co/org/tiny"))
+    assert all((one["event"], one["model"]) == ("download_progress", "org/tiny") for one in progress)
+    assert progress[-1]["done"] == progress[-1]["total"] > 0
     served = catalog.resolve("org/tiny")
     assert served.id == "org/tiny"
+    assert last == {
+        "event": "download_finished",
+        "model": "org/tiny",
+        "path": str(served.path),
+        "precision": "float32",
+        "command": "tiles-server --model org/tiny",
+    }
     assert not (served.path / "modeling_evil.py").exists()
 
 
-def test_pull_takes_the_address_of_a_model(hub: Path) -> None:
-    assert run(pull, "https://huggingface.co/org/tiny").exit_code == 0
-
-
-def test_pull_again_leaves_what_is_there(hub: Path) -> None:
-    run(pull, "org/tiny")
-    before = (catalog.resolve("org/tiny").path / "model.safetensors").stat()
-    assert run(pull, "org/tiny").exit_code == 0
-    assert (catalog.resolve("org/tiny").path / "model.safetensors").stat() == before
-
-
-def test_pull_refuses_what_is_no_mlx_model_before_it_downloads(hub: Path, home: Path) -> None:
-    (hub / "model.safetensors").rename(hub / "tiny.bin")
-    assert "has no MLX model" in error_of(run(pull, "org/tiny"))
-    assert not (home / ".cache/huggingface/hub").exists()
-
-
-@pytest.fixture
-def gguf_hub(hub: Path, tiny: Path) -> Path:
-    """The same with GGUF files beside config.json, as many repos have it."""
-    (hub / "model.safetensors").unlink()
-    gguf_files.write(tiny, hub / "tiny-Q8_0.gguf", "Q8_0")
-    gguf_files.write(tiny, hub / "tiny-b-Q4_0.gguf", "Q4_0", shards=2)
-    (hub / "mmproj-F16.gguf").write_bytes(b"GGUF")
-    return hub
-
-
-@pytest.mark.parametrize(("quant", "count"), [("q8_0", 1), ("Q4_0", 2)])
-def test_pull_downloads_one_gguf_file_with_its_shards(gguf_hub: Path, home: Path, quant: str, count: int) -> None:
-    result = run(pull, f"org/tiny:{quant}")
-    assert (result.exit_code, result.stderr) == (0, "")
-    model_id = f"org/tiny:{quant.upper()}"
-    assert f"tiles-server --model {model_id}" in result.stdout
+@pytest.mark.parametrize("quant", ["q8_0", "Q4_0"])
+def test_pull_downloads_one_gguf_file_with_its_shards(hub: Hub, tiny: Path, tmp_path: Path, quant: str) -> None:
+    folder = tmp_path / "ggufs"
+    folder.mkdir()
+    gguf_files.write(tiny, folder / "tiny-Q8_0.gguf", "Q8_0")
+    gguf_files.write(tiny, folder / "tiny-b-Q4_0.gguf", "Q4_0", shards=2)
+    (folder / "mmproj-F16.gguf").write_bytes(b"GGUF")
+    hub.add("org/ggufs", folder)
+    model_id = f"org/ggufs:{quant.upper()}"
+    assert events(run(pull, f"org/ggufs:{quant}"))[-1]["command"] == f"tiles-server --model {model_id}"
     served = catalog.resolve(model_id)
     assert (served.id, served.precision) == (model_id, quant.upper())
-    assert len(list(served.path.parent.iterdir())) == count
+    assert len(list(served.path.parent.iterdir())) == {"q8_0": 1, "Q4_0": 2}[quant]
     assert model_id in run(models).stdout
+    assert "Q8_0, Q4_0" in error_of(run(pull, "org/ggufs"))
+
+
+def test_pull_shows_a_person_a_bar_and_what_to_do_next(hub: Hub, home: Path) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "app", "pull", "org/tiny"])
+    shown = b""
+    with suppress(OSError):  # how the other end is closed
+        while part := os.read(terminal, 4096):
+            shown += part
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, shown
+    assert b"Serve it with: tiles-server --model org/tiny" in shown
+    assert b"bytes" in shown or b"MB" in shown or b"kB" in shown
+    assert b"download_progress" not in shown
+
+
+def test_pull_says_when_what_came_cannot_be_served(hub: Hub) -> None:
+    hub.repos["org/tiny"].files["tokenizer.json"] = b"{"
+    result = run(pull, "org/tiny")
+    message = result.stderr
+    assert (result.exit_code, len(message.splitlines())) == (1, 1)
+    assert "is downloaded but cannot be served" in message
+    assert "tokenizer.json" in message
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("org/tiny", "org/tiny has several models: name one as org/tiny:Q8_0. It has Q8_0, Q4_0."),
-        ("org/tiny:Q5_K_M", "org/tiny has no Q5_K_M. It has Q8_0, Q4_0."),
-        ("org/tiny:F16", "org/tiny has no F16."),
-    ],
+    ("repo_id", "words"),
+    [("org/none", "has no model org/none"), ("org/gated", "is gated"), ("org/empty", "has no MLX model")],
 )
-def test_pull_lists_the_gguf_files_there_are(gguf_hub: Path, home: Path, name: str, words: str) -> None:
-    assert words in error_of(run(pull, name))
-    assert not (home / ".cache/huggingface/hub").exists()
+def test_pull_says_in_one_line_what_it_cannot_download(hub: Hub, home: Path, repo_id: str, words: str) -> None:
+    hub.repos["org/gated"] = replace(hub.repos["org/tiny"], gated=True)
+    hub.repos["org/empty"] = replace(hub.repos["org/tiny"], files={"README.md": b""})
+    assert words in run(pull, repo_id).stderr.splitlines()[-1]
+    assert not list((home / ".cache/huggingface/hub").rglob("config.json"))
+
+
+@pytest.mark.parametrize("repo_id", ["a/b/c", "org/näme", "../..", "x" * 200, "", "a b"])
+def test_pull_and_rm_of_what_is_no_repo_id_are_bad_use(home: Path, repo_id: str) -> None:
+    assert "is no repo id" in error_of(run(pull, repo_id), 2)
+    assert "is no repo id" in error_of(run(rm, repo_id, "--yes"))
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+def test_pull_does_not_wait_for_ever(home: Path, silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "TIMEOUT", 0.1)
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent_port}")
+    assert "cannot be reached" in error_of(run(pull, "org/tiny"))
+
+
+def test_rm_deletes_a_model_of_the_cache_if_one_says_so(hub: Hub, home: Path) -> None:
+    run(pull, "org/tiny")
+    assert "--yes is needed" in error_of(run(rm, "org/tiny"), 2)
+    assert "Deleted org/tiny" in run(rm, "org/tiny", "--yes").stdout
+    assert not list((home / ".cache/huggingface/hub").glob("models--*"))
+    assert "not found" in error_of(run(rm, "org/tiny", "--yes"))
+
+
+@pytest.mark.parametrize("arguments", [(ps,), (stop, "x"), (pull, "org/tiny"), (rm, "org/tiny", "--yes")])
+def test_without_a_server_the_commands_that_ask_one_say_so_in_a_line(home: Path, arguments: tuple[Any, ...]) -> None:
+    assert "No server answers at http://127.0.0.1:1" in error_of(run(*arguments, "--url", "http://127.0.0.1:1"))
 
 
 def test_doctor_checks_a_gguf_file(tiny: Path, home: Path, tmp_path: Path) -> None:
@@ -260,51 +262,6 @@ def test_an_encoder_is_shown_and_checked_as_one(home: Path, tmp_path: Path) -> N
     assert "✓ Model  small-bert: bert" in result.stdout
     assert "Chat template" not in result.stdout
     assert "Batches" not in result.stdout
-
-
-def test_pull_refuses_what_does_not_fit(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulling, "free_bytes", lambda _: 1000)
-    assert "needs" in error_of(run(pull, "org/tiny"))
-
-
-def test_pull_says_when_what_came_cannot_be_served(hub: Path) -> None:
-    (hub / "tokenizer.json").write_text("{")
-    message = error_of(run(pull, "org/tiny"))
-    assert "is downloaded but cannot be served" in message
-    assert "tokenizer.json" in message
-
-
-@pytest.mark.parametrize(
-    ("repo_id", "words"),
-    [("org/none", "has no model org/none"), ("org/gated", "is gated"), ("org/broken", "answered 500")],
-)
-def test_pull_says_in_one_line_what_the_hub_refuses(hub: Path, repo_id: str, words: str) -> None:
-    assert words in error_of(run(pull, repo_id))
-
-
-@pytest.mark.parametrize("repo_id", ["a/b/c", "org/näme", "../..", "x" * 200, "", "a b"])
-def test_pull_of_what_is_no_repo_id_is_bad_use(home: Path, repo_id: str) -> None:
-    result = run(pull, repo_id)
-    assert result.exit_code == (1 if repo_id == "../.." else 2)
-    assert len(result.stderr.splitlines()) == 1
-
-
-@pytest.fixture
-def silent_port() -> Iterator[int]:
-    """A port that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield listening.getsockname()[1]
-
-
-def test_pull_does_not_wait_for_ever(home: Path, silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulling, "TIMEOUT", 0.1)
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent_port}")
-    assert "cannot be reached" in error_of(run(pull, "org/tiny"))
-
-
-def test_pull_without_a_network_says_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    assert "cannot be reached" in error_of(run(pull, "org/tiny"))
 
 
 def test_doctor_finds_a_good_model_well(entry: Path) -> None:
@@ -364,7 +321,7 @@ def test_a_port_in_use_is_a_failure(home: Path, silent_port: int) -> None:
 )
 def test_a_port_that_a_tiles_server_has_is_well(tmp_path: Path, body: str, state: str) -> None:
     (tmp_path / "health").write_text(body)
-    with serving(partial(Hub, folder=tmp_path)) as url:
+    with serving(partial(SimpleHTTPRequestHandler, directory=str(tmp_path))) as url:
         assert checks.port(CheckContext(Settings(port=int(url.rpartition(":")[2])))).state == state
 
 

@@ -17,6 +17,7 @@ from typing import Literal
 from rich.filesize import decimal
 
 from app.services import session
+from app.services.downloads.transfer import free_bytes
 from app.services.hub import hugging_face_cache
 from app.services.model_folder import ModelFolder
 from app.settings import Settings
@@ -214,11 +215,6 @@ def _is_linux_cpu() -> bool:
 def _nearest(path: Path) -> Path:
     """Give the path itself, or the nearest folder above it that exists."""
     return next((folder for folder in (path, *path.parents) if folder.exists()), Path("/"))
-
-
-def free_bytes(folder: Path) -> int:
-    """Give the free bytes of the disk that a folder is on, or will be."""
-    return shutil.disk_usage(_nearest(folder)).free
 
 
 def _bind_problem(host: str, port: int) -> str | None:

@@ -1,8 +1,10 @@
 """A client of a running server, for the terminal. It needs the standard library only."""
 
 import json
+from collections.abc import Mapping
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -53,6 +55,14 @@ class ServerClient:
             content = self.request(connection, "GET", route).read()
         return self._parse(content, route)
 
+    def call(
+        self, method: str, route: str, body: dict[str, Any], headers: Mapping[str, str] = MappingProxyType({})
+    ) -> Any:
+        """Send a body to a route, and give the JSON of its answer."""
+        with closing(self.open()) as connection:
+            content = self.request(connection, method, route, json.dumps(body).encode(), headers).read()
+        return self._parse(content, route)
+
     def get_health(self) -> Any:
         """Give what the server says of itself, also while it cannot answer."""
         with closing(self.open()) as connection:
@@ -65,16 +75,30 @@ class ServerClient:
         """Give a connection, which connects with its first request."""
         return self._connect(*self._address, timeout=_TIMEOUT)
 
-    def request(self, connection: HTTPConnection, method: str, route: str, body: bytes | None = None) -> HTTPResponse:
+    def request(
+        self,
+        connection: HTTPConnection,
+        method: str,
+        route: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> HTTPResponse:
         """Send a request and give its answer, if that is no error."""
-        response = self._send(connection, method, route, body)
+        response = self._send(connection, method, route, body, headers)
         if response.status != 200:
             raise ServerFailure(_error_message(response))
         return response
 
-    def _send(self, connection: HTTPConnection, method: str, route: str, body: bytes | None = None) -> HTTPResponse:
+    def _send(
+        self,
+        connection: HTTPConnection,
+        method: str,
+        route: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> HTTPResponse:
         try:
-            connection.request(method, self._path + route, body, self._headers)
+            connection.request(method, self._path + route, body, {**self._headers, **headers})
             return connection.getresponse()
         except (OSError, HTTPException) as error:
             raise NoServer(f"No server answers at {self.url} ({error}); `tiles-server --demo` starts one") from None
