@@ -11,7 +11,7 @@ import msgspec
 import structlog
 from litestar.enums import HttpMethod, ScopeType
 from litestar.handlers import BaseRouteHandler
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send, WebSocketScope
+from litestar.types import ASGIApp, HTTPDisconnectEvent, HTTPScope, Message, Receive, Scope, Send, WebSocketScope
 
 from app.access import Access
 from app.dto.shared.errors import error_reply, is_anthropics
@@ -120,6 +120,7 @@ class Gate:
             return
         if scope["method"] == "HEAD":
             scope = {**scope, "method": HttpMethod.GET}  # a copy: `_Exchange` drops the body
+            receive = exchange.receive_end
         try:
             await self._app(scope, receive, exchange.send)
         finally:
@@ -182,6 +183,7 @@ class _Exchange:
         self._scope, self._send, self._request_headers = scope, send, headers
         scope["state"]["request_id"] = self.request_id
         self.status = 0
+        self._head_is_sent = asyncio.Event()
         origin = headers.get("origin")
         self.is_preflight = self._method == "OPTIONS" and "access-control-request-method" in headers
         caller.set(_caller(scope, headers))
@@ -196,9 +198,17 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message["headers"], *self._headers]
-        elif message["type"] == "http.response.body" and self._method == "HEAD":
-            message["body"] = b""
-        await self._send(message)
+        if self._method != "HEAD":
+            await self._send(message)
+        elif message["type"] == "http.response.start":
+            await self._send(message)
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            self._head_is_sent.set()
+
+    async def receive_end(self) -> HTTPDisconnectEvent:
+        """Tell the route of a HEAD that its client is gone once the head is sent: a stream may have no end."""
+        await self._head_is_sent.wait()
+        return {"type": "http.disconnect"}
 
     async def respond(self, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         """Send a whole response that no route made."""

@@ -38,7 +38,10 @@ def ask(server: Server, method: str, path: str, **headers: str | None) -> httpx.
     usual = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
     more = {name.replace("_", "-"): value for name, value in headers.items()}
     present = {name: value for name, value in (usual | more).items() if value is not None}
-    return server.client.request(method, path, headers=present, content=b"[]")
+    with server.client.stream(method, path, headers=present, content=b"[]") as answer:
+        if method == "HEAD" or not answer.headers.get("content-type", "").startswith("text/event-stream"):
+            answer.read()  # a stream may have no end
+    return answer
 
 
 def refused(answer: httpx.Response, status: int, code: str | None = None) -> dict[str, Any]:

@@ -32,9 +32,10 @@ _EXAMPLE = {
             "parameters": 262144,
             "precision": "float32",
             "size_bytes": 1048576,
+            "can_remove": False,
         }
     ],
-    "available": [{"id": "mlx-community/Qwen3-4B-4bit", "size_bytes": 2263022529}],
+    "available": [{"id": "mlx-community/Qwen3-4B-4bit", "size_bytes": 2263022529, "can_remove": True}],
     "downloads": [
         {
             "id": "mlx-community/gemma-3-270m-it-4bit",
@@ -90,9 +91,10 @@ class ActivityController(Controller):
             model_service.meter,
             model_service.hardware(),
             activity.rates(),
-            await models.states() if models.loading is None else [],
+            downloads.without(await models.states()) if models.loading is None else [],
             [] if several else await available_models.list(),
             downloads.all,
+            downloads.cache,
             can_download=downloads.refusal is None,
             loading=models.loading,
             stuck=model_service.stuck,

@@ -42,3 +42,16 @@ async function copy(code, button) {
     getSelection().selectAllChildren(code);
   }
 }
+
+// Put new rows in the place of old ones only if they are others: what is focused stays so.
+export function replace(list, rows) {
+  const isSame = rows.length === list.children.length && rows.every((row, index) => row.isEqualNode(list.children[index]));
+  if (!isSame) list.replaceChildren(...rows);
+}
+
+export function bytes(size) {
+  const units = ["bytes", "kB", "MB", "GB", "TB"];
+  let unit = 0;
+  for (; size >= 1000 && unit < 4; unit += 1) size /= 1000;
+  return `${size >= 100 || unit === 0 ? Math.round(size) : size.toFixed(1)} ${units[unit]}`;
+}

@@ -1,7 +1,8 @@
 // The page at / and /home: asks GET /v1/activity every two seconds, and shows what it says.
 
 import * as chat from "./chat.js";
-import { byId, command, element, write } from "./elements.js";
+import * as downloads from "./downloads.js";
+import { byId, bytes, command, element, replace, write } from "./elements.js";
 import { hasKey, request, root, setKey } from "./server.js";
 
 const SECONDS = 2;
@@ -27,6 +28,7 @@ function start() {
     chooseModel();
   });
   document.addEventListener("visibilitychange", () => document.hidden || look());
+  downloads.start(look);
   chat.start(() => {
     usageAt = 0;
     look();
@@ -148,6 +150,7 @@ function show() {
   byId("web-ui-link").hidden = byId("web-ui-there").hidden = !activity.web_ui;
   byId("web-ui-missing").hidden = activity.web_ui;
   showState();
+  downloads.show(activity);
   showModels();
   showMachine();
   chooseModel();
@@ -218,12 +221,13 @@ function showModels() {
   const loaded = new Set(activity.models.map((model) => model.id));
   const others = activity.available.filter((model) => !loaded.has(model.id));
   byId("others").hidden = others.length === 0;
-  const how = activity.by_name ? "A request that names one of these loads it." : "Start the server with one of these to use it.";
+  const how = activity.by_name ? "A request that names one of these loads it." : "Loaded, one takes the place of the model in memory.";
   write(byId("others-text"), how);
   const items = others.map((model) => {
     const size = element("span", { class: "muted" }, bytes(model.size_bytes));
     const name = element("p", { class: "model-name" }, model.id, size);
-    return element("li", {}, name, ...(activity.by_name ? [] : [command(`tiles-server --model ${model.id}`)]));
+    const remove = model.can_remove ? [" ", downloads.deleteButton(model.id)] : [];
+    return element("li", {}, name, downloads.loadButton(model.id), ...remove);
   });
   replace(byId("others-list"), items);
 }
@@ -235,20 +239,15 @@ function modelRow(model) {
   if (model.context) facts.push(`context ${model.context.toLocaleString()}`);
   if (model.size_bytes) facts.push(bytes(model.size_bytes));
   if (model.error) facts.push(model.error);
-  return row(model.id, WORDS[model.status], facts, model.progress);
+  const actions = model.can_remove && ["unloaded", "failed"].includes(model.status) ? [downloads.deleteButton(model.id)] : [];
+  return row(model.id, WORDS[model.status], facts, model.progress, actions);
 }
 
-function row(id, word, facts, progress) {
+function row(id, word, facts, progress, actions = []) {
   const parts = [element("p", { class: "model-name" }, id, element("span", { class: "muted" }, word))];
   if (facts.length) parts.push(element("p", { class: "model-facts" }, facts.map((fact) => fact.length < 40 ? fact.replaceAll(" ", "\u00a0") : fact).join(" · ")));
   if (progress !== undefined) parts.push(element("progress", { max: 1, value: progress, "aria-label": `Loading ${id}` }));
-  return element("li", {}, ...parts);
-}
-
-// Put new rows in the place of old ones only if they are others: what is focused stays so.
-function replace(list, rows) {
-  const isSame = rows.length === list.children.length && rows.every((row, index) => row.isEqualNode(list.children[index]));
-  if (!isSame) list.replaceChildren(...rows);
+  return element("li", {}, ...parts, ...actions);
 }
 
 function showMachine() {
@@ -279,13 +278,6 @@ function shape(name, kind) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
   made.setAttribute("class", kind);
   return made;
-}
-
-function bytes(size) {
-  const units = ["bytes", "kB", "MB", "GB", "TB"];
-  let unit = 0;
-  for (; size >= 1000 && unit < 4; unit += 1) size /= 1000;
-  return `${size >= 100 || unit === 0 ? Math.round(size) : size.toFixed(1)} ${units[unit]}`;
 }
 
 function count(number) {

@@ -19,14 +19,14 @@ export function hasKey() {
   return Boolean(sessionStorage.getItem(KEY));
 }
 
-export async function request(path, { body, signal } = {}) {
-  const headers = {};
+export async function request(path, { body, signal, method, headers: more } = {}) {
+  const headers = { ...more };
   const key = sessionStorage.getItem(KEY);
   // A header holds bytes: other letters than those of Latin-1 go as UTF-8, which the server takes as well.
   if (key) headers.Authorization = "Bearer " + String.fromCharCode(...new TextEncoder().encode(key));
   if (body) headers["Content-Type"] = "application/json";
   const response = await fetch(new URL(path, root), {
-    method: body ? "POST" : "GET",
+    method: method ?? (body ? "POST" : "GET"),
     headers,
     body: body && JSON.stringify(body),
     signal,

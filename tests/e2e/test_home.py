@@ -17,6 +17,7 @@ from tests.e2e.axe import SWAGGER_UIS, serious_findings
 from tests.e2e.conftest import PICTURES, picture_name
 from tests.e2e.person import PATIENCE
 from tests.e2e.wire import Wire
+from tests.hub_stand_in import Hub, running_hub
 from tests.scripted import ScriptedModel, answer, serving, thought
 
 NANO = Path(__file__).parents[2] / "app" / "tiles_nano"
@@ -74,7 +75,7 @@ Come = Callable[..., Guest]
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """Run servers with these flags until the guests are gone."""
     with ExitStack() as servers:
-        yield lambda *flags: servers.enter_context(running(tmp_path, *flags))
+        yield lambda *flags, **env: servers.enter_context(running(tmp_path, *flags, env=env))
 
 
 @pytest.fixture
@@ -300,6 +301,71 @@ def test_a_server_that_is_gone_is_told_and_so_is_its_return(serve: Serve, come: 
     serve("--demo", "--port", str(httpx.URL(server.url).port))
     expect(guest.page.get_by_role("status").first).to_have_text("tiles-nano")
     guest.asks("Hello")
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with running_hub() as hub:
+        source = shutil.copytree(NANO, tmp_path / "source", ignore=shutil.ignore_patterns("*.md"))
+        hub.add("org/nano-two", source)
+        yield hub
+
+
+@pytest.mark.parametrize(("look", "screen"), [("light", "desk"), ("dark", "hand")])
+def test_a_model_is_found_downloaded_loaded_and_another_deleted(
+    hub: Hub, serve: Serve, come: Come, look: str, screen: str
+) -> None:
+    server = serve("--demo", HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="0")
+    guest = come(server.url, look, screen)
+    guest.page.get_by_text("Download a model").click()
+    box = guest.page.get_by_role("textbox", name="Name of a model on Hugging Face, or words to look for")
+    box.fill("nothing of the kind")
+    box.press("Enter")
+    expect(guest.page.get_by_role("alert")).to_contain_text("no model of that name")
+    box.fill("NANO")
+    box.press("Enter")
+    held = hub.pause("model.safetensors")
+    guest.button("Download org/nano-two").click()
+    bar = guest.page.get_by_role("progressbar", name="Downloading org/nano-two")
+    expect(bar).to_be_visible()
+    expect(guest.button("Stop the download of org/nano-two")).to_be_visible()
+    keep_picture(guest, picture_name("home-download", 0 if look == "light" else 1))
+    assert serious_findings(guest.page) == []
+    held.set()
+    expect(bar).to_have_count(0)
+    guest.page.get_by_text("More on this machine").click()
+    guest.button("Load org/nano-two").click()
+    expect(guest.page.get_by_role("status").first).to_have_text("org/nano-two")
+    guest.asks("My name is Zoë.")
+    assert guest.page.locator("#models").get_by_role("button").count() == 0  # it is in use
+    assert server.errors() == []
+
+
+def test_a_model_of_the_folder_is_deleted_once_it_is_confirmed(
+    hub: Hub, serve: Serve, come: Come, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models"
+    shutil.copytree(NANO, folder / "mine")
+    server = serve("--models-dir", str(folder), HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="0")
+    guest = come(server.url, "light", "desk", "status of 404")
+    guest.page.get_by_text("Download a model").click()
+    box = guest.page.get_by_role("textbox", name="Name of a model on Hugging Face, or words to look for")
+    box.fill("org/none")
+    box.press("Enter")
+    expect(guest.page.get_by_role("alert")).to_contain_text("has no model org/none")
+    box.fill("https://huggingface.co/org/nano-two")
+    box.press("Enter")
+    row = guest.page.locator("#models li", has_text="org/nano-two")
+    expect(row).to_contain_text("loads when asked")
+    expect(guest.page.locator("#models li", has_text="mine").get_by_role("button")).to_have_count(0)
+    guest.page.once("dialog", lambda dialog: dialog.dismiss())
+    guest.button("Delete org/nano-two from this disk").click()
+    expect(row).to_have_count(1)
+    guest.page.once("dialog", lambda dialog: dialog.accept())
+    guest.button("Delete org/nano-two from this disk").click()
+    expect(row).to_have_count(0)
+    assert (folder / "mine" / "config.json").exists()
+    assert server.errors() == []
 
 
 @pytest.mark.parametrize(("look", "screen"), LOOKS)

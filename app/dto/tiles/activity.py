@@ -1,6 +1,7 @@
 """What the server does at the moment, for its own page."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, UnsetType
@@ -8,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 from app import __version__
 from app.dto.llama.models import STATUS_NAMES, StatusName
 from app.dto.shared.base import Reply
+from app.services import hub
 from app.services.activity import SECONDS
 from app.services.downloads.download import Download, DownloadStatus
 from app.services.engine.scheduler.meter import Meter
@@ -29,6 +31,7 @@ class ActiveModel(Reply, kw_only=True):
     parameters: Annotated[int | UnsetType, Meta(description="number of parameters, while it is loaded")] = UNSET
     precision: Annotated[str | UnsetType, Meta(description="precision of the weights, while it is loaded")] = UNSET
     size_bytes: Annotated[int | UnsetType, Meta(description="bytes of the weights, while it is loaded")] = UNSET
+    can_remove: Annotated[bool, Meta(description="whether DELETE /models takes it")]
 
     @classmethod
     def of(cls, state: ModelState) -> "ActiveModel":
@@ -43,6 +46,7 @@ class ActiveModel(Reply, kw_only=True):
             parameters=facts.parameters if facts else UNSET,
             precision=facts.precision if facts else UNSET,
             size_bytes=facts.weight_bytes if facts else UNSET,
+            can_remove=state.can_remove,
         )
 
 
@@ -51,6 +55,15 @@ class AvailableModel(Reply, kw_only=True):
 
     id: Annotated[str, Meta(description="id of the model, as --model takes it")]
     size_bytes: Annotated[int, Meta(description="bytes of the weights")]
+    can_remove: Annotated[bool, Meta(description="whether DELETE /models takes it")]
+
+    @classmethod
+    def of(cls, model: ModelFolder, downloads: Path) -> "AvailableModel":
+        """Describe a model; those in the folder of downloads may be deleted."""
+        entry = hub.entry(model.path)
+        return cls(
+            id=model.id, size_bytes=model.weight_bytes, can_remove=entry is not None and entry.parent == downloads
+        )
 
 
 class ActiveDownload(Reply, kw_only=True):
@@ -136,6 +149,7 @@ class ActivityReply(Reply, kw_only=True):
         models: Sequence[ModelState],
         available: Sequence[ModelFolder],
         downloads: Sequence[Download],
+        cache: Path,
         *,
         can_download: bool,
         loading: Loading | None,
@@ -157,7 +171,7 @@ class ActivityReply(Reply, kw_only=True):
             web_ui=web_ui,
             usage=usage,
             models=[ActiveModel.of(state) for state in models],
-            available=[AvailableModel(id=model.id, size_bytes=model.weight_bytes) for model in available],
+            available=[AvailableModel.of(model, cache) for model in available],
             downloads=[ActiveDownload.of(download) for download in downloads],
             can_download=can_download,
             running=meter.running,

@@ -81,10 +81,17 @@ class Downloads:
 
     def among(self, states: list[ModelState]) -> list[ModelState]:
         """Put what is downloaded among the models, in the place of what there is of it."""
-        active = [download for download in self._downloads.values() if download.status != "failed"]
-        hidden = {name for one in active for name in (one.name, one.plan.repo, one.plan.model)}
-        rows = [state for state in states if state.id not in hidden]
-        return sorted([*rows, *(_state(one, self.cache) for one in active)], key=lambda state: state.id)
+        rows = [*self.without(states), *(_state(one, self.cache) for one in self._active)]
+        return sorted(rows, key=lambda state: state.id)
+
+    def without(self, states: list[ModelState]) -> list[ModelState]:
+        """Leave out what there is of models that are downloaded."""
+        hidden = {name for one in self._active for name in (one.name, one.plan.repo, one.plan.model)}
+        return [state for state in states if state.id not in hidden]
+
+    @property
+    def _active(self) -> list[Download]:
+        return [download for download in self._downloads.values() if download.status != "failed"]
 
     async def search(self, text: str, limit: int) -> list[Match]:
         """Look for models on the hub. Raises DownloadFailed."""
