@@ -4,12 +4,16 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
+from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
+from app import config_file
+from app.config_file import ConfigError
 from app.origins import allowed_host, allowed_origin, is_loopback
 from app.services.models_folder import is_model
+from app.services.presets import Preset, Presets
 from app.services.tiles import config as tiles_config
 from app.services.tiles import installation
 from app.services.tiles.daemon import URL as DAEMON_URL
@@ -145,7 +149,10 @@ def _setting(
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings of a server. Flags win over environment variables, these over Tiles' own and over defaults."""
+    """The settings of a server.
+
+    Flags win over environment variables, these over the configuration file, Tiles' own and defaults.
+    """
 
     model: str | None = _setting(
         None, str, "Model to serve: a folder, or a repo id from the Hugging Face cache", metavar="ID_OR_PATH"
@@ -349,6 +356,7 @@ class Settings:
     bootstrap_system_prompt: str | None = _setting(None, str, "System prompt of the bootstrap session", flag=False)
     model_cache_path: str | None = _setting(None, str, "Folder that POST /models/load loads from", flag=False)
     daemon_url: str = _setting(DAEMON_URL, daemon_url, "Address of Tiles' daemon, on this machine", flag=False)
+    presets: Presets = field(default_factory=Presets)  # the tables of the configuration file
     warnings: tuple[str, ...] = ()  # what could not be read; the log and `/start` say it
 
     @property
@@ -408,6 +416,11 @@ class Settings:
         return self.data_dir / "gguf"
 
     @property
+    def config_file(self) -> Path:
+        """The configuration file, which need not be there."""
+        return self.data_dir / config_file.NAME
+
+    @property
     def ui_folder(self) -> Path:
         """Where the Web UI is, if there is one."""
         return self.webui_dir or self.data_dir / "webui"
@@ -448,18 +461,56 @@ def described() -> list["Field[Any]"]:
 
 
 def read(flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from flags (by setting name, None for absent), then from the environment, then from Tiles.
+    """Read the settings from flags (by setting name, None for absent), then from the environment, the file, Tiles.
+
+    Raises SettingError for a value that cannot be used.
+    """
+    return read_with_sources(flags, environ)[0]
+
+
+def read_with_sources(
+    flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """Read the settings, and say where each that has no default comes from: "--port", "TILES_PORT", a path, "Tiles".
 
     Raises SettingError for a value that cannot be used.
     """
     environ = os.environ if environ is None else environ
-    values = {name: value for name, value in (flags or {}).items() if value is not None and value != ()}
+    texts = {name: value for name, value in (flags or {}).items() if value is not None and value != ()}
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
     for setting in described():
-        if setting.name in values:
-            values[setting.name] = _parsed(setting, values[setting.name], flag(setting) or setting.name)
+        if setting.name in texts:
+            sources[setting.name] = flag(setting) or setting.name
+            values[setting.name] = _parsed(setting, texts[setting.name], sources[setting.name])
         elif (text := environ.get(variable(setting))) not in (None, ""):
+            sources[setting.name] = variable(setting)
             values[setting.name] = _parsed(setting, text, variable(setting))
-    return Settings(**_of_tiles(values, environ) | values)
+    from_file, presets = _of_file(values.get("data_dir", Settings().data_dir))
+    sources |= {name: source for name, (source, _) in from_file.items() if name not in values}
+    values = {name: value for name, (_, value) in from_file.items()} | values
+    from_tiles = _of_tiles(values, environ)
+    sources |= {name: "Tiles" for name in from_tiles if name not in values and name != "warnings"}
+    return Settings(**from_tiles | values, presets=Presets(presets)), sources
+
+
+def _of_file(data_dir: Path) -> tuple[dict[str, tuple[str, Any]], Mapping[str, Preset]]:
+    """Give the settings of the configuration file, each with where it stands, and its tables of models."""
+    try:
+        file = config_file.read(data_dir / config_file.NAME)
+    except ConfigError as error:
+        raise SettingError(str(error)) from None
+    by_key = {name[2:].replace("-", "_"): setting for setting in described() if (name := flag(setting))}
+    del by_key["data_dir"]  # where the file is
+    values = {}
+    for key, text in file.settings.items():
+        if (setting := by_key.get(key)) is None:
+            close = get_close_matches(key, by_key, 1)
+            raise SettingError(f"{file.path}: {key[:100]} is no setting{f'; {close[0]} is one' if close else ''}")
+        if isinstance(text, tuple) and setting.default != ():
+            raise SettingError(f"{file.path}: {key}: give one value, no list")
+        values[setting.name] = str(file.path), _parsed(setting, text, f"{file.path}: {key}")
+    return values, file.presets
 
 
 def _of_tiles(values: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:

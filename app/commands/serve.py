@@ -2,9 +2,10 @@
 
 import asyncio
 import errno
+import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
@@ -14,10 +15,12 @@ import uvicorn
 
 from app import log
 from app.commands.address import base_url
+from app.commands.hangup import Hangup
 from app.commands.process import SIGNALS, Successor, end, end_at_once, end_within
+from app.commands.setting_options import setting_options
 from app.services import heap
 from app.services.ui.folder import is_built
-from app.settings import SettingError, Settings, default_text, described, flag, read, variable
+from app.settings import SettingError, Settings, read
 from app.standard_error import StandardError
 
 if TYPE_CHECKING:  # it is imported once the port is known to be free
@@ -27,22 +30,8 @@ _MOST_MESSAGE = 16 * 2**20  # bytes that come over a WebSocket in one piece
 _CLOSING_SECONDS = 30.0  # at most, to finish disk writes and close everything; mostly far less
 
 
-def _options(command: Callable[..., None]) -> Callable[..., None]:
-    for setting in reversed(described()):
-        name = flag(setting)
-        if name is None:
-            continue
-        kind: dict[str, Any] = {"multiple": setting.default == (), "metavar": setting.metadata["metavar"]}
-        if setting.default is False:
-            kind = {"is_flag": True}
-        default = f"; default {text}" if (text := default_text(setting)) else ""
-        meaning = f"{setting.metadata['meaning']} [{variable(setting)}{default}]"
-        command = click.option(name, setting.name, default=None, help=meaning, **kind)(command)
-    return command
-
-
 @click.command()
-@_options
+@setting_options
 def serve(**flags: Any) -> None:
     """Serve a model: the demo model (--demo), a folder or downloaded model (--model), or several (--models-dir)."""
     try:
@@ -53,7 +42,7 @@ def serve(**flags: Any) -> None:
         _print(f"tiles-server: {error}")
         sys.exit(2)
     log.set_up(settings.log_format)
-    _run(settings, listener)
+    _run(settings, listener, flags)
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -70,7 +59,7 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _run(settings: Settings, listener: socket.socket) -> None:
+def _run(settings: Settings, listener: socket.socket, flags: Mapping[str, Any]) -> None:
     with heap.permanent():
         from app.application import create_app
         from app.connections import Connections, raise_limit
@@ -100,7 +89,7 @@ def _run(settings: Settings, listener: socket.socket) -> None:
 
         webbrowser.open(base_url(host, port))
     try:
-        _Server(config, service, successor, settings.shutdown_seconds).run(sockets=[listener])
+        _Server(config, service, successor, settings, flags).run(sockets=[listener])
     except SystemExit as failure:  # it could not start
         end(failure.code if isinstance(failure.code, int) else 1)
     end()
@@ -133,18 +122,25 @@ class _Server(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, service: "ModelService", successor: Successor, shutdown_seconds: float
+        self,
+        config: uvicorn.Config,
+        service: "ModelService",
+        successor: Successor,
+        settings: Settings,
+        flags: Mapping[str, Any],
     ) -> None:
         super().__init__(config)
         self._service = service
         self._successor = successor
-        self._shutdown_seconds = shutdown_seconds
+        self._shutdown_seconds = settings.shutdown_seconds
+        self._hangup = Hangup(settings, flags, end=lambda: self.handle_exit(signal.SIGTERM, None))
         self._signals = 0
         self._shutdown_task: asyncio.Task[None] | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal has ended the server."""
         self._loop, self._hurry = asyncio.get_running_loop(), asyncio.Event()
+        self._hangup.follow()
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -30,7 +30,7 @@ class Candidate:
 def candidates(settings: Settings) -> list[Candidate]:
     """Give what to try at start, in order; none when nobody said what to serve."""
     if settings.model:
-        return [Candidate("flag", Session(settings.model))]
+        return [Candidate("flag", Session(settings.presets.model(settings.model) or settings.model))]
     if settings.demo:
         return [Candidate("demo", Session(DEMO))]
     sessions = (_from_session_file(settings), _from_variables(settings))

@@ -39,7 +39,7 @@ class ContextLength:
         """Take a user's --context-length, which raises only what was assumed."""
         if setting is None:
             return self
-        return replace(self, tokens=setting if self.is_assumed else min(setting, self.model_tokens))
+        return replace(self, tokens=setting if self.is_assumed else min(setting, self.tokens))
 
     @property
     def can_grow(self) -> bool:

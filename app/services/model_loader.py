@@ -12,6 +12,7 @@ from app.services.errors import AppError, LoadCancelled, LoadFailed, ModelUnload
 from app.services.inference import Engine
 from app.services.model_folder import ModelFolder
 from app.services.model_state import Status
+from app.services.presets import Preset
 from app.services.routed_model import RoutedModel
 from app.services.served_model import GRACE_PERIOD, ServedModel
 from app.settings import Settings
@@ -101,7 +102,7 @@ class ModelLoader:
 
         model.note_progress(0.0)
         self._on_progress(model.id, 0.0)
-        loaded = await self._engine.load(folder, progress)
+        loaded = await self._engine.load(self._settings.presets.limited(folder), progress)
         prompt = partial(self._system_prompt, model.id)
         served = ServedModel(
             loaded, self._settings, self._active, prompt, on_idle=lambda: self._mark_idle(model, served)
@@ -118,7 +119,12 @@ class ModelLoader:
         while others := [model for model in self._models.values() if model.served is not None]:
             if len(others) < self._settings.max_models and free_memory.fits(folder, self._engine.back_end):
                 return
-            await self._evict_one(others)
+            if not (movable := [model for model in others if not self._preset(model).pinned]):
+                raise LoadFailed(f"{folder.id}: all models in memory are pinned, and there is no room beside them")
+            await self._evict_one(movable)
+
+    def _preset(self, model: RoutedModel) -> Preset:
+        return self._settings.presets.of_load(model.id)
 
     async def _evict_one(self, loaded: Sequence[RoutedModel]) -> None:
         """Wait until a model is unloaded. If another becomes idle first, the next call takes that one."""
@@ -167,11 +173,19 @@ class ModelLoader:
 
     def _mark_idle(self, model: RoutedModel, served: ServedModel) -> None:
         if model.served is served:  # a reader may take the end of its answer after another load
-            model.mark_idle(self._settings.sleep_idle_seconds, partial(self._unload_idle, model))
+            model.mark_idle(self._idle_seconds(model), partial(self._unload_idle, model))
+
+    def _idle_seconds(self, model: RoutedModel) -> float:
+        """Seconds without a request after which a model is unloaded; 0 is never."""
+        preset = self._preset(model)
+        if preset.pinned:
+            return 0.0
+        own = preset.sleep_idle_seconds
+        return self._settings.sleep_idle_seconds if own is None else own
 
     def _unload_idle(self, model: RoutedModel) -> None:
         if model.ready is not None and not model.ready.busy:
-            log.info("model idle", model=model.id, seconds=self._settings.sleep_idle_seconds)
+            log.info("model idle", model=model.id, seconds=self._idle_seconds(model))
             self.unload(model)
 
 

@@ -56,6 +56,7 @@ class ModelState:
     facts: ModelFacts | None = None  # of one that is loaded
     source: Literal["models_dir"] | None = None  # None of the only model
     files: Mapping[str, FileProgress] = field(default_factory=dict)  # of one that is downloaded, by path
+    aliases: tuple[str, ...] = ()  # other names that requests may use
     can_remove: bool = False  # it was downloaded, so it may be deleted
 
     @classmethod

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from app.services import models_folder
@@ -88,7 +89,7 @@ class ModelsRouter:
 
     def must_load(self, name: str | None) -> bool:
         """Whether a request for this model waits for a load."""
-        model = self._models.get(name or self._default or "")
+        model = self._models.get(self._identity(name) or "")
         return model is None or model.ready is None
 
     def refuse_autoload(self, name: str | None) -> None:
@@ -108,11 +109,14 @@ class ModelsRouter:
     async def states(self) -> list[ModelState]:
         """Look into the folder again, and say how every model stands, by id."""
         await self._refresh()
-        return [model.state() for _, model in sorted(self._models.items())]
+        return [self._state(model) for _, model in sorted(self._models.items())]
 
     async def state(self, name: str) -> ModelState:
         """Say how one model stands. Raises ModelNotFound."""
-        return (await self._find_or_refresh(name)).state()
+        return self._state(await self._find_or_refresh(name))
+
+    def _state(self, model: RoutedModel) -> ModelState:
+        return replace(model.state(), aliases=tuple(self._settings.presets.aliases(model.id)))
 
     async def props(self, name: str | None, *, autoload: bool = True) -> ModelFacts | RouterFacts:
         """Give the facts of a model, which is loaded first, if need be and allowed; without a name those of all."""
@@ -174,14 +178,17 @@ class ModelsRouter:
 
     async def _find_or_refresh(self, name: str | None) -> RoutedModel:
         """Find a model that may have come into the folder just now."""
-        if name and name not in self._models:
+        if name and self._identity(name) not in self._models:
             await self._refresh()
         return self._find(name)
 
+    def _identity(self, name: str | None) -> str | None:
+        """Give the id of the model that a request means; without a name, that of the session's."""
+        return self._settings.presets.model(name or self._default)
+
     def _find(self, name: str | None) -> RoutedModel:
         """Give a model by its id; without one, that of the session. Raises ModelNotFound, or ModelNameMissing."""
-        name = name or self._default
-        if not name:
+        if not (name := self._identity(name)):
             raise ModelNameMissing
         if (model := self._models.get(name)) is not None:
             return model

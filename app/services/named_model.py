@@ -46,6 +46,7 @@ class NamedModel(SingleModel):
 
     def find(self, name: str | None = None) -> ServedModel:
         """Give the model, if it is the one that is named, or the one beside it. Raises AppError."""
+        name = self._settings.presets.model(name)
         served = super().find(name)
         if not self._answers_to(name):
             raise ModelNotLoaded
@@ -55,6 +56,7 @@ class NamedModel(SingleModel):
     async def using(self, name: str | None, *, autoload: bool = True) -> AsyncIterator[ServedModel]:
         """Hold a model for as long as this lasts; it is loaded first, if need be and allowed. Raises AppError."""
         self._require_work()
+        name = self._settings.presets.model(name)
         if self._is_beside(name):
             yield self.find(name)
             return
@@ -66,11 +68,12 @@ class NamedModel(SingleModel):
 
     def must_load(self, name: str | None) -> bool:
         """Whether a request for this model waits for its turn."""
+        name = self._settings.presets.model(name)
         return not self._is_beside(name) and (bool(self._turns) or not self._answers_to(name))
 
     def refuse_autoload(self, name: str | None) -> None:
         """Raise ModelNotLoaded if a request for this model would load it."""
-        if not self._answers_to(name):
+        if not self._answers_to(self._settings.presets.model(name)):
             raise ModelNotLoaded
 
     def close(self, error: AppError) -> None:

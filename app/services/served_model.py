@@ -50,8 +50,10 @@ class ServedModel:
 
     @property
     def facts(self) -> ModelFacts:
-        """Facts of the model."""
-        return self.model.facts
+        """Facts of the model, with the sampling that a preset says."""
+        facts = self.model.facts
+        sampling = self._settings.presets.sampling(facts.id, facts.defaults)
+        return facts if sampling is facts.defaults else replace(facts, defaults=sampling)
 
     @property
     def busy(self) -> bool:
@@ -85,7 +87,7 @@ class ServedModel:
         """Begin the answers to several requests side by side: all of them or, with an AppError, none."""
         sender = caller.get()
         self._require_queue_space(sender)
-        requests = [self._with_system_prompt(request) for request in requests]
+        requests = [self._complete(request) for request in requests]
         with self._preparing_prompts(len(requests)):
             generations = await self.model.generate(requests, sender)
             self._register(generations)
@@ -105,11 +107,11 @@ class ServedModel:
 
     async def render(self, request: GenerationRequest) -> str:
         """Give the prompt that a conversation becomes. Raises AppError."""
-        return await self.model.render(self._with_system_prompt(request))
+        return await self.model.render(self._complete(request))
 
     async def count(self, request: GenerationRequest) -> int:
         """Count the tokens of the prompt that a request becomes, whether or not it fits. Raises AppError."""
-        return await self.model.count(self._with_system_prompt(request))
+        return await self.model.count(self._complete(request))
 
     async def tokenize(self, content: tuple[str | int, ...], *, special: bool) -> list[tuple[int, bytes]]:
         """Give the token ids of text and ids, each with its bytes. Raises AppError."""
@@ -122,7 +124,7 @@ class ServedModel:
     async def measure(self, request: GenerationRequest) -> tuple[int, ContextLength]:
         """Give the tokens of a request's prompt, and the context that has to hold them. Raises AppError."""
         try:
-            return await self.model.measure(self._with_system_prompt(request)), self.facts.context
+            return await self.model.measure(self._complete(request)), self.facts.context
         except PromptTooLong as error:
             return error.prompt_tokens, self.facts.context
 
@@ -142,8 +144,12 @@ class ServedModel:
         """Forget what an idle slot of the batch holds, in memory and on disk. Returns tokens. Raises AppError."""
         return await self.model.erase_slot(slot)
 
-    def _with_system_prompt(self, request: GenerationRequest) -> GenerationRequest:
-        """Put the session's system prompt first, unless the request begins with its own or is no conversation."""
+    def _complete(self, request: GenerationRequest) -> GenerationRequest:
+        """Give a request what a preset says and it does not, and the session's system prompt.
+
+        The prompt comes first, unless the request begins with its own or is no conversation.
+        """
+        request = self._settings.presets.complete(request, self.model.facts.id)
         prompt = self._system_prompt()
         if not prompt or request.prompt is not None or [message.role for message in request.messages[:1]] == ["system"]:
             return request

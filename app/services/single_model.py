@@ -214,7 +214,7 @@ class SingleModel:
             await previous.model.unload()
 
     async def _load(self, folder: ModelFolder) -> ServedModel:
-        model = await self._engine.load(folder, self._note_progress)
+        model = await self._engine.load(self._settings.presets.limited(folder), self._note_progress)
         return ServedModel(model, self._settings, self._active, self._system_prompt)
 
     async def _bring_back(self, facts: ModelFacts, session: Session | None) -> None:

@@ -142,7 +142,9 @@ class ModelRow(Reply, kw_only=True):
     in_cache: Annotated[bool, Meta(description="always true: its files are on this machine")] = True
     path: Annotated[str, Meta(description="folder of the model, or its GGUF file")]
     status: Annotated[ModelStatus, Meta(description="whether it is loaded")]
-    aliases: Annotated[list[str], Meta(description="always empty; llama-server's field")] = field(default_factory=list)
+    aliases: Annotated[list[str], Meta(description="other names for requests, with --models-dir")] = field(
+        default_factory=list
+    )
     tags: Annotated[list[str], Meta(description="always empty; llama-server's field")] = field(default_factory=list)
     architecture: Annotated[ModelArchitecture, Meta(description="what it reads and writes")]
     capabilities: Annotated[
@@ -164,6 +166,7 @@ class ModelRow(Reply, kw_only=True):
             created=state.created,
             path=str(state.path),
             status=ModelStatus.of(state),
+            aliases=[*state.aliases],
             architecture=ModelArchitecture(output_modalities=[_OUTPUTS[facts.task if facts else "completion"]]),
             capabilities=capabilities(facts),
             source=state.source or UNSET,
