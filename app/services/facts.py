@@ -77,6 +77,7 @@ class ModelFacts:
     calls_tools: bool
     reasons: bool  # it can write down its reasoning before an answer
     max_rows: int
+    sees: bool = False  # it reads images
     batching: Batching = Batching()
     blas: str | None = None  # that MLX computes with; None on a GPU
     suppressed_tokens: frozenset[int] = frozenset()  # never drawn

@@ -80,6 +80,29 @@ class ToolChoice:
     param: str = "tool_choice"  # what asks for it
 
 
+MOST_IMAGES = 64  # of one request
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture in a message, as it was sent; nothing of it is decoded yet."""
+
+    data: str  # base64
+    param: str = "messages"  # where it stands in the request, for errors
+    is_required: bool = True  # a model that reads text only refuses it; else it answers without
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """A picture whose header is checked, without its base64."""
+
+    data: bytes
+    digest: bytes  # of the data
+    width: int  # pixels, as it is to be shown
+    height: int
+    param: str = "messages"
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation."""
@@ -90,6 +113,12 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
+    parts: tuple[str | Image, ...] = ()  # the same for a model that sees, where there are images; `content` is text
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """Its pictures, in their order."""
+        return tuple(part for part in self.parts if isinstance(part, Image))
 
 
 SAMPLERS = ("penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature")

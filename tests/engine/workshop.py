@@ -10,6 +10,7 @@ from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache
 from mlx_lm.utils import load_tokenizer
 
 from app.services.engine.cache.prefix_cache import PrefixCache
+from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.output.detokenizer import detokenizer_factory
@@ -21,6 +22,8 @@ from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.speculative.draft_model import DraftModel
 from app.services.engine.speculative.proposer import Proposer
+from app.services.engine.vision.prompt_images import NO_IMAGES, PromptImages
+from app.services.engine.vision.vision import Vision
 from app.services.facts import Batching
 
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 768, "tie_word_embeddings": True}
@@ -100,6 +103,8 @@ class Workshop:
         draft: DraftModel | None = None,
         outbox: Outbox | None = None,
         chunk_sizer: ChunkSizer | None = None,
+        adapters: Adapters | None = None,
+        vision: Vision | None = None,
     ) -> Scheduler:
         return Scheduler(
             model or self.model,
@@ -112,6 +117,8 @@ class Workshop:
             draft=draft,
             chunk_sizer=chunk_sizer,
             batching=self.batching,
+            adapters=adapters,
+            vision=vision,
         )
 
     def row(
@@ -121,6 +128,7 @@ class Workshop:
         max_tokens: int = 24,
         end: frozenset[int] = frozenset(),
         proposer: Proposer | None = None,
+        images: PromptImages = NO_IMAGES,
     ) -> Row:
         return Row(
             generation=None,
@@ -131,6 +139,7 @@ class Workshop:
             detokenizer=self.detokenizer(),
             end_tokens=end,
             proposer=proposer,
+            images=images,
         )
 
     def alone(self, prompt: list[int], params: SamplingParams, max_tokens: int = 24) -> list[int]:

@@ -48,6 +48,7 @@ def assemble(
     model: Any,
     tokenizer: Any,
     draft: DraftModel | None = None,
+    vision: Any = None,
     *,
     limits: EngineLimits,
     outbox: Outbox,
@@ -58,7 +59,7 @@ def assemble(
     adapters = Adapters(limits.adapters)
     adapters.apply_to(model)
     markup = Markup.of(tokenizer)
-    facts = _facts(files, model, tokenizer, limits, markup)
+    facts = replace(_facts(files, model, tokenizer, limits, markup), sees=vision is not None)
     if (limits.context_length or 0) > facts.context.tokens:
         log.warning("--context-length exceeds the model's own context", model=facts.id, context=facts.context.tokens)
     memory_budget = MemoryBudget(limits.max_memory)
@@ -71,16 +72,17 @@ def assemble(
         model,
         facts.vocabulary,
         max_rows=limits.max_rows,
-        prefixes=_prefix_cache(files.identity, facts, limits, answers),
+        prefixes=_prefix_cache(files.identity, facts, limits, answers, vision),
         outbox=outbox,
         meter=meter,
         adapters=adapters,
         memory_budget=memory_budget,
-        controls=_control_tokens(tokenizer),
+        controls=_control_tokens(tokenizer) - _image_tokens(tokenizer, vision),
         draft=draft,
         batching=batching,
+        vision=vision,
     )
-    prompts = PromptBuilder(tokenizer, markup.think_start, facts.context, longest_token(tokenizer), answers)
+    prompts = PromptBuilder(tokenizer, markup.think_start, facts.context, longest_token(tokenizer), answers, vision)
     grammars = GrammarCompiler(tokenizer, facts.vocabulary, facts.end_tokens)
     return LoadedModel(
         replace(facts, batching=batching, blas=preload(limits.blas) if back_end() == "cpu" else None),
@@ -96,6 +98,7 @@ def assemble(
         stop_repetition=limits.stop_repetition,
         max_lookup_tokens=limits.max_lookup_tokens,
         draft=draft,
+        vision=vision,
     )
 
 
@@ -193,10 +196,20 @@ def _control_tokens(tokenizer: Any) -> frozenset[int]:
     return frozenset(int(token) for token, added in tokenizer.added_tokens_decoder.items() if added.special)
 
 
-def _prefix_cache(identity: str, facts: ModelFacts, limits: EngineLimits, answers: AnswerHistory) -> PrefixCache:
-    """The model's share of the cache, kept on disk too if there is a folder for it."""
+def _image_tokens(tokenizer: Any, vision: Any) -> frozenset[int]:
+    """The special tokens around images, which end no message."""
+    text = vision.family.before + vision.family.after if vision is not None else ""
+    return frozenset(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _prefix_cache(
+    identity: str, facts: ModelFacts, limits: EngineLimits, answers: AnswerHistory, vision: Any
+) -> PrefixCache:
+    """The model's share of the cache, kept on disk too if there is a folder for it; an eighth is for images."""
     free = free_memory.available()
     cache_bytes = (free // 4 if limits.cache_bytes is None else limits.cache_bytes) // limits.max_models
+    if vision is not None:
+        cache_bytes -= vision.limit(cache_bytes // 8)
     if limits.store_folder is None or not limits.store_bytes or limits.adapters:  # the store knows no adapters
         return PrefixCache(cache_bytes)
     name = fingerprint(identity, facts.chat_template, _computation(facts))

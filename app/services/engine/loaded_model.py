@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -17,7 +17,7 @@ from app.services.engine.model.continuations import TokenizedContinuations, with
 from app.services.engine.model.prompt_history import PromptHistory
 from app.services.engine.output.detokenizer import DetokenizerFactory
 from app.services.engine.output.stop_strings import StopStrings
-from app.services.engine.prompt import Prompt, PromptBuilder
+from app.services.engine.prompt import NO_ENCODED, Images, Prompt, PromptBuilder
 from app.services.engine.sampling.dry_breakers import BreakerFinder
 from app.services.engine.sampling.grammar import GrammarCompiler
 from app.services.engine.sampling.params import SamplingParams, resolve_sampling
@@ -34,7 +34,17 @@ from app.services.engine.speculative.prompt_lookup import CopyProposer, PromptLo
 from app.services.engine.speculative.proposer import ChainedProposer, Proposer
 from app.services.errors import AppError, InvalidRequest, UnprocessableBody
 from app.services.facts import AnswerSettings, ModelFacts
-from app.services.generation import Continuations, EmbeddingRequest, GenerationRequest, Message
+from app.services.generation import (
+    Continuations,
+    EmbeddingRequest,
+    EncodedImage,
+    GenerationRequest,
+    Image,
+    Message,
+)
+
+if TYPE_CHECKING:  # it imports Pillow, which only models that see need
+    from app.services.engine.vision.vision import Vision
 
 log = structlog.get_logger()
 
@@ -64,6 +74,7 @@ class LoadedModel:
         stop_repetition: bool,
         max_lookup_tokens: int | None = 0,
         draft: DraftModel | None = None,
+        vision: "Vision | None" = None,
     ) -> None:
         self.facts = facts
         self.prompts = prompts
@@ -75,13 +86,25 @@ class LoadedModel:
         self._stop_repetition = stop_repetition
         self._max_lookup_tokens = max_lookup_tokens
         self._draft = draft
+        self._vision = vision  # None for a model that reads text only
         self._format = answer_format
         self._detokenizer = detokenizer
         self._history = history
         self._xtc_protected = facts.end_tokens | frozenset(prompts.tokenize("\n"))
         self._breakers = BreakerFinder(prompts.piece, prompts.tokenize, facts.vocabulary)
 
-    def prepare(self, request: GenerationRequest) -> Prompt:
+    def read_image(self, image: Image) -> EncodedImage | None:
+        """Read and check an image, on any thread; None where it is left out. Raises InvalidRequest.
+
+        A model that reads text only refuses those among the user's own words.
+        """
+        if self._vision is not None:
+            return self._vision.read(image)
+        if image.is_required:
+            raise InvalidRequest("This model reads text only, it cannot take images", param=image.param)
+        return None
+
+    def prepare(self, request: GenerationRequest, images: Images = NO_ENCODED) -> Prompt:
         """Check what depends on the model and build the prompt. Raises InvalidRequest or PromptTooLong."""
         self.facts.check_tokens(request.prompt or (), "prompt")
         if request.answers > self.facts.max_rows:
@@ -90,7 +113,9 @@ class LoadedModel:
         if request.constraint and len(request.constraint.text) > _MAX_GRAMMAR:
             param = request.constraint.param
             raise UnprocessableBody(f"{param} has more than {_MAX_GRAMMAR} characters", param=param)
-        prompt = self.prompts.build(request)  # first: for one that does not fit nothing else is computed
+        if images and request.prompt_logprobs is not None:
+            raise InvalidRequest("prompt_logprobs: a prompt with images has none", param="prompt_logprobs")
+        prompt = self.prompts.build(request, images)  # first: for one that does not fit nothing else is computed
         bias = self._logit_bias(request)
         matcher, header = self._format.matchers(prompt, request)
         calls = self._format.calls(request)
@@ -233,8 +258,9 @@ class LoadedModel:
                 post_sampling=request.post_sampling,
                 delivery=request.delivery,
             ),
-            proposer=self._proposer(params, prompt.tokens, end_tokens),
+            proposer=None if prompt.images else self._proposer(params, prompt.tokens, end_tokens),
             stop_repetition=self._stop_repetition and ends_loops and max_tokens > 256,
+            images=prompt.images,
         )
         if (width := request.prompt_logprobs) is not None:
             row.prompt_scorer = PromptScorer(prompt.tokens, width, detokenizer, self.facts.vocabulary)

@@ -178,6 +178,7 @@ class MLXLoader:
             parts.model,
             parts.tokenizer,
             parts.draft,
+            parts.vision,
             limits=self._limits,
             outbox=self._outbox,
             conversation_owners=self._conversation_owners,

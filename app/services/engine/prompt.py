@@ -6,20 +6,28 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.services.context_length import ContextLength
 from app.services.engine.model.answer_history import AnswerHistory, Rendered
 from app.services.engine.model.chat_template import ChatTemplate
 from app.services.engine.model.continuations import TokenizedContinuations, tokenize_continuations
+from app.services.engine.model.image_markers import digest_of, replaced, split
 from app.services.engine.model.prompt_history import Outline, outline
 from app.services.engine.output.stop_strings import StopStrings
 from app.services.engine.output.token_bytes import TokenBytes
 from app.services.engine.sampling.call_constraint import CallGrammars
 from app.services.engine.sampling.dry import NO_BREAKERS, Breakers
 from app.services.engine.sampling.matcher import Matcher
+from app.services.engine.vision.prompt_images import NO_IMAGES, PromptImage, PromptImages
 from app.services.errors import InvalidRequest, NoInfill, PromptTooLong, TextTooLong
-from app.services.generation import GenerationRequest, Message
+from app.services.generation import EncodedImage, GenerationRequest, Message
+
+if TYPE_CHECKING:  # it imports Pillow, which only models that see need
+    from app.services.engine.vision.vision import Vision
+
+Images = Mapping[bytes, EncodedImage]  # by their digests
+NO_ENCODED: Images = {}
 
 # The fill-in-the-middle tokens of model families: before the prefix, the suffix, and the answer that goes between.
 _FIM_TOKENS = (
@@ -55,6 +63,7 @@ class Prompt:
     stop_strings: StopStrings | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)  # by token
     breakers: Breakers = NO_BREAKERS  # of DRY
+    images: PromptImages = NO_IMAGES
 
 
 class PromptBuilder:
@@ -67,6 +76,7 @@ class PromptBuilder:
         context: ContextLength,
         longest_token: int | None = None,
         answers: AnswerHistory | None = None,
+        vision: "Vision | None" = None,
     ) -> None:
         self._tokenizer = tokenizer  # mlx-lm's TokenizerWrapper
         self._think_start = think_start
@@ -76,17 +86,21 @@ class PromptBuilder:
         self._token_bytes = TokenBytes(tokenizer)
         self._template = ChatTemplate(tokenizer)
         self._answers = answers
+        self._vision = vision  # None for a model that reads text only
         added = tokenizer.added_tokens_decoder
         self._controls = frozenset(int(token) for token in added if added[token].special)
         self._fim_tokens = _fim_tokens(tokenizer.added_tokens_decoder.values())
 
-    def build(self, request: GenerationRequest) -> Prompt:
-        """Render and tokenize. Raises InvalidRequest for what the template refuses, and PromptTooLong."""
+    def build(self, request: GenerationRequest, images: Images = NO_ENCODED) -> Prompt:
+        """Render and tokenize. `images` are those that markers in messages stand for.
+
+        Raises InvalidRequest for what the template refuses, and PromptTooLong.
+        """
         self._check_min_tokens(_texts(request))
         key = _conversation_key(request)
         text, parts, digest = self._rendered(request, key)
         self.check_fits(parts)
-        tokens = self._tokens(parts, request)
+        tokens, positions = self._tokens(parts, request, images)
         if len(tokens) > self._context.tokens - (0 if request.max_tokens == 0 else 1):
             raise self._too_long(len(tokens))
         if not tokens and request.prompt is not None:
@@ -97,8 +111,10 @@ class PromptBuilder:
             raise InvalidRequest("The chat template made an empty prompt of these messages", param="messages")
         text = self.detokenize(tokens) if text is None else text
         thinking = self._ends_thinking(text, request)
-        messages = outline(text, request.messages, request.tools)
-        return Prompt(text, tokens, thinking=thinking, conversation_key=key, digest=digest, outline=messages)
+        messages = self._outline(text, request, images)
+        return Prompt(
+            text, tokens, thinking=thinking, conversation_key=key, digest=digest, outline=messages, images=positions
+        )
 
     def remember(self, prompt: Prompt, answers: Iterable[Sequence[int]]) -> None:
         """Note the answers to a prompt, by lists that get their tokens, for prompts that give them back."""
@@ -122,12 +138,16 @@ class PromptBuilder:
         columns = zip(*(self.build(prompt).tokens for prompt in prompts), strict=False)
         return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
 
-    def count(self, request: GenerationRequest) -> int:
+    def count(self, request: GenerationRequest, images: Images = NO_ENCODED) -> int:
         """Count the tokens of a prompt, whether or not it fits. Raises UnprocessableBody for a very long one."""
         self.check_length(_texts(request), "messages")
         parts = self._rendered(request, _conversation_key(request)).parts
         self.check_length(parts, "messages")
-        return len(self._tokens(parts, request))
+        return len(self._tokens(parts, request, images)[0])
+
+    def shown(self, text: str) -> str:
+        """Give the text of a prompt with one token in the place of each image."""
+        return replaced(text, lambda _: self._place(1))
 
     def _rendered(self, request: GenerationRequest, key: int) -> Rendered:
         if request.prompt is None:
@@ -139,8 +159,44 @@ class PromptBuilder:
         texts = [part for part in parts if isinstance(part, str)]
         return Rendered("".join(texts) if len(texts) == len(parts) else None, parts)
 
-    def _tokens(self, parts: Sequence[str | int], request: GenerationRequest) -> list[int]:
-        return self.tokenize_parts(parts, special=request.prompt is not None)  # templates write their own
+    def _tokens(
+        self, parts: Sequence[str | int], request: GenerationRequest, images: Images
+    ) -> tuple[list[int], PromptImages]:
+        if not images or self._vision is None:
+            special = request.prompt is not None  # templates write their own
+            return self.tokenize_parts(parts, special=special), NO_IMAGES
+        tokens: list[int] = []
+        placed: list[PromptImage] = []
+        family, before = self._vision.family, ""
+        for part in (one for each in parts for one in (split(each) if isinstance(each, str) else (each,))):
+            if isinstance(part, int):
+                tokens += [*self.tokenize(before), part]
+                before = ""
+            elif (digest := digest_of(part)) is None:
+                before += part
+            else:
+                tokens += self.tokenize(before + family.before)
+                image = PromptImage(images[digest], len(tokens), self._vision.tokens(images[digest]))
+                placed.append(image)
+                tokens += [self._vision.placeholder] * image.length
+                before = family.after
+        return tokens + self.tokenize(before), PromptImages(tuple(placed))
+
+    def _outline(self, text: str, request: GenerationRequest, images: Images) -> Outline:
+        """Find the messages in the text that the tokens of a prompt have."""
+        if not images or self._vision is None:
+            return outline(text, request.messages, request.tools)
+        lengths = {digest: self._vision.tokens(image) for digest, image in images.items()}
+        whole = partial(replaced, by=lambda digest: self._place(lengths[digest]))
+        messages = [replace(message, content=whole(message.content)) for message in request.messages]
+        return outline(whole(text), messages, request.tools)
+
+    def _place(self, length: int) -> str:
+        """Give the text of an image in a prompt that has so many tokens."""
+        if self._vision is None:
+            return ""
+        family, token = self._vision.family, self.detokenize([self._vision.placeholder])
+        return family.before + token * length + family.after
 
     def check_fits(self, parts: Sequence[str | int]) -> None:
         """Raise PromptTooLong if text and ids cannot fit, without tokenizing more of them than shows it.

@@ -97,3 +97,10 @@ class TextTooLong(UnprocessableBody):
 
     code = "text_too_long"
     advice = "Send a shorter text."
+
+
+class InvalidImage(InvalidRequest):
+    """An image that cannot be taken: too large, broken, of another format, or not in the request itself."""
+
+    code = "invalid_image"
+    advice = "Send a PNG, JPEG, WebP or GIF as base64; `param` names which image it is."

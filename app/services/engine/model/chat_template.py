@@ -8,6 +8,7 @@ from typing import Any
 
 from app.services.engine.model import template_probe
 from app.services.engine.model.conversation import STRICT, Capabilities, adapt_messages
+from app.services.engine.model.image_markers import digest_of, split
 from app.services.engine.model.template_messages import (
     reasoning_field,
     to_template,
@@ -121,20 +122,28 @@ class ChatTemplate:
         # mlx-lm's wrapper would turn thinking on by itself; the default is to be the template's own.
         wrapped = self._tokenizer._chat_template is not None
         renderer = self._tokenizer if wrapped or "enable_thinking" in options else self._tokenizer._tokenizer
-        template_messages = [
-            to_template(
-                message,
-                text_content=capabilities.text_content,
-                argument_objects=capabilities.argument_objects,
-                reasoning_field=self._reasoning_field,
-            )
-            for message in messages
-        ]
         tool_list = list(tools) or self._no_tools
         if self._takes_xml_tools and tools:
             options = {"xml_tools": tool_list, **options}
-        prompt = renderer.apply_chat_template(template_messages, tools=tool_list, tokenize=False, **options)
-        return _replace_surrogates(str(prompt))
+
+        def rendered(*, image_parts: bool) -> str:
+            template_messages = [
+                to_template(
+                    message,
+                    text_content=capabilities.text_content,
+                    argument_objects=capabilities.argument_objects,
+                    reasoning_field=self._reasoning_field,
+                    image_parts=image_parts,
+                )
+                for message in messages
+            ]
+            return str(renderer.apply_chat_template(template_messages, tools=tool_list, tokenize=False, **options))
+
+        images = [part for message in messages for part in split(message.content) if digest_of(part)]
+        prompt = rendered(image_parts=True)
+        if any(f"'text': '{image}'" in prompt or f'"text": "{image}"' in prompt for image in images):
+            prompt = rendered(image_parts=False)  # it takes no parts in this place, and wrote the list itself
+        return _replace_surrogates(prompt)
 
     def write_calls(self, calls: Sequence[ToolCall]) -> str:
         """Write calls as the model's family does."""

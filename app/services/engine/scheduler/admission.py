@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
@@ -11,6 +12,9 @@ from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.scheduler.row import Row
 from app.services.engine.speculative.draft_model import DraftModel
 from app.services.errors import MemoryExceeded, MemoryInUse
+
+if TYPE_CHECKING:  # it imports Pillow, which only models that see need
+    from app.services.engine.vision.vision import Vision
 
 _GROWTH = 1024  # tokens of an answer for which memory is reserved at first
 _MORE = 512  # and each time that those are used up
@@ -25,9 +29,11 @@ class Admission:
         memory_budget: MemoryBudget | None,
         prefixes: PrefixCache,
         draft: DraftModel | None,
+        vision: "Vision | None" = None,
     ) -> None:
         self.footprint = footprint + draft.footprint if draft else footprint
         self._draft = draft
+        self._vision = vision
         self._memory_budget = memory_budget
         self._prefixes = prefixes
         self._most_bytes = sys.maxsize  # bytes that there are for rows while nothing runs
@@ -41,6 +47,8 @@ class Admission:
         self._prefixes.evict(sys.maxsize)
         if self._draft is not None:
             self._draft.forget()
+        if self._vision is not None:
+            self._vision.forget()
         mx.clear_cache()
 
     def settle(self) -> None:

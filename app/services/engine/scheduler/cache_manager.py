@@ -41,6 +41,8 @@ class CacheManager:
             return None
         key = self._adapters.keys(state.tokens, row.scales) or []
         cached = self._prefixes.get(key)
+        if cached and (whole := row.images.before(len(cached.tokens))) < len(cached.tokens):
+            cached = cached.cut(whole)
         tokens = len(cached.tokens) if cached else 0
         if not row.answer:  # one that was interrupted has noted it before
             state.note_cache_use(self._prefixes.explain(key, tokens, other_model=state.other_model))

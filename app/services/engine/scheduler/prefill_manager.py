@@ -13,6 +13,7 @@ from app.services.engine.cache.prefixes import CachedPrefix, checkpoint_position
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.prefill import SHORT, forward, forward_padded, forward_with_logits
+from app.services.engine.scheduler.image_prefill import ImagePrefill
 from app.services.engine.scheduler.prefill_state import Lead, PrefillState
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import Outbox
@@ -46,8 +47,10 @@ class PrefillManager:
         chunk_sizer: ChunkSizer,
         controls: frozenset[int] = frozenset(),
         batching: Batching | None = None,
+        images: ImagePrefill | None = None,
     ) -> None:
         self._model = model
+        self._images = images  # None for a model that reads text only
         self._outbox = outbox
         self._adapters = adapters
         self._chunk_sizer = chunk_sizer
@@ -73,7 +76,8 @@ class PrefillManager:
             state.layers = make_prompt_cache(self._model)
         if self._needs_checkpoints:
             shared = state.cache_use.first_diff
-            state.next_checkpoints = checkpoint_positions(state.tokens, state.length, self._controls, shared)
+            positions = checkpoint_positions(state.tokens, state.length, self._controls, shared)
+            state.next_checkpoints = sorted({row.images.before(position) for position in positions})
         if row.prompt_scorer is None and (lead := find_lead(row, self._queue)):
             self._follow(row, lead)
         self._queue.append(row)
@@ -130,6 +134,7 @@ class PrefillManager:
                 longest > SHORT
                 or row.max_tokens == 0
                 or row.siblings
+                or row.images
                 or row.prompt_scorer is not None
                 or row.prefill.next_checkpoints
                 or id(row.prefill) in leads
@@ -168,29 +173,42 @@ class PrefillManager:
         scorer = row.prompt_scorer
         most = min(budget, scorer.most_tokens) if scorer else budget
         tokens = state.next_tokens(min([state.tokens_left - last, most, *forks]))
+        computed = 0
         if tokens:
             self._adapters.use([row.scales])
-            with self._chunk_sizer.measure(len(tokens)):
-                if scorer is None:
-                    forward(self._model, state.layers or [], tokens)
-                else:
-                    scorer.add(forward_with_logits(self._model, state.layers or [], [tokens])[0], state.length)
-            state.advance(len(tokens))
+            if not (computed := self._compute_part(row, tokens, budget)):
+                self._queue.append(row)
+                return Chunk(budget)  # an image took the time
+            state.advance(computed)
             if not row.answer:
                 self._outbox.put(row.generation, [row.progress()])
             self._fork(state)
         if state.tokens_left > last or row.scoring is not None:
             self._queue.append(row)
-            return Chunk(len(tokens) + 1)
+            return Chunk(computed + 1)
         rows = row.share()
         if scorer is not None:
             for one in rows:
                 self._outbox.put(one.generation, [scorer.event()])
         if last and len(rows) > 1 and self._batching.decoding is None:
-            return Chunk(len(tokens) + 1, rows, merge([state.take_layers()] * len(rows)))
+            return Chunk(computed + 1, rows, merge([state.take_layers()] * len(rows)))
         for sibling in rows[1:] if last else ():
             sibling.prefill.layers = copy.deepcopy(state.layers)  # its arrays are copied on write
-        return Chunk(len(tokens) + 1, rows)
+        return Chunk(computed + 1, rows)
+
+    def _compute_part(self, row: Row, tokens: list[int], budget: int) -> int:
+        """Compute the next tokens of a prompt, up to an image, or an image. Returns how many; 0 while one is seen."""
+        layers, scorer = row.prefill.layers or [], row.prompt_scorer
+        if row.images and self._images is not None:
+            tokens, image = self._images.next_part(row, tokens)
+            if image is not None:
+                return self._images.compute(row, image, len(tokens), budget)
+        with self._chunk_sizer.measure(len(tokens)):
+            if scorer is None:
+                forward(self._model, layers, tokens)
+            else:
+                scorer.add(forward_with_logits(self._model, layers, [tokens])[0], row.prefill.length)
+        return len(tokens)
 
     def _score(self, row: Row, scoring: Scoring, budget: int) -> Chunk:
         """Compute some of the texts behind a prompt, which is computed."""

@@ -27,7 +27,9 @@ class PrefillState:
     The answers to one prompt share it as one value, so that no field can be forgotten.
     """
 
-    tokens: list[int]  # the prompt, and as much of the answer as there was when memory ran out
+    # The prompt, and as much of the answer as there was when memory ran out. Images have their keys in their places,
+    # which are negative, so that every comparison tells them apart.
+    tokens: list[int]
     layers: Layers | None = None  # None while the row is in a batch
     length: int = 0  # tokens that are in the layers
     checkpoints: Checkpoints = field(default_factory=dict)

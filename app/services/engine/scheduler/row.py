@@ -22,6 +22,7 @@ from app.services.engine.scheduler.reasoning_limit import ReasoningLimit
 from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.engine.scheduler.scoring import Scoring
 from app.services.engine.speculative.proposer import Proposer
+from app.services.engine.vision.prompt_images import NO_IMAGES, PromptImages
 from app.services.facts import AnswerSettings
 from app.services.generation import (
     Event,
@@ -79,14 +80,16 @@ class Row:
         scales: Scales = (),
         slot: int | None = None,
         settings: AnswerSettings | None = None,
+        images: PromptImages = NO_IMAGES,
     ) -> None:
         self.generation = generation
         self.scoring: Scoring | None = None  # of texts behind the prompt, instead of an answer
         self.prompt_scorer: PromptScorer | None = None  # of the prompt itself
         self.settings = settings or AnswerSettings()  # as /slots shows them
-        self.prompt = prompt
+        self.prompt = prompt  # its tokens; those of an image all are the same
+        self.images = images  # in the prompt
         self.slot = slot  # index of the slot that it prefers
-        self.prefill = PrefillState(prompt)
+        self.prefill = PrefillState(images.keyed(prompt) if images else prompt)
         self.max_tokens = max_tokens
         self.params = params
         self.scales = scales  # of adapters
@@ -131,7 +134,7 @@ class Row:
 
     @property
     def layer_tokens(self) -> list[int]:
-        """The tokens that are in its layers."""
+        """The tokens that are in its layers; those of images by their keys in the prefix cache."""
         return self.prefill.tokens[: self.prefill.length] + computed_answer(self)[self.resumed_tokens :]
 
     @property
@@ -169,7 +172,7 @@ class Row:
         self.failures += 1
         if self.constraint is not None:
             self.constraint.catch_up(self.answer)
-        self.prefill = self.prefill.restarted(self.prompt + self.answer)
+        self.prefill = self.prefill.restarted(self.prefill.tokens[: len(self.prompt)] + self.answer)
         self.decoded_tokens = 0
         self.drawn_tokens, self.must_redraw = len(self.answer), False
 

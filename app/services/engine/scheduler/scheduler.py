@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -19,6 +19,7 @@ from app.services.engine.scheduler.batches import Batches
 from app.services.engine.scheduler.cache_manager import CacheManager
 from app.services.engine.scheduler.embedding import Causal, Embedding
 from app.services.engine.scheduler.embedding_queue import EmbeddingQueue
+from app.services.engine.scheduler.image_prefill import ImagePrefill
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.prefill_manager import PrefillManager
 from app.services.engine.scheduler.row import Row
@@ -30,6 +31,9 @@ from app.services.engine.speculative.draft_model import DraftModel
 from app.services.errors import AppError, GrammarFailed, OutOfMemory
 from app.services.facts import Batching
 from app.services.generation import Event
+
+if TYPE_CHECKING:  # it imports Pillow, which only models that see need
+    from app.services.engine.vision.vision import Vision
 
 log = structlog.get_logger()
 
@@ -55,6 +59,7 @@ class Scheduler:
         draft: DraftModel | None = None,
         chunk_sizer: ChunkSizer | None = None,
         batching: Batching | None = None,
+        vision: "Vision | None" = None,
     ) -> None:
         self.retired = False  # takes no more requests; goes when its rows are done
         self._max_rows = max_rows
@@ -67,9 +72,10 @@ class Scheduler:
         self._draft = draft
         footprint = measure(model)
         batching = batching or Batching()
-        self.admission = admission = Admission(footprint, memory_budget, prefixes, draft)
+        self.admission = admission = Admission(footprint, memory_budget, prefixes, draft, vision)
         self._wait_queue = WaitQueue()
-        self._prefill = PrefillManager(model, outbox, adapters, sizer, controls, batching)
+        self._images = ImagePrefill(model, vision, sizer) if vision else None
+        self._prefill = PrefillManager(model, outbox, adapters, sizer, controls, batching, self._images)
         self._embeddings = EmbeddingQueue(Causal(model, vocabulary, adapters), outbox, sizer, admission.free_stored)
         free, shared = self.admission.free, batching.decoding is None
         self._batches = Batches(model, vocabulary, adapters, footprint.token_bytes, free, sizer, shared=shared)
@@ -125,6 +131,8 @@ class Scheduler:
         self._wait_queue.cancel(request)
         if row := self._prefill.cancel(request):
             self._store(row)
+        if self._images is not None:
+            self._images.retain(self._prefill.rows)
         cancelled = [row for row in self._batches.rows if row.generation is request]
         for row in cancelled:
             self._meter.count_answer(row.timings())
@@ -143,6 +151,8 @@ class Scheduler:
         if self._draft is not None:
             self._draft.free()
         self._prefill.free()
+        if self._images is not None:
+            self._images.free()
         self._embeddings.free()
         self._batches.free()
 
@@ -152,6 +162,8 @@ class Scheduler:
         self._wait_queue.clear()
         self._prefill.clear()
         self._batches.clear()
+        if self._images is not None:
+            self._images.retain([])
         self._embeddings.fail(error)
         for row in rows:
             row.prefill.drop_layers()

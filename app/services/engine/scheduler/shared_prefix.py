@@ -21,6 +21,7 @@ def shared_length(row: Row, other: Row, least: int) -> int:
     if end < least or row.scales != other.scales or tokens[least - 1] != others[least - 1]:
         return 0
     length = common_prefix_length(*(np.asarray(each[:end], dtype=np.int32) for each in (tokens, others)))
+    length = row.images.before(length)
     return length if length >= least else 0
 
 

@@ -15,6 +15,7 @@ from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.engine.speculative.draft_model import DraftModel, logits_width
 from app.services.engine.speculative.vocabulary import vocabulary_mismatch
 from app.services.errors import LoadFailed
+from app.services.files import read_object
 from app.services.gguf.cache import GGUFCache
 from app.services.model_folder import ModelFolder
 
@@ -31,6 +32,7 @@ class Parts(NamedTuple):
     model: Any  # mlx-lm's, as are the tokenizer wrappers
     tokenizer: Any
     draft: DraftModel | None
+    vision: Any = None  # a Vision, of a model that sees
 
 
 def load(model: ModelFolder, config: DraftConfig | None, cache: GGUFCache) -> Generator[float, None, Parts]:
@@ -43,11 +45,21 @@ def load(model: ModelFolder, config: DraftConfig | None, cache: GGUFCache) -> Ge
         start = _CONVERSION if model.is_gguf else 0.0
         files = opened.enter_context((yield from loading.scaled(loading.open_files(model, cache), 0.0, start)))
         mlx_model, tokenizer = yield from loading.scaled(loading.load(files), start, 1.0)
+        vision = yield from _load_vision(files)
         draft = None
         if config is not None and draft_folder is not None:
             draft = yield from _load_draft(draft_folder, config, cache, files, mlx_model, tokenizer)
         opened.pop_all()
-        return Parts(files, mlx_model, tokenizer, draft)
+        return Parts(files, mlx_model, tokenizer, draft, vision)
+
+
+def _load_vision(files: ModelFiles) -> Generator[float, None, Any]:
+    """Load what a model sees with, if it does; its modules are imported for those alone."""
+    if not read_object(files.folder / "config.json").get("vision_config"):
+        return None
+    from app.services.engine.vision.loading import load
+
+    return (yield from loading.scaled(load(files.folder), 0.9, 1.0))
 
 
 def _load_draft(

@@ -1,0 +1,68 @@
+"""Computes the images of prompts: their embeddings first, a few layers of the tower at a time, then their places."""
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from app.services.engine.model.chunk_sizer import ChunkSizer
+from app.services.engine.scheduler.row import Row
+from app.services.engine.vision.prefill import forward_image
+from app.services.engine.vision.prompt_images import PromptImage
+
+if TYPE_CHECKING:  # it imports Pillow, which only models that see need
+    from app.services.engine.vision.vision import Vision
+
+_SECONDS = 0.1  # of a tower between two tokens of the rows that are decoded; a layer may take longer
+_PATIENCE = 10  # so many times what a chunk takes is what a layer may take
+
+
+class ImagePrefill:
+    """What of prompts is images, for the model that sees them."""
+
+    def __init__(self, model: Any, vision: "Vision", chunk_sizer: ChunkSizer) -> None:
+        self._model = model
+        self._vision = vision
+        self._chunk_sizer = chunk_sizer
+
+    def next_part(self, row: Row, tokens: list[int]) -> tuple[list[int], PromptImage | None]:
+        """Give what of a row's next tokens comes before an image, or is of one, which is given too.
+
+        Where the tokens of an image see each other, these are all of it.
+        """
+        start = row.prefill.length
+        end, image = row.images.next_part(start, start + len(tokens))
+        if image is not None and self._vision.family.is_mutual:
+            end = image.end
+        return row.prefill.tokens[start:end], image
+
+    def compute(self, row: Row, image: PromptImage, tokens: int, budget: int) -> int:
+        """Compute the next tokens, which are of an image. Returns how many: 0 while the tower is at it."""
+        embeddings = self._vision.embeddings(image)
+        if embeddings is None:
+            self._look(image, budget)
+            return 0
+        start = row.prefill.length - image.start
+        with self._chunk_sizer.measure(tokens):
+            forward_image(
+                self._model,
+                row.prefill.layers or [],
+                self._vision.placeholder,
+                embeddings[start : start + tokens],
+                is_mutual=self._vision.family.is_mutual,
+            )
+        return tokens
+
+    def retain(self, rows: Iterable[Row]) -> None:
+        """Give up the unfinished images of all other rows."""
+        self._vision.retain([row.images for row in rows])
+
+    def free(self) -> None:
+        """Let go of the model and of what it sees with."""
+        self._model = None
+        self._vision.free()
+
+    def _look(self, image: PromptImage, budget: int) -> None:
+        end = time.perf_counter() + _SECONDS
+        while self._vision.embeddings(image) is None and time.perf_counter() < end:
+            with self._chunk_sizer.expect(_PATIENCE * budget):
+                self._vision.look(image)

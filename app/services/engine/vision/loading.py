@@ -1,0 +1,87 @@
+"""Loads the tower of a model that sees. mlx-lm leaves these weights out of the text model."""
+
+import json
+from collections.abc import Generator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+import structlog
+from mlx.nn.layers.base import Module
+from mlx.nn.layers.quantized import quantize
+from mlx.utils import tree_flatten
+from mlx_lm.utils import load_config
+
+from app.services.engine.model.loading import back_end, read_weights, widen
+from app.services.engine.vision.family import Family
+from app.services.engine.vision.gemma3 import GEMMA3
+from app.services.engine.vision.vision import Vision
+
+log = structlog.get_logger()
+
+FAMILIES: Mapping[str, Family] = {"gemma3": GEMMA3}  # by model_type
+
+
+def load(folder: Path) -> Generator[float, None, Vision | None]:
+    """Yield progress from 0 to 1 and return what a model sees with; None where it reads text only: the log says why."""
+    config = load_config(folder)
+    family = FAMILIES.get(str(config.get("model_type")))
+    if family is None or not isinstance(config.get("vision_config"), dict):
+        return None
+    try:
+        weights = _read(folder, family)
+        if not weights:
+            log.info("this model reads text only: its files have no tower for images", model=folder.name)
+            return None
+        tower = family.tower(config)
+        _set(tower, weights, config)
+        if back_end() == "cpu":
+            widen(tower)
+        yield from read_weights(tower)
+        return Vision(family, config, tower, _processor(folder, family))
+    except Exception as error:  # the model answers text all the same
+        log.warning("this model reads text only: no tower for images", model=folder.name, reason=_line(error))
+        return None
+
+
+def _read(folder: Path, family: Family) -> dict[str, mx.array]:
+    weights: dict[str, mx.array] = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        arrays: dict[str, mx.array] = mx.load(str(path))  # type: ignore[assignment]
+        named = {family.rename(name.removeprefix("model.")): array for name, array in arrays.items()}
+        weights |= {name: array for name, array in named.items() if name.startswith(family.prefixes)}
+    return weights
+
+
+def _set(tower: Module, weights: dict[str, mx.array], config: Mapping[str, Any]) -> None:
+    """Put weights into a tower, which is quantized as they are. Raises ValueError if one is missing."""
+    if quantization := config.get("quantization"):
+        size, bits = quantization.get("group_size", 64), quantization.get("bits", 4)
+        quantize(tower, size, bits, class_predicate=lambda name, _: f"{name}.scales" in weights)
+    arrays = cast("list[tuple[str, mx.array]]", tree_flatten(tower.parameters()))
+    shapes = {name: array.shape for name, array in arrays}
+    if missing := sorted(shapes.keys() - weights.keys()):
+        raise ValueError(f"{missing[0]} and {len(missing) - 1} more of its weights are missing")
+    tower.load_weights([(name, _fitting(weights[name], shape)) for name, shape in shapes.items()])
+
+
+def _fitting(array: mx.array, shape: tuple[int, ...]) -> mx.array:
+    """Give the kernels of a convolution in MLX's order; checkpoints of PyTorch have the channels second."""
+    if array.ndim >= 4 and array.shape != shape:
+        return mx.moveaxis(array, 1, -1)
+    return array
+
+
+def _processor(folder: Path, family: Family) -> Any:
+    """Make the processor of images, as the folder's files set it. No code of the folder is run."""
+    paths = (folder / "preprocessor_config.json", folder / "processor_config.json")
+    path = next((path for path in paths if path.exists()), paths[0])
+    settings = json.loads(path.read_bytes())
+    settings = settings.get("image_processor", settings)
+    module, name = family.processor
+    return getattr(import_module(module), name).from_dict(settings)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,147 @@
+"""What a model sees with: images are prepared on threads of their own, and its tower computes them layer by layer."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Generator, Mapping
+from threading import Lock
+from typing import Any, Generic, TypeVar
+
+import mlx.core as mx
+import numpy as np
+
+from app.services import images
+from app.services.engine.vision.family import Family, Inputs
+from app.services.engine.vision.prompt_images import PromptImage, PromptImages
+from app.services.errors import InvalidImage
+from app.services.generation import EncodedImage, Image
+
+_MOST_INPUTS = 256 * 2**20  # bytes of prepared images whose turn is still to come
+MOST_EMBEDDINGS = 256 * 2**20  # bytes of embeddings of images that were seen lately
+_MOST_CHECKED = 4096  # images of which it is remembered that they can be decoded
+V = TypeVar("V")
+
+
+class Vision:
+    """The tower of one model, and what is computed with it.
+
+    `read`, `expand` and what they call are for any thread, the rest is for the engine's.
+    """
+
+    def __init__(self, family: Family, config: Mapping[str, Any], tower: Any, processor: Any) -> None:
+        self.family = family
+        self.placeholder = family.placeholder(config)
+        self.computed = 0  # images, since the start
+        self._config = config
+        self._tower = tower
+        self._processor = processor
+        self._inputs: _Recent[Inputs] = _Recent(
+            _MOST_INPUTS, lambda inputs: sum(each.nbytes for each in inputs.values())
+        )
+        self._checked: _Recent[None] = _Recent(_MOST_CHECKED, lambda _: 1)
+        self._embeddings: _Recent[mx.array] = _Recent(MOST_EMBEDDINGS, lambda array: array.nbytes)
+        self._unfinished: dict[bytes, Generator[mx.array, None, mx.array]] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the embeddings that are stored."""
+        return self._embeddings.size
+
+    def limit(self, most_bytes: int) -> int:
+        """Set how many bytes of embeddings are stored, up to a bound. Returns how many."""
+        self._embeddings.most = min(MOST_EMBEDDINGS, most_bytes)
+        return self._embeddings.most
+
+    def read(self, image: Image) -> EncodedImage:
+        """Read and check an image. One that was not seen lately is decoded too. Raises InvalidImage."""
+        encoded = images.read(image)
+        if encoded.digest not in self._checked:
+            self._inputs.put(encoded.digest, self._prepare(encoded))
+            self._checked.put(encoded.digest, None)
+        return encoded
+
+    def tokens(self, image: EncodedImage) -> int:
+        """Count the tokens that an image has in a prompt."""
+        return self.family.tokens(self._config, self._processor, image.width, image.height)
+
+    def embeddings(self, image: PromptImage) -> mx.array | None:
+        """Give the embeddings (tokens, hidden size) of an image; None if they are still to be computed."""
+        return self._embeddings.get(image.image.digest)
+
+    def look(self, image: PromptImage) -> None:
+        """Have the tower compute one more layer of an image."""
+        digest = image.image.digest
+        steps = self._unfinished.pop(digest, None)
+        if steps is None:
+            inputs = self._inputs.pop(digest)
+            steps = self._tower(self._prepare(image.image) if inputs is None else inputs)
+        try:
+            mx.eval(next(steps))
+        except StopIteration as end:
+            mx.eval(end.value)
+            self._embeddings.put(digest, end.value)
+            self.computed += 1
+        else:
+            self._unfinished[digest] = steps
+
+    def retain(self, prompts: Collection[PromptImages]) -> None:
+        """Give up what is unfinished of images that none of these prompts has."""
+        digests = {image.image.digest for prompt in prompts for image in prompt.images}
+        self._unfinished = {digest: steps for digest, steps in self._unfinished.items() if digest in digests}
+
+    def forget(self) -> None:
+        """Free all that is only stored for later."""
+        self._embeddings.clear()
+
+    def free(self) -> None:
+        """Let go of the tower and of everything computed with it."""
+        self.forget()
+        self._unfinished.clear()
+        self._tower = None
+
+    def _prepare(self, image: EncodedImage) -> Inputs:
+        try:
+            features = self._processor([images.pixels(image)], return_tensors="np", input_data_format="channels_last")
+        except InvalidImage:
+            raise
+        except ValueError as error:
+            raise InvalidImage(f"the image cannot be taken: {str(error)[:100]}", param=image.param) from None
+        return {name: np.asarray(value)[0] for name, value in features.items()}
+
+
+class _Recent(Generic[V]):
+    """What was used last, up to so much; the latest stays however large it is. For any thread."""
+
+    def __init__(self, most: int, size: Callable[[V], int]) -> None:
+        self.size = 0
+        self.most = most
+        self._size_of = size
+        self._entries: OrderedDict[bytes, V] = OrderedDict()
+        self._lock = Lock()
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._entries
+
+    def get(self, key: bytes) -> V | None:
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+            return self._entries.get(key)
+
+    def put(self, key: bytes, value: V) -> None:
+        self.pop(key)
+        with self._lock:
+            self._entries[key] = value
+            self.size += self._size_of(value)
+            while self.size > self.most and len(self._entries) > 1:
+                self.size -= self._size_of(self._entries.popitem(last=False)[1])
+
+    def pop(self, key: bytes) -> V | None:
+        with self._lock:
+            if key not in self._entries:
+                return None
+            self.size -= self._size_of(value := self._entries.pop(key))
+            return value
+
+    def clear(self) -> None:
+        with self._lock:
+            self._entries.clear()
+            self.size = 0

@@ -1,0 +1,90 @@
+"""Images as clients send them: base64 is read, the header checked, pixels decoded. Only here is Pillow used."""
+
+import base64
+import binascii
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as Pillow
+from PIL import ImageOps, UnidentifiedImageError
+
+from app.services.errors import InvalidImage
+from app.services.generation import EncodedImage, Image
+
+Pixels = npt.NDArray[np.uint8]  # (height, width, 3)
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+MOST_BYTES = 20 * 2**20  # of one image, encoded
+MOST_PIXELS = 50_000_000  # of one image; a file of 10 kB may hold a hundred times as many
+_LONGEST_SIDE = 16_384  # pixels
+_LONGEST_SHAPE = 200  # how often the short side may fit into the long one
+_TURNED = (5, 6, 7, 8)  # values of EXIF's orientation that exchange width and height
+_ORIENTATION = 0x0112
+
+
+def read(image: Image) -> EncodedImage:
+    """Decode base64 and check the header; no pixel is decoded. Raises InvalidImage."""
+    data = _decode(image)
+    with _explained(image.param), _open(data) as opened:
+        width, height = opened.size
+        if min(width, height) < 1 or max(width, height) > _LONGEST_SIDE or width * height > MOST_PIXELS:
+            most = f"{MOST_PIXELS // 10**6} million pixels, {_LONGEST_SIDE} a side"
+            raise InvalidImage(f"an image of {width} x {height}; the most are {most}", param=image.param)
+        if max(width, height) > _LONGEST_SHAPE * min(width, height):
+            raise InvalidImage(f"an image of {width} x {height} is too long and thin", param=image.param)
+        if opened.getexif().get(_ORIENTATION) in _TURNED:
+            width, height = height, width
+    return EncodedImage(data, blake2b(data, digest_size=16).digest(), width, height, image.param)
+
+
+def pixels(image: EncodedImage) -> Pixels:
+    """Decode what is to be shown: the first frame, turned as EXIF says, over white. Raises InvalidImage."""
+    with _explained(image.param), _open(image.data) as opened:
+        return np.asarray(_over_white(ImageOps.exif_transpose(opened)))
+
+
+def _decode(image: Image) -> bytes:
+    if len(image.data) > MOST_BYTES * 4 // 3 + 4:
+        raise InvalidImage(f"an image of more than {MOST_BYTES // 2**20} MiB", param=image.param)
+    try:
+        data = base64.b64decode(image.data, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidImage("the image is no base64", param=image.param) from None
+    if not data:
+        raise InvalidImage("the image is empty", param=image.param)
+    return data
+
+
+def _open(data: bytes) -> Pillow.Image:
+    return Pillow.open(io.BytesIO(data), formats=FORMATS)
+
+
+@contextmanager
+def _explained(param: str) -> Iterator[None]:
+    """Say of whatever is wrong with a file that it is."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except InvalidImage:
+        raise
+    except UnidentifiedImageError:
+        raise InvalidImage(f"the image is none of {', '.join(FORMATS)}", param=param) from None
+    except Exception as error:  # whatever a decoder makes of a broken file
+        raise InvalidImage(f"the image cannot be decoded: {str(error)[:100]}", param=param) from None
+
+
+def _over_white(image: Pillow.Image) -> Pillow.Image:
+    if image.mode.startswith("I"):  # 16 bits of grey
+        grey = np.asarray(image, dtype=np.uint32) // 257
+        return Pillow.fromarray(np.minimum(grey, 255).astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    with_alpha = image.convert("RGBA")
+    white = Pillow.new("RGBA", with_alpha.size, "white")
+    return Pillow.alpha_composite(white, with_alpha).convert("RGB")
