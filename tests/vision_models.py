@@ -143,6 +143,7 @@ def picture(seed: int, width: int = 40, height: int = 30) -> Any:
     squares = rng.integers(0, 256, (-(-height // 5), -(-width // 5), 3), dtype=numpy.uint8)
     return squares.repeat(5, 0).repeat(5, 1)[:height, :width]
 
+
 # By family: its configuration for a vocabulary and an image token, the shapes of its weights, how it prepares images.
 FAMILIES = {"gemma3": (gemma3, gemma3_shapes, GEMMA3_PROCESSOR)}
 
@@ -154,3 +155,38 @@ def png(seed: int, **size: int) -> str:
     file = io.BytesIO()
     Image.fromarray(picture(seed, **size)).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
+
+
+_IMAGE_TOKENS = ("<start_of_image>", "<image_soft_token>", "<end_of_image>", "<|vision_start|>", "<|image_pad|>")
+_TEMPLATE = """\
+{%- for message in messages -%}
+{{- "<|im_start|>" + message.role + "\\n" -}}
+{%- if message.content is string -%}{{- message.content -}}
+{%- else -%}
+{%- for part in message.content -%}
+{%- if part.type == "image" -%}{{- "<start_of_image>" -}}{%- else -%}{{- part.text | trim -}}{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{{- "<|im_end|>\\n" -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- "<|im_start|>assistant\\n" -}}{%- endif -%}
+"""
+
+
+def build(folder: Path, family: str = "gemma3") -> Path:
+    """Build the folder of a model that sees, with a tokenizer and a chat template."""
+    from tokenizers import AddedToken
+
+    from tests import tiny_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = tiny_model._write_tokenizer(folder, 768, 2048)
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in _IMAGE_TOKENS])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text(_TEMPLATE)
+    config, shapes, processor = FAMILIES[family]
+    placeholder = "<image_soft_token>" if family == "gemma3" else "<|image_pad|>"
+    settings = config(tokenizer.get_vocab_size(), tokenizer.token_to_id(placeholder))
+    settings["eos_token_id"] = [tokenizer.token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>")]
+    write(folder, settings, shapes(settings), processor)
+    return folder

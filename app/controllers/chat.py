@@ -10,7 +10,7 @@ from app.controllers import chat_examples as examples
 from app.controllers import memory
 from app.controllers.answer import encode_stream, fold, header, sse
 from app.controllers.openapi import operation
-from app.controllers.refusals import GENERATION, body_refusals
+from app.controllers.refusals import GENERATION, IMAGE, body_refusals
 from app.controllers.streams import conversation_of
 from app.dto.openai.chat import ChatRequest
 from app.dto.openai.chat_reply import ChatCompletion, ChatCompletionChunk, ChatStream
@@ -25,6 +25,7 @@ from app.settings import Settings
 
 _REFUSALS = body_refusals(
     *GENERATION,
+    IMAGE,
     CallsNotEnforceable("tool_choice"),
     UnsupportedParameter("audio"),
     AnswerStopped(),

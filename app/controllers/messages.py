@@ -9,7 +9,7 @@ from litestar.params import Body
 from app.controllers import messages_examples as examples
 from app.controllers.answer import fold, header, stream
 from app.controllers.openapi import operation
-from app.controllers.refusals import GENERATION, body_refusals
+from app.controllers.refusals import GENERATION, IMAGE, body_refusals
 from app.dto.anthropic.messages import MessagesRequest
 from app.dto.anthropic.replies import (
     BlockDelta,
@@ -31,7 +31,11 @@ from app.services.model_service import ModelService
 from app.settings import Settings
 
 _REFUSALS = body_refusals(
-    *GENERATION, CallsNotEnforceable("tool_choice"), UnsupportedParameter("service_tier"), envelope=AnthropicErrorReply
+    *GENERATION,
+    IMAGE,
+    CallsNotEnforceable("tool_choice"),
+    UnsupportedParameter("service_tier"),
+    envelope=AnthropicErrorReply,
 )
 
 Events = MessageStart | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop | Ping

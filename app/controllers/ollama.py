@@ -14,7 +14,7 @@ from app.controllers import ollama_examples as examples
 from app.controllers.answer import LINES, collect, header, result_of, stream, unless_gone
 from app.controllers.models import outline
 from app.controllers.openapi import operation
-from app.controllers.refusals import EMBEDDING, GENERATION, UNKNOWN_MODEL, body_refusals, refusals
+from app.controllers.refusals import EMBEDDING, GENERATION, IMAGE, UNKNOWN_MODEL, body_refusals, refusals
 from app.dto.ollama.answer import OllamaAnswer, OllamaStream
 from app.dto.ollama.chat import OllamaChatAnswer, OllamaChatChunk, OllamaChatRequest, OllamaChatStream
 from app.dto.ollama.embeddings import (
@@ -50,7 +50,7 @@ from app.settings import Settings
 
 _STAYS = InvalidRequest("The only model stays in memory; with --models-dir models can be unloaded", param="keep_alive")
 _NO_DOWNLOADS = FeatureNotSupported("This server downloads, makes and deletes no models; `tiles-server pull` downloads")
-_REFUSALS = body_refusals(*GENERATION, _STAYS, UnsupportedParameter("template"), envelope=OllamaErrorReply)
+_REFUSALS = body_refusals(*GENERATION, IMAGE, _STAYS, UnsupportedParameter("template"), envelope=OllamaErrorReply)
 _EMBEDDING_REFUSALS = body_refusals(*EMBEDDING, envelope=OllamaErrorReply)
 _UNSUPPORTED = refusals(_NO_DOWNLOADS, envelope=OllamaErrorReply)
 

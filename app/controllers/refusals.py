@@ -15,6 +15,7 @@ from app.services.errors import (
     EngineFailed,
     EngineStuck,
     GrammarFailed,
+    InvalidImage,
     InvalidJson,
     InvalidRequest,
     LoadCancelled,
@@ -71,6 +72,7 @@ _OF_QUERIES = (UnprocessableBody("limit: Expected `int`, got `str`", param="limi
 UNKNOWN_MODEL = ModelNotFound("model 'x' not found; those that are here: 'tiles-nano'")
 STUCK = EngineStuck("The engine has not come back from a step for 61 s")
 LOAD_FAILED = LoadFailed("model.safetensors is cut short: 1024 bytes are missing")
+IMAGE = InvalidImage("the image cannot be decoded: image file is truncated", param="messages.0.content.1")
 # Of an operation that looks at a model without loading it; of one that loads it if need be; of one that computes.
 LOADED_MODEL = (
     NothingLoaded(),

@@ -11,7 +11,7 @@ from app.controllers import responses_examples as examples
 from app.controllers.answer import fold, header, stream
 from app.controllers.body_budget import BodyBudget
 from app.controllers.openapi import operation
-from app.controllers.refusals import GENERATION, body_refusals, query_refusals, refusals
+from app.controllers.refusals import GENERATION, IMAGE, body_refusals, query_refusals, refusals
 from app.controllers.responses_history import earlier_items, require_response, resolve_references
 from app.controllers.responses_socket import ResponsesSocket
 from app.dto.openai.responses import ResponsesRequest
@@ -66,6 +66,7 @@ _NOT_A_STREAM = UnsupportedParameter("stream", "is for responses in the backgrou
 _NOT_IN_BACKGROUND = InvalidRequest("Only a response in the background can be cancelled; hang up to end any other")
 _REFUSED = (
     *GENERATION,
+    IMAGE,
     CallsNotEnforceable("tool_choice"),
     UnsupportedParameter("background"),
     PreviousResponseNotFound("resp_0c5f"),

@@ -10,7 +10,7 @@ from litestar.params import Body
 
 from app.controllers.answer import header
 from app.controllers.openapi import operation
-from app.controllers.refusals import MODEL, body_refusals
+from app.controllers.refusals import IMAGE, MODEL, body_refusals
 from app.dto.llama.tokens import (
     Detokenized,
     DetokenizeRequest,
@@ -29,7 +29,7 @@ _TOKENIZE = [
     Example(summary="A text", value={"content": "Hello world"}),
     Example(summary="With the text of every token", value={"content": "Hello 😀", "with_pieces": True}),
 ]
-_REFUSALS = body_refusals(*MODEL, UnsupportedParameter("parse_special"), NoCompletions("all-MiniLM-L6-v2"))
+_REFUSALS = body_refusals(*MODEL, IMAGE, UnsupportedParameter("parse_special"), NoCompletions("all-MiniLM-L6-v2"))
 
 
 class TokensController(Controller):

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import io
-import warnings
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -18,11 +18,16 @@ from app.services.generation import EncodedImage, Image
 
 Pixels = npt.NDArray[np.uint8]  # (height, width, 3)
 
+Pillow.MAX_IMAGE_PIXELS = None  # checked here, where it is no mere warning
+
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 MOST_BYTES = 20 * 2**20  # of one image, encoded
 MOST_PIXELS = 50_000_000  # of one image; a file of 10 kB may hold a hundred times as many
 _LONGEST_SIDE = 16_384  # pixels
 _LONGEST_SHAPE = 200  # how often the short side may fit into the long one
+_DATA_URL = re.compile(r"^data:image/[\w.+-]+;base64,")
+_LONGEST_HEAD = 64  # characters of a data URL before its data
+_URL = re.compile(r"[A-Za-z][\w+.-]*:")
 _TURNED = (5, 6, 7, 8)  # values of EXIF's orientation that exchange width and height
 _ORIENTATION = 0x0112
 
@@ -49,10 +54,13 @@ def pixels(image: EncodedImage) -> Pixels:
 
 
 def _decode(image: Image) -> bytes:
-    if len(image.data) > MOST_BYTES * 4 // 3 + 4:
+    text = _DATA_URL.sub("", image.source[:_LONGEST_HEAD]) + image.source[_LONGEST_HEAD:]
+    if _URL.match(text):
+        raise InvalidImage("images are not fetched: send it as a data URL, in base64", param=image.param)
+    if len(text) > MOST_BYTES * 4 // 3 + 4:
         raise InvalidImage(f"an image of more than {MOST_BYTES // 2**20} MiB", param=image.param)
     try:
-        data = base64.b64decode(image.data, validate=True)
+        data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise InvalidImage("the image is no base64", param=image.param) from None
     if not data:
@@ -68,9 +76,7 @@ def _open(data: bytes) -> Pillow.Image:
 def _explained(param: str) -> Iterator[None]:
     """Say of whatever is wrong with a file that it is."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     except InvalidImage:
         raise
     except UnidentifiedImageError:

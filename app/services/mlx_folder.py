@@ -11,6 +11,7 @@ from app.services.context_length import context_length
 from app.services.files import bad, check_object, read, read_object
 from app.services.model_folder import ModelFolder
 from app.services.safetensors import Tensor
+from app.services.vision_files import has_tower
 
 TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 MISSING_TOKENIZER = "tokenizer.json or tokenizer.model is missing."
@@ -54,6 +55,7 @@ def inspect(folder: Path, model_id: str | None = None) -> ModelFolder:
         has_chat_template=task is None and _has_chat_template(folder, tokenizer_config),
         task=task or sentence_files.task_of_writer(folder, config),
         is_encoder=task is not None,
+        sees=has_tower(config, tensors),
     )
 
 

@@ -25,3 +25,4 @@ class ModelFolder:
     is_gguf: bool = False
     task: Task = "completion"  # what it was made for
     is_encoder: bool = False  # it reads a text as a whole and writes none
+    sees: bool = False  # it has what reads images

@@ -158,7 +158,7 @@ def test_a_format_is_a_constraint() -> None:
 @pytest.mark.parametrize(
     ("content", "param"),
     [
-        ([{"type": "text", "text": "Look"}, {"type": "image", "source": {}}], "messages.0.content.1"),
+        ([{"type": "text", "text": "Look"}, {"type": "file", "source": {}}], "messages.0.content.1"),
         ([{"type": "document", "source": {}}], "messages.0.content.0"),
         ([{"type": "text"}], "messages.0.content.0"),
         ([{"type": "tool_result", "content": "4"}], "messages.0.content.0"),

@@ -488,14 +488,27 @@ def test_images_in_what_a_tool_gives_back_become_a_sentence(image: dict[str, Any
         assert named(body) == [f"{path}{image['type']}"]
 
 
-@pytest.mark.parametrize("image", IMAGES, ids=lambda image: image["type"])
-def test_images_among_the_users_own_words_are_refused(image: dict[str, Any]) -> None:
+SHOWN = ("image", "input_image", "image_url")
+
+
+@pytest.mark.parametrize("image", [image for image in IMAGES if image["type"] not in SHOWN], ids=lambda it: it["type"])
+def test_other_media_among_the_users_own_words_are_refused(image: dict[str, Any]) -> None:
     turn = [{"role": "user", "content": [image]}]
     for body in (messages(messages=turn), responses(input=turn), chat(messages=turn)):
         with pytest.raises(InvalidRequest) as refusal:
             said(body)
         assert "reads text only" in refusal.value.message
         assert (refusal.value.param or "").endswith(".0.content.0")
+
+
+@pytest.mark.parametrize("image", [image for image in IMAGES if image["type"] in SHOWN], ids=lambda it: it["type"])
+def test_images_among_the_users_own_words_are_for_the_model_to_see_or_refuse(image: dict[str, Any]) -> None:
+    turn = [{"role": "user", "content": [image]}]
+    for body in (messages(messages=turn), responses(input=turn), chat(messages=turn)):
+        (shown,) = body.to_generation(RequestLimits()).messages[-1].images
+        assert shown.is_required
+        assert shown.param.endswith(".0.content.0")
+        assert shown.source == image.get("source", {}).get("data", shown.source)
 
 
 @pytest.mark.parametrize(

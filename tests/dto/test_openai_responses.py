@@ -154,7 +154,7 @@ def test_what_is_not_supported_is_refused(more: dict[str, Any], param: str) -> N
 @pytest.mark.parametrize(
     ("item", "param"),
     [
-        ({"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}, "input.0.content.0"),
+        ({"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}, "input.0.content.0"),
         ({"role": "user", "content": [{"type": "input_text"}]}, "input.0.content.0"),
         ({"role": "user"}, "input.0.content"),
         ({"content": "Hi"}, "input.0.role"),

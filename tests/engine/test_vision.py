@@ -166,9 +166,7 @@ def test_another_image_in_the_same_place_is_never_taken_for_it(seeing: Seeing) -
     assert row.answer == seeing.alone(other)
 
 
-def test_images_are_told_apart_on_the_disk_too(
-    seeing: Seeing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_are_told_apart_on_the_disk_too(seeing: Seeing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefix_store, "_SETTLE_SECONDS", 0.0)
     first = seeing.prompts()[2]
     prompt = Prompt(first.tokens * 3, first.pictures * 3)

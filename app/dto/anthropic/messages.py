@@ -21,7 +21,7 @@ from app.dto.shared.base import (
     no_empty_stop,
 )
 from app.dto.shared.changing import is_counter, settled, without_changing
-from app.dto.shared.readable import MEDIA, document_text, media_in, read
+from app.dto.shared.readable import MEDIA, as_text, document_text, image_source, media_in, read, with_parts
 from app.dto.shared.response_format import ResponseFormat
 from app.dto.shared.sealed import unseal
 from app.dto.shared.tool_choice import tool_choice
@@ -150,21 +150,21 @@ def _assistant(blocks: Iterable[ContentBlock], where: str) -> Iterator[gen.Messa
 
 
 def _user(role: Literal["user", "system"], blocks: Sequence[ContentBlock], where: str) -> Iterator[gen.Message]:
-    texts: list[str] = []
+    pieces: list[str | gen.Image] = []
     has_results = False
     for index, block in enumerate(map(ContentBlock.as_ours, blocks)):
         if is_counter(block.text) and len(blocks) > 1:  # what is said beside it is the message
             continue
         if block.type != "tool_result":
-            texts += _texts(block, f"{where}.{index}", of_user=True)
+            pieces += _pieces(block, f"{where}.{index}", of_user=True)
             continue
-        if texts:
-            yield gen.Message(role, "\n".join(texts))
-            texts = []
+        if pieces:
+            yield with_parts(gen.Message(role, as_text(pieces)), pieces)
+            pieces = []
         yield _tool_result(block, f"{where}.{index}")
         has_results = True
-    if texts or not has_results:
-        yield gen.Message(role, "\n".join(texts))
+    if pieces or not has_results:
+        yield with_parts(gen.Message(role, as_text(pieces)), pieces)
 
 
 def _tool_use(block: ContentBlock, index: int, where: str) -> gen.ToolCall:
@@ -178,12 +178,20 @@ def _tool_result(block: ContentBlock, where: str) -> gen.Message:
         raise InvalidRequest("a tool_result block needs 'tool_use_id'", param=where)
     if isinstance(block.content, list):
         parts = enumerate(block.content)
-        text = "\n".join(
-            text for index, part in parts for text in _texts(part, f"{where}.content.{index}", of_user=False)
-        )
+        pieces = [piece for index, part in parts for piece in _pieces(part, f"{where}.content.{index}", of_user=False)]
     else:
-        text = block.content or ""
-    return gen.Message("tool", f"Error: {text}" if block.is_error else text, tool_call_id=block.tool_use_id)
+        pieces = [block.content or ""]
+    if block.is_error:
+        first = pieces[0] if pieces else ""
+        pieces = [f"Error: {first}", *pieces[1:]] if isinstance(first, str) else ["Error: ", *pieces]
+    return with_parts(gen.Message("tool", as_text(pieces), tool_call_id=block.tool_use_id), pieces)
+
+
+def _pieces(block: ContentBlock, where: str, *, of_user: bool) -> Sequence[str | gen.Image]:
+    """Give what a block says or shows. Raises InvalidRequest for other media among the user's own words."""
+    if not block.is_ours and (source := image_source({"type": block.type} | block.fields)) is not None:
+        return [gen.Image(source, where, is_required=of_user)]
+    return _texts(block, where, of_user=of_user)
 
 
 def _texts(block: ContentBlock, where: str, *, of_user: bool) -> list[str]:

@@ -95,9 +95,7 @@ class ModelCapabilities(Reply, kw_only=True):
         field(default_factory=ContextManagement)
     )
     effort: Annotated[Efforts, Meta(description="levels of effort")]
-    image_input: Annotated[Support, Meta(description="always false: models read text only")] = field(
-        default_factory=Support
-    )
+    image_input: Annotated[Support, Meta(description="whether it reads images")] = field(default_factory=Support)
     pdf_input: Annotated[Support, Meta(description="always false: models read text only")] = field(
         default_factory=Support
     )
@@ -115,6 +113,7 @@ class ModelCapabilities(Reply, kw_only=True):
         level = Support(supported=_EFFORTS in facts.chat_template)
         return cls(
             effort=Efforts(supported=level.supported, low=level, medium=level, high=level),
+            image_input=Support(supported=facts.sees),
             thinking=ThinkingSupport(supported=facts.reasons),
         )
 

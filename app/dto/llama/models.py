@@ -90,14 +90,15 @@ def capabilities(facts: ModelFacts | ModelFolder | None) -> list[str]:
     if facts.is_encoder or facts.task != "completion":
         return [facts.task]
     skills = {"tools": facts.calls_tools, "thinking": facts.reasons} if isinstance(facts, ModelFacts) else {}
+    skills |= {"vision": facts.sees}
     return ["completion", "embedding", "rerank", *(name for name, has_it in skills.items() if has_it)]
 
 
 class ModelArchitecture(Reply, kw_only=True):
     """What goes in and what comes out."""
 
-    input_modalities: Annotated[list[str], Meta(description="what the model reads")] = field(
-        default_factory=lambda: ["text"]
+    input_modalities: Annotated[list[str], Meta(description="what the model reads: text, and images if it sees")] = (
+        field(default_factory=lambda: ["text"])
     )
     output_modalities: Annotated[
         list[str], Meta(description="what it gives: text, or embeddings or rerank of a model made for these")
@@ -149,7 +150,9 @@ class ModelRow(Reply, kw_only=True):
     architecture: Annotated[ModelArchitecture, Meta(description="what it reads and writes")]
     capabilities: Annotated[
         list[str],
-        Meta(description="what it can do: completion, embedding, rerank; while it is loaded tools and thinking too"),
+        Meta(
+            description="what it can do: completion, embedding, rerank; while it is loaded tools, thinking and vision"
+        ),
     ]
     source: Annotated[str | UnsetType, Meta(description="where it was found; with --models-dir")] = UNSET
     can_remove: Annotated[
@@ -167,7 +170,10 @@ class ModelRow(Reply, kw_only=True):
             path=str(state.path),
             status=ModelStatus.of(state),
             aliases=[*state.aliases],
-            architecture=ModelArchitecture(output_modalities=[_OUTPUTS[facts.task if facts else "completion"]]),
+            architecture=ModelArchitecture(
+                input_modalities=["text", "image"] if facts and facts.sees else ["text"],
+                output_modalities=[_OUTPUTS[facts.task if facts else "completion"]],
+            ),
             capabilities=capabilities(facts),
             source=state.source or UNSET,
             can_remove=state.can_remove if state.source else UNSET,
@@ -209,7 +215,10 @@ class NamedModel(Reply, kw_only=True):
     description: Annotated[str, Meta(description="always empty; Ollama's field")] = ""
     tags: Annotated[list[str], Meta(description="always empty; Ollama's field")] = field(default_factory=list)
     capabilities: Annotated[
-        list[str], Meta(description="completion, and tools where the model calls tools; else embedding or rerank")
+        list[str],
+        Meta(
+            description="completion, tools and multimodal where the model calls tools or sees; else embedding or rerank"
+        ),
     ]
     parameters: Annotated[str, Meta(description="always empty; Ollama's field")] = ""
     details: Annotated[ModelDetails, Meta(description="family, size and precision")]
@@ -221,7 +230,11 @@ class NamedModel(Reply, kw_only=True):
             name=facts.id,
             model=facts.id,
             modified_at=date(facts.created),
-            capabilities=[facts.task, *(["tools"] if facts.calls_tools else [])],
+            capabilities=[
+                facts.task,
+                *(["tools"] if facts.calls_tools else []),
+                *(["multimodal"] if facts.sees else []),
+            ],
             details=ModelDetails.of(facts),
         )
 
@@ -372,6 +385,7 @@ class Props(Reply, kw_only=True):
             model_alias=facts.id,
             model_path=str(facts.path),
             model_ftype=facts.precision,
+            modalities=Modalities(vision=facts.sees),
             chat_template=facts.chat_template,
             chat_template_caps=_capabilities(facts),
             bos_token=facts.bos_token,

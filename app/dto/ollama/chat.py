@@ -22,8 +22,8 @@ from app.dto.ollama.request import OllamaGenerating
 from app.dto.openai.chat_message import Tool
 from app.dto.shared import parameters
 from app.dto.shared.base import MOST_TOOLS, Body, Reply, RequestLimits, continues, few_messages, json_text
+from app.dto.shared.readable import with_parts
 from app.dto.shared.tool_choice import tool_choice
-from app.services.errors import InvalidRequest
 from app.services.json_schema.enforcement import Binding
 
 
@@ -51,7 +51,9 @@ class OllamaMessage(Body):
     role: Literal["system", "user", "assistant", "tool"] = Field(description="who speaks")
     content: str = Field(default="", examples=["Hello!"], description="the text")
     thinking: str | None = Field(default=None, description="the reasoning of an earlier answer")
-    images: list[Any] = Field(default_factory=list, description="has to be empty: the model reads text only")
+    images: list[Any] = Field(
+        default_factory=list, description="images in base64, which come before the text, for a model that sees"
+    )
     tool_calls: list[OllamaToolCall] = Field(default_factory=list, description="tools that the assistant called")
     tool_name: str | None = Field(default=None, description="name of the tool whose result this is")
     tool_call_id: str | None = Field(
@@ -59,11 +61,11 @@ class OllamaMessage(Body):
     )
 
     def to_message(self, index: int) -> gen.Message:
-        """Translate to the engine's vocabulary. Raises InvalidRequest for images."""
-        if self.images:
-            raise InvalidRequest("This model reads text only, it cannot take images", param=f"messages.{index}.images")
+        """Translate to the engine's vocabulary."""
         calls = enumerate(self.tool_calls)
-        return gen.Message(
+        sources = [image if isinstance(image, str) else "" for image in self.images]
+        images = [gen.Image(source, f"messages.{index}.images") for source in sources]
+        message = gen.Message(
             role=self.role,
             content=self.content,
             reasoning=self.thinking,
@@ -73,6 +75,7 @@ class OllamaMessage(Body):
             tool_call_id=self.tool_call_id,
             name=self.tool_name,
         )
+        return with_parts(message, [*images, self.content])
 
 
 class OllamaChatRequest(OllamaGenerating):

@@ -107,7 +107,7 @@ class OllamaFacts(Reply, kw_only=True):
     capabilities: Annotated[
         list[str],
         Meta(
-            description="completion, tools, thinking; while not loaded completion and tools; else embedding or rerank"
+            description="completion, tools, thinking, vision; not loaded: completion, tools; else embedding or rerank"
         ),
     ] = field(default_factory=lambda: ["completion", "tools"])
     modified_at: Annotated[str, Meta(description="when its files were written, as RFC 3339 in UTC")]
@@ -126,7 +126,7 @@ class OllamaFacts(Reply, kw_only=True):
         if facts and facts.task != "completion":
             reply.capabilities = [facts.task]
         elif loaded:
-            skills = {"tools": loaded.calls_tools, "thinking": loaded.reasons}
+            skills = {"tools": loaded.calls_tools, "thinking": loaded.reasons, "vision": loaded.sees}
             reply.capabilities = ["completion", *(name for name, has_it in skills.items() if has_it)]
         return reply
 

@@ -7,15 +7,17 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 import app.services.generation as gen
 from app.dto.openai import custom_tools
 from app.dto.openai.custom_tools import CustomFormat
-from app.dto.openai.part import Part, lines, shows_media
+from app.dto.openai.part import Part, shows_media
+from app.dto.openai.part import pieces as part_pieces
 from app.dto.shared.base import Body, Typed, json_text
+from app.dto.shared.readable import as_text, with_parts
 from app.services.errors import InvalidRequest
 
 T = TypeVar("T")
 
 
 class ContentPart(Part):
-    """A part of a message; this server takes text."""
+    """A part of a message: text, or an image for a model that sees."""
 
     kinds: ClassVar = frozenset({"text", "refusal"})
 
@@ -125,21 +127,23 @@ class ChatMessage(Body):
         return tuple(calls)
 
     def to_message(self, index: int, before: "ChatMessage | None" = None) -> gen.Message:
-        """Translate to the engine's vocabulary, behind another. Raises InvalidRequest for parts that are no text."""
+        """Translate to the engine's vocabulary, behind another. Raises InvalidRequest for media other than images."""
         of_tool = before is not None and before.role in _TOOLS and shows_media(self.content)
-        return gen.Message(
+        pieces = self._pieces(index, of_user=not of_tool and self.role not in {"assistant", *_TOOLS})
+        message = gen.Message(
             role=_ROLES.get(self.role, self.role),  # type: ignore[arg-type]
-            content=self._text(index, of_user=not of_tool and self.role not in {"assistant", *_TOOLS}),
+            content=as_text(pieces),
             reasoning=self.reasoning_content,
             tool_calls=self.calls,
             tool_call_id=self.tool_call_id,
             name=self.name,
         )
+        return message if self.role == "assistant" else with_parts(message, pieces)
 
-    def _text(self, index: int, *, of_user: bool) -> str:
+    def _pieces(self, index: int, *, of_user: bool) -> list[str | gen.Image]:
         if self.content is None or isinstance(self.content, str):
-            return self.content or self.refusal or ""
-        return lines(self.content, f"messages.{index}.content", of_user=of_user)
+            return [self.content or self.refusal or ""]
+        return part_pieces(self.content, f"messages.{index}.content", of_user=of_user)
 
 
 class FunctionDefinition(Body):

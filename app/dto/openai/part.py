@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from app.dto.shared.base import Typed
-from app.dto.shared.readable import MEDIA, left_out, media_in, read
+from app.dto.shared.readable import MEDIA, image_source, left_out, media_in, read
 from app.services.errors import InvalidRequest
+from app.services.generation import Image
 
 
 class Part(Typed):
@@ -20,6 +21,13 @@ class Part(Typed):
         """Give what it says. Raises InvalidRequest for images and their kin among the user's own words."""
         raise NotImplementedError
 
+    def to_piece(self, where: str, *, of_user: bool) -> str | Image:
+        """Give what it says or shows. Raises InvalidRequest for other media among the user's own words."""
+        source = None if self.is_ours else image_source({"type": self.type} | self.fields)
+        if source is None:
+            return self.to_text(where, of_user=of_user)
+        return Image(source, where, is_required=of_user)
+
     def foreign_text(self, where: str, *, of_user: bool) -> str:
         """Read a part of another kind. Raises InvalidRequest for images and their kin among the user's own words."""
         if of_user and self.type in MEDIA:
@@ -33,6 +41,12 @@ def shows_media(parts: object) -> bool:
     Clients put them there for servers that take none in a result.
     """
     return isinstance(parts, list) and bool(parts) and all(not part.is_ours and part.type in MEDIA for part in parts)
+
+
+def pieces(parts: Sequence[Part], where: str, *, of_user: bool) -> list[str | Image]:
+    """Give what parts say and show; one of another kind that says nothing is left out. Raises as `to_piece` does."""
+    each = (part.to_piece(f"{where}.{index}", of_user=of_user) for index, part in enumerate(parts))
+    return [piece for part, piece in zip(parts, each, strict=True) if piece or part.is_ours]
 
 
 def lines(parts: Sequence[Part], where: str, *, of_user: bool) -> str:

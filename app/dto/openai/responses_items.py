@@ -12,10 +12,12 @@ from pydantic import BeforeValidator, Field, model_validator
 import app.services.generation as gen
 from app.dto.openai import custom_tools
 from app.dto.openai import responses_foreign as openai_responses_foreign
-from app.dto.openai.part import Part, lines, shows_media
+from app.dto.openai.part import Part, shows_media
+from app.dto.openai.part import pieces as part_pieces
 from app.dto.openai.responses_tools import flat_name
 from app.dto.shared.base import Reply, Typed, json_text
 from app.dto.shared.logprobs import ContentLogprob
+from app.dto.shared.readable import as_text, with_parts
 from app.dto.shared.sealed import unseal
 from app.services.errors import InvalidRequest, ItemNotFound
 
@@ -39,7 +41,7 @@ Status = Literal["in_progress", "completed", "incomplete"]
 
 
 class ItemPart(Part):
-    """A part of an item; this server takes text."""
+    """A part of an item: text, or an image for a model that sees."""
 
     kinds: ClassVar = _TEXTS | {"refusal"}
 
@@ -130,13 +132,13 @@ class InputItem(Typed):
         """What of an item of another type the model does not get to read."""
         return openai_responses_foreign.silent(self.type, self.fields)
 
-    def text(self, where: str, *, of_tool: bool = False) -> str:
-        """Give what a message or an output says. Raises InvalidRequest for parts that are no text."""
+    def pieces(self, where: str, *, of_tool: bool = False) -> list[str | gen.Image]:
+        """Give what a message or an output says and shows. Raises InvalidRequest for media other than images."""
         content = self.output if self.type in _OUTPUTS else self.content
         if content is None or isinstance(content, str):
-            return content or ""
+            return [content or ""]
         of_user = self.type == "message" and self.role != "assistant" and not of_tool
-        return lines(content, f"{where}.content", of_user=of_user)
+        return part_pieces(content, f"{where}.content", of_user=of_user)
 
     def reasoning_text(self, where: str) -> str:
         """Give the text of a reasoning item: its own where it has one, else its summary."""
@@ -228,10 +230,13 @@ def _messages_of(item: InputItem, where: str, *, of_tool: bool) -> Iterator[gen.
         case "function_call" | "custom_tool_call":
             yield gen.Message("assistant", tool_calls=(item.to_call(0),))
         case "function_call_output" | "custom_tool_call_output":
-            yield gen.Message("tool", item.text(where), tool_call_id=item.call_id)
+            pieces = item.pieces(where)
+            yield with_parts(gen.Message("tool", as_text(pieces), tool_call_id=item.call_id), pieces)
         case "message":
             role: Literal["user", "assistant"] | None = item.role if item.role in ("user", "assistant") else None
-            yield gen.Message(role or "system", item.text(where, of_tool=of_tool))
+            pieces = item.pieces(where, of_tool=of_tool)
+            message = gen.Message(role or "system", as_text(pieces))
+            yield message if role == "assistant" else with_parts(message, pieces)
 
 
 def _check(item: InputItem, where: str) -> None:

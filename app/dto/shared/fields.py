@@ -23,8 +23,9 @@ class Field:
 
 _USER: dict[str, Any] = {"role": "user", "content": "Hi"}
 _TEXT_ONLY = "the model reads text only"
+_SEES = "by a model that reads text only; one that sees takes those that are in the request"
 _ELSEWHERE = "this server runs no tools"
-_PICTURE = "in a tool's result it is replaced by a sentence"
+_PICTURE = "in a tool's result it is replaced by a sentence for a model that reads text only"
 _OTHER = "its text is read"
 MADE_UP = "hologram"  # a type that no dialect has, for any that is not named here
 
@@ -50,7 +51,7 @@ CHAT = (
     _chat("role", "honoured", "system, developer, user, assistant and tool, in any order", role="developer"),
     _chat_part("honoured", "", "text", text="Hi"),
     _chat_part("honoured", "", "refusal", refusal="No"),
-    _chat_part("refused", _TEXT_ONLY, "image_url", image_url={"url": "data:image/png;base64,AA=="}),
+    _chat_part("refused", _SEES, "image_url", image_url={"url": "data:image/png;base64,AA=="}),
     _chat_part("refused", _TEXT_ONLY, "input_audio", input_audio={"data": "AA==", "format": "wav"}),
     _chat_part("refused", _TEXT_ONLY, "input_video", input_video={"data": "AA=="}),
     _chat_part("refused", _TEXT_ONLY, "file", file={"file_id": "f"}),
@@ -180,7 +181,7 @@ RESPONSES = (
     _item_part("input_text", "honoured", text="Hi"),
     _item_part("output_text", "honoured", text="Hi"),
     _item_part("refusal", "honoured", refusal="No"),
-    _item_part("input_image", "refused", _TEXT_ONLY, image_url="data:image/png;base64,AA=="),
+    _item_part("input_image", "refused", _SEES, image_url="data:image/png;base64,AA=="),
     _item_part("input_file", "refused", _TEXT_ONLY, file_id="f"),
     _item_part("input_audio", "refused", _TEXT_ONLY, input_audio={"data": "AA=="}),
     _item_part(MADE_UP, "ignored", _OTHER),
@@ -258,7 +259,7 @@ MESSAGES = (
     _said("thinking", "honoured", "goes to the chat template", thinking="So", signature="tiles"),
     _said("redacted_thinking", "ignored", "cannot be decrypted here", data="x"),
     Field("messages[].content[] of type tool_use, tool_result", "honoured", "", {"messages": [_USER, _USED, _TOLD]}),
-    _block("image", "refused", _TEXT_ONLY, source={"type": "base64", "media_type": "image/png", "data": "AA=="}),
+    _block("image", "refused", _SEES, source={"type": "base64", "media_type": "image/png", "data": "AA=="}),
     Field(
         "messages[].content[].content[] of type image",
         "ignored",
@@ -379,7 +380,7 @@ _OLLAMA_RESULT = {"role": "tool", "tool_name": "look", "content": "42"}
 
 OLLAMA_CHAT = (
     _ollama("role", "honoured", "system, user, assistant and tool, in any order", role="system"),
-    _ollama("images", "refused", _TEXT_ONLY, images=["AA=="]),
+    _ollama("images", "refused", _SEES, images=["AA=="]),
     Field(
         "messages[].thinking",
         "honoured",

@@ -1,8 +1,11 @@
 """The text in things that are no text, for a model that reads text only."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+from app.services.generation import Image, Message
 
 # By their types in all dialects.
 MEDIA = {
@@ -25,6 +28,33 @@ _OPAQUE = {
 def left_out(kind: str) -> str:
     """Give the sentence that replaces something the model cannot read."""
     return f"[{MEDIA.get(kind, kind.replace('_', ' ')[:64])} left out: this model reads text only]"
+
+
+def image_source(part: Mapping[str, Any]) -> str | None:
+    """Give the source of an image in a message, as it came: base64, or a URL. None for what is no image.
+
+    It is empty where the image is somewhere else, such as in a file of another server.
+    """
+    match part:
+        case {"type": "image_url" | "input_image", "image_url": str(source) | {"url": str(source)}}:
+            return source
+        case {"type": "image", "source": {"type": "base64", "data": str(source)} | {"type": "url", "url": str(source)}}:
+            return source
+        case {"type": "image_url" | "input_image" | "image"}:
+            return ""
+    return None
+
+
+def with_parts(message: Message, pieces: Sequence[str | Image]) -> Message:
+    """Give a message what it says and shows, for a model that sees; text alone has been its content already."""
+    if all(isinstance(piece, str) for piece in pieces):
+        return message
+    return replace(message, parts=tuple(pieces))
+
+
+def as_text(pieces: Iterable[str | Image]) -> str:
+    """Give pieces as text, a line each, for a model that reads text only."""
+    return "\n".join(piece if isinstance(piece, str) else left_out("image") for piece in pieces)
 
 
 def read(value: Any) -> str:

@@ -37,9 +37,7 @@ from app.services.facts import AnswerSettings, ModelFacts
 from app.services.generation import (
     Continuations,
     EmbeddingRequest,
-    EncodedImage,
     GenerationRequest,
-    Image,
     Message,
 )
 
@@ -86,23 +84,12 @@ class LoadedModel:
         self._stop_repetition = stop_repetition
         self._max_lookup_tokens = max_lookup_tokens
         self._draft = draft
-        self._vision = vision  # None for a model that reads text only
+        self.vision = vision  # None for a model that reads text only
         self._format = answer_format
         self._detokenizer = detokenizer
         self._history = history
         self._xtc_protected = facts.end_tokens | frozenset(prompts.tokenize("\n"))
         self._breakers = BreakerFinder(prompts.piece, prompts.tokenize, facts.vocabulary)
-
-    def read_image(self, image: Image) -> EncodedImage | None:
-        """Read and check an image, on any thread; None where it is left out. Raises InvalidRequest.
-
-        A model that reads text only refuses those among the user's own words.
-        """
-        if self._vision is not None:
-            return self._vision.read(image)
-        if image.is_required:
-            raise InvalidRequest("This model reads text only, it cannot take images", param=image.param)
-        return None
 
     def prepare(self, request: GenerationRequest, images: Images = NO_ENCODED) -> Prompt:
         """Check what depends on the model and build the prompt. Raises InvalidRequest or PromptTooLong."""

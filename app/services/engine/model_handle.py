@@ -2,21 +2,19 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.services.caller import Caller
 from app.services.engine.cache.disk_thread import disk
-from app.services.engine.model.image_markers import with_markers
 from app.services.engine.scheduler.handle import Handle
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.running_request import RunningEmbedding, RunningScoring
-from app.services.errors import InvalidImage, NoRanking
+from app.services.engine.vision.reading import read_images
+from app.services.errors import NoRanking
 from app.services.facts import AdapterFacts, SlotFacts
 from app.services.generation import (
-    MOST_IMAGES,
     EncodedImage,
     GenerationRequest,
     RankRequest,
@@ -28,8 +26,6 @@ from app.services.inference import EngineModel
 if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the engine thread
     from app.services.engine.loaded_model import LoadedModel
     from app.services.engine.prompt import Prompt
-
-_image_threads = ThreadPoolExecutor(2, thread_name_prefix="image")  # of all models
 
 
 class ModelHandle(Handle, EngineModel):
@@ -104,19 +100,7 @@ class ModelHandle(Handle, EngineModel):
         return await self._off_loop(self._model.prepare, *await self._read_images(request))
 
     async def _read_images(self, request: GenerationRequest) -> tuple[GenerationRequest, Mapping[bytes, EncodedImage]]:
-        """Read the images of a request, and put markers into its messages that stand for them. Raises AppError."""
-        if not (images := [image for message in request.messages for image in message.images]):
-            return request, {}
-        if len(images) > MOST_IMAGES and self.facts.sees:
-            raise InvalidImage(
-                f"{len(images)} images; one request takes {MOST_IMAGES}", param=images[MOST_IMAGES].param
-            )
-        loop, read = asyncio.get_running_loop(), self._model.read_image
-        encoded = await asyncio.gather(*(loop.run_in_executor(_image_threads, read, image) for image in images))
-        by_digest = {image.digest: image for image in encoded if image is not None}
-        if not by_digest:
-            return request, {}
-        return with_markers(request, [image.digest for image in encoded if image is not None]), by_digest
+        return await read_images(request, self._model.vision)
 
     def _submit(self, prompt: "Prompt", request: GenerationRequest, caller: Caller) -> list[RunningGeneration]:
         model, facts = self._model, self._model.facts

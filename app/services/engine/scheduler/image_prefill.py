@@ -17,9 +17,9 @@ _PATIENCE = 10  # so many times what a chunk takes is what a layer may take
 
 
 class ImagePrefill:
-    """What of prompts is images, for the model that sees them."""
+    """What of prompts is images; nothing is, where a model reads text only."""
 
-    def __init__(self, model: Any, vision: "Vision", chunk_sizer: ChunkSizer) -> None:
+    def __init__(self, model: Any, vision: "Vision | None", chunk_sizer: ChunkSizer) -> None:
         self._model = model
         self._vision = vision
         self._chunk_sizer = chunk_sizer
@@ -31,15 +31,16 @@ class ImagePrefill:
         """
         start = row.prefill.length
         end, image = row.images.next_part(start, start + len(tokens))
-        if image is not None and self._vision.family.is_mutual:
+        if image is not None and self._vision is not None and self._vision.family.is_mutual:
             end = image.end
         return row.prefill.tokens[start:end], image
 
     def compute(self, row: Row, image: PromptImage, tokens: int, budget: int) -> int:
         """Compute the next tokens, which are of an image. Returns how many: 0 while the tower is at it."""
+        assert self._vision is not None
         embeddings = self._vision.embeddings(image)
         if embeddings is None:
-            self._look(image, budget)
+            self._look(self._vision, image, budget)
             return 0
         start = row.prefill.length - image.start
         with self._chunk_sizer.measure(tokens):
@@ -54,15 +55,17 @@ class ImagePrefill:
 
     def retain(self, rows: Iterable[Row]) -> None:
         """Give up the unfinished images of all other rows."""
-        self._vision.retain([row.images for row in rows])
+        if self._vision is not None:
+            self._vision.retain([row.images for row in rows])
 
     def free(self) -> None:
         """Let go of the model and of what it sees with."""
         self._model = None
-        self._vision.free()
+        if self._vision is not None:
+            self._vision.free()
 
-    def _look(self, image: PromptImage, budget: int) -> None:
+    def _look(self, vision: "Vision", image: PromptImage, budget: int) -> None:
         end = time.perf_counter() + _SECONDS
-        while self._vision.embeddings(image) is None and time.perf_counter() < end:
+        while vision.embeddings(image) is None and time.perf_counter() < end:
             with self._chunk_sizer.expect(_PATIENCE * budget):
-                self._vision.look(image)
+                vision.look(image)

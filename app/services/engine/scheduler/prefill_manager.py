@@ -4,7 +4,7 @@ import copy
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlx_lm.models.cache import make_prompt_cache
 
@@ -21,6 +21,9 @@ from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.engine.scheduler.scoring import Scoring
 from app.services.engine.scheduler.shared_prefix import find_lead
 from app.services.facts import Batching
+
+if TYPE_CHECKING:  # it imports Pillow, which only models that see need
+    from app.services.engine.vision.vision import Vision
 
 
 class Chunk(NamedTuple):
@@ -47,10 +50,10 @@ class PrefillManager:
         chunk_sizer: ChunkSizer,
         controls: frozenset[int] = frozenset(),
         batching: Batching | None = None,
-        images: ImagePrefill | None = None,
+        vision: "Vision | None" = None,
     ) -> None:
         self._model = model
-        self._images = images  # None for a model that reads text only
+        self._images = ImagePrefill(model, vision, chunk_sizer)
         self._outbox = outbox
         self._adapters = adapters
         self._chunk_sizer = chunk_sizer
@@ -90,16 +93,19 @@ class PrefillManager:
                     self._queue[index] = rest
                     return None
                 del self._queue[index]
+                self._images.retain(self._queue)
                 return None if self._replace_lead(row.prefill) else row
         return None
 
     def clear(self) -> None:
         """Drop all rows."""
         self._queue.clear()
+        self._images.retain(())
 
     def free(self) -> None:
         """Let go of the model."""
         self._model = None
+        self._images.free()
 
     def take(self, budget: int) -> list[Row]:
         """Take out the next row, or several with short prompts that can be computed in one call."""
@@ -199,7 +205,7 @@ class PrefillManager:
     def _compute_part(self, row: Row, tokens: list[int], budget: int) -> int:
         """Compute the next tokens of a prompt, up to an image, or an image. Returns how many; 0 while one is seen."""
         layers, scorer = row.prefill.layers or [], row.prompt_scorer
-        if row.images and self._images is not None:
+        if row.images:
             tokens, image = self._images.next_part(row, tokens)
             if image is not None:
                 return self._images.compute(row, image, len(tokens), budget)

@@ -19,7 +19,6 @@ from app.services.engine.scheduler.batches import Batches
 from app.services.engine.scheduler.cache_manager import CacheManager
 from app.services.engine.scheduler.embedding import Causal, Embedding
 from app.services.engine.scheduler.embedding_queue import EmbeddingQueue
-from app.services.engine.scheduler.image_prefill import ImagePrefill
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.prefill_manager import PrefillManager
 from app.services.engine.scheduler.row import Row
@@ -70,12 +69,10 @@ class Scheduler:
         self.prefixes = prefixes
         self.flush = prefixes.flush  # to the disk, on any thread
         self._draft = draft
-        footprint = measure(model)
-        batching = batching or Batching()
+        footprint, batching = measure(model), batching or Batching()
         self.admission = admission = Admission(footprint, memory_budget, prefixes, draft, vision)
         self._wait_queue = WaitQueue()
-        self._images = ImagePrefill(model, vision, sizer) if vision else None
-        self._prefill = PrefillManager(model, outbox, adapters, sizer, controls, batching, self._images)
+        self._prefill = PrefillManager(model, outbox, adapters, sizer, controls, batching, vision)
         self._embeddings = EmbeddingQueue(Causal(model, vocabulary, adapters), outbox, sizer, admission.free_stored)
         free, shared = self.admission.free, batching.decoding is None
         self._batches = Batches(model, vocabulary, adapters, footprint.token_bytes, free, sizer, shared=shared)
@@ -131,8 +128,6 @@ class Scheduler:
         self._wait_queue.cancel(request)
         if row := self._prefill.cancel(request):
             self._store(row)
-        if self._images is not None:
-            self._images.retain(self._prefill.rows)
         cancelled = [row for row in self._batches.rows if row.generation is request]
         for row in cancelled:
             self._meter.count_answer(row.timings())
@@ -151,8 +146,6 @@ class Scheduler:
         if self._draft is not None:
             self._draft.free()
         self._prefill.free()
-        if self._images is not None:
-            self._images.free()
         self._embeddings.free()
         self._batches.free()
 
@@ -162,8 +155,6 @@ class Scheduler:
         self._wait_queue.clear()
         self._prefill.clear()
         self._batches.clear()
-        if self._images is not None:
-            self._images.retain([])
         self._embeddings.fail(error)
         for row in rows:
             row.prefill.drop_layers()

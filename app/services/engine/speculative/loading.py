@@ -15,7 +15,6 @@ from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.engine.speculative.draft_model import DraftModel, logits_width
 from app.services.engine.speculative.vocabulary import vocabulary_mismatch
 from app.services.errors import LoadFailed
-from app.services.files import read_object
 from app.services.gguf.cache import GGUFCache
 from app.services.model_folder import ModelFolder
 
@@ -55,7 +54,7 @@ def load(model: ModelFolder, config: DraftConfig | None, cache: GGUFCache) -> Ge
 
 def _load_vision(files: ModelFiles) -> Generator[float, None, Any]:
     """Load what a model sees with, if it does; its modules are imported for those alone."""
-    if not read_object(files.folder / "config.json").get("vision_config"):
+    if not files.model.sees:
         return None
     from app.services.engine.vision.loading import load
 

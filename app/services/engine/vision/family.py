@@ -24,7 +24,6 @@ class Family:
     """How the models of a family take images, as their configuration has it."""
 
     processor: tuple[str, str]  # module and class of transformers that prepare images, without PyTorch
-    prefixes: tuple[str, ...]  # of the names of the tower's weights
     before: str  # what a prompt has before the tokens of an image, and behind them
     after: str
     is_mutual: bool  # whether the tokens of an image see each other, so that they are computed at once

@@ -62,7 +62,6 @@ class Gemma3Tower(Module):
 
 GEMMA3 = Family(
     processor=("transformers.models.gemma3.image_processing_pil_gemma3", "Gemma3ImageProcessorPil"),
-    prefixes=("vision_tower.", "multi_modal_projector."),
     before="\n\n<start_of_image>",
     after="<end_of_image>\n\n",
     is_mutual=True,

@@ -17,6 +17,7 @@ from app.services.engine.model.loading import back_end, read_weights, widen
 from app.services.engine.vision.family import Family
 from app.services.engine.vision.gemma3 import GEMMA3
 from app.services.engine.vision.vision import Vision
+from app.services.vision_files import TOWERS
 
 log = structlog.get_logger()
 
@@ -24,18 +25,12 @@ FAMILIES: Mapping[str, Family] = {"gemma3": GEMMA3}  # by model_type
 
 
 def load(folder: Path) -> Generator[float, None, Vision | None]:
-    """Yield progress from 0 to 1 and return what a model sees with; None where it reads text only: the log says why."""
+    """Yield progress from 0 to 1 and return what a model sees with; None where it cannot be used: the log says why."""
     config = load_config(folder)
-    family = FAMILIES.get(str(config.get("model_type")))
-    if family is None or not isinstance(config.get("vision_config"), dict):
-        return None
     try:
-        weights = _read(folder, family)
-        if not weights:
-            log.info("this model reads text only: its files have no tower for images", model=folder.name)
-            return None
+        family = FAMILIES[config["model_type"]]
         tower = family.tower(config)
-        _set(tower, weights, config)
+        _set(tower, _read(folder, family, TOWERS[config["model_type"]]), config)
         if back_end() == "cpu":
             widen(tower)
         yield from read_weights(tower)
@@ -45,12 +40,12 @@ def load(folder: Path) -> Generator[float, None, Vision | None]:
         return None
 
 
-def _read(folder: Path, family: Family) -> dict[str, mx.array]:
+def _read(folder: Path, family: Family, prefixes: tuple[str, ...]) -> dict[str, mx.array]:
     weights: dict[str, mx.array] = {}
     for path in sorted(folder.glob("model*.safetensors")):
         arrays: dict[str, mx.array] = mx.load(str(path))  # type: ignore[assignment]
         named = {family.rename(name.removeprefix("model.")): array for name, array in arrays.items()}
-        weights |= {name: array for name, array in named.items() if name.startswith(family.prefixes)}
+        weights |= {name: array for name, array in named.items() if name.startswith(prefixes)}
     return weights
 
 

@@ -1,0 +1,37 @@
+"""Reads the images of a request, on threads of their own."""
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from app.services.engine.model.image_markers import with_markers
+from app.services.errors import InvalidImage, InvalidRequest
+from app.services.generation import MOST_IMAGES, EncodedImage, GenerationRequest
+
+if TYPE_CHECKING:  # it imports Pillow, which only models that see need
+    from app.services.engine.vision.vision import Vision
+
+_threads = ThreadPoolExecutor(2, thread_name_prefix="image")  # of all models
+
+
+async def read_images(
+    request: GenerationRequest, vision: "Vision | None"
+) -> tuple[GenerationRequest, Mapping[bytes, EncodedImage]]:
+    """Give the images of a request by their digests, and the request with markers in its messages that stand for them.
+
+    Where a model reads text only they are left out, but for those among the user's own words. Raises InvalidRequest.
+    """
+    images = [image for message in request.messages for image in message.images]
+    if vision is None:
+        for image in images:
+            if image.is_required:
+                raise InvalidRequest("This model reads text only, it cannot take images", param=image.param)
+    if not images or vision is None:
+        return request, {}
+    if len(images) > MOST_IMAGES:
+        first = images[MOST_IMAGES].param
+        raise InvalidImage(f"{len(images)} images; one request takes {MOST_IMAGES}", param=first)
+    loop = asyncio.get_running_loop()
+    encoded = await asyncio.gather(*(loop.run_in_executor(_threads, vision.read, image) for image in images))
+    return with_markers(request, [image.digest for image in encoded]), {image.digest: image for image in encoded}

@@ -1,0 +1,15 @@
+"""Which model folders hold what a model sees with, as far as configuration and headers tell."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# By model_type: how the names of the tower's weights begin, with or without `model.` before them.
+TOWERS: Mapping[str, tuple[str, ...]] = {"gemma3": ("vision_tower.", "multi_modal_projector.")}
+
+
+def has_tower(config: Mapping[str, Any], tensors: Iterable[str]) -> bool:
+    """Whether a model of these tensors can see here; one of a family without a tower reads text only."""
+    prefixes = TOWERS.get(config["model_type"])
+    if prefixes is None or not isinstance(config.get("vision_config"), dict):
+        return False
+    return any(name.removeprefix("model.").startswith(prefixes[0]) for name in tensors)

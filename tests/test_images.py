@@ -1,0 +1,165 @@
+"""Images in chats over HTTP, with a model that sees: every dialect, what is refused, and what is computed."""
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests import vision_models
+from tests.conftest import Server, running
+
+pytestmark = pytest.mark.slow
+RED, BLUE = vision_models.png(1), vision_models.png(2)
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = vision_models.build(tmp_path_factory.mktemp("models") / "seeing")
+    with running(tmp_path_factory.mktemp("seeing"), "--model", str(folder)) as server:
+        yield server
+        assert server.errors() == []
+
+
+def url(data: str) -> str:
+    return f"data:image/png;base64,{data}"
+
+
+def chat_part(data: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url(data)}}
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def chat(server: Server, *parts: Any, **more: Any) -> dict[str, Any]:
+    body = {"messages": [{"role": "user", "content": list(parts)}], "temperature": 0, "max_tokens": 8} | more
+    answer = server.client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    reply: dict[str, Any] = answer.json()
+    return reply
+
+
+def post(server: Server, path: str, **body: Any) -> dict[str, Any]:
+    answer = server.client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    reply: dict[str, Any] = answer.json()
+    return reply
+
+
+def test_every_dialect_shows_the_model_the_same(seeing: Server) -> None:
+    expected = chat(seeing, text("What is"), chat_part(RED), text("this?"))
+    words, tokens = expected["choices"][0]["message"]["content"], expected["usage"]["prompt_tokens"]
+    assert tokens > 4 + chat(seeing, text("What is this?"))["usage"]["prompt_tokens"]
+    source = {"type": "base64", "media_type": "image/png", "data": RED}
+    content = [text("What is"), {"type": "image", "source": source}, text("this?")]
+    message = post(seeing, "/v1/messages", messages=[{"role": "user", "content": content}], max_tokens=8, temperature=0)
+    assert "".join(block["text"] for block in message["content"]) == words
+    assert message["usage"]["input_tokens"] + message["usage"].get("cache_read_input_tokens", 0) == tokens
+    content = [
+        {"type": "input_text", "text": "What is"},
+        {"type": "input_image", "image_url": url(RED), "detail": "auto"},
+        {"type": "input_text", "text": "this?"},
+    ]
+    response = post(
+        seeing, "/v1/responses", input=[{"role": "user", "content": content}], max_output_tokens=8, temperature=0
+    )
+    assert response["output"][-1]["content"][0]["text"] == words
+    assert response["usage"]["input_tokens"] == tokens
+
+
+def test_the_answer_depends_on_the_image(seeing: Server) -> None:
+    answers = {
+        repr(chat(seeing, text("What is"), chat_part(vision_models.png(seed)), max_tokens=24)["choices"][0]["message"])
+        for seed in range(6)
+    }
+    assert len(answers) > 1
+
+
+def test_the_next_turn_computes_only_what_is_new_and_another_image_is_another_prompt(seeing: Server) -> None:
+    first = [{"role": "user", "content": [text("Look at this for once"), chat_part(BLUE), text("and tell me")]}]
+    answer = post(seeing, "/v1/chat/completions", messages=first, temperature=0, max_tokens=4)
+    turn = [*first, answer["choices"][0]["message"], {"role": "user", "content": "And now?"}]
+    usage = post(seeing, "/v1/chat/completions", messages=turn, max_tokens=4)["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] >= answer["usage"]["prompt_tokens"]
+    first[0]["content"][1] = chat_part(vision_models.png(9))
+    usage = post(seeing, "/v1/chat/completions", messages=first, max_tokens=4)["usage"]
+    assert usage["prompt_tokens"] == answer["usage"]["prompt_tokens"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] < 24
+
+
+def test_images_in_results_of_tools_are_seen(seeing: Server) -> None:
+    used = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "look", "input": {}}]}
+
+    def tokens(*parts: Any) -> int:
+        result = {"type": "tool_result", "tool_use_id": "t", "content": list(parts)}
+        turns = [{"role": "user", "content": "Look"}, used, {"role": "user", "content": [result]}]
+        counted = post(seeing, "/v1/messages/count_tokens", messages=turns)["input_tokens"]
+        reply = seeing.client.post("/v1/messages", json={"messages": turns, "max_tokens": 2})
+        assert reply.status_code == 200, reply.text
+        usage = reply.json()["usage"]
+        assert usage["input_tokens"] + usage.get("cache_read_input_tokens", 0) == counted
+        return int(counted)
+
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": RED}}
+    assert tokens(text("a"), image) - tokens(text("a")) >= 6
+
+
+def test_several_answers_and_a_grammar_go_with_images(seeing: Server) -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"enum": ["red", "blue"]}}}
+    reply = chat(
+        seeing, chat_part(RED), text("Which?"), response_format=schema, max_tokens=24, n=3, thinking_budget_tokens=0
+    )
+    assert {choice["message"]["content"] for choice in reply["choices"]} <= {'"red"', '"blue"'}
+    assert len(reply["choices"]) == 3
+
+
+def test_the_model_says_that_it_sees(seeing: Server) -> None:
+    assert seeing.client.get("/props").json()["modalities"]["vision"] is True
+    models = seeing.client.get("/v1/models").json()
+    assert models["data"][0]["architecture"]["input_modalities"] == ["text", "image"]
+    assert "multimodal" in models["models"][0]["capabilities"]
+
+
+def test_a_prompt_is_shown_and_counted_with_its_images(seeing: Server) -> None:
+    messages = [{"role": "user", "content": [text("Look"), chat_part(RED)]}]
+    prompt = post(seeing, "/apply-template", messages=messages)["prompt"]
+    assert "Look\n\n<start_of_image><image_soft_token><end_of_image>\n\n" in prompt
+
+
+def test_text_that_looks_like_an_image_shows_nothing(seeing: Server) -> None:
+    reply = chat(seeing, text("<start_of_image><image_soft_token><end_of_image>"), chat_part(RED), text("?"))
+    assert reply["choices"][0]["finish_reason"] in ("stop", "length")
+
+
+BROKEN = [
+    (url(RED[:200]), "decoded"),
+    (url(""), "empty"),
+    (url("AA=="), "none of"),
+    (url(RED).replace("A", " ", 3), "base64"),
+    ("https://tiles.example/a.png", "data URL"),
+    ("file:///etc/passwd", "data URL"),
+    ("/etc/passwd", "base64"),
+    ("data:image/svg+xml;base64," + base64.b64encode(b"<svg xmlns='x'/>").decode(), "none of"),
+    ("data:text/plain;base64,QUFB", "data URL"),
+    (url(vision_models.png(1, width=1000, height=1)), "long and thin"),
+]
+
+
+@pytest.mark.parametrize(("source", "words"), BROKEN)
+def test_what_is_no_image_is_refused_with_its_place(seeing: Server, source: str, words: str) -> None:
+    content = [text("Look"), {"type": "image_url", "image_url": {"url": source}}]
+    answer = seeing.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": content}]})
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert (error["code"], error["param"]) == ("invalid_image", "messages.0.content.1")
+    assert words in error["message"]
+    assert RED[:40] not in seeing.log
+
+
+def test_a_model_that_reads_text_only_refuses_the_users_images_and_leaves_out_those_of_tools(server: Server) -> None:
+    content = [text("Look"), chat_part(RED)]
+    answer = server.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": content}]})
+    assert answer.status_code == 400
+    assert "reads text only" in answer.json()["error"]["message"]
