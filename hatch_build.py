@@ -13,7 +13,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE = "app/services/engine/model/row_products.c"
 LIBRARY = "app/services/engine/model/librow_products.so"
-FLAGS = ("-O2", "-shared", "-fPIC")
+FLAGS = ("-O3", "-shared", "-fPIC", "-pthread")
 
 
 class CompileHook(BuildHookInterface):

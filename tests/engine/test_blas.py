@@ -6,10 +6,10 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from ctypes.util import find_library
 from pathlib import Path
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from hatchling.builders.wheel import WheelBuilder
@@ -162,8 +162,8 @@ def product() -> Product:
 
 @given(
     shape=st.one_of(
-        st.tuples(st.integers(1, 4), st.integers(1, 400), st.integers(1, 400)),
-        st.tuples(st.integers(1, 3), st.integers(300, 700), st.integers(300, 700)),
+        st.tuples(st.integers(1, 20), st.integers(1, 400), st.integers(1, 400)),
+        st.tuples(st.integers(1, 17), st.integers(300, 700), st.integers(300, 700)),
     ),
     padding=st.tuples(*[st.integers(0, 3)] * 3),
     transposed=st.tuples(st.booleans(), st.booleans()),
@@ -205,9 +205,37 @@ def test_a_product_of_few_rows_is_that_of_numpy(
     assert np.array_equal(c[:, width:], before[:, width:])
 
 
-def test_a_row_is_the_same_alone_and_beside_another(product: Product) -> None:
-    weights, rows = mx.random.normal((700, 300)), mx.random.normal((2, 300))
-    assert mx.array_equal((rows @ weights.T)[1], (rows[1:] @ weights.T)[0])
+@given(count=st.integers(1, 16), size=st.tuples(st.integers(1, 3000), st.integers(1, 700)))
+def test_a_row_is_the_same_alone_and_beside_others(product: Product, count: int, size: tuple[int, int]) -> None:
+    """To the last bit, however many threads compute it."""
+    random = np.random.default_rng(count)
+    weights = random.standard_normal(size).astype(np.float32)
+    rows = random.standard_normal((count, size[1])).astype(np.float32)
+    together = multiply(product, rows, weights)
+    for index in range(count):
+        assert np.array_equal(multiply(product, rows[index : index + 1], weights)[0], together[index])
+
+
+def test_products_of_several_threads_at_once_are_right(product: Product) -> None:
+    random = np.random.default_rng(0)
+    weights = [random.standard_normal((size, 640)).astype(np.float32) for size in (2000, 3000, 5000)]
+    rows = random.standard_normal((3, 640)).astype(np.float32)
+    expected = [multiply(product, rows, one) for one in weights]
+
+    def repeat(index: int) -> bool:
+        return all(np.array_equal(multiply(product, rows, weights[index]), expected[index]) for _ in range(200))
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(repeat, range(3)))
+
+
+def multiply(product: Product, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """rows @ weights.T by that function."""
+    result = np.full((len(rows), len(weights)), np.nan, np.float32)
+    (count, inner), columns = rows.shape, len(weights)
+    pointers = rows.ctypes.data, inner, weights.ctypes.data, inner
+    product(101, 111, 112, count, columns, inner, 1.0, *pointers, 0.0, result.ctypes.data, columns)
+    return result
 
 
 @linux

@@ -1,4 +1,4 @@
-"""Gives an OpenBLAS a product of matrices that is faster for few rows, in C (`row_products.c`).
+"""Puts a product of matrices that is faster for few rows before that of an OpenBLAS, in C (`row_products.c`).
 
 It is compiled when the server is installed, where there is a compiler (`hatch_build.py`).
 """
@@ -15,19 +15,19 @@ def is_compiled() -> bool:
 
 
 def product(blas: ctypes.CDLL, prefix: str = "") -> int | None:
-    """Give the address of a function that takes the place of an OpenBLAS' cblas_sgemm, and calls that one's routines.
+    """Give the address of a function that takes the place of an OpenBLAS' cblas_sgemm, and calls that for many rows.
 
     `prefix` is what the names of its functions begin with. None where nothing is compiled, or for another BLAS. There
     is one such function in a process: the last BLAS computes.
     """
-    names = [f"{prefix}{name}" for name in ("openblas_get_config", "cblas_sgemm", "cblas_sgemv")]
+    names = [f"{prefix}{name}" for name in ("cblas_sgemm", "openblas_get_num_threads")]
     if not is_compiled() or not all(hasattr(blas, name) for name in names):
         return None
     try:
         library = ctypes.CDLL(str(_LIBRARY))
     except OSError:  # of another machine
         return None
-    library.tiles_set_routines(*(_address(getattr(blas, name)) for name in names[1:]))
+    library.tiles_set_routines(*(_address(getattr(blas, name)) for name in names))
     return _address(library.tiles_sgemm).value
 
 
