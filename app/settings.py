@@ -487,6 +487,8 @@ def read_with_sources(
             sources[setting.name] = variable(setting)
             values[setting.name] = _parsed(setting, text, variable(setting))
     from_file, presets = _of_file(values.get("data_dir", Settings().data_dir))
+    if values.get("model") or values.get("demo"):  # which says what to serve: the file may say another
+        from_file = {name: value for name, value in from_file.items() if name not in {"model", "demo"}}
     sources |= {name: source for name, (source, _) in from_file.items() if name not in values}
     values = {name: value for name, (_, value) in from_file.items()} | values
     from_tiles = _of_tiles(values, environ)

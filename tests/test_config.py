@@ -232,3 +232,13 @@ def test_an_alias_says_what_is_served(data: Path) -> None:
     assert read({"data_dir": str(data)}, {}).model == "mine"
     settings = Settings(model="mine", presets=Presets({"mine": Preset(model="org/name")}))
     assert bootstrap.candidates(settings)[0].session.model == "org/name"
+
+
+@pytest.mark.parametrize(("flags", "model", "demo"), [({"demo": True}, None, True), ({"model": "b"}, "b", False)])
+def test_a_flag_that_says_what_to_serve_takes_the_place_of_what_the_file_says(
+    data: Path, flags: dict[str, Any], model: str | None, demo: bool
+) -> None:
+    write(data, 'model = "a"')
+    settings = read({"data_dir": str(data), **flags}, {})
+    settings.check()
+    assert (settings.model, settings.demo) == (model, demo)

@@ -167,6 +167,7 @@ def test_downloads_wait_for_each_other_and_one_that_is_stopped_goes_on_later(ser
         download(server, "org/large")
         own_hub.begun[WEIGHTS].wait(60)
         assert download(server, "org/large") == {"success": True, "id": "org/large"}  # it is under way
+        assert error_of(delete(server, "org/large:Q8_0"), 400)["code"] == "model_in_use"
         download(server, "org/other")
         rows = {row["id"]: row["status"] for row in server.client.get("/v1/activity").json()["downloads"]}
         assert rows == {"org/large": "downloading", "org/other": "queued"}

@@ -313,3 +313,9 @@ def test_a_plan_counts_what_is_there_already(own_hub: Hub, cache: Path) -> None:
     assert sum(made.present(cache).values()) == 0
     transfer.fetch(made, cache)
     assert sum(made.present(cache).values()) == made.total == sum(file.size for file in made.files)
+
+
+def test_a_file_that_comes_by_xet_only_is_refused_with_what_to_do() -> None:
+    files = [RemoteFile("config.json", 2, "a" * 40), RemoteFile(WEIGHTS, 50 * 10**9 + 1, "b" * 64)]
+    with pytest.raises(DownloadFailed, match="`hf download org/large` fetches it"):
+        plan.make("org/large", None, "a" * 40, files)

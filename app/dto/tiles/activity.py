@@ -79,7 +79,7 @@ class ActiveDownload(Reply, kw_only=True):
     def of(cls, download: Download) -> "ActiveDownload":
         """Say how far a download is."""
         return cls(
-            id=download.name,
+            id=download.names[0],
             status=download.status,
             done_bytes=sum(download.present.values()),
             total_bytes=download.plan.total,

@@ -35,7 +35,7 @@ class Download:
     """A model that is downloaded. On the event loop."""
 
     def __init__(self, name: str, plan: Plan, cache: Path) -> None:
-        self.name = name  # as the request has it
+        self.names = [name]  # as requests have it
         self.plan = plan
         self.status: DownloadStatus = "queued"
         self.error: str | None = None  # why it failed

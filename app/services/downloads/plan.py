@@ -23,6 +23,7 @@ PATTERNS = [
     "*.tiktoken",
     "tiktoken.model",
 ]
+_LARGEST = 50 * 10**9  # bytes of a file that the hub gives over HTTPS
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # of git, and of LFS
 
 
@@ -117,6 +118,9 @@ def _check(plan: Plan) -> None:
         path = PurePosixPath(file.path)
         if path.is_absolute() or ".." in path.parts or "\\" in file.path or "\0" in file.path:
             raise DownloadFailed(f"{plan.repo} has a file whose name leads out of its folder: {file.path[:200]!a}")
+        if file.size > _LARGEST:
+            why = "a file of more than 50 GB, which comes by Xet only"
+            raise DownloadFailed(f"{plan.repo} has {why}: `hf download {plan.repo}` fetches it")
         if not _HASH.fullmatch(file.blob) or file.size < 0:
             raise DownloadFailed(f"The hub gives no size or checksum of {file.path[:200]!a} in {plan.repo}")
 

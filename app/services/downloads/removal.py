@@ -26,8 +26,9 @@ class Removal:
 
     def takes(self, path: Path) -> bool:
         """Whether a model that lies there goes with it."""
-        own = path.absolute()
-        return own in self._links or (self.is_whole and own.is_relative_to(self._entry.absolute()))
+        if self.is_whole:
+            return path.resolve().is_relative_to(self._entry.resolve())
+        return path.parent.resolve() / path.name in self._links
 
     def run(self) -> int:
         """Remove it, and give the bytes that are free then. Raises OSError."""
@@ -47,7 +48,7 @@ class Removal:
 
     def _links_of(self, quant: str) -> Iterator[Path]:
         """Give the links of a GGUF file and its shards, in every snapshot."""
-        for snapshot in (self._entry / "snapshots").absolute().glob("*/"):
+        for snapshot in (self._entry / "snapshots").resolve().glob("*/"):
             try:
                 file = names.choose(names.in_folder(snapshot), quant, str(snapshot))
             except (LoadFailed, OSError):
@@ -56,9 +57,10 @@ class Removal:
 
     def _others(self) -> bool:
         """Whether other weights than those are in the entry."""
-        files = (Path(root, name) for root, _, names in os.walk(self._entry / "snapshots") for name in names)
+        folders = os.walk((self._entry / "snapshots").resolve())
+        files = (Path(root, name) for root, _, names in folders for name in names)
         weights = (path for path in files if path.suffix.lower() in {".gguf", ".safetensors"})
-        return any(path.absolute() not in self._links for path in weights)
+        return any(path not in self._links for path in weights)
 
     def _unused(self) -> Iterator[Path]:
         """Give the blobs that no link points to any more."""

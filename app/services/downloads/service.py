@@ -2,9 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -29,10 +32,12 @@ from app.services.models import Models
 from app.settings import Settings
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 _MAX_QUEUED = 16
 _MAX_FAILED = 8  # that are still shown
 _SECONDS = 0.5  # between two events of progress
+_HUB_SECONDS = 30.0  # for an answer of the hub
 _AT_REST = {Status.UNLOADED, Status.FAILED}
 
 
@@ -47,7 +52,8 @@ class Downloads:
         self._models = models
         self._events = events
         self._on_change = on_change  # called when there are other models than before
-        self._downloads: dict[str, Download] = {}  # by the name in the request
+        self.all: list[Download] = []  # under way, waiting, or failed lately
+        self._hub_threads = ThreadPoolExecutor(2, "hub")
         self._one_at_a_time = asyncio.Lock()
 
     @asynccontextmanager
@@ -56,7 +62,7 @@ class Downloads:
         try:
             yield
         finally:
-            for download in self._downloads.values():
+            for download in self.all:
                 if download.task is not None:
                     download.task.cancel()
 
@@ -74,11 +80,6 @@ class Downloads:
         if (refusal := self.refusal) is not None:
             raise DownloadsForbidden(refusal)
 
-    @property
-    def all(self) -> list[Download]:
-        """What is downloaded or waits for that, and what has failed lately."""
-        return list(self._downloads.values())
-
     def among(self, states: list[ModelState]) -> list[ModelState]:
         """Put what is downloaded among the models, in the place of what there is of it."""
         rows = [*self.without(states), *(_state(one, self.cache) for one in self._active)]
@@ -86,17 +87,17 @@ class Downloads:
 
     def without(self, states: list[ModelState]) -> list[ModelState]:
         """Leave out what there is of models that are downloaded."""
-        hidden = {name for one in self._active for name in (one.name, one.plan.repo, one.plan.model)}
+        hidden = {name for one in self._active for name in (*one.names, one.plan.repo, one.plan.model)}
         return [state for state in states if state.id not in hidden]
 
     @property
     def _active(self) -> list[Download]:
-        return [download for download in self._downloads.values() if download.status != "failed"]
+        return [download for download in self.all if download.status != "failed"]
 
     async def search(self, text: str, limit: int) -> list[Match]:
         """Look for models on the hub. Raises DownloadFailed."""
         self.require_allowed()
-        return await asyncio.to_thread(client.search, text, limit)
+        return await self._ask_hub(client.search, text, limit)
 
     async def begin(self, name: str) -> str:
         """Begin to download a model, once it is clear that this can be done. Gives the id that it will have.
@@ -106,24 +107,26 @@ class Downloads:
         self.require_allowed()
         repo, quant = split(name)
         name = f"{repo}:{quant}" if quant else repo
-        if (download := self._downloads.get(name)) is not None and not download.is_over:
+        if (download := self._find(name)) is not None and not download.is_over:
             return download.plan.model
-        plan = await asyncio.to_thread(client.look_up, name)
-        download = Download(name, plan, self.cache)
+        plan = await self._ask_hub(client.look_up, name)
         await asyncio.to_thread(transfer.check_disk, plan, self.cache)
-        await download.look()
-        if (other := self._same(download)) is not None:  # of a request that came meanwhile
-            return other.plan.model
-        if (waiting := sum(not one.is_over for one in self._downloads.values())) >= _MAX_QUEUED:
+        for other in self._active:
+            if other.plan.model == plan.model and not other.is_over:  # by another name, or of a request meanwhile
+                other.names.append(name)
+                return plan.model
+        if (waiting := sum(not one.is_over for one in self.all)) >= _MAX_QUEUED:
             raise QueueFull(waiting)
-        self._downloads[name] = download
+        self.all = [one for one in self.all if one.plan.model != plan.model]
+        download = Download(name, plan, self.cache)
+        self.all.append(download)
         download.task = asyncio.create_task(self._run(download))
         log.info("download begins", model=plan.model, bytes=plan.total)
         return plan.model
 
     async def cancel(self, name: str) -> bool:
         """Stop a download; what is there of it stays, so that it can go on later. False if there is none."""
-        download = self._downloads.get(name)
+        download = self._find(name)
         if download is None or download.task is None or download.is_over:
             return False
         self.require_allowed()
@@ -138,20 +141,17 @@ class Downloads:
         """
         self.require_allowed()
         is_confirmed = name == body == header
-        download = self._downloads.get(name)
-        await self.cancel(name)
-        self._downloads.pop(name, None)
-        if download is not None and not is_confirmed:
-            return
+        if (download := self._find(name)) is not None:
+            await self.cancel(name)
+            self._forget(download)
         if not is_confirmed:
-            raise DeletionNotConfirmed
+            if download is None:
+                raise DeletionNotConfirmed
+            return
         if download is not None:
             await asyncio.to_thread(download.plan.forget, self.cache)
         removal = await asyncio.to_thread(Removal, name, self.cache)
-        for state in await self._models.states():
-            if state.status not in _AT_REST and removal.takes(state.path):
-                raise ModelInUse(f"{state.id} is loaded: unload it first")
-        self._require_no_side_model(name)
+        await self._require_unused(name, removal)
         try:
             size = await asyncio.to_thread(removal.run)
         except OSError as error:
@@ -161,24 +161,41 @@ class Downloads:
         state = ModelState(name, self.cache, 0, Status.UNLOADED)
         self._events.publish(ModelChange("model_goes", state))
 
-    def _require_no_side_model(self, name: str) -> None:
+    async def _require_unused(self, name: str, removal: Removal) -> None:
+        """Raise ModelInUse for a model that is loaded, or whose repo is being downloaded."""
+        for state in await self._models.states():
+            if state.status not in _AT_REST and removal.takes(state.path):
+                raise ModelInUse(f"{state.id} is loaded: unload it first")
         for other in (self._settings.draft_model, self._settings.embedding_model):
             if other is not None and other.partition(":")[0] == name.partition(":")[0]:
                 raise ModelInUse(f"{other} is the model of --draft-model or --embedding-model")
+        for download in self._active:
+            if download.plan.repo == name.partition(":")[0]:
+                raise ModelInUse(f"{download.plan.model} is being downloaded: stop that first")
 
-    def _same(self, download: Download) -> Download | None:
-        return next(
-            (one for one in self._downloads.values() if one.plan.model == download.plan.model and not one.is_over), None
-        )
+    async def _ask_hub(self, question: Callable[..., T], *details: object) -> T:
+        """Ask on one of a few threads of their own: a hub that is slow holds up nothing else."""
+        answer = asyncio.get_running_loop().run_in_executor(self._hub_threads, partial(question, *details))
+        try:
+            return await asyncio.wait_for(answer, _HUB_SECONDS)
+        except TimeoutError:
+            raise DownloadFailed(f"The hub has not answered for {_HUB_SECONDS:.0f} s") from None
+
+    def _find(self, name: str) -> Download | None:
+        return next((one for one in self.all if name in one.names), None)
+
+    def _forget(self, download: Download) -> None:
+        self.all = [one for one in self.all if one is not download]
 
     async def _run(self, download: Download) -> None:
         try:
+            await download.look()
             async with self._one_at_a_time:
                 download.status = "downloading"
                 await self._fetch(download)
         except asyncio.CancelledError:
             self._fail(download, DownloadFailed("The download was stopped. The same again continues it."))
-            del self._downloads[download.name]
+            self._forget(download)
         except AppError as error:
             self._fail(download, error)
         except Exception:
@@ -186,7 +203,7 @@ class Downloads:
             self._fail(download, DownloadFailed("The download failed; the log says more"))
         else:
             log.info("download finished", model=download.plan.model)
-            del self._downloads[download.name]
+            self._forget(download)
             await self._on_change()
             self._publish(download, "download_finished")
 
@@ -208,13 +225,12 @@ class Downloads:
         log.warning("download failed", model=download.plan.model, error=error.message)
         download.status, download.error = "failed", error.message
         self._publish(download, "download_failed")
-        failed = [name for name, one in self._downloads.items() if one.status == "failed"]
-        for name in failed[:-_MAX_FAILED]:
-            del self._downloads[name]
+        failed = [one for one in self.all if one.status == "failed"]
+        self.all = [one for one in self.all if one not in failed[:-_MAX_FAILED]]
 
     def _publish(self, download: Download, kind: DownloadKind) -> None:
-        change = DownloadChange(kind, download.name, _progress(download), download.error)
-        self._events.publish(change)
+        for name in download.names:
+            self._events.publish(DownloadChange(kind, name, _progress(download), download.error))
 
 
 def _progress(download: Download) -> dict[str, FileProgress]:
@@ -222,5 +238,5 @@ def _progress(download: Download) -> dict[str, FileProgress]:
 
 
 def _state(download: Download, cache: Path) -> ModelState:
-    state = ModelState(download.name, download.plan.entry(cache), 0, Status.DOWNLOADING, source="models_dir")
+    state = ModelState(download.names[0], download.plan.entry(cache), 0, Status.DOWNLOADING, source="models_dir")
     return replace(state, files=_progress(download))

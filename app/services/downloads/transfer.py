@@ -24,6 +24,7 @@ from app.services.errors import AppError, DiskFull, DownloadFailed
 
 _SIMULTANEOUS = 4  # files that are fetched side by side
 _CHUNK = 2**20  # bytes that are lost at most when a download is broken off; huggingface_hub's own are ten times that
+_RESERVE = 10**9  # bytes of the disk that a download leaves free
 _SECONDS = 0.25  # between two looks at the progress
 
 Progress = Callable[[dict[str, int]], None]
@@ -32,8 +33,11 @@ Progress = Callable[[dict[str, int]], None]
 def check_disk(plan: Plan, cache: Path) -> None:
     """Raise DiskFull for what does not fit on the disk, before anything is downloaded."""
     missing = plan.total - sum(plan.present(cache).values())
-    if missing > (free := free_bytes(cache)):
-        raise DiskFull(f"{plan.model} needs {decimal(missing)} more, and {cache} has only {decimal(free)} free.")
+    if missing and missing + _RESERVE > (free := free_bytes(cache)):
+        raise DiskFull(
+            f"{plan.model} needs {decimal(missing)} more, and {cache} has only {decimal(free)} free, "
+            f"of which {decimal(_RESERVE)} are left for everything else."
+        )
 
 
 def free_bytes(folder: Path) -> int:
