@@ -35,8 +35,8 @@ def check_disk(plan: Plan, cache: Path) -> None:
     missing = plan.total - sum(plan.present(cache).values())
     if missing and missing + _RESERVE > (free := free_bytes(cache)):
         raise DiskFull(
-            f"{plan.model} needs {decimal(missing)} more, and {cache} has only {decimal(free)} free, "
-            f"of which {decimal(_RESERVE)} are left for everything else."
+            f"{plan.model} needs {decimal(missing)} more, and {cache} has only {decimal(free)} free; "
+            f"{decimal(_RESERVE)} have to stay free for everything else."
         )
 
 
