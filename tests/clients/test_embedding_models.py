@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import openai
 import pytest
@@ -53,3 +54,31 @@ def test_langchains_embeddings_search(server: Server, folder: Path) -> None:
     cosines = [float(reference.vector("a workshop") @ reference.vector(text)) for text in TEXTS]
     found = [document.page_content for document in store.similarity_search("a workshop", k=3)]
     assert found == [TEXTS[index] for index in np.argsort(cosines)[::-1]]
+
+
+def test_llamaindexs_embeddings_search(server: Server, folder: Path) -> None:
+    openai_like = pytest.importorskip(
+        "llama_index.embeddings.openai_like", reason="llama-index-embeddings-openai-like is not installed"
+    )
+    embeddings = openai_like.OpenAILikeEmbedding(
+        model_name="small-bert", api_base=f"{server.url}/v1", api_key="tiles", embed_batch_size=2, max_retries=0
+    )
+    reference = encoders.Reference(folder)
+    vectors = embeddings.get_text_embedding_batch(TEXTS)
+    np.testing.assert_allclose(vectors, [reference.vector(text) for text in TEXTS], atol=2e-5)
+    query = embeddings.get_query_embedding("a workshop")
+    np.testing.assert_allclose(query, reference.vector("a workshop"), atol=2e-5)
+    cosines = [embeddings.similarity(query, vector) for vector in vectors]
+    assert cosines == pytest.approx([float(query @ np.array(vector)) for vector in vectors], abs=1e-5)
+
+
+def test_open_webuis_embeddings_are_read_in_their_order(server: Server, folder: Path) -> None:
+    """It sends and reads what its OpenAI engine does, which is no package of its own."""
+    answer = httpx.post(
+        f"{server.url}/v1/embeddings",
+        headers={"Content-Type": "application/json", "Authorization": "Bearer tiles", "X-OpenWebUI-User-Name": "Ada"},
+        json={"input": TEXTS, "model": "small-bert"},
+        timeout=120,
+    )
+    vectors = [each["embedding"] for each in answer.json()["data"]]
+    np.testing.assert_allclose(vectors, [encoders.Reference(folder).vector(text) for text in TEXTS], atol=2e-5)

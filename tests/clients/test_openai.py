@@ -144,3 +144,21 @@ def test_the_smaller_things(client: openai.OpenAI) -> None:
     text = client.completions.create(prompt="Hello", max_tokens=4, **GREEDY).choices[0].text
     assert text
     assert len(client.embeddings.create(model="m", input=["a", "b"]).data) == 2
+
+
+def test_questions_are_decided(demo: Server, client: openai.OpenAI) -> None:
+    questions: Any = [
+        {"type": "predicate", "name": "angry", "instructions": "The customer is angry."},
+        {"type": "choice", "instructions": "Whose is it?", "choices": [{"value": "billing"}, {"value": True}]},
+        {"type": "score", "instructions": "How urgent is it?", "levels": [{"label": "not"}, {"label": "very"}]},
+    ]
+    decision = client.decisions.create(model="m", input="I was charged twice.", questions=questions)
+    assert [answer.type for answer in decision.answers] == ["predicate", "choice", "score"]
+    items: Any = [{"role": "user", "content": [{"type": "input_text", "text": "I was charged twice."}]}]
+
+    async def ask() -> Any:
+        async with later(demo) as client:
+            return await client.decisions.create(model="m", input=items, questions=questions[:1])
+
+    (angry,) = asyncio.run(ask()).answers
+    assert angry.name == "angry" and 0 < angry.probability < 1
