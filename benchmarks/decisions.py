@@ -1,12 +1,17 @@
 """How often decisions are right, and what they take: three small tasks, asked of a server that runs.
 
     python -m benchmarks.decisions http://127.0.0.1:6969 [--limit 20]
+    python -m benchmarks.decisions http://127.0.0.1:6969 --questions 400 [--tokens 2000] [--rounds 3]
 
 The items of decisions.jsonl were written for this. Each is asked for by itself, so a question is a request.
+
+With --questions so many are asked about one long input, in one request. Beside it, in turns, as many tokens as that has
+are computed as plain prompts of the input's length, which have nothing in common.
 """
 
 import argparse
 import json
+import random
 import statistics
 import time
 from collections.abc import Iterator
@@ -62,12 +67,62 @@ def ask(url: str, limit: int) -> Iterator[str]:
             )
 
 
+def many(url: str, questions: int, tokens: int, rounds: int) -> Iterator[str]:
+    """Ask many questions about one input, beside prompts of as many tokens; give lines of what both took."""
+    draw = random.Random(7)
+    kinds: dict[str, list[float]] = {"questions": [], "prompts": []}
+    with httpx.Client(base_url=url, timeout=3600) as client:
+        for _ in range(rounds):
+            text = _text(client, draw, tokens)
+            body = {"input": text, "questions": [_question(draw, number) for number in range(questions)]}
+            reply, seconds = _timed(client, "/v1/decisions", body)
+            kinds["questions"].append(seconds)
+            computed = reply["usage"]["input_tokens"]
+            ids = client.post("/tokenize", json={"content": text}).json()["tokens"]
+            prompts = [draw.sample(ids, len(ids)) for _ in range(computed // len(ids))]
+            prompts.append(draw.sample(ids, computed % len(ids)))
+            prompts = [prompt for prompt in prompts if prompt]
+            kinds["prompts"].append(_timed(client, "/v1/completions", {"prompt": prompts, "max_tokens": 0})[1])
+            latest = ", ".join(f"{values[-1]:.2f} s as {kind}" for kind, values in kinds.items())
+            yield f"{computed} tokens: {latest}"
+    for kind, values in kinds.items():
+        yield f"{kind}: median {statistics.median(values):.2f} s, {min(values):.2f} to {max(values):.2f} s"
+    ratios = [one / other for one, other in zip(*kinds.values(), strict=True)]
+    yield f"ratio: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}"
+
+
+def _text(client: httpx.Client, draw: random.Random, tokens: int) -> str:
+    """Give the beginnings of items in some order, about so many tokens."""
+    items = [json.loads(line)["text"].replace("\t", " ") for line in _ITEMS.read_text().splitlines()]
+    words = " ".join(draw.sample(items, len(items))).split() * (1 + tokens // 1000)
+    pieces = client.post("/tokenize", json={"content": " ".join(words), "with_pieces": False}).json()["tokens"]
+    return " ".join(words[: len(words) * tokens // len(pieces)])
+
+
+def _question(draw: random.Random, number: int) -> dict[str, Any]:
+    topic, other = draw.sample(_TOPICS, 2)
+    return {"type": "predicate", "instructions": f"Sentence {number} is more about {topic} than about {other}."}
+
+
+def _timed(client: httpx.Client, route: str, body: dict[str, Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    reply = client.post(route, json=body).raise_for_status().json()
+    return reply, time.perf_counter() - start
+
+
 def main() -> None:
-    """Print a table."""
+    """Print a table, or what many questions took."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url")
     parser.add_argument("--limit", type=int, default=100)
+    parser.add_argument("--questions", type=int)
+    parser.add_argument("--tokens", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    if options.questions:
+        for line in many(options.url, options.questions, options.tokens, options.rounds):
+            print(line, flush=True)
+        return
     print("| task | right | mean probability | most frequent answer | median time |\n| --- | --- | --- | --- | --- |")
     for row in ask(options.url, options.limit):
         print(row, flush=True)

@@ -221,7 +221,13 @@ def spell(tokens: Sequence[int]) -> str:
 def test_the_tokenizer_decides_how_a_text_joins_its_prompt(before: str) -> None:
     text = f"{before}abc"  # ends with a lone c, which some texts are joined with
     tokenized = tokenize_continuations(
-        text, letters(text), ["d", "1"], controls=frozenset(letters("|")), tokenize=letters, detokenize=spell
+        text,
+        letters(text),
+        ["d", "1"],
+        controls=frozenset(letters("|")),
+        tokenize=letters,
+        tokenize_piece=letters,
+        detokenize=spell,
     )
     assert tokenized.shared.tolist() == letters(f"{before}ab")
     assert [spell(each) for each in tokenized.texts] == ["cd", "c1"]
@@ -237,6 +243,8 @@ def test_a_model_without_a_chat_template_goes_on_with_plain_text() -> None:
 
 def test_ids_that_are_not_what_their_text_becomes_stay_as_they_are() -> None:
     ids = letters("a") + letters("b")
-    tokenized = tokenize_continuations("ab", ids, ["cd", "1"], controls=frozenset(), tokenize=letters, detokenize=spell)
+    tokenized = tokenize_continuations(
+        "ab", ids, ["cd", "1"], controls=frozenset(), tokenize=letters, tokenize_piece=letters, detokenize=spell
+    )
     assert tokenized.shared.tolist() == ids
     assert [spell(each) for each in tokenized.texts] == ["cd", "1"]

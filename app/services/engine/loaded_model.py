@@ -1,6 +1,6 @@
 """A loaded model: what it makes of requests, for its scheduler and for whoever asks for tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.cache.layers import Layers
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.continuations import TokenizedContinuations, without_template
+from app.services.engine.model.prefix_tokenizer import PrefixTokenizer
 from app.services.engine.model.prompt_history import PromptHistory
 from app.services.engine.output.detokenizer import DetokenizerFactory
 from app.services.engine.output.stop_strings import StopStrings
@@ -142,18 +143,27 @@ class LoadedModel:
         self.facts.check_tokens(parts, "input")
         return self.prompts.tokenize_input(parts, truncate=truncate)
 
-    def tokenize_continuations(self, continuations: Continuations) -> TokenizedContinuations:
-        """Check and tokenize a prompt with the texts behind it. Raises InvalidRequest or PromptTooLong."""
-        if not self.facts.chat_template and continuations.prompt.prompt is None:
-            continuations = without_template(continuations)
+    def tokenize_prompts(self, prompts: Iterable[Continuations]) -> Iterator[TokenizedContinuations]:
+        """Check and tokenize prompts with the texts behind them. Raises InvalidRequest or PromptTooLong.
+
+        What a prompt begins with as the one before it is tokenized once.
+        """
+        tokenizers = [self.prompts.prefix_tokenizer(special=special) for special in (False, True)]
+        for each in prompts:
+            is_plain = not self.facts.chat_template and each.prompt.prompt is None
+            continuations = without_template(each) if is_plain else each
+            tokenizer = tokenizers[continuations.prompt.prompt is not None]
+            yield self._tokenize_prompt(continuations, tokenizer)
+
+    def _tokenize_prompt(self, continuations: Continuations, tokenizer: PrefixTokenizer) -> TokenizedContinuations:
         request = continuations.prompt
         self.facts.check_tokens(request.prompt or (), "prompt")
-        prompt = self.prompts.build(request)
+        prompt = self.prompts.build(request, tokenizer=tokenizer)
         if prompt.thinking:
             closing = self._format.think_closes(request)[0]
             text = prompt.text + self.prompts.detokenize(closing)
             prompt = replace(prompt, text=text, tokens=[*prompt.tokens, *closing])
-        tokenized = self.prompts.continuations(prompt, continuations.texts, special=request.prompt is not None)
+        tokenized = self.prompts.continuations(prompt, continuations.texts, tokenizer)
         if not all(tokenized.texts):
             raise InvalidRequest("A text to be scored adds no token to its prompt")
         if continuations.whole and self.facts.end_tokens:

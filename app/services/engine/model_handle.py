@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.services.caller import Caller
 from app.services.engine.cache.disk_thread import disk
-from app.services.engine.scheduler.handle import Handle
+from app.services.engine.scheduler.handle import INPUTS_AT_ONCE, Handle
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.running_request import RunningEmbedding, RunningScoring
 from app.services.engine.vision.reading import read_images
@@ -52,10 +53,12 @@ class ModelHandle(Handle, EngineModel):
         raise NoRanking(f"{self.facts.id} cannot rank documents")
 
     async def score(self, request: ScoringRequest, caller: Caller) -> RunningScoring:
-        """Tokenize the prompts one by one, then queue what they have in common as a row."""
+        """Tokenize the prompts a few at a time, then queue what they have in common as a row."""
         model = self._model
         running = RunningScoring(self._cancel, caller)
-        prompts = [await self._off_loop(model.tokenize_continuations, each) for each in request.prompts]
+        tokenized, prompts = model.tokenize_prompts(request.prompts), []
+        while some := await self._off_loop(list, islice(tokenized, INPUTS_AT_ONCE)):  # others' prompts come in between
+            prompts += some
         row = await self._off_loop(model.make_scoring, prompts, running)
         self._queue(partial(model.scheduler.submit, row), [running])
         return running

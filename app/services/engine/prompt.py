@@ -13,6 +13,7 @@ from app.services.engine.model.answer_history import AnswerHistory, Rendered
 from app.services.engine.model.chat_template import ChatTemplate
 from app.services.engine.model.continuations import TokenizedContinuations, tokenize_continuations
 from app.services.engine.model.image_markers import digest_of, replaced, split
+from app.services.engine.model.prefix_tokenizer import PrefixTokenizer
 from app.services.engine.model.prompt_history import Outline, outline
 from app.services.engine.output.stop_strings import StopStrings
 from app.services.engine.output.token_bytes import TokenBytes
@@ -91,16 +92,24 @@ class PromptBuilder:
         self._controls = frozenset(int(token) for token in added if added[token].special)
         self._fim_tokens = _fim_tokens(tokenizer.added_tokens_decoder.values())
 
-    def build(self, request: GenerationRequest, images: Images = NO_ENCODED) -> Prompt:
+    def build(
+        self, request: GenerationRequest, images: Images = NO_ENCODED, tokenizer: PrefixTokenizer | None = None
+    ) -> Prompt:
         """Render and tokenize. `images` are those that markers in messages stand for.
 
-        Raises InvalidRequest for what the template refuses, and PromptTooLong.
+        `tokenizer` is for prompts of text that begin alike. Raises InvalidRequest for what the template refuses, and
+        PromptTooLong.
         """
         self._check_min_tokens(_texts(request))
         key = _conversation_key(request)
         text, parts, digest = self._rendered(request, key)
-        self.check_fits(parts)
-        tokens, positions = self._tokens(parts, request, images)
+        whole = parts[0] if len(parts) == 1 and not images else None
+        if tokenizer is None or not isinstance(whole, str) or not tokenizer.shares(whole):
+            self.check_fits(parts)
+        if tokenizer is not None and isinstance(whole, str):
+            tokens, positions = tokenizer(whole), NO_IMAGES
+        else:
+            tokens, positions = self._tokens(parts, request, images)
         if len(tokens) > self._context.tokens - (0 if request.max_tokens == 0 else 1):
             raise self._too_long(len(tokens))
         if not tokens and request.prompt is not None:
@@ -259,15 +268,20 @@ class PromptBuilder:
                 tokens += self.tokenize(part, special=special and index == 0)
         return tokens
 
-    def continuations(self, prompt: Prompt, texts: Sequence[str], *, special: bool) -> TokenizedContinuations:
-        """Tokenize texts behind a prompt; `special` if that goes past the chat template. Raises PromptTooLong."""
+    def prefix_tokenizer(self, *, special: bool) -> PrefixTokenizer:
+        """Give what tokenizes texts that begin alike; `special` adds the tokens that begin and end a prompt."""
+        return PrefixTokenizer(partial(self.tokenize, special=special), self.tokenize)
+
+    def continuations(self, prompt: Prompt, texts: Sequence[str], tokenizer: PrefixTokenizer) -> TokenizedContinuations:
+        """Tokenize texts behind a prompt, with what has tokenized it. Raises PromptTooLong."""
         self.check_length([prompt.text, *texts], "questions")
         tokenized = tokenize_continuations(
             prompt.text,
             prompt.tokens,
             texts,
             controls=self._controls,
-            tokenize=partial(self.tokenize, special=special),
+            tokenize=tokenizer,
+            tokenize_piece=self.tokenize,
             detokenize=self.detokenize,
         )
         if tokenized.longest > self._context.tokens:

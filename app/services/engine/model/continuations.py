@@ -47,6 +47,7 @@ def tokenize_continuations(
     *,
     controls: frozenset[int],
     tokenize: Tokenize,  # of a text that begins a prompt
+    tokenize_piece: Tokenize,  # of one that does not
     detokenize: Callable[[Sequence[int]], str],
 ) -> TokenizedContinuations:
     """Tokenize the texts behind a prompt, whose tokens are known.
@@ -55,14 +56,16 @@ def tokenize_continuations(
     one is tokenized alone, if that gives the tokens that the prompt ends with. Token ids that are not what their text
     would be tokenized to stay as they are.
     """
-    last = next((index for index in range(len(tokens) - 1, -1, -1) if tokens[index] in controls), 0)
-    for start, tail in ((last, detokenize(tokens[last:])), (0, prompt)):
-        if tokenize(tail) == list(tokens[start:]):
-            joined = [tokenize(tail + text) for text in texts]
+    ways = [(0, prompt, tokenize)]
+    if last := next((index for index in range(len(tokens) - 1, 0, -1) if tokens[index] in controls), 0):
+        ways.insert(0, (last, detokenize(tokens[last:]), tokenize_piece))
+    for start, tail, encode in ways:
+        if encode(tail) == list(tokens[start:]):
+            joined = [encode(tail + text) for text in texts]
             break
     else:
         start = len(tokens)
-        joined = [tokenize(text) for text in texts]
+        joined = [tokenize_piece(text) for text in texts]
     ending = np.asarray(tokens[start:], dtype=np.int32)
     common = min(common_prefix_length(ending, np.asarray(each, dtype=np.int32)) for each in joined)
     return TokenizedContinuations(
