@@ -11,9 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlx_lm.models.cache import make_prompt_cache
 
+from app.services.engine.cache.footprint import measure
+from app.services.engine.cache.forked_cache import fork_layers
+from app.services.engine.cache.layers import nbytes
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.model.continuations import TokenizedContinuations, tokenize_continuations, without_template
+from app.services.engine.model.memory_budget import MemoryBudget
+from app.services.engine.model.prefill import forward
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.scheduler import Scheduler
@@ -60,7 +66,7 @@ def scheduler_for(some_workshop: Workshop, rate: float = 400, **options: Any) ->
 
 
 def make_row(some_workshop: Workshop, prompts: Sequence[TokenizedContinuations], *, together: bool = True) -> Row:
-    scoring = Scoring(prompts, "m", vocabulary=some_workshop.vocabulary, head=0.5, together=together)
+    scoring = Scoring(prompts, "m", vocabulary=some_workshop.vocabulary, together=together)
     row = some_workshop.row(scoring.root, SamplingParams(), 0)
     row.generation, row.scoring = Reader(), scoring
     return row
@@ -131,6 +137,8 @@ def test_beside_answers_and_other_questions_texts_are_as_likely(some_workshop: W
 
 def test_what_prompts_begin_with_is_computed_once(some_workshop: Workshop) -> None:
     scheduler, model = scheduler_for(some_workshop)
+    finish(scheduler, make_row(some_workshop, QUESTIONS[:1], together=False))  # the first one tries what there is
+    model.tokens = 0
     questions = [prompt([*range(100, 120), 200 + number], [[300], [301]]) for number in range(40)]
     [scored] = finish(scheduler, make_row(some_workshop, questions))
     assert model.tokens == len(INPUT) + 20 + 40
@@ -248,3 +256,41 @@ def test_ids_that_are_not_what_their_text_becomes_stay_as_they_are() -> None:
     )
     assert tokenized.shared.tolist() == ids
     assert [spell(each) for each in tokenized.texts] == ["cd", "1"]
+
+
+class Budget(MemoryBudget):
+    """So many bytes, whatever is used."""
+
+    def free(self) -> int:
+        assert self._limit is not None
+        return self._limit
+
+
+def test_texts_are_scored_one_by_one_where_there_is_no_memory_for_copies(some_workshop: Workshop) -> None:
+    row = make_row(some_workshop, QUESTIONS)
+    assert row.scoring is not None
+    tokens = len(row.prompt) + row.scoring.longest
+    footprint = measure(some_workshop.model)
+    least = footprint.bytes(tokens)
+    copies = footprint.forked_bytes(tokens, row.scoring.most_rows)
+    for size, rows in ((least + copies, row.scoring.most_rows), (least + copies - 1, 1)):
+        scheduler, _ = scheduler_for(some_workshop, memory_budget=Budget(size))
+        row = make_row(some_workshop, QUESTIONS)
+        [scored] = finish(scheduler, row)
+        check(scored.prompts, [alone(some_workshop.model, each) for each in QUESTIONS])
+        assert row.scoring is not None and row.scoring.most_rows == rows > 0
+
+
+def test_no_copy_of_a_long_prompt_stays_in_memory(tiny: Path) -> None:
+    some_workshop = workshop("llama", tiny)
+    layers = make_prompt_cache(some_workshop.model)
+    forward(some_workshop.model, layers, INPUT * 20)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    forks = fork_layers(layers, 16)
+    logits = some_workshop.model(mx.array([[1, 2]] * 16), cache=forks)
+    mx.eval(logits, [layer.state for layer in forks])
+    kept = mx.get_active_memory() - before - logits.nbytes
+    footprint = measure(some_workshop.model)
+    assert footprint.bytes(len(INPUT) * 20) < footprint.forked_bytes(len(INPUT) * 20, 16)
+    assert kept < nbytes(layers) // 8

@@ -174,9 +174,8 @@ class LoadedModel:
     def make_scoring(self, prompts: Sequence[TokenizedContinuations], running: RunningScoring) -> Row:
         """Make the row that scores texts behind prompts."""
         facts = self.facts
-        head = facts.vocabulary * facts.hidden_size / facts.parameters if facts.parameters else 0.0
         together = facts.batching.decoding is None
-        scoring = Scoring(prompts, facts.id, vocabulary=facts.vocabulary, head=head, together=together)
+        scoring = Scoring(prompts, facts.id, vocabulary=facts.vocabulary, together=together)
         prompt = Prompt("", scoring.root, thinking=False)
         row = self.make_row(prompt, GenerationRequest(max_tokens=0), running)
         row.scoring = scoring

@@ -14,6 +14,7 @@ from app.services.engine.cache.layers import leaves
 
 _STEP = 256  # tokens by which mlx-lm's caches grow
 _LONG = 2048  # tokens; windows are full by then
+_LAYERS_AT_ONCE = 2  # one is computed while the arrays of the one before are given back
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Footprint:
 
     fixed: int  # bytes
     growing: Mapping[int | None, int]  # bytes a token, by the window in tokens; None is no window
+    largest: int = 0  # bytes a token, of the largest layer without a window
 
     @property
     def token_bytes(self) -> int:
@@ -29,11 +31,22 @@ class Footprint:
         return sum(self.growing.values())
 
     def __add__(self, other: "Footprint") -> "Footprint":
-        return Footprint(self.fixed + other.fixed, Counter(self.growing) + Counter(other.growing))
+        growing = Counter(self.growing) + Counter(other.growing)
+        return Footprint(self.fixed + other.fixed, growing, max(self.largest, other.largest))
 
     def bytes(self, tokens: int) -> int:
         """Bytes of a row of so many tokens, with what mlx-lm allocates ahead."""
         return self.fixed + sum(each * (min(tokens, window or tokens) + _STEP) for window, each in self.growing.items())
+
+    def forked_bytes(self, tokens: int, rows: int) -> int:
+        """Bytes that rows take for one call that go on from a row of so many tokens, beside that one.
+
+        Windows and states are copied for each row, layers without a window one after the other.
+        """
+        if rows == 1:
+            return 0
+        windows = sum(each * (min(tokens, window) + _STEP) for window, each in self.growing.items() if window)
+        return rows * (self.fixed + windows + _LAYERS_AT_ONCE * self.largest * (tokens + _STEP))
 
 
 def of_config(config: Mapping[str, Any], dtype: mx.Dtype) -> Footprint:
@@ -52,19 +65,22 @@ def of_config(config: Mapping[str, Any], dtype: mx.Dtype) -> Footprint:
 
 def measure(model: Any) -> Footprint:
     """Compute one token and measure the cache that it leaves."""
-    fixed, growing = 0, Counter[int | None]()
+    fixed, largest, growing = 0, 0, Counter[int | None]()
     for index, layer in enumerate(_cached(model, 1)):
         keys = getattr(layer, "keys", None)
         if keys is not None:
             window = getattr(layer, "max_size", None) or getattr(layer, "chunk_size", None)
-            growing[window] += layer.nbytes // keys.shape[2]
+            each = layer.nbytes // keys.shape[2]
+            growing[window] += each
+            largest = max(largest, 0 if window else each)
         elif isinstance(layer, ArraysCache | KVCache):  # a state, or a layer that the model leaves out
             fixed += layer.nbytes
         else:
             once, each = _grow(model, index)
             fixed += once
             growing[None] += each
-    return Footprint(fixed, dict(growing))
+            largest = max(largest, each)
+    return Footprint(fixed, dict(growing), largest)
 
 
 def _grow(model: Any, index: int) -> tuple[int, int]:

@@ -66,15 +66,17 @@ class Admission:
 
     def admit(self, row: Row, running: Sequence[Row]) -> bool:
         """Reserve memory for a row beside the others, if there is enough; stored prompts are evicted for it."""
-        tokens = len(row.prefill.tokens) + min(row.max_tokens - len(row.answer), _GROWTH)
-        if row.scoring is not None:
-            tokens += row.scoring.longest
+        growth = min(row.max_tokens - len(row.answer), _GROWTH)
+        tokens = max(len(row.prefill.tokens) + growth, _least_tokens(row) if row.scoring else 0)
         others = sum(self.footprint.bytes(other.length) for other in running)
-        needed = self._bytes_needed(tokens, 1 + len(row.siblings), others) + self._reserved_bytes(running)
+        needed = self._bytes_needed(tokens, 1 + len(row.siblings), others)
+        needed += self._copied_bytes(row) + self._reserved_bytes(running)
         if not self._free_memory(needed, row.prefill.tokens):
-            tokens = len(row.prefill.tokens) + 1  # alone it may begin; its answer then ends where memory does
+            tokens = _least_tokens(row)  # alone it may begin; its answer then ends where memory does
             if running or not self._free_memory(self._least_bytes(row), row.prefill.tokens):
                 return False
+            if row.scoring is not None:
+                row.scoring.most_rows = 1
         row.reserve(tokens)
         return True
 
@@ -98,7 +100,7 @@ class Admission:
 
     def _least_bytes(self, row: Row) -> int:
         """Bytes without which a row cannot begin even alone."""
-        return self._bytes_needed(len(row.prefill.tokens) + 1, 1 + len(row.siblings), others=0)
+        return self._bytes_needed(_least_tokens(row), 1 + len(row.siblings), others=0)
 
     def _bytes_needed(self, tokens: int, answers: int, others: int) -> int:
         """Bytes for a row and its siblings; who joins others is copied, and so are they."""
@@ -107,7 +109,15 @@ class Admission:
 
     def _reserved_bytes(self, running: Iterable[Row]) -> int:
         size = self.footprint.bytes
-        return sum(max(0, size(row.prefill.reserved_tokens) - size(row.length)) for row in running)
+        return sum(
+            max(0, size(row.prefill.reserved_tokens) - size(row.length)) + self._copied_bytes(row) for row in running
+        )
+
+    def _copied_bytes(self, row: Row) -> int:
+        """Bytes of the copies for the texts that are scored together, which are there while they are computed."""
+        if row.scoring is None:
+            return 0
+        return self.footprint.forked_bytes(len(row.prefill.tokens) + row.scoring.longest, row.scoring.most_rows)
 
     def _free_memory(self, needed: int, tokens: Sequence[int]) -> bool:
         """Evict stored prompts, but not the prefix of these tokens, until so many bytes are free. False if it fails."""
@@ -116,6 +126,11 @@ class Admission:
             self._prefixes.evict(missing, keep=tokens)
             missing = needed - self.free()
         return missing <= 0
+
+
+def _least_tokens(row: Row) -> int:
+    """Give the tokens of a row that have to be in memory: its prompt, and a token or the longest text behind it."""
+    return len(row.prefill.tokens) + (row.scoring.longest if row.scoring is not None else 1)
 
 
 def _size(number: int) -> str:

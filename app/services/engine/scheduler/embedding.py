@@ -12,13 +12,11 @@ from mlx_lm.models.cache import make_prompt_cache
 from app.services.engine.cache.layers import Layers
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.blas import threads
+from app.services.engine.model.selected_logits import Body, find_body
 from app.services.engine.scheduler.running_request import RunningEmbedding
 from app.services.errors import NoEmbeddings
 from app.services.generation import Embedded, Pooling
 
-Body = Callable[..., mx.array]  # tokens (rows, length) and a cache to hidden states (rows, length, size)
-
-_BODIES = ("model", "transformer", "backbone")  # what mlx-lm's models call all of themselves but the head
 _MOST_ROWS, _MOST_TOKENS = 32, 8192  # of a group, whose caches are in memory together
 
 
@@ -172,8 +170,7 @@ class CausalGroup:
 
 def body_of(model: Any, vocabulary: int) -> Body:
     """Find the part of a model that gives hidden states, and try it. Raises NoEmbeddings."""
-    owner = getattr(model, "language_model", model)
-    body: Body | None = next((getattr(owner, name) for name in _BODIES if hasattr(owner, name)), None)
+    body = find_body(model)
     try:
         hidden = body(mx.array([[0, 1]]), cache=make_prompt_cache(model)) if body else None
     except (TypeError, ValueError, AttributeError, IndexError, KeyError):  # it is called in another way

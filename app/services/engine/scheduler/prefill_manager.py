@@ -13,6 +13,7 @@ from app.services.engine.cache.prefixes import CachedPrefix, checkpoint_position
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.prefill import SHORT, forward, forward_padded, forward_with_logits
+from app.services.engine.model.selected_logits import SelectedLogits
 from app.services.engine.scheduler.image_prefill import ImagePrefill
 from app.services.engine.scheduler.prefill_state import Lead, PrefillState
 from app.services.engine.scheduler.row import Row
@@ -54,6 +55,7 @@ class PrefillManager:
     ) -> None:
         self._model = model
         self._images = ImagePrefill(model, vision, chunk_sizer)
+        self._selected = SelectedLogits(model)
         self._outbox = outbox
         self._adapters = adapters
         self._chunk_sizer = chunk_sizer
@@ -106,6 +108,7 @@ class PrefillManager:
         """Let go of the model."""
         self._model = None
         self._images.free()
+        del self._selected
 
     def take(self, budget: int) -> list[Row]:
         """Take out the next row, or several with short prompts that can be computed in one call."""
@@ -223,7 +226,7 @@ class PrefillManager:
         self._adapters.use([row.scales])
         start = time.perf_counter()
         with self._chunk_sizer.expect(budget):
-            tokens = scoring.compute(self._model, budget)
+            tokens = scoring.compute(self._selected, budget)
         self._chunk_sizer.note(tokens, time.perf_counter() - start)
         if not scoring.is_finished:
             self._queue.append(row)

@@ -1,8 +1,8 @@
 """Texts that may follow prompts, scored by the log-probabilities of their tokens.
 
 Prompts and texts are branches of a tree: what several begin with is computed once. There is one KV cache, which goes
-from branch to branch; where it cannot be trimmed, it has checkpoints where branches part. Short ends of branches that
-part at the same token are computed as rows of one batch.
+from branch to branch; where it cannot be trimmed, it has checkpoints where branches part. Short ends of branches are
+computed as rows of one call that go on from that cache, where this costs less than a call for each.
 """
 
 import copy
@@ -13,11 +13,12 @@ from typing import NamedTuple, cast
 import mlx.core as mx
 import numpy as np
 
-from app.services.engine.cache.layers import Checkpoints, Layers, is_trimmable, make_checkpoint, merge
+from app.services.engine.cache.forked_cache import fork_layers
+from app.services.engine.cache.layers import Checkpoints, Layers, is_trimmable, make_checkpoint
 from app.services.engine.cache.prefixes import common_prefix_length
 from app.services.engine.model.continuations import TokenizedContinuations
-from app.services.engine.model.language_model import LanguageModel
-from app.services.engine.model.prefill import SHORT, forward, forward_with_logits
+from app.services.engine.model.prefill import SHORT, forward
+from app.services.engine.model.selected_logits import SelectedLogits
 from app.services.engine.scheduler.prompt_logprobs import LOGIT_BYTES
 from app.services.generation import PromptScores, Scored
 
@@ -50,6 +51,13 @@ class _Target(NamedTuple):
     branch: int
 
 
+class _Row(NamedTuple):
+    """Branches, by index, of which one is fed all that the others are."""
+
+    branches: range
+    longest: int
+
+
 class Scoring:
     """The texts of one request in the making. On the engine thread, but for its making.
 
@@ -62,7 +70,6 @@ class Scoring:
         model: str = "",  # its name
         *,
         vocabulary: int,
-        head: float,  # how much of the work at a token is for its logits
         together: bool = True,  # whether rows may be computed together
     ) -> None:
         length = min(
@@ -72,22 +79,27 @@ class Scoring:
         self._prompts = prompts
         self._branches = sorted(_branches(prompts, length))
         self._model = model
-        self._together = together
         self._most_logits = max(1, LOGIT_BYTES // (4 * vocabulary))  # tokens
-        self._worth_a_call = int(_CALL / max(head, 0.01))  # tokens whose logits cost as much
         lengths = [0, *(_common(one.tokens, other.tokens) for one, other in pairwise(self._branches))]
         self._common = lengths  # tokens that each branch has in common with the one before
         fed = [branch.fed for branch in self._branches]
         self._forks = [min(common, fed[index - 1], fed[index]) for index, common in enumerate(lengths)]
         self.longest = max(len(branch.tokens) for branch in self._branches)
         self.own_tokens = sum(len(each.tokens) - common for each, common in zip(self._branches, lengths, strict=True))
-        self.restart()
+        self.most_rows = min(_MOST_ROWS, len(self._branches)) if together else 1  # of a call
+        self._reset()
 
     def restart(self) -> None:
-        """Forget what is computed."""
+        """Forget what is computed, because memory ran out, and go on without rows that are computed together."""
+        self.most_rows = 1
+        self._reset()
+
+    def _reset(self) -> None:
         self._index = 0  # of the branch that is being computed
+        self._fork = 0  # where that begins: what comes before is computed
         self._position = 0  # tokens behind the root that are in the layers
         self._layers: Layers | None = None
+        self._is_trimmable = True
         self._checkpoints: Checkpoints = {}
         self._logprobs: list[list[float]] = [[] for _ in self._branches]
 
@@ -104,6 +116,7 @@ class Scoring:
     def begin(self, layers: Layers) -> None:
         """Begin with the layers of the root."""
         self._layers = layers
+        self._is_trimmable = all(map(is_trimmable, layers))
         self._note_checkpoint()
 
     def take_layers(self) -> Layers:
@@ -112,11 +125,11 @@ class Scoring:
         assert layers is not None
         return layers
 
-    def compute(self, model: LanguageModel, budget: int) -> int:
+    def compute(self, selected: SelectedLogits, budget: int) -> int:
         """Compute about so many tokens. Returns how many it was, padding too."""
         spent = 0
-        while spent < budget and not self.is_finished:
-            spent += self._compute_some(model, budget - spent)
+        while 2 * spent < budget and not self.is_finished:  # what is left of a budget makes no call of its own
+            spent += self._compute_some(selected, budget)
         return spent
 
     def result(self, cached_tokens: int) -> Scored:
@@ -130,36 +143,32 @@ class Scoring:
         )
         return Scored(self._model, tuple(scores), len(self.root) + self.own_tokens, cached_tokens)
 
-    def _compute_some(self, model: LanguageModel, budget: int) -> int:
-        rows = self._rows_together()
-        if len(rows) > 1:
-            spent = self._compute_rows(model, rows)
-            self._go_on(rows.stop)
-            return spent
-        branch = self._branches[self._index]
-        begin, end = self._position, self._segment_end(budget)
+    def _compute_some(self, selected: SelectedLogits, budget: int) -> int:
+        if len(rows := self._rows_together(selected, budget)) > 1:
+            return self._compute_rows(selected, rows)
+        branch, begin = self._branches[self._index], self._position
+        end, targets = self._next_segment(selected, budget)
         if begin < end:
-            targets = list(self._targets(begin, end))
-            if targets:
-                self._note(forward_with_logits(model, self._layers or [], [branch.tokens[begin:end]]), targets, begin)
-            else:
-                forward(model, self._layers or [], list(branch.tokens[begin:end]))
+            self._feed(selected, self._layers or [], [branch.tokens[begin:end]], targets)
             self._position = end
             self._note_checkpoint()
         if self._position == branch.fed:
             self._go_on(self._index + 1)
         return end - begin
 
-    def _segment_end(self, budget: int) -> int:
-        """Give where the tokens end that are fed next: at the budget, where branches part, or where logits begin."""
-        branch, begin = self._branches[self._index], self._position
-        ends = [branch.fed, begin + budget, *(fork for fork in self._forks_ahead() if fork > begin)]
-        first = min((target.position for target in self._targets(begin, branch.fed)), default=branch.fed)
-        if first - begin >= self._worth_a_call:
-            ends.append(first)
-        elif first < branch.fed:
-            ends.append(begin + self._most_logits)
-        return min(ends)
+    def _next_segment(self, selected: SelectedLogits, budget: int) -> tuple[int, list[_Target]]:
+        """Give where the tokens end that are fed next, and what their logits are for."""
+        begin, end = self._position, min(self._branches[self._index].fed, self._position + max(budget, SHORT))
+        if not self._is_trimmable:  # what is gone back to has to be passed by
+            end = min([end, *(fork for fork in self._forks_ahead() if fork > begin)])
+        targets = list(self._targets(begin, end))
+        positions = sorted({target.position for target in targets})
+        if positions and selected.computes_all:
+            first = positions[0]
+            end = first if first - begin >= _CALL else min(end, begin + self._most_logits)
+        elif len(positions) > self._most_logits:
+            end = positions[self._most_logits]
+        return end, [target for target in targets if target.position < end]
 
     def _forks_ahead(self) -> Iterator[int]:
         """Give where later branches part from this one, the last first."""
@@ -168,7 +177,7 @@ class Scoring:
             if fork < lowest:
                 lowest = fork
                 yield fork
-            if fork <= self._forks[self._index]:
+            if fork <= self._fork:
                 return
 
     def _targets(self, begin: int, end: int) -> Iterator[_Target]:
@@ -182,58 +191,87 @@ class Scoring:
             for position in self._branches[index].scored_by(begin, common):
                 yield _Target(0, position, index)
 
-    def _rows_together(self) -> range:
-        """Give the branches whose ends are computed next: several if they part here and are short."""
-        index, begin = self._index, self._position
-        stop = index + 1
-        while stop < min(len(self._branches), index + _MOST_ROWS) and self._forks[stop] == begin:
-            stop += 1
-        if stop < len(self._branches) and self._forks[stop] > begin:
-            stop -= 1  # others part from that one later
-        lengths = [branch.fed - begin for branch in self._branches[index:stop]]
-        unscored = [branch.start - 1 - begin for branch in self._branches[index:stop]]
-        if not self._together or not lengths or not 0 < min(lengths) <= max(lengths) <= SHORT:
-            return range(index, index + 1)
-        if max(unscored) >= self._worth_a_call:
-            return range(index, index + 1)
-        return range(index, min(stop, index + max(1, self._most_logits // max(lengths))))
+    def _rows_together(self, selected: SelectedLogits, budget: int) -> list[_Row]:
+        """Give the branches whose ends are computed next in one call.
 
-    def _compute_rows(self, model: LanguageModel, rows: range) -> int:
+        What several rows begin with is computed for each of them then, and shorter ones are padded: there are as many
+        rows as save most, and none if calls of their own cost less.
+        """
+        rows: list[_Row] = []
+        longest = apart = most_saved = best = 0
+        most_tokens = min(max(budget, SHORT), self._most_logits) if selected.computes_all else max(budget, SHORT)
+        for row in self._rows_ahead() if self.most_rows > 1 else ():
+            length = self._branches[row.longest].fed - self._position
+            longest = max(longest, length)
+            together = longest * (len(rows) + 1)
+            if not 0 < length <= SHORT or together > most_tokens or len(rows) == self.most_rows:
+                break
+            apart += _CALL + (length - max(0, self._forks[row.branches.start] - self._position) if rows else length)
+            rows.append(row)
+            if (saved := apart - _CALL - together) > most_saved:
+                most_saved, best = saved, len(rows)
+        return rows[:best]
+
+    def _rows_ahead(self) -> Iterator[_Row]:
+        """Give the branches that begin with what is computed, row by row."""
+        start, count = self._index, len(self._branches)
+        while start < count and (start == self._index or self._forks[start] >= self._position):
+            longest, common = start, self._branches[start].fed  # tokens that the last branch and the longest share
+            for stop in range(start + 1, count + 1):
+                if stop == count:
+                    break
+                common, fed = min(common, self._common[stop]), self._branches[stop].fed
+                if fed > common:
+                    if self._branches[longest].fed > common:
+                        break
+                    longest, common = stop, fed
+            yield _Row(range(start, stop), longest)
+            start = stop
+
+    def _compute_rows(self, selected: SelectedLogits, rows: Sequence[_Row]) -> int:
         """Compute the ends of branches in one call; what follows a row's tokens does not change their logits."""
-        begin, branches = self._position, [self._branches[index] for index in rows]
-        longest = max(branch.fed for branch in branches) - begin
-        tokens = [branch.tokens[begin : branch.fed] for branch in branches]
-        padded = [[*each, *[0] * (longest - len(each))] for each in tokens]
+        begin, ends = self._position, [self._branches[row.longest] for row in rows]
+        longest = max(branch.fed for branch in ends) - begin
+        tokens = [branch.tokens[begin : branch.fed] for branch in ends]
+        padded = [(*each, *[0] * (longest - len(each))) for each in tokens]
         targets = [
-            _Target(row, position, index)
-            for row, index in enumerate(rows)
+            _Target(number, position, index)
+            for number, row in enumerate(rows)
+            for index in row.branches
             for position in self._branches[index].scored_by(begin, begin + longest)
         ]
-        layers = merge([self._layers or []] * len(rows))
-        self._note(forward_with_logits(model, layers, padded), targets, begin)
+        self._feed(selected, fork_layers(self._layers or [], len(rows)), padded, targets)
+        self._go_on(rows[-1].branches.stop)
         return longest * len(rows)
 
-    def _note(self, logits: mx.array, targets: Sequence[_Target], begin: int) -> None:
-        """Take the log-probabilities out of logits (rows, length, vocabulary) of the positions from `begin` on."""
-        length = logits.shape[1]
-        flat = np.array([target.row * length + target.position - begin for target in targets])
-        used, places = np.unique(flat, return_inverse=True)
-        raw = logits.reshape(-1, logits.shape[2])[mx.array(used)].astype(mx.float32)
-        tokens = mx.array([self._branches[target.branch].tokens[target.position + 1] for target in targets])
-        indices = mx.array(places)
-        values = raw[indices, tokens] - mx.logsumexp(raw, axis=-1)[indices]
+    def _feed(
+        self,
+        selected: SelectedLogits,
+        layers: Layers,
+        tokens: Sequence[Sequence[int]],  # (rows, length)
+        targets: Sequence[_Target],
+    ) -> None:
+        """Compute tokens behind those that are computed, and note how likely the targets are."""
+        if not targets:
+            forward(selected.model, layers, list(tokens[0]))
+            return
+        flat = [target.row * len(tokens[0]) + target.position - self._position for target in targets]
+        used, numbers = np.unique(np.array(flat), return_inverse=True)
+        logits = selected.forward(layers, list(tokens), used.tolist()).astype(mx.float32)
+        following = mx.array([self._branches[target.branch].tokens[target.position + 1] for target in targets])
+        rows = mx.array(numbers)
+        values = logits[rows, following] - mx.logsumexp(logits, axis=-1)[rows]
         for target, value in zip(targets, cast("list[float]", values.tolist()), strict=True):
             self._logprobs[target.branch].append(value)
 
     def _note_checkpoint(self) -> None:
         """Copy what could not be trimmed to here later, where it is gone back to."""
-        layers = self._layers or []
-        if not all(map(is_trimmable, layers)) and self._position in (0, *self._forks_ahead()):
-            self._checkpoints[self._position] = make_checkpoint(layers)
+        if not self._is_trimmable and self._position in (0, *self._forks_ahead()):
+            self._checkpoints[self._position] = make_checkpoint(self._layers or [])
 
     def _go_on(self, index: int) -> None:
         """Go on with a branch, or go back to the root after the last one."""
-        fork = self._forks[index] if index < len(self._branches) else 0
+        fork = min(self._forks[index], self._position) if index < len(self._branches) else 0
         untrimmable = iter(copy.deepcopy(self._checkpoints.get(fork, [])))
         layers = self._layers or []
         if surplus := self._position - fork:
@@ -243,7 +281,7 @@ class Scoring:
                 else:
                     layers[depth] = next(untrimmable)
         self._checkpoints = {position: each for position, each in self._checkpoints.items() if position <= fork}
-        self._index, self._position = index, fork
+        self._index, self._fork, self._position = index, fork, fork
 
 
 def _branches(prompts: Sequence[TokenizedContinuations], root: int) -> Iterator[_Branch]:
