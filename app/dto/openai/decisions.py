@@ -39,6 +39,12 @@ class DecisionItem(InputItem):
         default=None, description="text or parts, in a message", examples=["Hello!"]
     )
 
+    def pieces(self, where: str, *, of_tool: bool = False) -> list[str | gen.Image]:
+        """Give what a message or an output says. Raises InvalidRequest for images in a message."""
+        if self.type != "message" or not isinstance(self.content, list):
+            return super().pieces(where, of_tool=of_tool)
+        return [part.to_text(f"{where}.content") for part in self.content]
+
 
 class DecisionChoice(Body):
     """An option of a question of type choice."""
