@@ -102,6 +102,112 @@ def _siglip_shapes(vision: dict[str, Any]) -> Shapes:
     return shapes
 
 
+_QWEN_VISION = {
+    "model_type": "qwen2_5_vl",
+    "depth": 3,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_heads": 2,
+    "in_channels": 3,
+    "in_chans": 3,
+    "hidden_act": "silu",
+    "patch_size": 4,
+    "spatial_patch_size": 4,
+    "temporal_patch_size": 2,
+    "spatial_merge_size": 2,
+    "window_size": 16,  # pixels: two by two tokens
+    "fullatt_block_indexes": [1],
+    "tokens_per_second": 2,
+    "out_hidden_size": 64,
+}
+_QWEN_TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 2048,
+    "rope_theta": 10000.0,
+    "rope_scaling": {"type": "mrope", "rope_type": "default", "mrope_section": [2, 3, 3]},
+    "tie_word_embeddings": False,
+    "hidden_act": "silu",
+    "use_sliding_window": False,
+}
+
+
+def qwen2_5_vl(vocabulary: int, image_token: int) -> dict[str, Any]:
+    """Give the configuration of a Qwen2.5-VL whose images have a token for each 8 by 8 pixels."""
+    return {
+        "model_type": "qwen2_5_vl",
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+        "text_config": _QWEN_TEXT | {"model_type": "qwen2_5_vl_text", "vocab_size": vocabulary},
+        "vision_config": _QWEN_VISION,
+        "vocab_size": vocabulary,
+        "image_token_id": image_token,
+        "video_token_id": image_token + 1,
+        "vision_start_token_id": image_token - 1,
+        "tie_word_embeddings": False,
+        "torch_dtype": "float32",
+    }
+
+
+def qwen2_5_vl_shapes(config: dict[str, Any]) -> Shapes:
+    text, vision = config["text_config"], config["vision_config"]
+    width, inner, out = vision["hidden_size"], vision["intermediate_size"], vision["out_hidden_size"]
+    patch, merged = vision["patch_size"], width * vision["spatial_merge_size"] ** 2
+    shapes = _qwen_text_shapes(text) | {
+        "visual.patch_embed.proj.weight": (width, 3, vision["temporal_patch_size"], patch, patch),
+        "visual.merger.ln_q.weight": (width,),
+        "visual.merger.mlp.0.weight": (merged, merged),
+        "visual.merger.mlp.0.bias": (merged,),
+        "visual.merger.mlp.2.weight": (out, merged),
+        "visual.merger.mlp.2.bias": (out,),
+    }
+    matrices = {"attn.qkv": (3 * width, width), "attn.proj": (width, width), "mlp.down_proj": (width, inner)}
+    matrices |= {f"mlp.{name}_proj": (inner, width) for name in ("gate", "up")}
+    for number in range(vision["depth"]):
+        for name, shape in matrices.items():
+            shapes |= {f"visual.blocks.{number}.{name}.weight": shape, f"visual.blocks.{number}.{name}.bias": shape[:1]}
+        shapes |= {f"visual.blocks.{number}.norm{one}.weight": (width,) for one in (1, 2)}
+    return shapes
+
+
+def _qwen_text_shapes(text: dict[str, Any]) -> Shapes:
+    hidden, inner = text["hidden_size"], text["intermediate_size"]
+    keys = hidden // text["num_attention_heads"] * text["num_key_value_heads"]
+    layer: Shapes = {
+        "self_attn.q_proj.weight": (hidden, hidden),
+        "self_attn.k_proj.weight": (keys, hidden),
+        "self_attn.v_proj.weight": (keys, hidden),
+        "self_attn.o_proj.weight": (hidden, hidden),
+        **{f"self_attn.{name}_proj.bias": (size,) for name, size in (("q", hidden), ("k", keys), ("v", keys))},
+        **{f"mlp.{name}_proj.weight": (inner, hidden) for name in ("gate", "up")},
+        "mlp.down_proj.weight": (hidden, inner),
+        **{f"{where}_layernorm.weight": (hidden,) for where in ("input", "post_attention")},
+    }
+    shapes = {
+        f"model.layers.{number}.{name}": shape
+        for number in range(text["num_hidden_layers"])
+        for name, shape in layer.items()
+    }
+    outer = {"model.embed_tokens.weight": (text["vocab_size"], hidden), "lm_head.weight": (text["vocab_size"], hidden)}
+    return shapes | outer | {"model.norm.weight": (hidden,)}
+
+
+QWEN2_5_VL_PROCESSOR = {
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "patch_size": 4,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "min_pixels": 16 * 16,
+    "max_pixels": 40 * 40,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "resample": 3,
+}
+
+
 def weights(shapes: Shapes, seed: int = 1) -> dict[str, Any]:
     """Draw every weight by itself, so that no other one changes it."""
     return {name: _draw(name, shape, seed) for name, shape in sorted(shapes.items())}
@@ -145,7 +251,10 @@ def picture(seed: int, width: int = 40, height: int = 30) -> Any:
 
 
 # By family: its configuration for a vocabulary and an image token, the shapes of its weights, how it prepares images.
-FAMILIES = {"gemma3": (gemma3, gemma3_shapes, GEMMA3_PROCESSOR)}
+FAMILIES = {
+    "gemma3": (gemma3, gemma3_shapes, GEMMA3_PROCESSOR),
+    "qwen2_5_vl": (qwen2_5_vl, qwen2_5_vl_shapes, QWEN2_5_VL_PROCESSOR),
+}
 
 
 def png(seed: int, **size: int) -> str:
@@ -157,7 +266,10 @@ def png(seed: int, **size: int) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-_IMAGE_TOKENS = ("<start_of_image>", "<image_soft_token>", "<end_of_image>", "<|vision_start|>", "<|image_pad|>")
+_IMAGE_TOKENS = (
+    *("<start_of_image>", "<image_soft_token>", "<end_of_image>"),
+    *("<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),
+)
 _TEMPLATE = """\
 {%- for message in messages -%}
 {{- "<|im_start|>" + message.role + "\\n" -}}

@@ -4,7 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 # By model_type: how the names of the tower's weights begin, with or without `model.` before them.
-TOWERS: Mapping[str, tuple[str, ...]] = {"gemma3": ("vision_tower.", "multi_modal_projector.")}
+TOWERS: Mapping[str, tuple[str, ...]] = {
+    "gemma3": ("vision_tower.", "multi_modal_projector."),
+    "qwen2_5_vl": ("visual.", "vision_tower."),
+}
 
 
 def has_tower(config: Mapping[str, Any], tensors: Iterable[str]) -> bool:
@@ -12,4 +15,4 @@ def has_tower(config: Mapping[str, Any], tensors: Iterable[str]) -> bool:
     prefixes = TOWERS.get(config["model_type"])
     if prefixes is None or not isinstance(config.get("vision_config"), dict):
         return False
-    return any(name.removeprefix("model.").startswith(prefixes[0]) for name in tensors)
+    return any(name.removeprefix("model.").startswith(prefixes) for name in tensors)

@@ -3,16 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mlx_lm.utils import load_tokenizer
+from mlx_lm.utils import load_model, load_tokenizer
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from app.services.context_length import ContextLength
 from app.services.engine.model import image_markers
 from app.services.engine.model.loading import at_once
 from app.services.engine.prompt import PromptBuilder
-from app.services.engine.vision import loading
+from app.services.engine.vision import loading, qwen
 from app.services.engine.vision.prompt_images import PromptImage, PromptImages
 from app.services.generation import EncodedImage, GenerationRequest, Image, Message, ToolCall
 from tests import vision_models
@@ -85,11 +87,11 @@ def test_markers_come_out_of_a_text_as_they_went_in(parts: list[str | bytes]) ->
 class Built:
     """What prompts are built with for a model that sees."""
 
-    def __init__(self, folder: Path, template: str | None = None) -> None:
-        vision_models.build(folder)
+    def __init__(self, folder: Path, template: str | None = None, family: str = "gemma3") -> None:
+        vision_models.build(folder, family)
         if template is not None:
             (folder / "chat_template.jinja").write_text(template)
-        vision = at_once(loading.load(folder))
+        vision = at_once(loading.load(folder, load_model(folder)[0]))
         assert vision is not None
         self.vision = vision
         self.tokenizer = load_tokenizer(folder)
@@ -118,6 +120,27 @@ def test_a_prompt_has_each_image_where_the_message_has_it(built: Built) -> None:
     assert tokens == built.tokenizer.encode(whole, add_special_tokens=False)
     assert [built.vision.placeholder] * 4 == tokens[images.images[0].start : images.images[0].end]
     assert [image.image.digest for image in images.images] == [built.vision.read(image).digest for image in (RED, BLUE)]
+
+
+def test_an_image_of_qwen_has_as_many_tokens_as_its_size_gives_it(tmp_path: Path) -> None:
+    built = Built(tmp_path / "qwen", family="qwen2_5_vl")
+    wide = Image(vision_models.png(3, width=40, height=16))
+    text, tokens, images = built.prompt(Message("user", "", parts=(wide, "and", RED)))
+    assert "<|vision_start|><|image_pad|><|vision_end|>and<|vision_start|>" in text
+    assert [(image.length, image.grid, image.span) for image in images.images] == [(10, (2, 5), 5), (20, (4, 5), 5)]
+    assert tokens.count(built.vision.placeholder) == 30
+    assert images.shift(len(tokens)) == 2 * 5 - 30
+
+
+@given(st.integers(1, 400), st.integers(1, 400))
+def test_tokens_are_counted_as_the_processor_counts_them(width: int, height: int) -> None:
+    processor = Qwen2VLImageProcessorPil(patch_size=14, merge_size=2)
+    if max(width, height) <= 200 * min(width, height):
+        rows, columns = qwen.grid({}, processor, width, height)
+        assert 4 * rows * columns == processor.get_number_of_image_patches(height, width)
+        pixels = np.zeros((height, width, 3), dtype=np.uint8)
+        (prepared,) = processor([pixels], return_tensors="np", input_data_format="channels_last")["image_grid_thw"]
+        assert prepared.tolist() == [1, 2 * rows, 2 * columns]
 
 
 def test_text_that_looks_like_an_image_is_text(built: Built) -> None:
@@ -153,4 +176,4 @@ def test_a_template_that_takes_text_alone_gets_the_images_in_it(tmp_path: Path) 
 def test_a_tower_that_cannot_be_used_leaves_a_model_that_reads_text(tmp_path: Path) -> None:
     folder = vision_models.build(tmp_path / "broken")
     (folder / "preprocessor_config.json").unlink()
-    assert at_once(loading.load(folder)) is None
+    assert at_once(loading.load(folder, None)) is None

@@ -12,7 +12,7 @@ from app.services.context_length import ContextLength
 from app.services.engine.model.answer_history import AnswerHistory, Rendered
 from app.services.engine.model.chat_template import ChatTemplate
 from app.services.engine.model.continuations import TokenizedContinuations, tokenize_continuations
-from app.services.engine.model.image_markers import digest_of, replaced, split
+from app.services.engine.model.image_markers import replaced
 from app.services.engine.model.prefix_tokenizer import PrefixTokenizer
 from app.services.engine.model.prompt_history import Outline, outline
 from app.services.engine.output.stop_strings import StopStrings
@@ -20,7 +20,8 @@ from app.services.engine.output.token_bytes import TokenBytes
 from app.services.engine.sampling.call_constraint import CallGrammars
 from app.services.engine.sampling.dry import NO_BREAKERS, Breakers
 from app.services.engine.sampling.matcher import Matcher
-from app.services.engine.vision.prompt_images import NO_IMAGES, PromptImage, PromptImages
+from app.services.engine.vision.prompt_images import NO_IMAGES, PromptImages
+from app.services.engine.vision.prompt_tokens import tokenize_with_images
 from app.services.errors import InvalidRequest, NoInfill, PromptTooLong, TextTooLong
 from app.services.generation import EncodedImage, GenerationRequest, Message
 
@@ -174,28 +175,13 @@ class PromptBuilder:
         if not images or self._vision is None:
             special = request.prompt is not None  # templates write their own
             return self.tokenize_parts(parts, special=special), NO_IMAGES
-        tokens: list[int] = []
-        placed: list[PromptImage] = []
-        family, before = self._vision.family, ""
-        for part in (one for each in parts for one in (split(each) if isinstance(each, str) else (each,))):
-            if isinstance(part, int):
-                tokens += [*self.tokenize(before), part]
-                before = ""
-            elif (digest := digest_of(part)) is None:
-                before += part
-            else:
-                tokens += self.tokenize(before + family.before)
-                image = PromptImage(images[digest], len(tokens), self._vision.tokens(images[digest]))
-                placed.append(image)
-                tokens += [self._vision.placeholder] * image.length
-                before = family.after
-        return tokens + self.tokenize(before), PromptImages(tuple(placed))
+        return tokenize_with_images(parts, images, self._vision, self.tokenize)
 
     def _outline(self, text: str, request: GenerationRequest, images: Images) -> Outline:
         """Find the messages in the text that the tokens of a prompt have."""
         if not images or self._vision is None:
             return outline(text, request.messages, request.tools)
-        lengths = {digest: self._vision.tokens(image) for digest, image in images.items()}
+        lengths = {digest: self._vision.placed(image, 0).length for digest, image in images.items()}
         whole = partial(replaced, by=lambda digest: self._place(lengths[digest]))
         messages = [replace(message, content=whole(message.content)) for message in request.messages]
         return outline(whole(text), messages, request.tools)

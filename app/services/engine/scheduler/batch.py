@@ -9,12 +9,12 @@ import numpy as np
 
 from app.services.engine.cache.batch_cache import BatchCache
 from app.services.engine.cache.layers import Layers
-from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.sampling.logprobs import BatchLogprobs, RowLogprobs
 from app.services.engine.scheduler.drafts import draw_each, note_draft, propose, walk
 from app.services.engine.scheduler.draws import Draws
 from app.services.engine.scheduler.row import Row, forced_run, take_back_draws
+from app.services.engine.scheduler.steering import Steering
 from app.services.engine.scheduler.step_costs import StepCosts
 
 RowToken = tuple[Row, int, RowLogprobs | None]  # a row, its next token, and the log-probabilities if the row asks
@@ -30,12 +30,12 @@ class Batch:
     """
 
     def __init__(
-        self, model: Any, vocabulary: int, *, adapters: Adapters | None = None, chunk_sizer: ChunkSizer | None = None
+        self, model: Any, vocabulary: int, *, steering: Steering | None = None, chunk_sizer: ChunkSizer | None = None
     ) -> None:
         self.rows: list[Row] = []
         self._model = model
         self._vocabulary = vocabulary
-        self._adapters = adapters or Adapters()
+        self._steering = steering or Steering()
         self._chunk_sizer = chunk_sizer  # of prompts
         self._costs = StepCosts(chunk_sizer)
         self._cache = BatchCache()
@@ -76,7 +76,7 @@ class Batch:
                 return self._verify(self.rows[0], draft)
         start = time.perf_counter()
         fed, logprobs, unread = self._next, self._logprobs, 0 if self._next_is_read else len(self.rows) - self._fresh
-        self._adapters.use([row.scales for row in self.rows])
+        self._steering.use(self.rows)
         self._draw(self._model(fed[:, None], cache=self._cache.layers)[:, -1, :], fed)
         tokens = self._read(fed[:unread], logprobs) if unread else []
         self._next_is_read = any(row.pivotal for row in self.rows)
@@ -134,7 +134,7 @@ class Batch:
         """Move rows out into a batch of their own, between two steps."""
         assert self._next is not None
         indices = [self.rows.index(row) for row in rows]
-        other = Batch(self._model, self._vocabulary, adapters=self._adapters, chunk_sizer=self._chunk_sizer)
+        other = Batch(self._model, self._vocabulary, steering=self._steering, chunk_sizer=self._chunk_sizer)
         other._next, other._next_is_read = self._next[mx.array(indices)], self._next_is_read
         other._logits = None if self._logits is None else self._logits[mx.array(indices)]
         other._logprobs = self._logprobs.select(indices) if self._logprobs else None
@@ -181,7 +181,7 @@ class Batch:
         fed = [[first, *run] for first, run in zip(cast("list[int]", self._next.tolist()), runs, strict=True)]
         padding = [width - len(one) for one in fed]
         padded = mx.array([[*one, *[0] * count] for one, count in zip(fed, padding, strict=True)])
-        self._adapters.use([row.scales for row in self.rows])
+        self._steering.use(self.rows)
         logits = self._model(padded, cache=self._cache.layers)
         mx.async_eval(logits)
         if any(padding):
@@ -214,7 +214,7 @@ class Batch:
             row.constraint.accept(first)
         masks = walk(row, draft)
         draft = draft[: len(masks) - 1] if masks else draft
-        self._adapters.use([row.scales])
+        self._steering.use([row])
         before = self._cache.checkpoint()
         logits = self._model(mx.array([[first, *draft]]), cache=self._cache.layers)[0]
         allowed = mx.where(mx.array(np.stack(masks)), logits, -mx.inf) if masks else logits

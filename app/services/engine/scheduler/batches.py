@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any
 
 from app.services.engine.cache.layers import Layers
-from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.blas import threads
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.loading import weights
 from app.services.engine.model.memory_budget import out_of_memory
 from app.services.engine.scheduler.batch import Batch, RowToken
 from app.services.engine.scheduler.row import Row
+from app.services.engine.scheduler.steering import Steering
 
 _LOOK_EVERY = 32  # steps
 _CALL_BYTES = 32 * 2**20  # what a call costs beside reading weights and caches, as bytes that could be read meanwhile
@@ -34,7 +34,7 @@ class Batches:
         self,
         model: Any,
         vocabulary: int,
-        adapters: Adapters,
+        steering: Steering,
         token_bytes: int,
         free: Callable[[], int] = lambda: sys.maxsize,
         chunk_sizer: ChunkSizer | None = None,  # of prompts
@@ -43,7 +43,7 @@ class Batches:
     ) -> None:
         weight_bytes = sum(array.nbytes for array in weights(model).values())
         self.interval: float | None = None  # seconds since the step before; None if there were no rows then
-        self._make = partial(Batch, model, vocabulary, adapters=adapters, chunk_sizer=chunk_sizer)
+        self._make = partial(Batch, model, vocabulary, steering=steering, chunk_sizer=chunk_sizer)
         self._free = free  # bytes
         self._shared = shared  # whether rows may be in one batch at all
         self._call_bytes = weight_bytes + _CALL_BYTES

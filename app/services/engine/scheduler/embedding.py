@@ -10,10 +10,10 @@ import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.cache.layers import Layers
-from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.blas import threads
 from app.services.engine.model.selected_logits import Body, find_body
 from app.services.engine.scheduler.running_request import RunningEmbedding
+from app.services.engine.scheduler.steering import Steering
 from app.services.errors import NoEmbeddings
 from app.services.generation import Embedded, Pooling
 
@@ -100,15 +100,15 @@ class CausalParts(NamedTuple):
 class Causal:
     """Gives what the vectors of a model of mlx-lm's are computed with."""
 
-    def __init__(self, model: Any, vocabulary: int, adapters: Adapters) -> None:
+    def __init__(self, model: Any, vocabulary: int, steering: Steering) -> None:
         self._model = model
         self._vocabulary = vocabulary
-        self._adapters = adapters
+        self._steering = steering
         self._body: Body | None = None  # found at the first request
 
     def prepare(self) -> CausalParts:
         """Set the adapters to what counts where a request says nothing. Raises NoEmbeddings."""
-        self._adapters.use([self._adapters.defaults])
+        self._steering.use_texts(self._steering.adapters.defaults)
         self._body = self._body or body_of(self._model, self._vocabulary)
         return CausalParts(self._body, partial(make_prompt_cache, self._model))
 

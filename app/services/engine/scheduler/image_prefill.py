@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from app.services.engine.model.chunk_sizer import ChunkSizer
@@ -43,14 +44,13 @@ class ImagePrefill:
             self._look(self._vision, image, budget)
             return 0
         start = row.prefill.length - image.start
-        with self._chunk_sizer.measure(tokens):
-            forward_image(
-                self._model,
-                row.prefill.layers or [],
-                self._vision.placeholder,
-                embeddings[start : start + tokens],
-                is_mutual=self._vision.family.is_mutual,
-            )
+        positions, is_mutual = self._vision.positions, self._vision.family.is_mutual
+        shift, part = row.images.shift(image.start), embeddings[start : start + tokens]
+        with (
+            self._chunk_sizer.measure(tokens),
+            positions.of_image(image, row.prefill.length, tokens, shift) if positions else nullcontext(),
+        ):
+            forward_image(self._model, row.prefill.layers or [], self._vision.placeholder, part, is_mutual=is_mutual)
         return tokens
 
     def retain(self, rows: Iterable[Row]) -> None:

@@ -10,7 +10,6 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.cache.layers import Layers, is_trimmable, merge
 from app.services.engine.cache.prefixes import CachedPrefix, checkpoint_positions
-from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.prefill import SHORT, forward, forward_padded, forward_with_logits
 from app.services.engine.model.selected_logits import SelectedLogits
@@ -21,6 +20,7 @@ from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.engine.scheduler.scoring import Scoring
 from app.services.engine.scheduler.shared_prefix import find_lead
+from app.services.engine.scheduler.steering import Steering
 from app.services.facts import Batching
 
 if TYPE_CHECKING:  # it imports Pillow, which only models that see need
@@ -47,7 +47,7 @@ class PrefillManager:
         self,
         model: Any,
         outbox: Outbox,
-        adapters: Adapters,
+        steering: Steering,
         chunk_sizer: ChunkSizer,
         controls: frozenset[int] = frozenset(),
         batching: Batching | None = None,
@@ -57,7 +57,7 @@ class PrefillManager:
         self._images = ImagePrefill(model, vision, chunk_sizer)
         self._selected = SelectedLogits(model)
         self._outbox = outbox
-        self._adapters = adapters
+        self._steering = steering
         self._chunk_sizer = chunk_sizer
         self._controls = controls  # control tokens, which templates put around messages
         self._batching = batching or Batching()
@@ -165,7 +165,7 @@ class PrefillManager:
         if longest:
             padding = [longest - length for length in lengths]
             tokens = [state.tokens[state.length : -1] + [0] * pad for state, pad in zip(states, padding, strict=True)]
-            self._adapters.use([row.scales for row in rows])
+            self._steering.use(rows)
             with self._chunk_sizer.measure(longest * len(rows)):
                 forward_padded(self._model, layers, tokens, lengths, padding)
         for state, length in zip(states, lengths, strict=True):
@@ -184,7 +184,7 @@ class PrefillManager:
         tokens = state.next_tokens(min([state.tokens_left - last, most, *forks]))
         computed = 0
         if tokens:
-            self._adapters.use([row.scales])
+            self._steering.use([row])
             if not (computed := self._compute_part(row, tokens, budget)):
                 self._queue.append(row)
                 return Chunk(budget)  # an image took the time
@@ -223,7 +223,7 @@ class PrefillManager:
         """Compute some of the texts behind a prompt, which is computed."""
         if not scoring.is_begun:
             scoring.begin(row.prefill.take_layers())
-        self._adapters.use([row.scales])
+        self._steering.use([row])
         start = time.perf_counter()
         with self._chunk_sizer.expect(budget):
             tokens = scoring.compute(self._selected, budget)

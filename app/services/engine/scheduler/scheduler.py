@@ -25,6 +25,7 @@ from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.running_generation import Outbox, RunningGeneration
 from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.engine.scheduler.slots import Slots
+from app.services.engine.scheduler.steering import Steering
 from app.services.engine.scheduler.wait_queue import WaitQueue
 from app.services.engine.speculative.draft_model import DraftModel
 from app.services.errors import AppError, GrammarFailed, OutOfMemory
@@ -62,7 +63,7 @@ class Scheduler:
     ) -> None:
         self.retired = False  # takes no more requests; goes when its rows are done
         self._max_rows = max_rows
-        adapters = adapters or Adapters()
+        steering = Steering(adapters, vision.positions if vision else None)
         self._outbox = outbox
         self._meter = meter or Meter()
         self._chunk_sizer = sizer = chunk_sizer or ChunkSizer()  # of prompts
@@ -72,11 +73,11 @@ class Scheduler:
         footprint, batching = measure(model), batching or Batching()
         self.admission = admission = Admission(footprint, memory_budget, prefixes, draft, vision)
         self._wait_queue = WaitQueue()
-        self._prefill = PrefillManager(model, outbox, adapters, sizer, controls, batching, vision)
-        self._embeddings = EmbeddingQueue(Causal(model, vocabulary, adapters), outbox, sizer, admission.free_stored)
+        self._prefill = PrefillManager(model, outbox, steering, sizer, controls, batching, vision)
+        self._embeddings = EmbeddingQueue(Causal(model, vocabulary, steering), outbox, sizer, admission.free_stored)
         free, shared = self.admission.free, batching.decoding is None
-        self._batches = Batches(model, vocabulary, adapters, footprint.token_bytes, free, sizer, shared=shared)
-        self._cache = CacheManager(prefixes, adapters, self._batches.layers)
+        self._batches = Batches(model, vocabulary, steering, footprint.token_bytes, free, sizer, shared=shared)
+        self._cache = CacheManager(prefixes, steering.adapters, self._batches.layers)
         self.slots = Slots(max_rows, prefixes, self._running)
         self._live: set[Row] = set()  # rows whose readers still wait for their end
 

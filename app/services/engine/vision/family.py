@@ -8,6 +8,8 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from app.services.engine.vision.positions import Positions
+
 Config = Mapping[str, Any]  # config.json
 Inputs = Mapping[str, npt.NDArray[np.float32]]  # what a processor of transformers makes of an image, without batch
 
@@ -17,6 +19,11 @@ class Tower(Protocol):
 
     def __call__(self, inputs: Inputs) -> Generator[mx.array, None, mx.array]:
         """Compute the embeddings (tokens, hidden size), a layer each step; what a step gives is to be evaluated."""
+
+
+def channels_last(array: mx.array, shape: tuple[int, ...]) -> mx.array:
+    """Give the kernels of a convolution in MLX's order; checkpoints of PyTorch have the channels second."""
+    return mx.moveaxis(array, 1, -1) if array.ndim >= 4 and array.shape != shape else array
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,5 +36,8 @@ class Family:
     is_mutual: bool  # whether the tokens of an image see each other, so that they are computed at once
     placeholder: Callable[[Config], int]  # the token that stands in the places of an image
     tower: Callable[[Config], Any]  # a Tower, without its weights
-    tokens: Callable[[Config, Any, int, int], int]  # of an image: by configuration, processor, width and height
+    grid: Callable[[Config, Any, int, int], tuple[int, int]]  # rows and columns of the tokens of an image, by its size
     rename: Callable[[str], str] = str  # names of weights in the files as those of the tower
+    fit: Callable[[mx.array, tuple[int, ...]], mx.array] = channels_last  # weights of the files to a shape of the tower
+    settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict  # of the processor, as the files have them
+    positions: Callable[[Config], Positions] | None = None  # None where an image is placed like text

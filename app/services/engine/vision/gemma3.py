@@ -54,7 +54,7 @@ class Gemma3Tower(Module):
 
     def __call__(self, inputs: Inputs) -> Generator[mx.array, None, mx.array]:
         """Compute the embeddings (tokens, hidden size) of an image, a layer each step."""
-        image = mx.array(inputs["pixel_values"].transpose(1, 2, 0))[None]
+        image = mx.array(inputs["pixel_values"].transpose(0, 2, 3, 1))
         patches = yield from self.vision_tower.vision_model(image)
         embeddings = self.multi_modal_projector(patches)[0]
         return embeddings / mx.array(self.scale, mx.bfloat16).astype(embeddings.dtype)
@@ -67,5 +67,5 @@ GEMMA3 = Family(
     is_mutual=True,
     placeholder=lambda config: int(config.get("image_token_index") or config.get("image_token_id") or 262_144),
     tower=Gemma3Tower,
-    tokens=lambda config, processor, width, height: int(config.get("mm_tokens_per_image", 256)),
+    grid=lambda config, processor, width, height: (int(config.get("mm_tokens_per_image", 256) ** 0.5),) * 2,
 )

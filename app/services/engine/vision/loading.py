@@ -16,25 +16,30 @@ from mlx_lm.utils import load_config
 from app.services.engine.model.loading import back_end, read_weights, widen
 from app.services.engine.vision.family import Family
 from app.services.engine.vision.gemma3 import GEMMA3
+from app.services.engine.vision.positions import steer
+from app.services.engine.vision.qwen2_5 import QWEN2_5_VL
 from app.services.engine.vision.vision import Vision
 from app.services.vision_files import TOWERS
 
 log = structlog.get_logger()
 
-FAMILIES: Mapping[str, Family] = {"gemma3": GEMMA3}  # by model_type
+FAMILIES: Mapping[str, Family] = {"gemma3": GEMMA3, "qwen2_5_vl": QWEN2_5_VL}  # by model_type
 
 
-def load(folder: Path) -> Generator[float, None, Vision | None]:
+def load(folder: Path, model: Any) -> Generator[float, None, Vision | None]:
     """Yield progress from 0 to 1 and return what a model sees with; None where it cannot be used: the log says why."""
     config = load_config(folder)
     try:
         family = FAMILIES[config["model_type"]]
         tower = family.tower(config)
-        _set(tower, _read(folder, family, TOWERS[config["model_type"]]), config)
+        _set(tower, _read(folder, family, TOWERS[config["model_type"]]), family, config)
         if back_end() == "cpu":
             widen(tower)
         yield from read_weights(tower)
-        return Vision(family, config, tower, _processor(folder, family))
+        vision = Vision(family, config, tower, _processor(folder, family))
+        if vision.positions is not None:
+            steer(model, vision.positions)
+        return vision
     except Exception as error:  # the model answers text all the same
         log.warning("this model reads text only: no tower for images", model=folder.name, reason=_line(error))
         return None
@@ -49,7 +54,7 @@ def _read(folder: Path, family: Family, prefixes: tuple[str, ...]) -> dict[str, 
     return weights
 
 
-def _set(tower: Module, weights: dict[str, mx.array], config: Mapping[str, Any]) -> None:
+def _set(tower: Module, weights: dict[str, mx.array], family: Family, config: Mapping[str, Any]) -> None:
     """Put weights into a tower, which is quantized as they are. Raises ValueError if one is missing."""
     if quantization := config.get("quantization"):
         size, bits = quantization.get("group_size", 64), quantization.get("bits", 4)
@@ -58,14 +63,7 @@ def _set(tower: Module, weights: dict[str, mx.array], config: Mapping[str, Any])
     shapes = {name: array.shape for name, array in arrays}
     if missing := sorted(shapes.keys() - weights.keys()):
         raise ValueError(f"{missing[0]} and {len(missing) - 1} more of its weights are missing")
-    tower.load_weights([(name, _fitting(weights[name], shape)) for name, shape in shapes.items()])
-
-
-def _fitting(array: mx.array, shape: tuple[int, ...]) -> mx.array:
-    """Give the kernels of a convolution in MLX's order; checkpoints of PyTorch have the channels second."""
-    if array.ndim >= 4 and array.shape != shape:
-        return mx.moveaxis(array, 1, -1)
-    return array
+    tower.load_weights([(name, family.fit(weights[name], shape)) for name, shape in shapes.items()])
 
 
 def _processor(folder: Path, family: Family) -> Any:
@@ -75,7 +73,7 @@ def _processor(folder: Path, family: Family) -> Any:
     settings = json.loads(path.read_bytes())
     settings = settings.get("image_processor", settings)
     module, name = family.processor
-    return getattr(import_module(module), name).from_dict(settings)
+    return getattr(import_module(module), name).from_dict(family.settings(settings))
 
 
 def _line(error: Exception) -> str:

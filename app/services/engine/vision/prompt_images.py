@@ -16,6 +16,12 @@ class PromptImage:
     image: EncodedImage
     start: int  # index of its first token
     length: int  # tokens
+    grid: tuple[int, int] | None = None  # their rows and columns, where these are positions; else they stand in line
+
+    @property
+    def span(self) -> int:
+        """How many positions it takes."""
+        return max(self.grid) if self.grid else self.length
 
     @property
     def end(self) -> int:
@@ -48,6 +54,10 @@ class PromptImages:
     def before(self, length: int) -> int:
         """Give the most tokens, up to so many, that end within no image."""
         return next((image.start for image in self.images if image.start < length < image.end), length)
+
+    def shift(self, length: int) -> int:
+        """Say how much closer than its index the position of the token is that follows so many, behind images."""
+        return sum(image.span - image.length for image in self.images if image.end <= length)
 
     def next_part(self, start: int, end: int) -> tuple[int, PromptImage | None]:
         """Give where the part ends that begins at `start`, `end` at most: it is text, or of the one image given."""

@@ -29,6 +29,7 @@ class Vision:
     def __init__(self, family: Family, config: Mapping[str, Any], tower: Any, processor: Any) -> None:
         self.family = family
         self.placeholder = family.placeholder(config)
+        self.positions = family.positions(config) if family.positions else None
         self.computed = 0  # images, since the start
         self._config = config
         self._tower = tower
@@ -58,9 +59,10 @@ class Vision:
             self._checked.put(encoded.digest, None)
         return encoded
 
-    def tokens(self, image: EncodedImage) -> int:
-        """Count the tokens that an image has in a prompt."""
-        return self.family.tokens(self._config, self._processor, image.width, image.height)
+    def placed(self, image: EncodedImage, start: int) -> PromptImage:
+        """Give an image its tokens in a prompt, from an index on."""
+        rows, columns = self.family.grid(self._config, self._processor, image.width, image.height)
+        return PromptImage(image, start, rows * columns, (rows, columns) if self.positions else None)
 
     def embeddings(self, image: PromptImage) -> mx.array | None:
         """Give the embeddings (tokens, hidden size) of an image; None if they are still to be computed."""
@@ -104,7 +106,7 @@ class Vision:
             raise
         except ValueError as error:
             raise InvalidImage(f"the image cannot be taken: {str(error)[:100]}", param=image.param) from None
-        return {name: np.asarray(value)[0] for name, value in features.items()}
+        return {name: np.asarray(value) for name, value in features.items()}
 
 
 class _Recent(Generic[V]):

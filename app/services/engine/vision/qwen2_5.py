@@ -1,0 +1,174 @@
+"""Qwen2.5-VL: a transformer over the patches of an image of any size, most of whose layers see windows of it."""
+
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+from mlx.nn.layers.activations import GELU, silu
+from mlx.nn.layers.base import Module
+from mlx.nn.layers.linear import Linear
+from mlx.nn.layers.normalization import RMSNorm
+
+from app.services.engine.vision.family import Config, Family, Inputs
+from app.services.engine.vision.positions import Positions, turn
+from app.services.engine.vision.qwen import angles_of, fitting, grid, patch_size, processor_settings, rename
+
+_EPSILON = 1e-6
+
+
+class _Windows(NamedTuple):
+    """The patches of each window, those of small ones padded."""
+
+    patches: mx.array  # (windows, size) indices
+    is_patch: mx.array | None  # (windows, 1, 1, size); None where no window is padded
+    places: mx.array  # (patches,) where each stands in the first, as one line
+
+
+def _windows(rows: int, columns: int, side: int, unit: int) -> _Windows:
+    """Cut tokens (rows, columns) into squares of so many a side, each token of `unit` patches that come together."""
+    index = np.arange(rows * columns * unit).reshape(rows, columns, unit)
+    cut = [
+        index[row : row + side, column : column + side].reshape(-1)
+        for row in range(0, rows, side)
+        for column in range(0, columns, side)
+    ]
+    size = max(map(len, cut))
+    patches = np.zeros((len(cut), size), dtype=np.int32)
+    is_patch = np.zeros((len(cut), size), dtype=bool)
+    for number, one in enumerate(cut):
+        patches[number, : len(one)] = one
+        is_patch[number, : len(one)] = True
+    places = np.empty(index.size, dtype=np.int32)
+    places[patches[is_patch]] = np.flatnonzero(is_patch)
+    mask = None if is_patch.all() else mx.array(is_patch)[:, None, None, :]
+    return _Windows(mx.array(patches), mask, mx.array(places))
+
+
+class _Attention(Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.heads = heads
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
+
+    def __call__(self, x: mx.array, angles: tuple[mx.array, mx.array], windows: _Windows | None) -> mx.array:
+        """Let patches (patches, width) see all others, or those of their window."""
+        queries, keys, values = self.qkv(x).reshape(len(x), 3, self.heads, -1).transpose(1, 2, 0, 3)
+        split = [turn(queries, angles), turn(keys, angles), values]  # (heads, patches, size)
+        scale = queries.shape[-1] ** -0.5
+        if windows is None:
+            out = mx.fast.scaled_dot_product_attention(*[each[None] for each in split], scale=scale)[0]
+        else:
+            inside = [each[:, windows.patches].transpose(1, 0, 2, 3) for each in split]
+            seen = mx.fast.scaled_dot_product_attention(*inside, scale=scale, mask=windows.is_patch)
+            out = seen.transpose(1, 0, 2, 3).reshape(self.heads, -1, seen.shape[-1])[:, windows.places]
+        y: mx.array = self.proj(out.transpose(1, 0, 2).reshape(len(x), -1))
+        return y
+
+
+class _MLP(Module):
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.gate_proj = Linear(width, inner)
+        self.up_proj = Linear(width, inner)
+        self.down_proj = Linear(inner, width)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y: mx.array = self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+        return y
+
+
+class _Block(Module):
+    def __init__(self, width: int, heads: int, inner: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.norm1 = RMSNorm(width, eps=_EPSILON)
+        self.attn = _Attention(width, heads)
+        self.norm2 = RMSNorm(width, eps=_EPSILON)
+        self.mlp = _MLP(width, inner)
+
+    def __call__(self, x: mx.array, angles: tuple[mx.array, mx.array], windows: _Windows | None) -> mx.array:
+        x = x + self.attn(self.norm1(x), angles, windows)
+        return x + self.mlp(self.norm2(x))
+
+
+class _PatchEmbed(Module):
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.proj = Linear(size, width, bias=False)
+
+    def __call__(self, patches: mx.array) -> mx.array:
+        y: mx.array = self.proj(patches)
+        return y
+
+
+class _Merger(Module):
+    """Makes one token of the patches of a square."""
+
+    def __init__(self, width: int, unit: int, out: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ln_q = RMSNorm(width, eps=_EPSILON)
+        self.mlp = [Linear(width * unit, width * unit), GELU(), Linear(width * unit, out)]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        first, activation, last = self.mlp
+        tokens = self.ln_q(x).reshape(-1, first.weight.shape[0])
+        y: mx.array = last(activation(first(tokens)))
+        return y
+
+
+class _Visual(Module):
+    def __init__(self, vision: Config) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        width, heads, inner = vision["hidden_size"], vision["num_heads"], vision["intermediate_size"]
+        self.patch_embed = _PatchEmbed(patch_size(vision), width)
+        self.blocks = [_Block(width, heads, inner) for _ in range(vision["depth"])]
+        self.merger = _Merger(width, vision["spatial_merge_size"] ** 2, vision["out_hidden_size"])
+
+
+class Qwen25Tower(Module):
+    """The tower, whose layers have the names of the checkpoints."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        vision = config["vision_config"]
+        self.visual = _Visual(vision)
+        self.merge = int(vision["spatial_merge_size"])
+        self.side = int(vision["window_size"]) // self.merge // int(vision["patch_size"])  # tokens, of a window
+        self.whole: Sequence[int] = tuple(vision["fullatt_block_indexes"])  # layers that see all
+        self.head_size = vision["hidden_size"] // vision["num_heads"]
+
+    def __call__(self, inputs: Inputs) -> Generator[mx.array, None, mx.array]:
+        """Compute the embeddings (tokens, hidden size) of an image, a layer each step."""
+        rows, columns = (int(count) // self.merge for count in inputs["image_grid_thw"][0][1:])
+        angles = angles_of(rows, columns, self.merge, self.head_size)
+        windows = _windows(rows, columns, self.side, self.merge**2)
+        dtype = self.visual.merger.ln_q.weight.dtype
+        x = self.visual.patch_embed(mx.array(inputs["pixel_values"]).astype(dtype))
+        for number, block in enumerate(self.visual.blocks):
+            yield (x := block(x, angles, None if number in self.whole else windows))
+        y: mx.array = self.visual.merger(x)
+        return y
+
+
+def _positions(config: Config) -> Positions:
+    text: Any = config.get("text_config") or config
+    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    size = text["hidden_size"] // text["num_attention_heads"]
+    base = text.get("rope_theta") or rope.get("rope_theta") or 1_000_000.0
+    return Positions(size, base, rope.get("mrope_section") or [16, 24, 24], interleaved=False)
+
+
+QWEN2_5_VL = Family(
+    processor=("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl", "Qwen2VLImageProcessorPil"),
+    settings=processor_settings,
+    before="<|vision_start|>",
+    after="<|vision_end|>",
+    is_mutual=False,
+    placeholder=lambda config: int(config.get("image_token_id") or 151_655),
+    tower=Qwen25Tower,
+    grid=grid,
+    rename=rename,
+    fit=fitting,
+    positions=_positions,
+)
