@@ -20,8 +20,10 @@ _OBJECT = {
     "additionalProperties": False,
 }
 _TEXT = "There is nothing to choose in this answer, from its first word to its last one, which is far from here. " * 4
-OBJECT: More = {"response_format": {"type": "json_schema", "json_schema": {"name": "order", "schema": _OBJECT}}}
-TEXT: More = {"choice": [_TEXT]}
+_NO_THOUGHTS: More = {"chat_template_kwargs": {"enable_thinking": False}}  # a random model may begin some
+_FORM = {"type": "json_schema", "json_schema": {"name": "order", "schema": _OBJECT}}
+OBJECT: More = {"response_format": _FORM, **_NO_THOUGHTS}
+TEXT: More = {"choice": [_TEXT], **_NO_THOUGHTS}
 ANYTHING: More = {"regex": "(?s:.*)"}
 
 _TITLES = {

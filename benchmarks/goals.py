@@ -78,6 +78,8 @@ GOALS = (
     Goal("4 of them at once, times the plain speed", "forced", "object_rate_4", 1.0, against="plain_rate_4"),
     Goal("a text without any choice, times the plain speed", "forced", "text_rate", 4.0, against="plain_rate"),
     Goal("free text under a grammar, of the plain speed", "forced", "anything_rate", 0.97, against="plain_rate"),
+    Goal("a file written again, times other text", "copying", "copy_rate", 2.0, against="other_rate"),
+    Goal("the same at temperature 0.7", "copying", "sampled_copy_rate", 2.0, against="other_rate"),
     Goal("logprobs, of the plain speed", "logprobs", "logprobs_rate", 0.95, against="plain_rate"),
     Goal("logprobs, 8 at once, of the plain speed", "logprobs", "logprobs_rate_8", 0.95, against="plain_rate_8"),
     Goal(

@@ -3,6 +3,7 @@
 from benchmarks import names
 from benchmarks.connections import connections
 from benchmarks.conversations import agent, chat
+from benchmarks.copying import copying
 from benchmarks.features import json_schema, logprobs
 from benchmarks.forced import forced
 from benchmarks.helpers import helpers
@@ -29,6 +30,7 @@ def catalogue(scale: Scale) -> tuple[Workload, ...]:
         long_prompt(scale),
         json_schema(scale),
         forced(scale),
+        copying(scale),
         logprobs(scale),
         restart(scale),
         connections(scale),
