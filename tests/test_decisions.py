@@ -234,7 +234,8 @@ def test_a_question_that_cannot_be_answered_is_refused_by_name(
             },
             "",
         ),
-        ({"input": "the river " * 9000, "questions": QUESTIONS}, ""),
+        ({"input": "the river " * 9000, "questions": QUESTIONS}, "input"),
+        ({"input": "Hi", "questions": [QUESTIONS[0], choices("one", "the river " * 9000)]}, "questions.1"),
     ],
 )
 def test_an_input_that_cannot_be_judged_is_refused(server: Server, body: dict[str, Any], param: str) -> None:

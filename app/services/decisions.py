@@ -67,23 +67,24 @@ class Question:
         return f"{text}\n\n---\n{self.instructions}\nAnswer with one of these, and with nothing else:\n{answers}"
 
 
-def to_scoring(text: str, questions: Sequence[Question], model: str | None) -> ScoringRequest:
-    """Ask questions about a text. Raises InvalidRequest for those that cannot be answered."""
+def to_scoring(text: str, questions: Sequence[Question], model: str | None, *, param: str) -> ScoringRequest:
+    """Ask questions about a text, which is `param` of the request. Raises InvalidRequest for what has no answer."""
     if not questions:
         raise InvalidRequest("questions: there has to be one at least", param="questions")
     if len(questions) > MOST_QUESTIONS:
         raise InvalidRequest(f"questions: more than {MOST_QUESTIONS} in one request", param="questions")
     for question in questions:
         question.check()
-    return ScoringRequest(tuple(_continuations(text, questions)), model)
+    return ScoringRequest(tuple(_continuations(text, questions, param)), model)
 
 
-def _continuations(text: str, questions: Sequence[Question]) -> Iterator[Continuations]:
+def _continuations(text: str, questions: Sequence[Question], param: str) -> Iterator[Continuations]:
     for question in questions:
         messages = (Message("user", question.prompt(text)),)
         request = GenerationRequest(messages, template_kwargs=WITHOUT_REASONING)
         texts = tuple(option.text for option in question.options)
-        yield Continuations(request, texts, whole=_one_begins_another(texts))
+        longest = param if len(text) > len(question.prompt("")) else question.param
+        yield Continuations(request, texts, whole=_one_begins_another(texts), param=longest)
 
 
 def _one_begins_another(texts: Sequence[str]) -> bool:

@@ -256,6 +256,7 @@ class Continuations:
     prompt: GenerationRequest  # a conversation, or a prompt that goes past the chat template
     texts: tuple[str, ...]
     whole: bool = False  # whether the answer has to end there, which counts then; else more may follow
+    param: str | None = None  # the longest field that it is made of
 
 
 @dataclass(frozen=True, slots=True)

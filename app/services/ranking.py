@@ -66,9 +66,7 @@ def too_long(error: PromptTooLong, request: RankRequest) -> PromptTooLong:
     """Name the text of a request that is too long: the longest of all."""
     index = max(range(len(request.documents)), key=lambda index: len(request.documents[index]))
     is_query = len(request.query) > len(request.documents[index])
-    return PromptTooLong(
-        error.prompt_tokens, error.context_length, text="query" if is_query else f"{request.param}[{index}]"
-    )
+    return error.naming("query" if is_query else f"{request.param}[{index}]")
 
 
 def ranked(scored: Scored) -> Ranked:

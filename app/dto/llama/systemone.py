@@ -74,7 +74,7 @@ class SystemOneRequest(RequestBody):
         if self.images or any(_images(self.state)):
             raise FeatureNotSupported("This model reads text only, it cannot take images")
         questions = [each.to_question(f"questions.{key[:64]}") for key, each in self.questions.items()]
-        return decisions.to_scoring(json_words(self.state), questions, self.model)
+        return decisions.to_scoring(json_words(self.state), questions, self.model, param="state")
 
 
 def json_words(value: Any) -> str:

@@ -112,7 +112,7 @@ class DecisionRequest(RequestBody):
         text = self.input if isinstance(self.input, str) else _transcript(list(to_messages(self.input)))
         if not text.strip():
             raise InvalidRequest("input: there is no text in it", param="input")
-        return decisions.to_scoring(text, questions, self.model)
+        return decisions.to_scoring(text, questions, self.model, param="input")
 
 
 def _transcript(messages: Sequence[gen.Message]) -> str:

@@ -33,7 +33,7 @@ from app.services.engine.scheduler.scoring import Scoring
 from app.services.engine.speculative.draft_model import DraftModel, DraftModelProposer
 from app.services.engine.speculative.prompt_lookup import CopyProposer, PromptLookupProposer
 from app.services.engine.speculative.proposer import ChainedProposer, Proposer
-from app.services.errors import AppError, InvalidRequest, UnprocessableBody
+from app.services.errors import AppError, InvalidRequest, PromptTooLong, UnprocessableBody
 from app.services.facts import AnswerSettings, ModelFacts
 from app.services.generation import (
     Continuations,
@@ -153,7 +153,10 @@ class LoadedModel:
             is_plain = not self.facts.chat_template and each.prompt.prompt is None
             continuations = without_template(each) if is_plain else each
             tokenizer = tokenizers[continuations.prompt.prompt is not None]
-            yield self._tokenize_prompt(continuations, tokenizer)
+            try:
+                yield self._tokenize_prompt(continuations, tokenizer)
+            except PromptTooLong as error:
+                raise error.naming(each.param) if each.param else error from None
 
     def _tokenize_prompt(self, continuations: Continuations, tokenizer: PrefixTokenizer) -> TokenizedContinuations:
         request = continuations.prompt

@@ -40,6 +40,11 @@ class PromptTooLong(InvalidRequest):
         )
         self.prompt_tokens = prompt_tokens
         self.context_length = context_length
+        self._more = {"can_grow": can_grow, "at_least": at_least}
+
+    def naming(self, text: str) -> "PromptTooLong":
+        """Give the same error of a text of the request, by the name of its field."""
+        return PromptTooLong(self.prompt_tokens, self.context_length, **self._more, text=text)
 
     @property
     def details(self) -> dict[str, Any]:
