@@ -238,7 +238,7 @@ def test_rm_deletes_a_model_of_the_cache_if_one_says_so(hub: Hub, home: Path) ->
     assert "not found" in error_of(run(rm, "org/tiny", "--yes"))
 
 
-@pytest.mark.parametrize("arguments", [(ps,), (stop, "x"), (pull, "org/tiny"), (rm, "org/tiny", "--yes")])
+@pytest.mark.parametrize("arguments", [(ps,), (models,), (stop, "x"), (pull, "org/tiny"), (rm, "org/tiny", "--yes")])
 def test_without_a_server_the_commands_that_ask_one_say_so_in_a_line(home: Path, arguments: tuple[Any, ...]) -> None:
     assert "No server answers at http://127.0.0.1:1" in error_of(run(*arguments, "--url", "http://127.0.0.1:1"))
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
+from app.commands.models import models
 from app.commands.ps import ps
 from app.commands.pull import pull
 from app.commands.rm import rm
@@ -301,6 +302,8 @@ def test_the_commands_ask_the_server_that_is_named(server: Server, own_hub: Hub)
     server.client.post("/models/load", json={"model": "org/small"})
     wait_for(lambda: statuses(server)["org/small"] == "loaded")
     assert "org/small  loaded" in run(ps, at).stdout
+    assert "org/small  loaded" in run(models, at).stdout
+    assert {row["id"] for row in json.loads(run(models, ["--json", *at]).stdout)} == set(statuses(server))
     assert json.loads(run(ps, ["--json", *at]).stdout)["models"][0]["id"] == "org/small"
     assert "unload it first" in run(rm, ["org/small", "--yes", *at]).stderr
     assert run(stop, ["org/small", *at]).stdout == "Stopped org/small.\n"

@@ -9,14 +9,20 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from app.commands.server_client import ServerClient, ServerFailure
+from app.commands.server_options import connect, server_options
 from app.services import catalog
 from app.services.catalog import CatalogEntry
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of a table.")
-def models(as_json: bool) -> None:
+@server_options("List what the server at this address can answer with, instead.")
+def models(as_json: bool, url: str | None, api_key: str | None) -> None:
     """List the models on this machine: size, type, context length, and whether they can be loaded."""
+    if url:
+        _list_of_server(connect(url, api_key), as_json)
+        return
     available = list(catalog.available())
     if as_json:
         click.echo(json.dumps([_described(model) for model in available], indent=2))
@@ -24,6 +30,21 @@ def models(as_json: bool) -> None:
         _print(available)
     else:
         click.echo("There are no models on this machine. `tiles-server pull ID` downloads one.")
+
+
+def _list_of_server(server: ServerClient, as_json: bool) -> None:
+    try:
+        rows = server.get("/v1/models")["data"]
+    except ServerFailure as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    table = Table("model", "status", "also called", box=None, pad_edge=False)
+    for row in rows:
+        cells = (row["id"], row["status"]["value"], ", ".join(row.get("aliases", [])))
+        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+    Console(highlight=False).print(table if rows else f"The server at {server.url} has no model.")
 
 
 def _described(model: CatalogEntry) -> dict[str, Any]:
