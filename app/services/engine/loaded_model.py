@@ -83,8 +83,7 @@ class LoadedModel:
         self._conversation_owners = conversation_owners
         self._fingerprint = fingerprint
         self._stop_repetition = stop_repetition
-        self._max_lookup_tokens = max_lookup_tokens
-        self._draft = draft
+        self._proposer = partial(_proposer, max_lookup_tokens, draft)
         self.vision = vision  # None for a model that reads text only
         self._format = answer_format
         self._detokenizer = detokenizer
@@ -257,26 +256,13 @@ class LoadedModel:
                 post_sampling=request.post_sampling,
                 delivery=request.delivery,
             ),
-            proposer=None if prompt.images else self._proposer(params, prompt.tokens, end_tokens),
+            proposer=self._proposer(prompt, params, end_tokens),
             stop_repetition=self._stop_repetition and ends_loops and max_tokens > 256,
             images=prompt.images,
         )
         if (width := request.prompt_logprobs) is not None:
             row.prompt_scorer = PromptScorer(prompt.tokens, width, detokenizer, self.facts.vocabulary)
         return row
-
-    def _proposer(self, params: SamplingParams, prompt: list[int], end_tokens: frozenset[int]) -> Proposer | None:
-        """Give what proposes draft tokens for a row: prompt lookup costs nothing, so it comes before a draft model."""
-        if params.dry is not None:
-            return None  # DRY needs all tokens before each draw
-        proposers: list[Proposer] = []
-        if self._max_lookup_tokens is None:
-            proposers.append(CopyProposer(prompt))
-        elif self._max_lookup_tokens:
-            proposers.append(PromptLookupProposer(self._max_lookup_tokens))
-        if self._draft is not None:
-            proposers.append(DraftModelProposer(self._draft, params, len(prompt), end_tokens))
-        return ChainedProposer(proposers) if proposers else None
 
     def write_slot(self, path: Path, tokens: Any, layers: Layers) -> int:
         """Write the layers of tokens (length,) to a file. Returns the bytes. Raises ServerError."""
@@ -323,3 +309,26 @@ def _continues(prompt: Prompt, request: GenerationRequest) -> bool:
         return any(part != "" for part in request.prompt)
     last = request.messages[-1] if request.continue_final_message and request.messages else None
     return last is not None and bool(last.content or last.reasoning)
+
+
+def _proposer(
+    max_lookup_tokens: int | None,
+    draft: DraftModel | None,
+    prompt: Prompt,
+    params: SamplingParams,
+    end_tokens: frozenset[int],
+) -> Proposer | None:
+    """Give what proposes draft tokens for a row: prompt lookup costs nothing, so it comes before a draft model.
+
+    DRY needs all tokens before each draw, and neither way knows images.
+    """
+    if params.dry is not None or prompt.images:
+        return None
+    proposers: list[Proposer] = []
+    if max_lookup_tokens is None:
+        proposers.append(CopyProposer(prompt.tokens))
+    elif max_lookup_tokens:
+        proposers.append(PromptLookupProposer(max_lookup_tokens))
+    if draft is not None:
+        proposers.append(DraftModelProposer(draft, params, len(prompt.tokens), end_tokens))
+    return ChainedProposer(proposers) if proposers else None

@@ -165,7 +165,9 @@ class PromptBuilder:
             if self._answers is None or request.continue_final_message:
                 return Rendered(text, (text,))
             return self._answers.restore(text, key, request)
-        parts = request.prompt if request.suffix is None else (self._infill(request.prompt, request.suffix),)
+        parts = (
+            request.prompt if request.suffix is None else (_infill(request.prompt, request.suffix, self._fim_tokens),)
+        )
         texts = [part for part in parts if isinstance(part, str)]
         return Rendered("".join(texts) if len(texts) == len(parts) else None, parts)
 
@@ -303,15 +305,6 @@ class PromptBuilder:
         """Give the bytes of one id; they may be a part of a character."""
         return self._token_bytes[token]
 
-    def _infill(self, prompt: Sequence[str | int], suffix: str) -> str:
-        if self._fim_tokens is None:
-            raise NoInfill
-        texts = [part for part in prompt if isinstance(part, str)]
-        if len(texts) < len(prompt):
-            raise InvalidRequest("A suffix goes with a prompt of text, not with token ids", param="suffix")
-        before_prefix, before_suffix, before_answer = self._fim_tokens
-        return f"{before_prefix}{''.join(texts)}{before_suffix}{suffix}{before_answer}"
-
     def _ends_thinking(self, text: str, request: GenerationRequest) -> bool:
         if self._think_start is None or request.prompt is not None:
             return False
@@ -342,6 +335,17 @@ def _texts(request: GenerationRequest) -> list[str]:
 
 def _arguments(request: GenerationRequest) -> list[str]:
     return [call.arguments for message in request.messages for call in message.tool_calls]
+
+
+def _infill(prompt: Sequence[str | int], suffix: str, fim_tokens: tuple[str, str, str] | None) -> str:
+    """Give the text of a prompt whose answer goes between it and a suffix. Raises NoInfill, InvalidRequest."""
+    if fim_tokens is None:
+        raise NoInfill
+    texts = [part for part in prompt if isinstance(part, str)]
+    if len(texts) < len(prompt):
+        raise InvalidRequest("A suffix goes with a prompt of text, not with token ids", param="suffix")
+    before_prefix, before_suffix, before_answer = fim_tokens
+    return f"{before_prefix}{''.join(texts)}{before_suffix}{suffix}{before_answer}"
 
 
 def _fim_tokens(added_tokens: Iterable[Any]) -> tuple[str, str, str] | None:
