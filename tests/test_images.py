@@ -98,6 +98,7 @@ def test_images_in_results_of_tools_are_seen(seeing: Server) -> None:
         counted = post(seeing, "/v1/messages/count_tokens", messages=turns)["input_tokens"]
         reply = seeing.client.post("/v1/messages", json={"messages": turns, "max_tokens": 2})
         assert reply.status_code == 200, reply.text
+        assert "X-Tiles-Ignored" not in reply.headers
         usage = reply.json()["usage"]
         assert usage["input_tokens"] + usage.get("cache_read_input_tokens", 0) == counted
         return int(counted)
@@ -163,3 +164,19 @@ def test_a_model_that_reads_text_only_refuses_the_users_images_and_leaves_out_th
     answer = server.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": content}]})
     assert answer.status_code == 400
     assert "reads text only" in answer.json()["error"]["message"]
+    call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    turns = [
+        {"role": "user", "content": "Look"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": [text("a"), chat_part(RED)]},
+    ]
+    answer = server.client.post("/v1/chat/completions", json={"messages": turns, "max_tokens": 2})
+    assert answer.status_code == 200
+    assert answer.headers["X-Tiles-Ignored"] == "messages.content.image_url"
+
+
+def test_one_request_takes_so_many_images_and_no_more(seeing: Server) -> None:
+    content = [chat_part(vision_models.png(1))] * 65
+    answer = seeing.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": content}]})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "messages.0.content.64"

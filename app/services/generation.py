@@ -92,6 +92,13 @@ class Image:
     is_required: bool = True  # a model that reads text only refuses it; else it answers without
 
 
+@dataclass(slots=True)
+class ImageUse:
+    """What became of the images of a request, for whoever made it."""
+
+    seen: bool = False  # the model that answers sees them
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
     """A picture whose header is checked, without its base64."""
@@ -220,6 +227,7 @@ class GenerationRequest:
     tool_call_grammar: ToolCallGrammar | None = None  # None is the server's own way
     split_reasoning: bool = True  # False leaves the reasoning and its tags in the text
     delivery: Delivery = Delivery()
+    image_use: ImageUse = field(default_factory=ImageUse, compare=False)
 
 
 Pooling = Literal["mean", "cls", "last", "max"]

@@ -305,6 +305,7 @@ class MessagesRequest(RequestBody):
         limits.check_stop(self.stop_sequences, "stop_sequences")
         messages = self._conversation()
         return gen.GenerationRequest(
+            image_use=self.image_use,
             model=self.model,
             messages=messages,
             tools=tuple(tool.to_template() for tool in self.tools if tool.is_ours),

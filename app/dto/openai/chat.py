@@ -99,6 +99,7 @@ class ChatRequest(SamplingFields):
             for index, message in enumerate(self.messages)
         )
         return gen.GenerationRequest(
+            image_use=self.image_use,
             model=self.model,
             messages=settled(messages),
             tools=tuple(tool.to_template() for tool in self.offered_tools),

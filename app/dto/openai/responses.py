@@ -129,6 +129,7 @@ class ResponsesRequest(RequestBody):
             )
         limits.check_messages([*earlier, *self.items], "input")
         request = gen.GenerationRequest(
+            image_use=self.image_use,
             model=self.model,
             messages=self._conversation(earlier),
             tools=tuple(tool.to_template() for tool in self.offered_tools),

@@ -20,8 +20,9 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from app.dto.shared import parameters
+from app.dto.shared.readable import IMAGES
 from app.services.errors import AppError, InvalidRequest, UnprocessableBody
-from app.services.generation import Event, Message, ToolCall
+from app.services.generation import Event, ImageUse, Message, ToolCall
 from app.services.json_schema.enforcement import Binding
 
 MOST_TOOLS = 4096  # in one request
@@ -76,8 +77,16 @@ class RequestBody(Body):
 
     @cached_property
     def ignored(self) -> str:
-        """What the client sent and has no effect, for the header."""
-        return parameters.ignored(self.registry, self._sent_fields(), [*self._unknown(), *self.binding.not_held()])
+        """What the client sent and has no effect, for the header. Images have one if the model saw them."""
+        inner = [*self._unknown(), *self.binding.not_held()]
+        if self.image_use.seen:
+            inner = [name for name in inner if name.rpartition(".")[2] not in IMAGES]
+        return parameters.ignored(self.registry, self._sent_fields(), inner)
+
+    @cached_property
+    def image_use(self) -> ImageUse:
+        """What becomes of its images."""
+        return ImageUse()
 
     def refuse(self) -> None:
         """Raise UnsupportedParameter for what the client sent and is refused."""

@@ -16,6 +16,7 @@ MEDIA = {
     **dict.fromkeys(("file", "input_file", "file_url"), "files"),
     "document": "documents",
 }
+IMAGES = frozenset({"image", "input_image", "image_url"})  # of those what a model that sees is shown
 # What says who, where and when, or what only its maker can read.
 _OPAQUE = {
     *("type", "id", "call_id", "tool_use_id", "status", "role", "caller", "created_by", "phase", "index"),

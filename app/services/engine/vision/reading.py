@@ -29,6 +29,7 @@ async def read_images(
                 raise InvalidRequest("This model reads text only, it cannot take images", param=image.param)
     if not images or vision is None:
         return request, {}
+    request.image_use.seen = True
     if len(images) > MOST_IMAGES:
         first = images[MOST_IMAGES].param
         raise InvalidImage(f"{len(images)} images; one request takes {MOST_IMAGES}", param=first)
