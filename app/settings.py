@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from app import config_file
 from app.config_file import ConfigError
 from app.origins import allowed_host, allowed_origin, is_loopback
+from app.services.facts import KVBits
 from app.services.models_folder import is_model
 from app.services.presets import Preset, Presets
 from app.services.tiles import config as tiles_config
@@ -92,6 +93,16 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 
 def _auto_or(parse: Callable[[str], int]) -> Callable[[str], int | None]:
     return lambda value: None if value == "auto" else parse(value)
+
+
+_CACHE_TYPES = {"8": 8, "4": 4, "q8_0": 8, "q4_0": 4}  # the last two are llama-server's names
+
+
+def _kv_bits(value: str) -> KVBits:
+    bits = [_CACHE_TYPES.get(word.strip().lower(), 0) for word in value.split(",")]
+    if len(bits) > 2 or not all(bits):
+        raise ValueError("give 8 or 4, or one for keys and one for values, as in 8,4")
+    return KVBits(bits[0], bits[-1])
 
 
 def _seconds(value: str) -> float:
@@ -226,6 +237,13 @@ class Settings:
     )
     cache_ram: int | None = _setting(
         None, _bytes, "Memory limit of the prefix cache; a quarter of the free memory by default", metavar="SIZE"
+    )
+    kv_bits: KVBits | None = _setting(
+        None,
+        _kv_bits,
+        "Hold older tokens of KV caches in 8 or 4 bits a number, or in as many for keys and for values, as in 8,4; as "
+        "they are by default",
+        metavar="BITS[,BITS]",
     )
     cache_disk: int = _setting(
         4 * 2**30, _bytes, "Disk limit of the prefix cache, which survives restarts; 0 turns it off", metavar="SIZE"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from app.services.context_length import ContextLength
 from app.services.errors import InvalidRequest
@@ -55,6 +56,13 @@ class SentenceFacts:
         self.prompt(request.prompt_name)
 
 
+class KVBits(NamedTuple):
+    """Bits that each number of older keys and values is rounded to in KV caches."""
+
+    keys: int
+    values: int
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """Facts of the model that answers, for /props and /v1/models."""
@@ -80,6 +88,7 @@ class ModelFacts:
     sees: bool = False  # it reads images
     batching: Batching = Batching()
     blas: str | None = None  # that MLX computes with; None on a GPU
+    kv_bits: KVBits | None = None  # None where nothing is rounded
     suppressed_tokens: frozenset[int] = frozenset()  # never drawn
     sentence: SentenceFacts = SentenceFacts()
     task: Task = "completion"  # what it was made for

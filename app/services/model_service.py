@@ -279,6 +279,7 @@ def _limits(settings: Settings) -> EngineLimits:
         cache_bytes=settings.cache_ram,
         context_length=settings.context_length,
         max_memory=settings.max_memory,
+        kv_bits=settings.kv_bits,
         max_lookup_tokens=settings.prompt_lookup,
         blas=settings.blas,
         stop_repetition=settings.stop_repetition,

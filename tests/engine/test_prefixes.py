@@ -18,6 +18,7 @@ SOME = st.lists(st.integers(0, 1), min_size=1, max_size=8)
 class Entry:
     tokens: Any
     trimmable: bool = True
+    cut_step: int = 1
 
 
 def array(tokens: list[int]) -> Any:

@@ -1,7 +1,7 @@
 """Texts behind prompts are as likely as mlx-lm's model says of each by itself, and nothing is computed twice."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.cache.footprint import measure
 from app.services.engine.cache.forked_cache import fork_layers
-from app.services.engine.cache.layers import nbytes
+from app.services.engine.cache.layers import nbytes, new_layers
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.model.continuations import TokenizedContinuations, tokenize_continuations, without_template
 from app.services.engine.model.memory_budget import MemoryBudget
@@ -87,6 +87,16 @@ def outcomes(row: Row) -> list[Any]:
 
 def alone(model: Any, each: TokenizedContinuations) -> list[list[float]]:
     """What mlx-lm's model says of each text, computed with its prompt in one go."""
+    return _values(each, model)
+
+
+def alone_with(some_workshop: Workshop, each: TokenizedContinuations) -> list[list[float]]:
+    """The same, of a model whose KV caches hold older tokens rounded."""
+    model, kv_bits = some_workshop.model, some_workshop.kv_bits
+    return _values(each, lambda tokens: model(tokens, cache=new_layers(model, kv_bits)))
+
+
+def _values(each: TokenizedContinuations, model: Callable[[mx.array], mx.array]) -> list[list[float]]:
     values = []
     for text in each.texts:
         tokens = [*each.shared.tolist(), *text]

@@ -24,7 +24,7 @@ from app.services.engine.speculative.draft_model import DraftModel
 from app.services.engine.speculative.proposer import Proposer
 from app.services.engine.vision.prompt_images import NO_IMAGES, PromptImages
 from app.services.engine.vision.vision import Vision
-from app.services.facts import Batching
+from app.services.facts import Batching, KVBits
 
 SHAPE = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 768, "tie_word_embeddings": True}
 ATTENTION = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "rms_norm_eps": 1e-6}
@@ -80,10 +80,18 @@ class Workshop:
     """A model and what makes rows for it."""
 
     def __init__(
-        self, architecture: str, folder: Path, *, model: Any = None, vocabulary: int = 768, **shape: Any
+        self,
+        architecture: str,
+        folder: Path,
+        *,
+        model: Any = None,
+        vocabulary: int = 768,
+        kv_bits: KVBits | None = None,
+        **shape: Any,
     ) -> None:
         self.model = model or random_model(architecture, **shape)
         self.batching = Batching()
+        self.kv_bits = kv_bits
         self.trimmable = can_trim_prompt_cache(make_prompt_cache(self.model)) and architecture != "gemma3_text"
         self.tokenizer = load_tokenizer(folder)
         self.markup = Markup.of(self.tokenizer)
@@ -119,6 +127,7 @@ class Workshop:
             batching=self.batching,
             adapters=adapters,
             vision=vision,
+            kv_bits=self.kv_bits,
         )
 
     def row(

@@ -314,6 +314,10 @@ class TilesProps(Reply, kw_only=True):
         str | None,
         Meta(description="the BLAS of a Linux CPU: its file or package, `reference` for MLX's slow one; null on a GPU"),
     ]
+    kv_bits: Annotated[
+        tuple[int, int] | None,
+        Meta(description="bits of older keys and values in KV caches, --kv-bits; null where they are not rounded"),
+    ] = None
     warnings: Annotated[
         list[str], Meta(description="what of the model is not exactly as in its GGUF file; mostly nothing")
     ] = field(default_factory=list)
@@ -390,7 +394,12 @@ class Props(Reply, kw_only=True):
             chat_template_caps=_capabilities(facts),
             bos_token=facts.bos_token,
             eos_token=facts.eos_token,
-            tiles=TilesProps(batching=BatchingProps.of(facts.batching), blas=facts.blas, warnings=[*facts.warnings]),
+            tiles=TilesProps(
+                batching=BatchingProps.of(facts.batching),
+                blas=facts.blas,
+                kv_bits=facts.kv_bits,
+                warnings=[*facts.warnings],
+            ),
         )
 
 

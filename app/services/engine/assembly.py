@@ -21,6 +21,7 @@ from app.services.engine.model.answer_history import AnswerHistory
 from app.services.engine.model.batching import check_batching
 from app.services.engine.model.blas import preload
 from app.services.engine.model.defaults import read_defaults, read_suppressed_tokens
+from app.services.engine.model.kv_rounding import check_kv_bits
 from app.services.engine.model.loading import back_end, weights
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.model.model_files import ModelFiles
@@ -35,7 +36,7 @@ from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.speculative.draft_model import DraftModel
-from app.services.facts import Batching, ModelFacts, SentenceFacts
+from app.services.facts import Batching, KVBits, ModelFacts, SentenceFacts
 from app.services.generation import LLAMA_SAMPLING, Pooling
 from app.services.model_folder import ModelFolder
 from app.services.sentence_files import SentenceFiles, read_settings
@@ -68,6 +69,8 @@ def assemble(
     _log_batching(facts.id, batching)
     detokenizer = detokenizer_factory(tokenizer, markup.markers())
     answers = AnswerHistory(tokenizer, markup, detokenizer, facts.end_tokens)
+    facts = replace(facts, batching=batching)
+    facts = replace(facts, kv_bits=_kv_bits(model, facts, limits.kv_bits, vision))
     scheduler = Scheduler(
         model,
         facts.vocabulary,
@@ -81,11 +84,12 @@ def assemble(
         draft=draft,
         batching=batching,
         vision=vision,
+        kv_bits=facts.kv_bits,
     )
     prompts = PromptBuilder(tokenizer, markup.think_start, facts.context, longest_token(tokenizer), answers, vision)
     grammars = GrammarCompiler(tokenizer, facts.vocabulary, facts.end_tokens)
     return LoadedModel(
-        replace(facts, batching=batching, blas=preload(limits.blas) if back_end() == "cpu" else None),
+        replace(facts, blas=preload(limits.blas) if back_end() == "cpu" else None),
         prompts,
         scheduler,
         AnswerFormat(markup, facts, prompts, grammars, limits.tool_call_grammar),
@@ -141,6 +145,18 @@ def _log_batching(model: str, batching: Batching) -> None:
         log.warning("each answer has a batch of its own", model=model, reason=batching.decoding)
     elif batching.prefill:
         log.warning("prompts are computed one by one", model=model, reason=batching.prefill)
+
+
+def _kv_bits(model: Any, facts: ModelFacts, kv_bits: KVBits | None, vision: object | None) -> KVBits | None:
+    """Give the bits that older tokens are rounded to; None, with a line in the log, where the model cannot do that."""
+    if kv_bits is None:
+        return None
+    together = facts.batching.decoding is None
+    reason = "the tokens of its images see each other" if vision else None
+    if reason := reason or check_kv_bits(model, facts.vocabulary, kv_bits, together=together):
+        log.warning("--kv-bits is left out", model=facts.id, reason=reason)
+        return None
+    return kv_bits
 
 
 def _facts(files: ModelFiles, model: Any, tokenizer: Any, limits: EngineLimits, markup: Markup) -> ModelFacts:
@@ -222,4 +238,5 @@ def _prefix_cache(
 
 def _computation(facts: ModelFacts) -> str:
     """Say what else KV caches depend on: the precision, and where they are computed."""
-    return f"{facts.precision} {back_end()}"
+    rounded = f" {facts.kv_bits.keys},{facts.kv_bits.values}" if facts.kv_bits else ""
+    return f"{facts.precision} {back_end()}{rounded}"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.services.facts import KVBits
 from app.services.generation import ToolCallGrammar
 
 
@@ -16,6 +17,7 @@ class EngineLimits:
     cache_bytes: int | None = None  # of all prefix caches together; None is a quarter of what is free
     context_length: int | None = None  # tokens; None is the model's own
     max_memory: int | None = None  # bytes for everything; None is what the machine has
+    kv_bits: KVBits | None = None  # that older tokens in KV caches are rounded to, where that is possible
     max_lookup_tokens: int | None = 0  # of prompt lookup at a time; 0 turns it off, None has it where text is copied
     stop_repetition: bool = True  # end an answer that only repeats itself
     tool_call_grammar: ToolCallGrammar = "lazy"  # where a request does not say

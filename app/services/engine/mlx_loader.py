@@ -91,7 +91,7 @@ class MLXLoader:
         from app.services.engine.model.loading import dtype
 
         try:
-            return footprint.of_config(config, dtype()).bytes(tokens)
+            return footprint.of_config(config, dtype(), self._limits.kv_bits).bytes(tokens)
         except Exception as error:  # whatever a model's code makes of strange numbers
             raise LoadFailed(f"The configuration of the model cannot be used: {type(error).__name__}") from error
 

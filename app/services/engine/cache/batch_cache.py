@@ -7,6 +7,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import ArraysCache
 
 from app.services.engine.cache.layers import Layers, is_trimmable, leaves, make_checkpoint, merge
+from app.services.engine.cache.mixed_cache import MixedBatchKVCache
 from app.services.engine.cache.ragged_cache import RaggedKVCache
 
 _SURPLUS = 256  # columns that a batch may have beyond its longest row, or a quarter of that: each is read in each step
@@ -65,11 +66,11 @@ class BatchCache:
     @property
     def can_trim_rows(self) -> bool:
         """Whether rows can be trimmed one by one."""
-        return self.merged and all(isinstance(layer, RaggedKVCache) for layer in self.layers)
+        return self.merged and all(isinstance(layer, RaggedKVCache | MixedBatchKVCache) for layer in self.layers)
 
     def trim_rows(self, tokens: Sequence[int]) -> None:
         """Drop so many of the last tokens of each row."""
-        layers = cast("list[RaggedKVCache]", self.layers)
+        layers = cast("list[RaggedKVCache | MixedBatchKVCache]", self.layers)
         for layer in layers:
             layer.trim_rows(tokens)
         longest = max(layers[0].lengths)

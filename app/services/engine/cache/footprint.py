@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import ArraysCache, KVCache, make_prompt_cache
+from mlx_lm.models.cache import ArraysCache, KVCache
 from mlx_lm.utils import _get_classes
 
 from app.services import sentence_files
-from app.services.engine.cache.layers import leaves
+from app.services.engine.cache.layers import leaves, new_layers
+from app.services.engine.cache.packed import group_size
+from app.services.facts import KVBits
 
 _STEP = 256  # tokens by which mlx-lm's caches grow
 _LONG = 2048  # tokens; windows are full by then
@@ -49,7 +51,7 @@ class Footprint:
         return rows * (self.fixed + windows + _LAYERS_AT_ONCE * self.largest * (tokens + _STEP))
 
 
-def of_config(config: Mapping[str, Any], dtype: mx.Dtype) -> Footprint:
+def of_config(config: Mapping[str, Any], dtype: mx.Dtype, kv_bits: KVBits | None = None) -> Footprint:
     """Measure the model of a config.json without its weights: what `measure` finds once it is loaded in this dtype.
 
     mlx-lm fills the weights of a new model only when something is computed with them, and here nothing is. An encoder
@@ -60,13 +62,13 @@ def of_config(config: Mapping[str, Any], dtype: mx.Dtype) -> Footprint:
     model_class, arguments = _get_classes(dict(config))
     model = model_class(arguments.from_dict(dict(config)))
     model.set_dtype(dtype)
-    return measure(model)
+    return measure(model, None if why_not_rounded(model) else kv_bits)
 
 
-def measure(model: Any) -> Footprint:
+def measure(model: Any, kv_bits: KVBits | None = None) -> Footprint:
     """Compute one token and measure the cache that it leaves."""
     fixed, largest, growing = 0, 0, Counter[int | None]()
-    for index, layer in enumerate(_cached(model, 1)):
+    for index, layer in enumerate(_cached(model, kv_bits, 1)):
         keys = getattr(layer, "keys", None)
         if keys is not None:
             window = getattr(layer, "max_size", None) or getattr(layer, "chunk_size", None)
@@ -76,22 +78,46 @@ def measure(model: Any) -> Footprint:
         elif isinstance(layer, ArraysCache | KVCache):  # a state, or a layer that the model leaves out
             fixed += layer.nbytes
         else:
-            once, each = _grow(model, index)
+            once, each = _grow(model, kv_bits, index)
             fixed += once
             growing[None] += each
             largest = max(largest, each)
+    if kv_bits is not None:
+        growing[None] += _unpacked(model)
+        largest = -(-growing[None] // _LAYERS_AT_ONCE)  # rows that go on from one are copies of it
     return Footprint(fixed, dict(growing), largest)
 
 
-def _grow(model: Any, index: int) -> tuple[int, int]:
+def why_not_rounded(model: Any) -> str | None:
+    """Say why no layer's older tokens can be rounded to `kv_bits`, None if those of some can."""
+    pairs = _full_attention(model)
+    if not pairs:
+        return "no layer of it has a plain cache of full attention"
+    odd = sorted({array.shape[-1] for pair in pairs for array in pair if group_size(array.shape[-1]) is None})
+    return f"its keys or values have {odd[0]} numbers, which is no multiple of 32" if odd else None
+
+
+def _unpacked(model: Any) -> int:
+    """Give the bytes a token of the largest layer whose older tokens are rounded, while they are unpacked."""
+    return max((sum(array.nbytes // array.shape[2] for array in pair) for pair in _full_attention(model)), default=0)
+
+
+def _full_attention(model: Any) -> list[tuple[mx.array, mx.array]]:
+    """Give the keys and values (1, heads, capacity, size) that a token leaves in caches whose tokens can be rounded."""
+    layers: list[Any] = new_layers(model)
+    model(mx.zeros((1, 1), dtype=mx.uint32), cache=layers)
+    return [layer.state[:2] for layer in layers if type(layer) is KVCache and not layer.empty()]
+
+
+def _grow(model: Any, kv_bits: KVBits | None, index: int) -> tuple[int, int]:
     """Give the fixed bytes and those a token of a cache of the model's own, by two long prompts."""
-    short, long = (_cached(model, tokens)[index].nbytes for tokens in (_LONG, 2 * _LONG))
+    short, long = (_cached(model, kv_bits, tokens)[index].nbytes for tokens in (_LONG, 2 * _LONG))
     each = -((short - long) // _LONG)  # rounded up
     return max(0, short - each * _LONG), each
 
 
-def _cached(model: Any, tokens: int) -> list[Any]:
+def _cached(model: Any, kv_bits: KVBits | None, tokens: int) -> list[Any]:
     """Give the caches that so many tokens leave; the shapes are known before anything is computed."""
-    layers = make_prompt_cache(model)
+    layers = new_layers(model, kv_bits)
     model(mx.zeros((1, tokens), dtype=mx.uint32), cache=layers)
     return list(leaves(layers))

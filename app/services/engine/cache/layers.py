@@ -1,14 +1,23 @@
 """A model's KV cache, layer by layer: whether it can be trimmed, and its checkpoints, bytes and batches."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, Self
 
 import mlx.core as mx
 from mlx_lm.models import cache as cache_types
-from mlx_lm.models.cache import CacheList, ChunkedKVCache, KVCache, RotatingKVCache, trim_prompt_cache
+from mlx_lm.models.cache import (
+    CacheList,
+    ChunkedKVCache,
+    KVCache,
+    RotatingKVCache,
+    make_prompt_cache,
+    trim_prompt_cache,
+)
 
+from app.services.engine.cache.mixed_cache import BLOCK, MixedKVCache, drop_first
 from app.services.engine.cache.ragged_cache import merge_layer
+from app.services.facts import KVBits
 
 
 class LayerCache(Protocol):
@@ -54,6 +63,16 @@ FORGETFUL = (RotatingKVCache, ChunkedKVCache)  # caches that hold no more than t
 Checkpoints = dict[int, Layers]  # number of tokens to copies of those layers that cannot be trimmed to it later
 
 
+def new_layers(model: Any, kv_bits: KVBits | None = None) -> Layers:
+    """Make the empty cache of a row. With `kv_bits`, layers of full attention hold older tokens rounded to them."""
+    layers: Layers = make_prompt_cache(model)
+    return layers if kv_bits is None else [_rounding(layer, kv_bits) for layer in layers]
+
+
+def _rounding(layer: Any, kv_bits: KVBits) -> Any:
+    return MixedKVCache(kv_bits) if type(layer) is KVCache else layer
+
+
 def leaves(layers: Iterable[LayerCache]) -> Iterator[Any]:
     """Yield the caches of layers, those within compound ones one by one."""
     for layer in layers:
@@ -66,6 +85,16 @@ def leaves(layers: Iterable[LayerCache]) -> Iterator[Any]:
 def is_trimmable(layer: LayerCache) -> bool:
     """Whether a layer's cache can be trimmed however many tokens it holds: a sliding window or a chunk forgets."""
     return bool(layer.is_trimmable()) and not any(isinstance(leaf, FORGETFUL) for leaf in leaves([layer]))
+
+
+def is_exact(layer: LayerCache) -> bool:
+    """Whether a layer's cache can be trimmed to any length, and is then what it was there: none of it is rounded."""
+    return is_trimmable(layer) and not isinstance(layer, MixedKVCache)
+
+
+def cut_step(layers: Layers) -> int:
+    """Give what the lengths have to be multiples of, in tokens, to which layers can be cut once they are longer."""
+    return BLOCK if any(isinstance(layer, MixedKVCache) for layer in layers) else 1
 
 
 def can_trim(layers: Layers) -> bool:
@@ -81,9 +110,9 @@ def storable(layers: Layers) -> bool:
     return all(getattr(cache_types, type(leaf).__name__, None) is type(leaf) for leaf in leaves(layers))
 
 
-def make_checkpoint(layers: Layers) -> Layers:
+def make_checkpoint(layers: Layers, can_trim: Callable[[LayerCache], bool] = is_trimmable) -> Layers:
     """Copy the layers that could not be trimmed to this length later. Their arrays are copied on write."""
-    return [_compact(copy.deepcopy(layer)) for layer in layers if not is_trimmable(layer)]
+    return [_compact(copy.deepcopy(layer)) for layer in layers if not can_trim(layer)]
 
 
 def restore_checkpoint(layers: Layers, checkpoint: Layers, surplus: int) -> Layers:
@@ -112,10 +141,10 @@ def copy_layers(layers: Layers, surplus: int, checkpoint: Layers | None = None) 
 def compact(layers: Layers) -> None:
     """Drop what trimmed layers still hold beyond their tokens: it may be much longer than they are."""
     for layer in leaves(layers):
-        if type(layer) is KVCache and not layer.empty():
-            keys, values, length = layer.state
-            if keys.shape[2] >= length + layer.step:
-                layer.keys, layer.values = (mx.contiguous(array[..., :length, :]) for array in (keys, values))
+        parts: tuple[Any, ...] = layer.parts if isinstance(layer, MixedKVCache) else (layer,)
+        for part in parts:
+            if type(part) is KVCache and not part.empty() and part.state[0].shape[2] >= part.offset + part.step:
+                drop_first(part, 0)
     mx.eval([layer.state for layer in layers])
 
 

@@ -12,6 +12,7 @@ from app.services.engine.cache.layers import (
     Checkpoints,
     Layers,
     can_trim,
+    cut_step,
     make_checkpoint,
     nbytes,
 )
@@ -50,6 +51,10 @@ class _Entry:
     @property
     def checkpoint_lengths(self) -> Collection[int]:
         return self.checkpoints
+
+    @property
+    def cut_step(self) -> int:
+        return cut_step(self.layers)
 
     def set_checkpoints(self, checkpoints: Checkpoints) -> None:
         """Replace the checkpoints."""
@@ -239,7 +244,7 @@ def _thin_out(entry: _Entry) -> Checkpoints:
     out, computes not much more than what it adds, and no turn loses all but the last few messages.
     """
     end = len(entry.tokens)
-    positions = sorted(position for position in entry.checkpoints if position < end)
+    positions = sorted(one for one in entry.checkpoints if one < end and not one % entry.cut_step)
     while len(positions) > _MAX_CHECKPOINTS:
         gaps = [
             (after - before) / (end - before) for before, after in zip(positions, [*positions[2:], end], strict=False)

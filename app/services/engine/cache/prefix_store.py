@@ -21,7 +21,7 @@ from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
 from app.services.atomic import private_file, private_folder
 from app.services.engine.cache.disk_thread import Job, disk
-from app.services.engine.cache.layers import Checkpoints, Layers, is_trimmable, storable
+from app.services.engine.cache.layers import Checkpoints, Layers, cut_step, is_trimmable, storable
 from app.services.engine.cache.prefixes import (
     CachedPrefix,
     TokenArray,
@@ -44,6 +44,7 @@ _FLUSH_SECONDS = 10.0  # that a last write may take
 class _PrefixFile:
     tokens: TokenArray
     trimmable: bool
+    cut_step: int
     checkpoint_lengths: Collection[int]
     path: Path
 
@@ -52,6 +53,7 @@ class _PrefixFile:
 class _PendingWrite:
     tokens: TokenArray
     trimmable: bool
+    cut_step: int
     layers: Layers
     checkpoints: Checkpoints
 
@@ -119,7 +121,7 @@ class PrefixStore:
         """Write the layers of these tokens, unless a longer sequence that begins with them comes within seconds."""
         if len(tokens) < _MIN_TOKENS or not storable(layers):
             return
-        pending = _PendingWrite(tokens, trimmable, layers, dict(checkpoints))
+        pending = _PendingWrite(tokens, trimmable, cut_step(layers), layers, dict(checkpoints))
         self._cancel(lambda other: _can_replace(pending, other.tokens))
         job = Job(self, lambda: self._write_pending(pending), time.monotonic() + _SETTLE_SECONDS)
         with self._lock:
@@ -148,9 +150,10 @@ class PrefixStore:
                 metadata = _metadata(path)
                 tokens = np.frombuffer(base64.b64decode(metadata["0.tokens"]), dtype=np.int32)
                 lengths = [int(length) for length in metadata["0.marks"].split()]  # of the checkpoints
+                step = int(metadata.get("0.step", 1))
                 if self._notes is not None:
                     self._notes.load(tokens, metadata.get("0.notes", "[]"))
-                yield _PrefixFile(tokens, metadata["0.trimmable"] == "yes", lengths, path)
+                yield _PrefixFile(tokens, metadata["0.trimmable"] == "yes", step, lengths, path)
             except (OSError, ValueError, KeyError, struct.error) as error:
                 log.warning("prefix file thrown away", reason=str(error)[:200])
                 _remove(path)
@@ -172,6 +175,7 @@ class PrefixStore:
         metadata = {
             "tokens": base64.b64encode(pending.tokens.tobytes()).decode(),
             "trimmable": "yes" if pending.trimmable else "no",
+            "step": str(pending.cut_step),
             "marks": " ".join(str(length) for length in sorted(pending.checkpoints)),
             "notes": self._notes.save(pending.tokens) if self._notes is not None else "[]",
         }
@@ -184,7 +188,7 @@ class PrefixStore:
             _remove(temporary)
         with self._lock:
             shorter = [file for file in self._files if _can_replace(pending, file.tokens)]
-            file = _PrefixFile(pending.tokens, pending.trimmable, list(pending.checkpoints), path)
+            file = _PrefixFile(pending.tokens, pending.trimmable, pending.cut_step, list(pending.checkpoints), path)
             self._files = [*self._files, file]
         for file in shorter:
             self._delete(file)
@@ -208,8 +212,8 @@ class PrefixStore:
 
 
 def _can_replace(prefix: _PrefixFile | _PendingWrite, tokens: TokenArray) -> bool:
-    """Whether a prefix begins with these tokens, and its cache can be cut to them."""
-    return is_prefix(tokens, prefix.tokens) and usable_length(prefix, len(tokens)) == len(tokens)
+    """Whether a prefix begins with these tokens, and its cache can be cut to them, or to little less."""
+    return is_prefix(tokens, prefix.tokens) and usable_length(prefix, len(tokens)) > len(tokens) - prefix.cut_step
 
 
 def _pack(layers: Layers, checkpoints: Checkpoints) -> Layers:

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from app.services.engine.cache.layers import Checkpoints, Layers, can_trim, copy_layers
+from app.services.engine.cache.layers import Checkpoints, Layers, can_trim, copy_layers, cut_step
 
 TokenArray = npt.NDArray[np.int32]  # (length,)
 
@@ -30,6 +30,11 @@ class CachedPrefix:
         return can_trim(self.layers)
 
     @property
+    def cut_step(self) -> int:
+        """What those lengths have to be multiples of, in tokens."""
+        return cut_step(self.layers)
+
+    @property
     def checkpoint_lengths(self) -> Collection[int]:
         """Lengths, in tokens, to which the layers can be cut otherwise."""
         return self.checkpoints
@@ -46,7 +51,7 @@ class CachedPrefix:
 
 
 class Prefix(Protocol):
-    """Tokens with a KV cache that is trimmable to any length, or else to its checkpoints alone."""
+    """Tokens with a KV cache that is trimmable to multiples of a length, or else to its checkpoints alone."""
 
     @property
     def tokens(self) -> TokenArray:
@@ -54,7 +59,11 @@ class Prefix(Protocol):
 
     @property
     def trimmable(self) -> bool:
-        """Whether its cache can be cut to any length."""
+        """Whether its cache can be cut to any length that is such a multiple."""
+
+    @property
+    def cut_step(self) -> int:
+        """What the lengths have to be multiples of, in tokens, to which it can be cut: 1 where nothing is rounded."""
 
     @property
     def checkpoint_lengths(self) -> Collection[int]:
@@ -113,26 +122,29 @@ def longest_match(prefixes: Iterable[P], tokens: TokenArray) -> tuple[int, P | N
 
 def usable_length(prefix: Prefix, length: int) -> int:
     """How many of its first `length` tokens the prefix's cache can be cut to."""
-    if prefix.trimmable or length == len(prefix.tokens):
+    if length == len(prefix.tokens):
         return length
-    return max((checkpoint for checkpoint in prefix.checkpoint_lengths if checkpoint <= length), default=0)
+    if prefix.trimmable:
+        return length - length % prefix.cut_step
+    lengths = (one for one in prefix.checkpoint_lengths if one <= length and not one % prefix.cut_step)
+    return max(lengths, default=0)
 
 
 def checkpoint_positions(
-    tokens: list[int], start: int, control_tokens: frozenset[int], shared: int | None = None
+    tokens: list[int], start: int, control_tokens: frozenset[int], shared: int | None = None, cut_step: int = 1
 ) -> list[int]:
     """Choose where checkpoints are made of a prompt that is computed from `start` on, in ascending order.
 
     That is where its messages end, and where it first differs from an earlier prompt, after so many `shared` tokens:
     a third one may begin alike. Text without messages, if it is long, has a checkpoint before its last token, so that
-    it need not be computed again to be answered again.
+    it need not be computed again to be answered again. All are multiples of `cut_step`.
     """
     positions = message_ends(tokens, start, control_tokens)
     end = len(tokens) - 1
     for position, distance in ((min(shared or 0, end), CHECKPOINT_DISTANCE), (end, _LONG_END)):
         if position - max((other for other in positions if other <= position), default=start) >= distance:
             positions.append(position)
-    return sorted(positions)
+    return sorted({rounded for position in positions if (rounded := position - position % cut_step) > start})
 
 
 def message_ends(tokens: list[int], start: int, control_tokens: frozenset[int]) -> list[int]:

@@ -19,6 +19,7 @@ class RaggedKVCache(_Base):  # type: ignore[misc]
     keys: Any  # (rows, heads, columns, size), as values
     values: Any
     offset: Any  # (rows,) tokens of each
+    left_padding: Any  # (rows,) columns before the first token of each
 
     def __init__(self, left_padding: list[int]) -> None:
         super().__init__(left_padding)
@@ -35,9 +36,19 @@ class RaggedKVCache(_Base):  # type: ignore[misc]
         return int(self._idx)
 
     @property
+    def starts(self) -> list[int]:
+        """The column of each row that its first token is in."""
+        return cast("list[int]", self.left_padding.tolist())
+
+    @property
+    def ends(self) -> list[int]:
+        """The column of each row that is written next."""
+        return [self._idx - behind for behind in self._behind]
+
+    @property
     def lengths(self) -> list[int]:
         """Tokens of each row."""
-        return [end - start for end, start in zip(self._ends, self.left_padding.tolist(), strict=True)]
+        return [end - start for end, start in zip(self.ends, self.starts, strict=True)]
 
     @classmethod
     def merge(cls, caches: Sequence[KVCache]) -> Self:
@@ -49,7 +60,7 @@ class RaggedKVCache(_Base):  # type: ignore[misc]
         if not self.is_ragged:
             return cast("tuple[mx.array, mx.array]", super().update_and_fetch(keys, values))
         tokens = keys.shape[2]
-        columns = mx.array(self._ends)[:, None] + mx.arange(tokens)
+        columns = mx.array(self.ends)[:, None] + mx.arange(tokens)
         self._grow(tokens)
         self.keys, self.values = (_put(*pair, columns) for pair in ((self.keys, keys), (self.values, values)))
         self.offset = self.offset + tokens
@@ -61,7 +72,7 @@ class RaggedKVCache(_Base):  # type: ignore[misc]
         if not self.is_ragged:
             return cast("mx.array", super().make_mask(N, return_array, window_size=window_size))
         columns = mx.arange(self._idx + N)
-        fed = (mx.array(self._ends)[:, None] + mx.arange(N))[:, None, :, None]
+        fed = (mx.array(self.ends)[:, None] + mx.arange(N))[:, None, :, None]
         mask: mx.array = (columns <= fed) & (columns >= self.left_padding[:, None, None, None])
         return mask if window_size is None else mask & (columns > fed - window_size)
 
@@ -84,14 +95,29 @@ class RaggedKVCache(_Base):  # type: ignore[misc]
 
     def extract(self, idx: int) -> KVCache:
         """Give a row as a cache of its own."""
+        if self.keys is None:
+            return KVCache()
         cache: KVCache = super().extract(idx)
         cache.trim(self._behind[idx])
         return cache
 
     @property
-    def _ends(self) -> list[int]:
-        """The column of each row that is written next."""
-        return [self._idx - behind for behind in self._behind]
+    def is_padded(self) -> bool:
+        """Whether rows are padded on the right."""
+        return self._right_padding is not None
+
+    def drop_first(self, columns: int) -> None:
+        """Drop the first columns, with the tokens in them, while nothing is padded on the right."""
+        padding = mx.maximum(self.left_padding - columns, 0)
+        self.offset = self.offset - (columns - (self.left_padding - padding))
+        self.left_padding = padding
+        self.keys, self.values = (mx.contiguous(array[..., columns:, :]) for array in (self.keys, self.values))
+        self._idx -= columns
+
+    def replace(self, keys: mx.array, values: mx.array, padding: mx.array) -> None:
+        """Hold these (rows, heads, columns, size) and nothing else, padded on the left by so many columns (rows,)."""
+        self.keys, self.values, self._idx = keys, values, keys.shape[2]
+        self.left_padding, self.offset = padding, self._idx - padding
 
     def _settle(self) -> None:
         """Forget columns in which no row has anything."""

@@ -21,7 +21,7 @@ from app.services.facts import Batching
 
 _EXACT, _ROUNDED = 0.002, 0.03  # difference of logits that is always rounding: in float32, and in less
 _NOISE = 5  # times as far as a row that is not padded, others may be off as well
-_LARGEST = 0.15  # difference that is never rounding; a wrong token of 16 bits makes about as much
+LARGEST_DIFFERENCE = 0.15  # difference that is never rounding; a wrong token of 16 bits makes about as much
 _LONG = 6000  # tokens of the longer row with a long past: sliding windows and blocks have moved by then
 _LEFT = 8  # tokens of the context that such a row leaves
 
@@ -70,12 +70,12 @@ class _Check:
         self._differences = []
         try:
             computation()
-            difference, noise = (_largest(values) for values in (self._differences, self._noise))
+            difference, noise = (largest(values) for values in (self._differences, self._noise))
         except Exception as error:  # mlx-lm's models were not written for it
             if out_of_memory(error):
                 raise
             return f"mlx-lm raises {type(error).__name__}: {str(error)[:100]}"
-        tolerance = min(max(self._rounding, _NOISE * noise), _LARGEST)
+        tolerance = min(max(self._rounding, _NOISE * noise), LARGEST_DIFFERENCE)
         return None if difference <= tolerance else f"the logits differ by {difference:.1%}"  # not >: it may be NaN
 
     def decode(self) -> None:
@@ -132,15 +132,16 @@ class _Check:
         """Feed rows their tokens of these indices, and note how far their logits are off."""
         logits = self._model(mx.array([[row.fed[index]] for row, index in rows]), cache=layers)[:, -1]
         expected = [row.logits[index] for row, index in rows]
-        self._differences += [_difference(*pair) for pair in zip(logits, expected, strict=True)]
+        self._differences += [logit_difference(*pair) for pair in zip(logits, expected, strict=True)]
         mx.async_eval(self._differences[-len(rows) :], [layer.state for layer in layers])
 
 
-def _largest(values: list[mx.array]) -> float:
+def largest(values: list[mx.array]) -> float:
+    """Compute the largest of some numbers, 0 without any."""
     return cast("float", mx.max(mx.stack(values)).item()) if values else 0.0
 
 
-def _difference(logits: mx.array, expected: mx.array) -> mx.array:
+def logit_difference(logits: mx.array, expected: mx.array) -> mx.array:
     """Give how far logits (vocabulary,) are from others, as a share of their spread. NaN is as far as can be."""
     logits, expected = logits.astype(mx.float32), expected.astype(mx.float32)
     used = mx.isfinite(expected)  # some models give tokens that do not exist minus infinity

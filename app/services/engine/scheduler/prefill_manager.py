@@ -6,9 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlx_lm.models.cache import make_prompt_cache
-
-from app.services.engine.cache.layers import Layers, is_trimmable, merge
+from app.services.engine.cache.layers import Layers, cut_step, is_trimmable, merge, new_layers
 from app.services.engine.cache.prefixes import CachedPrefix, checkpoint_positions
 from app.services.engine.model.chunk_sizer import ChunkSizer
 from app.services.engine.model.prefill import SHORT, forward, forward_padded, forward_with_logits
@@ -21,7 +19,7 @@ from app.services.engine.scheduler.running_request import RunningRequest
 from app.services.engine.scheduler.scoring import Scoring
 from app.services.engine.scheduler.shared_prefix import find_lead
 from app.services.engine.scheduler.steering import Steering
-from app.services.facts import Batching
+from app.services.facts import Batching, KVBits
 
 if TYPE_CHECKING:  # it imports Pillow, which only models that see need
     from app.services.engine.vision.vision import Vision
@@ -52,6 +50,7 @@ class PrefillManager:
         controls: frozenset[int] = frozenset(),
         batching: Batching | None = None,
         vision: "Vision | None" = None,
+        kv_bits: KVBits | None = None,
     ) -> None:
         self._model = model
         self._images = ImagePrefill(model, vision, chunk_sizer)
@@ -61,7 +60,9 @@ class PrefillManager:
         self._chunk_sizer = chunk_sizer
         self._controls = controls  # control tokens, which templates put around messages
         self._batching = batching or Batching()
-        self._needs_checkpoints = not all(is_trimmable(layer) for layer in make_prompt_cache(model))
+        self._kv_bits = kv_bits
+        layers = new_layers(model, kv_bits)
+        self._needs_checkpoints, self._cut_step = not all(map(is_trimmable, layers)), cut_step(layers)
         self._queue: deque[Row] = deque()  # each with its siblings
 
     @property
@@ -78,10 +79,10 @@ class PrefillManager:
         if cached:
             state.layers, state.length, state.checkpoints = cached.layers, len(cached.tokens), cached.checkpoints
         else:
-            state.layers = make_prompt_cache(self._model)
+            state.layers = new_layers(self._model, self._kv_bits)
         if self._needs_checkpoints:
             shared = state.cache_use.first_diff
-            positions = checkpoint_positions(state.tokens, state.length, self._controls, shared)
+            positions = checkpoint_positions(state.tokens, state.length, self._controls, shared, self._cut_step)
             state.next_checkpoints = sorted({row.images.before(position) for position in positions})
         if row.prompt_scorer is None and (lead := find_lead(row, self._queue)):
             self._follow(row, lead)
@@ -239,7 +240,7 @@ class PrefillManager:
         """Have a row wait until its lead has computed what they share."""
         row.prefill.lead = lead
         if self._needs_checkpoints:  # for those that come when both are gone
-            lead.state.plan_checkpoint(lead.length)
+            lead.state.plan_checkpoint(lead.length - lead.length % self._cut_step)
 
     def _followers(self, state: PrefillState) -> list[tuple[int, Row]]:
         """Give the rows that wait for a prompt, each after the number of tokens that it waits for."""

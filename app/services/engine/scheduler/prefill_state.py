@@ -48,8 +48,8 @@ class PrefillState:
 
     def plan_checkpoint(self, position: int) -> None:
         """Have a checkpoint made at a position, unless there is one a few tokens before."""
-        earlier = [other for other in (self.length, *self.checkpoints, *self.next_checkpoints) if other <= position]
-        if position - max(earlier, default=position) >= CHECKPOINT_DISTANCE:
+        earlier = [other for other in (*self.checkpoints, *self.next_checkpoints) if other <= position]
+        if position - max([self.length, *earlier]) >= CHECKPOINT_DISTANCE:
             insort(self.next_checkpoints, position)
 
     def fork(self) -> None:

@@ -29,7 +29,7 @@ from app.services.engine.scheduler.steering import Steering
 from app.services.engine.scheduler.wait_queue import WaitQueue
 from app.services.engine.speculative.draft_model import DraftModel
 from app.services.errors import AppError, GrammarFailed, OutOfMemory
-from app.services.facts import Batching
+from app.services.facts import Batching, KVBits
 from app.services.generation import Event
 
 if TYPE_CHECKING:  # it imports Pillow, which only models that see need
@@ -60,6 +60,7 @@ class Scheduler:
         chunk_sizer: ChunkSizer | None = None,
         batching: Batching | None = None,
         vision: "Vision | None" = None,
+        kv_bits: KVBits | None = None,
     ) -> None:
         self.retired = False  # takes no more requests; goes when its rows are done
         self._max_rows = max_rows
@@ -70,12 +71,12 @@ class Scheduler:
         self.prefixes = prefixes
         self.flush = prefixes.flush  # to the disk, on any thread
         self._draft = draft
-        footprint, batching = measure(model), batching or Batching()
+        footprint = measure(model, kv_bits)
         self.admission = admission = Admission(footprint, memory_budget, prefixes, draft, vision)
         self._wait_queue = WaitQueue()
-        self._prefill = PrefillManager(model, outbox, steering, sizer, controls, batching, vision)
+        self._prefill = PrefillManager(model, outbox, steering, sizer, controls, batching, vision, kv_bits)
         self._embeddings = EmbeddingQueue(Causal(model, vocabulary, steering), outbox, sizer, admission.free_stored)
-        free, shared = self.admission.free, batching.decoding is None
+        free, shared = self.admission.free, batching is None or batching.decoding is None
         self._batches = Batches(model, vocabulary, steering, footprint.token_bytes, free, sizer, shared=shared)
         self._cache = CacheManager(prefixes, steering.adapters, self._batches.layers)
         self.slots = Slots(max_rows, prefixes, self._running)

@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from app.services.engine.cache.forked_cache import fork_layers
-from app.services.engine.cache.layers import Checkpoints, Layers, is_trimmable, make_checkpoint
+from app.services.engine.cache.layers import Checkpoints, Layers, is_exact, make_checkpoint
 from app.services.engine.cache.prefixes import common_prefix_length
 from app.services.engine.model.continuations import TokenizedContinuations
 from app.services.engine.model.prefill import SHORT, forward
@@ -99,7 +99,7 @@ class Scoring:
         self._fork = 0  # where that begins: what comes before is computed
         self._position = 0  # tokens behind the root that are in the layers
         self._layers: Layers | None = None
-        self._is_trimmable = True
+        self._is_exact = True
         self._checkpoints: Checkpoints = {}
         self._logprobs: list[list[float]] = [[] for _ in self._branches]
 
@@ -116,7 +116,7 @@ class Scoring:
     def begin(self, layers: Layers) -> None:
         """Begin with the layers of the root."""
         self._layers = layers
-        self._is_trimmable = all(map(is_trimmable, layers))
+        self._is_exact = all(map(is_exact, layers))
         self._note_checkpoint()
 
     def take_layers(self) -> Layers:
@@ -159,7 +159,7 @@ class Scoring:
     def _next_segment(self, selected: SelectedLogits, budget: int) -> tuple[int, list[_Target]]:
         """Give where the tokens end that are fed next, and what their logits are for."""
         begin, end = self._position, min(self._branches[self._index].fed, self._position + max(budget, SHORT))
-        if not self._is_trimmable:  # what is gone back to has to be passed by
+        if not self._is_exact:  # what is gone back to has to be passed by
             end = min([end, *(fork for fork in self._forks_ahead() if fork > begin)])
         targets = list(self._targets(begin, end))
         positions = sorted({target.position for target in targets})
@@ -266,8 +266,8 @@ class Scoring:
 
     def _note_checkpoint(self) -> None:
         """Copy what could not be trimmed to here later, where it is gone back to."""
-        if not self._is_trimmable and self._position in (0, *self._forks_ahead()):
-            self._checkpoints[self._position] = make_checkpoint(self._layers or [])
+        if not self._is_exact and self._position in (0, *self._forks_ahead()):
+            self._checkpoints[self._position] = make_checkpoint(self._layers or [], is_exact)
 
     def _go_on(self, index: int) -> None:
         """Go on with a branch, or go back to the root after the last one."""
@@ -276,7 +276,7 @@ class Scoring:
         layers = self._layers or []
         if surplus := self._position - fork:
             for depth, layer in enumerate(layers):
-                if is_trimmable(layer):
+                if is_exact(layer):
                     layer.trim(surplus)
                 else:
                     layers[depth] = next(untrimmable)
