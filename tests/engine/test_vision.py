@@ -278,3 +278,14 @@ def test_a_slot_is_saved_and_comes_back_with_its_images(seeing: Seeing) -> None:
     finish(other, [again])
     assert (again.cached_tokens >= len(prompt.tokens), vision.computed) == (True, 0)
     assert again.answer == seeing.alone(turn)
+
+
+def test_embeddings_come_in_the_numbers_of_the_text_model(seeing: Seeing) -> None:
+    model: Any = load_model(seeing.folder)[0]
+    model.set_dtype(mx.float16)
+    vision = at_once(loading.load(seeing.folder, model))
+    assert vision is not None
+    (image,) = seeing.images(vision, seeing.prompts()[0]).images
+    while (embeddings := vision.embeddings(image)) is None:
+        vision.look(image)
+    assert embeddings.dtype == mx.float16

@@ -13,7 +13,8 @@ from mlx.nn.layers.quantized import quantize
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_config
 
-from app.services.engine.model.loading import back_end, read_weights, widen
+from app.services.engine.model.loading import back_end, dtype, read_weights, widen
+from app.services.engine.model.loading import weights as all_weights
 from app.services.engine.vision.family import Family
 from app.services.engine.vision.gemma3 import GEMMA3
 from app.services.engine.vision.positions import steer
@@ -36,7 +37,7 @@ def load(folder: Path, model: Any) -> Generator[float, None, Vision | None]:
         if back_end() == "cpu":
             widen(tower)
         yield from read_weights(tower)
-        vision = Vision(family, config, tower, _processor(folder, family))
+        vision = Vision(family, config, tower, _processor(folder, family), _precision(model))
         if vision.positions is not None:
             steer(model, vision.positions)
         return vision
@@ -58,7 +59,8 @@ def _set(tower: Module, weights: dict[str, mx.array], family: Family, config: Ma
     """Put weights into a tower, which is quantized as they are. Raises ValueError if one is missing."""
     if quantization := config.get("quantization"):
         size, bits = quantization.get("group_size", 64), quantization.get("bits", 4)
-        quantize(tower, size, bits, class_predicate=lambda name, _: f"{name}.scales" in weights)
+        mode = quantization.get("mode", "affine")
+        quantize(tower, size, bits, mode=mode, class_predicate=lambda name, _: f"{name}.scales" in weights)
     arrays = cast("list[tuple[str, mx.array]]", tree_flatten(tower.parameters()))
     shapes = {name: array.shape for name, array in arrays}
     if missing := sorted(shapes.keys() - weights.keys()):
@@ -74,6 +76,12 @@ def _processor(folder: Path, family: Family) -> Any:
     settings = settings.get("image_processor", settings)
     module, name = family.processor
     return getattr(import_module(module), name).from_dict(family.settings(settings))
+
+
+def _precision(model: Any) -> mx.Dtype:
+    """Give the numbers that go from layer to layer of a text model: those of its norms, which are never quantized."""
+    norms = [array.dtype for name, array in all_weights(model).items() if name.endswith("norm.weight")]
+    return norms[0] if norms else dtype()
 
 
 def _line(error: Exception) -> str:

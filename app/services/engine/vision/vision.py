@@ -26,7 +26,7 @@ class Vision:
     `read`, `expand` and what they call are for any thread, the rest is for the engine's.
     """
 
-    def __init__(self, family: Family, config: Mapping[str, Any], tower: Any, processor: Any) -> None:
+    def __init__(self, family: Family, config: Mapping[str, Any], tower: Any, processor: Any, dtype: mx.Dtype) -> None:
         self.family = family
         self.placeholder = family.placeholder(config)
         self.positions = family.positions(config) if family.positions else None
@@ -34,6 +34,7 @@ class Vision:
         self._config = config
         self._tower = tower
         self._processor = processor
+        self._dtype = dtype  # of the text model
         self._inputs: _Recent[Inputs] = _Recent(
             _MOST_INPUTS, lambda inputs: sum(each.nbytes for each in inputs.values())
         )
@@ -78,8 +79,8 @@ class Vision:
         try:
             mx.eval(next(steps))
         except StopIteration as end:
-            mx.eval(end.value)
-            self._embeddings.put(digest, end.value)
+            mx.eval(embeddings := end.value.astype(self._dtype))
+            self._embeddings.put(digest, embeddings)
             self.computed += 1
         else:
             self._unfinished[digest] = steps
