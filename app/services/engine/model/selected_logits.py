@@ -42,14 +42,14 @@ class SelectedLogits:
             self._works = self._body is not None and self._try()
         return not self._works
 
-    def forward(self, layers: Layers, tokens: list[Any], positions: list[int]) -> mx.array:
-        """Compute tokens (rows, length) into their cache.
+    def forward(self, layers: Layers, tokens: list[Any], positions: list[int], *, is_last: bool = False) -> mx.array:
+        """Compute tokens (rows, length) into their cache, unless they are the last that is computed with it.
 
         Gives the logits (positions, vocabulary) at these positions, which are counted through all rows.
         """
         with threads.all():
             logits = self._select(layers, mx.array(tokens), mx.array(positions))
-            mx.eval(logits, [layer.state for layer in layers])
+            mx.eval(logits, [] if is_last else [layer.state for layer in layers])
         return logits
 
     def _select(self, layers: Layers, tokens: mx.array, positions: mx.array) -> mx.array:

@@ -257,7 +257,7 @@ class Scoring:
             return
         flat = [target.row * len(tokens[0]) + target.position - self._position for target in targets]
         used, numbers = np.unique(np.array(flat), return_inverse=True)
-        logits = selected.forward(layers, list(tokens), used.tolist()).astype(mx.float32)
+        logits = selected.forward(layers, list(tokens), used.tolist(), is_last=len(tokens) > 1).astype(mx.float32)
         following = mx.array([self._branches[target.branch].tokens[target.position + 1] for target in targets])
         rows = mx.array(numbers)
         values = logits[rows, following] - mx.logsumexp(logits, axis=-1)[rows]
