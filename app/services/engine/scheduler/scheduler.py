@@ -65,8 +65,7 @@ class Scheduler:
         self.retired = False  # takes no more requests; goes when its rows are done
         self._max_rows = max_rows
         steering = Steering(adapters, vision.positions if vision else None)
-        self._outbox = outbox
-        self._meter = meter or Meter()
+        self._outbox, self._meter = outbox, meter or Meter()
         self._chunk_sizer = sizer = chunk_sizer or ChunkSizer()  # of prompts
         self.prefixes = prefixes
         self.flush = prefixes.flush  # to the disk, on any thread
