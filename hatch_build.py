@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,13 @@ class CompileHook(BuildHookInterface):
 
 def compile_library(source: Path, target: Path) -> bool:
     """Make a shared library, whole or not at all; whoever has the old one open keeps it. Returns whether it is made."""
+    sources = sorted(source.parent.glob("row_products*.[ch]"))
+    version = blake2b(b"".join(path.read_bytes() for path in sources), digest_size=8).hexdigest()
+    flags = [*FLAGS, f'-DVERSION="{version}"']
     compiler = shlex.split(os.environ.get("CC", "")) or [next(filter(shutil.which, ("cc", "gcc", "clang")), "cc")]
     unfinished = target.with_name(f"{target.name}.{os.getpid()}")
     try:
-        subprocess.run([*compiler, *FLAGS, str(source), "-o", str(unfinished)], check=True, capture_output=True)
+        subprocess.run([*compiler, *flags, str(source), "-o", str(unfinished)], check=True, capture_output=True)
         unfinished.replace(target)
     except (OSError, subprocess.CalledProcessError):
         return False

@@ -205,6 +205,21 @@ def test_a_product_of_few_rows_is_that_of_numpy(
     assert np.array_equal(c[:, width:], before[:, width:])
 
 
+def test_a_library_of_other_sources_is_not_used(
+    product: Product, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as an older one, where the server is run from its sources: its functions may have other arguments."""
+    for path in row_products._LIBRARY.parent.glob("*row_products*"):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(row_products, "_LIBRARY", tmp_path / row_products._LIBRARY.name)
+    monkeypatch.setattr(row_products, "_library", row_products._library.__wrapped__)
+    assert row_products.is_compiled()
+    with (tmp_path / "row_products.c").open("a") as source:
+        source.write("\n")
+    assert not row_products.is_compiled()
+    assert row_products.product(ctypes.CDLL(preload())) is None
+
+
 @given(count=st.integers(1, 16), size=st.tuples(st.integers(1, 3000), st.integers(1, 700)))
 def test_a_row_is_the_same_alone_and_beside_others(product: Product, count: int, size: tuple[int, int]) -> None:
     """To the last bit, however many threads compute it."""

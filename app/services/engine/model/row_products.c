@@ -196,6 +196,9 @@ typedef void (*Product)(int order, int transpose_a, int transpose_b, int rows, i
                         const float *a, int row_of_a, const float *b, int row_of_b, float beta, float *c, int row_of_c);
 typedef int (*Threads)(void);
 
+/* Of the sources, by which a library that is older than these is known (`row_products.py`). */
+const char tiles_version[] = VERSION;
+
 static Product product;
 static Threads most_threads;
 
