@@ -28,8 +28,8 @@ def test_a_signal_in_the_middle_of_another_does_not_undo_it(tmp_path: Path, monk
                 server.handle_exit(signal.SIGTERM, None)
 
     config = uvicorn.Config(nothing, lifespan="off", log_config=None)
-    service = ModelService(Settings(data_dir=tmp_path))
-    server = serve._Server(config, service, Interrupted(0, 60.0), 60.0)
+    settings = Settings(data_dir=tmp_path, shutdown_seconds=60.0)
+    server = serve._Server(config, ModelService(settings), Interrupted(0, 60.0), settings, {})
 
     async def live() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:

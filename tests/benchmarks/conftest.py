@@ -26,8 +26,8 @@ def made_up() -> list[Result]:
                 for target in workload.targets[model]
             },
         )
-        for model in (names.DEMO, names.LARGER)
+        for model in names.MODELS
         for workload in catalogue(FULL)
-        if model in workload.targets
+        if model in workload.targets and (model != names.REAL or len(workload.targets) == 1)
         for kinds in [workload.measures]
     ]

@@ -88,7 +88,7 @@ def outcomes(row: Row) -> list[Any]:
 
 def alone(model: Any, each: TokenizedContinuations) -> list[list[float]]:
     """What mlx-lm's model says of each text, computed with its prompt in one go."""
-    return _values(each, model)
+    return _values(each, lambda tokens: model(tokens, cache=make_prompt_cache(model)))
 
 
 def alone_with(some_workshop: Workshop, each: TokenizedContinuations) -> list[list[float]]:
@@ -97,11 +97,11 @@ def alone_with(some_workshop: Workshop, each: TokenizedContinuations) -> list[li
     return _values(each, lambda tokens: model(tokens, cache=new_layers(model, kv_bits)))
 
 
-def _values(each: TokenizedContinuations, model: Callable[[mx.array], mx.array]) -> list[list[float]]:
+def _values(each: TokenizedContinuations, compute: Callable[[mx.array], mx.array]) -> list[list[float]]:
     values = []
     for text in each.texts:
         tokens = [*each.shared.tolist(), *text]
-        logits = model(mx.array([tokens]), cache=make_prompt_cache(model))[0].astype(mx.float32)
+        logits = compute(mx.array([tokens]))[0].astype(mx.float32)
         logprobs = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
         values.append([float(logprobs[index - 1, tokens[index]]) for index in range(len(each.shared), len(tokens))])
     return values
