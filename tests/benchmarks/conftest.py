@@ -7,7 +7,13 @@ from benchmarks.measure import Result, Series
 from benchmarks.workload import FULL
 from benchmarks.workloads import catalogue
 
-WORTH = {names.OURS: 40.0, names.PEER: 10.0, names.PEER_WITH_BLAS: 20.0, names.IN_PROCESS: 50.0}
+WORTH = {
+    names.OURS: 40.0,
+    names.PEER: 10.0,
+    names.PEER_WITH_BLAS: 20.0,
+    names.IN_PROCESS: 50.0,
+    names.LLAMA_SERVER: 25.0,
+}
 
 
 @pytest.fixture

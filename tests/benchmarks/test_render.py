@@ -37,7 +37,8 @@ def test_a_table_has_ours_first_and_says_how_many_times_better_it_is(results: li
 
 def test_targets_that_were_not_measured_leave_their_cells_empty(results: list[Result]) -> None:
     rows = [row for row in tables.figure_rows(results) if "JSON schema" in row.group]
-    assert {row.cells[2:] for row in rows} == {("", "", "")}
+    assert rows
+    assert not any(cell for row in rows for cell in row.cells[2:])
 
 
 def test_a_target_that_failed_is_named_with_its_reason() -> None:
