@@ -90,8 +90,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the file whose slow tests take longest: at the end, one process would be alone with it."""
-    items.sort(key=lambda item: item.path.name != "test_same_answers.py")
+    """Begin with the files whose slow tests take longest: at the end, one process would be alone with them.
+
+    schemathesis gives its tests names, but with pytest 9.2 one id, and in any order; pytest-xdist runs those of an id
+    once, and wants one order. So each gets its own id, and they are sorted.
+    """
+    for item in items:
+        if not item.nodeid.endswith(item.name):
+            item._id = type(item._id).parse(f"{item.nodeid.rpartition('::')[0]}::{item.name}")  # type: ignore[attr-defined]
+    first = ("test_same_answers.py", "test_schema_fuzzing.py")
+    rank = {id(item): first.index(item.path.name) if item.path.name in first else len(first) for item in items}
+    items.sort(key=lambda item: (rank[id(item)], item.nodeid if item.path.name == first[1] else ""))
 
 
 def pytest_collection_finish() -> None:

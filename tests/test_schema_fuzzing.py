@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import pytest
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.slow
 load_all_checks()
 
 EXAMPLES = 12  # drawn for each operation, besides some hundred that go through its schema's borders
-EXPECTED_FAILURES = {"model_load_failed", "feature_disabled", "download_failed"}  # 500, 501 and 502, and meant
+# 500, 501 and 502, and meant; an error of Ollama's routes is a text alone.
+EXPECTED_FAILURES = {"model_load_failed", "feature_disabled", "download_failed", "estimate_failed"}
 # Rules that no schema can say (a prompt that fits, an id that is there) refuse what a schema allows; and some of what
 # a schema forbids is taken, as clients send it.
 CHECKED = (
@@ -56,11 +58,21 @@ document = schemathesis.openapi.from_dict(create_app(Settings()).openapi_schema.
 
 
 def is_asked(case: schemathesis.Case) -> bool:
-    """Whether a case belongs to the share of its operation's; the same ones in every run."""
+    """Whether a case belongs to the share of its operation's; the same ones in every run.
+
+    With Anthropic's header lists of models and errors are Anthropic's, of which the document has an example alone.
+    """
+    if "anthropic-version" in case.headers:
+        return False
     if case.path not in LARGE or case.meta is None or case.meta.phase.name.value != "coverage":
         return True
     sent = json.dumps([case.method, case.path, case.media_type, case.body], sort_keys=True, default=repr)
     return crc32(sent.encode()) % SHARE == 0
+
+
+def is_expected(status: int, error: Any) -> bool:
+    """Whether an answer that is the server's fault is one that is meant."""
+    return status == 501 if isinstance(error, str) else error["code"] in EXPECTED_FAILURES
 
 
 @document.exclude(path=list(ALIASES)).parametrize()
@@ -77,5 +89,5 @@ def test_every_answer_is_one_that_the_document_tells_of(case: schemathesis.Case,
     answer = case.call(base_url=fuzzed.url, timeout=60)
     if answer.headers.get("content-type", [""])[0].startswith("text/event-stream"):
         return  # its schema is that of an event's data; tests/test_openapi.py holds those against it
-    assert answer.status_code < 500 or answer.json()["error"]["code"] in EXPECTED_FAILURES
+    assert answer.status_code < 500 or is_expected(answer.status_code, answer.json()["error"])
     case.validate_response(answer, checks=[CHECKS.get_one(name) for name in CHECKED])
