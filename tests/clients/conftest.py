@@ -1,5 +1,8 @@
 """One server with the demo model for all clients. They run in `nox -s clients`, not every day."""
 
+import gc
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -14,6 +17,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.clients)
+
+
+@pytest.fixture(autouse=True)
+def unclosed_connections() -> Iterator[None]:
+    """Some clients leave their connections to the collection of garbage: it comes here, and not in somebody's test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
