@@ -35,7 +35,6 @@ DIFFERENCES: dict[str, tuple[str, ...]] = {
     "`bearer` may be upper or lower case, as HTTP requires": ("key_lowercase_bearer",),
     "`/metrics` is the server's, whichever model is named": ("metrics_no_model",),
     "A missing field is a 422 that names it": ("load_no_model",),
-    "Models are neither downloaded nor deleted over HTTP": (*("post_models_empty", "delete_models_none"),),
     "Embeddings need no flag": ("embeddings",),
     "An unknown slot is refused": ("id_range",),
     "A slot includes the end token, since the next step is launched before it is read": ("save_restore_erase",),
