@@ -1,7 +1,7 @@
 """Walks an answer through a grammar: which tokens may come next, and which have to."""
 
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Iterable, Iterator
 from copy import copy
 from itertools import accumulate
 
@@ -11,6 +11,7 @@ from app.services.engine.sampling.bitmask import Mask, next_tokens
 from app.services.engine.sampling.vocabulary import Vocabulary
 
 MOST_FORCED = 64  # tokens that are taken at once; a grammar may go on for ever without a choice
+_LOOKED_AT = 4  # tokens at the end of a forced text that llguidance has looked at itself
 
 
 class Matcher:
@@ -69,7 +70,7 @@ class Matcher:
         if tokens and not self._certain(tokens):
             text = self._matcher.compute_ff_bytes()
             longer = dict(self.vocabulary.extensions(text))
-            rests = self._possible(text, tokens, longer.values())
+            rests = set(self._possible(text, tokens, longer.values()))
             allowed[list(self.vocabulary.prefixes(text))] = True
             allowed[[token for token, rest in longer.items() if rest in rests]] = True
         return allowed
@@ -93,17 +94,24 @@ class Matcher:
 
     def _certain(self, tokens: list[int]) -> list[int]:
         """Leave out the last of forced tokens where one could come that holds the end of their text, and more."""
-        text, ends = self._matcher.compute_ff_bytes(), list(accumulate(map(self.vocabulary.length, tokens)))
-        for start, rests in self.vocabulary.joins(text):
-            if ends and start < ends[-1] and self._possible(text, tokens, rests):
-                return tokens[: bisect_right(ends, start)]
+        if not tokens:
+            return []
+        text, ends = self._matcher.compute_ff_bytes(), [0, *accumulate(map(self.vocabulary.length, tokens))]
+        # What llguidance has looked at ends the text. Where it left tokens out there, it is not known how many.
+        limit = ends[-1] if len(text) > ends[-1] else ends[max(0, len(tokens) - _LOOKED_AT)]
+        for start in self.vocabulary.joins(text):
+            if start >= limit:
+                break
+            if any(self._possible(text, tokens, (rest for _, rest in self.vocabulary.extensions(text[start:])))):
+                return tokens[: bisect_right(ends, start) - 1]
         return tokens
 
-    def _possible(self, text: bytes, tokens: list[int], rests: Collection[bytes]) -> set[bytes]:
-        """Give those of some texts that may follow a forced text, of which the tokens are the beginning."""
+    def _possible(self, text: bytes, tokens: list[int], rests: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield those of some texts that may follow a forced text, of which the tokens are the beginning."""
         tail = text[sum(map(self.vocabulary.length, tokens)) :]
         after = self._matcher.deep_copy()
-        if not after.consume_tokens(tokens):
-            return set()
-        written = {rest: self.vocabulary.tokenize(tail + rest) for rest in rests}
-        return {rest for rest, more in written.items() if after.validate_tokens(more) == len(more)}
+        if after.consume_tokens(tokens):
+            for rest in rests:
+                more = self.vocabulary.tokenize(tail + rest)
+                if after.validate_tokens(more) == len(more):
+                    yield rest

@@ -54,11 +54,10 @@ class Vocabulary:
             if piece != text:
                 yield int(self._tokens[index]), piece[len(text) :]
 
-    def _joins(self, text: bytes) -> list[tuple[int, list[bytes]]]:
-        """Give where in a text tokens may begin that hold all that is left of it and more, and what more that is."""
+    def _joins(self, text: bytes) -> list[int]:
+        """Give where in a text tokens may begin that hold all that is left of it and more."""
         starts = range(max(0, len(text) - self._longest), len(text))
-        more = ((start, [rest for _, rest in self.extensions(text[start:])]) for start in starts)
-        return [(start, rests) for start, rests in more if rests]
+        return [start for start in starts if any(True for _ in self.extensions(text[start:]))]
 
     def _find(self, text: bytes) -> int:
         return bisect_left(range(len(self._tokens)), text, key=self._piece)
