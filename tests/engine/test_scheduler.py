@@ -12,7 +12,7 @@ from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler import batches
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.errors import ServerError
-from tests.engine.workshop import ARCHITECTURES, SlowMachine, Workshop, finish, prompts
+from tests.engine.workshop import ARCHITECTURES, SlowMachine, Workshop, come_and_go, finish, prompts
 
 PARAMS = [
     SamplingParams(),
@@ -36,12 +36,7 @@ def test_an_answer_is_the_same_alone_and_among_rows_that_come_and_go(workshop: W
     requests = [(prompt, PARAMS[i % len(PARAMS)], 5 + 7 * (i % 5)) for i, prompt in enumerate(prompts(12))]
     rows = [workshop.row(*request) for request in requests]
     scheduler = workshop.scheduler()
-    for index, row in enumerate(rows):
-        scheduler.submit(row)
-        for _ in range(index % 4):
-            scheduler.step()
-    while scheduler.busy:
-        scheduler.step()
+    come_and_go(scheduler, rows)
     assert [row.answer for row in rows] == [workshop.alone(*request) for request in requests]
 
 

@@ -25,7 +25,7 @@ from app.services.engine.vision.vision import Vision
 from app.services.generation import Image
 from tests import vision_models
 from tests.engine.scheduler_parts import Counting, Letters, Reader
-from tests.engine.workshop import SlowMachine, Workshop, finish
+from tests.engine.workshop import SlowMachine, Workshop, come_and_go, finish
 
 GOLDEN = Path(__file__).parent / "golden_images"  # made with PyTorch and transformers, of the same weights
 GREEDY, DRAWN = SamplingParams(), SamplingParams(temperature=1.0, top_p=0.9, seed=5)
@@ -138,12 +138,7 @@ def test_an_answer_is_the_same_in_slices_and_among_rows_that_come_and_go(
     requests = [(prompt, params) for params in (GREEDY, DRAWN) for prompt in seeing.prompts()]
     rows = [seeing.row(*request) for request in requests]
     scheduler = seeing.scheduler(chunk_sizer=SlowMachine(tokens_per_second))
-    for index, row in enumerate(rows):
-        scheduler.submit(row)
-        for _ in range(index % 4):
-            scheduler.step()
-    while scheduler.busy:
-        scheduler.step()
+    come_and_go(scheduler, rows)
     assert [row.answer for row in rows] == [seeing.alone(*request) for request in requests]
 
 

@@ -243,8 +243,8 @@ def _thin_out(entry: _Entry) -> Checkpoints:
     end. So what branches off far back, as a question does behind many calls of an agent whose reasoning is then left
     out, computes not much more than what it adds, and no turn loses all but the last few messages.
     """
-    end = len(entry.tokens)
-    positions = sorted(one for one in entry.checkpoints if one < end and not one % entry.cut_step)
+    end, step = len(entry.tokens), entry.cut_step
+    positions = sorted(one for one in entry.checkpoints if one < end and not one % step)
     while len(positions) > _MAX_CHECKPOINTS:
         gaps = [
             (after - before) / (end - before) for before, after in zip(positions, [*positions[2:], end], strict=False)

@@ -1,6 +1,6 @@
 """Searches token sequences for common prefixes, and chooses where checkpoints of a prompt are made."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -83,6 +83,18 @@ def common_prefix_length(a: TokenArray, b: TokenArray) -> int:
     return first if different[first] else length
 
 
+def common_length(a: Sequence[object], b: Sequence[object]) -> int:
+    """Count what two sequences begin with alike: by halves, since a slice is compared much faster than its items."""
+    least, most = 0, min(len(a), len(b))
+    while least < most:
+        middle = (least + most + 1) // 2
+        if a[least:middle] == b[least:middle]:
+            least = middle
+        else:
+            most = middle - 1
+    return least
+
+
 def longest_common_prefix(sequences: Iterable[TokenArray], tokens: TokenArray) -> int:
     """Length of the longest prefix that any of the sequences has in common with the tokens."""
     longest = 0
@@ -124,10 +136,10 @@ def usable_length(prefix: Prefix, length: int) -> int:
     """How many of its first `length` tokens the prefix's cache can be cut to."""
     if length == len(prefix.tokens):
         return length
+    step = prefix.cut_step
     if prefix.trimmable:
-        return length - length % prefix.cut_step
-    lengths = (one for one in prefix.checkpoint_lengths if one <= length and not one % prefix.cut_step)
-    return max(lengths, default=0)
+        return length - length % step
+    return max((one for one in prefix.checkpoint_lengths if one <= length and not one % step), default=0)
 
 
 def checkpoint_positions(

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
+from app.services.engine.cache.prefixes import TokenArray
 from app.services.engine.output.detokenizer import DetokenizerFactory
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.message_parser import MessageParser
@@ -20,8 +18,6 @@ from app.services.engine.output.parts import TextPiece
 from app.services.engine.output.token_bytes import TokenBytes
 from app.services.engine.output.tool_call_arguments import parse_arguments
 from app.services.generation import GenerationRequest, ToolArguments, ToolCall
-
-TokenArray = npt.NDArray[np.int32]  # (length,)
 
 _MOST_ANSWERS, _MOST_TOKENS = 4096, 2**20  # of all conversations; one that goes on is complete
 _MOST_UNCOMPUTED = 8  # tokens at the end of an answer that were not fed to the model
@@ -98,9 +94,9 @@ class AnswerHistory:
     def save(self, tokens: TokenArray) -> str:
         """Write down the answers that stand in a sequence of tokens which was computed. On any thread."""
         with self._lock:
-            conversations = [(key, list(answers)) for key, answers in self._conversations.items()]
+            pairs = [(key, answer) for key, answers in self._conversations.items() for answer in answers]
         saved = []
-        for key, answer in [(key, answer) for key, answers in conversations for answer in answers]:
+        for key, answer in pairs:
             start = answer.prompt_tokens
             if not answer.tokens or start >= len(tokens) or tokens[start] != answer.tokens[0]:
                 continue

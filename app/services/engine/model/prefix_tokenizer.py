@@ -1,6 +1,8 @@
 """Texts that begin alike, tokenized one after another: what they begin with is tokenized once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+
+from app.services.engine.cache.prefixes import common_length
 
 _LEAST = 2048  # characters that a text shares with the one before it; with fewer all of it is tokenized
 _OVERLAP = 512  # of these, the last ones, are tokenized again
@@ -31,29 +33,17 @@ class PrefixTokenizer:
 
     def shares(self, text: str) -> bool:
         """Whether so much of a text is tokenized already that no more than its end would be."""
-        return _common(self._text, text) >= max(_LEAST, len(text) // 2)
+        return common_length(self._text, text) >= max(_LEAST, len(text) // 2)
 
     def _from_shared(self, text: str) -> list[int] | None:
-        shared = _common(self._text, text)
+        shared = common_length(self._text, text)
         if shared < _LEAST:
             return None
         start = shared - _OVERLAP
         before, piece = self._tokenize_piece(self._text[start:]), self._tokenize_piece(text[start:])
         end = self._tokens[-len(before) :]
-        same = _common(before[::-1], end[::-1])
+        same = common_length(before[::-1], end[::-1])
         seam = len(before) - same
-        if _common(before, piece) < seam + _AGREED:
+        if common_length(before, piece) < seam + _AGREED:
             return None
         return [*self._tokens[: len(self._tokens) - same], *piece[seam:]]
-
-
-def _common(a: Sequence[object], b: Sequence[object]) -> int:
-    """Count what two sequences begin with alike: by halves, since a slice is compared much faster than its items."""
-    least, most = 0, min(len(a), len(b))
-    while least < most:
-        middle = (least + most + 1) // 2
-        if a[least:middle] == b[least:middle]:
-            least = middle
-        else:
-            most = middle - 1
-    return least

@@ -15,7 +15,7 @@ import numpy as np
 
 from app.services.engine.cache.forked_cache import fork_layers
 from app.services.engine.cache.layers import Checkpoints, Layers, is_exact, make_checkpoint
-from app.services.engine.cache.prefixes import common_prefix_length
+from app.services.engine.cache.prefixes import common_length, common_prefix_length
 from app.services.engine.model.continuations import TokenizedContinuations
 from app.services.engine.model.prefill import SHORT, forward
 from app.services.engine.model.selected_logits import SelectedLogits
@@ -80,7 +80,7 @@ class Scoring:
         self._branches = sorted(_branches(prompts, length))
         self._model = model
         self._most_logits = max(1, LOGIT_BYTES // (4 * vocabulary))  # tokens
-        lengths = [0, *(_common(one.tokens, other.tokens) for one, other in pairwise(self._branches))]
+        lengths = [0, *(common_length(one.tokens, other.tokens) for one, other in pairwise(self._branches))]
         self._common = lengths  # tokens that each branch has in common with the one before
         fed = [branch.fed for branch in self._branches]
         self._forks = [min(common, fed[index - 1], fed[index]) for index, common in enumerate(lengths)]
@@ -289,10 +289,3 @@ def _branches(prompts: Sequence[TokenizedContinuations], root: int) -> Iterator[
         before = tuple(prompt.shared[root:].tolist())
         for number, text in enumerate(prompt.texts):
             yield _Branch((*before, *text), len(before), index, number)
-
-
-def _common(a: tuple[int, ...], b: tuple[int, ...]) -> int:
-    """Count the tokens that two branches begin with alike."""
-    return next(
-        (index for index, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b))
-    )
