@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPConnection, HTTPException
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Literal
 
 from rich.filesize import decimal
 
 from app.services import session
-from app.services.downloads.transfer import free_bytes
+from app.services.downloads.transfer import free_bytes, nearest
 from app.services.hub import hugging_face_cache
 from app.services.model_folder import ModelFolder
 from app.settings import Settings
@@ -157,7 +156,7 @@ def port(context: CheckContext) -> Check:
 def data_folder(context: CheckContext) -> Check:
     """Check that the data folder can be written, and be read by its owner only."""
     folder = context.settings.data_dir
-    there = _nearest(folder)
+    there = nearest(folder)
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         return Check("Data folder", "failed", f"{there} cannot be written", "Choose another --data-dir.")
     if there != folder:
@@ -172,7 +171,7 @@ def session_file(context: CheckContext) -> Check:
     path = context.settings.session_file
     if context.settings.skip_session_persist:
         return Check("Session", "ok", "not saved (TILES_SKIP_SESSION_PERSIST)")
-    if not os.access(_nearest(path.parent), os.W_OK):
+    if not os.access(nearest(path.parent), os.W_OK):
         return Check("Session", "warning", f"{path} cannot be written", "Set TILES_SESSION_FILE to another path.")
     try:
         return Check("Session", "ok", f"{session.parse(path.read_bytes()).model} in {path}")
@@ -210,11 +209,6 @@ def _back_end() -> tuple[str, str | None]:
 
 def _is_linux_cpu() -> bool:
     return sys.platform == "linux" and _back_end()[0] == "cpu"
-
-
-def _nearest(path: Path) -> Path:
-    """Give the path itself, or the nearest folder above it that exists."""
-    return next((folder for folder in (path, *path.parents) if folder.exists()), Path("/"))
 
 
 def _bind_problem(host: str, port: int) -> str | None:

@@ -1,7 +1,7 @@
 """A client of a running server, for the terminal. It needs the standard library only."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from types import MappingProxyType
@@ -66,10 +66,8 @@ class ServerClient:
     def get_health(self) -> Any:
         """Give what the server says of itself, also while it cannot answer."""
         with closing(self.open()) as connection:
-            response = self._send(connection, "GET", "/health")
-            if response.status not in (200, 503):
-                raise ServerFailure(_error_message(response))
-            return self._parse(response.read(), "/health")
+            content = self.request(connection, "GET", "/health", accepted=(200, 503)).read()
+        return self._parse(content, "/health")
 
     def open(self) -> HTTPConnection:
         """Give a connection, which connects with its first request."""
@@ -82,26 +80,18 @@ class ServerClient:
         route: str,
         body: bytes | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
+        *,
+        accepted: Collection[int] = (200,),
     ) -> HTTPResponse:
-        """Send a request and give its answer, if that is no error."""
-        response = self._send(connection, method, route, body, headers)
-        if response.status != 200:
-            raise ServerFailure(_error_message(response))
-        return response
-
-    def _send(
-        self,
-        connection: HTTPConnection,
-        method: str,
-        route: str,
-        body: bytes | None = None,
-        headers: Mapping[str, str] = MappingProxyType({}),
-    ) -> HTTPResponse:
+        """Send a request and give its answer, if its status is none of an error."""
         try:
             connection.request(method, self._path + route, body, {**self._headers, **headers})
-            return connection.getresponse()
+            response = connection.getresponse()
         except (OSError, HTTPException) as error:
             raise NoServer(f"No server answers at {self.url} ({error}); `tiles-server --demo` starts one") from None
+        if response.status not in accepted:
+            raise ServerFailure(_error_message(response))
+        return response
 
     def _parse(self, content: bytes, route: str) -> Any:
         try:

@@ -42,8 +42,12 @@ def check_disk(plan: Plan, cache: Path) -> None:
 
 def free_bytes(folder: Path) -> int:
     """Give the free bytes of the disk that a folder is on, or will be."""
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    return shutil.disk_usage(nearest).free
+    return shutil.disk_usage(nearest(folder)).free
+
+
+def nearest(folder: Path) -> Path:
+    """Give the folder itself, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
 
 
 def fetch(plan: Plan, cache: Path, on_progress: Progress = lambda present: None) -> Path:
