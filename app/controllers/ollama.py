@@ -49,7 +49,9 @@ from app.services.model_state import ModelState
 from app.settings import Settings
 
 _STAYS = InvalidRequest("The only model stays in memory; with --models-dir models can be unloaded", param="keep_alive")
-_NO_DOWNLOADS = FeatureNotSupported("This server downloads, makes and deletes no models; `tiles-server pull` downloads")
+_NO_DOWNLOADS = FeatureNotSupported(
+    "Ollama's routes download, make and delete no models here; `tiles-server pull` downloads"
+)
 _REFUSALS = body_refusals(*GENERATION, IMAGE, _STAYS, UnsupportedParameter("template"), envelope=OllamaErrorReply)
 _EMBEDDING_REFUSALS = body_refusals(*EMBEDDING, envelope=OllamaErrorReply)
 _UNSUPPORTED = refusals(_NO_DOWNLOADS, envelope=OllamaErrorReply)
