@@ -10,6 +10,15 @@ import numpy as np
 
 from tests.tiny_model import TEXT
 
+# What rerankers are asked.
+QUERY = "a small house"
+DOCUMENTS = [
+    "Every tile came from a small workshop near the river.",
+    "one",
+    "It reads what was written, piece by piece.",
+    "The kitchen floor was laid in the spring, when the house still smelled of plaster.",
+]
+
 _SIZE, _INNER, _HEADS, _LAYERS, _POSITIONS = 32, 64, 4, 3, 96
 _COMMON = {
     "hidden_size": _SIZE,

@@ -11,14 +11,7 @@ import pytest
 from app.services import catalog
 from tests import encoders
 from tests.conftest import Server, running
-
-QUERY = "a small house"
-DOCUMENTS = [
-    "Every tile came from a small workshop near the river.",
-    "one",
-    "It reads what was written, piece by piece.",
-    "The kitchen floor was laid in the spring, when the house still smelled of plaster.",
-]
+from tests.encoders import DOCUMENTS, QUERY
 
 
 @pytest.fixture(scope="module")

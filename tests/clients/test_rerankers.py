@@ -10,16 +10,10 @@ import pytest
 
 from tests import encoders
 from tests.conftest import Server, running
+from tests.encoders import DOCUMENTS, QUERY
 
 pytestmark = pytest.mark.filterwarnings("default")  # these packages warn of what they do themselves
 
-QUERY = "a small house"
-DOCUMENTS = [
-    "Every tile came from a small workshop near the river.",
-    "one",
-    "It reads what was written, piece by piece.",
-    "The kitchen floor was laid in the spring, when the house still smelled of plaster.",
-]
 MODELS = ["small-ranker", "tiles-nano"]
 
 

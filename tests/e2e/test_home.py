@@ -66,6 +66,12 @@ class Guest:
         expect(self.button("Send")).to_be_visible()
         return self.answers.last
 
+    def looks_for(self, text: str) -> None:
+        """Send a name, or words, from the box for downloads."""
+        box = self.page.get_by_role("textbox", name="Name of a model on Hugging Face, or words to look for")
+        box.fill(text)
+        box.press("Enter")
+
 
 Serve = Callable[..., Server]
 Come = Callable[..., Guest]
@@ -318,12 +324,9 @@ def test_a_model_is_found_downloaded_loaded_and_another_deleted(
     server = serve("--demo", HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="0")
     guest = come(server.url, look, screen)
     guest.page.get_by_text("Download a model").click()
-    box = guest.page.get_by_role("textbox", name="Name of a model on Hugging Face, or words to look for")
-    box.fill("nothing of the kind")
-    box.press("Enter")
+    guest.looks_for("nothing of the kind")
     expect(guest.page.get_by_role("alert")).to_contain_text("no model of that name")
-    box.fill("NANO")
-    box.press("Enter")
+    guest.looks_for("NANO")
     held = hub.pause("model.safetensors")
     guest.button("Download org/nano-two").click()
     bar = guest.page.get_by_role("progressbar", name="Downloading org/nano-two")
@@ -349,12 +352,9 @@ def test_a_model_of_the_folder_is_deleted_once_it_is_confirmed(
     server = serve("--models-dir", str(folder), HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="0")
     guest = come(server.url, "light", "desk", "status of 404")
     guest.page.get_by_text("Download a model").click()
-    box = guest.page.get_by_role("textbox", name="Name of a model on Hugging Face, or words to look for")
-    box.fill("org/none")
-    box.press("Enter")
+    guest.looks_for("org/none")
     expect(guest.page.get_by_role("alert")).to_contain_text("has no model org/none")
-    box.fill("https://huggingface.co/org/nano-two")
-    box.press("Enter")
+    guest.looks_for("https://huggingface.co/org/nano-two")
     row = guest.page.locator("#models li", has_text="org/nano-two")
     expect(row).to_contain_text("loads when asked")
     expect(guest.page.locator("#models li", has_text="mine").get_by_role("button")).to_have_count(0)
