@@ -4,13 +4,13 @@ JSON can spell them and no text can hold them, so they are not decoded. Programs
 UTF-16 send them, and keep on sending them with the conversation.
 """
 
-import re
+import regex  # possessive repetition of groups is wrong in Python's own before 3.11.5
 
 _LOW = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _PAIR = rb"\\u[dD][89abAB][0-9a-fA-F]{2}" + _LOW
 # All up to the next half, or some 64 KiB of it: nothing is looked at twice, and escaped backslashes begin no escape.
-_WHOLE = re.compile(rb"(?:[^\\]{1,64}+|\\[^u]|\\u(?![dD][89a-fA-F])|" + _PAIR + rb"){0,1024}+", re.DOTALL)
-_HALVES = re.compile(rb"(?:(?!" + _PAIR + rb")\\u[dD][89a-fA-F][0-9a-fA-F]{2}){1,1024}+")
+_WHOLE = regex.compile(rb"(?:[^\\]{1,64}+|\\[^u]|\\u(?![dD][89a-fA-F])|" + _PAIR + rb"){0,1024}+", regex.DOTALL)
+_HALVES = regex.compile(rb"(?:(?!" + _PAIR + rb")\\u[dD][89a-fA-F][0-9a-fA-F]{2}){1,1024}+")
 _LENGTH = len(rb"\ud83d")
 _REPLACEMENT = "\ufffd".encode()
 

@@ -1,16 +1,17 @@
 """Custom tools, whose calls are free text: a model calls one as a function of one string."""
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+import regex  # possessive repetition of groups is wrong in Python's own before 3.11.5
 
 import app.services.generation as gen
 from app.dto.shared.base import Typed
 
-_HEAD = re.compile(r'\s*\{\s*"input"\s*:\s*"')
+_HEAD = regex.compile(r'\s*\{\s*"input"\s*:\s*"')
 # What a JSON string can be read up to: whole characters, and whole escapes of whole characters.
-_CHARACTERS = re.compile(
+_CHARACTERS = regex.compile(
     r'(?:[^"\\]++|\\["\\/bfnrt]|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4}'
     r"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*+"
 )
