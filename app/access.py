@@ -37,9 +37,9 @@ class Access:
         self._keys = [spelling for key in settings.api_key for spelling in _all_spellings(key)]
         # By what is behind its colon and by the whole, since a key may have had a colon before keys had names.
         self._names = {one: name for key in settings.api_key if (name := _split(key)[0]) for one in _all_spellings(key)}
-        self._hosts = {host.lower() for host in (*settings.allow_host, settings.host)}
+        self._hosts = {host.lower() for host in (*settings.allow_host, *settings.host)}
         self._origins = [parts for origin in settings.allow_origin if (parts := split(origin.rstrip("/")))]
-        self._beyond_loopback = not is_loopback(settings.host)
+        self._beyond_loopback = settings.beyond_loopback
 
     def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
         """Raise Forbidden or Unauthorized for a request that is not allowed. Header names are in lower case."""

@@ -127,7 +127,7 @@ class BoundedProtocol(HttpToolsProtocol):
         Both look the same, but a write to one that is gone is answered with a reset.
         """
         self._has_ended = True
-        if self._lingering or self._resting() or self.scope["http_version"] == "1.0":  # which has no harmless write
+        if self._lingering or self._resting() or not _can_have_ended_half(self.scope["http_version"], self.transport):
             return False
         self.cycle.keep_alive = False
         self._probe = ResetProbe(self)
@@ -267,8 +267,19 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         self._refused = self._lingering = True
-        self.transport.write_eof()
+        _end_half(self.transport)
         self._expect(_LAST_SECONDS)
+
+
+def _can_have_ended_half(version: str, transport: asyncio.Transport) -> bool:
+    """Whether the other half may go on, and can be written to without harm: not with TLS, nor with HTTP/1.0."""
+    return version != "1.0" and transport.can_write_eof()
+
+
+def _end_half(transport: asyncio.Transport) -> None:
+    """Say that nothing more is written, where that can be said: not with TLS."""
+    if transport.can_write_eof():
+        transport.write_eof()
 
 
 def plain_url(url: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from app import config_file
+from app.addresses import is_local, listen_address
 from app.config_file import ConfigError
-from app.origins import allowed_host, allowed_origin, is_loopback
+from app.origins import allowed_host, allowed_origin
 from app.services.facts import KVBits
 from app.services.models_folder import is_model
 from app.services.presets import Preset, Presets
@@ -50,6 +52,16 @@ def _listed(parse: Callable[[str], str]) -> Callable[[str], tuple[str, ...]]:
 def _key(value: str) -> str:
     if any(character < " " or character == "\x7f" for character in value):
         raise ValueError("give a key that fits into a header: no control characters")
+    return value
+
+
+LAUNCHD = "launchd:"
+
+
+def _descriptor(value: str) -> str:
+    is_name = value.startswith(LAUNCHD) and value != LAUNCHD
+    if not is_name and not (value.isascii() and value.isdecimal() and int(value) < 2**16):
+        raise ValueError(f"give the number of an open file, or {LAUNCHD}NAME")
     return value
 
 
@@ -152,9 +164,10 @@ def _setting(
     *,
     name: str | None = None,  # of flag and variable, where it is not the field's own
     flag: bool | str = True,  # or its name, where it is not the variable's
+    alias: str | None = None,  # another name of the flag
     metavar: str | None = None,
 ) -> T:
-    metadata = {"parse": parse, "meaning": meaning, "name": name, "flag": flag, "metavar": metavar}
+    metadata = {"parse": parse, "meaning": meaning, "name": name, "flag": flag, "alias": alias, "metavar": metavar}
     return field(default=default, metadata=metadata)
 
 
@@ -187,13 +200,43 @@ class Settings:
         "Unload a model of --models-dir after this many seconds without a request; 0 turns it off",
         metavar="SECONDS",
     )
-    host: str = _setting("127.0.0.1", str, "Address to listen on; a non-loopback address needs --api-key or --insecure")
+    host: tuple[str, ...] = _setting(
+        ("127.0.0.1",),
+        _listed(listen_address),
+        "Address to listen on, or unix:PATH; a non-loopback address needs --api-key or --insecure; separate several "
+        "with commas",
+        metavar="ADDRESS",
+    )
     port: int = _setting(6969, _whole(0, 65535), "Port to listen on; 0 picks a free one")
+    fd: tuple[str, ...] = _setting(
+        (),
+        _listed(_descriptor),
+        "Socket to listen on instead of --host, by the number of its open file, or launchd:NAME; those that systemd "
+        "opens are taken without it",
+        metavar="N",
+    )
+    tls_cert: Path | None = _setting(
+        None,
+        _path,
+        "Certificate, with those between it and its authority (PEM), to serve https; llama-server's --ssl-cert-file",
+        alias="--ssl-cert-file",
+        metavar="FILE",
+    )
+    tls_key: Path | None = _setting(
+        None,
+        _path,
+        "Private key of --tls-cert (PEM, without a password); llama-server's --ssl-key-file",
+        alias="--ssl-key-file",
+        metavar="FILE",
+    )
     api_key: tuple[str, ...] = _setting(
         (),
         _listed(_key),
         "API key that requests must carry, or name:key, by which its use is counted; separate several with commas",
         metavar="[NAME:]KEY",
+    )
+    api_key_file: Path | None = _setting(
+        None, _path, "File with further API keys, one a line, as --api-key has them", metavar="FILE"
     )
     insecure: bool = _setting(False, _flag, "Allow a non-loopback address without an API key")
     allow_host: tuple[str, ...] = _setting(
@@ -378,6 +421,11 @@ class Settings:
     warnings: tuple[str, ...] = ()  # what could not be read; the log and `/start` say it
 
     @property
+    def beyond_loopback(self) -> bool:
+        """Whether other machines reach the server."""
+        return not all(is_local(address) for address in self.host)
+
+    @property
     def adapters(self) -> tuple[tuple[Path, float], ...]:
         """The folders of --lora with their scales."""
         return tuple(_adapter(text) for text in self.lora)
@@ -405,9 +453,13 @@ class Settings:
         if self.draft_model is None and self.draft_tokens != Settings().draft_tokens:
             yield "--draft-tokens is for a draft model: give --draft-model too"
         yield from self._router_problems()
-        if not is_loopback(self.host) and not self.api_key and not self.insecure:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            yield "--tls-cert and --tls-key belong together: give both"
+        if self.tls_cert and self.tls_key and (problem := _tls_problem(self.tls_cert, self.tls_key)):
+            yield problem
+        if self.beyond_loopback and not self.api_key and not self.insecure:
             yield (
-                f"listening on {self.host} lets other machines in: "
+                f"listening on {', '.join(self.host)} lets other machines in: "
                 "give --api-key, or --insecure to say that you mean it"
             )
 
@@ -459,11 +511,18 @@ def flag(setting: "Field[Any]") -> str | None:
     return f"--{_name(setting).replace('_', '-')}"
 
 
+def is_list(setting: "Field[Any]") -> bool:
+    """Whether a setting has several values, so that its flag may come several times."""
+    return isinstance(setting.default, tuple)
+
+
 def default_text(setting: "Field[Any]") -> str:
     """Spell the default of a setting; empty where there is none, or the help says what happens then."""
     match setting.default:
         case None | () | False:
             return ""
+        case tuple() as items:
+            return ",".join(items)
         case True:
             return "on"
         case float() as number:
@@ -509,6 +568,9 @@ def read_with_sources(
         from_file = {name: value for name, value in from_file.items() if name not in {"model", "demo"}}
     sources |= {name: source for name, (source, _) in from_file.items() if name not in values}
     values = {name: value for name, (_, value) in from_file.items()} | values
+    if path := values.get("api_key_file"):
+        values["api_key"] = (*values.get("api_key", ()), *_keys_of(path))
+        sources["api_key"] = ", ".join(sources[name] for name in ("api_key", "api_key_file") if name in sources)
     from_tiles = _of_tiles(values, environ)
     sources |= {name: "Tiles" for name in from_tiles if name not in values and name != "warnings"}
     return Settings(**from_tiles | values, presets=Presets(presets)), sources
@@ -527,10 +589,34 @@ def _of_file(data_dir: Path) -> tuple[dict[str, tuple[str, Any]], Mapping[str, P
         if (setting := by_key.get(key)) is None:
             close = get_close_matches(key, by_key, 1)
             raise SettingError(f"{file.path}: {key[:100]} is no setting{f'; {close[0]} is one' if close else ''}")
-        if isinstance(text, tuple) and setting.default != ():
+        if isinstance(text, tuple) and not is_list(setting):
             raise SettingError(f"{file.path}: {key}: give one value, no list")
         values[setting.name] = str(file.path), _parsed(setting, text, f"{file.path}: {key}")
     return values, file.presets
+
+
+def _keys_of(path: Path) -> tuple[str, ...]:
+    """Read the keys in a file, one a line. Raises SettingError."""
+    try:
+        keys = tuple(_key(line.strip()) for line in path.read_text("utf-8").splitlines() if line.strip())
+    except OSError as error:
+        raise SettingError(f"--api-key-file: {path} cannot be read: {(error.strerror or 'why?').lower()}") from None
+    except ValueError:
+        raise SettingError(f"--api-key-file: {path} has a line that is no key") from None
+    if not keys:
+        raise SettingError(f"--api-key-file: {path} has no key in it")
+    return keys
+
+
+def _tls_problem(certificate: Path, key: Path) -> str | None:
+    """Say why a certificate and its key cannot be used. A password would be asked for where nobody sits."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        return f"--tls-cert {certificate} and --tls-key {key} cannot be used: {error.reason or error}"
+    except (OSError, ValueError) as error:
+        return f"--tls-cert {certificate} or --tls-key {key} cannot be read: {getattr(error, 'strerror', '') or error}"
+    return None
 
 
 def _of_tiles(values: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def test_what_is_in_force_is_shown_with_where_it_comes_from(data: Path, monkeypa
     assert facts["settings"]["port"] == {"value": 1, "source": "--port"}
     assert facts["settings"]["max_batch"] == {"value": 2, "source": str(path)}
     assert facts["settings"]["api_key"] == {"value": ["***"], "source": "TILES_API_KEY"}
-    assert facts["settings"]["host"] == {"value": "127.0.0.1", "source": "default"}
+    assert facts["settings"]["host"] == {"value": ["127.0.0.1"], "source": "default"}
     assert facts["model"] == {"my model": {"temperature": 0.5, "chat_template_kwargs": {"a": "b"}}}
     shown = run(config, ["--data-dir", str(data)], env={"COLUMNS": "200"}).stdout
     assert 'model."my model" temperature' in " ".join(shown.split())

@@ -277,8 +277,8 @@ def test_a_server_without_downloads_refuses_them(folder: Path, own_hub: Hub) -> 
     ("settings", "is_allowed"),
     [
         ({}, True),
-        ({"host": "0.0.0.0", "insecure": True}, False),
-        ({"host": "0.0.0.0", "api_key": ("a-key",)}, True),
+        ({"host": ("0.0.0.0",), "insecure": True}, False),
+        ({"host": ("0.0.0.0",), "api_key": ("a-key",)}, True),
         ({"no_downloads": True}, False),
     ],
 )

@@ -426,7 +426,7 @@ ODD = st.one_of(
 def test_no_header_crashes_the_rules(host: str, origin: str, site: str) -> None:
     for settings in (
         Settings(),
-        Settings(host="0.0.0.0", api_key=("k",), allow_host=("a",), allow_origin=("http://b",)),
+        Settings(host=("0.0.0.0",), api_key=("k",), allow_host=("a",), allow_origin=("http://b",)),
     ):
         access = Access(settings)
         allows(access, host=host, origin=origin, sec_fetch_site=site, authorization=origin)
@@ -451,7 +451,7 @@ def test_loopback_is_answered_at_any_port(name: str, port: int | None) -> None:
 
 
 def test_other_addresses_are_answered_only_when_bound_beyond_loopback() -> None:
-    beyond = Access(Settings(host="0.0.0.0", insecure=True))
+    beyond = Access(Settings(host=("0.0.0.0",), insecure=True))
     assert allows(beyond, host="192.168.1.5:6969")
     assert allows(beyond, host="[fd00::1]:6969")
     assert allows(beyond, host="192.168.1.5", origin="http://192.168.1.5")

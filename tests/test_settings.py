@@ -185,10 +185,10 @@ def test_a_host_is_allowed_at_any_port_and_however_it_is_written() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "tiles.example"])
 def test_no_server_lets_other_machines_in_without_a_key(host: str) -> None:
     with pytest.raises(SettingError, match="lets other machines in"):
-        create_app(Settings(host=host))
-    Settings(host=host, insecure=True).check()
-    Settings(host=host, api_key=("k",)).check()
-    Settings(host="127.0.0.2").check()
+        create_app(Settings(host=(host,)))
+    Settings(host=(host,), insecure=True).check()
+    Settings(host=(host,), api_key=("k",)).check()
+    Settings(host=("127.0.0.2",)).check()
 
 
 def test_settings_that_contradict_each_other_are_an_error(tmp_path: Path) -> None:

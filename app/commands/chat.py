@@ -17,7 +17,7 @@ from app.commands.server_client import ServerFailure
 
 
 @click.command()
-@click.option("--url", help="Address of the server; http://127.0.0.1:6969 by default.")
+@click.option("--url", help="Address of the server, or unix:PATH; the one on this machine by default.")
 @click.option("--api-key", metavar="KEY", help="API key of the server; TILES_API_KEY by default.")
 @click.option("--model", metavar="NAME", help="Model to use; the one that is served by default.")
 @click.option("--system", metavar="TEXT", default="", help="System message.")
@@ -28,10 +28,9 @@ def chat(url: str | None, api_key: str | None, model: str | None, system: str, m
         defaults = settings.read()
     except settings.SettingError as error:
         raise click.ClickException(str(error)) from None
-    key = api_key or next(iter(defaults.api_key), None)
     try:
         session = ChatSession(
-            ChatClient(url or f"http://127.0.0.1:{defaults.port}", key),
+            ChatClient.of(defaults, url, api_key),
             Console(highlight=False, soft_wrap=True),
             model=model,
             system=system,

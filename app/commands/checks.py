@@ -1,6 +1,5 @@
 """The checks of the machine by `tiles-server doctor`: each is a function from a CheckContext to a Check."""
 
-import json
 import os
 import platform
 import shutil
@@ -9,12 +8,13 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
-from http.client import HTTPConnection, HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from rich.filesize import decimal
 
+from app.addresses import socket_path
+from app.commands.server_client import ServerClient, ServerFailure, base_url
 from app.services import session
 from app.services.downloads.transfer import free_bytes, nearest
 from app.services.hub import hugging_face_cache
@@ -143,13 +143,15 @@ def disk(context: CheckContext) -> Check:
 
 
 def port(context: CheckContext) -> Check:
-    """Check that the port is free, or used by a Tiles server."""
-    host, number = context.settings.host, context.settings.port
-    address, problem = f"{host}:{number}", _bind_problem(host, number)
+    """Check that the addresses are free, or used by a Tiles server."""
+    settings = context.settings
+    tcp = [host for host in settings.host if not socket_path(host)]
+    problems = {f"{host}:{settings.port}": _bind_problem(host, settings.port) for host in tcp}
+    address, problem = next((one for one in problems.items() if one[1]), (", ".join(settings.host), None))
+    if _is_tiles(settings):
+        return Check("Port", "ok", f"a Tiles server runs on {base_url(settings)}")
     if problem is None:
-        return Check("Port", "ok", f"{address} is free")
-    if _is_tiles(host, number):
-        return Check("Port", "ok", f"a Tiles server runs on {address}")
+        return Check("Port", "ok", f"{', '.join(problems) or address} is free")
     return Check("Port", "failed", f"{address}: {problem}", "Stop the program that uses it, or choose another --port.")
 
 
@@ -222,13 +224,9 @@ def _bind_problem(host: str, port: int) -> str | None:
     return None
 
 
-def _is_tiles(host: str, port: int) -> bool:
-    connection = HTTPConnection(host, port, timeout=2)
+def _is_tiles(settings: Settings) -> bool:
     try:
-        connection.request("GET", "/health")
-        health = json.loads(connection.getresponse().read(65536))
-    except (OSError, ValueError, HTTPException):
+        health = ServerClient.of(settings).get_health(timeout=2)
+    except ServerFailure:
         return False
-    finally:
-        connection.close()
     return isinstance(health, dict) and health.get("tiles") is True

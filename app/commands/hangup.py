@@ -17,16 +17,16 @@ log = structlog.get_logger()
 class Hangup:
     """Follows SIGHUP. On the event loop."""
 
-    def __init__(self, settings: Settings, flags: Mapping[str, Any], end: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, flags: Mapping[str, Any]) -> None:
         self._settings = settings
         self._flags = flags
-        self._end = end  # ends the server
         # Without a terminal, or under nohup, nobody ends the server by closing one.
         self._ends_with_terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
         self._task: asyncio.Task[None] | None = None
 
-    def follow(self) -> None:
-        """Begin to listen."""
+    def follow(self, end: Callable[[], None]) -> None:
+        """Begin to listen. `end` ends the server."""
+        self._end = end
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
 
     def _hang_up(self) -> None:

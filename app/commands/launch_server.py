@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from app.commands import launch_text
-from app.commands.address import base_url
 from app.commands.launch_target import Choice, LaunchServer
 from app.commands.own_server import OwnServer, wait_until_loaded
 from app.commands.server_client import NoServer, ServerClient, ServerFailure
@@ -23,7 +22,7 @@ _THINKING = ("enable_thinking", "<think>", "reasoning_effort", "<|channel|>")  #
 @contextmanager
 def running(choice: Choice, settings: Settings, *, log_path: Path) -> Iterator[LaunchServer]:
     """Give a server that can answer, for as long as this lasts. Raises ServerFailure, SettingError and OSError."""
-    client = ServerClient(_url(choice, settings), _key(settings))
+    client = _client(choice, settings)
     progress = launch_text.Progress()
     try:
         wait_until_loaded(client, progress)
@@ -37,7 +36,7 @@ def running(choice: Choice, settings: Settings, *, log_path: Path) -> Iterator[L
     launch_text.note("Starting a server")
     server = OwnServer(choice.flags(), choice.api_key, log_path)
     try:
-        client = ServerClient(server.wait_until_up(), _key(settings))
+        client = ServerClient(server.wait_until_up(), _key(settings), settings.tls_cert)
         wait_until_loaded(client, progress, server)
         yield LaunchServer(read_facts(client, _key(settings), choice.model if choice.models_dir else None), is_own=True)
     except BaseException:
@@ -51,7 +50,7 @@ def running(choice: Choice, settings: Settings, *, log_path: Path) -> Iterator[L
 
 def expect(choice: Choice, settings: Settings) -> LaunchServer:
     """Say which server an agent would be started against, and start none. Raises ServerFailure."""
-    client = ServerClient(_url(choice, settings), _key(settings))
+    client = _client(choice, settings)
     try:
         client.get_health()
         return LaunchServer(read_facts(client, _key(settings), _wanted_model(choice), autoload=False))
@@ -115,8 +114,11 @@ def _facts_at_rest(choice: Choice, settings: Settings, url: str) -> tuple[Server
     return replace(facts, model=folder.id, context=context), False
 
 
-def _url(choice: Choice, settings: Settings) -> str:
-    return choice.url or base_url(settings.host, settings.port)
+def _client(choice: Choice, settings: Settings) -> ServerClient:
+    client = ServerClient.of(settings, choice.url)
+    if client.socket_path:
+        raise ServerFailure(f"Coding agents cannot use {client.url}: give the server a --host with a port, too")
+    return client
 
 
 def _key(settings: Settings) -> str | None:

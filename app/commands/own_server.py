@@ -11,7 +11,7 @@ from pathlib import Path
 from app.commands.server_client import NoServer, ServerClient, ServerFailure
 from app.services import atomic
 
-_ADDRESS = re.compile(r"^API +(http://\S+)/v1$", re.MULTILINE)  # as `serve` says it
+_ADDRESS = re.compile(r"^API +(https?://\S+)/v1$", re.MULTILINE)  # as `serve` says it
 _INTERVAL = 0.1  # seconds between two looks at a server that starts
 _STOP_SECONDS = 40.0  # after which it is ended; it takes less unless its disk is very slow
 

@@ -1,11 +1,10 @@
 """`tiles-server serve`: the server process, from its flags to its exit."""
 
 import asyncio
-import errno
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
@@ -14,8 +13,9 @@ import click
 import uvicorn
 
 from app import log
-from app.commands.address import base_url
+from app.addresses import socket_path, url
 from app.commands.hangup import Hangup
+from app.commands.listeners import open_listeners, port_of, remove_files
 from app.commands.process import SIGNALS, Successor, end, end_at_once, end_within
 from app.commands.setting_options import setting_options
 from app.services import heap
@@ -36,30 +36,15 @@ def serve(**flags: Any) -> None:
     """Serve a model: the demo model (--demo), a folder or downloaded model (--model), or several (--models-dir)."""
     try:
         settings = read(flags)
-        settings.check()
-        listener = _listen(settings)
+        listeners, in_force = open_listeners(settings)
     except (SettingError, OSError) as error:
         _print(f"tiles-server: {error}")
         sys.exit(2)
     log.set_up(settings.log_format)
-    _run(settings, listener, flags)
+    _run(in_force, listeners, Hangup(settings, flags))
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """Bind before anything slow is imported, so that a port in use is reported at once."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
-        raise SettingError(f"cannot listen on {settings.host}:{settings.port}: {reason}") from None
-    return listener
-
-
-def _run(settings: Settings, listener: socket.socket, flags: Mapping[str, Any]) -> None:
+def _run(settings: Settings, listeners: list[socket.socket], hangup: Hangup) -> None:
     with heap.permanent():
         from app.application import create_app
         from app.connections import Connections, raise_limit
@@ -67,7 +52,8 @@ def _run(settings: Settings, listener: socket.socket, flags: Mapping[str, Any]) 
         from app.socket_protocol import SocketProtocol, UpgradingProtocol
 
     raise_limit()
-    successor = Successor(listener.getsockname()[1], settings.watchdog_seconds)
+    port = port_of(listeners, settings.port)
+    successor = Successor(port, settings.watchdog_seconds)
     service = ModelService(settings, _on_progress(), successor.come)
     config = uvicorn.Config(
         create_app(settings, service),
@@ -81,17 +67,20 @@ def _run(settings: Settings, listener: socket.socket, flags: Mapping[str, Any]) 
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=2,
         timeout_keep_alive=75,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
     )
-    host, port = listener.getsockname()[:2]
-    _announce(base_url(host, port), has_ui=is_built(settings.ui_folder))
-    if settings.open_browser:
+    addresses = [url(host, port, tls=bool(settings.tls_cert)) for host in settings.host]
+    _announce(addresses, has_ui=is_built(settings.ui_folder))
+    if settings.open_browser and (front := _front(addresses)):
         import webbrowser
 
-        webbrowser.open(base_url(host, port))
+        webbrowser.open(front)
     try:
-        _Server(config, service, successor, settings, flags).run(sockets=[listener])
+        _Server(config, service, successor, settings.shutdown_seconds, hangup).run(sockets=listeners)
     except SystemExit as failure:  # it could not start
         end(failure.code if isinstance(failure.code, int) else 1)
+    remove_files(settings)
     end()
 
 
@@ -104,9 +93,17 @@ def _on_progress() -> Callable[[str, float], None]:
     return LoadingBar()
 
 
-def _announce(address: str, *, has_ui: bool) -> None:
-    front = "Chat" if has_ui else "Home"
-    _print(f"API   {address}/v1\nDocs  {address}/schema\n{front}  {address}/")
+def _announce(addresses: Sequence[str], *, has_ui: bool) -> None:
+    """Say where the server is."""
+    lines = [f"API   {address}" if socket_path(address) else f"API   {address}/v1" for address in addresses]
+    if front := _front(addresses):
+        lines += [f"Docs  {front}/schema", f"{'Chat' if has_ui else 'Home'}  {front}/"]
+    _print("\n".join(lines))
+
+
+def _front(addresses: Sequence[str]) -> str | None:
+    """Give the first address that a browser can open."""
+    return next((address for address in addresses if not socket_path(address)), None)
 
 
 def _print(text: str) -> None:
@@ -126,21 +123,21 @@ class _Server(uvicorn.Server):
         config: uvicorn.Config,
         service: "ModelService",
         successor: Successor,
-        settings: Settings,
-        flags: Mapping[str, Any],
+        shutdown_seconds: float,
+        hangup: Hangup,
     ) -> None:
         super().__init__(config)
         self._service = service
         self._successor = successor
-        self._shutdown_seconds = settings.shutdown_seconds
-        self._hangup = Hangup(settings, flags, end=lambda: self.handle_exit(signal.SIGTERM, None))
+        self._shutdown_seconds = shutdown_seconds
+        self._hangup = hangup
         self._signals = 0
         self._shutdown_task: asyncio.Task[None] | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal has ended the server."""
         self._loop, self._hurry = asyncio.get_running_loop(), asyncio.Event()
-        self._hangup.follow()
+        self._hangup.follow(end=lambda: self.handle_exit(signal.SIGTERM, None))
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

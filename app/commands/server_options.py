@@ -6,7 +6,6 @@ from typing import TypeVar
 import click
 
 from app import settings
-from app.commands.address import base_url
 from app.commands.server_client import ServerClient, ServerFailure
 from app.settings import SettingError
 
@@ -26,8 +25,6 @@ def server_options(meaning: str) -> Callable[[Command], Command]:
 def connect(url: str | None, api_key: str | None) -> ServerClient:
     """Give a client of a server, by default of that which the settings describe. Raises ClickException."""
     try:
-        defaults = settings.read()
-        key = api_key or next(iter(defaults.api_key), None)
-        return ServerClient(url or base_url(defaults.host, defaults.port), key)
+        return ServerClient.of(settings.read(), url, api_key)
     except (SettingError, ServerFailure) as error:
         raise click.ClickException(str(error)) from None

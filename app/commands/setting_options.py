@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from app.settings import default_text, described, flag, variable
+from app.settings import default_text, described, flag, is_list, variable
 
 
 def setting_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -14,10 +14,11 @@ def setting_options(command: Callable[..., None]) -> Callable[..., None]:
         name = flag(setting)
         if name is None:
             continue
-        kind: dict[str, Any] = {"multiple": setting.default == (), "metavar": setting.metadata["metavar"]}
+        kind: dict[str, Any] = {"multiple": is_list(setting), "metavar": setting.metadata["metavar"]}
         if setting.default is False:
             kind = {"is_flag": True}
         default = f"; default {text}" if (text := default_text(setting)) else ""
         meaning = f"{setting.metadata['meaning']} [{variable(setting)}{default}]"
-        command = click.option(name, setting.name, default=None, help=meaning, **kind)(command)
+        names = [name] if setting.metadata["alias"] is None else [name, setting.metadata["alias"]]
+        command = click.option(*names, setting.name, default=None, help=meaning, **kind)(command)
     return command

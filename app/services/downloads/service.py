@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import structlog
 
-from app.origins import is_loopback
 from app.services import hub
 from app.services.downloads import client, transfer
 from app.services.downloads.client import Match
@@ -71,7 +70,7 @@ class Downloads:
         """Why models may not be changed through HTTP: --no-downloads, or anybody could send requests."""
         if self._settings.no_downloads:
             return "This server was started with --no-downloads"
-        if not is_loopback(self._settings.host) and not self._settings.api_key:
+        if self._settings.beyond_loopback and not self._settings.api_key:
             return "Beyond this machine, models are downloaded and deleted only with --api-key"
         return None
 
