@@ -9,7 +9,6 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote, urljoin, urlsplit
@@ -19,6 +18,7 @@ import httpx
 from app.services.errors import EstimateFailed, LoadFailed
 from app.services.gguf import names
 from app.services.gguf.file import read_header
+from app.services.public_network import HostRefused, PublicTransport
 
 _FIRST, _MAX_BYTES = 8 * 2**20, 64 * 2**20  # of a file; the header of a vocabulary of 262,144 tokens takes 15 MiB
 _FIRST_OF_SHARD, _MAX_SHARDS = 2**18, 128  # bytes of shards after the first, which hold little but their tensors' names
@@ -28,7 +28,6 @@ _SECONDS, _SECONDS_IN_ALL = 10.0, 60.0  # without a byte, and for all of it
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _TRUE = {"1", "on", "yes", "true"}
 
-Address = IPv4Address | IPv6Address
 T = TypeVar("T")
 
 
@@ -42,7 +41,7 @@ async def read(url: str, folder: Path, parse: Callable[[Path], T], environ: Mapp
     try:
         async with (
             asyncio.timeout(_SECONDS_IN_ALL),
-            httpx.AsyncClient(timeout=_SECONDS, trust_env=False) as client,
+            httpx.AsyncClient(timeout=_SECONDS, transport=PublicTransport()) as client,
         ):
             first, *others = _files(url)
             for name, address in others:
@@ -50,6 +49,8 @@ async def read(url: str, folder: Path, parse: Callable[[Path], T], environ: Mapp
             return await _read(_Source(client, first[1], environ), folder / first[0], parse, _FIRST)
     except TimeoutError:
         raise EstimateFailed(f"The header took longer than {_SECONDS_IN_ALL:.0f} s") from None
+    except HostRefused as error:
+        raise EstimateFailed(str(error), param="url") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise EstimateFailed(f"The file cannot be read: {type(error).__name__}") from None
 
@@ -95,30 +96,20 @@ class _Source:
         """Give some bytes of the file, and how many there are in all."""
         headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
         for _ in range(_MAX_REDIRECTS + 1):
-            addresses = await self._addresses()
-            async with self._client.stream("GET", self._url, headers=headers) as reply:
-                _check_peer(reply, addresses)
+            trust = {"trusted_host": self._is_own_hub()}
+            async with self._client.stream("GET", self._url, headers=headers, extensions=trust) as reply:
                 if "location" in reply.headers and reply.is_redirect:
                     self._url = urljoin(self._url, reply.headers["location"])
                     continue
                 return await _content(reply, start, stop)
         raise EstimateFailed(f"The address redirects more than {_MAX_REDIRECTS} times")
 
-    async def _addresses(self) -> set[Address] | None:
-        """Give the addresses of the host, None for one's own hub. Raises EstimateFailed if one is not public."""
+    def _is_own_hub(self) -> bool:
+        """Whether the address is of one's own hub. Raises EstimateFailed for others without https."""
         origin = _origin(self._url)
-        if origin is not None and origin == self._own_hub:
-            return None
-        if origin is None or origin[0] != "https":
+        if origin is None or (origin != self._own_hub and origin[0] != "https"):
             raise EstimateFailed("Only https addresses are looked up, and the hub that HF_ENDPOINT names", param="url")
-        try:
-            entries = await asyncio.get_running_loop().getaddrinfo(origin[1], origin[2])
-        except (OSError, UnicodeError):
-            raise EstimateFailed("There is no host of that name", param="url") from None
-        addresses = {_plain(str(entry[4][0])) for entry in entries}
-        if not all(address.is_global and not address.is_multicast for address in addresses):
-            raise EstimateFailed("The host is not on the internet, but on this machine or its network", param="url")
-        return addresses
+        return origin == self._own_hub
 
 
 def _origin(url: str) -> tuple[str, str, int] | None:
@@ -129,20 +120,6 @@ def _origin(url: str) -> tuple[str, str, int] | None:
     except (ValueError, KeyError):
         return None
     return (parts.scheme, parts.hostname, port) if parts.hostname and "@" not in parts.netloc else None
-
-
-def _plain(text: str) -> Address:
-    """Read an address; of an IPv4 one in IPv6's clothes, the IPv4 one."""
-    address = ip_address(text.partition("%")[0])
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-def _check_peer(reply: httpx.Response, addresses: set[Address] | None) -> None:
-    """Raise EstimateFailed if somebody else answers than was looked up: names may change between two questions."""
-    stream = reply.extensions.get("network_stream")
-    peer = stream.get_extra_info("server_addr") if stream is not None else None
-    if addresses is not None and (peer is None or _plain(peer[0]) not in addresses):
-        raise EstimateFailed("The host has changed its address meanwhile")
 
 
 async def _content(reply: httpx.Response, start: int, stop: int) -> tuple[bytes, int]:
