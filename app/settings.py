@@ -251,6 +251,9 @@ class Settings:
         "Web origins to accept besides loopback ones (CORS); separate several with commas; * as in https://*.app.example",
         metavar="ORIGIN",
     )
+    allow_image_urls: bool = _setting(
+        False, _flag, "Fetch images that requests name by http(s) URLs, from public addresses only"
+    )
     context_length: int | None = _setting(
         None,
         _whole(16, 2**24),

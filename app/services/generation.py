@@ -87,7 +87,7 @@ MOST_IMAGES = 64  # of one request
 class Image:
     """A picture in a message, as it was sent; nothing of it is decoded yet."""
 
-    source: str  # base64, bare or in a data URL; or a URL
+    source: str | bytes  # base64, bare or in a data URL; or a URL; or the file itself, once it is fetched
     param: str = "messages"  # where it stands in the request, for errors
     is_required: bool = True  # a model that reads text only refuses it; else it answers without
 

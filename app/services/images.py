@@ -54,9 +54,12 @@ def pixels(image: EncodedImage) -> Pixels:
 
 
 def _decode(image: Image) -> bytes:
+    if isinstance(image.source, bytes):
+        return image.source
     text = _DATA_URL.sub("", image.source[:_LONGEST_HEAD]) + image.source[_LONGEST_HEAD:]
     if _URL.match(text):
-        raise InvalidImage("images are not fetched: send it as a data URL, in base64", param=image.param)
+        flag = ", or start the server with --allow-image-urls" if text[:4].lower() == "http" else ""
+        raise InvalidImage(f"images are not fetched: send it as a data URL, in base64{flag}", param=image.param)
     if len(text) > MOST_BYTES * 4 // 3 + 4:
         raise InvalidImage(f"an image of more than {MOST_BYTES // 2**20} MiB", param=image.param)
     try:

@@ -23,7 +23,7 @@ class Field:
 
 _USER: dict[str, Any] = {"role": "user", "content": "Hi"}
 _TEXT_ONLY = "the model reads text only"
-_SEES = "by a model that reads text only; one that sees takes those that are in the request"
+_SEES = "by a model that reads text only; one that sees takes base64, and URLs with `--allow-image-urls`"
 _ELSEWHERE = "this server runs no tools"
 _PICTURE = "in a tool's result it is replaced by a sentence for a model that reads text only"
 _OTHER = "its text is read"

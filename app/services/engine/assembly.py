@@ -103,6 +103,7 @@ def assemble(
         max_lookup_tokens=limits.max_lookup_tokens,
         draft=draft,
         vision=vision,
+        image_fetcher=_image_fetcher(vision, limits),
     )
 
 
@@ -216,6 +217,14 @@ def _image_tokens(tokenizer: Any, vision: Any) -> frozenset[int]:
     """The special tokens around images, which end no message."""
     text = vision.family.before + vision.family.after if vision is not None else ""
     return frozenset(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _image_fetcher(vision: Any, limits: EngineLimits) -> Any:
+    if vision is None or not limits.fetches_images:
+        return None
+    from app.services.image_urls import ImageFetcher  # with an HTTP client, which nothing else needs
+
+    return ImageFetcher()
 
 
 def _prefix_cache(

@@ -44,6 +44,7 @@ from app.services.generation import (
 
 if TYPE_CHECKING:  # it imports Pillow, which only models that see need
     from app.services.engine.vision.vision import Vision
+    from app.services.image_urls import ImageFetcher
 
 log = structlog.get_logger()
 
@@ -74,6 +75,7 @@ class LoadedModel:
         max_lookup_tokens: int | None = 0,
         draft: DraftModel | None = None,
         vision: "Vision | None" = None,
+        image_fetcher: "ImageFetcher | None" = None,
     ) -> None:
         self.facts = facts
         self.prompts = prompts
@@ -85,6 +87,7 @@ class LoadedModel:
         self._stop_repetition = stop_repetition
         self._proposer = partial(_proposer, max_lookup_tokens, draft)
         self.vision = vision  # None for a model that reads text only
+        self.image_fetcher = image_fetcher  # None where URLs of images are refused
         self._format = answer_format
         self._detokenizer = detokenizer
         self._history = history

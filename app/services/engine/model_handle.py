@@ -103,7 +103,7 @@ class ModelHandle(Handle, EngineModel):
         return await self._off_loop(self._model.prepare, *await self._read_images(request))
 
     async def _read_images(self, request: GenerationRequest) -> tuple[GenerationRequest, Mapping[bytes, EncodedImage]]:
-        return await read_images(request, self._model.vision)
+        return await read_images(request, self._model.vision, self._model.image_fetcher)
 
     def _submit(self, prompt: "Prompt", request: GenerationRequest, caller: Caller) -> list[RunningGeneration]:
         model, facts = self._model, self._model.facts

@@ -103,4 +103,4 @@ class InvalidImage(InvalidRequest):
     """An image that cannot be taken: too large, broken, of another format, or not in the request itself."""
 
     code = "invalid_image"
-    advice = "Send a PNG, JPEG, WebP or GIF as base64; `param` names which image it is."
+    advice = "Send a PNG, JPEG, WebP or GIF as base64, or a URL with `--allow-image-urls`; `param` names which it is."

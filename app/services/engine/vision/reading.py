@@ -1,4 +1,4 @@
-"""Reads the images of a request, on threads of their own."""
+"""Reads the images of a request, on threads of their own; those with a URL are fetched first, if that is allowed."""
 
 import asyncio
 from collections.abc import Mapping
@@ -11,12 +11,13 @@ from app.services.generation import MOST_IMAGES, EncodedImage, GenerationRequest
 
 if TYPE_CHECKING:  # it imports Pillow, which only models that see need
     from app.services.engine.vision.vision import Vision
+    from app.services.image_urls import ImageFetcher
 
 _threads = ThreadPoolExecutor(2, thread_name_prefix="image")  # of all models
 
 
 async def read_images(
-    request: GenerationRequest, vision: "Vision | None"
+    request: GenerationRequest, vision: "Vision | None", fetcher: "ImageFetcher | None" = None
 ) -> tuple[GenerationRequest, Mapping[bytes, EncodedImage]]:
     """Give the images of a request by their digests, and the request with markers in its messages that stand for them.
 
@@ -33,6 +34,8 @@ async def read_images(
     if len(images) > MOST_IMAGES:
         first = images[MOST_IMAGES].param
         raise InvalidImage(f"{len(images)} images; one request takes {MOST_IMAGES}", param=first)
+    if fetcher is not None:
+        images = await fetcher.fetch(images)
     loop = asyncio.get_running_loop()
     encoded = await asyncio.gather(*(loop.run_in_executor(_threads, vision.read, image) for image in images))
     return with_markers(request, [image.digest for image in encoded]), {image.digest: image for image in encoded}
