@@ -123,10 +123,72 @@ def test_the_model_says_that_it_sees(seeing: Server) -> None:
     assert "multimodal" in models["models"][0]["capabilities"]
 
 
-def test_a_prompt_is_shown_and_counted_with_its_images(seeing: Server) -> None:
-    messages = [{"role": "user", "content": [text("Look"), chat_part(RED)]}]
+def marker(server: Server) -> str:
+    return str(server.client.get("/props").json()["media_marker"])
+
+
+def with_images(prompt: str, *images: str) -> dict[str, Any]:
+    return {"prompt_string": prompt, "multimodal_data": list(images)}
+
+
+def question(*parts: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": list(parts)}]
+
+
+@pytest.mark.parametrize("parts", [(RED,), (RED, BLUE), (RED, "and", BLUE, "now?"), ("What is", BLUE)])
+def test_a_templated_prompt_is_continued_as_its_chat_is_answered(seeing: Server, parts: tuple[str, ...]) -> None:
+    """The words, how likely they were, and the tokens of the prompt: llama-server's two ways in are one."""
+    images = [part for part in parts if part in (RED, BLUE)]
+    messages = question(*(chat_part(part) if part in images else text(part) for part in parts))
     prompt = post(seeing, "/apply-template", messages=messages)["prompt"]
-    assert "Look\n\n<start_of_image><image_soft_token><end_of_image>\n\n" in prompt
+    assert prompt.count(marker(seeing)) == len(images)
+    counted = post(seeing, "/v1/chat/completions/input_tokens", messages=messages)["input_tokens"]
+    options = {"temperature": 0, "max_tokens": 8}
+    body = {"messages": messages, **options, "logprobs": True, "top_logprobs": 1, "reasoning_format": "none"}
+    scores = post(seeing, "/v1/chat/completions", **body)["choices"][0]["logprobs"]["content"]
+    for route, name in (("/completion", "n_probs"), ("/v1/completions", "logprobs")):
+        for sent in (with_images(prompt, *images), [with_images(prompt, *images)]):
+            answer = post(seeing, route, prompt=sent, **options, **{name: 1})
+            if route == "/completion":
+                assert answer["tokens_evaluated"] == counted
+                tokens = [(each["token"], each["logprob"]) for each in answer["completion_probabilities"]]
+            else:
+                assert answer["usage"]["prompt_tokens"] == counted
+                of_tokens = answer["choices"][0]["logprobs"]
+                tokens = list(zip(of_tokens["tokens"], of_tokens["token_logprobs"], strict=True))
+            assert tokens == [(each["token"], each["logprob"]) for each in scores]
+
+
+@pytest.mark.parametrize("route", ["/completion", "/v1/completions"])
+@pytest.mark.parametrize(
+    ("markers", "images", "words", "param"),
+    [
+        (0, [RED], "0 markers", "prompt.multimodal_data"),
+        (2, [RED], "2 markers", "prompt.multimodal_data"),
+        (1, [RED, BLUE], "2 images", "prompt.multimodal_data"),
+        (1, ["AA=="], "none of PNG", "prompt.multimodal_data.0"),
+        (2, [RED, ""], "empty", "prompt.multimodal_data.1"),
+    ],
+)
+def test_a_prompt_has_as_many_markers_as_images(
+    seeing: Server, route: str, markers: int, images: list[str], words: str, param: str
+) -> None:
+    body = {"prompt": with_images("Look" + marker(seeing) * markers, *images), "max_tokens": 2}
+    answer = seeing.client.post(route, json=body)
+    assert answer.status_code == 400, answer.text
+    assert words in answer.json()["error"]["message"]
+    assert answer.json()["error"]["param"] == param
+
+
+def test_a_marker_without_images_is_text(seeing: Server) -> None:
+    for prompt in (marker(seeing), {"prompt_string": marker(seeing)}):
+        assert post(seeing, "/completion", prompt=prompt, n_predict=1)["tokens_evaluated"] > 6
+
+
+def test_a_vector_is_of_text_alone(seeing: Server) -> None:
+    answer = seeing.client.post("/v1/embeddings", json={"input": [with_images(marker(seeing), RED)]})
+    assert answer.status_code == 400
+    assert "no image" in answer.json()["error"]["message"]
 
 
 def test_text_that_looks_like_an_image_shows_nothing(seeing: Server) -> None:

@@ -9,7 +9,7 @@ from litestar.params import Body
 from app.controllers import completions_examples as examples
 from app.controllers.answer import collect, header, stream
 from app.controllers.openapi import operation
-from app.controllers.refusals import GENERATION, body_refusals
+from app.controllers.refusals import GENERATION, IMAGE, body_refusals
 from app.dto.llama.completion import (
     InfillRequest,
     NativeChunk,
@@ -41,7 +41,7 @@ class CompletionController(Controller):
         status_code=200,
         summary="Create a completion",
         operation_class=operation(examples.ANSWER, events=examples.EVENTS),
-        responses=body_refusals(*GENERATION, _UNSUPPORTED, NoInfill()),
+        responses=body_refusals(*GENERATION, _UNSUPPORTED, IMAGE, NoInfill()),
     )
     async def create_completion(
         self,
@@ -72,7 +72,7 @@ class NativeController(Controller):
         status_code=200,
         summary="Create a completion as llama.cpp does",
         operation_class=operation(examples.NATIVE_ANSWER, events=examples.NATIVE_EVENTS),
-        responses=body_refusals(*GENERATION, _UNSUPPORTED),
+        responses=body_refusals(*GENERATION, _UNSUPPORTED, IMAGE),
     )
     async def create_native_completion(
         self,

@@ -204,7 +204,7 @@ class GenerationRequest:
 
     messages: tuple[Message, ...] = ()
     model: str | None = None  # who should answer, by any of its names
-    prompt: tuple[str | int, ...] | None = None  # text and token ids, in any order
+    prompt: tuple[str | int | Image, ...] | None = None  # text, token ids and pictures, in any order
     slot: int | None = None  # the place of the batch that it would like, if that is free
     suffix: str | None = None  # what follows the answer: the model fills in between the prompt and this
     tools: tuple[Mapping[str, Any], ...] = ()  # OpenAI function tools, as the chat template takes them
@@ -228,6 +228,17 @@ class GenerationRequest:
     split_reasoning: bool = True  # False leaves the reasoning and its tags in the text
     delivery: Delivery = Delivery()
     image_use: ImageUse = field(default_factory=ImageUse, compare=False)
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """Its pictures, in their order: of the messages, or of the prompt."""
+        of_messages = (image for message in self.messages for image in message.images)
+        return (*of_messages, *(part for part in self.prompt or () if isinstance(part, Image)))
+
+    @property
+    def prompt_parts(self) -> tuple[str | int, ...]:
+        """The texts and token ids of the prompt; markers stand for its pictures by the time that it is tokenized."""
+        return tuple(part for part in self.prompt or () if not isinstance(part, Image))
 
 
 Pooling = Literal["mean", "cls", "last", "max"]

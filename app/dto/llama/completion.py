@@ -26,7 +26,7 @@ class NativeGenerating(SamplingFields):
     return_tokens: bool = False
     post_sampling_probs: bool = False
 
-    def continuing(self, prompt: tuple[str | int, ...]) -> gen.GenerationRequest:
+    def continuing(self, prompt: tuple[str | int | gen.Image, ...]) -> gen.GenerationRequest:
         """Ask for the continuation of a prompt."""
         logprobs = self.n_probs if self.n_probs or self.return_tokens else None
         post_sampling = self.post_sampling_probs and self.n_probs > 0

@@ -11,6 +11,7 @@ from app.dto.shared.base import Reply
 from app.dto.shared.dates import date
 from app.services.facts import Batching, ModelFacts, RouterFacts
 from app.services.generation import LLAMA_SAMPLING, Delivery, Sampling
+from app.services.media_marker import MEDIA_MARKER
 from app.services.model_folder import ModelFolder, Task
 from app.services.model_state import FileProgress, ModelState, Status
 
@@ -337,7 +338,7 @@ class Props(Reply, kw_only=True):
     modalities: Annotated[Modalities, Meta(description="what it reads besides text")] = field(
         default_factory=Modalities
     )
-    media_marker: Annotated[str, Meta(description="always empty; llama-server's field")] = ""
+    media_marker: Annotated[str, Meta(description="what stands for an image in a `prompt_string`")] = ""
     endpoint_slots: Annotated[bool, Meta(description="always true: GET /slots is there")] = True
     endpoint_props: Annotated[bool, Meta(description="always false: properties cannot be set")] = False
     endpoint_metrics: Annotated[bool, Meta(description="always true: GET /metrics is there")] = True
@@ -390,6 +391,7 @@ class Props(Reply, kw_only=True):
             model_path=str(facts.path),
             model_ftype=facts.precision,
             modalities=Modalities(vision=facts.sees),
+            media_marker=MEDIA_MARKER,
             chat_template=facts.chat_template,
             chat_template_caps=_capabilities(facts),
             bos_token=facts.bos_token,

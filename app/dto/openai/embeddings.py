@@ -1,7 +1,7 @@
 """Embeddings, as OpenAI and llama.cpp spell them."""
 
 import base64
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from msgspec import Meta
 from pydantic import Field, model_validator
@@ -10,13 +10,17 @@ import app.services.generation as gen
 from app.dto.openai.prompt import Prompt, split_prompts
 from app.dto.shared import parameters
 from app.dto.shared.base import Reply, RequestBody
+from app.services.errors import InvalidRequest
 
 _MOST_INPUTS = 2048
 
 
 def split_inputs(texts: Any, param: str) -> tuple[tuple[str | int, ...], ...]:
-    """Give the texts one by one. Raises AppError for too many."""
-    return tuple(split_prompts(texts, param, _MOST_INPUTS, f"{_MOST_INPUTS} texts"))
+    """Give the texts one by one. Raises AppError for too many, and for images."""
+    inputs = split_prompts(texts, param, _MOST_INPUTS, f"{_MOST_INPUTS} texts")
+    for part in (part for parts in inputs for part in parts if isinstance(part, gen.Image)):
+        raise InvalidRequest("Text alone becomes a vector here, no image", param=part.param)
+    return cast("tuple[tuple[str | int, ...], ...]", tuple(inputs))
 
 
 def unit_length(vectors: Any) -> Any:

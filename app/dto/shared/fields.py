@@ -115,7 +115,7 @@ COMPLETION = (
     Field(
         "prompt[].multimodal_data",
         "refused",
-        _TEXT_ONLY,
+        f"{_SEES}, as many as there are markers in `prompt_string`: the `media_marker` of `/props`",
         {"prompt": [{"prompt_string": "Hi", "multimodal_data": ["AA=="]}]},
     ),
 )

@@ -179,7 +179,7 @@ class SamplingFields(RequestBody):
             )
         return constraints[0] if constraints else None
 
-    def continuing(self, prompt: tuple[str | int, ...]) -> gen.GenerationRequest:
+    def continuing(self, prompt: tuple[str | int | gen.Image, ...]) -> gen.GenerationRequest:
         """Ask for the continuation of a prompt that goes past the chat template."""
         return gen.GenerationRequest(
             model=self.model,

@@ -96,7 +96,7 @@ class LoadedModel:
 
     def prepare(self, request: GenerationRequest, images: Images = NO_ENCODED) -> Prompt:
         """Check what depends on the model and build the prompt. Raises InvalidRequest or PromptTooLong."""
-        self.facts.check_tokens(request.prompt or (), "prompt")
+        self.facts.check_tokens(request.prompt_parts, "prompt")
         if request.answers > self.facts.max_rows:
             raise InvalidRequest(f"no more than {self.facts.max_rows} answers fit into the batch", param="n")
         self.adapters.scales(request.lora)
@@ -162,7 +162,7 @@ class LoadedModel:
 
     def _tokenize_prompt(self, continuations: Continuations, tokenizer: PrefixTokenizer) -> TokenizedContinuations:
         request = continuations.prompt
-        self.facts.check_tokens(request.prompt or (), "prompt")
+        self.facts.check_tokens(request.prompt_parts, "prompt")
         prompt = self.prompts.build(request, tokenizer=tokenizer)
         if prompt.thinking:
             closing = self._format.think_closes(request)[0]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from app.services.caller import Caller
 from app.services.engine.cache.disk_thread import disk
+from app.services.engine.model.image_markers import replaced
 from app.services.engine.scheduler.handle import INPUTS_AT_ONCE, Handle
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.running_request import RunningEmbedding, RunningScoring
@@ -23,6 +24,7 @@ from app.services.generation import (
     Started,
 )
 from app.services.inference import EngineModel
+from app.services.media_marker import MEDIA_MARKER
 
 if TYPE_CHECKING:  # they import MLX, which takes seconds and belongs on the engine thread
     from app.services.engine.loaded_model import LoadedModel
@@ -64,10 +66,10 @@ class ModelHandle(Handle, EngineModel):
         return running
 
     async def render(self, request: GenerationRequest) -> str:
-        """Give the prompt as text."""
+        """Give the prompt as text, as it can be sent with the images that its markers stand for."""
         request, _ = await self._read_images(request)
-        prompts = self._model.prompts
-        return await self._off_loop(lambda: prompts.shown(prompts.render(request)))
+        text = await self._off_loop(self._model.prompts.render, request)
+        return replaced(text, lambda _: MEDIA_MARKER)
 
     async def shared_prefix(self, request: GenerationRequest) -> list[int]:
         """Give what conversations have in common that begin like this one."""

@@ -166,7 +166,9 @@ class PromptBuilder:
                 return Rendered(text, (text,))
             return self._answers.restore(text, key, request)
         parts = (
-            request.prompt if request.suffix is None else (_infill(request.prompt, request.suffix, self._fim_tokens),)
+            request.prompt_parts
+            if request.suffix is None
+            else (_infill(request.prompt_parts, request.suffix, self._fim_tokens),)
         )
         texts = [part for part in parts if isinstance(part, str)]
         return Rendered("".join(texts) if len(texts) == len(parts) else None, parts)
@@ -174,10 +176,11 @@ class PromptBuilder:
     def _tokens(
         self, parts: Sequence[str | int], request: GenerationRequest, images: Images
     ) -> tuple[list[int], PromptImages]:
+        special = request.prompt is not None  # templates write their own
         if not images or self._vision is None:
-            special = request.prompt is not None  # templates write their own
             return self.tokenize_parts(parts, special=special), NO_IMAGES
-        return tokenize_with_images(parts, images, self._vision, self.tokenize)
+        first = partial(self.tokenize, special=special)
+        return tokenize_with_images(parts, images, self._vision, self.tokenize, first)
 
     def _outline(self, text: str, request: GenerationRequest, images: Images) -> Outline:
         """Find the messages in the text that the tokens of a prompt have."""
@@ -321,7 +324,7 @@ def _conversation_key(request: GenerationRequest) -> int:
     """
     begin: list[Any]
     if request.prompt is not None:
-        begin = [part if isinstance(part, int) else part[:256] for part in request.prompt[:64]]
+        begin = [part if isinstance(part, int) else part[:256] for part in request.prompt_parts[:64]]
     else:
         question = next((index for index, message in enumerate(request.messages) if message.role == "user"), 0)
         begin = [[message.role, message.content] for message in request.messages[: question + 1]]

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from app.services.generation import GenerationRequest, Message
+from app.services.generation import GenerationRequest, Image, Message
 
 _SECRET = secrets.token_hex(8)  # so that no text of a client's is taken for an image
 _MARKER = re.compile(rf"(<image {_SECRET} [0-9a-f]+>)")
@@ -33,7 +33,7 @@ def replaced(text: str, by: Callable[[bytes], str]) -> str:
 
 
 def with_markers(request: GenerationRequest, digests: Iterable[bytes]) -> GenerationRequest:
-    """Put markers into the text of messages for their images, whose digests come in the same order.
+    """Put markers into the text of messages and prompt for their images, whose digests come in the same order.
 
     Texts that follow each other are lines; around an image nothing is added.
     """
@@ -50,4 +50,7 @@ def with_markers(request: GenerationRequest, digests: Iterable[bytes]) -> Genera
         return content
 
     messages = (replace(each, content=text(each), parts=()) if each.images else each for each in request.messages)
-    return replace(request, messages=tuple(messages))
+    changed = replace(request, messages=tuple(messages))
+    if request.prompt is None:
+        return changed
+    return replace(changed, prompt=tuple(next(markers) if isinstance(part, Image) else part for part in request.prompt))

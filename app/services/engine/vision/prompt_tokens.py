@@ -16,24 +16,27 @@ def tokenize_with_images(
     images: Mapping[bytes, EncodedImage],
     vision: "Vision",
     tokenize: Callable[[str], list[int]],
+    tokenize_first: Callable[[str], list[int]],
 ) -> tuple[list[int], PromptImages]:
     """Give the tokens of texts, in which markers stand for images, and of ids; and where the images are.
 
-    What a client writes as text is text, even if it reads like an image: only markers stand for images.
+    What a client writes as text is text, even if it reads like an image: only markers stand for images. The text that
+    a prompt begins with is tokenized in its own way.
     """
     tokens: list[int] = []
     placed: list[PromptImage] = []
+    encode = tokenize_first if isinstance(parts[0], str) else tokenize
     text = ""  # up to the next image or id, to be tokenized as a whole
     for part in (one for each in parts for one in (split(each) if isinstance(each, str) else (each,))):
         if isinstance(part, int):
-            tokens += [*tokenize(text), part]
-            text = ""
+            tokens += [*encode(text), part]
+            text, encode = "", tokenize
         elif (digest := digest_of(part)) is None:
             text += part
         else:
-            tokens += tokenize(text + vision.family.before)
+            tokens += encode(text + vision.family.before)
             image = vision.placed(images[digest], len(tokens))
             placed.append(image)
             tokens += [vision.placeholder] * image.length
-            text = vision.family.after
-    return tokens + tokenize(text), PromptImages(tuple(placed))
+            text, encode = vision.family.after, tokenize
+    return tokens + encode(text), PromptImages(tuple(placed))

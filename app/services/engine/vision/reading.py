@@ -19,11 +19,11 @@ _threads = ThreadPoolExecutor(2, thread_name_prefix="image")  # of all models
 async def read_images(
     request: GenerationRequest, vision: "Vision | None", fetcher: "ImageFetcher | None" = None
 ) -> tuple[GenerationRequest, Mapping[bytes, EncodedImage]]:
-    """Give the images of a request by their digests, and the request with markers in its messages that stand for them.
+    """Give the images of a request by their digests, and the request with markers that stand for them.
 
     Where a model reads text only they are left out, but for those among the user's own words. Raises InvalidRequest.
     """
-    images = [image for message in request.messages for image in message.images]
+    images = list(request.images)
     if vision is None:
         for image in images:
             if image.is_required:
