@@ -254,6 +254,13 @@ class Settings:
     allow_image_urls: bool = _setting(
         False, _flag, "Fetch images that requests name by http(s) URLs, from public addresses only"
     )
+    image_tokens: int = _setting(
+        1280,
+        _whole(16, 2**16),
+        "Maximum number of tokens of an image, for models whose images have more the larger they are; larger ones are "
+        "made smaller",
+        metavar="TOKENS",
+    )
     context_length: int | None = _setting(
         None,
         _whole(16, 2**24),

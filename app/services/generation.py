@@ -89,6 +89,7 @@ class Image:
 
     source: str | bytes  # base64, bare or in a data URL; or a URL; or the file itself, once it is fetched
     param: str = "messages"  # where it stands in the request, for errors
+    is_small: bool = False  # it may be made small, where that takes fewer tokens: `detail` of `low`
     is_required: bool = True  # a model that reads text only refuses it; else it answers without
 
 

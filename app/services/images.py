@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import blake2b
 
 import numpy as np
@@ -47,10 +48,19 @@ def read(image: Image) -> EncodedImage:
     return EncodedImage(data, blake2b(data, digest_size=16).digest(), width, height, image.param)
 
 
+def resized(image: EncodedImage, width: int, height: int) -> EncodedImage:
+    """Have an image shown in another size; it has a digest of its own then."""
+    if (width, height) == (image.width, image.height):
+        return image
+    digest = blake2b(image.digest + f"{width} x {height}".encode(), digest_size=16).digest()
+    return replace(image, width=width, height=height, digest=digest)
+
+
 def pixels(image: EncodedImage) -> Pixels:
     """Decode what is to be shown: the first frame, turned as EXIF says, over white. Raises InvalidImage."""
     with _explained(image.param), _open(image.data) as opened:
-        return np.asarray(_over_white(ImageOps.exif_transpose(opened)))
+        shown, size = _over_white(ImageOps.exif_transpose(opened)), (image.width, image.height)
+        return np.asarray(shown if shown.size == size else shown.resize(size, Pillow.Resampling.LANCZOS))
 
 
 def _decode(image: Image) -> bytes:

@@ -1,9 +1,13 @@
 """Prompts with images as llama-server takes them: the text around the markers, and the images in their places."""
 
+import json
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.dto.openai.chat_message import ChatMessage
 from app.dto.openai.prompt import PromptObject
 from app.services.errors import InvalidRequest
 from app.services.generation import Image
@@ -35,3 +39,24 @@ def test_more_or_fewer_images_than_markers_are_refused(markers: int, images: int
     with pytest.raises(InvalidRequest, match=f"{markers} markers, but there are {images} images") as refusal:
         sent.pieces("prompt")
     assert refusal.value.param == "prompt.multimodal_data"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "AA==", "detail": "%s"}},
+        {"type": "image_url", "image_url": "AA==", "detail": "%s"},
+        {"type": "input_image", "image_url": "AA==", "detail": "%s"},
+    ],
+)
+def test_an_image_of_low_detail_may_be_small(part: dict[str, Any]) -> None:
+    def image(detail: str) -> Image:
+        content = json.loads(json.dumps([part]).replace("%s", detail))
+        message = ChatMessage.model_validate({"role": "user", "content": content}).to_message(0)
+        return message.images[0]
+
+    assert image("low").is_small
+    assert not any(image(detail).is_small for detail in ("auto", "high", "original", ""))
+    with pytest.raises(InvalidRequest, match="detail: one of auto, low, high") as refusal:
+        image("lowest")
+    assert refusal.value.param == "messages.0.content.0"

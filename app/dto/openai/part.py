@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Sequence
 
 from app.dto.shared.base import Typed
-from app.dto.shared.readable import MEDIA, image_source, left_out, media_in, read
+from app.dto.shared.readable import MEDIA, image_detail, image_source, left_out, media_in, read
 from app.services.errors import InvalidRequest
 from app.services.generation import Image
+
+_DETAILS = ("auto", "low", "high", "original")
 
 
 class Part(Typed):
@@ -26,7 +28,9 @@ class Part(Typed):
         source = None if self.is_ours else image_source({"type": self.type} | self.fields)
         if source is None:
             return self.to_text(where, of_user=of_user)
-        return Image(source, where, is_required=of_user)
+        if (detail := image_detail(self.fields)) not in _DETAILS:
+            raise InvalidRequest(f"detail: one of {', '.join(_DETAILS)}", param=where)
+        return Image(source, where, is_small=detail == "low", is_required=of_user)
 
     def foreign_text(self, where: str, *, of_user: bool) -> str:
         """Read a part of another kind. Raises InvalidRequest for images and their kin among the user's own words."""

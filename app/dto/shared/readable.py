@@ -46,6 +46,13 @@ def image_source(part: Mapping[str, Any]) -> str | None:
     return None
 
 
+def image_detail(part: Mapping[str, Any]) -> object:
+    """Give how closely an image of OpenAI's dialects is to be looked at, as it came."""
+    inner = part.get("image_url")
+    detail = inner.get("detail") if isinstance(inner, dict) else None
+    return detail or part.get("detail") or "auto"
+
+
 def with_parts(message: Message, pieces: Sequence[str | Image]) -> Message:
     """Give a message what it says and shows, for a model that sees; text alone has been its content already."""
     if all(isinstance(piece, str) for piece in pieces):

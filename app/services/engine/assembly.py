@@ -234,7 +234,7 @@ def _prefix_cache(
     free = free_memory.available()
     cache_bytes = (free // 4 if limits.cache_bytes is None else limits.cache_bytes) // limits.max_models
     if vision is not None:
-        cache_bytes -= vision.limit(cache_bytes // 8)
+        cache_bytes -= vision.limit(cache_bytes // 8, limits.image_tokens)
     if limits.store_folder is None or not limits.store_bytes or limits.adapters:  # the store knows no adapters
         return PrefixCache(cache_bytes)
     name = fingerprint(identity, facts.chat_template, _computation(facts))

@@ -8,7 +8,6 @@ import numpy as np
 
 from app.services.engine.vision.family import Config
 
-_MOST_TOKENS = 1280  # of an image; one from a telephone would have twelve thousand
 _BASE = 10_000.0  # of the rotary embedding of patches
 
 
@@ -29,12 +28,11 @@ def _rows(processor: Any, width: int, height: int, side: int) -> int:
 
 
 def processor_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Limit the size of images to what a chat can afford."""
+    """Give the limits of the size of images in one way, of the several that files have."""
     side = settings.get("patch_size", 14) * settings.get("merge_size", 2)
     size = settings.get("size") or {}
     most = settings.get("max_pixels") or size.get("longest_edge") or size.get("max_pixels") or 2**40
     least = settings.get("min_pixels") or size.get("shortest_edge") or size.get("min_pixels") or 4 * side**2
-    most = max(min(most, _MOST_TOKENS * side**2), least)
     rest = {name: value for name, value in settings.items() if name not in ("size", "min_pixels", "max_pixels")}
     return {**rest, "size": {"shortest_edge": least, "longest_edge": most}}
 

@@ -1,7 +1,9 @@
 """What a model sees with: images are prepared on threads of their own, and its tower computes them layer by layer."""
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Generator, Mapping
+from math import prod
 from threading import Lock
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +18,8 @@ from app.services.generation import EncodedImage, Image
 
 _MOST_INPUTS = 256 * 2**20  # bytes of prepared images whose turn is still to come
 MOST_EMBEDDINGS = 256 * 2**20  # bytes of embeddings of images that were seen lately
+IMAGE_TOKENS = 1280  # about a megapixel for Qwen, whose own limit would be twelve thousand for a photo
+_SMALL = 512  # pixels of the longer side of an image that may be made small
 _MOST_CHECKED = 4096  # images of which it is remembered that they can be decoded
 V = TypeVar("V")
 
@@ -31,6 +35,7 @@ class Vision:
         self.placeholder = family.placeholder(config)
         self.positions = family.positions(config) if family.positions else None
         self.computed = 0  # images, since the start
+        self._image_tokens = IMAGE_TOKENS  # that an image has at most, where their number depends on its size
         self._config = config
         self._tower = tower
         self._processor = processor
@@ -47,14 +52,16 @@ class Vision:
         """Bytes of the embeddings that are stored."""
         return self._embeddings.size
 
-    def limit(self, most_bytes: int) -> int:
-        """Set how many bytes of embeddings are stored, up to a bound. Returns how many."""
+    def limit(self, most_bytes: int, image_tokens: int = IMAGE_TOKENS) -> int:
+        """Set how many tokens an image has, and how many bytes of embeddings are stored. Returns how many these are."""
+        self._image_tokens = image_tokens
         self._embeddings.most = min(MOST_EMBEDDINGS, most_bytes)
         return self._embeddings.most
 
     def read(self, image: Image) -> EncodedImage:
         """Read and check an image. One that was not seen lately is decoded too. Raises InvalidImage."""
         encoded = images.read(image)
+        encoded = images.resized(encoded, *self._size(encoded, is_small=image.is_small))
         if encoded.digest not in self._checked:
             self._inputs.put(encoded.digest, self._prepare(encoded))
             self._checked.put(encoded.digest, None)
@@ -62,7 +69,7 @@ class Vision:
 
     def placed(self, image: EncodedImage, start: int) -> PromptImage:
         """Give an image its tokens in a prompt, from an index on."""
-        rows, columns = self.family.grid(self._config, self._processor, image.width, image.height)
+        rows, columns = self._grid(image.width, image.height)
         return PromptImage(image, start, rows * columns, (rows, columns) if self.positions else None)
 
     def embeddings(self, image: PromptImage) -> mx.array | None:
@@ -99,6 +106,27 @@ class Vision:
         self.forget()
         self._unfinished.clear()
         self._tower = None
+
+    def _grid(self, width: int, height: int) -> tuple[int, int]:
+        return self.family.grid(self._config, self._processor, width, height)
+
+    def _size(self, image: EncodedImage, *, is_small: bool) -> tuple[int, int]:
+        """Give the largest size in which an image may be shown, not larger than its own."""
+        width, height = image.width, image.height
+        longest = max(width, height)
+
+        def scaled(side: int) -> tuple[int, int]:
+            return -(-width * side // longest), -(-height * side // longest)  # rounded up: never without a pixel
+
+        def tokens(side: int) -> int:
+            return prod(self._grid(*scaled(side)))
+
+        side, most = longest, max(self._image_tokens, tokens(1))  # some models have as many for any size
+        if is_small and longest > _SMALL and tokens(_SMALL) < tokens(longest):
+            side = _SMALL
+        if tokens(side) > most:
+            side = bisect_left(range(1, side), x=True, key=lambda side: tokens(side) > most)  # the last that is not
+        return scaled(side)
 
     def _prepare(self, image: EncodedImage) -> Inputs:
         try:
