@@ -60,6 +60,12 @@ class Gemma3Tower(Module):
         return embeddings / mx.array(self.scale, mx.bfloat16).astype(embeddings.dtype)
 
 
+def _rename(name: str) -> str:
+    """Give the name of a weight as the hub's checkpoints have it; later transformers write a shorter one."""
+    rest = name.removeprefix("vision_tower.").removeprefix("vision_model.")
+    return f"vision_tower.vision_model.{rest}" if name.startswith("vision_tower.") else name
+
+
 GEMMA3 = Family(
     processor=("transformers.models.gemma3.image_processing_pil_gemma3", "Gemma3ImageProcessorPil"),
     before="\n\n<start_of_image>",
@@ -67,5 +73,6 @@ GEMMA3 = Family(
     is_mutual=True,
     placeholder=lambda config: int(config.get("image_token_index") or config.get("image_token_id") or 262_144),
     tower=Gemma3Tower,
+    rename=_rename,
     grid=lambda config, processor, width, height: (int(config.get("mm_tokens_per_image", 256) ** 0.5),) * 2,
 )
