@@ -4,9 +4,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 # By model_type: how the names of the tower's weights begin, with or without `model.` before them.
+_QWEN = ("visual.", "vision_tower.")
 TOWERS: Mapping[str, tuple[str, ...]] = {
     "gemma3": ("vision_tower.", "multi_modal_projector."),
-    "qwen2_5_vl": ("visual.", "vision_tower."),
+    "qwen2_5_vl": _QWEN,
+    "qwen3_vl": _QWEN,
+    "qwen3_vl_moe": _QWEN,
+    "qwen3_5": _QWEN,
+    "qwen3_5_moe": _QWEN,
 }
 
 

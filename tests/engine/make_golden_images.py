@@ -32,7 +32,8 @@ class Oracle:
         model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder)).float()
         model.save_pretrained(folder / "saved")
         with safe_open(folder / "saved" / "model.safetensors", "np") as file:
-            self.shapes = {name: file.get_slice(name).get_shape() for name in sorted(file.keys())}
+            shapes = {name: file.get_slice(name).get_shape() for name in sorted(file.keys())}
+        self.shapes = _as_on_the_hub(golden["config"]["model_type"], shapes)
         vision_models.write(folder, golden | {"shapes": self.shapes})
         self.model, report = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
@@ -56,6 +57,8 @@ class Oracle:
             prompt += rng.integers(2, 88, part).tolist() if text else [self.image_token] * next(lengths)
         merged = {name: torch.cat([each[name] for each in inputs]) for name in (inputs[0] if inputs else ())}
         logits, tokens = self._answer(prompt, merged)
+        if self.image_token in tokens:  # of which PyTorch would take one for another image
+            return self.case(parts, rng)
         return {
             "prompt": prompt,
             "pictures": pictures,
@@ -72,11 +75,9 @@ class Oracle:
     def _features(self, inputs: dict[str, Any]) -> Any:
         """Give what stands for an image (tokens, width), with what is added in the first layers behind it."""
         output = self.model.get_image_features(**inputs)
-        features = output.pooler_output
-        features = torch.cat(list(features)) if isinstance(features, (list, tuple)) else features
-        features = features.reshape(-1, features.shape[-1])
         deep = getattr(output, "deepstack_features", None) or []
-        return torch.stack([features, *deep], dim=1).numpy()
+        features = _joined(output.pooler_output)
+        return torch.stack([features, *map(_joined, deep)], dim=1).numpy()
 
     def _answer(self, prompt: list[int], images: dict[str, Any]) -> tuple[Any, list[int]]:
         tokens = list(prompt)
@@ -89,7 +90,32 @@ class Oracle:
             logits = self.model(**inputs, **images, use_cache=False).logits[0, -1].numpy()
             first = logits if first is None else first
             tokens.append(int(logits.argmax()))
+            if tokens[-1] == self.image_token:
+                break
         return first, tokens[len(prompt) :]
+
+
+def _as_on_the_hub(model_type: str, shapes: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Give the experts the names and shapes of the checkpoints that there are; transformers reads both."""
+    if model_type == "qwen3_vl_moe":
+        return {name: [*shape[:-2], *shape[:-3:-1]] if ".experts." in name else shape for name, shape in shapes.items()}
+    if model_type != "qwen3_5_moe":
+        return shapes
+    whole = {name: shape for name, shape in shapes.items() if ".experts." not in name}
+    for name, (inner, hidden) in (
+        (name, shape) for name, shape in shapes.items() if name.endswith(".gate_proj.weight")
+    ):
+        layer, is_expert, number = name.removesuffix(".gate_proj.weight").partition(".experts.")
+        if is_expert:
+            whole[f"{layer}.experts.gate_up_proj"] = [int(number) + 1, 2 * inner, hidden]
+            whole[f"{layer}.experts.down_proj"] = [int(number) + 1, hidden, inner]
+    return whole
+
+
+def _joined(features: Any) -> Any:
+    """Give the features (tokens, width) of one image, which some families give for each image by itself."""
+    joined = torch.cat(list(features)) if isinstance(features, (list, tuple)) else features
+    return joined.reshape(-1, joined.shape[-1])
 
 
 def _rounded(values: Any) -> list[float]:

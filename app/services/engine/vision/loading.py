@@ -19,12 +19,20 @@ from app.services.engine.vision.family import Family
 from app.services.engine.vision.gemma3 import GEMMA3
 from app.services.engine.vision.positions import steer
 from app.services.engine.vision.qwen2_5 import QWEN2_5_VL
+from app.services.engine.vision.qwen3 import QWEN3_VL
 from app.services.engine.vision.vision import Vision
 from app.services.vision_files import TOWERS
 
 log = structlog.get_logger()
 
-FAMILIES: Mapping[str, Family] = {"gemma3": GEMMA3, "qwen2_5_vl": QWEN2_5_VL}  # by model_type
+FAMILIES: Mapping[str, Family] = {  # by model_type
+    "gemma3": GEMMA3,
+    "qwen2_5_vl": QWEN2_5_VL,
+    "qwen3_vl": QWEN3_VL,
+    "qwen3_vl_moe": QWEN3_VL,
+    "qwen3_5": QWEN3_VL,
+    "qwen3_5_moe": QWEN3_VL,
+}
 
 
 def load(folder: Path, model: Any) -> Generator[float, None, Vision | None]:

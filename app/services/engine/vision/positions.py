@@ -21,6 +21,7 @@ class Positions:
     def __init__(self, size: int, base: float, sections: Sequence[int], *, interleaved: bool) -> None:
         self.shift: int | mx.array | None = None  # of the rows, to be added to the index of their tokens; None is none
         self.angles: tuple[mx.array, mx.array] | None = None  # cosine and sine, of the tokens of an image
+        self.rope = size, base  # numbers of a head that are turned, and the base of their frequencies
         self._frequencies = base ** (-np.arange(0, size, 2, dtype=np.float32) / size)
         self._axes = _axes(size // 2, sections, interleaved=interleaved)
 
@@ -74,17 +75,24 @@ class SteeredRope(Module):
 
 
 def turn(x: mx.array, angles: tuple[mx.array, mx.array]) -> mx.array:
-    """Turn queries or keys (…, tokens, size) by cosine and sine (tokens, size)."""
+    """Turn the first numbers of queries or keys (…, tokens, size) by cosine and sine (tokens, numbers to turn)."""
     cosine, sine = angles
-    half = x.shape[-1] // 2
-    turned = mx.concatenate([-x[..., half:], x[..., :half]], axis=-1)
-    return (x * cosine + turned * sine).astype(x.dtype)
+    size = cosine.shape[-1]
+    part = x[..., :size]
+    half = mx.concatenate([-part[..., size // 2 :], part[..., : size // 2]], axis=-1)
+    turned = (part * cosine + half * sine).astype(x.dtype)
+    return turned if size == x.shape[-1] else mx.concatenate([turned, x[..., size:]], axis=-1)
 
 
 def steer(model: Any, positions: Positions) -> None:
-    """Have the layers of a model look where their tokens are. Raises AttributeError for one that has no such layers."""
-    attentions = [layer.self_attn for layer in model.layers]
+    """Have the layers of a model look where their tokens are; recurrent ones know no positions.
+
+    Raises ValueError for a model that turns queries otherwise than images would be.
+    """
+    attentions = [layer.self_attn for layer in model.layers if "self_attn" in layer]
     plain = [rope.rope if isinstance(rope := each.rope, SteeredRope) else rope for each in attentions]
-    ropes = [SteeredRope(rope, positions) for rope in plain]
-    for attention, rope in zip(attentions, ropes, strict=True):
-        attention.rope = rope
+    for rope in plain:
+        if (getattr(rope, "dims", None), getattr(rope, "base", None)) != positions.rope:
+            raise ValueError("its rotary embeddings are scaled, which images are not placed by")
+    for attention, rope in zip(attentions, plain, strict=True):
+        attention.rope = SteeredRope(rope, positions)

@@ -1,6 +1,6 @@
 """Prefill of images: computes the KV cache of their places in a prompt."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,14 +14,34 @@ from app.services.engine.model.prefill import SHORT
 def forward_image(model: Any, layers: Layers, token: int, embeddings: mx.array, *, is_mutual: bool) -> None:
     """Compute embeddings (tokens, hidden size) of one image into a row's cache; `token` stands in their places.
 
-    If `is_mutual`, each sees all the others, else those before it.
+    If there are more of each token, (tokens, 1 + layers, hidden size), these are added to what the first layers give.
+    If `is_mutual`, each token sees all the others, else those before it.
     """
     tokens = mx.full((1, len(embeddings)), token, dtype=mx.int32)
-    with threads.all(), _mutual(layers, is_mutual):
-        model(tokens, cache=layers, input_embeddings=embeddings[None])
+    first, *deep = (
+        (embeddings[:, index] for index in range(embeddings.shape[1])) if embeddings.ndim == 3 else [embeddings]
+    )
+    with threads.all(), _mutual(layers, is_mutual), _deepstack(model, deep):
+        model(tokens, cache=layers, input_embeddings=first[None])
         mx.eval([layer.state for layer in layers])
     if len(embeddings) > SHORT:
         mx.clear_cache()
+
+
+@contextmanager
+def _deepstack(model: Any, deep: Sequence[mx.array]) -> Iterator[None]:
+    """Have each of the first layers add embeddings (tokens, hidden size) of its own to what it gives."""
+    layers = model.layers if deep else []  # the list that the model itself goes through
+    plain = layers[: len(deep)]
+    layers[: len(deep)] = [_adding(layer, embeddings) for layer, embeddings in zip(plain, deep, strict=True)]
+    try:
+        yield
+    finally:
+        layers[: len(deep)] = plain
+
+
+def _adding(layer: Any, embeddings: mx.array) -> Any:
+    return lambda *arguments, **named: layer(*arguments, **named) + embeddings
 
 
 @contextmanager

@@ -1,12 +1,16 @@
 """What the towers of Qwen's models have in common: patches of images of any size, turned by their place."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
+from mlx.nn.layers.base import Module
+from mlx.nn.layers.linear import Linear
 
 from app.services.engine.vision.family import Config
+from app.services.engine.vision.positions import Positions, turn
 
 _BASE = 10_000.0  # of the rotary embedding of patches
 
@@ -55,11 +59,72 @@ def fitting(array: mx.array, shape: tuple[int, ...]) -> mx.array:
     return channels_first.reshape(shape)
 
 
+def token_by_token(patches: npt.NDArray[Any], merge: int) -> npt.NDArray[Any]:
+    """Put what stands of each patch (rows, columns) in line (patches,), those of one token together."""
+    rows, columns = (count // merge for count in patches.shape)
+    return patches.reshape(rows, merge, columns, merge).transpose(0, 2, 1, 3).reshape(-1)
+
+
 def angles_of(rows: int, columns: int, merge: int, size: int) -> tuple[mx.array, mx.array]:
     """Give cosine and sine (patches, size) of the places of patches, which come token by token."""
-    places = np.mgrid[: rows * merge, : columns * merge].reshape(2, rows, merge, columns, merge)
-    ordered = places.transpose(0, 1, 3, 2, 4).reshape(2, -1)
+    places = np.mgrid[: rows * merge, : columns * merge]
+    ordered = [token_by_token(each, merge) for each in places]
     frequencies = _BASE ** (-np.arange(0, size // 2, 2, dtype=np.float32) / (size // 2))
     half = np.concatenate([each[:, None].astype(np.float32) * frequencies for each in ordered], axis=-1)
     angles = np.concatenate([half, half], axis=-1)
     return mx.array(np.cos(angles)), mx.array(np.sin(angles))
+
+
+def positions(config: Config, *, interleaved: bool) -> Positions:
+    """Say how the text model turns queries and keys by the places of images."""
+    text: Any = config.get("text_config") or config
+    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    size = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+    part = rope.get("partial_rotary_factor") or text.get("partial_rotary_factor") or 1.0  # the rest is not turned
+    base = text.get("rope_theta") or rope.get("rope_theta") or 1_000_000.0
+    return Positions(int(part * size), base, rope.get("mrope_section") or [16, 24, 24], interleaved=interleaved)
+
+
+class Windows(NamedTuple):
+    """The patches of each window, those of small ones padded."""
+
+    patches: mx.array  # (windows, size) indices
+    is_patch: mx.array | None  # (windows, 1, 1, size); None where no window is padded
+    places: mx.array  # (patches,) where each stands in the first, as one line
+
+
+class PatchEmbed(Module):
+    """Makes vectors (patches, width) of patches (patches, numbers of a patch)."""
+
+    def __init__(self, size: int, width: int, *, bias: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.proj = Linear(size, width, bias=bias)
+
+    def __call__(self, patches: mx.array) -> mx.array:
+        """Make vectors of patches."""
+        y: mx.array = self.proj(patches)
+        return y
+
+
+class Attention(Module):
+    """Attention between patches, turned by their places."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.heads = heads
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
+
+    def __call__(self, x: mx.array, angles: tuple[mx.array, mx.array], windows: Windows | None = None) -> mx.array:
+        """Let patches (patches, width) see all others, or those of their window."""
+        queries, keys, values = self.qkv(x).reshape(len(x), 3, self.heads, -1).transpose(1, 2, 0, 3)
+        split = [turn(queries, angles), turn(keys, angles), values]  # (heads, patches, size)
+        scale = queries.shape[-1] ** -0.5
+        if windows is None:
+            out = mx.fast.scaled_dot_product_attention(*[each[None] for each in split], scale=scale)[0]
+        else:
+            inside = [each[:, windows.patches].transpose(1, 0, 2, 3) for each in split]
+            seen = mx.fast.scaled_dot_product_attention(*inside, scale=scale, mask=windows.is_patch)
+            out = seen.transpose(1, 0, 2, 3).reshape(self.heads, -1, seen.shape[-1])[:, windows.places]
+        y: mx.array = self.proj(out.transpose(1, 0, 2).reshape(len(x), -1))
+        return y

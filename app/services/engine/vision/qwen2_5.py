@@ -1,7 +1,7 @@
 """Qwen2.5-VL: a transformer over the patches of an image of any size, most of whose layers see windows of it."""
 
 from collections.abc import Generator, Sequence
-from typing import Any, NamedTuple
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
@@ -11,21 +11,23 @@ from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.normalization import RMSNorm
 
 from app.services.engine.vision.family import Config, Family, Inputs
-from app.services.engine.vision.positions import Positions, turn
-from app.services.engine.vision.qwen import angles_of, fitting, grid, patch_size, processor_settings, rename
+from app.services.engine.vision.qwen import (
+    Attention,
+    PatchEmbed,
+    Windows,
+    angles_of,
+    fitting,
+    grid,
+    patch_size,
+    positions,
+    processor_settings,
+    rename,
+)
 
 _EPSILON = 1e-6
 
 
-class _Windows(NamedTuple):
-    """The patches of each window, those of small ones padded."""
-
-    patches: mx.array  # (windows, size) indices
-    is_patch: mx.array | None  # (windows, 1, 1, size); None where no window is padded
-    places: mx.array  # (patches,) where each stands in the first, as one line
-
-
-def _windows(rows: int, columns: int, side: int, unit: int) -> _Windows:
+def _windows(rows: int, columns: int, side: int, unit: int) -> Windows:
     """Cut tokens (rows, columns) into squares of so many a side, each token of `unit` patches that come together."""
     index = np.arange(rows * columns * unit).reshape(rows, columns, unit)
     cut = [
@@ -42,29 +44,7 @@ def _windows(rows: int, columns: int, side: int, unit: int) -> _Windows:
     places = np.empty(index.size, dtype=np.int32)
     places[patches[is_patch]] = np.flatnonzero(is_patch)
     mask = None if is_patch.all() else mx.array(is_patch)[:, None, None, :]
-    return _Windows(mx.array(patches), mask, mx.array(places))
-
-
-class _Attention(Module):
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.heads = heads
-        self.qkv = Linear(width, 3 * width)
-        self.proj = Linear(width, width)
-
-    def __call__(self, x: mx.array, angles: tuple[mx.array, mx.array], windows: _Windows | None) -> mx.array:
-        """Let patches (patches, width) see all others, or those of their window."""
-        queries, keys, values = self.qkv(x).reshape(len(x), 3, self.heads, -1).transpose(1, 2, 0, 3)
-        split = [turn(queries, angles), turn(keys, angles), values]  # (heads, patches, size)
-        scale = queries.shape[-1] ** -0.5
-        if windows is None:
-            out = mx.fast.scaled_dot_product_attention(*[each[None] for each in split], scale=scale)[0]
-        else:
-            inside = [each[:, windows.patches].transpose(1, 0, 2, 3) for each in split]
-            seen = mx.fast.scaled_dot_product_attention(*inside, scale=scale, mask=windows.is_patch)
-            out = seen.transpose(1, 0, 2, 3).reshape(self.heads, -1, seen.shape[-1])[:, windows.places]
-        y: mx.array = self.proj(out.transpose(1, 0, 2).reshape(len(x), -1))
-        return y
+    return Windows(mx.array(patches), mask, mx.array(places))
 
 
 class _MLP(Module):
@@ -83,23 +63,13 @@ class _Block(Module):
     def __init__(self, width: int, heads: int, inner: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.norm1 = RMSNorm(width, eps=_EPSILON)
-        self.attn = _Attention(width, heads)
+        self.attn = Attention(width, heads)
         self.norm2 = RMSNorm(width, eps=_EPSILON)
         self.mlp = _MLP(width, inner)
 
-    def __call__(self, x: mx.array, angles: tuple[mx.array, mx.array], windows: _Windows | None) -> mx.array:
+    def __call__(self, x: mx.array, angles: tuple[mx.array, mx.array], windows: Windows | None) -> mx.array:
         x = x + self.attn(self.norm1(x), angles, windows)
         return x + self.mlp(self.norm2(x))
-
-
-class _PatchEmbed(Module):
-    def __init__(self, size: int, width: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.proj = Linear(size, width, bias=False)
-
-    def __call__(self, patches: mx.array) -> mx.array:
-        y: mx.array = self.proj(patches)
-        return y
 
 
 class _Merger(Module):
@@ -121,7 +91,7 @@ class _Visual(Module):
     def __init__(self, vision: Config) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         width, heads, inner = vision["hidden_size"], vision["num_heads"], vision["intermediate_size"]
-        self.patch_embed = _PatchEmbed(patch_size(vision), width)
+        self.patch_embed = PatchEmbed(patch_size(vision), width, bias=False)
         self.blocks = [_Block(width, heads, inner) for _ in range(vision["depth"])]
         self.merger = _Merger(width, vision["spatial_merge_size"] ** 2, vision["out_hidden_size"])
 
@@ -151,14 +121,6 @@ class Qwen25Tower(Module):
         return y
 
 
-def _positions(config: Config) -> Positions:
-    text: Any = config.get("text_config") or config
-    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
-    size = text["hidden_size"] // text["num_attention_heads"]
-    base = text.get("rope_theta") or rope.get("rope_theta") or 1_000_000.0
-    return Positions(size, base, rope.get("mrope_section") or [16, 24, 24], interleaved=False)
-
-
 QWEN2_5_VL = Family(
     processor=("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl", "Qwen2VLImageProcessorPil"),
     settings=processor_settings,
@@ -170,5 +132,5 @@ QWEN2_5_VL = Family(
     grid=grid,
     rename=rename,
     fit=fitting,
-    positions=_positions,
+    positions=partial(positions, interleaved=False),
 )
