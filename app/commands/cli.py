@@ -24,6 +24,7 @@ _COMMANDS = {
     "stats": "Show what was used: requests, tokens and seconds by day, model, client and key.",
     "memory": "List, show, export and undo what the memory agent wrote.",
     "tiles": "Let Tiles start this server instead of its own.",
+    "service": "Run the server in the background, from each login on.",
     "config": "Show what is in force, and where each value comes from.",
     "doctor": "Check the machine and the model for problems.",
 }

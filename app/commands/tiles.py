@@ -3,7 +3,6 @@
 import errno
 import os
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -11,6 +10,7 @@ from typing import NoReturn, TypeVar
 import click
 
 from app import __version__
+from app.commands.program import program
 from app.services.tiles_library import CannotSwap, server_folder, swap
 from app.services.tiles_library.locate import locate
 from app.services.tiles_library.names import ORIGINAL, SERVER
@@ -108,9 +108,7 @@ def _change(library: Path, command: str, sudo: bool, change: Callable[[], T]) ->
 
 def _get_rights(library: Path, command: str, sudo: bool, error: PermissionError) -> NoReturn:
     """Run the command again by sudo if that is wished, else say how."""
-    script = Path(sys.executable).with_name("tiles-server")
-    program = [str(script)] if os.access(script, os.X_OK) else [sys.executable, "-m", "app"]
-    again = ["sudo", *program, "tiles", command, "--folder", str(library)]
+    again = ["sudo", *program(), "tiles", command, "--folder", str(library)]
     if library.stat().st_uid == os.geteuid():
         # What root makes in a folder of yours, an update of Tiles could not remove.
         _fail(f"{error.filename} cannot be changed. Its folder is yours: give yourself the right to write, then again.")
