@@ -8,6 +8,7 @@ import pytest
 
 from tests import vision_models
 from tests.conftest import Server, running
+from tests.prometheus import read, value
 
 pytestmark = pytest.mark.slow
 RED, BLUE = vision_models.png(1), vision_models.png(2)
@@ -242,3 +243,18 @@ def test_one_request_takes_so_many_images_and_no_more(seeing: Server) -> None:
     answer = seeing.client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": content}]})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "messages.0.content.64"
+
+
+def test_images_are_counted_once_as_computed_cached_or_refused(seeing: Server) -> None:
+    """The second image stands behind other words, so that the tower's work is of use and the prefix cache is not."""
+    names = ("images_total", "images_cached_total", "images_refused_total")
+    before = read(seeing)
+    image = chat_part(vision_models.png(50))
+    chat(seeing, image, text("Look"))
+    chat(seeing, text("Something else before it"), image, text("and behind it"))
+    broken = question(text("Look"), chat_part("AA=="))
+    assert seeing.client.post("/v1/chat/completions", json={"messages": broken}).status_code == 400
+    after = read(seeing)
+    grown = [value(after, f"tiles_{name}") - value(before, f"tiles_{name}") for name in names]
+    assert grown == [1, 1, 1]
+    assert value(after, "tiles_image_seconds_total") > value(before, "tiles_image_seconds_total")

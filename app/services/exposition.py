@@ -35,6 +35,7 @@ class Exposition(Collector):
         """Give every metric."""
         yield from self._llama_cpps()
         yield from self._ours()
+        yield from self._of_images()
         yield from self._latencies()
 
     def _llama_cpps(self) -> Iterator[Metric]:
@@ -91,6 +92,16 @@ class Exposition(Collector):
         with suppress(OSError, psutil.Error):  # no descriptor is free, say
             memory.add_metric(["resident"], self._process.memory_info().rss)
         yield memory
+
+    def _of_images(self) -> Iterator[Metric]:
+        counts = self._meter.images
+        for name, help_text, value in (
+            ("image_seconds", "Seconds in towers of models that see", counts.seconds),
+            ("images", "Images that a tower computed", counts.computed),
+            ("images_cached", "Images whose embeddings were still known", counts.cached),
+            ("images_refused", "Requests with an image that could not be taken", counts.refused),
+        ):
+            yield CounterMetricFamily(f"tiles_{name}", help_text, value)
 
     def _latencies(self) -> Iterator[Metric]:
         meter = self._meter

@@ -1,7 +1,7 @@
 """What a loaded model is put together from: its scheduler, prompt builder, grammars and facts."""
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -41,6 +41,9 @@ from app.services.generation import LLAMA_SAMPLING, Pooling
 from app.services.model_folder import ModelFolder
 from app.services.sentence_files import SentenceFiles, read_settings
 
+if TYPE_CHECKING:  # it imports Pillow, which only models that see need
+    from app.services.engine.vision.vision import Vision
+
 log = structlog.get_logger()
 
 
@@ -64,6 +67,8 @@ def assemble(
     if (limits.context_length or 0) > facts.context.tokens:
         log.warning("--context-length exceeds the model's own context", model=facts.id, context=facts.context.tokens)
     memory_budget = MemoryBudget(limits.max_memory)
+    if vision is not None and meter is not None:
+        vision.counts = meter.images
     tokens = min(facts.vocabulary, len(tokenizer))
     batching = check_batching(model, tokens, facts.context.tokens, memory_budget.free())
     _log_batching(facts.id, batching)
@@ -148,12 +153,12 @@ def _log_batching(model: str, batching: Batching) -> None:
         log.warning("prompts are computed one by one", model=model, reason=batching.prefill)
 
 
-def _kv_bits(model: Any, facts: ModelFacts, kv_bits: KVBits | None, vision: object | None) -> KVBits | None:
+def _kv_bits(model: Any, facts: ModelFacts, kv_bits: KVBits | None, vision: "Vision | None") -> KVBits | None:
     """Give the bits that older tokens are rounded to; None, with a line in the log, where the model cannot do that."""
     if kv_bits is None:
         return None
     together = facts.batching.decoding is None
-    reason = "the tokens of its images see each other" if vision else None
+    reason = "the tokens of its images see each other" if vision and vision.family.is_mutual else None
     if reason := reason or check_kv_bits(model, facts.vocabulary, kv_bits, together=together):
         log.warning("--kv-bits is left out", model=facts.id, reason=reason)
         return None

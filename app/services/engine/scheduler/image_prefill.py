@@ -24,6 +24,7 @@ class ImagePrefill:
         self._model = model
         self._vision = vision
         self._chunk_sizer = chunk_sizer
+        self._computed: set[bytes] = set()  # digests of images that were just computed, for a prompt that goes on
 
     def next_part(self, row: Row, tokens: list[int]) -> tuple[list[int], PromptImage | None]:
         """Give what of a row's next tokens comes before an image, or is of one, which is given too.
@@ -43,6 +44,7 @@ class ImagePrefill:
         if embeddings is None:
             self._look(self._vision, image, budget)
             return 0
+        self._count(self._vision, image, row.prefill.length)
         start = row.prefill.length - image.start
         positions, is_mutual = self._vision.positions, self._vision.family.is_mutual
         shift, part = row.images.shift(image.start), embeddings[start : start + tokens]
@@ -56,7 +58,9 @@ class ImagePrefill:
     def retain(self, rows: Iterable[Row]) -> None:
         """Give up the unfinished images of all other rows."""
         if self._vision is not None:
-            self._vision.retain([row.images for row in rows])
+            images = [row.images for row in rows]
+            self._vision.retain(images)
+            self._computed &= {image.image.digest for each in images for image in each.images}
 
     def free(self) -> None:
         """Let go of the model and of what it sees with."""
@@ -64,8 +68,18 @@ class ImagePrefill:
         if self._vision is not None:
             self._vision.free()
 
+    def _count(self, vision: "Vision", image: PromptImage, length: int) -> None:
+        """Count an image whose embeddings were there, once for each prompt that it is computed into."""
+        digest = image.image.digest
+        if length == image.start and digest not in self._computed:
+            vision.counts.cached += 1
+        self._computed.discard(digest)
+
     def _look(self, vision: "Vision", image: PromptImage, budget: int) -> None:
-        end = time.perf_counter() + _SECONDS
-        while vision.embeddings(image) is None and time.perf_counter() < end:
+        begin = time.perf_counter()
+        while vision.embeddings(image) is None and time.perf_counter() < begin + _SECONDS:
             with self._chunk_sizer.expect(_PATIENCE * budget):
                 vision.look(image)
+        vision.counts.seconds += time.perf_counter() - begin
+        if vision.embeddings(image) is not None:
+            self._computed.add(image.image.digest)

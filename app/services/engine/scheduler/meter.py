@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 
+from app.services.engine.vision.counts import ImageCounts
 from app.services.generation import CacheUse, Timings
 
 
@@ -36,6 +37,7 @@ class Meter:
         self.rows = 0  # summed over steps
         self.running = 0  # requests
         self.waiting = 0
+        self.images = ImageCounts()
         self.cache_uses = {"whole": 0, "part": 0, "none": 0}
         self.cache_bytes = 0
         self.memory = (0, 0, 0)  # bytes: in use, kept for reuse, the most there ever was

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from app.services.engine.model.image_markers import with_markers
 from app.services.errors import InvalidImage, InvalidRequest
-from app.services.generation import MOST_IMAGES, EncodedImage, GenerationRequest
+from app.services.generation import MOST_IMAGES, EncodedImage, GenerationRequest, Image
 
 if TYPE_CHECKING:  # it imports Pillow, which only models that see need
     from app.services.engine.vision.vision import Vision
@@ -31,11 +31,19 @@ async def read_images(
     if not images or vision is None:
         return request, {}
     request.image_use.seen = True
+    try:
+        encoded = await _read(images, vision, fetcher)
+    except InvalidImage:
+        vision.counts.refused += 1
+        raise
+    return with_markers(request, [image.digest for image in encoded]), {image.digest: image for image in encoded}
+
+
+async def _read(images: list[Image], vision: "Vision", fetcher: "ImageFetcher | None") -> list[EncodedImage]:
     if len(images) > MOST_IMAGES:
         first = images[MOST_IMAGES].param
         raise InvalidImage(f"{len(images)} images; one request takes {MOST_IMAGES}", param=first)
     if fetcher is not None:
         images = await fetcher.fetch(images)
     loop = asyncio.get_running_loop()
-    encoded = await asyncio.gather(*(loop.run_in_executor(_threads, vision.read, image) for image in images))
-    return with_markers(request, [image.digest for image in encoded]), {image.digest: image for image in encoded}
+    return await asyncio.gather(*(loop.run_in_executor(_threads, vision.read, image) for image in images))

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from app.services import images
+from app.services.engine.vision.counts import ImageCounts
 from app.services.engine.vision.family import Family, Inputs
 from app.services.engine.vision.prompt_images import PromptImage, PromptImages
 from app.services.errors import InvalidImage
@@ -34,7 +35,7 @@ class Vision:
         self.family = family
         self.placeholder = family.placeholder(config)
         self.positions = family.positions(config) if family.positions else None
-        self.computed = 0  # images, since the start
+        self.counts = ImageCounts()
         self._image_tokens = IMAGE_TOKENS  # that an image has at most, where their number depends on its size
         self._config = config
         self._tower = tower
@@ -46,6 +47,11 @@ class Vision:
         self._checked: _Recent[None] = _Recent(_MOST_CHECKED, lambda _: 1)
         self._embeddings: _Recent[mx.array] = _Recent(MOST_EMBEDDINGS, lambda array: array.nbytes)
         self._unfinished: dict[bytes, Generator[mx.array, None, mx.array]] = {}
+
+    @property
+    def computed(self) -> int:
+        """Images that the tower has computed."""
+        return self.counts.computed
 
     @property
     def nbytes(self) -> int:
@@ -88,7 +94,7 @@ class Vision:
         except StopIteration as end:
             mx.eval(embeddings := end.value.astype(self._dtype))
             self._embeddings.put(digest, embeddings)
-            self.computed += 1
+            self.counts.computed += 1
         else:
             self._unfinished[digest] = steps
 
