@@ -323,15 +323,15 @@ def _proposer(
 ) -> Proposer | None:
     """Give what proposes draft tokens for a row: prompt lookup costs nothing, so it comes before a draft model.
 
-    DRY needs all tokens before each draw, and neither way knows images.
+    DRY needs all tokens before each draw, and a draft model sees no images.
     """
-    if params.dry is not None or prompt.images:
+    if params.dry is not None:
         return None
     proposers: list[Proposer] = []
     if max_lookup_tokens is None:
-        proposers.append(CopyProposer(prompt.tokens))
+        proposers.append(CopyProposer(prompt.images.keyed(prompt.tokens)))
     elif max_lookup_tokens:
         proposers.append(PromptLookupProposer(max_lookup_tokens))
-    if draft is not None:
+    if draft is not None and not prompt.images:
         proposers.append(DraftModelProposer(draft, params, len(prompt.tokens), end_tokens))
     return ChainedProposer(proposers) if proposers else None

@@ -1,6 +1,7 @@
 """Draft tokens of a row: which there are, what is drawn behind them, and what that means for the row."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import cast
 
 import mlx.core as mx
@@ -44,15 +45,20 @@ def propose(row: Row, following: mx.array, *, is_read: bool, can_trim: bool) -> 
         return []
     tokens, tokens_left = row.prefill.tokens + row.answer[row.resumed_tokens :], row.max_tokens - row.drawn_tokens
     if is_read:
-        return row.proposer.propose(tokens, tokens_left)
+        return _text(row.proposer.propose(tokens, tokens_left))
     if row.proposer.needs_last_token:
-        return row.proposer.propose([*tokens, cast("int", following.item())], tokens_left)
+        return _text(row.proposer.propose([*tokens, cast("int", following.item())], tokens_left))
     # The next token is drawn, but not read yet: the draft begins with it.
-    draft = row.proposer.propose(tokens, tokens_left)
+    draft = _text(row.proposer.propose(tokens, tokens_left))
     if not draft or cast("int", following.item()) == draft[0]:
         return draft[1:]
     row.proposer.update(len(draft), 0)
     return []
+
+
+def _text(draft: Sequence[int]) -> list[int]:
+    """Give a draft up to where it comes to an image of the prompt, whose tokens have negative names."""
+    return list(takewhile(lambda token: token >= 0, draft))
 
 
 def draw_each(row: Row, logits: mx.array, fed: Sequence[int], vocabulary: int, *, fresh: bool) -> list[int]:
