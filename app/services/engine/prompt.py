@@ -12,7 +12,7 @@ from app.services.context_length import ContextLength
 from app.services.engine.model.answer_history import AnswerHistory, Rendered
 from app.services.engine.model.chat_template import ChatTemplate
 from app.services.engine.model.continuations import TokenizedContinuations, tokenize_continuations
-from app.services.engine.model.image_markers import replaced
+from app.services.engine.model.image_markers import lasting, replaced
 from app.services.engine.model.prefix_tokenizer import PrefixTokenizer
 from app.services.engine.model.prompt_history import Outline, outline
 from app.services.engine.output.stop_strings import StopStrings
@@ -324,10 +324,10 @@ def _conversation_key(request: GenerationRequest) -> int:
     """
     begin: list[Any]
     if request.prompt is not None:
-        begin = [part if isinstance(part, int) else part[:256] for part in request.prompt_parts[:64]]
+        begin = [part if isinstance(part, int) else lasting(part[:256]) for part in request.prompt_parts[:64]]
     else:
         question = next((index for index, message in enumerate(request.messages) if message.role == "user"), 0)
-        begin = [[message.role, message.content] for message in request.messages[: question + 1]]
+        begin = [[message.role, lasting(message.content)] for message in request.messages[: question + 1]]
     return int.from_bytes(blake2b(json.dumps(begin).encode(), digest_size=8).digest())
 
 

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from app.services.engine.cache.prefixes import TokenArray
+from app.services.engine.model.image_markers import lasting
 from app.services.engine.output.detokenizer import DetokenizerFactory
 from app.services.engine.output.markup import Markup
 from app.services.engine.output.message_parser import MessageParser
@@ -139,7 +140,7 @@ class AnswerHistory:
                 continue
             if start > len(text) or (end := self._end(text, start)) is None:
                 break
-            digest.update(text[position:start].encode())
+            digest.update(lasting(text[position:start]).encode())
             position = start
             if digest.digest() != answer.prompt_digest or not self._says(answer, text[start:end], request):
                 continue
@@ -149,7 +150,7 @@ class AnswerHistory:
             texts += [text[:start], own_text]
             offset += start + len(own_text)
             text, position = text[end:], 0
-        digest.update(text[position:].encode())
+        digest.update(lasting(text[position:]).encode())
         return Rendered("".join([*texts, text]), [*parts, text], digest.digest())
 
     def _end(self, text: str, start: int) -> int | None:

@@ -8,12 +8,18 @@ from dataclasses import replace
 from app.services.generation import GenerationRequest, Image, Message
 
 _SECRET = secrets.token_hex(8)  # so that no text of a client's is taken for an image
+_ANY_SECRET = "0" * len(_SECRET)
 _MARKER = re.compile(rf"(<image {_SECRET} [0-9a-f]+>)")
 
 
 def marker(digest: bytes) -> str:
     """Give what stands for an image. The same image has the same, so a conversation that goes on begins alike."""
     return f"<image {_SECRET} {digest.hex()}>"
+
+
+def lasting(text: str) -> str:
+    """Give a text as it would be after any start, as long as it is: for what is written down of it."""
+    return text.replace(_SECRET, _ANY_SECRET)
 
 
 def split(text: str) -> list[str]:
