@@ -37,6 +37,7 @@ from app.controllers.router import RouterController
 from app.controllers.session import SessionController
 from app.controllers.slots import SlotsController
 from app.controllers.streams import StreamsController
+from app.controllers.timings import TimingsController
 from app.controllers.tokens import TokensController
 from app.controllers.usage import UsageController
 from app.controllers.warmup import WarmupController
@@ -51,6 +52,7 @@ from app.services.downloads.service import Downloads
 from app.services.memory.agent import MemoryAgent
 from app.services.metrics import Metrics
 from app.services.model_service import ModelService
+from app.services.recent_timings import RecentTimings
 from app.services.stored_responses import StoredResponses
 from app.services.ui.folder import UiFolder
 from app.services.usage_ledger import UsageLedger
@@ -80,6 +82,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
     body_budget = BodyBudget(settings)
     streams = ConversationStreams()
     ledger = UsageLedger(settings.data_dir, enabled=settings.usage)
+    timings = RecentTimings()
     activity = Activity(service.meter, service.active)
     available = AvailableModels()
 
@@ -123,6 +126,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
             SlotsController,
             StreamsController,
             SystemOneController,
+            TimingsController,
             TokensController,
             UsageController,
             WarmupController,
@@ -139,6 +143,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
             "activity": Provide(lambda: activity, sync_to_thread=False),
             "available_models": Provide(lambda: available, sync_to_thread=False),
             "downloads": Provide(lambda: downloads, sync_to_thread=False),
+            "recent_timings": Provide(lambda: timings, sync_to_thread=False),
             "usage_ledger": Provide(lambda: ledger, sync_to_thread=False),
             "metrics": Provide(lambda: metrics, sync_to_thread=False),
             "body_budget": Provide(lambda: body_budget, sync_to_thread=False),
@@ -167,7 +172,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
     )
     _resolve_in_turn(app)
     app.asgi_handler = body_budget.around(app.asgi_handler)
-    _surround(app, settings, metrics, service, ledger)
+    _surround(app, settings, metrics, service, ledger, timings)
     return app
 
 
@@ -201,10 +206,17 @@ def _methods(app: Litestar) -> dict[str, str]:
     return {path: ", ".join(sorted(names)) for path, names in methods.items()}
 
 
-def _surround(app: Litestar, settings: Settings, metrics: Metrics, service: ModelService, ledger: UsageLedger) -> None:
+def _surround(
+    app: Litestar,
+    settings: Settings,
+    metrics: Metrics,
+    service: ModelService,
+    ledger: UsageLedger,
+    timings: RecentTimings,
+) -> None:
     """Put the Web UI and the gate around the routes, unknown ones included. A file never stands for a route."""
     first_segments = {route.path.split("/")[1] for route in app.routes} - {""}
     ui = UiFolder(settings.ui_folder, reserved=first_segments)
     access = Access(settings, is_ui_file=lambda path: ui.find(path) is not None)
-    gate = Gate(WebUi(app.asgi_handler, ui), access, metrics.count, _methods(app), service.require_open, ledger)
-    app.asgi_handler = gate
+    inner, methods = WebUi(app.asgi_handler, ui), _methods(app)
+    app.asgi_handler = Gate(inner, access, metrics.count, methods, service.require_open, ledger, timings)

@@ -16,9 +16,11 @@ from litestar.types import ASGIApp, HTTPDisconnectEvent, HTTPScope, Message, Rec
 from app.access import Access
 from app.dto.shared.errors import error_reply, is_anthropics
 from app.request_context import log_fields_of, refusal_of
+from app.request_timer import RequestTimer
 from app.request_usage import RequestUsage
-from app.services.caller import Caller, caller
+from app.services.caller import Caller, arrival, caller
 from app.services.errors import AppError, ShuttingDown, Unavailable
+from app.services.recent_timings import RecentTimings
 from app.services.usage_ledger import UsageLedger, client_name
 
 log = structlog.get_logger()
@@ -40,12 +42,14 @@ class Gate:
         methods: Mapping[str, str],
         require_open: Callable[[], None],
         ledger: UsageLedger,
+        timings: RecentTimings,
     ) -> None:
         self._app = app
         self._access = access
         self._count = count  # called with the dialect and the status of every response
         self._methods = methods  # path template to the value of its Allow header
         self._ledger = ledger
+        self._timings = timings
         self._require_open = require_open  # raises AppError once the server shuts down
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,6 +63,7 @@ class Gate:
         headers = _headers(scope)
         exchange = _Exchange(scope, send, headers, self._access)
         usage = self._follow_usage(scope, headers)
+        timer = self._follow_time(scope, exchange.request_id)
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
                 if (refusal := refusal_of(scope)) is not None:
@@ -71,6 +76,7 @@ class Gate:
                 await self._forward_or_end(scope, receive, exchange)
             finally:
                 exchange.log()
+                timer.end_answer(log_fields_of(scope))
                 self._count(exchange.dialect, exchange.status)
                 usage.end_request(log_fields_of(scope), scope["method"], exchange.dialect, exchange.status)
 
@@ -81,6 +87,11 @@ class Gate:
         scope["state"]["usage"] = usage
         return usage
 
+    def _follow_time(self, scope: Scope, request_id: str) -> RequestTimer:
+        """Have kept where the time of this request went."""
+        timer = scope["state"]["timer"] = RequestTimer(self._timings, request_id, scope["path"])
+        return timer
+
     async def _serve_socket(self, scope: WebSocketScope, receive: Receive, send: Send) -> None:
         """Serve a WebSocket, or refuse to open it by the rules of every request.
 
@@ -90,6 +101,7 @@ class Gate:
         handshake = cast("HTTPScope", {**scope, "type": "http", "method": "GET"})  # with the same state
         exchange = _Exchange(handshake, _handshake_send(send), headers, self._access)
         self._follow_usage(scope, headers)
+        self._follow_time(scope, exchange.request_id)
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
                 self._access.check("GET", scope["path"], headers)
@@ -187,6 +199,7 @@ class _Exchange:
         origin = headers.get("origin")
         self.is_preflight = self._method == "OPTIONS" and "access-control-request-method" in headers
         caller.set(_caller(scope, headers))
+        arrival.set(self._began)
         self._headers = [(b"x-request-id", self.request_id.encode()), (b"vary", b"Origin")]
         if is_anthropics(self._path, headers):
             self._headers.append((b"request-id", self.request_id.encode()))

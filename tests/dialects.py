@@ -262,6 +262,7 @@ CHAT = Dialect(
     optional=SHARED
     | {
         "n": of(1, 2, 3),
+        "return_timing": BOOLS,
         "stream_options": STREAM_OPTIONS,
         "chat_template_kwargs": of({"enable_thinking": True}, {"enable_thinking": False}),
         "reasoning_effort": of("none", "minimal", "high", "max"),
@@ -446,6 +447,7 @@ MESSAGES = Dialect(
         ),
     ),
     optional={
+        "return_timing": BOOLS,
         "system": of("Be brief.", [{"type": "text", "text": "Be kind."}]),
         "stop_sequences": of(["e"], ["o", "zz"]),
         "temperature": TEMPERATURES,

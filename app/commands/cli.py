@@ -21,6 +21,7 @@ _COMMANDS = {
     "ps": "List what a running server has in memory.",
     "stop": "Have a running server unload a model.",
     "webui": "Install the llama.cpp Web UI.",
+    "explain": "Show where a request's time went.",
     "stats": "Show what was used: requests, tokens and seconds by day, model, client and key.",
     "memory": "List, show, export and undo what the memory agent wrote.",
     "tiles": "Let Tiles start this server instead of its own.",

@@ -255,7 +255,9 @@ def note(event: Event, log_fields: LogFields) -> None:
     if isinstance(event, Started):
         log_fields.update(model=event.model, prompt_tokens=log_fields.get("prompt_tokens", 0) + event.prompt_tokens)
     elif isinstance(event, Finished):
-        timings = event.timings
+        timings, before = event.timings, log_fields.stages
+        if event.stages and (before is None or event.stages.client >= before.client):  # of several, the last
+            log_fields.stages = event.stages
         _add_tokens(timings, log_fields)
         speed = (timings.completion_tokens - 1) * 1000 / timings.completion_ms if timings.completion_ms else 0.0
         log_fields.update(

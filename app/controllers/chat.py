@@ -72,7 +72,8 @@ class ChatController(Controller):
             generation = await conversation_streams.unless_stopped(conversation, pending)
         if not data.stream:
             answers = await fold(generation, request, [data.answer_prefix() for _ in range(generation.choices)])
-            return Response(ChatCompletion.of(answers, data.custom_tools), headers=header(data.ignored))
+            reply = ChatCompletion.of(answers, data.custom_tools, timing=data.return_timing)
+            return Response(reply, headers=header(data.ignored))
         active_generations.set_id(dialect.id, generation)
         events = encode_stream(generation, request, dialect, ping_seconds=data.ping_seconds(settings.sse_ping_interval))
         if conversation:

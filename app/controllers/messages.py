@@ -64,7 +64,9 @@ class MessagesController(Controller):
     ) -> Response[MessageReply | Events]:
         """Answer a conversation, whole or as server-sent events."""
         generation = await model_service.generate(data.to_generation(limits))
-        dialect = MessageStream(request_id_of(request.scope), hide_thinking=data.hides_thinking)
+        dialect = MessageStream(
+            request_id_of(request.scope), hide_thinking=data.hides_thinking, return_timing=data.return_timing
+        )
         if data.stream:
             return stream(generation, request, dialect, ping_seconds=settings.sse_ping_interval, ignored=data.ignored)
         await fold(generation, request, [dialect])

@@ -1,6 +1,7 @@
 """Responses over a WebSocket: one request after the other, each answered by the events of its stream."""
 
 import asyncio
+import time
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -21,6 +22,7 @@ from app.dto.openai.responses_events import ResponseCompleted, ResponseCreated, 
 from app.dto.openai.responses_stored import StoredResponse
 from app.dto.shared.base import Reply, RequestLimits
 from app.request_context import end_answer, log_fields_of
+from app.services.caller import arrival
 from app.services.errors import AppError, InvalidRequest, ServerError
 from app.services.model_service import ModelService
 from app.services.stored_responses import StoredResponses
@@ -93,6 +95,7 @@ class ResponsesSocket:
 
     async def _answer(self, message: bytes) -> None:
         """Answer one request. Raises AppError for one that is not accepted."""
+        arrival.set(time.perf_counter())  # not when the socket was opened
         self._service.require_open()
         plain = await self._read(message)
         kind = plain.get("type")

@@ -15,3 +15,4 @@ class Caller:
 
 NOBODY = Caller()
 caller: ContextVar[Caller] = ContextVar("caller", default=NOBODY)  # of the request that is being handled
+arrival: ContextVar[float | None] = ContextVar("arrival", default=None)  # when it came, by time.perf_counter

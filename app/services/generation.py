@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from app.services.stages import Stages
+
 FinishReason = Literal["stop", "length", "tool_calls"]
 FinishCause = Literal["end_token", "stop_string", "tool_call", "max_tokens", "context", "repetition", "memory"]
 
@@ -441,6 +443,7 @@ class Finished(OfChoice):
     cause: FinishCause = "end_token"
     cache: CacheUse = CacheUse(0, "not_stored")
     logprobs: tuple[TokenLogprob, ...] = ()  # of tokens without text, but not the end token
+    stages: Stages | None = field(default=None, compare=False)  # when it came to each
 
 
 @dataclass(frozen=True, slots=True)

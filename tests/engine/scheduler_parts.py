@@ -1,5 +1,6 @@
 """A model that counts, and readers without an event loop, for schedulers that are driven step by step."""
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,6 +33,7 @@ class Reader(RunningGeneration):
 
     def __init__(self) -> None:
         self.caller = NOBODY
+        self.arrived_at = self.prepared_from = self.queued_at = time.perf_counter()
         self.events: list[Any] = []
 
 

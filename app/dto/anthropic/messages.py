@@ -290,6 +290,7 @@ class MessagesRequest(RequestBody):
     thinking: Thinking | None = None
     output_config: OutputConfig = Field(default_factory=OutputConfig)
     output_format: ResponseFormat | None = None
+    return_timing: bool = False
 
     _no_empty_stop = field_validator("stop_sequences")(no_empty_stop)
 

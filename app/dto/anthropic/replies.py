@@ -149,13 +149,16 @@ class Ping(Reply, tag_field="type", tag="ping", kw_only=True):
 class MessageStream(Dialect):
     """Translates events to Anthropic's, one block at a time; `message` is the whole answer at the end."""
 
-    def __init__(self, request_id: str | None = None, *, hide_thinking: bool = False) -> None:
+    def __init__(
+        self, request_id: str | None = None, *, hide_thinking: bool = False, return_timing: bool = False
+    ) -> None:
         usage = MessagesUsage(input_tokens=0, cache_read_input_tokens=0, output_tokens=0)
         self.message = MessageReply(
             id=f"msg_{secrets.token_hex(12)}", model="", content=[], stop_reason=None, stop_sequence=None, usage=usage
         )
         self._request_id = request_id
         self._hide_thinking = hide_thinking
+        self._return_timing = return_timing
         self._started = False
         self._open: Block | None = None
         self._arguments = ""  # of the open call
@@ -256,7 +259,7 @@ class MessageStream(Dialect):
             output_tokens=timings.completion_tokens,
         )
         delta = StopDelta(stop_reason=message.stop_reason, stop_sequence=message.stop_sequence)
-        message.tiles = TilesExtras.of(event)
+        message.tiles = TilesExtras.of(event, timing=self._return_timing)
         yield MessageDelta(delta=delta, usage=message.usage, tiles=message.tiles)
         yield MessageStop()
 

@@ -65,6 +65,7 @@ class ChatRequest(SamplingFields):
     chat_start: bool | None = None
     python_code: str = ""
     n: int = Field(default=1, ge=1, le=8)
+    return_timing: bool = False
 
     @field_validator("chat_template_kwargs")
     @classmethod

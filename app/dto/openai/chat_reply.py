@@ -115,7 +115,9 @@ class ChatCompletion(Reply, kw_only=True):
     tiles: Annotated[TilesExtras, Meta(description="what this server adds to OpenAI's fields")]
 
     @classmethod
-    def of(cls, answers: Sequence[gen.Completion], custom_tools: Collection[str] = ()) -> "ChatCompletion":
+    def of(
+        cls, answers: Sequence[gen.Completion], custom_tools: Collection[str] = (), *, timing: bool = False
+    ) -> "ChatCompletion":
         """Build it from the finished answers to one prompt; `custom_tools` names the tools that take free text."""
         ends = [completion.finished for completion in answers if completion.finished is not None]
         timings = gen.Timings.together([end.timings for end in ends], len(ends))
@@ -130,7 +132,7 @@ class ChatCompletion(Reply, kw_only=True):
             usage=Usage.of(timings),
             timings=TimingsReply.of(timings),
             metrics=TilesMetrics.of(timings),
-            tiles=TilesExtras.of(ends[0]),
+            tiles=TilesExtras.of(ends[0], timing=timing),
         )
 
 
@@ -290,7 +292,7 @@ class ChatStream(Dialect):
     def _last(self, event: gen.Finished) -> Iterator[ChatCompletionChunk]:
         chunk = self._chunk(event, Delta(), event.reason)
         chunk.timings, chunk.metrics = TimingsReply.of(event.timings), TilesMetrics.of(event.timings)
-        chunk.tiles = TilesExtras.of(event)
+        chunk.tiles = TilesExtras.of(event, timing=self._request.return_timing)
         if event.logprobs:
             chunk.choices[0].logprobs = ChoiceLogprobs.of(event.logprobs)
         yield chunk

@@ -1,11 +1,14 @@
 """What this server adds to the answers of all APIs."""
 
+import time
+from dataclasses import asdict
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 import app.services.generation as gen
 from app.dto.shared.base import Reply
+from app.services.stages import RequestTiming
 
 
 class ChangeReply(Reply, kw_only=True):
@@ -41,15 +44,43 @@ class CacheReply(Reply, kw_only=True):
     ]
 
 
+class TimingReply(Reply, kw_only=True):
+    """Where a request's time went, in milliseconds. The parts add up to total_ms."""
+
+    request_ms: Annotated[float, Meta(description="reading and checking the request, finding or loading the model")]
+    template_ms: Annotated[
+        float,
+        Meta(description="chat template, tokenizer, images, compiling a grammar; waiting for these too"),
+    ]
+    queue_ms: Annotated[float, Meta(description="waiting for a slot and for memory")]
+    cache_ms: Annotated[float, Meta(description="looking up the prompt in the prefix cache")]
+    prompt_ms: Annotated[float, Meta(description="computing the rest of the prompt, in turns with other requests")]
+    first_token_ms: Annotated[float, Meta(description="the first token, after the prompt")]
+    tokens_ms: Annotated[float, Meta(description="the other tokens")]
+    grammar_ms: Annotated[
+        float, Meta(description="computing which tokens a grammar allows; left out of both times of tokens")
+    ]
+    client_ms: Annotated[float, Meta(description="after the last token, until what was ready was sent and taken")]
+    total_ms: Annotated[float, Meta(description="from the arrival of the request until now, or its end")]
+
+    @classmethod
+    def of(cls, timing: RequestTiming) -> "TimingReply":
+        """Translate it."""
+        return cls(**asdict(timing))
+
+
 class TilesExtras(Reply, kw_only=True):
     """What this server adds to an API's own fields."""
 
     finish: Annotated[gen.FinishCause, Meta(description="why the answer ended, more exactly than the API says it")]
     cache: Annotated[CacheReply, Meta(description="how much of the prompt was cached")]
+    timing: Annotated[
+        TimingReply | UnsetType, Meta(description="where the time went until now, with return_timing")
+    ] = UNSET
 
     @classmethod
-    def of(cls, finished: gen.Finished) -> "TilesExtras":
-        """Take them from the end of an answer."""
+    def of(cls, finished: gen.Finished, *, timing: bool) -> "TilesExtras":
+        """Take them from the end of an answer, with `timing` if that was asked for."""
         use, change = finished.cache, finished.cache.change
         changed = None
         if change is not None:
@@ -63,4 +94,7 @@ class TilesExtras(Reply, kw_only=True):
         cache = CacheReply(
             cached_tokens=use.cached_tokens, reason=use.reason, first_diff=use.first_diff, changed=changed
         )
-        return cls(finish=finished.cause, cache=cache)
+        extras = cls(finish=finished.cause, cache=cache)
+        if timing and finished.stages:
+            extras.timing = TimingReply.of(finished.stages.timing(time.perf_counter()))
+        return extras

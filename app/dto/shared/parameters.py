@@ -123,9 +123,12 @@ _NO_REASONING = _ignored("the reasoning stands in the text", "reasoning_control"
 _CALL_GRAMMAR = "`lazy` holds calls to the tools also where the model need not call, `off` strict ones only; see Tools"
 _CHOSEN = "auto, none, required, a function by name, or allowed_tools; see Tools"
 
+_TIMING = "have tiles.timing say where the time went, part by part; in a stream's last chunk"
+
 CHAT: tuple[Parameter, ...] = (
     *_honoured(
-        messages="the conversation: roles system, developer, user, assistant, tool (once: function), in any order"
+        messages="the conversation: roles system, developer, user, assistant, tool (once: function), in any order",
+        return_timing=_TIMING,
     ),
     *_SERVED,
     *_honoured(stream_options="include_usage ends a stream with a chunk that has the usage"),
@@ -339,6 +342,7 @@ MESSAGES: tuple[Parameter, ...] = (
         thinking="`enabled` and `disabled` turn reasoning on and off, others leave it open; budget_tokens bounds it",
         output_config="format: JSON of a schema, which is enforced",
         output_format="the old name of output_config.format",
+        return_timing=_TIMING,
     ),
     *_ignored(
         "changes nothing in the answer",

@@ -1,6 +1,7 @@
 """A loaded model as the event loop sees it: each method is work for the engine thread or for the thread of prompts."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -46,8 +47,11 @@ class ModelHandle(Handle, EngineModel):
 
     async def generate(self, requests: Sequence[GenerationRequest], caller: Caller) -> list[RunningGeneration]:
         """Prepare all requests, then queue all."""
+        began = time.perf_counter()
         prompts = [await self._prepare(request) for request in requests]
-        submitted = [self._submit(prompt, request, caller) for prompt, request in zip(prompts, requests, strict=True)]
+        submitted = [
+            self._submit(prompt, request, caller, began) for prompt, request in zip(prompts, requests, strict=True)
+        ]
         return [generation for generations in submitted for generation in generations]
 
     async def rank(self, request: RankRequest, caller: Caller) -> RunningEmbedding:
@@ -107,12 +111,14 @@ class ModelHandle(Handle, EngineModel):
     async def _read_images(self, request: GenerationRequest) -> tuple[GenerationRequest, Mapping[bytes, EncodedImage]]:
         return await read_images(request, self._model.vision, self._model.image_fetcher)
 
-    def _submit(self, prompt: "Prompt", request: GenerationRequest, caller: Caller) -> list[RunningGeneration]:
+    def _submit(
+        self, prompt: "Prompt", request: GenerationRequest, caller: Caller, began: float
+    ) -> list[RunningGeneration]:
         model, facts = self._model, self._model.facts
         text = model.prompts.shown(prompt.text)
         started = Started(facts.id, len(prompt.tokens), text, facts.context.tokens, facts.defaults)
         generations = [
-            RunningGeneration(self._cancel, caller, close_reasoning=self._close_reasoning)
+            RunningGeneration(self._cancel, caller, close_reasoning=self._close_reasoning, prepared_from=began)
             for _ in range(request.answers)
         ]
         for generation in generations:

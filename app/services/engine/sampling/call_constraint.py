@@ -18,6 +18,7 @@ from app.services.engine.sampling.bitmask import Mask
 from app.services.engine.sampling.literals import Literals
 from app.services.engine.sampling.matcher import Matcher
 from app.services.engine.sampling.message_grammar import begun_message_grammar
+from app.services.engine.sampling.stopwatch import Stopwatch, timed
 from app.services.engine.sampling.tool_call_grammar import AllowedTool, begun_call_grammar
 from app.services.errors import InvalidRequest
 from app.services.generation import Constraint
@@ -145,6 +146,7 @@ class CallConstraint:
     failed = False
 
     def __init__(self, grammars: CallGrammars) -> None:
+        self.stopwatch = Stopwatch()
         self.accepted_tokens = 0  # of the answer; those of free text are not counted
         self._grammars = grammars
         self._matcher: Matcher | None = None  # of the call that the answer is in
@@ -155,6 +157,7 @@ class CallConstraint:
         """Whether a grammar decides about the next token."""
         return self._matcher is not None
 
+    @timed
     def watch(self, reader: Reader | None, answer: Sequence[int], piece: Callable[[int], bytes]) -> bool:
         """Bind the call that begins with the last token of an answer. Returns False where none does, or it stays free.
 
@@ -173,6 +176,7 @@ class CallConstraint:
         self._matcher, self.accepted_tokens = matcher.fork(), len(answer)
         return True
 
+    @timed
     def mask(self) -> Mask:
         """Compute which tokens may come next, (vocabulary,) bool."""
         assert self._matcher is not None
@@ -182,10 +186,12 @@ class CallConstraint:
         self._matcher = None
         return np.ones_like(allowed)
 
+    @timed
     def forced_tokens(self) -> list[int]:
         """Give the tokens of the call that have to come next; none where there is a choice."""
         return self._matcher.forced_tokens() if self._matcher is not None else []
 
+    @timed
     def accept(self, token: int) -> None:
         """Advance by a token of the call."""
         self.accepted_tokens += 1

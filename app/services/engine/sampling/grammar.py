@@ -20,6 +20,7 @@ from app.services.engine.sampling.literals import JSON_STYLE, Literals
 from app.services.engine.sampling.matcher import Matcher
 from app.services.engine.sampling.message_grammar import header_grammar, message_grammar
 from app.services.engine.sampling.plain_tokenizer import plain_tokenizer
+from app.services.engine.sampling.stopwatch import Stopwatch, timed
 from app.services.engine.sampling.tool_call_grammar import (
     allowed_tools,
     answer_schema,
@@ -225,6 +226,7 @@ class GrammarConstraint:
         piece: Callable[[int], bytes] = lambda token: b"",
     ) -> None:
         self.failed = False
+        self.stopwatch = Stopwatch()
         self.accepted_tokens = 0  # of the answer
         self._matcher = matcher.fork()
         self._first_header = header.fork() if header is not None else None
@@ -247,6 +249,7 @@ class GrammarConstraint:
         """Whether it decides about the next token: always, and be it that the reasoning must not end the answer."""
         return True
 
+    @timed
     def mask(self) -> Mask:
         """Compute which tokens may come next, (vocabulary,) bool."""
         if not self._is_active:
@@ -260,6 +263,7 @@ class GrammarConstraint:
             allowed[self._blank] = True
         return allowed
 
+    @timed
     def forced_tokens(self) -> list[int]:
         """Give the tokens that have to come next; none where there is a choice."""
         may_choose = not self._is_active or self._header is not None or self._may_think or self._blanks_left
@@ -293,6 +297,7 @@ class GrammarConstraint:
             return self._tail == self._think_end
         return b"".join(map(self._piece, self._tail)).rstrip().endswith(self._think_end_text)
 
+    @timed
     def accept(self, token: int) -> None:
         """Advance by the token that was drawn."""
         self.accepted_tokens += 1

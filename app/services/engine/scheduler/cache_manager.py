@@ -1,5 +1,6 @@
 """What there is of prompts and answers, for rows: stored, or in rows that run."""
 
+import time
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -31,10 +32,16 @@ class CacheManager:
         return self._prefixes.nbytes
 
     def look_up(self, row: Row, running: Iterable[Row]) -> CachedPrefix | None:
-        """Give what there is of a row's prompt; the row notes how much that is, and why not more.
+        """Give what there is of a row's prompt; the row notes how much that is, why not more, and how long it took.
 
         What has to be computed again for good reason, since memory ran out, is not copied from rows that run.
         """
+        began = time.perf_counter()
+        prefix = self._find(row, running)
+        row.prefill.note_look_up(began)
+        return prefix
+
+    def _find(self, row: Row, running: Iterable[Row]) -> CachedPrefix | None:
         state = row.prefill
         if row.prompt_scorer is not None:  # nothing is stored of how likely its tokens were
             state.note_cache_use(CacheUse(0, "not_stored"))

@@ -122,7 +122,7 @@ class PrefillManager:
     def compute(self, rows: Sequence[Row], budget: int) -> Chunk:
         """Compute about so many tokens of rows that `take` gave; one that is not ready then is queued again."""
         try:
-            return self._compute_together(rows) if len(rows) > 1 else self._compute_chunk(rows[0], budget)
+            chunk = self._compute_together(rows) if len(rows) > 1 else self._compute_chunk(rows[0], budget)
         except Exception:
             for row in rows:
                 row.prefill.drop_layers()
@@ -130,6 +130,9 @@ class PrefillManager:
                     row.scoring.restart()
                 self._replace_lead(row.prefill)
             raise
+        for row in chunk.ready:
+            row.prefill.note_computed()
+        return chunk
 
     def _short_prompts(self, ready: Sequence[Row], budget: int) -> list[Row]:
         """Give the first rows whose prompts can be computed in one call, if there are several."""

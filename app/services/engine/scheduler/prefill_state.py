@@ -40,11 +40,25 @@ class PrefillState:
     other_model: bool = False  # another model answered this conversation last
     change: PromptChange | None = None  # of the prompt since the nearest one before it
     start_time: float = field(default_factory=time.perf_counter)  # when the row was admitted, in seconds
+    # When it was first admitted, looked up in the cache, and computed; 0.0 before.
+    admitted_at: float = 0.0
+    looked_up_at: float = 0.0
+    computed_at: float = 0.0
 
     @property
     def tokens_left(self) -> int:
         """Tokens that are still to be computed."""
         return len(self.tokens) - self.length
+
+    def note_look_up(self, began: float) -> None:
+        """Note that the row was admitted then, and that by now it is known what is cached."""
+        if not self.admitted_at:
+            self.admitted_at, self.looked_up_at = began, time.perf_counter()
+
+    def note_computed(self) -> None:
+        """Note that the prompt is computed."""
+        if not self.computed_at:
+            self.computed_at = time.perf_counter()
 
     def plan_checkpoint(self, position: int) -> None:
         """Have a checkpoint made at a position, unless there is one a few tokens before."""

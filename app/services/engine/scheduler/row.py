@@ -35,6 +35,7 @@ from app.services.generation import (
     Timings,
     TokenLogprob,
 )
+from app.services.stages import Stages
 
 _COPIES, _SHORTEST_LOOP = 12, 256
 _LONGEST_PERIOD = 512  # tokens
@@ -275,7 +276,7 @@ class Row:
         reason: FinishReason = "length" if cause in ("max_tokens", "context", "repetition", "memory") else "stop"
         self.finish_reason = "tool_calls" if self._parser.complete_calls and reason == "stop" else reason
         stop, use = self._parser.stop_string, self.prefill.cache_use
-        return [*events, Finished(self.finish_reason, stop, self.timings(), cause, use, logprobs)]
+        return [*events, Finished(self.finish_reason, stop, self.timings(), cause, use, logprobs, _stages(self))]
 
     def timings(self) -> Timings:
         """Measure the answer until now."""
@@ -304,6 +305,24 @@ class Row:
                 tokens = tuple(token for token in self.answer[self._sent_tokens :] if token not in self._end_tokens)
                 self._sent_tokens = len(self.answer)
                 yield Text(piece.text, self.timings(), logprobs, tokens)
+
+
+def _stages(row: Row) -> Stages | None:
+    """Say when an answer that is over came to each of its stages."""
+    if (generation := row.generation) is None:
+        return None
+    state, clock, now = row.prefill, row.clock, time.perf_counter()
+    return Stages(
+        request=generation.arrived_at,
+        template=generation.prepared_from,
+        queue=generation.queued_at,
+        cache=state.admitted_at,
+        prompt=state.looked_up_at,
+        first_token=state.computed_at,
+        tokens=clock.first_token or now,
+        client=clock.last_token or now,
+        grammar_seconds=row.constraint.stopwatch.seconds if row.constraint else 0.0,
+    )
 
 
 def computed_answer(row: Row) -> list[int]:

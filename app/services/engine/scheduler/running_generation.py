@@ -42,8 +42,9 @@ class RunningGeneration(RunningRequest):
         caller: Caller = NOBODY,
         *,
         close_reasoning: Callable[["RunningGeneration"], None] = lambda _: None,
+        prepared_from: float | None = None,
     ) -> None:
-        super().__init__(cancel, caller)
+        super().__init__(cancel, caller, prepared_from=prepared_from)
         self._close_reasoning = close_reasoning
         self._events: deque[Outcome] = deque()
         self._bell = Bell()  # rung when something comes

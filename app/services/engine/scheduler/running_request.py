@@ -1,10 +1,11 @@
 """What the event loop holds of a request that the engine works on, and of one that has a single result."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from app.services.caller import NOBODY, Caller
+from app.services.caller import NOBODY, Caller, arrival
 from app.services.errors import AppError
 from app.services.generation import Embedded, Progress, Scored
 
@@ -14,12 +15,21 @@ T = TypeVar("T")
 class RunningRequest:
     """A request from its acceptance to its end, to be used on the event loop that made it."""
 
-    def __init__(self, cancel: Callable[["RunningRequest"], None], caller: Caller = NOBODY) -> None:
+    def __init__(
+        self,
+        cancel: Callable[["RunningRequest"], None],
+        caller: Caller = NOBODY,
+        *,
+        prepared_from: float | None = None,  # when its prompt was begun to be rendered, by time.perf_counter
+    ) -> None:
         self.caller = caller
         self.loop = asyncio.get_running_loop()
         self.over: asyncio.Future[None] = self.loop.create_future()  # settled at the end
         self._cancel = cancel
         self._began = self.loop.time()
+        self.queued_at = time.perf_counter()
+        self.prepared_from = self.queued_at if prepared_from is None else prepared_from
+        self.arrived_at = arrival.get() or self.prepared_from
         self._readers = 1
         self._error_unread: AppError | None = None  # ends it once nobody reads it
 
