@@ -110,7 +110,7 @@ class LoadedModel:
         matcher, header = self._format.matchers(prompt, request)
         calls = self._format.calls(request)
         stop_strings = StopStrings(request.stop) if request.stop else None
-        self.scheduler.admission.check(len(prompt.tokens), request.answers)
+        self.scheduler.admission.check(len(prompt.tokens), request.answers, prompt.images)
         breakers = self._breakers.find(request.sampling.dry_breakers if request.sampling.uses_dry else ())
         return replace(
             prompt,

@@ -11,6 +11,7 @@ from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.scheduler.row import Row
 from app.services.engine.speculative.draft_model import DraftModel
+from app.services.engine.vision.prompt_images import NO_IMAGES, PromptImages
 from app.services.errors import MemoryExceeded, MemoryInUse
 
 if TYPE_CHECKING:  # it imports Pillow, which only models that see need
@@ -55,13 +56,13 @@ class Admission:
         """Measure how much memory there is while nothing runs."""
         self._most_bytes = self.free()
 
-    def check(self, tokens: int, answers: int) -> None:
+    def check(self, tokens: int, answers: int, images: PromptImages = NO_IMAGES) -> None:
         """Raise MemoryExceeded for a prompt of so many tokens that has no room even alone. On any thread."""
-        needed = self._bytes_needed(tokens + 1, answers, others=0)
+        needed = self._bytes_needed(tokens + 1, answers, others=0) + self._image_bytes(images)
         if needed > self._most_bytes and needed > self.free():
             raise MemoryExceeded(
-                f"This prompt has {tokens} tokens and needs {_size(needed)} of memory for its cache; beside the model "
-                f"there are {_size(self._most_bytes)}. Shorten it, or see --max-memory."
+                f"This prompt has {tokens} tokens and needs {_size(needed)} of memory for {_what(images)}; beside the "
+                f"model there are {_size(self._most_bytes)}. Shorten it, or see --max-memory."
             )
 
     def admit(self, row: Row, running: Sequence[Row]) -> bool:
@@ -70,7 +71,7 @@ class Admission:
         tokens = max(len(row.prefill.tokens) + growth, _least_tokens(row) if row.scoring else 0)
         others = sum(self.footprint.bytes(other.length) for other in running)
         needed = self._bytes_needed(tokens, 1 + len(row.siblings), others)
-        needed += self._copied_bytes(row) + self._reserved_bytes(running)
+        needed += self._copied_bytes(row) + self._image_bytes(row.images) + self._reserved_bytes(running)
         if not self._free_memory(needed, row.prefill.tokens):
             tokens = _least_tokens(row)  # alone it may begin; its answer then ends where memory does
             if running or not self._free_memory(self._least_bytes(row), row.prefill.tokens):
@@ -93,14 +94,15 @@ class Admission:
         """Give the error of a row that cannot begin although nothing else runs."""
         needed = self._least_bytes(row)
         return MemoryInUse(
-            f"This prompt has {len(row.prefill.tokens)} tokens and needs {_size(needed)} of memory for its cache; "
+            f"This prompt has {len(row.prefill.tokens)} tokens and needs {_size(needed)} of memory for "
+            f"{_what(row.images)}; "
             f"{_size(max(0, self.free()))} are free. Something else on this machine uses the rest.",
             retry_after=10,
         )
 
     def _least_bytes(self, row: Row) -> int:
         """Bytes without which a row cannot begin even alone."""
-        return self._bytes_needed(_least_tokens(row), 1 + len(row.siblings), others=0)
+        return self._bytes_needed(_least_tokens(row), 1 + len(row.siblings), others=0) + self._image_bytes(row.images)
 
     def _bytes_needed(self, tokens: int, answers: int, others: int) -> int:
         """Bytes for a row and its siblings; who joins others is copied, and so are they."""
@@ -110,8 +112,15 @@ class Admission:
     def _reserved_bytes(self, running: Iterable[Row]) -> int:
         size = self.footprint.bytes
         return sum(
-            max(0, size(row.prefill.reserved_tokens) - size(row.length)) + self._copied_bytes(row) for row in running
+            max(0, size(row.prefill.reserved_tokens) - size(row.length))
+            + self._copied_bytes(row)
+            + (self._image_bytes(row.images) if row.prefill.tokens_left else 0)
+            for row in running
         )
+
+    def _image_bytes(self, images: PromptImages) -> int:
+        """Bytes for what is still to be computed of the images of a prompt."""
+        return self._vision.bytes_needed(images) if images and self._vision is not None else 0
 
     def _copied_bytes(self, row: Row) -> int:
         """Bytes of the copies for the texts that are scored together, which are there while they are computed."""
@@ -131,6 +140,10 @@ class Admission:
 def _least_tokens(row: Row) -> int:
     """Give the tokens of a row that have to be in memory: its prompt, and a token or the longest text behind it."""
     return len(row.prefill.tokens) + (row.scoring.longest if row.scoring is not None else 1)
+
+
+def _what(images: PromptImages) -> str:
+    return "its cache and its images" if images else "its cache"
 
 
 def _size(number: int) -> str:

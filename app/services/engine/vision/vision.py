@@ -11,8 +11,10 @@ import mlx.core as mx
 import numpy as np
 
 from app.services import images
+from app.services.engine.model.loading import dtype
 from app.services.engine.vision.counts import ImageCounts
 from app.services.engine.vision.family import Family, Inputs
+from app.services.engine.vision.memory import count_patches, peak_bytes
 from app.services.engine.vision.prompt_images import PromptImage, PromptImages
 from app.services.errors import InvalidImage
 from app.services.generation import EncodedImage, Image
@@ -44,7 +46,7 @@ class Vision:
         self._inputs: _Recent[Inputs] = _Recent(
             _MOST_INPUTS, lambda inputs: sum(each.nbytes for each in inputs.values())
         )
-        self._checked: _Recent[None] = _Recent(_MOST_CHECKED, lambda _: 1)
+        self._checked: _Recent[int] = _Recent(_MOST_CHECKED, lambda _: 1)  # the numbers that they became
         self._embeddings: _Recent[mx.array] = _Recent(MOST_EMBEDDINGS, lambda array: array.nbytes)
         self._unfinished: dict[bytes, Generator[mx.array, None, mx.array]] = {}
 
@@ -69,8 +71,8 @@ class Vision:
         encoded = images.read(image)
         encoded = images.resized(encoded, *self._size(encoded, is_small=image.is_small))
         if encoded.digest not in self._checked:
-            self._inputs.put(encoded.digest, self._prepare(encoded))
-            self._checked.put(encoded.digest, None)
+            self._inputs.put(encoded.digest, inputs := self._prepare(encoded))
+            self._checked.put(encoded.digest, inputs["pixel_values"].size)
         return encoded
 
     def placed(self, image: EncodedImage, start: int) -> PromptImage:
@@ -97,6 +99,17 @@ class Vision:
             self.counts.computed += 1
         else:
             self._unfinished[digest] = steps
+
+    def bytes_needed(self, prompt: PromptImages) -> int:
+        """Bytes for the images of a prompt that were not seen lately: of their embeddings, and of the tower at one."""
+        unseen = {image.image.digest: image for image in prompt.images if image.image.digest not in self._embeddings}
+        if not unseen:
+            return 0
+        hidden = (self._config.get("text_config") or self._config).get("hidden_size", 0)
+        embeddings = sum(image.length for image in unseen.values()) * hidden * self._dtype.size
+        vision = self._config["vision_config"]
+        patches = max(count_patches(vision, self._checked.get(digest) or 0) for digest in unseen)
+        return int(embeddings) + peak_bytes(vision, patches, dtype().size)
 
     def retain(self, prompts: Collection[PromptImages]) -> None:
         """Give up what is unfinished of images that none of these prompts has."""
