@@ -37,7 +37,8 @@ def _draw(name: str, shape: tuple[int, ...], seed: int, *, norms_add_one: bool) 
     rng = numpy.random.default_rng([seed, *name.encode()])
     if len(shape) < 2:
         is_zero = name.endswith("bias") or (norms_add_one and "norm" in name and not name.startswith("vision"))
-        return (rng.normal(0, 0.1, shape) + (not is_zero)).astype(numpy.float32)
+        middle = -1 if name.endswith("_min") else 0 if is_zero else 1
+        return numpy.asarray(rng.normal(0, 0.1, shape) + middle, dtype=numpy.float32)
     spread = 1.0 if "embed" in name else 1.5
     return rng.normal(0, spread / max(1, numpy.prod(shape[1:])) ** 0.5, shape).astype(numpy.float32)
 

@@ -7,6 +7,7 @@ from typing import Any
 _QWEN = ("visual.", "vision_tower.")
 TOWERS: Mapping[str, tuple[str, ...]] = {
     "gemma3": ("vision_tower.", "multi_modal_projector."),
+    "gemma4": ("vision_tower.", "embed_vision."),
     "qwen2_5_vl": _QWEN,
     "qwen3_vl": _QWEN,
     "qwen3_vl_moe": _QWEN,

@@ -52,6 +52,13 @@ def test_prompts_have_the_same_keys_as_far_as_their_images_are_the_same(one: Any
     assert (images.keyed(tokens) == their.keyed(others)) == (same and tokens == others)
 
 
+@given(st.integers(1, 6), st.integers(1, 6))
+def test_an_image_of_more_tokens_does_not_begin_as_one_of_fewer(one: int, other: int) -> None:
+    image = EncodedImage(b"", b"content", 1, 1)
+    first, second = PromptImage(image, 0, one).keys, PromptImage(image, 0, other).keys
+    assert (first[0] == second[0]) == (one == other)
+
+
 @given(LENGTHS, st.data())
 def test_parts_follow_each_other_and_are_text_or_of_one_image(lengths: Any, data: st.DataObject) -> None:
     tokens, images = prompt_of(lengths)
@@ -141,6 +148,18 @@ def test_tokens_are_counted_as_the_processor_counts_them(width: int, height: int
         pixels = np.zeros((height, width, 3), dtype=np.uint8)
         (prepared,) = processor([pixels], return_tensors="np", input_data_format="channels_last")["image_grid_thw"]
         assert prepared.tolist() == [1, 2 * rows, 2 * columns]
+
+
+def test_gemma_4_gives_an_image_the_largest_budget_that_is_allowed(tmp_path: Path) -> None:
+    built = Built(tmp_path / "gemma4", family="gemma4")
+    built.vision._processor.max_soft_tokens = 280
+    for most, budget in ((1280, 280), (200, 140), (1, 70)):
+        built.vision.limit(2**20, most)
+        text, tokens, images = built.prompt(Message("user", "", parts=(RED, "?")))
+        assert "<|image><|image_pad|><image|>" in text
+        (image,) = images.images
+        assert budget // 2 < image.length == tokens.count(built.vision.placeholder) <= budget
+        assert len(built.vision._prepare(image.image)["image_position_ids"][0]) == 9 * budget
 
 
 def test_text_that_looks_like_an_image_is_text(built: Built) -> None:

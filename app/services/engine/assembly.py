@@ -158,7 +158,7 @@ def _kv_bits(model: Any, facts: ModelFacts, kv_bits: KVBits | None, vision: "Vis
     if kv_bits is None:
         return None
     together = facts.batching.decoding is None
-    reason = "the tokens of its images see each other" if vision and vision.family.is_mutual else None
+    reason = "the tokens of its images see each other" if vision and vision.mutual else None
     if reason := reason or check_kv_bits(model, facts.vocabulary, kv_bits, together=together):
         log.warning("--kv-bits is left out", model=facts.id, reason=reason)
         return None

@@ -33,7 +33,7 @@ class ImagePrefill:
         """
         start = row.prefill.length
         end, image = row.images.next_part(start, start + len(tokens))
-        if image is not None and self._vision is not None and self._vision.family.is_mutual:
+        if image is not None and self._vision is not None and self._vision.mutual:
             end = image.end
         return row.prefill.tokens[start:end], image
 
@@ -46,13 +46,13 @@ class ImagePrefill:
             return 0
         self._count(self._vision, image, row.prefill.length)
         start = row.prefill.length - image.start
-        positions, is_mutual = self._vision.positions, self._vision.family.is_mutual
+        positions, mutual = self._vision.positions, self._vision.mutual
         shift, part = row.images.shift(image.start), embeddings[start : start + tokens]
         with (
             self._chunk_sizer.measure(tokens),
             positions.of_image(image, row.prefill.length, tokens, shift) if positions else nullcontext(),
         ):
-            forward_image(self._model, row.prefill.layers or [], self._vision.placeholder, part, is_mutual=is_mutual)
+            forward_image(self._model, row.prefill.layers or [], self._vision.stand_in, part, mutual)
         return tokens
 
     def retain(self, rows: Iterable[Row]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -12,6 +12,10 @@ from app.services.engine.vision.positions import Positions
 
 Config = Mapping[str, Any]  # config.json
 Inputs = Mapping[str, npt.NDArray[np.float32]]  # what a processor of transformers makes of an image, without batch
+
+# In which layers the tokens of an image see those of it that come later too, so that they are computed at once: in all,
+# also beyond windows, or in those that have windows.
+Mutual = Literal["everywhere", "windows"]
 
 
 class Tower(Protocol):
@@ -33,7 +37,6 @@ class Family:
     processor: tuple[str, str]  # module and class of transformers that prepare images, without PyTorch
     before: str  # what a prompt has before the tokens of an image, and behind them
     after: str
-    is_mutual: bool  # whether the tokens of an image see each other, so that they are computed at once
     placeholder: Callable[[Config], int]  # the token that stands in the places of an image
     tower: Callable[[Config], Any]  # a Tower, without its weights
     grid: Callable[[Config, Any, int, int], tuple[int, int]]  # rows and columns of the tokens of an image, by its size
@@ -41,3 +44,7 @@ class Family:
     fit: Callable[[mx.array, tuple[int, ...]], mx.array] = channels_last  # weights of the files to a shape of the tower
     settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict  # of the processor, as the files have them
     positions: Callable[[Config], Positions] | None = None  # None where an image is placed like text
+    mutual: Callable[[Config], Mutual | None] = lambda config: None
+    stand_in: Callable[[Config], int] | None = None  # the token whose part in layers an image has; None: its own
+    # Has a processor make so many tokens of an image at most, where their number does not depend on its size.
+    limit: Callable[[Any, int], None] | None = None

@@ -17,6 +17,7 @@ from app.services.engine.model.loading import back_end, dtype, read_weights, wid
 from app.services.engine.model.loading import weights as all_weights
 from app.services.engine.vision.family import Family
 from app.services.engine.vision.gemma3 import GEMMA3
+from app.services.engine.vision.gemma4 import GEMMA4
 from app.services.engine.vision.positions import steer
 from app.services.engine.vision.qwen2_5 import QWEN2_5_VL
 from app.services.engine.vision.qwen3 import QWEN3_VL
@@ -27,6 +28,7 @@ log = structlog.get_logger()
 
 FAMILIES: Mapping[str, Family] = {  # by model_type
     "gemma3": GEMMA3,
+    "gemma4": GEMMA4,
     "qwen2_5_vl": QWEN2_5_VL,
     "qwen3_vl": QWEN3_VL,
     "qwen3_vl_moe": QWEN3_VL,

@@ -6,22 +6,23 @@ from typing import Any
 
 import mlx.core as mx
 
-from app.services.engine.cache.layers import Layers
+from app.services.engine.cache.layers import FORGETFUL, Layers
 from app.services.engine.model.blas import threads
 from app.services.engine.model.prefill import SHORT
+from app.services.engine.vision.family import Mutual
 
 
-def forward_image(model: Any, layers: Layers, token: int, embeddings: mx.array, *, is_mutual: bool) -> None:
+def forward_image(model: Any, layers: Layers, token: int, embeddings: mx.array, mutual: Mutual | None) -> None:
     """Compute embeddings (tokens, hidden size) of one image into a row's cache; `token` stands in their places.
 
     If there are more of each token, (tokens, 1 + layers, hidden size), these are added to what the first layers give.
-    If `is_mutual`, each token sees all the others, else those before it.
+    Each sees those before it, and the others where they are mutual.
     """
     tokens = mx.full((1, len(embeddings)), token, dtype=mx.int32)
     first, *deep = (
         (embeddings[:, index] for index in range(embeddings.shape[1])) if embeddings.ndim == 3 else [embeddings]
     )
-    with threads.all(), _mutual(layers, is_mutual), _deepstack(model, deep):
+    with threads.all(), _mutual(layers, mutual), _deepstack(model, deep):
         model(tokens, cache=layers, input_embeddings=first[None])
         mx.eval([layer.state for layer in layers])
     if len(embeddings) > SHORT:
@@ -45,11 +46,12 @@ def _adding(layer: Any, embeddings: mx.array) -> Any:
 
 
 @contextmanager
-def _mutual(layers: Layers, is_mutual: bool) -> Iterator[None]:
-    """Have the tokens that are computed now see each other, in every layer: also beyond its window."""
+def _mutual(layers: Layers, mutual: Mutual | None) -> Iterator[None]:
+    """Have the tokens that are computed now see each other."""
     caches: list[Any] = list(layers)
-    for layer in caches if is_mutual else ():
-        layer.make_mask = _whole_mask(layer.make_mask)
+    for layer in caches:
+        if mutual == "everywhere" or (mutual == "windows" and isinstance(layer, FORGETFUL)):
+            layer.make_mask = _mutual_mask(layer.make_mask, mutual)
     try:
         yield
     finally:
@@ -57,12 +59,13 @@ def _mutual(layers: Layers, is_mutual: bool) -> Iterator[None]:
             vars(layer).pop("make_mask", None)
 
 
-def _whole_mask(make_mask: Any) -> Any:
+def _mutual_mask(make_mask: Any, mutual: Mutual) -> Any:
     def mask(size: int, *, window_size: int | None = None, return_array: bool = False) -> Any:
         if size == 1:
             return make_mask(size, window_size=window_size, return_array=return_array)
         own = make_mask(size, window_size=window_size, return_array=True)  # (size, length)
-        is_new = mx.arange(own.shape[-1]) >= own.shape[-1] - size
-        return own | is_new
+        index = mx.arange(own.shape[-1]) - (own.shape[-1] - size)  # below 0 for what was computed before
+        # Those before a token are within its window or not; those behind it always are.
+        return own | (index >= 0 if mutual == "everywhere" else index > mx.arange(size)[:, None])
 
     return mask

@@ -30,8 +30,12 @@ class PromptImage:
 
     @property
     def keys(self) -> list[int]:
-        """What its tokens are called in the prefix cache: negative, so none is a token, and made of its content."""
-        drawn = np.frombuffer(shake_128(self.image.digest).digest(4 * self.length), dtype="<i4")
+        """What its tokens are called in the prefix cache: negative, so none is a token, and made of its content.
+
+        Other settings may give the same image other tokens, which are called otherwise.
+        """
+        content = repr((self.image.digest, self.length, self.grid)).encode()
+        drawn = np.frombuffer(shake_128(content).digest(4 * self.length), dtype="<i4")
         return [int(key) for key in drawn | np.int32(-(2**31))]
 
 

@@ -126,7 +126,6 @@ QWEN2_5_VL = Family(
     settings=processor_settings,
     before="<|vision_start|>",
     after="<|vision_end|>",
-    is_mutual=False,
     placeholder=lambda config: int(config.get("image_token_id") or 151_655),
     tower=Qwen25Tower,
     grid=grid,

@@ -149,7 +149,6 @@ QWEN3_VL = Family(  # and Qwen3.5
     settings=processor_settings,
     before="<|vision_start|>",
     after="<|vision_end|>",
-    is_mutual=False,
     placeholder=lambda config: int(config.get("image_token_id") or 151_655),
     tower=Qwen3Tower,
     grid=grid,

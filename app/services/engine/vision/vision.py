@@ -36,6 +36,8 @@ class Vision:
     def __init__(self, family: Family, config: Mapping[str, Any], tower: Any, processor: Any, dtype: mx.Dtype) -> None:
         self.family = family
         self.placeholder = family.placeholder(config)
+        self.stand_in = family.stand_in(config) if family.stand_in else self.placeholder
+        self.mutual = family.mutual(config)
         self.positions = family.positions(config) if family.positions else None
         self.counts = ImageCounts()
         self._image_tokens = IMAGE_TOKENS  # that an image has at most, where their number depends on its size
@@ -63,6 +65,8 @@ class Vision:
     def limit(self, most_bytes: int, image_tokens: int = IMAGE_TOKENS) -> int:
         """Set how many tokens an image has, and how many bytes of embeddings are stored. Returns how many these are."""
         self._image_tokens = image_tokens
+        if self.family.limit:
+            self.family.limit(self._processor, image_tokens)
         self._embeddings.most = min(MOST_EMBEDDINGS, most_bytes)
         return self._embeddings.most
 
@@ -132,6 +136,8 @@ class Vision:
     def _size(self, image: EncodedImage, *, is_small: bool) -> tuple[int, int]:
         """Give the largest size in which an image may be shown, not larger than its own."""
         width, height = image.width, image.height
+        if self.family.limit:
+            return width, height
         longest = max(width, height)
 
         def scaled(side: int) -> tuple[int, int]:
