@@ -6,7 +6,9 @@
 The items of decisions.jsonl were written for this. Each is asked for by itself, so a question is a request.
 
 With --questions so many are asked about one long input, in one request. Beside it, in turns, as many tokens as that has
-are computed as plain prompts of the input's length, which have nothing in common.
+are computed as plain prompts that have nothing in common: of the input's length, and of twice that. Each token of a
+question attends to the whole input; in a prompt of twice its length a token does on average, in one of its length to
+half of it.
 """
 
 import argparse
@@ -70,25 +72,35 @@ def ask(url: str, limit: int) -> Iterator[str]:
 def many(url: str, questions: int, tokens: int, rounds: int) -> Iterator[str]:
     """Ask many questions about one input, beside prompts of as many tokens; give lines of what both took."""
     draw = random.Random()  # a server that was asked before has nothing of this in its prefix cache
-    kinds: dict[str, list[float]] = {"questions": [], "prompts": []}
+    seconds: dict[str, list[float]] = {"questions": [], "prompts": [], "prompts of twice the length": []}
     with httpx.Client(base_url=url, timeout=3600) as client:
         for _ in range(rounds):
             text = _text(client, draw, tokens)
             body = {"input": text, "questions": [_question(draw, number) for number in range(questions)]}
-            reply, seconds = _timed(client, "/v1/decisions", body)
-            kinds["questions"].append(seconds)
+            reply, taken = _timed(client, "/v1/decisions", body)
+            seconds["questions"].append(taken)
             computed = reply["usage"]["input_tokens"]
             ids = client.post("/tokenize", json={"content": text}).json()["tokens"]
-            prompts = [draw.sample(ids, len(ids)) for _ in range(computed // len(ids))]
-            prompts.append(draw.sample(ids, computed % len(ids)))
-            prompts = [prompt for prompt in prompts if prompt]
-            kinds["prompts"].append(_timed(client, "/v1/completions", {"prompt": prompts, "max_tokens": 0})[1])
-            latest = ", ".join(f"{values[-1]:.2f} s as {kind}" for kind, values in kinds.items())
+            for kind, length in (("prompts", len(ids)), ("prompts of twice the length", 2 * len(ids))):
+                seconds[kind].append(_timed_prompts(client, draw, ids, computed, length))
+            latest = ", ".join(f"{values[-1]:.2f} s as {kind}" for kind, values in seconds.items())
             yield f"{computed} tokens: {latest}"
-    for kind, values in kinds.items():
-        yield f"{kind}: median {statistics.median(values):.2f} s, {min(values):.2f} to {max(values):.2f} s"
-    ratios = [one / other for one, other in zip(*kinds.values(), strict=True)]
-    yield f"ratio: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}"
+    asked = seconds.pop("questions")
+    yield f"questions: {_spread(asked)} s"
+    for kind, values in seconds.items():
+        ratios = [one / other for one, other in zip(asked, values, strict=True)]
+        yield f"{kind}: {_spread(values)} s; questions take {_spread(ratios)} times that"
+
+
+def _timed_prompts(client: httpx.Client, draw: random.Random, ids: list[int], tokens: int, length: int) -> float:
+    """Compute so many tokens, drawn from `ids`, as prompts of a length; give the seconds."""
+    lengths = [length] * (tokens // length) + ([tokens % length] if tokens % length else [])
+    prompts = [draw.choices(ids, k=each) for each in lengths]
+    return _timed(client, "/v1/completions", {"prompt": prompts, "max_tokens": 0})[1]
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
 def _text(client: httpx.Client, draw: random.Random, tokens: int) -> str:
