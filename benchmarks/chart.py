@@ -62,6 +62,23 @@ PANELS = (
         ),
     ),
     Panel(
+        f"tokens a second, {names.REAL}",
+        (
+            Bar("1 stream", "one-stream", names.REAL, "tokens_per_second"),
+            Bar("8 streams", "streams-8", names.REAL, "tokens_per_second"),
+            Bar("a file written again", "copying", names.REAL, "copy_rate"),
+            Bar("text that copies nothing", "copying", names.REAL, "other_rate"),
+        ),
+    ),
+    Panel(
+        "tokens a second of JSON, 27 million parameters",
+        (
+            Bar("free text", "forced", names.LARGER, "plain_rate"),
+            Bar("an object of ten properties", "forced", names.LARGER, "object_rate"),
+            Bar("4 such objects at once", "forced", names.LARGER, "object_rate_4"),
+        ),
+    ),
+    Panel(
         "ms to the first token, demo model: less is better",
         (
             Bar("new, 1,100 tokens", "chat", names.DEMO, "first_ttft"),
@@ -69,6 +86,10 @@ PANELS = (
             Bar("next step of an agent", "agent", names.DEMO, "later_ttft"),
             Bar("next turn after a restart", "restart", names.DEMO, "warm_ttft"),
         ),
+    ),
+    Panel(
+        "seconds from the start to the first answer: less is better",
+        (Bar("demo model", "start", names.DEMO, "ready_seconds"),),
     ),
     Panel(
         "ms between tokens while 4,000 others come in: less is better",
@@ -79,12 +100,17 @@ PANELS = (
         ),
     ),
 )
-DRAWN = (names.OURS, names.PEER, names.IN_PROCESS)
+DRAWN = (names.OURS, names.PEER, names.IN_PROCESS, names.LLAMA_SERVER)
 THEMES = (
-    Theme("light", "#1f2328", "#d0d7de", dict(zip(DRAWN, ("#0969da", "#9a6700", "#8c959f"), strict=True))),
-    Theme("dark", "#e6edf3", "#3d444d", dict(zip(DRAWN, ("#58a6ff", "#d29922", "#6e7681"), strict=True))),
+    Theme("light", "#1f2328", "#d0d7de", dict(zip(DRAWN, ("#0969da", "#9a6700", "#8c959f", "#8250df"), strict=True))),
+    Theme("dark", "#e6edf3", "#3d444d", dict(zip(DRAWN, ("#58a6ff", "#d29922", "#6e7681", "#a371f7"), strict=True))),
 )
-_KEYS = {names.OURS: "Tiles Server", names.PEER: names.PEER, names.IN_PROCESS: "mlx-lm in process"}
+_KEYS = {
+    names.OURS: "Tiles Server",
+    names.PEER: names.PEER,
+    names.IN_PROCESS: "mlx-lm in process",
+    names.LLAMA_SERVER: "llama-server, Q4_K_M",
+}
 _BAR, _WIDTH = 0.26, 9.0  # of a label's height; inches
 
 
@@ -110,9 +136,11 @@ def draw(results: Sequence[Result], theme: Theme) -> Figure:
 
 
 def _draw_panel(area: Axes, panel: Panel, results: Sequence[Result], theme: Theme) -> None:
-    most = max(series.high for _, _, series in _values(results, panel))
-    for place, name, series in _values(results, panel):
-        at = place + (DRAWN.index(name) - 1) * _BAR
+    values = list(_values(results, panel))
+    most = max(series.high for _, _, series in values)
+    seen = [name for name in DRAWN if any(name == whose for _, whose, _ in values)]
+    for place, name, series in values:
+        at = place + (seen.index(name) - (len(seen) - 1) / 2) * _BAR
         spread = [[series.median - series.low], [series.high - series.median]]
         area.barh(at, series.median, height=_BAR * 0.9, color=theme.bars[name])
         area.errorbar(series.median, at, xerr=spread, color=theme.text, elinewidth=0.7, alpha=0.6)
