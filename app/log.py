@@ -7,9 +7,14 @@ import textwrap
 from io import StringIO
 from typing import Any, TextIO, cast
 
-import structlog
-
 from app.standard_error import StandardError
+
+# structlog takes rich where it is there, for tracebacks that are plain here; that is half of what its import costs.
+sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+import structlog  # noqa: E402
+
+if sys.modules["rich"] is None:
+    del sys.modules["rich"]
 
 
 def set_up(form: str | None = None, *, level: int = logging.INFO) -> None:

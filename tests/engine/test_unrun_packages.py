@@ -1,4 +1,4 @@
-"""transformers, imported without its package's `__init__`, is whole for whoever asks for more of it."""
+"""transformers and the Hub's client, of which the server imports a part, are whole for whoever asks for more."""
 
 import subprocess
 import sys
@@ -63,3 +63,35 @@ for name in ("NoSuchTokenizer", "__no_such_name__"):
     print(hasattr(transformers, name))
 """
     assert run(code) == ["False", "False"]
+
+
+def test_the_client_of_the_hub_is_not_imported_for_a_model_on_this_machine() -> None:
+    code = f"""
+loading.read_tokenizer(loading.Path({str(DEMO)!r}), None)
+print("transformers.utils.hub" in sys.modules, "huggingface_hub.hf_api" in sys.modules)
+"""
+    assert run(code) == ["True False"]
+
+
+def test_the_client_of_the_hub_is_there_for_whoever_uses_it() -> None:
+    code = """
+from transformers.utils import hub
+api = hub.hf_api()
+print(isinstance(api, hub.HfApi), isinstance(1, hub.HfApi), hub.HfApi.__name__, callable(hub.HfApi.model_info))
+import huggingface_hub
+from huggingface_hub.hf_api import HfApi
+print(huggingface_hub.HfApi is HfApi, type(api) is HfApi)
+"""
+    assert run(code) == ["True False HfApi True", "True True"]
+
+
+def test_what_is_not_on_this_machine_is_looked_for_as_ever() -> None:
+    code = """
+from mlx_lm.utils import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+try:
+    snapshot_download("nobody/nothing", cache_dir="/nowhere", local_files_only=True)
+except LocalEntryNotFoundError:
+    print("not here")
+"""
+    assert run(code) == ["not here"]

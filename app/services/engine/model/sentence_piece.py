@@ -6,7 +6,6 @@ from typing import Any
 
 import sentencepiece
 import structlog
-from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, decoders, normalizers
 
 log = structlog.get_logger()
@@ -49,6 +48,8 @@ def _differs(own: sentencepiece.SentencePieceProcessor, tokenizer: Any) -> str |
 
 
 def _spec(path: Path) -> Any:
+    from sentencepiece import sentencepiece_model_pb2  # takes protobuf, which few models need
+
     model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     model.ParseFromString(path.read_bytes())
     return model.normalizer_spec

@@ -1,8 +1,11 @@
-"""Imports modules of transformers without running what takes its package most of a second: an index of all its models.
+"""Imports modules of transformers without what takes most of a second and is seldom needed.
 
-The index only answers which module a name is in. For tokenizers that is known, and their modules find each other
-without it. So the package stands there as a module whose `__init__` has not run; it runs once anybody asks for
-something else.
+One such is its package's index of all models, which only answers which module a name is in. For tokenizers that is
+known, and their modules find each other without it. So the package stands there as a module whose `__init__` has not
+run; it runs once anybody asks for something else.
+
+The other is the Hub's client, whose names transformers and mlx-lm import for models that are not on this machine. Each
+name that would load it is a class here until it is used.
 """
 
 import sys
@@ -14,6 +17,8 @@ from threading import RLock
 from types import ModuleType
 from typing import Any
 
+import huggingface_hub
+
 # Where the names are that mlx-lm takes from the package itself.
 _TOKENIZERS = {
     "AutoTokenizer": "transformers.models.auto.tokenization_auto",
@@ -21,6 +26,8 @@ _TOKENIZERS = {
     "PreTrainedTokenizerBase": "transformers.tokenization_utils_base",
     "PreTrainedTokenizerFast": "transformers.tokenization_utils_tokenizers",
 }
+# What both take from huggingface_hub that imports its client; none of it is subclassed or caught as an error.
+_CLIENT = ("CommitOperationAdd", "HfApi", "ModelCard", "ModelCardData", "ResolvedRevision", "snapshot_download")
 _running = RLock()
 
 
@@ -28,9 +35,35 @@ def defer_transformers() -> None:
     """Have transformers build its index when somebody needs it: to be called before anything imports it."""
     if "transformers" in sys.modules or find_spec("transformers") is None:
         return
+    for name in _CLIENT:
+        if name not in vars(huggingface_hub):
+            setattr(huggingface_hub, name, _Unimported(name, (), {}))
     package = _unrun("transformers", _TOKENIZERS)
     package.__version__ = version("transformers")  # its modules take it from there
     package.models = _unrun("transformers.models", {})
+
+
+class _Unimported(type):
+    """A class that stands for a class or function of huggingface_hub, which is imported when it is used.
+
+    It is a class itself so that it can be called, asked for its attributes and instances, and stand in annotations.
+    """
+
+    def _found(cls) -> Any:
+        found = huggingface_hub.__getattr__(cls.__name__)  # imports it
+        setattr(huggingface_hub, cls.__name__, found)
+        return found
+
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        return cls._found()(*args, **options)
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(cls._found(), name)
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls._found())
 
 
 class _UnrunPackage(ModuleType):
