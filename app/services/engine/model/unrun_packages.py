@@ -37,33 +37,33 @@ def defer_transformers() -> None:
         return
     for name in _CLIENT:
         if name not in vars(huggingface_hub):
-            setattr(huggingface_hub, name, _Unimported(name, (), {}))
+            setattr(huggingface_hub, name, _LateImport(name, (), {}))
     package = _unrun("transformers", _TOKENIZERS)
     package.__version__ = version("transformers")  # its modules take it from there
     package.models = _unrun("transformers.models", {})
 
 
-class _Unimported(type):
+class _LateImport(type):
     """A class that stands for a class or function of huggingface_hub, which is imported when it is used.
 
     It is a class itself so that it can be called, asked for its attributes and instances, and stand in annotations.
     """
 
-    def _found(cls) -> Any:
-        found = huggingface_hub.__getattr__(cls.__name__)  # imports it
-        setattr(huggingface_hub, cls.__name__, found)
-        return found
+    def _real(cls) -> Any:
+        real = huggingface_hub.__getattr__(cls.__name__)  # imports it
+        setattr(huggingface_hub, cls.__name__, real)
+        return real
 
     def __call__(cls, *args: Any, **options: Any) -> Any:
-        return cls._found()(*args, **options)
+        return cls._real()(*args, **options)
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return getattr(cls._found(), name)
+        return getattr(cls._real(), name)
 
     def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, cls._found())
+        return isinstance(instance, cls._real())
 
 
 class _UnrunPackage(ModuleType):
