@@ -12,7 +12,6 @@ from app.settings import SettingError, Settings, described, flag, is_list, read_
 
 # Where models are and where they come from. HF_TOKEN is none of them: others may read the file of a service.
 _VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "XDG_CACHE_HOME", "SSL_CERT_FILE")
-_PATHS = ("models_dir", "lora", "tls_cert", "tls_key", "api_key_file", "ui_settings", "webui_dir", "data_dir")
 _MODELS = ("model", "draft_model", "embedding_model")  # a folder, or an id
 _CLOSING_SECONDS = 35.0  # beyond --shutdown-seconds: serve takes 30 at most
 
@@ -83,13 +82,18 @@ def _words(
         texts = getattr(settings, setting.name)
     else:
         texts = (str(flags[setting.name] if source == name else environ[variable(setting)]),)
-    return [word for text in texts for word in (name, _absolute(setting.name, text))]
+    is_path = isinstance(getattr(settings, setting.name), Path) or setting.name in {"lora", "ui_settings"}
+    return [word for text in texts for word in (name, _absolute(text) if is_path else _model(setting.name, text))]
 
 
-def _absolute(name: str, text: str) -> str:
+def _absolute(text: str) -> str:
     """Give a path as it is from any folder: a service does not start in this one."""
-    path = Path(text).expanduser().absolute()
-    return str(path) if name in _PATHS or (name in _MODELS and path.exists()) else text
+    return str(Path(text).expanduser().absolute())
+
+
+def _model(name: str, text: str) -> str:
+    """Give the folder of a model like other paths; its id is none, unless a folder has that name."""
+    return _absolute(text) if name in _MODELS and Path(text).expanduser().exists() else text
 
 
 def _environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
