@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from contextlib import nullcontext
 
 from litestar import Litestar
 from litestar.di import Provide
@@ -54,13 +55,16 @@ from app.services.metrics import Metrics
 from app.services.model_service import ModelService
 from app.services.recent_timings import RecentTimings
 from app.services.stored_responses import StoredResponses
+from app.services.traces import Traces, over_http
 from app.services.ui.folder import UiFolder
 from app.services.usage_ledger import UsageLedger
 from app.settings import Settings, read
 from app.web_ui import WebUi
 
 
-def create_app(settings: Settings | None = None, service: ModelService | None = None) -> Litestar:
+def create_app(
+    settings: Settings | None = None, service: ModelService | None = None, traces: Traces | None = None
+) -> Litestar:
     """Put the server together. Its engine runs while the application does.
 
     Raises SettingError for settings that cannot be used together.
@@ -83,6 +87,8 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
     streams = ConversationStreams()
     ledger = UsageLedger(settings.data_dir, enabled=settings.usage)
     timings = RecentTimings()
+    if traces is None and settings.otlp_traces_endpoint:
+        traces = over_http(settings.otlp_traces_endpoint)
     activity = Activity(service.meter, service.active)
     available = AvailableModels()
 
@@ -165,6 +171,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
             lambda _: streams.running(),
             lambda _: activity.running(),
             lambda _: keeper.running(),
+            lambda _: traces.running() if traces is not None else nullcontext(),
         ],
         openapi_config=openapi.config(),
         request_class=json_request(settings, limits, body_budget),
@@ -172,7 +179,7 @@ def create_app(settings: Settings | None = None, service: ModelService | None = 
     )
     _resolve_in_turn(app)
     app.asgi_handler = body_budget.around(app.asgi_handler)
-    _surround(app, settings, metrics, service, ledger, timings)
+    _surround(app, settings, metrics, service, ledger, timings, traces)
     return app
 
 
@@ -213,10 +220,11 @@ def _surround(
     service: ModelService,
     ledger: UsageLedger,
     timings: RecentTimings,
+    traces: Traces | None,
 ) -> None:
     """Put the Web UI and the gate around the routes, unknown ones included. A file never stands for a route."""
     first_segments = {route.path.split("/")[1] for route in app.routes} - {""}
     ui = UiFolder(settings.ui_folder, reserved=first_segments)
     access = Access(settings, is_ui_file=lambda path: ui.find(path) is not None)
     inner, methods = WebUi(app.asgi_handler, ui), _methods(app)
-    app.asgi_handler = Gate(inner, access, metrics.count, methods, service.require_open, ledger, timings)
+    app.asgi_handler = Gate(inner, access, metrics.count, methods, service.require_open, ledger, timings, traces)

@@ -21,6 +21,7 @@ from app.request_usage import RequestUsage
 from app.services.caller import Caller, arrival, caller
 from app.services.errors import AppError, ShuttingDown, Unavailable
 from app.services.recent_timings import RecentTimings
+from app.services.traces import Traces
 from app.services.usage_ledger import UsageLedger, client_name
 
 log = structlog.get_logger()
@@ -43,6 +44,7 @@ class Gate:
         require_open: Callable[[], None],
         ledger: UsageLedger,
         timings: RecentTimings,
+        traces: Traces | None = None,
     ) -> None:
         self._app = app
         self._access = access
@@ -50,6 +52,7 @@ class Gate:
         self._methods = methods  # path template to the value of its Allow header
         self._ledger = ledger
         self._timings = timings
+        self._traces = traces
         self._require_open = require_open  # raises AppError once the server shuts down
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +66,7 @@ class Gate:
         headers = _headers(scope)
         exchange = _Exchange(scope, send, headers, self._access)
         usage = self._follow_usage(scope, headers)
-        timer = self._follow_time(scope, exchange.request_id)
+        timer = self._follow_time(scope, exchange.request_id, headers)
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
                 if (refusal := refusal_of(scope)) is not None:
@@ -87,9 +90,10 @@ class Gate:
         scope["state"]["usage"] = usage
         return usage
 
-    def _follow_time(self, scope: Scope, request_id: str) -> RequestTimer:
+    def _follow_time(self, scope: Scope, request_id: str, headers: Mapping[str, str]) -> RequestTimer:
         """Have kept where the time of this request went."""
-        timer = scope["state"]["timer"] = RequestTimer(self._timings, request_id, scope["path"])
+        timer = RequestTimer(self._timings, self._traces, request_id, scope["path"], headers)
+        scope["state"]["timer"] = timer
         return timer
 
     async def _serve_socket(self, scope: WebSocketScope, receive: Receive, send: Send) -> None:
@@ -101,7 +105,7 @@ class Gate:
         handshake = cast("HTTPScope", {**scope, "type": "http", "method": "GET"})  # with the same state
         exchange = _Exchange(handshake, _handshake_send(send), headers, self._access)
         self._follow_usage(scope, headers)
-        self._follow_time(scope, exchange.request_id)
+        self._follow_time(scope, exchange.request_id, headers)
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
                 self._access.check("GET", scope["path"], headers)

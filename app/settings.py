@@ -6,9 +6,11 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
 from difflib import get_close_matches
+from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from app import config_file
 from app.addresses import is_local, listen_address
@@ -62,6 +64,13 @@ def _descriptor(value: str) -> str:
     is_name = value.startswith(LAUNCHD) and value != LAUNCHD
     if not is_name and not (value.isascii() and value.isdecimal() and int(value) < 2**16):
         raise ValueError(f"give the number of an open file, or {LAUNCHD}NAME")
+    return value
+
+
+def _endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("give an address: http://localhost:4318/v1/traces")
     return value
 
 
@@ -388,6 +397,13 @@ class Settings:
         _switch,
         "Count requests and tokens by day, model, client and key, for 90 days, without any text: on or off",
     )
+    otlp_traces_endpoint: str | None = _setting(
+        None,
+        _endpoint,
+        "Send a trace of each answer to this address, by OTLP over HTTP (http://localhost:4318/v1/traces); needs "
+        "tiles-server[otel]",
+        metavar="URL",
+    )
     keep_awake: bool = _setting(
         True,
         _switch,
@@ -467,6 +483,8 @@ class Settings:
             yield "--tls-cert and --tls-key belong together: give both"
         if self.tls_cert and self.tls_key and (problem := _tls_problem(self.tls_cert, self.tls_key)):
             yield problem
+        if self.otlp_traces_endpoint and not _has_opentelemetry():
+            yield "--otlp-traces-endpoint needs OpenTelemetry: install tiles-server[otel]"
         if self.beyond_loopback and not self.api_key and not self.insecure:
             yield (
                 f"listening on {', '.join(self.host)} lets other machines in: "
@@ -616,6 +634,13 @@ def _keys_of(path: Path) -> tuple[str, ...]:
     if not keys:
         raise SettingError(f"--api-key-file: {path} has no key in it")
     return keys
+
+
+def _has_opentelemetry() -> bool:
+    try:
+        return find_spec("opentelemetry.sdk") is not None
+    except ModuleNotFoundError:  # not even its parent is there
+        return False
 
 
 def _tls_problem(certificate: Path, key: Path) -> str | None:

@@ -181,7 +181,7 @@ def test_a_client_that_does_not_read_is_who_takes_the_time(demo: Server) -> None
             f"POST /v1/chat/completions HTTP/1.0\r\nX-Request-Id: slow-reader\r\nContent-Length: {len(content)}\r\n\r\n"
         )
         connection.sendall(head.encode() + content)
-        wait_for(lambda: demo.client.get("/v1/activity").json()["running"] == 1, what="the answer")
+        wait_for(lambda: demo.client.get("/v1/activity").json()["running"] > 0, what="the answer")
         wait_for(lambda: demo.client.get("/v1/activity").json()["running"] == 0, what="the end of it")
         began = time.perf_counter()
         demo.chat()

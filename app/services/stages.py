@@ -39,6 +39,12 @@ class Stages:
     client: float
     grammar_seconds: float = 0.0  # in both stages of tokens
 
+    def moments(self, end: float) -> dict[str, float]:
+        """Give when each stage began, by its name, none before the one before it or behind the end."""
+        names = [one.name for one in fields(self)[:-1]]
+        begins = accumulate((getattr(self, name) for name in names), max)
+        return {name: min(moment, end) for name, moment in zip(names, begins, strict=True)}
+
     def timing(self, end: float) -> RequestTiming:
         """Say how long each took, where the last one ends now.
 
