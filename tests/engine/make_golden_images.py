@@ -42,6 +42,10 @@ class Oracle:
         assert not wrong, wrong
         self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
         self.image_token = vision_models.image_token(golden["config"])
+        self.merge = _row_merge(golden["config"])
+        if self.merge is not None:
+            patch = golden["config"]["vision_config"]["patch_size"]
+            self.processor.patch_size = dict.fromkeys(("height", "width"), patch * self.merge)
         self._takes = inspect.signature(self.model.forward).parameters
 
     @torch.no_grad()
@@ -55,8 +59,8 @@ class Oracle:
         for part in parts:
             text = isinstance(part, int)
             prompt += rng.integers(2, 88, part).tolist() if text else [self.image_token] * next(lengths)
-        merged = {name: torch.cat([each[name] for each in inputs]) for name in (inputs[0] if inputs else ())}
-        logits, tokens = self._answer(prompt, merged)
+        merged = {name: _stacked([each[name] for each in inputs]) for name in (inputs[0] if inputs else ())}
+        logits, tokens = self._answer(self._written(prompt, inputs), merged)
         if self.image_token in tokens:  # of which PyTorch would take one for another image
             return self.case(parts, rng)
         return {
@@ -77,7 +81,31 @@ class Oracle:
         output = self.model.get_image_features(**inputs)
         deep = getattr(output, "deepstack_features", None) or []
         features = _joined(output.pooler_output)
+        if self.merge is not None:  # each row has one token more, which is text
+            ends = self.model.get_input_embeddings()(torch.tensor(self._row_ends(inputs)))[:, None]
+            rows = features.reshape(len(ends), -1, features.shape[-1])
+            features = torch.cat([rows, ends], dim=1).flatten(0, 1)
         return torch.stack([features, *map(_joined, deep)], dim=1).numpy()
+
+    def _row_ends(self, inputs: dict[str, Any]) -> list[int]:
+        """Give the tokens that end the rows of an image: [IMG_BREAK], and [IMG_END] for the last."""
+        side = self.processor.patch_size["height"]
+        rows = int(inputs["image_sizes"][0][0]) // side
+        return [self.image_token + 2] * (rows - 1) + [self.image_token + 3]
+
+    def _written(self, prompt: list[int], inputs: list[dict[str, Any]]) -> list[int]:
+        """Give a prompt as PyTorch's model has it, in which rows of images end with other tokens."""
+        if self.merge is None:
+            return prompt
+        written, place = list(prompt), 0
+        for each in inputs:
+            place = prompt.index(self.image_token, place)
+            columns = int(each["image_sizes"][0][1]) // self.processor.patch_size["width"]
+            for end in self._row_ends(each):
+                place += columns
+                written[place] = end
+                place += 1
+        return written
 
     def _answer(self, prompt: list[int], images: dict[str, Any]) -> tuple[Any, list[int]]:
         tokens = list(prompt)
@@ -93,6 +121,21 @@ class Oracle:
             if tokens[-1] == self.image_token:
                 break
         return first, tokens[len(prompt) :]
+
+
+def _row_merge(config: dict[str, Any]) -> int | None:
+    """Say how many patches a token has a side, where rows of tokens end with one more; None for other families."""
+    return config.get("spatial_merge_size", 1) if config["vision_config"].get("model_type") == "pixtral" else None
+
+
+def _stacked(arrays: list[Any]) -> Any:
+    """Give what was prepared of several images as one array, smaller images padded."""
+    shapes = [each.shape for each in arrays]
+    if len(set(shapes)) > 1 and arrays[0].dim() == 4:
+        most = [max(sides) for sides in zip(*shapes, strict=True)]
+        pad = torch.nn.functional.pad
+        arrays = [pad(each, (0, most[3] - each.shape[3], 0, most[2] - each.shape[2])) for each in arrays]
+    return torch.cat(arrays)
 
 
 def _as_on_the_hub(model_type: str, shapes: dict[str, list[int]]) -> dict[str, list[int]]:

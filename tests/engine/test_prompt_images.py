@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mlx_lm.utils import load_model, load_tokenizer
+from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from app.services.context_length import ContextLength
 from app.services.engine.model import image_markers
 from app.services.engine.model.loading import at_once
 from app.services.engine.prompt import PromptBuilder
-from app.services.engine.vision import loading, qwen
+from app.services.engine.vision import loading, pixtral, qwen
 from app.services.engine.vision.prompt_images import PromptImage, PromptImages
 from app.services.generation import EncodedImage, GenerationRequest, Image, Message, ToolCall
 from tests import vision_models
@@ -160,6 +161,17 @@ def test_gemma_4_gives_an_image_the_largest_budget_that_is_allowed(tmp_path: Pat
         (image,) = images.images
         assert budget // 2 < image.length == tokens.count(built.vision.placeholder) <= budget
         assert len(built.vision._prepare(image.image)["image_position_ids"][0]) == 9 * budget
+
+
+@given(st.integers(1, 400), st.integers(1, 400))
+def test_rows_of_an_image_for_mistral_end_with_a_token_each(width: int, height: int) -> None:
+    config = {"model_type": "mistral3", "spatial_merge_size": 2, "vision_config": {"patch_size": 7}}
+    processor = PixtralImageProcessorPil(**pixtral.settings(config, {"size": {"longest_edge": 200}}))
+    if max(width, height) <= 200 * min(width, height):
+        rows, columns = pixtral.grid(config, processor, width, height)
+        pixels = np.zeros((height, width, 3), dtype=np.uint8)
+        (prepared,) = processor([pixels], return_tensors="np", input_data_format="channels_last")["image_sizes"]
+        assert list(prepared) == [14 * rows, 14 * (columns - 1)]
 
 
 def test_text_that_looks_like_an_image_is_text(built: Built) -> None:

@@ -42,9 +42,11 @@ class Family:
     grid: Callable[[Config, Any, int, int], tuple[int, int]]  # rows and columns of the tokens of an image, by its size
     rename: Callable[[str], str] = str  # names of weights in the files as those of the tower
     fit: Callable[[mx.array, tuple[int, ...]], mx.array] = channels_last  # weights of the files to a shape of the tower
-    settings: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict  # of the processor, as the files have them
+    # Settings of the processor, of those that the files have.
+    settings: Callable[[Config, Mapping[str, Any]], Mapping[str, Any]] = lambda config, settings: settings
     positions: Callable[[Config], Positions] | None = None  # None where an image is placed like text
     mutual: Callable[[Config], Mutual | None] = lambda config: None
     stand_in: Callable[[Config], int] | None = None  # the token whose part in layers an image has; None: its own
     # Has a processor make so many tokens of an image at most, where their number does not depend on its size.
     limit: Callable[[Any, int], None] | None = None
+    bind: Callable[[Any, Any], None] | None = None  # gives a tower what it needs of the text model, which comes second

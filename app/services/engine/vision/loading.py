@@ -18,6 +18,7 @@ from app.services.engine.model.loading import weights as all_weights
 from app.services.engine.vision.family import Family
 from app.services.engine.vision.gemma3 import GEMMA3
 from app.services.engine.vision.gemma4 import GEMMA4
+from app.services.engine.vision.pixtral import PIXTRAL
 from app.services.engine.vision.positions import steer
 from app.services.engine.vision.qwen2_5 import QWEN2_5_VL
 from app.services.engine.vision.qwen3 import QWEN3_VL
@@ -29,6 +30,9 @@ log = structlog.get_logger()
 FAMILIES: Mapping[str, Family] = {  # by model_type
     "gemma3": GEMMA3,
     "gemma4": GEMMA4,
+    "llava": PIXTRAL,
+    "mistral3": PIXTRAL,
+    "pixtral": PIXTRAL,
     "qwen2_5_vl": QWEN2_5_VL,
     "qwen3_vl": QWEN3_VL,
     "qwen3_vl_moe": QWEN3_VL,
@@ -46,8 +50,10 @@ def load(folder: Path, model: Any) -> Generator[float, None, Vision | None]:
         _set(tower, _read(folder, family, TOWERS[config["model_type"]]), family, config)
         if back_end() == "cpu":
             widen(tower)
+        if family.bind is not None:
+            family.bind(tower, model)
         yield from read_weights(tower)
-        vision = Vision(family, config, tower, _processor(folder, family), _precision(model))
+        vision = Vision(family, config, tower, _processor(folder, family, config), _precision(model))
         if vision.positions is not None:
             steer(model, vision.positions)
         return vision
@@ -78,14 +84,14 @@ def _set(tower: Module, weights: dict[str, mx.array], family: Family, config: Ma
     tower.load_weights([(name, family.fit(weights[name], shape)) for name, shape in shapes.items()])
 
 
-def _processor(folder: Path, family: Family) -> Any:
+def _processor(folder: Path, family: Family, config: Mapping[str, Any]) -> Any:
     """Make the processor of images, as the folder's files set it. No code of the folder is run."""
     paths = (folder / "preprocessor_config.json", folder / "processor_config.json")
     path = next((path for path in paths if path.exists()), paths[0])
     settings = json.loads(path.read_bytes())
     settings = settings.get("image_processor", settings)
     module, name = family.processor
-    return getattr(import_module(module), name).from_dict(family.settings(settings))
+    return getattr(import_module(module), name).from_dict(family.settings(config, settings))
 
 
 def _precision(model: Any) -> mx.Dtype:

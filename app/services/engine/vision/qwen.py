@@ -31,7 +31,7 @@ def _rows(processor: Any, width: int, height: int, side: int) -> int:
     return int(resized) // side
 
 
-def processor_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+def processor_settings(config: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Give the limits of the size of images in one way, of the several that files have."""
     side = settings.get("patch_size", 14) * settings.get("merge_size", 2)
     size = settings.get("size") or {}

@@ -109,9 +109,10 @@ class Vision:
         unseen = {image.image.digest: image for image in prompt.images if image.image.digest not in self._embeddings}
         if not unseen:
             return 0
-        hidden = (self._config.get("text_config") or self._config).get("hidden_size", 0)
-        embeddings = sum(image.length for image in unseen.values()) * hidden * self._dtype.size
         vision = self._config["vision_config"]
+        hidden = (self._config.get("text_config") or self._config).get("hidden_size", 0)
+        numbers = hidden * (1 + len(vision.get("deepstack_visual_indexes") or ()))  # of a token
+        embeddings = sum(image.length for image in unseen.values()) * numbers * self._dtype.size
         patches = max(count_patches(vision, self._checked.get(digest) or 0) for digest in unseen)
         return int(embeddings) + peak_bytes(vision, patches, dtype().size)
 
