@@ -7,21 +7,19 @@ from benchmarks.measure import Measure
 from benchmarks.prompts import assistant, user
 from benchmarks.reply import Message, require_length
 from benchmarks.target import More, Target
-from benchmarks.workload import OURS_ALONE, Scale, Values, Workload
+from benchmarks.workload import NOTHING_COPIED, OURS_ALONE, Scale, Values, Workload
 
 _LINES = 60  # of the file; some of them stand in the answer already, so that it is clear what it goes on with
 _BEGUN = 5
 _CONTINUED: More = {"continue_final_message": True, "add_generation_prompt": False}
 _SAMPLED: More = {"temperature": 0.7, "seed": 1}
-# What is drawn so is seldom what came before.
-_NOTHING_COPIED: More = {"temperature": 1.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 1}
 
 
 def copying(scale: Scale) -> Workload:
     """A file that is written again, at temperature 0 and 0.7, and as many tokens that are no copy."""
 
     async def run(target: Target) -> Values:
-        kinds: dict[str, More] = {"copy_rate": {}, "sampled_copy_rate": _SAMPLED, "other_rate": _NOTHING_COPIED}
+        kinds: dict[str, More] = {"copy_rate": {}, "sampled_copy_rate": _SAMPLED, "other_rate": NOTHING_COPIED}
         values = {}
         for key, more in kinds.items():
             reply = await target.chat(_edit(), 2 * scale.tokens, {**_CONTINUED, **more})

@@ -8,7 +8,7 @@ from benchmarks.measure import Measure
 from benchmarks.prompts import fresh
 from benchmarks.reply import require_length, wall
 from benchmarks.target import More, Target
-from benchmarks.workload import OURS_ALONE, REPEATS, Scale, Values, Workload
+from benchmarks.workload import NOTHING_COPIED, OURS_ALONE, REPEATS, Scale, Values, Workload
 
 _MANY = 4
 _NAMES = [f"{what}_of_the_customer_as_in_the_contract" for what in ("name", "street", "city", "country", "phone")]
@@ -24,7 +24,7 @@ _NO_THOUGHTS: More = {"chat_template_kwargs": {"enable_thinking": False}}  # a r
 _FORM = {"type": "json_schema", "json_schema": {"name": "order", "schema": _OBJECT}}
 OBJECT: More = {"response_format": _FORM, **_NO_THOUGHTS}
 TEXT: More = {"choice": [_TEXT], **_NO_THOUGHTS}
-ANYTHING: More = {"regex": "(?s:.*)"}
+ANYTHING: More = {"regex": "(?s:.*)", **NOTHING_COPIED}
 
 _TITLES = {
     "plain_rate": "free, one stream",
@@ -43,7 +43,7 @@ def forced(scale: Scale) -> Workload:
         values = {}
         for count, suffix in ((1, ""), (_MANY, f"_{_MANY}")):
             values[f"object_rate{suffix}"], tokens = await _rate(target, count, 1000, OBJECT)
-            values[f"plain_rate{suffix}"], _ = await _rate(target, count, tokens, {}, exactly=True)
+            values[f"plain_rate{suffix}"], _ = await _rate(target, count, tokens, NOTHING_COPIED, exactly=True)
         values["anything_rate"], _ = await _rate(target, 1, tokens, ANYTHING, exactly=True)
         values["text_rate"], _ = await _rate(target, 1, 1000, TEXT)
         return values

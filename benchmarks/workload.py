@@ -7,7 +7,7 @@ from statistics import median
 from benchmarks import names
 from benchmarks.measure import Measure
 from benchmarks.server import Server
-from benchmarks.target import Target
+from benchmarks.target import More, Target
 
 Values = dict[str, float]
 
@@ -17,6 +17,9 @@ SERVERS = (names.OURS, names.PEER)
 WITH_BLAS = (names.OURS, names.PEER_WITH_BLAS, names.IN_PROCESS)  # where the peer alone would take half a minute
 WITH_LLAMA = (names.OURS, names.PEER_WITH_BLAS, names.IN_PROCESS, names.LLAMA_SERVER)  # the real model
 OURS_ALONE = (names.OURS,)
+
+# What is drawn so is seldom what came before, so that no draft is taken from there.
+NOTHING_COPIED: More = {"temperature": 1.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 1}
 
 REPEATS = 3  # in a round, of what takes less than a second
 
