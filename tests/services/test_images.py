@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from app.services import images
@@ -116,3 +118,56 @@ def test_what_is_no_image_is_refused_at_once_with_its_place(source: str, reason:
     assert reason in refusal.value.message
     assert refusal.value.param == "messages.0.content.1"
     assert time.process_time() - began < 2  # a pixel of the bombs would take longer, and gigabytes
+
+
+def files() -> dict[str, bytes]:
+    """Give a small picture in each format, and animated."""
+    pixels = np.random.default_rng(1).integers(0, 256, (12, 16, 4), dtype=np.uint8)
+    picture = Pillow.fromarray(pixels)
+    options: dict[str, dict[str, Any]] = {"PNG": {}, "JPEG": {}, "WEBP": {}, "GIF": {}}
+    options["GIF"] = {"save_all": True, "append_images": [picture.rotate(90)]}
+    return {
+        kind: base64.b64decode(encoded(picture.convert("RGB") if kind == "JPEG" else picture, kind, **more).source)
+        for kind, more in options.items()
+    }
+
+
+FILES = files()
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data(), kind=st.sampled_from(sorted(FILES)))
+def test_whatever_a_file_holds_it_is_shown_or_refused_with_its_place(data: st.DataObject, kind: str) -> None:
+    """Cut short, with bytes that are others, and with bytes that do not belong there."""
+    content = bytearray(FILES[kind])
+    for _ in range(data.draw(st.integers(0, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    place = data.draw(st.integers(0, len(content)))
+    content[place:place] = data.draw(st.binary(max_size=20))
+    content = content[: data.draw(st.integers(1, len(content)))]
+    try:
+        pixels = shown(Image(base64.b64encode(content).decode(), "messages.0.content.1"))
+    except InvalidImage as error:
+        assert error.param == "messages.0.content.1"
+        assert len(error.message) < 200
+    else:
+        assert pixels.dtype == np.uint8
+        assert pixels.ndim == 3
+        assert pixels.shape[2] == 3
+
+
+@settings(max_examples=300)
+@given(st.text() | st.text("ABab01+/= \n%:", min_size=1))
+def test_whatever_a_source_is_it_is_refused_with_its_place(source: str) -> None:
+    with pytest.raises(InvalidImage) as refusal:
+        shown(Image(source, "messages.0.content.1"))
+    assert refusal.value.param == "messages.0.content.1"
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 0), (0, 5), (5, 0)])
+def test_an_image_without_pixels_is_refused(width: int, height: int) -> None:
+    content = bytearray(FILES["PNG"])
+    content[16:24] = struct.pack(">II", width, height)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    with pytest.raises(InvalidImage, match=f"{width} x {height}|decoded|none of"):
+        shown(Image(base64.b64encode(content).decode()))
