@@ -69,7 +69,7 @@ def png(seed: int, **size: int) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-_IMAGE_TOKENS = (
+IMAGE_TOKENS = (
     *("<start_of_image>", "<image_soft_token>", "<end_of_image>"),
     *("<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),
 )
@@ -96,17 +96,17 @@ def build(folder: Path, family: str = "gemma3") -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = tiny_model._write_tokenizer(folder, 768, 2048)
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in _IMAGE_TOKENS])
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in IMAGE_TOKENS])
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text(_TEMPLATE)
     placeholder = "<image_soft_token>" if family == "gemma3" else "<|image_pad|>"
-    model = _with_vocabulary(golden(family), tokenizer.get_vocab_size(), tokenizer.token_to_id(placeholder))
+    model = with_vocabulary(golden(family), tokenizer.get_vocab_size(), tokenizer.token_to_id(placeholder))
     model["config"]["eos_token_id"] = [tokenizer.token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>")]
     write(folder, model)
     return folder
 
 
-def _with_vocabulary(model: dict[str, Any], size: int, token: int) -> dict[str, Any]:
+def with_vocabulary(model: dict[str, Any], size: int, token: int) -> dict[str, Any]:
     """Give a model of another vocabulary, in which another token stands for images."""
     config = copy.deepcopy(model["config"])
     shapes = {name: [size, *shape[1:]] if _is_vocabulary(name) else shape for name, shape in model["shapes"].items()}

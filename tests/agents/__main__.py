@@ -21,14 +21,15 @@ def main() -> int:
     options = _options()
     with tempfile.TemporaryDirectory(prefix="tiles-agents-") as name:
         folder = Path(options.keep or name).absolute()
-        ready = model.build(folder / "model")
+        ready = model.build_seeing(folder / "model") if options.sees else model.build(folder / "model")
         results = {}
         for program in (PROGRAMS[name] for name in options.names):
             if options.installed and not is_installed(program):
                 print(f"{program.name} is skipped: nox -s agents, by hand, installs it", flush=True)
                 continue
             try:
-                session = Session(program, executable(program), folder / program.executable, search_path())
+                home, sees = folder / program.executable, options.sees
+                session = Session(program, executable(program), home, search_path(), sees=sees)
             except NotInstalled as reason:
                 print(f"{program.name} is skipped: {reason}", flush=True)
                 continue
@@ -45,11 +46,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(PROGRAMS)}; all by default")
     parser.add_argument("--today", type=int, help="take so many of them, others each day")
     parser.add_argument("--installed", action="store_true", help="skip those that are not in the cache")
+    parser.add_argument("--sees", action="store_true", help="with a model that sees, which has to get the picture")
     parser.add_argument("--keep", help="a new folder for homes, logs and requests, which stay")
     parser.add_argument("--write", action="store_true", help=f"keep what was seen in {RESULTS.name}")
     options = parser.parse_args()
     if unknown := set(options.names) - set(PROGRAMS):
         parser.error(f"no such program: {', '.join(sorted(unknown))}")
+    if options.sees and options.write:
+        parser.error("the tables are of a model that reads text only")
     options.names = options.names or list(PROGRAMS)
     if options.today:
         first = datetime.date.today().toordinal() * options.today

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -55,6 +56,7 @@ class Session:
     executable: Path
     folder: Path
     path: str  # where programs are looked for
+    sees: bool = False  # the model
     requests: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # for each turn
     faults: list[str] = field(default_factory=list)
     outside: set[str] = field(default_factory=set)  # hosts that it wanted to talk to
@@ -148,6 +150,8 @@ class Session:
             self.faults.append(f"{turn}: {error}")
         finally:
             _end(process)
+        if turn == "image" and self.sees and not _has_seen(client):
+            self.faults.append("image: the model was shown no picture")
         wait_for(lambda: all(record.get("ended") for record in self._records()[before:]), "the end of the requests")
         self.requests[turn] = self._records()[before:]
         self._check(turn, answer, process.returncode, (self.folder / f"{turn}.txt").read_text(errors="replace"))
@@ -211,6 +215,12 @@ def _is_decoding(client: httpx.Client) -> bool:
     slots = client.get("/slots").json()
     busy = [slot for slot in slots if slot["is_processing"]]
     return any(token["n_decoded"] > 100 for slot in busy for token in slot["next_token"])
+
+
+def _has_seen(client: httpx.Client) -> bool:
+    """Whether the tower has computed an image."""
+    counts = re.findall(r"^tiles_images_total ([0-9.]+)$", client.get("/metrics").text, re.MULTILINE)
+    return any(map(float, counts))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
