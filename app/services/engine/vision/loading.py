@@ -66,17 +66,27 @@ def _read(folder: Path, family: Family, prefixes: tuple[str, ...]) -> dict[str, 
     weights: dict[str, mx.array] = {}
     for path in sorted(folder.glob("model*.safetensors")):
         arrays: dict[str, mx.array] = mx.load(str(path))  # type: ignore[assignment]
-        named = {family.rename(name.removeprefix("model.")): array for name, array in arrays.items()}
+        named = {_name(family, name): array for name, array in arrays.items()}
         weights |= {name: array for name, array in named.items() if name.startswith(prefixes)}
     return weights
+
+
+def _name(family: Family, name: str) -> str:
+    """Give the name that something of the files has in the tower."""
+    return family.rename(name.removeprefix("model."))
 
 
 def _set(tower: Module, weights: dict[str, mx.array], family: Family, config: Mapping[str, Any]) -> None:
     """Put weights into a tower, which is quantized as they are. Raises ValueError if one is missing."""
     if quantization := config.get("quantization"):
+        names = {_name(family, name): settings for name, settings in quantization.items()}
+
+        def settings_of(name: str, _: Module) -> bool | dict[str, Any]:
+            own = names.get(name)  # what is set for this one alone
+            return f"{name}.scales" in weights and (own if isinstance(own, dict) else True)
+
         size, bits = quantization.get("group_size", 64), quantization.get("bits", 4)
-        mode = quantization.get("mode", "affine")
-        quantize(tower, size, bits, mode=mode, class_predicate=lambda name, _: f"{name}.scales" in weights)
+        quantize(tower, size, bits, mode=quantization.get("mode", "affine"), class_predicate=settings_of)
     arrays = cast("list[tuple[str, mx.array]]", tree_flatten(tower.parameters()))
     shapes = {name: array.shape for name, array in arrays}
     if missing := sorted(shapes.keys() - weights.keys()):

@@ -1,0 +1,72 @@
+"""Towers as conversions for MLX have them: other names, kernels with the channels last, and quantized weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx_lm.utils import load_model
+
+from app.services.engine.model.loading import at_once
+from app.services.engine.vision import loading
+from app.services.generation import Image
+from app.services.vision_files import TOWERS, has_tower
+from tests import vision_models
+
+GROUP = 32  # numbers that have a scale of their own
+
+
+def converted_name(name: str, model_type: str) -> str:
+    """Give the name of a weight of a tower as conversions have it."""
+    name = name.removeprefix("model.").replace("visual.", "vision_tower.")
+    if model_type in ("gemma3", "mistral3", "llava"):
+        return name.replace("vision_tower.", "vision_tower.vision_model.")
+    return name
+
+
+def embeddings(folder: Path, model: Any) -> Any:
+    vision = at_once(loading.load(folder, model))
+    assert vision is not None
+    image = vision.placed(vision.read(Image(vision_models.png(1, width=40, height=30))), 0)
+    while (found := vision.embeddings(image)) is None:
+        vision.look(image)
+    return np.array(found)
+
+
+@pytest.mark.parametrize("family", vision_models.FAMILIES)
+def test_a_converted_and_quantized_tower_gives_what_its_numbers_give(family: str, tmp_path: Path) -> None:
+    golden = vision_models.golden(family)
+    plain, converted = tmp_path / "plain", tmp_path / "converted"
+    for folder in (plain, converted):
+        vision_models.write(folder, golden)
+    model = load_model(plain)[0]
+    before = embeddings(plain, model)
+    quantization: dict[str, Any] = {"group_size": GROUP, "bits": 8}
+    arrays: dict[str, mx.array] = mx.load(str(plain / "model.safetensors"))  # type: ignore[assignment]
+    packed: dict[str, mx.array] = {}
+    for name, array in list(arrays.items()):
+        if not name.removeprefix("model.").startswith(TOWERS[golden["config"]["model_type"]]):
+            continue
+        short = converted_name(name, golden["config"]["model_type"])
+        if array.ndim >= 4:
+            packed[short] = mx.moveaxis(array, 1, -1)
+        elif array.ndim == 2 and name.endswith(".weight") and array.shape[-1] % GROUP == 0:
+            bits = 4 if "layers.1." in name or "blocks.1." in name else 8
+            if bits == 4:
+                quantization[short.removesuffix(".weight")] = {"group_size": GROUP, "bits": bits}
+            parts = mx.quantize(array, GROUP, bits)
+            packed |= zip(
+                (short, *(short.replace(".weight", end) for end in (".scales", ".biases"))), parts, strict=True
+            )
+            arrays[name] = mx.dequantize(*parts, GROUP, bits)
+        else:
+            packed[short] = array
+    mx.save_safetensors(str(plain / "model.safetensors"), arrays)
+    mx.save_safetensors(str(converted / "model.safetensors"), packed)
+    (converted / "config.json").write_text(json.dumps(golden["config"] | {"quantization": quantization}))
+    assert has_tower(golden["config"], packed)
+    expected = embeddings(plain, model)
+    assert not np.allclose(before, expected, atol=1e-4)
+    assert np.allclose(embeddings(converted, model), expected, atol=1e-4)
