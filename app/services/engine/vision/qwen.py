@@ -1,6 +1,6 @@
 """What the towers of Qwen's models have in common: patches of images of any size, turned by their place."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -12,6 +12,7 @@ from mlx.nn.layers.linear import Linear
 from app.services.engine.vision.family import Config
 from app.services.engine.vision.positions import Positions, turn
 
+EPSILON = 1e-6  # of norms
 _BASE = 10_000.0  # of the rotary embedding of patches
 
 
@@ -127,4 +128,21 @@ class Attention(Module):
             seen = mx.fast.scaled_dot_product_attention(*inside, scale=scale, mask=windows.is_patch)
             out = seen.transpose(1, 0, 2, 3).reshape(self.heads, -1, seen.shape[-1])[:, windows.places]
         y: mx.array = self.proj(out.transpose(1, 0, 2).reshape(len(x), -1))
+        return y
+
+
+class Block(Module):
+    """A layer of a tower, whose inner part and norms are those of its family."""
+
+    def __init__(self, width: int, heads: int, mlp: Module, norm: Callable[..., Module]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.norm1 = norm(width, eps=EPSILON)
+        self.attn = Attention(width, heads)
+        self.norm2 = norm(width, eps=EPSILON)
+        self.mlp = mlp
+
+    def __call__(self, x: mx.array, angles: tuple[mx.array, mx.array], windows: Windows | None = None) -> mx.array:
+        """Compute patches (patches, width), which see all others, or those of their window."""
+        x = x + self.attn(self.norm1(x), angles, windows)
+        y: mx.array = x + self.mlp(self.norm2(x))
         return y

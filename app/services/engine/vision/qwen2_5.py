@@ -12,7 +12,8 @@ from mlx.nn.layers.normalization import RMSNorm
 
 from app.services.engine.vision.family import Config, Family, Inputs
 from app.services.engine.vision.qwen import (
-    Attention,
+    EPSILON,
+    Block,
     PatchEmbed,
     Windows,
     angles_of,
@@ -23,8 +24,6 @@ from app.services.engine.vision.qwen import (
     processor_settings,
     rename,
 )
-
-_EPSILON = 1e-6
 
 
 def _windows(rows: int, columns: int, side: int, unit: int) -> Windows:
@@ -59,25 +58,12 @@ class _MLP(Module):
         return y
 
 
-class _Block(Module):
-    def __init__(self, width: int, heads: int, inner: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.norm1 = RMSNorm(width, eps=_EPSILON)
-        self.attn = Attention(width, heads)
-        self.norm2 = RMSNorm(width, eps=_EPSILON)
-        self.mlp = _MLP(width, inner)
-
-    def __call__(self, x: mx.array, angles: tuple[mx.array, mx.array], windows: Windows | None) -> mx.array:
-        x = x + self.attn(self.norm1(x), angles, windows)
-        return x + self.mlp(self.norm2(x))
-
-
 class _Merger(Module):
     """Makes one token of the patches of a square."""
 
     def __init__(self, width: int, unit: int, out: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.ln_q = RMSNorm(width, eps=_EPSILON)
+        self.ln_q = RMSNorm(width, eps=EPSILON)
         self.mlp = [Linear(width * unit, width * unit), GELU(), Linear(width * unit, out)]
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -92,7 +78,7 @@ class _Visual(Module):
         super().__init__()  # type: ignore[no-untyped-call]
         width, heads, inner = vision["hidden_size"], vision["num_heads"], vision["intermediate_size"]
         self.patch_embed = PatchEmbed(patch_size(vision), width, bias=False)
-        self.blocks = [_Block(width, heads, inner) for _ in range(vision["depth"])]
+        self.blocks = [Block(width, heads, _MLP(width, inner), RMSNorm) for _ in range(vision["depth"])]
         self.merger = _Merger(width, vision["spatial_merge_size"] ** 2, vision["out_hidden_size"])
 
 

@@ -19,7 +19,8 @@ from mlx.nn.layers.normalization import LayerNorm
 
 from app.services.engine.vision.family import Config, Family, Inputs
 from app.services.engine.vision.qwen import (
-    Attention,
+    EPSILON,
+    Block,
     PatchEmbed,
     angles_of,
     fitting,
@@ -30,8 +31,6 @@ from app.services.engine.vision.qwen import (
     rename,
     token_by_token,
 )
-
-_EPSILON = 1e-6
 
 
 class _MLP(Module):
@@ -45,25 +44,12 @@ class _MLP(Module):
         return y
 
 
-class _Block(Module):
-    def __init__(self, width: int, heads: int, inner: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.norm1 = LayerNorm(width, eps=_EPSILON)
-        self.attn = Attention(width, heads)
-        self.norm2 = LayerNorm(width, eps=_EPSILON)
-        self.mlp = _MLP(width, inner)
-
-    def __call__(self, x: mx.array, angles: tuple[mx.array, mx.array]) -> mx.array:
-        x = x + self.attn(self.norm1(x), angles)
-        return x + self.mlp(self.norm2(x))
-
-
 class _Merger(Module):
     """Makes one token of the patches of a square, whose norm is that of each patch or of the whole square."""
 
     def __init__(self, width: int, unit: int, out: int, *, norm_of_square: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.norm = LayerNorm(width * unit if norm_of_square else width, eps=_EPSILON)
+        self.norm = LayerNorm(width * unit if norm_of_square else width, eps=EPSILON)
         self.linear_fc1 = Linear(width * unit, width * unit)
         self.linear_fc2 = Linear(width * unit, out)
         self.unit = unit
@@ -84,7 +70,7 @@ class _Visual(Module):
         deep = vision.get("deepstack_visual_indexes") or ()
         self.patch_embed = PatchEmbed(patch_size(vision), width, bias=True)
         self.pos_embed = Embedding(vision["num_position_embeddings"], width)
-        self.blocks = [_Block(width, heads, inner) for _ in range(vision["depth"])]
+        self.blocks = [Block(width, heads, _MLP(width, inner), LayerNorm) for _ in range(vision["depth"])]
         self.merger = _Merger(width, unit, out)
         self.deepstack_merger_list = [_Merger(width, unit, out, norm_of_square=True) for _ in deep]
 
