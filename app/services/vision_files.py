@@ -12,6 +12,7 @@ TOWERS: Mapping[str, tuple[str, ...]] = {
     "llava": _PIXTRAL,
     "mistral3": _PIXTRAL,
     "pixtral": _PIXTRAL,
+    "qwen2_vl": _QWEN,
     "qwen2_5_vl": _QWEN,
     "qwen3_vl": _QWEN,
     "qwen3_vl_moe": _QWEN,

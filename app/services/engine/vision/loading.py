@@ -20,6 +20,7 @@ from app.services.engine.vision.gemma3 import GEMMA3
 from app.services.engine.vision.gemma4 import GEMMA4
 from app.services.engine.vision.pixtral import PIXTRAL
 from app.services.engine.vision.positions import steer
+from app.services.engine.vision.qwen2 import QWEN2_VL
 from app.services.engine.vision.qwen2_5 import QWEN2_5_VL
 from app.services.engine.vision.qwen3 import QWEN3_VL
 from app.services.engine.vision.vision import Vision
@@ -33,6 +34,7 @@ FAMILIES: Mapping[str, Family] = {  # by model_type
     "llava": PIXTRAL,
     "mistral3": PIXTRAL,
     "pixtral": PIXTRAL,
+    "qwen2_vl": QWEN2_VL,
     "qwen2_5_vl": QWEN2_5_VL,
     "qwen3_vl": QWEN3_VL,
     "qwen3_vl_moe": QWEN3_VL,
