@@ -14,6 +14,7 @@ PUBLIC = frozenset({"/", "/ping", "/health", "/v1/health", "/favicon.ico", "/sw.
 _PAGES = ("/home", "/schema")  # with what is below
 # The first names a folder that the model may then read and write, the second an address that is looked up.
 NEVER_FROM_PAGES = frozenset({"/start", "/v1/estimate"})
+LOOPBACK_ONLY = frozenset({"/tools"})  # it runs programs: no allowed origin and no other name will do
 
 _BLANKS = " \t"  # around header values; other white space may be part of a UTF-8 letter
 _NAMED = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,31}):(.{8,})")
@@ -39,6 +40,7 @@ class Access:
         self._names = {one: name for key in settings.api_key if (name := _split(key)[0]) for one in _all_spellings(key)}
         self._hosts = {host.lower() for host in (*settings.allow_host, *settings.host)}
         self._origins = [parts for origin in settings.allow_origin if (parts := split(origin.rstrip("/")))]
+        self._has_tools = settings.mcp_config is not None
         self._beyond_loopback = settings.beyond_loopback
 
     def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
@@ -47,6 +49,8 @@ class Access:
         self._check_host(headers.get("host"))
         self._check_origin(headers)
         self._check_page(method, path, headers)
+        if path in LOOPBACK_ONLY and self._has_tools:
+            _check_loopback(headers)
         if self._keys and method != "OPTIONS" and not is_public(path) and not self._is_ui_file(path):
             self._check_key(headers)
 
@@ -100,6 +104,15 @@ class Access:
         keys = _keys(headers.get("authorization", "")) + _keys(headers.get("x-api-key", ""))
         names = [name for key in keys for own, name in self._names.items() if hmac.compare_digest(key, own)]
         return names[0] if names else ""
+
+
+def _check_loopback(headers: Mapping[str, str]) -> None:
+    """Refuse a page that is not of this machine, and a name that is not this machine's."""
+    host = split(f"http://{headers.get('host', 'localhost')}")
+    if host is None or not is_loopback(host[1]):
+        raise UnknownHost
+    if "origin" in headers and ((origin := split(headers["origin"])) is None or not is_loopback(origin[1])):
+        raise UnknownOrigin
 
 
 def _split(key: str) -> tuple[str, str]:

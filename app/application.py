@@ -40,6 +40,7 @@ from app.controllers.slots import SlotsController
 from app.controllers.streams import StreamsController
 from app.controllers.timings import TimingsController
 from app.controllers.tokens import TokensController
+from app.controllers.tools import ToolsController
 from app.controllers.usage import UsageController
 from app.controllers.warmup import WarmupController
 from app.dto.shared.base import RequestLimits
@@ -50,6 +51,7 @@ from app.services.available_models import AvailableModels
 from app.services.awake import Awake
 from app.services.conversation_streams import ConversationStreams
 from app.services.downloads.service import Downloads
+from app.services.mcp.tools import McpTools
 from app.services.memory.agent import MemoryAgent
 from app.services.metrics import Metrics
 from app.services.model_service import ModelService
@@ -87,6 +89,7 @@ def create_app(
     streams = ConversationStreams()
     ledger = UsageLedger(settings.data_dir, enabled=settings.usage)
     timings = RecentTimings()
+    mcp_tools = McpTools(settings.mcp_servers, settings.data_dir / "mcp", enabled=settings.mcp_config is not None)
     if traces is None and settings.otlp_traces_endpoint:
         traces = over_http(settings.otlp_traces_endpoint)
     activity = Activity(service.meter, service.active)
@@ -133,6 +136,7 @@ def create_app(
             StreamsController,
             SystemOneController,
             TimingsController,
+            ToolsController,
             TokensController,
             UsageController,
             WarmupController,
@@ -151,6 +155,7 @@ def create_app(
             "downloads": Provide(lambda: downloads, sync_to_thread=False),
             "recent_timings": Provide(lambda: timings, sync_to_thread=False),
             "usage_ledger": Provide(lambda: ledger, sync_to_thread=False),
+            "mcp_tools": Provide(lambda: mcp_tools, sync_to_thread=False),
             "metrics": Provide(lambda: metrics, sync_to_thread=False),
             "body_budget": Provide(lambda: body_budget, sync_to_thread=False),
             "limits": Provide(lambda: limits, sync_to_thread=False),
@@ -171,6 +176,7 @@ def create_app(
             lambda _: streams.running(),
             lambda _: activity.running(),
             lambda _: keeper.running(),
+            lambda _: mcp_tools.running(),
             lambda _: traces.running() if traces is not None else nullcontext(),
         ],
         openapi_config=openapi.config(),

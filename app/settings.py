@@ -17,6 +17,8 @@ from app.addresses import is_local, listen_address
 from app.config_file import ConfigError
 from app.origins import allowed_host, allowed_origin
 from app.services.facts import KVBits
+from app.services.mcp import config as mcp_config
+from app.services.mcp.config import McpServer
 from app.services.models_folder import is_model
 from app.services.presets import Preset, Presets
 from app.services.tiles import config as tiles_config
@@ -409,6 +411,13 @@ class Settings:
         _switch,
         "Keep the machine from idle sleep, though not the display, while something is computed: on or off",
     )
+    mcp_config: Path | None = _setting(
+        None,
+        _path,
+        "JSON file with MCP servers to start, whose tools the Web UI may call (/tools); needs --api-key",
+        alias="--mcp-servers-config",
+        metavar="FILE",
+    )
     ui_settings: dict[str, Any] | None = _setting(
         None, _json_file, "JSON file with default settings for the llama.cpp Web UI", metavar="FILE"
     )
@@ -452,6 +461,11 @@ class Settings:
         return not all(is_local(address) for address in self.host)
 
     @property
+    def mcp_servers(self) -> tuple[McpServer, ...]:
+        """The servers of --mcp-config. Raises ValueError for a file that cannot be used."""
+        return mcp_config.read(self.mcp_config) if self.mcp_config else ()
+
+    @property
     def adapters(self) -> tuple[tuple[Path, float], ...]:
         """The folders of --lora with their scales."""
         return tuple(_adapter(text) for text in self.lora)
@@ -483,6 +497,12 @@ class Settings:
             yield "--tls-cert and --tls-key belong together: give both"
         if self.tls_cert and self.tls_key and (problem := _tls_problem(self.tls_cert, self.tls_key)):
             yield problem
+        if self.mcp_config is not None and not self.api_key:
+            yield "--mcp-config lets whoever reaches the server run programs: give --api-key too"
+        try:
+            _ = self.mcp_servers
+        except ValueError as error:
+            yield f"--mcp-config: {error}"
         if self.otlp_traces_endpoint and not _has_opentelemetry():
             yield "--otlp-traces-endpoint needs OpenTelemetry: install tiles-server[otel]"
         if self.beyond_loopback and not self.api_key and not self.insecure:

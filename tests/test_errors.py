@@ -377,7 +377,7 @@ def test_an_unknown_model_is_named_with_what_there_is(server: Server) -> None:
     assert "tiny" in error["message"]
 
 
-@pytest.mark.parametrize("route", [route for route in POSTS if route != "/models"])
+@pytest.mark.parametrize("route", [route for route in POSTS if route not in {"/models", "/tools"}])
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "PROPFIND"])
 def test_another_method_is_a_405(server: Server, method: str, route: str) -> None:
     answer = server.client.request(method, route)
@@ -502,7 +502,7 @@ def test_a_body_over_the_limit_is_a_413_whether_it_says_its_size_or_not(guarded:
     assert error_of(guarded.client.post(route, content=pieces, headers=headers), 413)["code"] == "body_too_large"
 
 
-CONTROLS = {"/v1/chat/completions/control", "/chat/completions/control", "/v1/streams/lookup"}
+CONTROLS = {"/v1/chat/completions/control", "/chat/completions/control", "/v1/streams/lookup", "/tools"}
 WITHOUT_MODEL = {"/start", "/models", "/models/load", "/models/unload", "/v1/estimate"}
 NEEDING = [route for route in POSTS if route not in WITHOUT_MODEL | CONTROLS]
 

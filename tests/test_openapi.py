@@ -36,7 +36,7 @@ GENERATE = {
 }  # what a model has to be there for
 DELETIONS = {("delete", "/models")}  # that say once more in a body what is to go
 # What is refused to everyone.
-OFF = {"/tools", "/cors-proxy", *(f"/api/{name}" for name in ("pull", "push", "create", "copy", "delete"))}
+OFF = {"/cors-proxy", *(f"/api/{name}" for name in ("pull", "push", "create", "copy", "delete"))}
 
 
 def values(media: dict[str, Any]) -> list[Any]:

@@ -182,7 +182,7 @@ def test_a_client_that_does_not_read_is_who_takes_the_time(demo: Server) -> None
         )
         connection.sendall(head.encode() + content)
         wait_for(lambda: demo.client.get("/v1/activity").json()["running"] > 0, what="the answer")
-        wait_for(lambda: demo.client.get("/v1/activity").json()["running"] == 0, what="the end of it")
+        wait_for(lambda: demo.client.get("/v1/activity").json()["running"] == 0, 300, what="the end of it")
         began = time.perf_counter()
         demo.chat()
         seconds = time.perf_counter() - began

@@ -7,8 +7,6 @@ from app.controllers.refusals import refusals
 from app.dto.shared.errors import ErrorReply
 from app.services.errors import FeatureForbidden
 
-# The Web UI takes tools for absent when it reads a 403, older ones when they read these two words.
-_TOOLS = FeatureForbidden("Tools of the server were not found: it runs none")
 _PROXY = FeatureForbidden("This server fetches nothing for web pages")
 
 
@@ -17,28 +15,6 @@ class DisabledController(Controller):
 
     tags = ["Disabled"]
     opt = {"dialect": "Web UI"}
-
-    @get(
-        "/tools",
-        status_code=403,
-        summary="List the server's tools",
-        operation_class=operation(None),
-        responses=refusals(_TOOLS),
-    )
-    async def list_tools(self) -> ErrorReply:
-        """Refuse: this server runs no tools."""
-        raise _TOOLS
-
-    @post(
-        "/tools",
-        status_code=403,
-        summary="Run a tool of the server",
-        operation_class=operation(None),
-        responses=refusals(_TOOLS),
-    )
-    async def run_tool(self) -> ErrorReply:
-        """Refuse: this server runs no tools."""
-        raise _TOOLS
 
     @get(
         "/cors-proxy",

@@ -62,7 +62,7 @@ _TAGS = {
     "Streams": "Find a streamed answer again, go on reading it, stop it, or end its reasoning.",
     "Operations": "Health and metrics, the slots that answers run in, and the scales of LoRA adapters.",
     "Tiles": "Sessions of the Tiles CLI.",
-    "Disabled": "What llama-server offers its Web UI and this server does not: every call is refused.",
+    "Disabled": "What llama-server offers its Web UI and this server does not, or only if it is started so.",
 }
 _REQUEST_ID = OpenAPIHeader(
     schema=Schema(type=OpenAPIType.STRING),

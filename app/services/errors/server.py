@@ -38,7 +38,7 @@ class EngineFailed(ServerError):
 
 
 class FeatureForbidden(Forbidden):
-    """A feature of llama-server that this server leaves out: tools of the server, a proxy for web pages."""
+    """A feature of llama-server that is left out, as a proxy for web pages, or off: tools without `--mcp-config`."""
 
     code = "feature_disabled"
     advice = "Nothing; clients do without it."

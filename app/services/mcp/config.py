@@ -1,0 +1,68 @@
+"""The file that names MCP servers, in the form that Claude Desktop, Cursor and llama-server share."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # it becomes a part of the names of tools
+_SECONDS = 60.0  # for an answer
+_KEYS = {"command", "args", "env", "cwd", "timeout_ms", "type", "disabled"}
+
+
+@dataclass(frozen=True, slots=True)
+class McpServer:
+    """A program to start."""
+
+    name: str
+    command: str
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)  # beyond what all get
+    cwd: str | None = None
+    timeout: float = _SECONDS  # for an answer
+
+
+def read(path: Path) -> tuple[McpServer, ...]:
+    """Read the file. Raises ValueError, with one line that says what is wrong."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {(error.strerror or 'unknown reason').lower()}") from None
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path} is no JSON") from None
+    servers = content.get("mcpServers") if isinstance(content, dict) else None
+    if not isinstance(servers, dict):
+        raise ValueError(f'{path}: give {{"mcpServers": {{"name": {{"command": "…", "args": []}}}}}}')
+    return tuple(_servers(path, servers))
+
+
+def _servers(path: Path, servers: dict[str, Any]) -> Iterator[McpServer]:
+    for name, facts in servers.items():
+        where = f"{path}: {name[:64]}"
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{where}: give a name of letters, digits, - and _")
+        if not isinstance(facts, dict) or not isinstance(facts.get("command"), str) or not facts["command"]:
+            raise ValueError(f"{where}: give a command: only servers over standard input and output are run here")
+        if unknown := sorted(facts.keys() - _KEYS):
+            raise ValueError(f"{where}: {unknown[0][:64]} is not known here")
+        if facts.get("type", "stdio") != "stdio":
+            raise ValueError(f"{where}: only the type stdio is run here")
+        if facts.get("disabled") is not True:
+            yield _server(where, name, facts)
+
+
+def _server(where: str, name: str, facts: dict[str, Any]) -> McpServer:
+    args, env, cwd = facts.get("args", []), facts.get("env", {}), facts.get("cwd")
+    milliseconds = facts.get("timeout_ms", _SECONDS * 1000)
+    if not isinstance(args, list) or not all(isinstance(one, str) for one in args):
+        raise ValueError(f"{where}: args is a list of texts")
+    if not isinstance(env, dict) or not all(isinstance(one, str) for one in env.values()):
+        raise ValueError(f"{where}: env is an object of texts")
+    if cwd is not None and not (isinstance(cwd, str) and Path(cwd).expanduser().is_dir()):
+        raise ValueError(f"{where}: cwd is no folder")
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float) or not 0 < milliseconds <= 3.6e6:
+        raise ValueError(f"{where}: timeout_ms is a number up to 3600000")
+    folder = None if cwd is None else str(Path(cwd).expanduser())
+    return McpServer(name, facts["command"], tuple(args), env, folder, milliseconds / 1000)
