@@ -73,7 +73,9 @@ def read_facts(client: ServerClient, key: str | None, name: str | None, *, autol
     if name is not None:
         _require_served(client, name, str(props.get("model_path", "")))
     reasoning = any(word in template for word in _THINKING)
-    return ServerFacts(client.base_url, model, context, reasoning, key)
+    modalities = props.get("modalities")  # older servers have none
+    sees = isinstance(modalities, dict) and modalities.get("vision") is True
+    return ServerFacts(client.base_url, model, context, reasoning, key, sees)
 
 
 def _pick(client: ServerClient, name: str | None) -> str:
@@ -111,7 +113,7 @@ def _facts_at_rest(choice: Choice, settings: Settings, url: str) -> tuple[Server
     except LoadFailed as error:
         raise ServerFailure(error.message) from None
     context = min(folder.context.tokens, settings.context_length or folder.context.tokens)
-    return replace(facts, model=folder.id, context=context), False
+    return replace(facts, model=folder.id, context=context, sees=folder.sees), False
 
 
 def _client(choice: Choice, settings: Settings) -> ServerClient:

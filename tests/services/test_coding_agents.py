@@ -2,6 +2,7 @@
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,18 @@ def test_opencode_is_told_everything_by_one_variable() -> None:
     assert options["apiKey"] == "{env:" + KEY_VARIABLE + "}"
     limit = config["provider"][provider]["models"]["my-model"]["limit"]
     assert limit == {"context": 65_536, "output": 16_384}
+
+
+def test_agents_that_want_to_know_are_told_whether_the_model_sees() -> None:
+    for sees in (False, True):
+        server = replace(SERVER, sees=sees)
+        opencode = json.loads(profile_of("opencode", server).env["OPENCODE_CONFIG_CONTENT"] or "")
+        (model,) = opencode["provider"]["tiles"]["models"].values()
+        assert (model["attachment"], "image" in model["modalities"]["input"]) == (sees, sees)
+        (model,) = profile_of("pi", server).files["models.json"].settings["providers"]["tiles"]["models"]
+        assert ("image" in model["input"]) == sees
+        (model,) = profile_of("qwen", server).files["settings.json"].settings["modelProviders"]["openai"]
+        assert model["generationConfig"]["modalities"]["image"] is sees
 
 
 def test_claude_asks_before_it_runs_a_command_until_its_user_says_otherwise() -> None:

@@ -20,6 +20,7 @@ class ServerFacts:
     context: int  # tokens
     reasoning: bool = False  # whether the model thinks before it answers
     api_key: str | None = None
+    sees: bool = False  # whether the model takes images
 
     @property
     def base_url(self) -> str:

@@ -13,6 +13,8 @@ def _make(server: ServerFacts, folder: Path) -> Profile:
         "tool_call": True,
         "reasoning": server.reasoning,
         "limit": {"context": server.context, "output": server.output},
+        "attachment": server.sees,
+        "modalities": {"input": ["text", *(["image"] if server.sees else [])], "output": ["text"]},
     }
     config: dict[str, Any] = {
         "provider": {

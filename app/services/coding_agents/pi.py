@@ -9,6 +9,7 @@ def _make(server: ServerFacts, folder: Path) -> Profile:
     model = {
         "id": server.model,
         "reasoning": server.reasoning,
+        "input": ["text", *(["image"] if server.sees else [])],
         "contextWindow": server.context,
         "maxTokens": server.output,
     }

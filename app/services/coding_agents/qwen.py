@@ -16,6 +16,7 @@ def _make(server: ServerFacts, folder: Path) -> Profile:
         "generationConfig": {
             "contextWindowSize": server.context,
             "timeout": 3_600_000,
+            "modalities": {"image": server.sees},
             "samplingParams": {"max_tokens": server.output},
         },
     }
