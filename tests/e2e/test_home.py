@@ -1,7 +1,11 @@
 """The page at / that comes with the server, in every state, by day and by night, on a desk and in a hand."""
 
+import plistlib
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from app.services.generation import Event, ToolCall
-from tests.conftest import KEY, Server, running
+from tests.conftest import KEY, Server, environment, running
 from tests.e2e.axe import SWAGGER_UIS, serious_findings
 from tests.e2e.conftest import PICTURES, picture_name
 from tests.e2e.person import PATIENCE
@@ -387,3 +391,49 @@ def test_a_call_can_be_tried(plain: Server, come: Come) -> None:
     guest.button("Try it out").click()
     guest.button("Execute").click()
     expect(guest.page.locator(".responses-table.live-responses-table")).to_contain_text("pong")
+
+
+def test_the_first_evening_of_a_newcomer(hub: Hub, serve: Serve, come: Come, tmp_path: Path) -> None:
+    """From the demo model to one of one's own that is there again when the machine was off."""
+    hub_is = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+    server = serve("--demo", **hub_is)
+    guest = come(server.url, "light", "desk", "ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET")
+    assert "Zoë" in guest.asks("My name is Zoë.").inner_text()
+    guest.page.get_by_text("Download a model").click()
+    guest.looks_for("NANO")
+    held = hub.pause("model.safetensors")
+    guest.button("Download org/nano-two").click()
+    expect(guest.page.get_by_role("progressbar", name="Downloading org/nano-two")).to_be_visible()
+    assert "Zoë" in guest.asks("What is my name?").inner_text()  # meanwhile
+    keep_picture(guest, "newcomer-1-download")
+    held.set()
+    guest.page.get_by_text("More on this machine").click()
+    guest.button("Load org/nano-two").click()
+    expect(guest.page.get_by_role("status").first).to_have_text("org/nano-two")
+    assert "Zoë" in guest.asks("What is my name?").inner_text()
+    used = guest.page.locator("#used-today")
+    expect(used).to_have_text(re.compile("^3 requests"))
+    keep_picture(guest, "newcomer-2-numbers")
+
+    command = [sys.executable, "-m", "app", "service", "install", "--print", "--model", "org/nano-two"]
+    port = str(httpx.URL(server.url).port)
+    shown = subprocess.run(
+        [*command, "--port", port], env=environment(tmp_path, **hub_is), capture_output=True, text=True, check=True
+    )
+    server.stop()
+    expect(guest.notice).to_contain_text("The server does not answer")
+    again = serve(*service_flags(shown.stdout))  # what systemd or launchd runs at the next login
+    expect(guest.page.get_by_role("status").first).to_have_text("org/nano-two")
+    assert "Zoë" in guest.asks("What is my name?").inner_text()
+    expect(used).to_have_text(re.compile("^4 requests"))
+    keep_picture(guest, "newcomer-3-after-a-restart")
+    assert server.errors() == again.errors() == []
+
+
+def service_flags(text: str) -> list[str]:
+    """The flags of serve in a unit of systemd or an agent of launchd, without anything that a shell reads otherwise."""
+    if text.startswith("<?xml"):
+        words = plistlib.loads(text.encode())["ProgramArguments"]
+    else:
+        words = shlex.split(next(line for line in text.splitlines() if line.startswith("ExecStart=:")))
+    return list(words[words.index("serve") + 1 :])
