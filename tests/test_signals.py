@@ -10,6 +10,7 @@ import pytest
 import uvicorn
 
 from app.commands import serve
+from app.commands.hangup import Hangup
 from app.commands.process import Successor
 from app.services.model_service import ModelService
 from app.settings import Settings
@@ -29,7 +30,9 @@ def test_a_signal_in_the_middle_of_another_does_not_undo_it(tmp_path: Path, monk
 
     config = uvicorn.Config(nothing, lifespan="off", log_config=None)
     settings = Settings(data_dir=tmp_path, shutdown_seconds=60.0)
-    server = serve._Server(config, ModelService(settings), Interrupted(0, 60.0), settings, {})
+    server = serve._Server(
+        config, ModelService(settings), Interrupted(0, 60.0), settings.shutdown_seconds, Hangup(settings, {})
+    )
 
     async def live() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
