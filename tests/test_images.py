@@ -49,6 +49,23 @@ def post(server: Server, path: str, **body: Any) -> dict[str, Any]:
     return reply
 
 
+def test_a_model_of_each_family_tells_images_apart_and_answers_the_same_again(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    models = tmp_path_factory.mktemp("families")
+    for family in vision_models.FAMILIES:
+        vision_models.build(models / family, family)
+    with running(tmp_path_factory.mktemp("all"), "--models-dir", str(models), "--max-models", "1") as server:
+        for family in vision_models.FAMILIES:
+            answers = [
+                chat(server, text("What is"), chat_part(image), text("this?"), model=family, logprobs=True)["choices"]
+                for image in (RED, BLUE, RED)
+            ]
+            assert answers[0] == answers[2], family
+            assert answers[0] != answers[1], family
+        assert server.errors() == []
+
+
 def test_every_dialect_shows_the_model_the_same(seeing: Server) -> None:
     expected = chat(seeing, text("What is"), chat_part(RED), text("this?"))
     words, tokens = expected["choices"][0]["message"]["content"], expected["usage"]["prompt_tokens"]

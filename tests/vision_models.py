@@ -112,9 +112,9 @@ def with_vocabulary(model: dict[str, Any], size: int, token: int) -> dict[str, A
     shapes = {name: [size, *shape[1:]] if _is_vocabulary(name) else shape for name, shape in model["shapes"].items()}
     config["image_token_id" if "image_token_id" in config else "image_token_index"] = token
     for part in (config, config["text_config"]):
-        part["vocab_size"] = size
+        part |= {name: size for name in ("vocab_size", "vocab_size_per_layer_input") if name in part}
     return model | {"config": config, "shapes": shapes}
 
 
 def _is_vocabulary(name: str) -> bool:
-    return name.endswith(("embed_tokens.weight", "lm_head.weight"))
+    return name.endswith(("embed_tokens.weight", "embed_tokens_per_layer.weight", "lm_head.weight"))
