@@ -9,6 +9,7 @@ import pytest
 from tests import vision_models
 from tests.conftest import Server, running
 from tests.prometheus import read, value
+from tests.test_same_answers import ROUNDING
 
 pytestmark = pytest.mark.slow
 RED, BLUE = vision_models.png(1), vision_models.png(2)
@@ -42,6 +43,10 @@ def chat(server: Server, *parts: Any, **more: Any) -> dict[str, Any]:
     return reply
 
 
+def logprobs(answer: dict[str, Any]) -> list[float]:
+    return [token["logprob"] for token in answer["choices"][0]["logprobs"]["content"]]
+
+
 def post(server: Server, path: str, **body: Any) -> dict[str, Any]:
     answer = server.client.post(path, json=body)
     assert answer.status_code == 200, answer.text
@@ -57,12 +62,13 @@ def test_a_model_of_each_family_tells_images_apart_and_answers_the_same_again(
         vision_models.build(models / family, family)
     with running(tmp_path_factory.mktemp("all"), "--models-dir", str(models), "--max-models", "1") as server:
         for family in vision_models.FAMILIES:
-            answers = [
-                chat(server, text("What is"), chat_part(image), text("this?"), model=family, logprobs=True)["choices"]
+            first, other, again = (
+                chat(server, text("What is"), chat_part(image), text("this?"), model=family, logprobs=True)
                 for image in (RED, BLUE, RED)
-            ]
-            assert answers[0] == answers[2], family
-            assert answers[0] != answers[1], family
+            )
+            assert again["choices"][0]["message"] == first["choices"][0]["message"], family
+            assert logprobs(again) == pytest.approx(logprobs(first), abs=ROUNDING), family
+            assert logprobs(other) != pytest.approx(logprobs(first), abs=ROUNDING), family
         assert server.errors() == []
 
 

@@ -1,6 +1,7 @@
 """Towers as conversions for MLX have them: other names, kernels with the channels last, and quantized weights."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,17 @@ from app.services.generation import Image
 from app.services.vision_files import TOWERS, has_tower
 from tests import vision_models
 
+ROOT = Path(__file__).parents[2]
 GROUP = 32  # numbers that have a scale of their own
+
+
+def test_each_family_that_sees_is_known_everywhere() -> None:
+    families = set(loading.FAMILIES)
+    table = [line for line in (ROOT / "docs" / "vision.md").read_text().splitlines() if line.startswith("| ")]
+    assert families == set(TOWERS)
+    assert families <= set(re.findall(r"`(\w+)`", "\n".join(table)))
+    tested = {vision_models.golden(family)["config"]["model_type"] for family in vision_models.FAMILIES}
+    assert families - tested == {"pixtral"}  # the name that conversions give to the llava that has its tower
 
 
 def converted_name(name: str, model_type: str) -> str:
@@ -70,3 +81,26 @@ def test_a_converted_and_quantized_tower_gives_what_its_numbers_give(family: str
     expected = embeddings(plain, model)
     assert not np.allclose(before, expected, atol=1e-4)
     assert np.allclose(embeddings(converted, model), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", vision_models.FAMILIES)
+def test_a_tower_of_16_bits_computes_in_16_bits(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide, half = tmp_path / "wide", tmp_path / "half"
+    for folder in (wide, half):
+        vision_models.write(folder, vision_models.golden(family))
+    arrays: dict[str, mx.array] = mx.load(str(half / "model.safetensors"))  # type: ignore[assignment]
+    arrays = {name: array.astype(mx.bfloat16) for name, array in arrays.items()}
+    mx.save_safetensors(str(half / "model.safetensors"), arrays)
+    expected = embeddings(wide, load_model(wide)[0])
+    monkeypatch.setattr(loading, "back_end", lambda: "metal")  # on the CPU towers are widened
+    vision = at_once(loading.load(half, load_model(half)[0]))
+    assert vision is not None
+    image = vision.placed(vision.read(Image(vision_models.png(1, width=40, height=30))), 0)
+    steps, computed = vision._tower(vision._prepare(image.image)), []
+    try:
+        while True:
+            computed.append(next(steps))
+    except StopIteration as end:
+        computed.append(end.value)
+    assert {array.dtype for array in computed} == {mx.bfloat16}
+    assert np.abs(np.array(computed[-1].astype(mx.float32)) - expected).mean() < 0.15 * np.abs(expected).mean()
