@@ -14,7 +14,8 @@ PUBLIC = frozenset({"/", "/ping", "/health", "/v1/health", "/favicon.ico", "/sw.
 _PAGES = ("/home", "/schema")  # with what is below
 # The first names a folder that the model may then read and write, the second an address that is looked up.
 NEVER_FROM_PAGES = frozenset({"/start", "/v1/estimate"})
-LOOPBACK_ONLY = frozenset({"/tools"})  # it runs programs: no allowed origin and no other name will do
+# The first runs programs, the second reaches other servers: no allowed origin and no other name will do.
+LOOPBACK_ONLY = frozenset({"/tools", "/cors-proxy"})
 
 _BLANKS = " \t"  # around header values; other white space may be part of a UTF-8 letter
 _NAMED = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,31}):(.{8,})")
@@ -35,12 +36,12 @@ class Access:
 
     def __init__(self, settings: Settings, is_ui_file: Callable[[str], bool] = lambda _: False) -> None:
         self._is_ui_file = is_ui_file
-        self._keys = [spelling for key in settings.api_key for spelling in _all_spellings(key)]
+        self._keys = [spelling for key in settings.api_key for spelling in all_spellings(key)]
         # By what is behind its colon and by the whole, since a key may have had a colon before keys had names.
-        self._names = {one: name for key in settings.api_key if (name := _split(key)[0]) for one in _all_spellings(key)}
+        self._names = {one: name for key in settings.api_key if (name := _split(key)[0]) for one in all_spellings(key)}
         self._hosts = {host.lower() for host in (*settings.allow_host, *settings.host)}
         self._origins = [parts for origin in settings.allow_origin if (parts := split(origin.rstrip("/")))]
-        self._has_tools = settings.mcp_config is not None
+        self._has_mcp = settings.mcp_config is not None
         self._beyond_loopback = settings.beyond_loopback
 
     def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
@@ -49,7 +50,7 @@ class Access:
         self._check_host(headers.get("host"))
         self._check_origin(headers)
         self._check_page(method, path, headers)
-        if path in LOOPBACK_ONLY and self._has_tools:
+        if path in LOOPBACK_ONLY and self._has_mcp:
             _check_loopback(headers)
         if self._keys and method != "OPTIONS" and not is_public(path) and not self._is_ui_file(path):
             self._check_key(headers)
@@ -121,7 +122,8 @@ def _split(key: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else ("", key)
 
 
-def _all_spellings(key: str) -> set[bytes]:
+def all_spellings(key: str) -> set[bytes]:
+    """How a key may stand in a header, with its name and without."""
     return _spellings(key) | _spellings(_split(key)[1])
 
 

@@ -9,7 +9,7 @@ from litestar.di import Provide
 from litestar.plugins.pydantic import PydanticPlugin
 from litestar.routes import HTTPRoute
 
-from app.access import Access
+from app.access import Access, all_spellings
 from app.controllers import openapi
 from app.controllers.activity import ActivityController
 from app.controllers.adapters import AdaptersController
@@ -20,7 +20,6 @@ from app.controllers.chat import ChatController
 from app.controllers.completions import CompletionController, NativeController
 from app.controllers.control import ControlController
 from app.controllers.decisions import DecisionsController, SystemOneController
-from app.controllers.disabled import DisabledController
 from app.controllers.embeddings import EmbeddingsController, NativeEmbeddingsController
 from app.controllers.errors import HANDLERS
 from app.controllers.hardware import HardwareController
@@ -32,6 +31,7 @@ from app.controllers.models import ModelsController
 from app.controllers.ollama import OllamaController
 from app.controllers.openapi_schemas import BodySchemas, ReplySchemas
 from app.controllers.props import PropsController
+from app.controllers.proxy import ProxyController
 from app.controllers.rerank import RerankController
 from app.controllers.responses import ResponsesController
 from app.controllers.router import RouterController
@@ -51,6 +51,7 @@ from app.services.available_models import AvailableModels
 from app.services.awake import Awake
 from app.services.conversation_streams import ConversationStreams
 from app.services.downloads.service import Downloads
+from app.services.mcp.proxy import McpProxy
 from app.services.mcp.tools import McpTools
 from app.services.memory.agent import MemoryAgent
 from app.services.metrics import Metrics
@@ -89,7 +90,10 @@ def create_app(
     streams = ConversationStreams()
     ledger = UsageLedger(settings.data_dir, enabled=settings.usage)
     timings = RecentTimings()
-    mcp_tools = McpTools(settings.mcp_servers, settings.data_dir / "mcp", enabled=settings.mcp_config is not None)
+    mcp, has_mcp = settings.mcp_servers, settings.mcp_config is not None
+    mcp_tools = McpTools(mcp.servers, settings.data_dir / "mcp", enabled=has_mcp)
+    own_keys = {spelling for key in settings.api_key for spelling in all_spellings(key)}
+    mcp_proxy = McpProxy(mcp.urls, own_keys, enabled=has_mcp)
     if traces is None and settings.otlp_traces_endpoint:
         traces = over_http(settings.otlp_traces_endpoint)
     activity = Activity(service.meter, service.active)
@@ -117,7 +121,6 @@ def create_app(
             EmbeddingsController,
             ControlController,
             DecisionsController,
-            DisabledController,
             HardwareController,
             HealthController,
             HomeController,
@@ -128,6 +131,7 @@ def create_app(
             NativeEmbeddingsController,
             OllamaController,
             PropsController,
+            ProxyController,
             RerankController,
             ResponsesController,
             RouterController,
@@ -156,6 +160,7 @@ def create_app(
             "recent_timings": Provide(lambda: timings, sync_to_thread=False),
             "usage_ledger": Provide(lambda: ledger, sync_to_thread=False),
             "mcp_tools": Provide(lambda: mcp_tools, sync_to_thread=False),
+            "mcp_proxy": Provide(lambda: mcp_proxy, sync_to_thread=False),
             "metrics": Provide(lambda: metrics, sync_to_thread=False),
             "body_budget": Provide(lambda: body_budget, sync_to_thread=False),
             "limits": Provide(lambda: limits, sync_to_thread=False),

@@ -18,7 +18,7 @@ from app.config_file import ConfigError
 from app.origins import allowed_host, allowed_origin
 from app.services.facts import KVBits
 from app.services.mcp import config as mcp_config
-from app.services.mcp.config import McpServer
+from app.services.mcp.config import McpConfig
 from app.services.models_folder import is_model
 from app.services.presets import Preset, Presets
 from app.services.tiles import config as tiles_config
@@ -414,7 +414,8 @@ class Settings:
     mcp_config: Path | None = _setting(
         None,
         _path,
-        "JSON file with MCP servers to start, whose tools the Web UI may call (/tools); needs --api-key",
+        "JSON file with MCP servers: to start, for tools of the Web UI (/tools), or with a URL, for its proxy "
+        "(/cors-proxy); needs --api-key",
         alias="--mcp-servers-config",
         metavar="FILE",
     )
@@ -461,9 +462,9 @@ class Settings:
         return not all(is_local(address) for address in self.host)
 
     @property
-    def mcp_servers(self) -> tuple[McpServer, ...]:
+    def mcp_servers(self) -> McpConfig:
         """The servers of --mcp-config. Raises ValueError for a file that cannot be used."""
-        return mcp_config.read(self.mcp_config) if self.mcp_config else ()
+        return mcp_config.read(self.mcp_config) if self.mcp_config else McpConfig()
 
     @property
     def adapters(self) -> tuple[tuple[Path, float], ...]:

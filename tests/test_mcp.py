@@ -157,12 +157,17 @@ def test_they_need_a_key_and_a_file_that_can_be_used(tmp_path: Path) -> None:
         ([], "give "),
         ({"mcpServers": []}, "give "),
         ({"mcpServers": {"a b": one}}, "give a name"),
-        ({"mcpServers": {"a": {"url": "http://x"}}}, "give a command"),
+        ({"mcpServers": {"a": {}}}, "give a command, or a url"),
+        ({"mcpServers": {"a": {"url": "ftp://x"}}}, "url: give an http"),
+        ({"mcpServers": {"a": {"url": "http://me:secret@x"}}}, "url: give an http"),
+        ({"mcpServers": {"a": {"url": "http://x", "type": "stdio"}}}, "the type of a url is one of"),
+        ({"mcpServers": {"a": {"url": "http://x", "headers": {}}}}, "headers is not known"),
+        ({"mcpServers": {"a": one | {"url": "http://x"}}}, "url is not known"),
         ({"mcpServers": {"a": one | {"args": "x"}}}, "args is a list"),
         ({"mcpServers": {"a": one | {"env": {"A": 1}}}}, "env is an object"),
         ({"mcpServers": {"a": one | {"cwd": "/no/such"}}}, "cwd is no folder"),
         ({"mcpServers": {"a": one | {"timeout_ms": 0}}}, "timeout_ms"),
-        ({"mcpServers": {"a": one | {"type": "sse"}}}, "only the type stdio"),
+        ({"mcpServers": {"a": one | {"type": "sse"}}}, "the type of a command is stdio"),
         ({"mcpServers": {"a": one | {"other": 1}}}, "other is not known"),
     ]
     for content, message in wrong:
@@ -174,7 +179,7 @@ def test_they_need_a_key_and_a_file_that_can_be_used(tmp_path: Path) -> None:
         Settings(mcp_config=tmp_path / "no", api_key=("k",)).check()
 
 
-keys = st.sampled_from(["command", "args", "env", "cwd", "timeout_ms", "type", "disabled"])
+keys = st.sampled_from(["command", "url", "args", "env", "cwd", "timeout_ms", "type", "disabled"])
 plain = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
 json_values = st.recursive(
     plain,
@@ -188,6 +193,8 @@ def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory: pytest.TempPa
     path = tmp_path_factory.getbasetemp() / "any.json"
     path.write_text(json.dumps({"mcpServers": servers}))
     try:
-        assert all(server.command for server in read(path))
+        config = read(path)
+        assert all(server.command for server in config.servers)
+        assert all(url.startswith("http") for url in config.urls)
     except ValueError as error:
         assert str(error).startswith(f"{path}: ") and len(str(error).splitlines()) <= 2

@@ -36,7 +36,7 @@ GENERATE = {
 }  # what a model has to be there for
 DELETIONS = {("delete", "/models")}  # that say once more in a body what is to go
 # What is refused to everyone.
-OFF = {"/cors-proxy", *(f"/api/{name}" for name in ("pull", "push", "create", "copy", "delete"))}
+OFF = {*(f"/api/{name}" for name in ("pull", "push", "create", "copy", "delete"))}
 
 
 def values(media: dict[str, Any]) -> list[Any]:
@@ -174,6 +174,9 @@ def test_the_answer_is_typed_and_its_example_is_one(path: str, method: str, oper
     content = operation["responses"]["200"]["content"]
     if path == "/metrics":
         assert all(name.startswith("text/plain") for name in content)
+        return
+    if path == "/cors-proxy":
+        assert set(content) == {"*/*"}  # what another server says
         return
     if path in {"/v1/stream", "/models/sse"}:
         assert set(content) == {"text/event-stream"}

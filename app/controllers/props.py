@@ -42,6 +42,7 @@ class PropsController(Controller):
         name what kind of server this is. One model has its own, by whatever name.
         """
         facts = await model_service.models.props(model, autoload=autoload)
+        has_proxy = settings.mcp_config is not None
         if isinstance(facts, RouterFacts):
-            return RouterProps.of(facts, settings.ui_settings)
-        return Props.of(facts, settings.max_batch, settings.ui_settings)
+            return RouterProps.of(facts, settings.ui_settings, has_proxy=has_proxy)
+        return Props.of(facts, settings.max_batch, settings.ui_settings, has_proxy=has_proxy)

@@ -360,10 +360,17 @@ class Props(Reply, kw_only=True):
     tiles: Annotated[
         TilesProps | UnsetType, Meta(description="what llama-server does not have; absent without a model")
     ] = UNSET
-    cors_proxy_enabled: Annotated[bool, Meta(description="always false: there is no proxy for web pages")] = False
+    cors_proxy_enabled: Annotated[bool, Meta(description="whether /cors-proxy is on, --mcp-config")] = False
 
     @classmethod
-    def of(cls, facts: ModelFacts | None, total_slots: int, ui_settings: dict[str, Any] | None = None) -> "Props":
+    def of(
+        cls,
+        facts: ModelFacts | None,
+        total_slots: int,
+        ui_settings: dict[str, Any] | None = None,
+        *,
+        has_proxy: bool = False,
+    ) -> "Props":
         """Describe the server with what is loaded, or with nothing."""
         admins = ui_settings or {}
         if facts is None:
@@ -373,6 +380,7 @@ class Props(Reply, kw_only=True):
                 total_slots=total_slots,
                 ui_settings=admins,
                 webui_settings=admins,
+                cors_proxy_enabled=has_proxy,
                 model_alias="",
                 model_path="",
                 model_ftype="",
@@ -387,6 +395,7 @@ class Props(Reply, kw_only=True):
             total_slots=total_slots,
             ui_settings=admins,
             webui_settings=admins,
+            cors_proxy_enabled=has_proxy,
             model_alias=facts.id,
             model_path=str(facts.path),
             model_ftype=facts.precision,
@@ -426,13 +435,15 @@ class RouterProps(Reply, kw_only=True):
     ui_settings: Annotated[dict[str, Any], Meta(description="settings that the Web UI begins with, --ui-settings")]
     webui_settings: Annotated[dict[str, Any], Meta(description="the same settings by their old name")]
     build_info: Annotated[str, Meta(description="name and version of the server")] = f"tiles-server {__version__}"
-    cors_proxy_enabled: Annotated[bool, Meta(description="always false: there is no proxy for web pages")] = False
+    cors_proxy_enabled: Annotated[bool, Meta(description="whether /cors-proxy is on, --mcp-config")] = False
 
     @classmethod
-    def of(cls, facts: RouterFacts, ui_settings: dict[str, Any] | None) -> "RouterProps":
+    def of(cls, facts: RouterFacts, ui_settings: dict[str, Any] | None, *, has_proxy: bool = False) -> "RouterProps":
         """Describe the server with no model of it."""
         admins = ui_settings or {}
-        return cls(max_instances=facts.max_models, ui_settings=admins, webui_settings=admins)
+        return cls(
+            max_instances=facts.max_models, ui_settings=admins, webui_settings=admins, cors_proxy_enabled=has_proxy
+        )
 
 
 def _capabilities(facts: ModelFacts) -> TemplateCapabilities:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from app.services.errors.access import (
     BrowserPage,
     CrossSite,
+    TargetForbidden,
     UnknownHost,
     UnknownOrigin,
 )
@@ -82,6 +83,7 @@ from app.services.errors.server import (
     FeatureDisabled,
     FeatureForbidden,
     FeatureNotSupported,
+    ProxyFailed,
     QueueFull,
     ShuttingDown,
 )
@@ -153,6 +155,7 @@ __all__ = [
     "OutOfMemory",
     "PreviousResponseNotFound",
     "PromptTooLong",
+    "ProxyFailed",
     "QueueFull",
     "RequestTimeout",
     "ResponseNotFound",
@@ -163,6 +166,7 @@ __all__ = [
     "SlotNotRestored",
     "SlotNotWritten",
     "StreamNotFound",
+    "TargetForbidden",
     "TextTooLong",
     "TooDeep",
     "TooManyValues",

@@ -27,6 +27,13 @@ class BrowserPage(Forbidden):
     default_message = "A web page may not do this"
 
 
+class TargetForbidden(Forbidden):
+    """The proxy of the Web UI does not reach this host: it is on this machine or its network, and no file names it."""
+
+    code = "proxy_target"
+    advice = "Name a server with that `url` in the file of `--mcp-config`."
+
+
 class CrossSite(Forbidden):
     """A page of another site embeds or links what it may not."""
 

@@ -38,7 +38,7 @@ class EngineFailed(ServerError):
 
 
 class FeatureForbidden(Forbidden):
-    """A feature of llama-server that is left out, as a proxy for web pages, or off: tools without `--mcp-config`."""
+    """A feature of llama-server that is left out, or off: tools and the proxy of the Web UI without `--mcp-config`."""
 
     code = "feature_disabled"
     advice = "Nothing; clients do without it."
@@ -49,6 +49,15 @@ class FeatureDisabled(NotFound):
 
     code = "feature_disabled"
     advice = "Start the server without the flag that `message` names."
+
+
+class ProxyFailed(AppError):
+    """The server behind the proxy of the Web UI has no answer that can be passed on; `message` says why."""
+
+    status = 502
+    kind = "server_error"
+    code = "proxy_failed"
+    advice = "Look whether that server runs and has this address."
 
 
 class FeatureNotSupported(AppError):

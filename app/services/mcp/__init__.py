@@ -1,1 +1,1 @@
-"""Tools of MCP servers on this machine, for the Web UI, over standard input and output."""
+"""MCP servers for the Web UI: the tools of those on this machine, and a proxy to those with a URL."""
