@@ -107,6 +107,12 @@ def statuses(server: Server) -> dict[str, str]:
     return {row["id"]: row["status"]["value"] for row in server.client.get("/v1/models").json()["data"]}
 
 
+def bytes_done(server: Server, name: str) -> int:
+    """How much there is of the weights that are being downloaded."""
+    row = next(row for row in server.client.get("/models").json()["data"] if row["id"] == name)
+    return int(row["status"].get("progress", {}).get(WEIGHTS, {}).get("done", 0))
+
+
 def is_downloaded(server: Server, name: str) -> bool:
     return server.client.get("/v1/activity").json()["downloads"] == [] and statuses(server).get(name) == "unloaded"
 
@@ -172,6 +178,7 @@ def test_downloads_wait_for_each_other_and_one_that_is_stopped_goes_on_later(ser
         download(server, "org/other")
         rows = {row["id"]: row["status"] for row in server.client.get("/v1/activity").json()["downloads"]}
         assert rows == {"org/large": "downloading", "org/other": "queued"}
+        wait_for(lambda: bytes_done(server, "org/large") >= 2**20, what="the first part on the disk")
         assert server.client.post("/models/unload", json={"model": "org/large"}).json() == {"success": True}
         held.set()
         assert "stopped" in until(changes, "org/large", "download_failed")[-1]["data"]["error"]
