@@ -66,7 +66,8 @@ def npm_clients(session: nox.Session) -> Path | None:
     wanted = Path(__file__).with_name("tests") / "clients" / "package.json"
     folder = session.cache_dir.resolve() / "npm-clients"
     installed = folder / "installed.json"
-    if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
+    is_there = installed.exists() and (folder / "node_modules").is_dir()  # `nox --install-only` runs no npm
+    if not is_there or installed.read_bytes() != wanted.read_bytes():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         shutil.copy(wanted, folder / "package.json")

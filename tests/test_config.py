@@ -217,6 +217,7 @@ def test_the_file_is_read_again_on_sighup_and_a_bad_one_leaves_the_old_one(route
 def test_the_end_of_the_terminal_is_the_end_of_the_server(tmp_path: Path) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
         command = [sys.executable, "-m", "app", "serve", "--port", "0", "--shutdown-seconds", "0"]
         os.execve(sys.executable, command, environment(tmp_path))
     shown = b""
