@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
+if TYPE_CHECKING:  # it takes time at the start, and is needed for files with a URL alone
+    import httpx
+
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # it becomes a part of the names of tools
 _SECONDS = 60.0  # for an answer
@@ -80,8 +82,10 @@ def _url(where: str, facts: dict[str, Any]) -> str:
         raise ValueError(f"{where}: url: {error}") from None
 
 
-def web_url(text: object) -> httpx.URL:
+def web_url(text: object) -> "httpx.URL":
     """Read a URL of the web. Raises ValueError, with what can be given."""
+    import httpx
+
     with suppress(httpx.InvalidURL, TypeError, ValueError):  # the last of a host that is no IDNA
         url = httpx.URL(text) if isinstance(text, str) else httpx.URL()
         if url.scheme in ("http", "https") and url.host and not url.userinfo and (url.port or 0) < 65536:

@@ -1,17 +1,23 @@
 """Requests of the Web UI to MCP servers with a URL, which its page cannot reach itself: they allow no other origin."""
 
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-import httpx
 import structlog
 
 from app.services.errors import AppError, FeatureForbidden, ProxyFailed, TargetForbidden, UnprocessableBody
 from app.services.mcp.config import web_url
-from app.services.public_network import HostRefused, PublicTransport
+
+if TYPE_CHECKING:  # without --mcp-config it is not needed, and takes time at the start
+    import httpx
+
+    from app.services.public_network import PublicTransport
 
 log = structlog.get_logger()
 
 Headers = Iterable[tuple[bytes, bytes]]
+Origin = tuple[str, bytes, int | None]  # scheme, host and port
 
 NO_PROXY = FeatureForbidden("This server fetches nothing for web pages: it was started without --mcp-config")
 NO_URL = UnprocessableBody("url: give an http or https URL without a password", param="url")
@@ -35,7 +41,7 @@ _CONNECT_SECONDS = 10.0
 class ProxiedAnswer:
     """An answer of another server, read as it comes. To close it ends the connection and writes the line of the log."""
 
-    def __init__(self, reply: httpx.Response, line: structlog.stdlib.BoundLogger, most_bytes: int) -> None:
+    def __init__(self, reply: "httpx.Response", line: structlog.stdlib.BoundLogger, most_bytes: int) -> None:
         self.status = reply.status_code
         values = ((name, _ascii(reply.headers.get(name))) for name in _ANSWER_HEADERS)
         self.headers = {"content-type": "application/octet-stream"} | {name: value for name, value in values if value}
@@ -44,6 +50,8 @@ class ProxiedAnswer:
 
     async def read(self) -> AsyncIterator[bytes]:
         """Give the bytes. They end early where the other server breaks off, falls silent or sends too many."""
+        import httpx
+
         length, outcome = 0, "broken off"
         try:
             async for chunk in self._reply.aiter_raw():
@@ -77,12 +85,21 @@ class McpProxy:
         seconds: float = _SECONDS,
         most_bytes: int = _MOST_BYTES,
     ) -> None:
-        self._origins = {_origin(httpx.URL(url)) for url in urls}
+        self._urls = urls
         self._own_keys = own_keys
         self._enabled = enabled
-        self._timeout = httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS)).as_dict()
+        self._timeout = dict.fromkeys(("read", "write", "pool"), seconds) | {"connect": min(seconds, _CONNECT_SECONDS)}
         self._most_bytes = most_bytes
-        self._transport = PublicTransport()
+
+    @cached_property
+    def _origins(self) -> set[Origin]:
+        return {_origin(web_url(url)) for url in self._urls}
+
+    @cached_property
+    def _transport(self) -> "PublicTransport":
+        from app.services.public_network import PublicTransport
+
+        return PublicTransport()
 
     def require_enabled(self) -> None:
         """Raise FeatureForbidden where no servers are configured."""
@@ -95,6 +112,8 @@ class McpProxy:
         Redirects are not followed, nor given to the page, whose browser would follow them with its headers. Raises
         UnprocessableBody, TargetForbidden, ProxyFailed.
         """
+        import httpx
+
         target = _target(url)
         line = log.bind(method=method, host=target.netloc.decode("ascii"))
         request = httpx.Request(
@@ -120,7 +139,11 @@ class McpProxy:
             raise ProxyFailed("The server redirects, which is not followed: give the address that it redirects to")
         return answer
 
-    async def _reply(self, request: httpx.Request) -> httpx.Response:
+    async def _reply(self, request: "httpx.Request") -> "httpx.Response":
+        import httpx
+
+        from app.services.public_network import HostRefused
+
         try:
             return await self._transport.handle_async_request(request)
         except HostRefused as error:
@@ -147,14 +170,14 @@ def forwarded(headers: Headers, own_keys: Collection[bytes]) -> list[tuple[bytes
     ]
 
 
-def _target(url: str) -> httpx.URL:
+def _target(url: str) -> "httpx.URL":
     try:
         return web_url(url)
     except ValueError:
         raise NO_URL from None
 
 
-def _origin(url: httpx.URL) -> tuple[str, bytes, int | None]:
+def _origin(url: "httpx.URL") -> Origin:
     return url.scheme, url.raw_host.lower(), url.port
 
 
