@@ -53,12 +53,11 @@ def conversation(session: Session) -> list[Turn]:
         if record["turn"] != turn and not session.program.continues:
             before = 0
         turn = record["turn"]
-        is_whole = "cached_tokens" in log  # which is said at the end: not of an answer that was left
-        if before and is_whole:
+        if before and "cached_tokens" in log:
             cached = log["cached_tokens"]
             turns.append(Turn(record["turn"], record["seconds"], log["prompt_tokens"], cached, before))
-        # Of an answer that was left the program has as much as it had read by then.
-        before = log["prompt_tokens"] + (log.get("completion_tokens", 0) if is_whole else 0)
+        # Of an answer that was left, the program has as much as it had read by then.
+        before = log["prompt_tokens"] + (log.get("completion_tokens", 0) if "finish" in log else 0)
     return turns
 
 
