@@ -1,7 +1,7 @@
 """Mistral 3 and Pixtral: a transformer over the patches of an image of any size, whose rows end with a token each."""
 
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -13,15 +13,12 @@ from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.normalization import RMSNorm
 
 from app.services.engine.vision.family import Config, Family, Inputs
+from app.services.engine.vision.mlp import Activation, GatedMLP
 from app.services.engine.vision.positions import turn
 
 _EPSILON = 1e-5
 _BREAK, _END = 2, 3  # [IMG_BREAK] and [IMG_END], as far behind [IMG] in all vocabularies of Mistral
-_ACTIVATIONS: Mapping[str, Callable[[mx.array], mx.array]] = {
-    "gelu": gelu,
-    "gelu_pytorch_tanh": gelu_approx,
-    "silu": silu,
-}
+_ACTIVATIONS: Mapping[str, Activation] = {"gelu": gelu, "gelu_pytorch_tanh": gelu_approx, "silu": silu}
 
 
 class _Attention(Module):
@@ -45,19 +42,6 @@ class _Attention(Module):
         return y
 
 
-class _FeedForward(Module):
-    def __init__(self, width: int, inner: int, activation: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.gate_proj = Linear(width, inner, bias=False)
-        self.up_proj = Linear(width, inner, bias=False)
-        self.down_proj = Linear(inner, width, bias=False)
-        self.activation = _ACTIVATIONS[activation]
-
-    def __call__(self, x: mx.array) -> mx.array:
-        y: mx.array = self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
-        return y
-
-
 class _Layer(Module):
     def __init__(self, vision: Config) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -65,7 +49,8 @@ class _Layer(Module):
         self.attention_norm = RMSNorm(width, eps=_EPSILON)
         self.attention = _Attention(width, vision["num_attention_heads"])
         self.ffn_norm = RMSNorm(width, eps=_EPSILON)
-        self.feed_forward = _FeedForward(width, vision["intermediate_size"], vision.get("hidden_act", "gelu"))
+        activation = _ACTIVATIONS[vision.get("hidden_act", "gelu")]
+        self.feed_forward = GatedMLP(width, vision["intermediate_size"], activation, bias=False)
 
     def __call__(self, x: mx.array, angles: tuple[mx.array, mx.array]) -> mx.array:
         x = x + self.attention(self.attention_norm(x), angles)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
+from mlx.nn.layers.activations import GELU
 from mlx.nn.layers.base import Module
 from mlx.nn.layers.linear import Linear
 
@@ -145,4 +146,20 @@ class Block(Module):
         """Compute patches (patches, width), which see all others, or those of their window."""
         x = x + self.attn(self.norm1(x), angles, windows)
         y: mx.array = x + self.mlp(self.norm2(x))
+        return y
+
+
+class Merger(Module):
+    """Makes one token of the patches of a square."""
+
+    def __init__(self, width: int, unit: int, out: int, norm: Callable[..., Module]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ln_q = norm(width, eps=EPSILON)
+        self.mlp = [Linear(width * unit, width * unit), GELU(), Linear(width * unit, out)]
+        self.unit = unit
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Make tokens (tokens, hidden size) of patches (patches, width), which come token by token."""
+        first, activation, last = self.mlp
+        y: mx.array = last(activation(first(self.ln_q(x).reshape(len(x) // self.unit, -1))))
         return y

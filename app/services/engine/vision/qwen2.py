@@ -4,40 +4,14 @@ from collections.abc import Generator
 from dataclasses import replace
 
 import mlx.core as mx
-from mlx.nn.layers.activations import GELU, gelu_fast_approx
+from mlx.nn.layers.activations import gelu_fast_approx
 from mlx.nn.layers.base import Module
-from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.normalization import LayerNorm
 
 from app.services.engine.vision.family import Config, Inputs
-from app.services.engine.vision.qwen import EPSILON, Block, PatchEmbed, angles_of, patch_size
+from app.services.engine.vision.mlp import MLP
+from app.services.engine.vision.qwen import Block, Merger, PatchEmbed, angles_of, patch_size
 from app.services.engine.vision.qwen2_5 import QWEN2_5_VL
-
-
-class _MLP(Module):
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.fc1 = Linear(width, inner)
-        self.fc2 = Linear(inner, width)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        y: mx.array = self.fc2(gelu_fast_approx(self.fc1(x)))
-        return y
-
-
-class _Merger(Module):
-    """Makes one token of the patches of a square."""
-
-    def __init__(self, width: int, unit: int, out: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.ln_q = LayerNorm(width, eps=EPSILON)
-        self.mlp = [Linear(width * unit, width * unit), GELU(), Linear(width * unit, out)]
-        self.unit = unit
-
-    def __call__(self, x: mx.array) -> mx.array:
-        first, activation, last = self.mlp
-        y: mx.array = last(activation(first(self.ln_q(x).reshape(len(x) // self.unit, -1))))
-        return y
 
 
 class _Visual(Module):
@@ -46,8 +20,11 @@ class _Visual(Module):
         width = vision["embed_dim"]
         inner = int(width * vision.get("mlp_ratio", 4))
         self.patch_embed = PatchEmbed(patch_size(vision), width, bias=False)
-        self.blocks = [Block(width, vision["num_heads"], _MLP(width, inner), LayerNorm) for _ in range(vision["depth"])]
-        self.merger = _Merger(width, vision["spatial_merge_size"] ** 2, vision["hidden_size"])
+        self.blocks = [
+            Block(width, vision["num_heads"], MLP(width, inner, gelu_fast_approx), LayerNorm)
+            for _ in range(vision["depth"])
+        ]
+        self.merger = Merger(width, vision["spatial_merge_size"] ** 2, vision["hidden_size"], LayerNorm)
 
 
 class Qwen2Tower(Module):

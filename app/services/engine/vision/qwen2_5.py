@@ -5,15 +5,15 @@ from functools import partial
 
 import mlx.core as mx
 import numpy as np
-from mlx.nn.layers.activations import GELU, silu
+from mlx.nn.layers.activations import silu
 from mlx.nn.layers.base import Module
-from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.normalization import RMSNorm
 
 from app.services.engine.vision.family import Config, Family, Inputs
+from app.services.engine.vision.mlp import GatedMLP
 from app.services.engine.vision.qwen import (
-    EPSILON,
     Block,
+    Merger,
     PatchEmbed,
     Windows,
     angles_of,
@@ -46,40 +46,15 @@ def _windows(rows: int, columns: int, side: int, unit: int) -> Windows:
     return Windows(mx.array(patches), mask, mx.array(places))
 
 
-class _MLP(Module):
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.gate_proj = Linear(width, inner)
-        self.up_proj = Linear(width, inner)
-        self.down_proj = Linear(inner, width)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        y: mx.array = self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
-        return y
-
-
-class _Merger(Module):
-    """Makes one token of the patches of a square."""
-
-    def __init__(self, width: int, unit: int, out: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.ln_q = RMSNorm(width, eps=EPSILON)
-        self.mlp = [Linear(width * unit, width * unit), GELU(), Linear(width * unit, out)]
-
-    def __call__(self, x: mx.array) -> mx.array:
-        first, activation, last = self.mlp
-        tokens = self.ln_q(x).reshape(-1, first.weight.shape[0])
-        y: mx.array = last(activation(first(tokens)))
-        return y
-
-
 class _Visual(Module):
     def __init__(self, vision: Config) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         width, heads, inner = vision["hidden_size"], vision["num_heads"], vision["intermediate_size"]
         self.patch_embed = PatchEmbed(patch_size(vision), width, bias=False)
-        self.blocks = [Block(width, heads, _MLP(width, inner), RMSNorm) for _ in range(vision["depth"])]
-        self.merger = _Merger(width, vision["spatial_merge_size"] ** 2, vision["out_hidden_size"])
+        self.blocks = [
+            Block(width, heads, GatedMLP(width, inner, silu, bias=True), RMSNorm) for _ in range(vision["depth"])
+        ]
+        self.merger = Merger(width, vision["spatial_merge_size"] ** 2, vision["out_hidden_size"], RMSNorm)
 
 
 class Qwen25Tower(Module):

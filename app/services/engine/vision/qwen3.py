@@ -5,6 +5,7 @@ image in the prompt (deepstack); Qwen3.5 has none of that.
 """
 
 from collections.abc import Generator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,20 +18,17 @@ from mlx.nn.layers.embedding import Embedding
 from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.normalization import LayerNorm
 
-from app.services.engine.vision.family import Config, Family, Inputs
+from app.services.engine.vision.family import Config, Inputs
 from app.services.engine.vision.qwen import (
     EPSILON,
     Block,
     PatchEmbed,
     angles_of,
-    fitting,
-    grid,
     patch_size,
     positions,
-    processor_settings,
-    rename,
     token_by_token,
 )
+from app.services.engine.vision.qwen2_5 import QWEN2_5_VL
 
 
 class _MLP(Module):
@@ -130,15 +128,4 @@ def _neighbours(count: int, side: int) -> list[tuple[npt.NDArray[Any], npt.NDArr
     return [(low, 1 - rest), (np.minimum(low + 1, side - 1), rest)]
 
 
-QWEN3_VL = Family(  # and Qwen3.5
-    processor=("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl", "Qwen2VLImageProcessorPil"),
-    settings=processor_settings,
-    before="<|vision_start|>",
-    after="<|vision_end|>",
-    placeholder=lambda config: int(config.get("image_token_id") or 151_655),
-    tower=Qwen3Tower,
-    grid=grid,
-    rename=rename,
-    fit=fitting,
-    positions=partial(positions, interleaved=True),
-)
+QWEN3_VL = replace(QWEN2_5_VL, tower=Qwen3Tower, positions=partial(positions, interleaved=True))  # and Qwen3.5

@@ -11,6 +11,8 @@ from mlx.nn.layers.embedding import Embedding
 from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.normalization import LayerNorm
 
+from app.services.engine.vision.mlp import MLP
+
 
 class _Attention(Module):
     def __init__(self, width: int, heads: int) -> None:
@@ -33,24 +35,13 @@ class _Attention(Module):
         return y
 
 
-class _MLP(Module):
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.fc1 = Linear(width, inner)
-        self.fc2 = Linear(inner, width)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        y: mx.array = self.fc2(gelu_approx(self.fc1(x)))
-        return y
-
-
 class _Layer(Module):
     def __init__(self, width: int, heads: int, inner: int, epsilon: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.layer_norm1 = LayerNorm(width, eps=epsilon)
         self.self_attn = _Attention(width, heads)
         self.layer_norm2 = LayerNorm(width, eps=epsilon)
-        self.mlp = _MLP(width, inner)
+        self.mlp = MLP(width, inner, gelu_approx)
 
     def __call__(self, x: mx.array) -> mx.array:
         x = x + self.self_attn(self.layer_norm1(x))
