@@ -107,10 +107,14 @@ def statuses(server: Server) -> dict[str, str]:
     return {row["id"]: row["status"]["value"] for row in server.client.get("/v1/models").json()["data"]}
 
 
+def row_of(server: Server, name: str) -> Any:
+    """What the list of models says of one."""
+    return next(row for row in server.client.get("/models").json()["data"] if row["id"] == name)
+
+
 def bytes_done(server: Server, name: str) -> int:
     """How much there is of the weights that are being downloaded."""
-    row = next(row for row in server.client.get("/models").json()["data"] if row["id"] == name)
-    return int(row["status"].get("progress", {}).get(WEIGHTS, {}).get("done", 0))
+    return int(row_of(server, name)["status"].get("progress", {}).get(WEIGHTS, {}).get("done", 0))
 
 
 def is_downloaded(server: Server, name: str) -> bool:
@@ -123,7 +127,7 @@ def test_a_downloaded_model_answers_at_once_and_can_be_deleted(server: Server, f
         assert download(server, "https://huggingface.co/org/tiny") == {"success": True, "id": "org/tiny"}
         own_hub.begun[WEIGHTS].wait(60)
         name = "org/tiny"
-        row = next(row for row in server.client.get("/models").json()["data"] if row["id"] == name)
+        row = row_of(server, name)
         assert row["status"]["value"] == "downloading"
         assert row["status"]["progress"][WEIGHTS]["total"] == len(own_hub.repos["org/tiny"].files[WEIGHTS])
         held.set()

@@ -19,11 +19,6 @@ class RequestTiming:
     client_ms: float  # what was ready was not yet read
     total_ms: float
 
-    @property
-    def parts(self) -> dict[str, float]:
-        """Each part by its name, in the order in which they happened."""
-        return {one.name.removesuffix("_ms"): getattr(self, one.name) for one in fields(self)[:-1]}
-
 
 @dataclass(frozen=True, slots=True)
 class Stages:

@@ -48,7 +48,8 @@ class Small(MemoryBudget):
         return self.size - sum(batches) - sum(prompts) - self.scheduler.prefixes.nbytes
 
 
-def small(workshop: Workshop, size: int, **more: Any) -> Scheduler:
+def small(workshop: Any, size: int, **more: Any) -> Scheduler:
+    """Give a scheduler of a workshop, or of what sees, that has so many bytes."""
     memory_budget = Small(size)
     scheduler = workshop.scheduler(memory_budget=memory_budget, **more)
     memory_budget.scheduler = scheduler

@@ -13,7 +13,7 @@ from app.services.engine.vision.prompt_images import PromptImages
 from app.services.errors import MemoryExceeded
 from app.services.generation import Image
 from tests import vision_models
-from tests.engine.test_admission import Errors, Small
+from tests.engine.test_admission import Errors, small
 from tests.engine.test_vision import Seeing
 from tests.engine.workshop import finish
 
@@ -60,14 +60,6 @@ def test_a_tower_of_each_family_takes_no_more_than_is_counted(seeing: Seeing) ->
     inputs = vision._inputs.pop(image.image.digest)
     needed = vision.bytes_needed(PromptImages((image,)))
     assert measured(vision._tower(inputs)) <= needed + MIB
-
-
-def small(seeing: Seeing, size: int, **more: Any) -> Any:
-    budget = Small(size)
-    scheduler = seeing.scheduler(memory_budget=budget, **more)
-    budget.scheduler = scheduler
-    scheduler.admission.settle()
-    return scheduler
 
 
 def test_an_image_that_is_unseen_needs_memory_and_one_that_was_seen_none(seeing: Seeing) -> None:

@@ -145,13 +145,13 @@ def test_a_conversation_that_goes_on_computes_only_what_is_new(seeing: Seeing) -
     scheduler = seeing.scheduler(vision, cache_bytes=2**30)
     row = seeing.row(first)
     finish(scheduler, [row])
-    assert vision.computed == len(first.pictures)
+    assert vision.counts.computed == len(first.pictures)
     last = seeing.prompts()[0]
     turn = Prompt([*first.tokens, *row.answer, *last.tokens], [*first.pictures, *last.pictures])
     second = seeing.row(turn)
     finish(scheduler, [second])
     assert second.cached_tokens >= len(first.tokens)
-    assert vision.computed == len(turn.pictures)
+    assert vision.counts.computed == len(turn.pictures)
     assert second.answer == seeing.alone(turn)
 
 
@@ -180,7 +180,7 @@ def test_images_are_told_apart_on_the_disk_too(seeing: Seeing, tmp_path: Path, m
     scheduler = seeing.scheduler(vision, prefixes=PrefixCache(2**30, PrefixStore(tmp_path, "model", 2**30)))
     again = seeing.row(turn)
     finish(scheduler, [again])
-    assert (again.cached_tokens >= len(prompt.tokens), vision.computed) == (True, 0)
+    assert (again.cached_tokens >= len(prompt.tokens), vision.counts.computed) == (True, 0)
     assert again.answer == seeing.alone(turn)
     other = Prompt(turn.tokens, [another(prompt.pictures[0], 88), *prompt.pictures[1:]])
     row = seeing.row(other)
@@ -197,7 +197,7 @@ def test_several_answers_share_the_prompt_and_each_image_is_seen_once(seeing: Se
     row.siblings = siblings
     finish(seeing.scheduler(vision), [row])
     assert [each.answer for each in (row, *siblings)] == [seeing.alone(prompt, each) for each in params]
-    assert vision.computed == len(prompt.pictures)
+    assert vision.counts.computed == len(prompt.pictures)
 
 
 @pytest.fixture
@@ -268,7 +268,7 @@ def test_a_slot_is_saved_and_comes_back_with_its_images(seeing: Seeing) -> None:
     turn = Prompt([*prompt.tokens, *row.answer, 9], prompt.pictures)
     again = seeing.row(turn)
     finish(other, [again])
-    assert (again.cached_tokens >= len(prompt.tokens), vision.computed) == (True, 0)
+    assert (again.cached_tokens >= len(prompt.tokens), vision.counts.computed) == (True, 0)
     assert again.answer == seeing.alone(turn)
 
 

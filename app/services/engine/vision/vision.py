@@ -53,11 +53,6 @@ class Vision:
         self._unfinished: dict[bytes, Generator[mx.array, None, mx.array]] = {}
 
     @property
-    def computed(self) -> int:
-        """Images that the tower has computed."""
-        return self.counts.computed
-
-    @property
     def nbytes(self) -> int:
         """Bytes of the embeddings that are stored."""
         return self._embeddings.size
