@@ -56,6 +56,24 @@ def test_no_class_outgrows_the_rest() -> None:
     assert not large
 
 
+def test_a_model_is_called_in_one_module() -> None:
+    """Elsewhere one is only called to learn the shapes of what it gives, and nothing of that is computed."""
+    calls = {
+        str(path.relative_to(ENGINE))
+        for path in ENGINE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and is_of_model(node)
+    }
+    assert calls == {"model/language_model.py", "cache/footprint.py", "speculative/draft_model.py"}
+
+
+def is_of_model(call: ast.Call) -> bool:
+    """Whether a model of mlx-lm's is called: it takes a cache."""
+    name = str(getattr(call.func, "id", None) or getattr(call.func, "attr", None))
+    takes_cache = any(keyword.arg == "cache" for keyword in call.keywords)
+    return name == "network" or (takes_cache and name == name.lower())
+
+
 def imports(path: Path) -> Iterator[str]:
     """Give the modules of the project that a file imports, wherever in it."""
     for node in ast.walk(ast.parse(path.read_text())):

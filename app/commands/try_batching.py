@@ -16,6 +16,7 @@ def try_batching(path: Path, blas_choice: str) -> Batching:
     blas.preload(blas_choice)
     from app.services.engine.model import loading
     from app.services.engine.model.batching import check_batching
+    from app.services.engine.model.language_model import LanguageModel
     from app.services.engine.model.memory_budget import MemoryBudget
     from app.services.engine.speculative.draft_model import logits_width
     from app.services.gguf.cache import GGUFCache
@@ -24,7 +25,7 @@ def try_batching(path: Path, blas_choice: str) -> Batching:
     with TemporaryDirectory() as temporary:
         model, tokenizer = loading.load_at_once(folder, GGUFCache(Path(temporary)))
     vocabulary = min(logits_width(model), len(tokenizer))
-    return check_batching(model, vocabulary, folder.context.tokens, MemoryBudget().free())
+    return check_batching(LanguageModel(model), vocabulary, folder.context.tokens, MemoryBudget().free())
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from mlx_lm import load
 from mlx_lm.tuner.utils import load_adapters
 
 from app.services.engine.model.adapters import Adapters
+from app.services.engine.model.language_model import LanguageModel
 from app.services.errors import InvalidRequest, LoadFailed
 from tests import lora
 
@@ -55,7 +56,7 @@ def test_rows_have_the_logits_that_mlx_lm_gives_them(
 ) -> None:
     adapters = Adapters([(folder, 1.0) for folder in folders])
     model = model_of(tiny, kind)
-    adapters.apply_to(model)
+    adapters.apply_to(LanguageModel(model))
     expected = [logits(model_of(tiny, kind), TOKENS)]
     expected += [logits(load_adapters(model_of(tiny, kind), str(folder)), TOKENS) for folder in folders]
     close = {"rtol": 0, "atol": 1e-4 if kind is plain else 0.1}
@@ -72,7 +73,7 @@ def test_rows_have_the_logits_that_mlx_lm_gives_them(
 def test_nothing_is_computed_where_no_adapter_counts(tiny: Path, folders: list[Path]) -> None:
     adapters = Adapters([(folders[0], 0.0)])
     model = model_of(tiny, plain)
-    adapters.apply_to(model)
+    adapters.apply_to(LanguageModel(model))
     for scales in ([(0.0,)], [()], [], [(0.0,), ()]):
         adapters.use(scales)
         np.testing.assert_array_equal(logits(model, TOKENS), logits(model_of(tiny, plain), TOKENS))
@@ -146,7 +147,7 @@ def test_what_does_not_fit_is_refused_with_its_reason(
     broken = shutil.copytree(folders[0], tmp_path / "broken")
     spoil(broken)
     with pytest.raises(LoadFailed) as refusal:
-        Adapters([(broken, 1.0)]).apply_to(model_of(tiny, plain))
+        Adapters([(broken, 1.0)]).apply_to(LanguageModel(model_of(tiny, plain)))
     assert reason in refusal.value.message
     assert "broken" in refusal.value.message
 
@@ -165,4 +166,4 @@ def test_an_architecture_that_mixes_its_rows_is_refused(tiny: Path, folders: lis
     mlp.__class__ = Flat
     assert "model.layers.0.mlp.up_proj.lora_a" in mx.load(str(folders[0] / "adapters.safetensors"))
     with pytest.raises(LoadFailed, match="This architecture cannot take adapters"):
-        Adapters([(folders[0], 1.0)]).apply_to(model)
+        Adapters([(folders[0], 1.0)]).apply_to(LanguageModel(model))

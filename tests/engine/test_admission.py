@@ -9,12 +9,11 @@ from typing import Any
 import mlx.core as mx
 import psutil
 import pytest
-from mlx_lm.models.cache import make_prompt_cache
 
 from app.services import free_memory
 from app.services.engine.cache.footprint import measure
-from app.services.engine.cache.layers import nbytes
 from app.services.engine.cache.prefix_cache import PrefixCache
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.model.memory_budget import MemoryBudget, out_of_memory
 from app.services.engine.model.prefill import forward
 from app.services.engine.sampling.dry import Dry
@@ -43,8 +42,8 @@ class Small(MemoryBudget):
     def free(self) -> int:
         if self.scheduler is None:
             return self.size
-        batches = [nbytes(batch._cache.layers) for batch in self.scheduler._batches._batches]
-        prompts = [nbytes(row.prefill.layers or []) for row in self.scheduler._prefill.rows]
+        batches = [batch._cache.nbytes for batch in self.scheduler._batches._batches]
+        prompts = [row.prefill.layers.nbytes if row.prefill.layers else 0 for row in self.scheduler._prefill.rows]
         return self.size - sum(batches) - sum(prompts) - self.scheduler.prefixes.nbytes
 
 
@@ -83,14 +82,14 @@ class Errors(Outbox):
 
 @pytest.mark.parametrize("architecture", list(EVERY))
 def test_the_footprint_is_what_rows_take(architecture: str) -> None:
-    model = random_model(architecture)
-    footprint = measure(model)
+    model = LanguageModel(random_model(architecture))
+    footprint = measure(model.network)
     for tokens in (1, 15, 16, 17, 255, 256, 257, 700):
-        layers = make_prompt_cache(model)
+        layers = model.new_layers()
         forward(model, layers, [5] * tokens)
         forward(model, layers, [6])  # a step of decoding: windows shrink to their size
         slack = 2 * 256 * footprint.token_bytes
-        assert nbytes(layers) <= footprint.bytes(tokens + 1) <= nbytes(layers) + slack
+        assert layers.nbytes <= footprint.bytes(tokens + 1) <= layers.nbytes + slack
 
 
 def test_rows_wait_until_there_is_memory_and_all_are_answered(workshop: Workshop) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.services.engine.cache import prefix_store
-from app.services.engine.cache.layers import is_trimmable, nbytes
+from app.services.engine.cache.layers import is_trimmable
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.cache.prefix_store import PrefixStore
 from app.services.engine.cache.prefixes import checkpoint_positions, message_ends
@@ -77,9 +77,9 @@ def test_a_checkpoint_holds_only_layers_that_cannot_be_trimmed(workshop: Worksho
     ask(workshop, scheduler, chat(0, 1, 2, 3, 4))
     (entry,) = scheduler.prefixes._entries
     assert len(entry.checkpoints) == 4
-    whole = sum(nbytes([layer]) for layer in entry.layers if not is_trimmable(layer))
+    whole = sum(layer.nbytes for layer in entry.layers.caches if not is_trimmable(layer))
     for layers in entry.checkpoints.values():
-        assert 0 < nbytes(layers) <= whole
+        assert 0 < layers.nbytes <= whole
     ask(workshop, scheduler, chat(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11))
     assert max(len(entry.checkpoints) for entry in scheduler.prefixes._entries) <= 8
 

@@ -21,6 +21,7 @@ from app.services.engine.assembly import assemble
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.limits import EngineLimits
 from app.services.engine.loaded_model import LoadedModel
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.model.model_files import open_folder
 from app.services.engine.prompt import Prompt
 from app.services.engine.scheduler.row import Row, repeats
@@ -58,7 +59,10 @@ def make_loaded(tiny: Any, model_and_tokenizer: tuple[Any, Any]) -> Callable[...
     def make(name: str = "tiny", *, stop_repetition: bool = True, max_memory: int | None = None) -> LoadedModel:
         limits = EngineLimits(cache_bytes=2**28, stop_repetition=stop_repetition, max_memory=max_memory)
         files = open_folder(catalog.inspect(tiny, name))
-        return assemble(files, *model_and_tokenizer, limits=limits, outbox=Outbox(), conversation_owners=owners)
+        model, tokenizer = model_and_tokenizer
+        return assemble(
+            files, LanguageModel(model), tokenizer, limits=limits, outbox=Outbox(), conversation_owners=owners
+        )
 
     return make
 
@@ -280,7 +284,8 @@ def test_suppressed_tokens_of_the_models_files_are_never_drawn(
     (folder / "generation_config.json").write_text(json.dumps(config | {"suppress_tokens": suppress_tokens}))
     model = assemble(
         open_folder(catalog.inspect(folder, "tiny")),
-        *model_and_tokenizer,
+        LanguageModel(model_and_tokenizer[0]),
+        model_and_tokenizer[1],
         limits=EngineLimits(),
         outbox=Outbox(),
         conversation_owners=ConversationOwners(),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mlx.utils import tree_map
 
 from app.services import catalog
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.sampling.sampler import Sampler
 from app.services.engine.speculative import loading as draft_loading
@@ -48,7 +49,7 @@ def make() -> Make:
     models = {ALL: same, SOME: near, NONE: other}
 
     def draft(kind: str = ALL, most: int = 4, context: int = 4096) -> DraftModel:
-        return DraftModel(models[kind], vocabulary=768, context_length=context, max_draft_tokens=most)
+        return DraftModel(LanguageModel(models[kind]), vocabulary=768, context_length=context, max_draft_tokens=most)
 
     return draft
 
@@ -151,7 +152,7 @@ def test_a_long_prompt_is_computed_a_slice_at_a_time(workshop: Workshop, make: M
 def test_tokens_that_the_draft_has_not_and_contexts_beyond_its_own_do_no_harm(workshop: Workshop, make: Make) -> None:
     prompt = prompts(1)[0]
     narrow = random_model("llama", vocab_size=300, **TALKATIVE)
-    few = DraftModel(narrow, vocabulary=768, context_length=4096, max_draft_tokens=4)
+    few = DraftModel(LanguageModel(narrow), vocabulary=768, context_length=4096, max_draft_tokens=4)
     for draft in (few, make(context=len(prompt) + 8)):
         row = workshop.row(prompt, SamplingParams(), 40, proposer=proposer_of(draft, prompt))
         finish(workshop.scheduler(), [row])
@@ -178,7 +179,8 @@ class Full:
 @pytest.mark.parametrize("calls", [4, 5, 10])
 def test_a_draft_that_finds_no_memory_costs_the_answer_nothing(workshop: Workshop, calls: int) -> None:
     prompt = prompts(1)[0][:30]
-    draft = DraftModel(Full(workshop.model, calls), vocabulary=768, context_length=4096, max_draft_tokens=4)
+    model = LanguageModel(Full(workshop.model, calls))
+    draft = DraftModel(model, vocabulary=768, context_length=4096, max_draft_tokens=4)
     row = workshop.row(prompt, SamplingParams(), 60, proposer=proposer_of(draft, prompt))
     finish(workshop.scheduler(draft=draft), [row])
     assert (row.answer, row.failures) == (workshop.alone(prompt, SamplingParams(), 60), 0)
@@ -217,7 +219,7 @@ def test_unloading_lets_go_of_the_draft(workshop: Workshop, make: Make) -> None:
     assert footprint.token_bytes == own.token_bytes + draft.footprint.token_bytes > own.token_bytes
     assert draw(draft, [20, 21], 2)
     with_draft.free()
-    assert (draft._model, draft._layers) == (None, [])
+    assert (hasattr(draft, "_model"), draft._layers) == (False, None)
 
 
 def loaded(folder: Path, draft: Path | str, *, strict: bool = True, context: int | None = None) -> DraftModel | None:

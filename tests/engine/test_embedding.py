@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.sampling.params import SamplingParams
-from app.services.engine.scheduler.embedding import CausalGroup, CausalParts, Embedding, body_of
+from app.services.engine.scheduler.embedding import CausalGroup, Embedding, check_hidden
 from app.services.engine.scheduler.running_request import RunningEmbedding, RunningRequest
 from app.services.errors import EngineFailed, NoEmbeddings
 from app.services.generation import Embedded, Pooling
@@ -35,8 +36,10 @@ def embedding_of(inputs: list[list[int]], pooling: Pooling, request: RunningEmbe
     return Embedding(request, "m", [len(tokens) for tokens in inputs], partial(CausalGroup, inputs, pooling))
 
 
-def causal(model: Any) -> CausalParts:
-    return CausalParts(body_of(model, 768), partial(make_prompt_cache, model))
+def causal(network: Any) -> LanguageModel:
+    model = LanguageModel(network)
+    check_hidden(model, 768)
+    return model
 
 
 def alone(model: Any, tokens: list[int], pooling: Pooling) -> Any:
@@ -157,4 +160,4 @@ class Odd(Closed):
 @pytest.mark.parametrize("model", [Closed(), Shy(), Odd()])
 def test_a_model_that_hides_its_states_is_refused(model: Any) -> None:
     with pytest.raises(NoEmbeddings):
-        body_of(model, 768)
+        check_hidden(LanguageModel(model), 768)

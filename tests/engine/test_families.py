@@ -13,10 +13,11 @@ from mlx_lm.models.cache import make_prompt_cache
 from app.commands import model_checks
 from app.commands.checks import CheckContext
 from app.services import catalog
-from app.services.engine.cache.layers import storable
+from app.services.engine.cache.layers import new_layers, storable
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.cache.prefix_store import PrefixStore
 from app.services.engine.model.batching import check_batching
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row
 from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
@@ -52,7 +53,7 @@ class Family(Workshop):
 
     def __init__(self, name: str) -> None:
         super().__init__(name, ROOT / "app" / "tiles_nano", model=random_model(name), vocabulary=VOCABULARY)
-        self.batching = check_batching(self.model, VOCABULARY, CONTEXT, 2**30)
+        self.batching = check_batching(LanguageModel(self.model), VOCABULARY, CONTEXT, 2**30)
 
     def check(self, row: Row) -> None:
         """Compare the greedy answer of a row with mlx-lm's to the same tokens."""
@@ -132,7 +133,7 @@ def test_what_is_cached_changes_no_answer(family: Family, tmp_path: Path, on_dis
     turn = ask([*begin, *second])
     following = ask([*turn.prompt, *turn.answer, END, *edited])
     branch = ask([*begin, *edited])
-    if not on_disk or storable(make_prompt_cache(family.model)):
+    if not on_disk or storable(new_layers(family.model)):
         assert following.cached_tokens >= len(turn.prompt)
         assert branch.cached_tokens >= len(first) - 1
 

@@ -13,12 +13,13 @@ from mlx_lm.models.cache import KVCache
 
 from app.services.engine.cache import prefix_store, slot_file
 from app.services.engine.cache.footprint import measure
-from app.services.engine.cache.layers import copy_layers, nbytes, new_layers
+from app.services.engine.cache.layers import copy_layers, new_layers
 from app.services.engine.cache.mixed_cache import BLOCK
 from app.services.engine.cache.packed import group_size, pack, unpack
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.cache.prefix_store import PrefixStore
 from app.services.engine.model.kv_rounding import check_kv_bits
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row
@@ -58,7 +59,7 @@ def logits_of(workshop: Workshop, tokens: list[int], cuts: list[int]) -> mx.arra
     """Compute tokens in slices that end at these positions."""
     layers, logits = new_layers(workshop.model, workshop.kv_bits), []
     for start, end in zip([0, *cuts], [*cuts, len(tokens)], strict=True):
-        logits.append(workshop.model(mx.array([tokens[start:end]]), cache=layers)[0])
+        logits.append(workshop.model(mx.array([tokens[start:end]]), cache=layers.caches)[0])
         mx.eval(logits[-1])
     return mx.concatenate(logits)
 
@@ -166,11 +167,11 @@ def test_a_conversation_goes_on_exactly_and_a_prompt_that_parts_from_it_at_the_b
 
 def test_a_slots_file_has_what_the_slot_had(workshop: Workshop, tmp_path: Path) -> None:
     layers = new_layers(workshop.model, BITS)
-    workshop.model(mx.array([TOKENS[:500]]), cache=layers)
+    workshop.model(mx.array([TOKENS[:500]]), cache=layers.caches)
     slot_file.write(tmp_path / "slot.safetensors", "m", np.array(TOKENS[:500], dtype=np.int32), copy_layers(layers, 0))
     tokens, again, _ = slot_file.read(tmp_path / "slot.safetensors", "m")
     assert tokens == TOKENS[:500]
-    logits = [workshop.model(mx.array([[9]]), cache=each) for each in (layers, again)]
+    logits = [workshop.model(mx.array([[9]]), cache=each.caches) for each in (layers, again)]
     assert mx.array_equal(*logits)
 
 
@@ -204,9 +205,9 @@ def test_admission_counts_what_caches_hold(architecture: str, bits: KVBits) -> N
     for length in (10, 600, 3000):
         layers = new_layers(model, bits)
         for start in range(0, length, 100):
-            model(mx.array([(TOKENS * 5)[start : min(start + 100, length)]]), cache=layers)
-            mx.eval([layer.state for layer in layers])
-        assert nbytes(layers) <= footprint.bytes(length)
+            model(mx.array([(TOKENS * 5)[start : min(start + 100, length)]]), cache=layers.caches)
+            layers.evaluate()
+        assert layers.nbytes <= footprint.bytes(length)
     assert footprint.bytes(30_000) < 0.8 * plain.bytes(30_000)
 
 
@@ -228,10 +229,11 @@ class Fixed(MemoryBudget):
 
 
 def test_models_whose_caches_cannot_be_rounded_are_told_apart() -> None:
-    assert check_kv_bits(random_model("llama"), 768, BITS) is None
-    assert check_kv_bits(random_model("gemma3_text"), 768, BITS) is None
-    assert check_kv_bits(random_model("mamba2"), 768, BITS) == "no layer of it has a plain cache of full attention"
-    odd = check_kv_bits(random_model("llama", head_dim=40), 768, BITS)
+    assert check_kv_bits(LanguageModel(random_model("llama")), 768, BITS) is None
+    assert check_kv_bits(LanguageModel(random_model("gemma3_text")), 768, BITS) is None
+    recurrent = check_kv_bits(LanguageModel(random_model("mamba2")), 768, BITS)
+    assert recurrent == "no layer of it has a plain cache of full attention"
+    odd = check_kv_bits(LanguageModel(random_model("llama", head_dim=40)), 768, BITS)
     assert odd == "its keys or values have 40 numbers, which is no multiple of 32"
 
 
@@ -252,7 +254,7 @@ class Careless:
 
 
 def test_a_model_that_does_not_read_such_caches_rightly_is_noticed() -> None:
-    assert "differ" in (check_kv_bits(Careless(random_model("llama")), 768, BITS) or "")
+    assert "differ" in (check_kv_bits(LanguageModel(Careless(random_model("llama"))), 768, BITS) or "")
 
 
 @pytest.mark.parametrize("text, bits", [("8", (8, 8)), ("4", (4, 4)), ("8,4", (8, 4)), (" Q8_0 , q4_0", (8, 4))])

@@ -15,6 +15,7 @@ from app.services.engine.assembly import assemble
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.limits import EngineLimits
 from app.services.engine.loaded_model import LoadedModel
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.model.model_files import open_folder
 from app.services.engine.sampling.matcher import Matcher
 from app.services.engine.scheduler.row import Row
@@ -32,7 +33,8 @@ def make_loaded(tiny: Any, model_and_tokenizer: tuple[Any, Any]) -> Callable[...
         files = open_folder(catalog.inspect(tiny, "tiny"))
         return assemble(
             files,
-            *model_and_tokenizer,
+            LanguageModel(model_and_tokenizer[0]),
+            model_and_tokenizer[1],
             limits=EngineLimits(cache_bytes=2**26, stop_repetition=False, **limits),
             outbox=Outbox(),
             conversation_owners=ConversationOwners(),

@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mlx_lm.models.cache import make_prompt_cache
 
+from app.services.engine.cache.layers import Layers, new_layers
 from app.services.engine.cache.prefix_cache import PrefixCache
+from app.services.engine.model.language_model import LanguageModel
 from app.services.generation import CacheUse
 
 import mlx.core as mx  # isort: skip  # after the fast BLAS
@@ -15,19 +16,18 @@ MANY = 2**30
 TOKENS = list(range(20, 60))
 
 
-def computed(model: Any, tokens: list[int]) -> list[Any]:
-    layers: list[Any] = make_prompt_cache(model)
-    model(mx.array([tokens]), cache=layers)
-    mx.eval([layer.state for layer in layers])
+def computed(model: Any, tokens: list[int]) -> Layers:
+    layers = new_layers(model)
+    LanguageModel(model).fill(layers, [tokens])
     return layers
 
 
 def size_of(model: Any, tokens: list[int]) -> int:
-    return sum(layer.nbytes for layer in computed(model, tokens))
+    return computed(model, tokens).nbytes
 
 
-def next_logits(model: Any, layers: list[Any], rest: list[int]) -> Any:
-    return np.array(model(mx.array([rest]), cache=layers)[:, -1, :])
+def next_logits(model: Any, layers: Layers, rest: list[int]) -> Any:
+    return np.array(model(mx.array([rest]), cache=layers.caches)[:, -1, :])
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_longest_prefix_is_trimmed_to_what_is_shared(cache: PrefixCache, mod
     assert match is not None
     layers = match.layers
     assert len(match.tokens) == shared
-    assert all(layer.offset == shared for layer in layers)
+    assert all(layer.offset == shared for layer in layers.caches)
     expected = next_logits(model, computed(model, prompt[:shared]), prompt[shared:])
     np.testing.assert_allclose(next_logits(model, layers, prompt[shared:]), expected, rtol=1e-4, atol=1e-4)
 
@@ -151,7 +151,7 @@ def test_clear_forgets_everything(cache: PrefixCache) -> None:
 
 def test_a_miss_has_a_reason(model: Any) -> None:
     entry = computed(model, list(range(30, 60)))
-    cache = PrefixCache(sum(layer.nbytes for layer in entry) + 100)
+    cache = PrefixCache(entry.nbytes + 100)
     assert cache.explain([1, 2, 3], 0) == CacheUse(0, "not_stored")
     cache.put(list(range(30, 60)), entry)
     assert cache.explain([*range(30, 60), 7], 30) == CacheUse(30, "whole")

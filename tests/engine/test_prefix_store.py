@@ -10,11 +10,12 @@ import mlx.core as mx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.cache import prefix_store
+from app.services.engine.cache.layers import Layers, new_layers
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.cache.prefix_store import PrefixStore, lock
+from app.services.engine.model.language_model import LanguageModel
 
 TOKENS = [7 + i % 50 for i in range(120)]
 
@@ -41,10 +42,9 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
         cache.close()
 
 
-def layers_of(model: Any, tokens: list[int]) -> list[Any]:
-    layers = make_prompt_cache(model)
-    model(mx.array([tokens]), cache=layers)
-    mx.eval([layer.state for layer in layers])
+def layers_of(model: Any, tokens: list[int]) -> Layers:
+    layers = new_layers(model)
+    LanguageModel(model).fill(layers, [tokens])
     return layers
 
 
@@ -62,8 +62,8 @@ def test_a_prefix_is_back_after_a_restart_and_stands_for_its_tokens(opened: Open
     assert match is not None
     layers = match.layers
     assert len(match.tokens) == 100
-    expected = model(mx.array([[3]]), cache=layers_of(model, TOKENS[:100]))
-    assert mx.allclose(model(mx.array([[3]]), cache=layers), expected, atol=1e-5)
+    expected = model(mx.array([[3]]), cache=layers_of(model, TOKENS[:100]).caches)
+    assert mx.allclose(model(mx.array([[3]]), cache=layers.caches), expected, atol=1e-5)
 
 
 def test_another_model_finds_nothing(opened: Opened, model: Any) -> None:

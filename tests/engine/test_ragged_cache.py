@@ -38,7 +38,7 @@ class Rows:
         for length in lengths:
             joining.append(new_layers(self.model, self.kv_bits))
             if length:
-                self.model(mx.array([self.tokens(length)]), cache=joining[-1])
+                self.model(mx.array([self.tokens(length)]), cache=joining[-1].caches)
         self.alone += [copy_layers(layers, 0) for layers in joining]
         self.cache.join(joining)
 
@@ -47,11 +47,11 @@ class Rows:
         width = max(counts)
         fed = [self.tokens(count) for count in counts]
         padded = mx.array([one + [0] * (width - len(one)) for one in fed])
-        logits = self.model(padded, cache=self.cache.layers)
+        logits = self.model(padded, cache=self.cache.layers.caches)
         if self.cache.can_trim_rows:
             self.cache.trim_rows([width - count for count in counts])
         for index, layers in enumerate(self.alone):
-            expected = self.model(mx.array([fed[index]]), cache=layers)[0, -1]
+            expected = self.model(mx.array([fed[index]]), cache=layers.caches)[0, -1]
             assert mx.allclose(logits[index, counts[index] - 1], expected, atol=0.002), index
 
 
@@ -69,11 +69,10 @@ def test_rows_of_any_width_are_those_of_each_alone(llama: Workshop, draw: st.Dat
             )
             rows.feed([draw.draw(st.integers(1, most)) for _ in range(count)])
         elif action == "trim":
-            surplus = [draw.draw(st.integers(0, min(5, layers[0].size()))) for layers in rows.alone]
+            surplus = [draw.draw(st.integers(0, min(5, layers.caches[0].size()))) for layers in rows.alone]
             rows.cache.trim_rows(surplus)
             for layers, tokens in zip(rows.alone, surplus, strict=True):
-                for layer in layers:
-                    layer.trim(tokens)
+                layers.trim(tokens)
         elif action == "join":
             rows.join([draw.draw(st.integers(1, rows.longest))])
         elif action == "keep":
@@ -83,7 +82,7 @@ def test_rows_of_any_width_are_those_of_each_alone(llama: Workshop, draw: st.Dat
         else:
             index = draw.draw(st.integers(0, count - 1))
             layers, alone = rows.cache.extract(index), copy_layers(rows.alone[index], 0)
-            assert layers[0].size() == alone[0].size()
-            logits = [rows.model(mx.array([[7]]), cache=copy_layers(one, 0)) for one in (layers, alone)]
+            assert layers.caches[0].size() == alone.caches[0].size()
+            logits = [rows.model(mx.array([[7]]), cache=copy_layers(one, 0).caches) for one in (layers, alone)]
             assert mx.allclose(*logits, atol=0.002)
     rows.feed([1] * len(rows.alone))

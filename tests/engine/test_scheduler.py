@@ -49,7 +49,7 @@ def test_what_a_row_leaves_behind_is_the_cache_of_its_tokens(workshop: Workshop)
         assert tokens[: len(row.prompt)] == row.prompt
         found = scheduler.prefixes.get([*tokens, 1])
         assert found is not None
-        layers = found.layers
+        layers = found.layers.caches
         assert len(found.tokens) == len(tokens)
         fresh = make_prompt_cache(workshop.model)
         workshop.model(mx.array([tokens]), cache=fresh)

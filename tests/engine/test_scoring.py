@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.cache.footprint import measure
-from app.services.engine.cache.forked_cache import fork_layers
-from app.services.engine.cache.layers import nbytes, new_layers
+from app.services.engine.cache.layers import new_layers
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.model.continuations import TokenizedContinuations, tokenize_continuations, without_template
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.model.prefill import forward
 from app.services.engine.sampling.params import SamplingParams
@@ -94,7 +94,7 @@ def alone(model: Any, each: TokenizedContinuations) -> list[list[float]]:
 def alone_with(some_workshop: Workshop, each: TokenizedContinuations) -> list[list[float]]:
     """The same, of a model whose KV caches hold older tokens rounded."""
     model, kv_bits = some_workshop.model, some_workshop.kv_bits
-    return _values(each, lambda tokens: model(tokens, cache=new_layers(model, kv_bits)))
+    return _values(each, lambda tokens: model(tokens, cache=new_layers(model, kv_bits).caches))
 
 
 def _values(each: TokenizedContinuations, compute: Callable[[mx.array], mx.array]) -> list[list[float]]:
@@ -294,16 +294,17 @@ def test_texts_are_scored_one_by_one_where_there_is_no_memory_for_copies(some_wo
 
 def test_no_copy_of_a_long_prompt_stays_in_memory(tiny: Path) -> None:
     some_workshop = workshop("llama", tiny)
-    layers = make_prompt_cache(some_workshop.model)
-    forward(some_workshop.model, layers, INPUT * 20)
+    model = LanguageModel(some_workshop.model)
+    layers = model.new_layers()
+    forward(model, layers, INPUT * 20)
     before = mx.get_active_memory()
-    forks = fork_layers(layers, 16)
-    logits = some_workshop.model(mx.array([[1, 2]] * 16), cache=forks)
+    forks = layers.fork(16)
+    logits = model.step(forks, mx.array([[1, 2]] * 16))
     mx.eval(logits)
     kept = mx.get_active_memory() - before - logits.nbytes
     footprint = measure(some_workshop.model)
     assert footprint.bytes(len(INPUT) * 20) < footprint.forked_bytes(len(INPUT) * 20, 16)
-    assert kept < nbytes(layers) // 8
+    assert kept < layers.nbytes // 8
 
 
 def test_layers_that_use_the_cache_of_another_see_all_rows(tiny: Path) -> None:

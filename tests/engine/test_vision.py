@@ -117,7 +117,7 @@ def test_embeddings_logits_and_tokens_are_those_of_pytorch(seeing: Seeing) -> No
         cached = scheduler.prefixes.get_whole(whole.prefill.tokens)
         assert cached is not None
         assert len(cached.tokens) == len(beginning)
-        logits = np.array(seeing.model(mx.array([[last]]), cache=cached.layers)[0, -1])
+        logits = np.array(seeing.model(mx.array([[last]]), cache=cached.layers.caches)[0, -1])
         assert np.allclose(logits[: len(case["logits"])], case["logits"], atol=5e-4)
 
 

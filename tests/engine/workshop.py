@@ -12,6 +12,7 @@ from mlx_lm.utils import load_tokenizer
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.output.detokenizer import detokenizer_factory
 from app.services.engine.output.markup import Markup
@@ -115,7 +116,7 @@ class Workshop:
         vision: Vision | None = None,
     ) -> Scheduler:
         return Scheduler(
-            model or self.model,
+            model if isinstance(model, LanguageModel) else LanguageModel(model or self.model),
             self.vocabulary,
             max_rows=max_rows,
             prefixes=PrefixCache(cache_bytes) if prefixes is None else prefixes,

@@ -22,6 +22,7 @@ from app.services.engine.model.batching import check_batching
 from app.services.engine.model.blas import preload
 from app.services.engine.model.defaults import read_defaults, read_suppressed_tokens
 from app.services.engine.model.kv_rounding import check_kv_bits
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.model.loading import back_end, weights
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.model.model_files import ModelFiles
@@ -49,7 +50,7 @@ log = structlog.get_logger()
 
 def assemble(
     files: ModelFiles,
-    model: Any,
+    model: LanguageModel,
     tokenizer: Any,
     draft: DraftModel | None = None,
     vision: Any = None,
@@ -59,11 +60,11 @@ def assemble(
     conversation_owners: ConversationOwners,
     meter: Meter | None = None,
 ) -> LoadedModel:
-    """Put a model and a tokenizer of mlx-lm together. On the engine thread."""
+    """Put a model and a tokenizer of mlx-lm's together. On the engine thread."""
     adapters = Adapters(limits.adapters)
     adapters.apply_to(model)
     markup = Markup.of(tokenizer)
-    facts = replace(_facts(files, model, tokenizer, limits, markup), sees=vision is not None)
+    facts = replace(_facts(files, model.network, tokenizer, limits, markup), sees=vision is not None)
     if (limits.context_length or 0) > facts.context.tokens:
         log.warning("--context-length exceeds the model's own context", model=facts.id, context=facts.context.tokens)
     memory_budget = MemoryBudget(limits.max_memory)
@@ -153,7 +154,7 @@ def _log_batching(model: str, batching: Batching) -> None:
         log.warning("prompts are computed one by one", model=model, reason=batching.prefill)
 
 
-def _kv_bits(model: Any, facts: ModelFacts, kv_bits: KVBits | None, vision: "Vision | None") -> KVBits | None:
+def _kv_bits(model: LanguageModel, facts: ModelFacts, kv_bits: KVBits | None, vision: "Vision | None") -> KVBits | None:
     """Give the bits that older tokens are rounded to; None, with a line in the log, where the model cannot do that."""
     if kv_bits is None:
         return None

@@ -171,11 +171,12 @@ class MLXLoader:
 
     def _assemble(self, parts: "Parts") -> "LoadedModel":
         from app.services.engine.assembly import assemble
+        from app.services.engine.model.language_model import LanguageModel
         from app.services.engine.model.loading import weights
 
         model = assemble(
             parts.files,
-            parts.model,
+            LanguageModel(parts.model),
             parts.tokenizer,
             parts.draft,
             parts.vision,

@@ -104,7 +104,7 @@ def _unpacked(model: Any) -> int:
 
 def _full_attention(model: Any) -> list[tuple[mx.array, mx.array]]:
     """Give the keys and values (1, heads, capacity, size) that a token leaves in caches whose tokens can be rounded."""
-    layers: list[Any] = new_layers(model)
+    layers: list[Any] = new_layers(model).caches
     model(mx.zeros((1, 1), dtype=mx.uint32), cache=layers)
     return [layer.state[:2] for layer in layers if type(layer) is KVCache and not layer.empty()]
 
@@ -118,6 +118,6 @@ def _grow(model: Any, kv_bits: KVBits | None, index: int) -> tuple[int, int]:
 
 def _cached(model: Any, kv_bits: KVBits | None, tokens: int) -> list[Any]:
     """Give the caches that so many tokens leave; the shapes are known before anything is computed."""
-    layers = new_layers(model, kv_bits)
-    model(mx.zeros((1, tokens), dtype=mx.uint32), cache=layers)
-    return list(leaves(layers))
+    caches = new_layers(model, kv_bits).caches
+    model(mx.zeros((1, tokens), dtype=mx.uint32), cache=caches)
+    return list(leaves(caches))

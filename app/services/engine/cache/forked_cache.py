@@ -46,7 +46,7 @@ class ForkedKVCache(_Base):  # type: ignore[misc]
         return shared if self._fed is None else mx.concatenate([shared, self._fed[index]], axis=2)
 
 
-def fork_layers(layers: Sequence[Any], rows: int) -> list[Any]:
+def fork_caches(layers: Sequence[Any], rows: int) -> list[Any]:
     """Give caches for one call of so many rows that go on from the cache of a single one, which stays as it is."""
     return [
         ForkedKVCache(layer, rows) if type(layer) is KVCache and not layer.empty() else merge_layer([layer] * rows)

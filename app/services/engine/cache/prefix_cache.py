@@ -5,17 +5,9 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-import mlx.core as mx
 import numpy as np
 
-from app.services.engine.cache.layers import (
-    Checkpoints,
-    Layers,
-    can_trim,
-    cut_step,
-    make_checkpoint,
-    nbytes,
-)
+from app.services.engine.cache.layers import Checkpoints, Layers
 from app.services.engine.cache.prefix_store import PrefixStore
 from app.services.engine.cache.prefixes import (
     CachedPrefix,
@@ -54,12 +46,12 @@ class _Entry:
 
     @property
     def cut_step(self) -> int:
-        return cut_step(self.layers)
+        return self.layers.cut_step
 
     def set_checkpoints(self, checkpoints: Checkpoints) -> None:
         """Replace the checkpoints."""
         self.checkpoints = checkpoints
-        self.nbytes = nbytes(self.layers) + sum(nbytes(layers) for layers in checkpoints.values())
+        self.nbytes = self.layers.nbytes + sum(layers.nbytes for layers in checkpoints.values())
 
 
 class PrefixCache:
@@ -121,8 +113,8 @@ class PrefixCache:
         array = np.asarray(tokens, dtype=np.int32)
         if not len(array):
             return
-        mx.eval([layer.state for layer in layers])  # a lazy copy would keep the whole batch alive
-        entry = _Entry(array, layers, can_trim(layers), dict(checkpoints or {}))
+        layers.evaluate()  # a lazy copy would keep the whole batch alive
+        entry = _Entry(array, layers, layers.can_trim, dict(checkpoints or {}))
         if not expect_reuse:
             entry.last_used -= _NEVER_HIT_AGE
         if self._merge_into_longer(entry):
@@ -181,7 +173,7 @@ class PrefixCache:
         prefix = self._store.get(tokens)
         if prefix is None:
             return None
-        entry = _Entry(prefix.tokens, prefix.layers, can_trim(prefix.layers), dict(prefix.checkpoints))
+        entry = _Entry(prefix.tokens, prefix.layers, prefix.layers.can_trim, dict(prefix.checkpoints))
         self._add(entry)
         return entry
 
@@ -198,7 +190,7 @@ class PrefixCache:
             hit = time.monotonic() if len(old.tokens) < len(entry.tokens) else 0.0
             entry.last_used = max(entry.last_used, old.last_used, hit)
             if not entry.trimmable:
-                entry.checkpoints = {len(old.tokens): make_checkpoint(old.layers)} | old.checkpoints | entry.checkpoints
+                entry.checkpoints = {len(old.tokens): old.layers.checkpoint()} | old.checkpoints | entry.checkpoints
             self._entries.remove(old)
         entry.set_checkpoints(_thin_out(entry))
 
@@ -209,7 +201,7 @@ class PrefixCache:
             return False
         old.last_used = time.monotonic()
         if not old.trimmable:
-            old.checkpoints = {len(entry.tokens): make_checkpoint(entry.layers)} | entry.checkpoints | old.checkpoints
+            old.checkpoints = {len(entry.tokens): entry.layers.checkpoint()} | entry.checkpoints | old.checkpoints
             old.set_checkpoints(_thin_out(old))
             self._evict_surplus(old)
         return True

@@ -21,7 +21,7 @@ from mlx_lm.models.cache import load_prompt_cache, save_prompt_cache
 
 from app.services.atomic import private_file, private_folder
 from app.services.engine.cache.disk_thread import Job, disk
-from app.services.engine.cache.layers import Checkpoints, Layers, cut_step, is_trimmable, storable
+from app.services.engine.cache.layers import Checkpoints, LayerCache, Layers, is_trimmable, storable
 from app.services.engine.cache.prefixes import (
     CachedPrefix,
     TokenArray,
@@ -121,7 +121,7 @@ class PrefixStore:
         """Write the layers of these tokens, unless a longer sequence that begins with them comes within seconds."""
         if len(tokens) < _MIN_TOKENS or not storable(layers):
             return
-        pending = _PendingWrite(tokens, trimmable, cut_step(layers), layers, dict(checkpoints))
+        pending = _PendingWrite(tokens, trimmable, layers.cut_step, layers, dict(checkpoints))
         self._cancel(lambda other: _can_replace(pending, other.tokens))
         job = Job(self, lambda: self._write_pending(pending), time.monotonic() + _SETTLE_SECONDS)
         with self._lock:
@@ -216,18 +216,18 @@ def _can_replace(prefix: _PrefixFile | _PendingWrite, tokens: TokenArray) -> boo
     return is_prefix(tokens, prefix.tokens) and usable_length(prefix, len(tokens)) > len(tokens) - prefix.cut_step
 
 
-def _pack(layers: Layers, checkpoints: Checkpoints) -> Layers:
+def _pack(layers: Layers, checkpoints: Checkpoints) -> list[LayerCache]:
     """Append the layers of the checkpoints, the shortest first."""
-    return [*layers, *(layer for length in sorted(checkpoints) for layer in checkpoints[length])]
+    return [*layers.caches, *(cache for length in sorted(checkpoints) for cache in checkpoints[length].caches)]
 
 
-def _unpack(packed: Layers, lengths: Sequence[int]) -> tuple[Layers, Checkpoints]:
+def _unpack(packed: list[LayerCache], lengths: Sequence[int]) -> tuple[Layers, Checkpoints]:
     """Undo `_pack`."""
     mx.eval([layer.state for layer in packed])
     each = sum(not is_trimmable(layer) for layer in packed) // (len(lengths) + 1)
     depth = len(packed) - each * len(lengths)
-    layers, checkpoint_layers = packed[:depth], iter(packed[depth:])
-    return layers, {length: [next(checkpoint_layers) for _ in range(each)] for length in lengths}
+    untrimmable = iter(packed[depth:])
+    return Layers(packed[:depth]), {length: Layers([next(untrimmable) for _ in range(each)]) for length in lengths}
 
 
 def fingerprint(identity: str, template: str, precision: str) -> str:

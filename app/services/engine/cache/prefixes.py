@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from app.services.engine.cache.layers import Checkpoints, Layers, can_trim, copy_layers, cut_step
+from app.services.engine.cache.layers import Checkpoints, Layers, copy_layers
 
 TokenArray = npt.NDArray[np.int32]  # (length,)
 
@@ -27,12 +27,12 @@ class CachedPrefix:
     @property
     def trimmable(self) -> bool:
         """Whether the layers can be trimmed to any length now."""
-        return can_trim(self.layers)
+        return self.layers.can_trim
 
     @property
     def cut_step(self) -> int:
         """What those lengths have to be multiples of, in tokens."""
-        return cut_step(self.layers)
+        return self.layers.cut_step
 
     @property
     def checkpoint_lengths(self) -> Collection[int]:

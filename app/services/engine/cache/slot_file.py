@@ -35,7 +35,7 @@ def write(path: Path, fingerprint: str, tokens: TokenArray, layers: Layers) -> i
     try:
         private_folder(path.parent)
         private_file(temporary).close()  # MLX keeps the mode of what is there
-        save_prompt_cache(str(temporary), layers, metadata)
+        save_prompt_cache(str(temporary), layers.caches, metadata)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         size = temporary.stat().st_size
@@ -52,12 +52,12 @@ def read(path: Path, fingerprint: str) -> tuple[list[int], Layers, int]:
     """Read tokens, their layers, and the file's bytes. Raises SlotNotRestored if it is no such file of this model."""
     try:
         size = path.stat().st_size
-        layers, metadata = load_prompt_cache(str(path), return_metadata=True)
+        caches, metadata = load_prompt_cache(str(path), return_metadata=True)
         if (metadata["version"], metadata["model"]) != (_VERSION, fingerprint):
             raise ValueError("it was saved with another model or another version")
         tokens = np.frombuffer(base64.b64decode(metadata["tokens"]), dtype=np.int32)
-        mx.eval([layer.state for layer in layers])
+        mx.eval([cache.state for cache in caches])
     except Exception as error:  # whatever is wrong with it, it cannot be restored
         log.info("slot not restored", reason=str(error)[:200])
         raise SlotNotRestored from None
-    return [int(token) for token in tokens], layers, size
+    return [int(token) for token in tokens], Layers(caches), size

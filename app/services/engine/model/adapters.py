@@ -13,6 +13,7 @@ from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from mlx.utils import tree_unflatten
 
+from app.services.engine.model.language_model import LanguageModel
 from app.services.errors import InvalidRequest, LoadFailed
 from app.services.facts import AdapterFacts
 
@@ -40,11 +41,11 @@ class Adapters:
         self._rows: Sequence[Scales] = ()
         self._states: dict[Scales, int] = {}
 
-    def apply_to(self, model: Any) -> None:
+    def apply_to(self, model: LanguageModel) -> None:
         """Read the adapters and put them into the model. Raises LoadFailed for one that does not fit."""
         for path in self._paths:
             try:
-                self._add(model, path)
+                self._add(model.network, path)
             except LoadFailed:
                 raise
             except Exception as error:
@@ -104,11 +105,11 @@ class Adapters:
             layers.append((name, layer))
         model.update_modules(tree_unflatten(layers))
 
-    def _check_rows(self, model: Any) -> None:
+    def _check_rows(self, model: LanguageModel) -> None:
         """Compute two rows with different scales: some architectures mix rows in a layer."""
         self.use([(1.0,) * len(self.entries), (0.0,) * len(self.entries)])
         try:
-            mx.eval(model(mx.array([[0, 1], [0, 1]])))
+            mx.eval(model.step(model.new_layers(), mx.array([[0, 1], [0, 1]])))
         except ValueError as error:
             raise LoadFailed(f"This architecture cannot take adapters: {error}") from error
         finally:

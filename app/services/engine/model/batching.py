@@ -4,15 +4,14 @@ Some of mlx-lm's models take the padding of shorter prompts into their state, cu
 cannot be called with several rows at all. Only their answers would tell, which then depend on who else asks.
 """
 
-import copy
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import cast
 
 import mlx.core as mx
-from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from app.services.engine.cache.batch_cache import BatchCache
 from app.services.engine.cache.layers import Layers, leaves, merge
+from app.services.engine.cache.long_past import keyed
 from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.model.loading import weights
 from app.services.engine.model.memory_budget import out_of_memory
@@ -41,11 +40,11 @@ class _Probe:
         self.tokens = tokens
         self.fed = fed
         self._layers = layers
-        self.logits = model(mx.array([fed]), cache=self.layers())[0]  # (fed, vocabulary)
+        self.logits = model.step(self.layers(), mx.array([fed]))[0]  # (fed, vocabulary)
 
     def layers(self) -> Layers:
         """Copy the layers of the tokens; no array is copied here."""
-        return copy.deepcopy(self._layers)
+        return self._layers.copy()
 
 
 class _Check:
@@ -53,7 +52,7 @@ class _Check:
 
     def __init__(self, model: LanguageModel, vocabulary: int) -> None:
         self._model = model
-        self._weights = list(weights(model).values())
+        self._weights = list(weights(model.network).values())
         exact = all(array.dtype == mx.float32 for array in self._weights if mx.issubdtype(array.dtype, mx.inexact))
         quantized = any(array.dtype == mx.uint32 for array in self._weights)
         self._rounding = _EXACT if exact and not quantized else _ROUNDED
@@ -99,16 +98,13 @@ class _Check:
         longest = min(_LONG, context_length - _LEFT, budget // each if each else 0)
         if longest < len(self._long.tokens):
             return
-        rows = [
-            _Probe(self._model, _lengthen(row.layers(), length), row.tokens, row.fed[:1])
-            for row, length in ((self._long, longest), (self._short, longest * 3 // 4))
-        ]
+        rows = [self._lengthened(self._long, longest), self._lengthened(self._short, longest * 3 // 4)]
         self._step(merge([row.layers() for row in rows]), [(row, 0) for row in rows])
 
     def prefill(self) -> None:
         """Compute two prompts in one call, and their rests in another, then decode them."""
         rows = (self._long, self._short)
-        layers = merge([make_prompt_cache(self._model) for _ in rows])
+        layers = merge([self._model.new_layers() for _ in rows])
         begin = [0, 0]
         for lengths in ((6, 2), (1, 3)):
             width = max(lengths)
@@ -118,22 +114,28 @@ class _Check:
                 row.tokens[start:end] + self._padding[:pad]
                 for row, start, end, pad in zip(rows, begin, ends, padding, strict=True)
             ]
-            forward_padded(self._model, layers, tokens, list(lengths), padding)
+            forward_padded(self._model, layers, tokens, padding)
             begin = ends
         for index in range(2):
             self._step(layers, [(row, index) for row in rows])
 
     def _probe(self, tokens: list[int], fed: list[int]) -> _Probe:
-        layers: Layers = make_prompt_cache(self._model)
+        layers = self._model.new_layers()
         forward(self._model, layers, tokens)
         return _Probe(self._model, layers, tokens, fed)
 
+    def _lengthened(self, row: _Probe, length: int) -> _Probe:
+        """Give a row with a long past, and the first of its tokens."""
+        layers = row.layers()
+        layers.lengthen(length)
+        return _Probe(self._model, layers, row.tokens, row.fed[:1])
+
     def _step(self, layers: Layers, rows: Sequence[tuple[_Probe, int]]) -> None:
         """Feed rows their tokens of these indices, and note how far their logits are off."""
-        logits = self._model(mx.array([[row.fed[index]] for row, index in rows]), cache=layers)[:, -1]
+        logits = self._model.step(layers, mx.array([[row.fed[index]] for row, index in rows]))[:, -1]
         expected = [row.logits[index] for row, index in rows]
         self._differences += [logit_difference(*pair) for pair in zip(logits, expected, strict=True)]
-        mx.async_eval(self._differences[-len(rows) :], [layer.state for layer in layers])
+        mx.async_eval(self._differences[-len(rows) :], [cache.state for cache in layers.caches])
 
 
 def largest(values: list[mx.array]) -> float:
@@ -152,29 +154,4 @@ def logit_difference(logits: mx.array, expected: mx.array) -> mx.array:
 
 def _token_bytes(layers: Layers) -> int:
     """Bytes of a token in layers that hold keys of each."""
-    return sum(leaf.nbytes // leaf.keys.shape[2] for leaf in _keyed(layers))
-
-
-def _lengthen(layers: Layers, length: int) -> Layers:
-    """Put random keys and values before those of layers, so that these are the last of `length` tokens."""
-    for leaf in _keyed(layers):
-        leaf.keys, leaf.values = (_lengthen_array(array, leaf, length) for array in (leaf.keys, leaf.values))
-        leaf.offset = length
-        if isinstance(leaf, RotatingKVCache):
-            leaf._idx = leaf.keys.shape[2]
-    return layers
-
-
-def _keyed(layers: Layers) -> list[Any]:
-    """Give the caches of layers that hold keys and values by token."""
-    return [leaf for leaf in leaves(layers) if isinstance(leaf, KVCache | RotatingKVCache) and leaf.keys is not None]
-
-
-def _lengthen_array(array: mx.array, leaf: Any, length: int) -> mx.array:
-    """Lengthen keys or values (1, heads, tokens, size) to what a layer has of `length` tokens."""
-    computed = array[:, :, : leaf.offset]
-    most = min(length, getattr(leaf, "max_size", length))
-    shape = (1, 1, most, array.shape[3])
-    noise = mx.random.normal(shape, key=mx.random.key(most)).astype(array.dtype)
-    past = mx.broadcast_to(noise, (1, array.shape[1], *shape[2:])) * mx.sqrt(mx.mean(computed * computed))
-    return mx.concatenate([past, computed], axis=2)[:, :, -most:]
+    return sum(leaf.nbytes // leaf.keys.shape[2] for leaf in keyed(leaves(layers.caches)))

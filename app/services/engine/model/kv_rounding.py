@@ -3,7 +3,7 @@
 import mlx.core as mx
 
 from app.services.engine.cache.footprint import why_not_rounded
-from app.services.engine.cache.layers import Layers, merge, new_layers
+from app.services.engine.cache.layers import Layers, merge
 from app.services.engine.cache.mixed_cache import BLOCK
 from app.services.engine.model.batching import LARGEST_DIFFERENCE, largest, logit_difference
 from app.services.engine.model.language_model import LanguageModel
@@ -17,12 +17,12 @@ def check_kv_bits(model: LanguageModel, vocabulary: int, kv_bits: KVBits, *, tog
     A row that is computed in one go, across the end of a block, is compared with one that is computed in steps, the
     last of them in a batch. `together` says whether rows can be computed together at all.
     """
-    if reason := why_not_rounded(model):
+    if reason := why_not_rounded(model.network):
         return reason
     tokens = [(7919 * index + 101) % vocabulary for index in range(BLOCK + 2)]
     try:
-        whole = _feed(model, new_layers(model, kv_bits), tokens)
-        parts: Layers = new_layers(model, kv_bits)
+        whole = _feed(model, model.new_layers(kv_bits), tokens)
+        parts = model.new_layers(kv_bits)
         block = _feed(model, parts, tokens[:BLOCK])
         others = [block[0], block[-1], _feed(model, parts, tokens[-2:-1])[-1]]
         if together:
@@ -39,6 +39,7 @@ def check_kv_bits(model: LanguageModel, vocabulary: int, kv_bits: KVBits, *, tog
 
 def _feed(model: LanguageModel, layers: Layers, tokens: list[int], rows: int = 1) -> mx.array:
     """Feed rows the same tokens. Returns the logits (tokens, vocabulary) of the last one."""
-    logits = model(mx.array([tokens] * rows), cache=layers)[-1]
-    mx.eval(logits, [layer.state for layer in layers])
+    logits = model.step(layers, mx.array([tokens] * rows))[-1]
+    mx.eval(logits)
+    layers.evaluate()
     return logits

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Sequence
-from typing import Any, cast
+from typing import cast
 
 import mlx.core as mx
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from app.services.engine.cache.batch_cache import BatchCache
 from app.services.engine.cache.layers import Layers
 from app.services.engine.model.chunk_sizer import ChunkSizer
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.sampling.logprobs import BatchLogprobs, RowLogprobs
 from app.services.engine.scheduler.drafts import draw_each, note_draft, propose, walk
 from app.services.engine.scheduler.draws import Draws
@@ -30,7 +31,12 @@ class Batch:
     """
 
     def __init__(
-        self, model: Any, vocabulary: int, *, steering: Steering | None = None, chunk_sizer: ChunkSizer | None = None
+        self,
+        model: LanguageModel,
+        vocabulary: int,
+        *,
+        steering: Steering | None = None,
+        chunk_sizer: ChunkSizer | None = None,
     ) -> None:
         self.rows: list[Row] = []
         self._model = model
@@ -77,7 +83,7 @@ class Batch:
         start = time.perf_counter()
         fed, logprobs, unread = self._next, self._logprobs, 0 if self._next_is_read else len(self.rows) - self._fresh
         self._steering.use(self.rows)
-        self._draw(self._model(fed[:, None], cache=self._cache.layers)[:, -1, :], fed)
+        self._draw(self._model.step(self._cache.layers, fed[:, None])[:, -1, :], fed)
         tokens = self._read(fed[:unread], logprobs) if unread else []
         self._next_is_read = any(row.pivotal for row in self.rows)
         tokens += self._read(self._next, self._logprobs) if self._next_is_read else []
@@ -182,7 +188,7 @@ class Batch:
         padding = [width - len(one) for one in fed]
         padded = mx.array([[*one, *[0] * count] for one, count in zip(fed, padding, strict=True)])
         self._steering.use(self.rows)
-        logits = self._model(padded, cache=self._cache.layers)
+        logits = self._model.step(self._cache.layers, padded)
         mx.async_eval(logits)
         if any(padding):
             self._cache.trim_rows(padding)
@@ -215,8 +221,8 @@ class Batch:
         masks = walk(row, draft)
         draft = draft[: len(masks) - 1] if masks else draft
         self._steering.use([row])
-        before = self._cache.checkpoint()
-        logits = self._model(mx.array([[first, *draft]]), cache=self._cache.layers)[0]
+        before = self._cache.layers.checkpoint()
+        logits = self._model.step(self._cache.layers, mx.array([[first, *draft]]))[0]
         allowed = mx.where(mx.array(np.stack(masks)), logits, -mx.inf) if masks else logits
         drawn = draw_each(row, allowed, [first, *draft], self._vocabulary, fresh=bool(self._fresh))
         accepted = next((index for index, token in enumerate(draft) if token != drawn[index]), len(draft))
@@ -224,8 +230,8 @@ class Batch:
             for token in draft[:accepted]:
                 row.constraint.accept(token)
         if accepted < len(draft) and not self._cache.can_trim:
-            self._cache.go_back(before, len(draft) + 1)
-            self._model(mx.array([[first, *draft[:accepted]]]), cache=self._cache.layers)
+            self._cache.layers.go_back(before, len(draft) + 1)
+            self._model.fill(self._cache.layers, [[first, *draft[:accepted]]])
         else:
             self._cache.trim(len(draft) - accepted)
         if not self._cache.can_trim:  # they stay in the layers if the answer ends before them

@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
 
 from app.services.engine.cache.layers import Layers
 from app.services.engine.model.blas import threads
 from app.services.engine.model.chunk_sizer import ChunkSizer
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.model.loading import weights
 from app.services.engine.model.memory_budget import out_of_memory
 from app.services.engine.scheduler.batch import Batch, RowToken
@@ -32,7 +32,7 @@ class Batches:
 
     def __init__(
         self,
-        model: Any,
+        model: LanguageModel,
         vocabulary: int,
         steering: Steering,
         token_bytes: int,
@@ -41,7 +41,7 @@ class Batches:
         *,
         shared: bool = True,
     ) -> None:
-        weight_bytes = sum(array.nbytes for array in weights(model).values())
+        weight_bytes = sum(array.nbytes for array in weights(model.network).values())
         self.interval: float | None = None  # seconds since the step before; None if there were no rows then
         self._make = partial(Batch, model, vocabulary, steering=steering, chunk_sizer=chunk_sizer)
         self._free = free  # bytes

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from app.services.engine.cache.layers import Layers, compact
+from app.services.engine.cache.layers import Layers
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.cache.prefixes import CachedPrefix
 from app.services.engine.model.adapters import Adapters
@@ -84,6 +84,6 @@ class CacheManager:
         copied = CachedPrefix(computed, layers, source.prefill.checkpoints).cut(min(shared[source], len(computed)))
         if copied is None or len(copied.tokens) < least:
             return None
-        compact(copied.layers)
+        copied.layers.compact()
         row.prefill.note_shared(len(copied.tokens), shared[source])
         return copied

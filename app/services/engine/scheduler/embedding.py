@@ -2,16 +2,14 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.cache.layers import Layers
 from app.services.engine.model.blas import threads
-from app.services.engine.model.selected_logits import Body, find_body
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.scheduler.running_request import RunningEmbedding
 from app.services.engine.scheduler.steering import Steering
 from app.services.errors import NoEmbeddings
@@ -90,31 +88,26 @@ class Embedding:
         return Embedded(self._model, self.tokens, vectors[:, : self._dimensions])
 
 
-class CausalParts(NamedTuple):
-    """What the vectors of a causal model are computed with."""
-
-    body: Body
-    make_layers: Callable[[], Layers]  # a new cache
-
-
 class Causal:
-    """Gives what the vectors of a model of mlx-lm's are computed with."""
+    """Gives a model of mlx-lm's once it is known that it gives vectors."""
 
-    def __init__(self, model: Any, vocabulary: int, steering: Steering) -> None:
+    def __init__(self, model: LanguageModel, vocabulary: int, steering: Steering) -> None:
         self._model = model
         self._vocabulary = vocabulary
         self._steering = steering
-        self._body: Body | None = None  # found at the first request
+        self._is_checked = False  # at the first request
 
-    def prepare(self) -> CausalParts:
+    def prepare(self) -> LanguageModel:
         """Set the adapters to what counts where a request says nothing. Raises NoEmbeddings."""
         self._steering.use_texts(self._steering.adapters.defaults)
-        self._body = self._body or body_of(self._model, self._vocabulary)
-        return CausalParts(self._body, partial(make_prompt_cache, self._model))
+        if not self._is_checked:
+            check_hidden(self._model, self._vocabulary)
+            self._is_checked = True
+        return self._model
 
     def free(self) -> None:
         """Let go of the model."""
-        self._model = self._body = None
+        del self._model
 
 
 class CausalGroup:
@@ -142,17 +135,18 @@ class CausalGroup:
         """Whether their vectors are computed."""
         return bool(self._computed == self._tokens.shape[1])
 
-    def compute(self, model: CausalParts, budget: int) -> int:
+    def compute(self, model: LanguageModel, budget: int) -> int:
         """Compute about so many tokens, of every input as many. Returns how many it was, padding too."""
-        self._layers = self._layers or model.make_layers()
+        self._layers = self._layers or model.new_layers()
         rows, longest = self._tokens.shape
         end = min(longest, self._computed + max(1, budget // rows))
-        hidden = model.body(mx.array(self._tokens[:, self._computed : end]), cache=self._layers).astype(mx.float32)
+        hidden = model.hidden(self._layers, mx.array(self._tokens[:, self._computed : end])).astype(mx.float32)
         part = self._pool(hidden, self._computed, end)
         if self._pooled is not None:
             part = mx.maximum(self._pooled, part) if self._is_max else self._pooled + part
         self._pooled = part
-        mx.eval(self._pooled, [layer.state for layer in self._layers])
+        mx.eval(self._pooled)
+        self._layers.evaluate()
         spent, self._computed = rows * (end - self._computed), end
         return spent
 
@@ -168,18 +162,16 @@ class CausalGroup:
         return dict(zip(self._indices, np.array(self._pooled), strict=True))
 
 
-def body_of(model: Any, vocabulary: int) -> Body:
-    """Find the part of a model that gives hidden states, and try it. Raises NoEmbeddings."""
-    body = find_body(model)
+def check_hidden(model: LanguageModel, vocabulary: int) -> None:
+    """Try whether a model gives hidden states; nothing is computed. Raises NoEmbeddings."""
     try:
-        hidden = body(mx.array([[0, 1]]), cache=make_prompt_cache(model)) if body else None
+        hidden = model.hidden(model.new_layers(), mx.array([[0, 1]])) if model.body else None
     except (TypeError, ValueError, AttributeError, IndexError, KeyError):  # it is called in another way
         raise NoEmbeddings from None
-    if body is None or not isinstance(hidden, mx.array) or hidden.ndim != 3 or hidden.shape[1] != 2:
+    if not isinstance(hidden, mx.array) or hidden.ndim != 3 or hidden.shape[1] != 2:
         raise NoEmbeddings
     if hidden.shape[2] == vocabulary:  # logits
         raise NoEmbeddings
-    return body
 
 
 def _groups_of(lengths: Sequence[int], most_tokens: int) -> Iterator[list[int]]:

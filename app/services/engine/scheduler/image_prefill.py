@@ -3,9 +3,10 @@
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.services.engine.model.chunk_sizer import ChunkSizer
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.scheduler.row import Row
 from app.services.engine.vision.prefill import forward_image
 from app.services.engine.vision.prompt_images import PromptImage
@@ -20,7 +21,7 @@ _PATIENCE = 10  # so many times what a chunk takes is what a layer may take
 class ImagePrefill:
     """What of prompts is images; nothing is, where a model reads text only."""
 
-    def __init__(self, model: Any, vision: "Vision | None", chunk_sizer: ChunkSizer) -> None:
+    def __init__(self, model: LanguageModel, vision: "Vision | None", chunk_sizer: ChunkSizer) -> None:
         self._model = model
         self._vision = vision
         self._chunk_sizer = chunk_sizer
@@ -48,11 +49,12 @@ class ImagePrefill:
         start = row.prefill.length - image.start
         positions, mutual = self._vision.positions, self._vision.mutual
         shift, part = row.images.shift(image.start), embeddings[start : start + tokens]
+        assert row.prefill.layers is not None
         with (
             self._chunk_sizer.measure(tokens),
             positions.of_image(image, row.prefill.length, tokens, shift) if positions else nullcontext(),
         ):
-            forward_image(self._model, row.prefill.layers or [], self._vision.stand_in, part, mutual)
+            forward_image(self._model, row.prefill.layers, self._vision.stand_in, part, mutual)
         return tokens
 
     def retain(self, rows: Iterable[Row]) -> None:
@@ -64,7 +66,7 @@ class ImagePrefill:
 
     def free(self) -> None:
         """Let go of the model and of what it sees with."""
-        self._model = None
+        del self._model
         if self._vision is not None:
             self._vision.free()
 

@@ -1,14 +1,14 @@
 """Prefill: computes the prompts of rows that are admitted, until they can be decoded."""
 
-import copy
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from app.services.engine.cache.layers import Layers, cut_step, is_trimmable, merge, new_layers
+from app.services.engine.cache.layers import Layers, merge
 from app.services.engine.cache.prefixes import CachedPrefix, checkpoint_positions
 from app.services.engine.model.chunk_sizer import ChunkSizer
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.model.prefill import SHORT, forward, forward_padded, forward_with_logits
 from app.services.engine.model.selected_logits import SelectedLogits
 from app.services.engine.scheduler.image_prefill import ImagePrefill
@@ -43,7 +43,7 @@ class PrefillManager:
 
     def __init__(
         self,
-        model: Any,
+        model: LanguageModel,
         outbox: Outbox,
         steering: Steering,
         chunk_sizer: ChunkSizer,
@@ -61,8 +61,8 @@ class PrefillManager:
         self._controls = controls  # control tokens, which templates put around messages
         self._batching = batching or Batching()
         self._kv_bits = kv_bits
-        layers = new_layers(model, kv_bits)
-        self._needs_checkpoints, self._cut_step = not all(map(is_trimmable, layers)), cut_step(layers)
+        layers = model.new_layers(kv_bits)
+        self._needs_checkpoints, self._cut_step = not layers.is_trimmable, layers.cut_step
         self._queue: deque[Row] = deque()  # each with its siblings
 
     @property
@@ -79,7 +79,7 @@ class PrefillManager:
         if cached:
             state.layers, state.length, state.checkpoints = cached.layers, len(cached.tokens), cached.checkpoints
         else:
-            state.layers = new_layers(self._model, self._kv_bits)
+            state.layers = self._model.new_layers(self._kv_bits)
         if self._needs_checkpoints:
             shared = state.cache_use.first_diff
             positions = checkpoint_positions(state.tokens, state.length, self._controls, shared, self._cut_step)
@@ -107,9 +107,8 @@ class PrefillManager:
 
     def free(self) -> None:
         """Let go of the model."""
-        self._model = None
         self._images.free()
-        del self._selected
+        del self._model, self._selected
 
     def take(self, budget: int) -> list[Row]:
         """Take out the next row, or several with short prompts that can be computed in one call."""
@@ -171,7 +170,7 @@ class PrefillManager:
             tokens = [state.tokens[state.length : -1] + [0] * pad for state, pad in zip(states, padding, strict=True)]
             self._steering.use(rows)
             with self._chunk_sizer.measure(longest * len(rows)):
-                forward_padded(self._model, layers, tokens, lengths, padding)
+                forward_padded(self._model, layers, tokens, padding)
         for state, length in zip(states, lengths, strict=True):
             state.advance(length)
         return Chunk(longest * len(rows) + len(rows), rows, layers)
@@ -206,12 +205,14 @@ class PrefillManager:
         if last and len(rows) > 1 and self._batching.decoding is None:
             return Chunk(computed + 1, rows, merge([state.take_layers()] * len(rows)))
         for sibling in rows[1:] if last else ():
-            sibling.prefill.layers = copy.deepcopy(state.layers)  # its arrays are copied on write
+            assert state.layers is not None
+            sibling.prefill.layers = state.layers.copy()  # its arrays are copied on write
         return Chunk(computed + 1, rows)
 
     def _compute_part(self, row: Row, tokens: list[int], budget: int) -> int:
         """Compute the next tokens of a prompt, up to an image, or an image. Returns how many; 0 while one is seen."""
-        layers, scorer = row.prefill.layers or [], row.prompt_scorer
+        layers, scorer = row.prefill.layers, row.prompt_scorer
+        assert layers is not None
         if row.images:
             tokens, image = self._images.next_part(row, tokens)
             if image is not None:

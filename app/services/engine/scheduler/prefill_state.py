@@ -1,14 +1,11 @@
 """How much of a row's prompt is computed."""
 
-import copy
 import time
 from bisect import insort
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-import mlx.core as mx
-
-from app.services.engine.cache.layers import Checkpoints, Layers, make_checkpoint
+from app.services.engine.cache.layers import Checkpoints, Layers
 from app.services.engine.cache.prefixes import CHECKPOINT_DISTANCE
 from app.services.generation import CacheUse, PromptChange
 
@@ -71,7 +68,7 @@ class PrefillState:
         assert self.lead is not None
         lead, self.lead = self.lead.state, None
         assert lead.layers is not None
-        self._go_on(copy.deepcopy(lead.layers), lead)
+        self._go_on(lead.layers.copy(), lead)
 
     def take_over(self, gone: "PrefillState") -> None:
         """Go on in the place of the lead, which is gone, with all that it has computed."""
@@ -98,8 +95,8 @@ class PrefillState:
         """
         self.length += tokens
         if self.layers is not None and self.next_checkpoints[:1] == [self.length]:
-            checkpoint = make_checkpoint(self.layers)
-            mx.eval([layer.state for layer in checkpoint])
+            checkpoint = self.layers.checkpoint()
+            checkpoint.evaluate()
             self.checkpoints[self.next_checkpoints.pop(0)] = checkpoint
 
     def note_cache_use(self, use: CacheUse) -> None:

@@ -3,9 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 
-from mlx_lm.models.cache import trim_prompt_cache
-
-from app.services.engine.cache.layers import can_trim
 from app.services.engine.model.adapters import Scales
 from app.services.engine.output.detokenizer import Detokenizer
 from app.services.engine.output.message_parser import MessageParser
@@ -204,8 +201,8 @@ class Row:
         Where they cannot be taken out, checkpoints before them are still of use.
         """
         layers, surplus = self.prefill.layers, self.computed_tokens - len(self.answer)
-        if layers is not None and surplus > 0 and can_trim(layers):
-            trim_prompt_cache(layers, surplus)
+        if layers is not None and surplus > 0 and layers.can_trim:
+            layers.trim(surplus)
             self.decoded_tokens -= surplus
 
     def progress(self) -> Progress:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -11,6 +11,7 @@ from app.services.engine.cache.layers import Layers
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.chunk_sizer import ChunkSizer
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.model.loading import memory, release
 from app.services.engine.model.memory_budget import MemoryBudget, out_of_memory
 from app.services.engine.sampling.logprobs import RowLogprobs
@@ -46,7 +47,7 @@ class Scheduler:
 
     def __init__(
         self,
-        model: Any,
+        model: LanguageModel,
         vocabulary: int,
         *,
         max_rows: int,
@@ -70,7 +71,7 @@ class Scheduler:
         self.prefixes = prefixes
         self.flush = prefixes.flush  # to the disk, on any thread
         self._draft = draft
-        footprint = measure(model, kv_bits)
+        footprint = measure(model.network, kv_bits)
         self.admission = admission = Admission(footprint, memory_budget, prefixes, draft, vision)
         self._wait_queue = WaitQueue()
         self._prefill = PrefillManager(model, outbox, steering, sizer, controls, batching, vision, kv_bits)

@@ -5,7 +5,6 @@ from branch to branch; where it cannot be trimmed, it has checkpoints where bran
 computed as rows of one call that go on from that cache, where this costs less than a call for each.
 """
 
-import copy
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple, cast
@@ -13,8 +12,7 @@ from typing import NamedTuple, cast
 import mlx.core as mx
 import numpy as np
 
-from app.services.engine.cache.forked_cache import fork_layers
-from app.services.engine.cache.layers import Checkpoints, Layers, is_exact, make_checkpoint
+from app.services.engine.cache.layers import Checkpoints, Layers
 from app.services.engine.cache.prefixes import common_length, common_prefix_length
 from app.services.engine.model.continuations import TokenizedContinuations
 from app.services.engine.model.prefill import SHORT, forward
@@ -116,14 +114,18 @@ class Scoring:
     def begin(self, layers: Layers) -> None:
         """Begin with the layers of the root."""
         self._layers = layers
-        self._is_exact = all(map(is_exact, layers))
+        self._is_exact = layers.is_exact
         self._note_checkpoint()
 
     def take_layers(self) -> Layers:
         """Give the layers of the root back, once it is finished."""
-        layers, self._layers, self._checkpoints = self._layers, None, {}
-        assert layers is not None
+        layers, self._layers, self._checkpoints = self._begun_layers, None, {}
         return layers
+
+    @property
+    def _begun_layers(self) -> Layers:
+        assert self._layers is not None
+        return self._layers
 
     def compute(self, selected: SelectedLogits, budget: int) -> int:
         """Compute about so many tokens. Returns how many it was, padding too."""
@@ -149,7 +151,7 @@ class Scoring:
         branch, begin = self._branches[self._index], self._position
         end, targets = self._next_segment(selected, budget)
         if begin < end:
-            self._feed(selected, self._layers or [], [branch.tokens[begin:end]], targets)
+            self._feed(selected, self._begun_layers, [branch.tokens[begin:end]], targets)
             self._position = end
             self._note_checkpoint()
         if self._position == branch.fed:
@@ -240,7 +242,7 @@ class Scoring:
             for index in row.branches
             for position in self._branches[index].scored_by(begin, begin + longest)
         ]
-        self._feed(selected, fork_layers(self._layers or [], len(rows)), padded, targets)
+        self._feed(selected, self._begun_layers.fork(len(rows)), padded, targets)
         self._go_on(rows[-1].branches.stop)
         return longest * len(rows)
 
@@ -267,19 +269,16 @@ class Scoring:
     def _note_checkpoint(self) -> None:
         """Copy what could not be trimmed to here later, where it is gone back to."""
         if not self._is_exact and self._position in (0, *self._forks_ahead()):
-            self._checkpoints[self._position] = make_checkpoint(self._layers or [], is_exact)
+            self._checkpoints[self._position] = self._begun_layers.checkpoint(True)
 
     def _go_on(self, index: int) -> None:
         """Go on with a branch, or go back to the root after the last one."""
         fork = min(self._forks[index], self._position) if index < len(self._branches) else 0
-        untrimmable = iter(copy.deepcopy(self._checkpoints.get(fork, [])))
-        layers = self._layers or []
         if surplus := self._position - fork:
-            for depth, layer in enumerate(layers):
-                if is_exact(layer):
-                    layer.trim(surplus)
-                else:
-                    layers[depth] = next(untrimmable)
+            if self._is_exact:
+                self._begun_layers.trim(surplus)
+            else:
+                self._begun_layers.go_back(self._checkpoints[fork], surplus, True)
         self._checkpoints = {position: each for position, each in self._checkpoints.items() if position <= fork}
         self._index, self._fork, self._position = index, fork, fork
 

@@ -5,12 +5,12 @@ from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.models.cache import make_prompt_cache
 
 from app.services.engine.cache.footprint import measure
 from app.services.engine.cache.layers import Layers
 from app.services.engine.cache.prefixes import common_prefix_length
 from app.services.engine.model.chunk_sizer import ChunkSizer
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.model.memory_budget import out_of_memory
 from app.services.engine.model.prefill import forward
 from app.services.engine.sampling.params import SamplingParams
@@ -25,15 +25,15 @@ _LONGEST_PAUSE = 64  # steps; a draft costs several calls of the small model
 class DraftModel:
     """A small model with one KV cache, for whichever row asks. Lives on the engine thread."""
 
-    def __init__(self, model: Any, *, vocabulary: int, context_length: int, max_draft_tokens: int) -> None:
-        self.footprint = measure(model)
+    def __init__(self, model: LanguageModel, *, vocabulary: int, context_length: int, max_draft_tokens: int) -> None:
+        self.footprint = measure(model.network)
         self.vocabulary = vocabulary  # of the large model
         self.context_length = context_length  # tokens
         self.max_draft_tokens = max_draft_tokens  # at once
         self._model = model
-        self._width = logits_width(model)
+        self._width = logits_width(model.network)
         self._chunk_sizer = ChunkSizer()
-        self._layers: Layers = []
+        self._layers: Layers | None = None
         self._tokens: list[int] = []  # in the layers
 
     def draw(self, tokens: Sequence[int], count: int, sampler: Sampler) -> list[int]:
@@ -46,40 +46,40 @@ class DraftModel:
 
     def forget(self) -> None:
         """Let go of the cache."""
-        self._layers, self._tokens = [], []
+        self._layers, self._tokens = None, []
 
     def free(self) -> None:
         """Let go of the model too."""
         self.forget()
-        self._model = None
+        del self._model
 
     def _draw(self, tokens: Sequence[int], count: int, sampler: Sampler) -> list[int]:
-        self._trim(tokens)
+        layers = self._trim(tokens)
         rest = list(tokens[len(self._tokens) :])
         if len(rest) <= _FEW:
-            return self._decode(rest, count, sampler)
+            return self._decode(layers, rest, count, sampler)
         chunk = rest[: min(len(rest) - 1, self._chunk_sizer.tokens(_SLICE_SECONDS))]
         with self._chunk_sizer.measure(len(chunk)):
-            forward(self._model, self._layers, self._clamp(chunk))
+            forward(self._model, layers, self._clamp(chunk))
         self._tokens += chunk
         return []
 
-    def _trim(self, tokens: Sequence[int]) -> None:
-        """Trim the cache to what it shares with the tokens, all but their last, which is yet to be fed."""
+    def _trim(self, tokens: Sequence[int]) -> Layers:
+        """Trim the cache to what it shares with the tokens, all but their last, which is yet to be fed. Returns it."""
         length = common_prefix_length(np.array(self._tokens, dtype=np.int32), np.array(tokens[:-1], dtype=np.int32))
-        if not length:
-            self._layers, self._tokens = make_prompt_cache(self._model), []
-            return
-        for layer in self._layers:
-            layer.trim(len(self._tokens) - length)
-        del self._tokens[length:]
+        if self._layers is None or not length:
+            self._layers, self._tokens = self._model.new_layers(), []
+        else:
+            self._layers.trim(len(self._tokens) - length)
+            del self._tokens[length:]
+        return self._layers
 
-    def _decode(self, tokens: list[int], count: int, sampler: Sampler) -> list[int]:
+    def _decode(self, layers: Layers, tokens: list[int], count: int, sampler: Sampler) -> list[int]:
         """Feed tokens, then each draft token but the last; all of it is computed in one go."""
         fed, drawn = mx.array([self._clamp(tokens)]), mx.array([self.vocabulary])
         draws = []
         for _ in range(count):
-            logits = self._model(fed, cache=self._layers)[:, -1]
+            logits = self._model.step(layers, fed)[:, -1]
             drawn = sampler(self._fit_width(logits), drawn)
             draws.append(drawn)
             fed = drawn[:, None]
@@ -146,6 +146,6 @@ class DraftModelProposer:
         return Sampler([self._params], [answer], [len(answer)], self._model.vocabulary, [prompt])
 
 
-def logits_width(model: Any) -> int:
+def logits_width(network: Any) -> int:
     """Width of a model's logits, the size of its padded vocabulary; nothing is computed for it."""
-    return int(model(mx.array([[0]])).shape[-1])
+    return int(network(mx.array([[0]])).shape[-1])

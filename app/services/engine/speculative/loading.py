@@ -5,11 +5,11 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import structlog
-from mlx_lm.models.cache import make_prompt_cache
 
 from app.services import catalog
-from app.services.engine.cache.layers import FORGETFUL, is_trimmable, leaves
+from app.services.engine.cache.layers import FORGETFUL, is_trimmable, leaves, new_layers
 from app.services.engine.model import loading
+from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.model.model_files import ModelFiles
 from app.services.engine.speculative.draft_config import DraftConfig
 from app.services.engine.speculative.draft_model import DraftModel, logits_width
@@ -74,7 +74,7 @@ def _load_draft(
         log.warning("no draft model", model=name, reason=reason)
         return None
     return DraftModel(
-        draft,
+        LanguageModel(draft),
         vocabulary=logits_width(model),
         context_length=folder.context.limited_to(config.context_length).tokens,
         max_draft_tokens=config.max_draft_tokens,
@@ -107,7 +107,7 @@ def _load(folder: ModelFolder, cache: GGUFCache) -> loading.Step:
 
 def _untrimmable(model: Any) -> str | None:
     """Say which layers of a model have a cache that cannot be trimmed; None where all can be."""
-    for layer in make_prompt_cache(model):
+    for layer in new_layers(model).caches:
         if not is_trimmable(layer):
             sliding = any(isinstance(leaf, FORGETFUL) for leaf in leaves([layer]))
             return "the sliding window" if sliding else "the recurrent layers"

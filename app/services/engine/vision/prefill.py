@@ -7,26 +7,24 @@ from typing import Any
 import mlx.core as mx
 
 from app.services.engine.cache.layers import FORGETFUL, Layers
-from app.services.engine.model.blas import threads
-from app.services.engine.model.prefill import SHORT
+from app.services.engine.model.language_model import LanguageModel
+from app.services.engine.model.prefill import forward
 from app.services.engine.vision.family import Mutual
 
 
-def forward_image(model: Any, layers: Layers, token: int, embeddings: mx.array, mutual: Mutual | None) -> None:
+def forward_image(
+    model: LanguageModel, layers: Layers, token: int, embeddings: mx.array, mutual: Mutual | None
+) -> None:
     """Compute embeddings (tokens, hidden size) of one image into a row's cache; `token` stands in their places.
 
     If there are more of each token, (tokens, 1 + layers, hidden size), these are added to what the first layers give.
     Each sees those before it, and the others where they are mutual.
     """
-    tokens = mx.full((1, len(embeddings)), token, dtype=mx.int32)
     first, *deep = (
         (embeddings[:, index] for index in range(embeddings.shape[1])) if embeddings.ndim == 3 else [embeddings]
     )
-    with threads.all(), _mutual(layers, mutual), _deepstack(model, deep):
-        model(tokens, cache=layers, input_embeddings=first[None])
-        mx.eval([layer.state for layer in layers])
-    if len(embeddings) > SHORT:
-        mx.clear_cache()
+    with _mutual(layers, mutual), _deepstack(model.network, deep):
+        forward(model, layers, [token] * len(embeddings), input_embeddings=first[None])
 
 
 @contextmanager
@@ -48,7 +46,7 @@ def _adding(layer: Any, embeddings: mx.array) -> Any:
 @contextmanager
 def _mutual(layers: Layers, mutual: Mutual | None) -> Iterator[None]:
     """Have the tokens that are computed now see each other."""
-    caches: list[Any] = list(layers)
+    caches: list[Any] = list(layers.caches)
     for layer in caches:
         if mutual == "everywhere" or (mutual == "windows" and isinstance(layer, FORGETFUL)):
             layer.make_mask = _mutual_mask(layer.make_mask, mutual)
