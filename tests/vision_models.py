@@ -1,4 +1,4 @@
-"""Tiny models that see, of random weights by seed, as their families' checkpoints name and shape them. NumPy alone."""
+"""Tiny models that see, of random weights by seed, as their families' checkpoints name and shape them."""
 
 import base64
 import copy
@@ -6,10 +6,13 @@ import io
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 from safetensors.numpy import save_file
+
+if TYPE_CHECKING:  # it imports MLX, which these models are written without
+    from app.services.engine.vision.vision import Vision
 
 GOLDEN = Path(__file__).parent / "engine" / "golden_images"  # by family, made by engine/make_golden_images.py
 FAMILIES = sorted(path.stem for path in GOLDEN.glob("*.json"))
@@ -50,7 +53,43 @@ def write(folder: Path, model: dict[str, Any], seed: int = 1) -> None:
     weights = {name: _draw(name, tuple(shape), seed, norms_add_one=add_one) for name, shape in model["shapes"].items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(model["config"]))
+    if "tokens" in model:
+        _write_tokenizer(folder, model["tokens"])
     (folder / "preprocessor_config.json").write_text(json.dumps(model["processor"]))
+
+
+def _write_tokenizer(folder: Path, tokens: dict[str, int]) -> None:
+    """Write a tokenizer that knows the texts within images alone."""
+    from tokenizers import AddedToken, Tokenizer
+    from tokenizers.models import WordLevel
+
+    tokenizer = Tokenizer(WordLevel(tokens, unk_token="<unk>"))
+    special = [AddedToken(token, special=True, normalized=False) for token in tokens if token.strip()]
+    tokenizer.add_special_tokens(special)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def load_text_model(folder: Path) -> Any:
+    """Load the text model of a folder, as the server does."""
+    from mlx_lm.utils import load_model
+
+    from app.services.engine.model.text_models import model_classes
+
+    return load_model(folder, get_model_classes=model_classes)[0]
+
+
+def load_vision(folder: Path, model: Any) -> "Vision | None":
+    """Load what a model of a folder sees with; None where it cannot be used."""
+    from tokenizers import Tokenizer
+
+    from app.services.engine.model.loading import at_once
+    from app.services.engine.vision import loading
+
+    def encode(text: str) -> list[int]:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+    return at_once(loading.load(folder, model, encode))
 
 
 def picture(seed: int, width: int = 40, height: int = 30) -> Any:
@@ -102,7 +141,7 @@ def build(folder: Path, family: str = "gemma3") -> Path:
     placeholder = "<image_soft_token>" if family == "gemma3" else "<|image_pad|>"
     model = with_vocabulary(golden(family), tokenizer.get_vocab_size(), tokenizer.token_to_id(placeholder))
     model["config"]["eos_token_id"] = [tokenizer.token_to_id(token) for token in ("<|im_end|>", "<|endoftext|>")]
-    write(folder, model)
+    write(folder, {name: value for name, value in model.items() if name != "tokens"})
     return folder
 
 

@@ -75,10 +75,10 @@ def _memory(path: Path) -> dict[str, Any] | None:
     size = model_size.of_path(path)
     tokens = min(estimator.CONTEXT, size.context)
     try:
-        from app.services.engine.cache import footprint
         from app.services.engine.model import loading
+        from app.services.engine.model.text_models import footprint_of
 
-        cache_bytes = footprint.of_config(size.config, loading.dtype()).bytes(tokens)
+        cache_bytes = footprint_of(size.config, loading.dtype()).bytes(tokens)
     except Exception:  # whatever a model's code, or the import of MLX, makes of this machine
         return None
     estimate = estimator.estimate(size, cache_bytes, loading.back_end())

@@ -10,6 +10,9 @@ from typing import Any
 
 from app.services.errors import LoadFailed
 
+# Models of which mlx-lm has the text model under another name, and no more: engine/model/text_models.py.
+_TEXT_MODELS = {"idefics3": "mistral3", "lfm2_vl": "lfm2-vl", "smolvlm": "mistral3"}
+
 
 def is_known(config: Mapping[str, Any]) -> bool:
     """Whether mlx-lm has a module for this config, as its own loader would choose it."""
@@ -89,4 +92,4 @@ def _remappings() -> tuple[dict[str, str], dict[tuple[str, str], str]]:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Dict)
         if node.targets[0].id in {"MODEL_REMAPPING", "MODEL_ARCHITECTURE_REMAPPING"}
     }
-    return tables.get("MODEL_REMAPPING", {}), tables.get("MODEL_ARCHITECTURE_REMAPPING", {})
+    return tables.get("MODEL_REMAPPING", {}) | _TEXT_MODELS, tables.get("MODEL_ARCHITECTURE_REMAPPING", {})

@@ -63,6 +63,11 @@ def pixels(image: EncodedImage) -> Pixels:
         return np.asarray(shown if shown.size == size else shown.resize(size, Pillow.Resampling.LANCZOS))
 
 
+def stretched(shown: Pixels, width: int, height: int, resampling: int) -> Pixels:
+    """Resize pixels, whatever becomes of their shape; `resampling` is one of Pillow's numbers."""
+    return np.asarray(Pillow.fromarray(shown).resize((width, height), Pillow.Resampling(resampling)))
+
+
 def _decode(image: Image) -> bytes:
     if isinstance(image.source, bytes):
         return image.source

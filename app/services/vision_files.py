@@ -4,11 +4,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 # By model_type: how the names of the tower's weights begin, with or without `model.` before them.
+_IDEFICS = ("vision_model.", "connector.")
+_LFM2 = ("vision_tower.", "multi_modal_projector.")
 _PIXTRAL = ("vision_tower.", "multi_modal_projector.")
 _QWEN = ("visual.", "vision_tower.")
 TOWERS: Mapping[str, tuple[str, ...]] = {
     "gemma3": ("vision_tower.", "multi_modal_projector."),
     "gemma4": ("vision_tower.", "embed_vision."),
+    "idefics3": _IDEFICS,
+    "lfm2-vl": _LFM2,
+    "lfm2_vl": _LFM2,
     "llava": _PIXTRAL,
     "mistral3": _PIXTRAL,
     "pixtral": _PIXTRAL,
@@ -18,6 +23,7 @@ TOWERS: Mapping[str, tuple[str, ...]] = {
     "qwen3_vl_moe": _QWEN,
     "qwen3_5": _QWEN,
     "qwen3_5_moe": _QWEN,
+    "smolvlm": _IDEFICS,
 }
 
 

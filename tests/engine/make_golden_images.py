@@ -9,15 +9,21 @@ import inspect
 import json
 import sys
 import tempfile
+from functools import partial
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
 import torch
 from safetensors import safe_open
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText
+from transformers.models.lfm2_vl.processing_lfm2_vl import Lfm2VlProcessor
+from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
+from app.services.engine.vision.lfm2_images import LFM2Images
 from tests import vision_models
 
 # Texts and images of a prompt: the number of tokens, or seed, width and height.
@@ -40,27 +46,26 @@ class Oracle:
         )
         wrong = {kind: names for kind, names in report.items() if names}
         assert not wrong, wrong
-        self.processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+        self.processor = _processor(golden["config"], folder)
         self.image_token = vision_models.image_token(golden["config"])
-        self.merge = _row_merge(golden["config"])
-        if self.merge is not None:
-            patch = golden["config"]["vision_config"]["patch_size"]
-            self.processor.patch_size = dict.fromkeys(("height", "width"), patch * self.merge)
+        self.texts = Texts(golden, folder, self.processor)
         self._takes = inspect.signature(self.model.forward).parameters
 
     @torch.no_grad()
     def case(self, parts: list[Any], rng: numpy.random.Generator) -> dict[str, Any]:
         """Answer a prompt greedily."""
         pictures = [part for part in parts if not isinstance(part, int)]
-        inputs = [self._inputs(picture) for picture in pictures]
-        features = [self._features(each) for each in inputs]
+        prepared = [self._prepared(picture) for picture in pictures]
+        runs = [self.texts.tokens(each) for each in prepared]  # None where an image is no more than its tokens
+        inputs = [{name: value for name, value in each.items() if name in self._takes} for each in prepared]
+        features = [self._features(*each) for each in zip(inputs, runs, strict=True)]
         lengths = iter(map(len, features))
         prompt: list[int] = []
         for part in parts:
             text = isinstance(part, int)
             prompt += rng.integers(2, 88, part).tolist() if text else [self.image_token] * next(lengths)
         merged = {name: _stacked([each[name] for each in inputs]) for name in (inputs[0] if inputs else ())}
-        logits, tokens = self._answer(self._written(prompt, inputs), merged)
+        logits, tokens = self._answer(self._written(prompt, runs), merged)
         if self.image_token in tokens:  # of which PyTorch would take one for another image
             return self.case(parts, rng)
         return {
@@ -71,40 +76,43 @@ class Oracle:
             "tokens": tokens,
         }
 
-    def _inputs(self, picture: list[int]) -> dict[str, Any]:
+    def _prepared(self, picture: list[int]) -> dict[str, Any]:
         pixels = vision_models.picture(*picture)
-        inputs = self.processor([pixels], return_tensors="pt", input_data_format="channels_last")
-        return {name: value for name, value in inputs.items() if name in self._takes}
+        more = {"return_row_col_info": True} if hasattr(self.processor, "return_row_col_info") else {}
+        prepared = dict(self.processor([pixels], return_tensors="pt", input_data_format="channels_last", **more))
+        if "spatial_shapes" in prepared:
+            self._use_our_pixels(pixels, prepared)
+        return prepared
 
-    def _features(self, inputs: dict[str, Any]) -> Any:
+    def _use_our_pixels(self, pixels: Any, prepared: dict[str, Any]) -> None:
+        """Have the tower see what Pillow makes of an image: torchvision rounds some numbers to a neighbour of 255."""
+        ours = LFM2Images.from_dict(vision_models.golden("lfm2_vl")["processor"])([pixels])
+        assert ours["spatial_shapes"].tolist() == prepared["spatial_shapes"].tolist()
+        tiles = numpy.split(ours["pixel_values"], numpy.cumsum(ours["spatial_shapes"].prod(axis=1))[:-1])
+        for theirs, own in zip(prepared["pixel_values"], tiles, strict=True):
+            assert (theirs[: len(own)] - torch.tensor(own)).abs().max() < 2.01 / 255
+            theirs[: len(own)] = torch.tensor(own)
+
+    def _features(self, inputs: dict[str, Any], run: list[int] | None) -> Any:
         """Give what stands for an image (tokens, width), with what is added in the first layers behind it."""
         output = self.model.get_image_features(**inputs)
         deep = getattr(output, "deepstack_features", None) or []
         features = _joined(output.pooler_output)
-        if self.merge is not None:  # each row has one token more, which is text
-            ends = self.model.get_input_embeddings()(torch.tensor(self._row_ends(inputs)))[:, None]
-            rows = features.reshape(len(ends), -1, features.shape[-1])
-            features = torch.cat([rows, ends], dim=1).flatten(0, 1)
+        if run is not None:
+            tokens = torch.tensor(run)
+            whole = self.model.get_input_embeddings()(tokens).clone()
+            whole[tokens == self.image_token] = features
+            features = whole
         return torch.stack([features, *map(_joined, deep)], dim=1).numpy()
 
-    def _row_ends(self, inputs: dict[str, Any]) -> list[int]:
-        """Give the tokens that end the rows of an image: [IMG_BREAK], and [IMG_END] for the last."""
-        side = self.processor.patch_size["height"]
-        rows = int(inputs["image_sizes"][0][0]) // side
-        return [self.image_token + 2] * (rows - 1) + [self.image_token + 3]
-
-    def _written(self, prompt: list[int], inputs: list[dict[str, Any]]) -> list[int]:
-        """Give a prompt as PyTorch's model has it, in which rows of images end with other tokens."""
-        if self.merge is None:
-            return prompt
+    def _written(self, prompt: list[int], runs: list[list[int] | None]) -> list[int]:
+        """Give a prompt as PyTorch's model has it, in which texts stand within images."""
         written, place = list(prompt), 0
-        for each in inputs:
-            place = prompt.index(self.image_token, place)
-            columns = int(each["image_sizes"][0][1]) // self.processor.patch_size["width"]
-            for end in self._row_ends(each):
-                place += columns
-                written[place] = end
-                place += 1
+        for run in runs:
+            if run is not None:
+                place = prompt.index(self.image_token, place)
+                written[place : place + len(run)] = run
+                place += len(run)
         return written
 
     def _answer(self, prompt: list[int], images: dict[str, Any]) -> tuple[Any, list[int]]:
@@ -123,6 +131,62 @@ class Oracle:
         return first, tokens[len(prompt) :]
 
 
+class Texts:
+    """The texts within images, as the processors of prompts write them."""
+
+    def __init__(self, golden: dict[str, Any], folder: Path, processor: Any) -> None:
+        self._golden = golden
+        self._processor = processor
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json")) if "tokens" in golden else None
+
+    def tokens(self, prepared: dict[str, Any]) -> list[int] | None:
+        """Give the tokens of an image with its texts; None for families without any."""
+        if self._tokenizer is None:
+            return None
+        config = self._golden["config"]
+        if config["vision_config"]["model_type"] == "pixtral":
+            sides = self._processor.patch_size
+            rows, columns = (int(prepared["image_sizes"][0][n]) // sides[name] for n, name in enumerate(sides))
+            text = "[IMG_BREAK]".join(["[IMG]" * columns] * rows) + "[IMG_END]"
+            return list(self._tokenizer.encode(text).ids)
+        is_lfm2 = config["model_type"] == "lfm2_vl"
+        text = _lfm2_text(self._processor, prepared) if is_lfm2 else self._idefics_text(prepared)
+        return list(self._tokenizer.encode(text).ids)[1:-1]  # what stands around an image belongs to the text
+
+    def _idefics_text(self, prepared: dict[str, Any]) -> str:
+        vision, scale = self._golden["config"]["vision_config"], self._golden["config"]["scale_factor"]
+        tokens = (vision["image_size"] // vision["patch_size"] // scale) ** 2
+        names = "<fake_token_around_image>", "<image>", "<global-img>"
+        return str(get_image_prompt_string(prepared["rows"][0][0], prepared["cols"][0][0], tokens, *names))
+
+
+def _lfm2_text(processor: Any, prepared: dict[str, Any]) -> str:
+    writer = SimpleNamespace(
+        image_processor=processor,
+        image_token="<image>",
+        image_start_token="<|image_start|>",
+        image_end_token="<|image_end|>",
+        image_thumbnail_token="<|img_thumbnail|>",
+    )
+    counts = ("_get_image_num_tokens", "_compute_tokens_per_tile", "_compute_tokens_for_image")
+    for name in ("_build_image_tokens", *counts):
+        setattr(writer, name, partial(getattr(Lfm2VlProcessor, name), writer))
+    return str(Lfm2VlProcessor.replace_image_token(writer, prepared, 0, use_image_special_tokens=True))
+
+
+def _processor(config: dict[str, Any], folder: Path) -> Any:
+    """Give the processor of images: that of LFM2-VL needs torchvision."""
+    if config["model_type"] == "lfm2_vl":
+        return AutoImageProcessor.from_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    if config["model_type"] in ("idefics3", "smolvlm"):
+        processor.do_pad = False  # tiles are all of one size
+    if (merge := _row_merge(config)) is not None:
+        patch = config["vision_config"]["patch_size"]
+        processor.patch_size = dict.fromkeys(("height", "width"), patch * merge)
+    return processor
+
+
 def _row_merge(config: dict[str, Any]) -> int | None:
     """Say how many patches a token has a side, where rows of tokens end with one more; None for other families."""
     return config.get("spatial_merge_size", 1) if config["vision_config"].get("model_type") == "pixtral" else None
@@ -131,6 +195,8 @@ def _row_merge(config: dict[str, Any]) -> int | None:
 def _stacked(arrays: list[Any]) -> Any:
     """Give what was prepared of several images as one array, smaller images padded."""
     shapes = [each.shape for each in arrays]
+    if arrays[0].dim() == 5:  # tiles of one prompt
+        return torch.cat(arrays, dim=1)
     if len(set(shapes)) > 1 and arrays[0].dim() == 4:
         most = [max(sides) for sides in zip(*shapes, strict=True)]
         pad = torch.nn.functional.pad

@@ -6,10 +6,7 @@ from math import prod
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlx_lm.utils import load_model
 
-from app.services.engine.model.loading import at_once
-from app.services.engine.vision import loading
 from app.services.engine.vision.vision import Vision
 from app.services.generation import EncodedImage, Image
 from tests import vision_models
@@ -25,7 +22,7 @@ def make_vision(tmp_path_factory: pytest.TempPathFactory) -> MakeVision:
     def make(family: str) -> Vision:
         if family not in made:
             folder = vision_models.build(tmp_path_factory.mktemp("models") / family, family)
-            vision = at_once(loading.load(folder, load_model(folder)[0]))
+            vision = vision_models.load_vision(folder, vision_models.load_text_model(folder))
             assert vision is not None
             made[family] = vision
             if family == "qwen2_5_vl":

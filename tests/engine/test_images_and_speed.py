@@ -5,14 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlx_lm.utils import load_model
 
-from app.services.engine.model.loading import at_once
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.speculative.prompt_lookup import CopyProposer, PromptLookupProposer
 from app.services.engine.speculative.proposer import Proposer
-from app.services.engine.vision import loading
 from app.services.facts import KVBits
 from tests import vision_models
 from tests.engine.test_vision import DRAWN, GREEDY, Prompt, Seeing
@@ -82,9 +79,9 @@ def with_larger_heads(seeing: Seeing) -> Seeing:
     config["text_config"] |= {"num_attention_heads": 2, "num_key_value_heads": 1}
     config["text_config"]["rope_scaling"] |= {"mrope_section": [4, 6, 6]}
     path.write_text(json.dumps(config))
-    seeing.model = seeing.workshop.model = load_model(seeing.folder)[0]
-    seeing.workshop_alone.model = load_model(seeing.folder)[0]
-    vision = at_once(loading.load(seeing.folder, seeing.workshop_alone.model))
+    seeing.model = seeing.workshop.model = vision_models.load_text_model(seeing.folder)
+    seeing.workshop_alone.model = vision_models.load_text_model(seeing.folder)
+    vision = vision_models.load_vision(seeing.folder, seeing.workshop_alone.model)
     assert vision is not None
     seeing.vision_of_rows = vision
     return seeing

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mlx_lm.utils import load_model, load_tokenizer
+from mlx_lm.utils import load_tokenizer
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
 from app.services.context_length import ContextLength
 from app.services.engine.model import image_markers
-from app.services.engine.model.loading import at_once
 from app.services.engine.prompt import PromptBuilder
-from app.services.engine.vision import loading, pixtral, qwen
+from app.services.engine.vision import lfm2, pixtral, qwen, smolvlm
+from app.services.engine.vision.lfm2_images import LFM2Images
 from app.services.engine.vision.prompt_images import PromptImage, PromptImages
 from app.services.generation import EncodedImage, GenerationRequest, Image, Message, ToolCall
 from tests import vision_models
@@ -99,7 +101,7 @@ class Built:
         vision_models.build(folder, family)
         if template is not None:
             (folder / "chat_template.jinja").write_text(template)
-        vision = at_once(loading.load(folder, load_model(folder)[0]))
+        vision = vision_models.load_vision(folder, vision_models.load_text_model(folder))
         assert vision is not None
         self.vision = vision
         self.tokenizer = load_tokenizer(folder)
@@ -168,10 +170,44 @@ def test_rows_of_an_image_for_mistral_end_with_a_token_each(width: int, height: 
     config = {"model_type": "mistral3", "spatial_merge_size": 2, "vision_config": {"patch_size": 7}}
     processor = PixtralImageProcessorPil(**pixtral.settings(config, {"size": {"longest_edge": 200}}))
     if max(width, height) <= 200 * min(width, height):
-        rows, columns = pixtral.grid(config, processor, width, height)
+        *parts, columns, end = pixtral.layout(config, processor, width, height)
         pixels = np.zeros((height, width, 3), dtype=np.uint8)
         (prepared,) = processor([pixels], return_tensors="np", input_data_format="channels_last")["image_sizes"]
-        assert list(prepared) == [14 * rows, 14 * (columns - 1)]
+        assert list(prepared) == [14 * (len(parts) // 2 + 1), 14 * columns]
+        assert parts == [columns, "[IMG_BREAK]"] * (len(parts) // 2)
+        assert end == "[IMG_END]"
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.sampled_from([(32, 8), (96, 24), (50, 24), (24, 24)]))
+def test_smolvlm_cuts_an_image_into_the_tiles_that_stand_in_its_prompt(width: int, height: int, sizes: Any) -> None:
+    longest, side = sizes
+    config = {"scale_factor": 2, "vision_config": {"patch_size": 2}}
+    settings = {"size": {"longest_edge": longest}, "max_image_size": {"longest_edge": side}, "do_pad": False}
+    processor = Idefics3ImageProcessorPil(**settings, return_row_col_info=True)
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    prepared = processor([pixels], return_tensors="np", input_data_format="channels_last")
+    (rows,), (columns,) = prepared["rows"][0], prepared["cols"][0]
+    assert smolvlm.tiles(processor, width, height) == (rows, columns)
+    layout = smolvlm.layout(config, processor, width, height)
+    assert [part for part in layout if isinstance(part, int)] == [side**2 // 16] * prepared["pixel_values"].shape[1]
+    text = "".join("<image>" if isinstance(part, int) else part for part in layout)
+    assert f"<fake_token_around_image>{text}<fake_token_around_image>" == get_image_prompt_string(
+        rows, columns, 1, "<fake_token_around_image>", "<image>", "<global-img>"
+    )
+
+
+@given(st.integers(1, 400), st.integers(1, 400), st.booleans(), st.booleans())
+def test_lfm2_prepares_the_tiles_that_stand_in_its_prompt(width: int, height: int, whole: bool, cuts: bool) -> None:
+    settings = {"encoder_patch_size": 4, "tile_size": 24, "min_image_tokens": 3, "max_image_tokens": 9}
+    processor = LFM2Images.from_dict(settings | {"use_thumbnail": whole, "do_image_splitting": cuts, "unknown": 1})
+    prepared = processor([np.zeros((height, width, 3), dtype=np.uint8)])
+    shapes = prepared["spatial_shapes"].tolist()
+    assert prepared["pixel_values"].shape == (sum(rows * columns for rows, columns in shapes), 48)
+    layout = lfm2.layout({}, processor, width, height)
+    assert [part for part in layout if isinstance(part, int)] == [rows * columns // 4 for rows, columns in shapes]
+    assert cuts or len(shapes) == 1
+    if max(width, height) <= 5 * min(width, height) and len(shapes) == 1:
+        assert 3 <= shapes[0][0] * shapes[0][1] // 4 <= 9 * 2
 
 
 def test_text_that_looks_like_an_image_is_text(built: Built) -> None:
@@ -207,4 +243,4 @@ def test_a_template_that_takes_text_alone_gets_the_images_in_it(tmp_path: Path) 
 def test_a_tower_that_cannot_be_used_leaves_a_model_that_reads_text(tmp_path: Path) -> None:
     folder = vision_models.build(tmp_path / "broken")
     (folder / "preprocessor_config.json").unlink()
-    assert at_once(loading.load(folder, None)) is None
+    assert vision_models.load_vision(folder, None) is None

@@ -8,16 +8,13 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx_lm.utils import load_model
 
 from app.services.engine.cache import prefix_store
 from app.services.engine.cache.prefix_cache import PrefixCache
 from app.services.engine.cache.prefix_store import PrefixStore
-from app.services.engine.model.loading import at_once
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.scheduler import Scheduler
-from app.services.engine.vision import loading
 from app.services.engine.vision.positions import steer
 from app.services.engine.vision.prompt_images import PromptImages
 from app.services.engine.vision.vision import Vision
@@ -44,17 +41,17 @@ class Seeing:
         self.image_token = vision_models.image_token(self.golden["config"])
         vision_models.write(folder, self.golden)
         self.folder = folder
-        self.model: Any = load_model(folder)[0]
+        self.model: Any = vision_models.load_text_model(folder)
         self.workshop = Workshop(family, tiny, model=self.model, vocabulary=VOCABULARY)
-        model: Any = load_model(folder)[0]  # of its own: what others do to theirs changes nothing here
+        model: Any = vision_models.load_text_model(folder)  # of its own: what others do to theirs changes nothing here
         self.workshop_alone = Workshop(family, tiny, model=model, vocabulary=VOCABULARY)
-        vision = at_once(loading.load(folder, model))
+        vision = vision_models.load_vision(folder, model)
         assert vision is not None
         self.vision_of_rows = vision
         self._alone: dict[str, list[int]] = {}
 
     def vision(self) -> Vision:
-        vision = at_once(loading.load(self.folder, self.model))
+        vision = vision_models.load_vision(self.folder, self.model)
         assert vision is not None
         return vision
 
@@ -273,9 +270,9 @@ def test_a_slot_is_saved_and_comes_back_with_its_images(seeing: Seeing) -> None:
 
 
 def test_embeddings_come_in_the_numbers_of_the_text_model(seeing: Seeing) -> None:
-    model: Any = load_model(seeing.folder)[0]
+    model: Any = vision_models.load_text_model(seeing.folder)
     model.set_dtype(mx.float16)
-    vision = at_once(loading.load(seeing.folder, model))
+    vision = vision_models.load_vision(seeing.folder, model)
     assert vision is not None
     (image,) = seeing.images(vision, seeing.prompts()[0]).images
     while (embeddings := vision.embeddings(image)) is None:

@@ -87,11 +87,11 @@ class MLXLoader:
         """Give the bytes of a row's cache, of a model that is not loaded. Raises LoadFailed."""
         if self._import_error is not None:
             raise self._import_error
-        from app.services.engine.cache import footprint
         from app.services.engine.model.loading import dtype
+        from app.services.engine.model.text_models import footprint_of
 
         try:
-            return footprint.of_config(config, dtype(), self._limits.kv_bits).bytes(tokens)
+            return footprint_of(config, dtype(), self._limits.kv_bits).bytes(tokens)
         except Exception as error:  # whatever a model's code makes of strange numbers
             raise LoadFailed(f"The configuration of the model cannot be used: {type(error).__name__}") from error
 

@@ -7,9 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 from mlx_lm.models.cache import ArraysCache, KVCache
-from mlx_lm.utils import _get_classes
 
-from app.services import sentence_files
 from app.services.engine.cache.layers import leaves, new_layers
 from app.services.engine.cache.packed import group_size
 from app.services.facts import KVBits
@@ -49,20 +47,6 @@ class Footprint:
             return 0
         windows = sum(each * (min(tokens, window) + _STEP) for window, each in self.growing.items() if window)
         return rows * (self.fixed + windows + _LAYERS_AT_ONCE * self.largest * (tokens + _STEP))
-
-
-def of_config(config: Mapping[str, Any], dtype: mx.Dtype, kv_bits: KVBits | None = None) -> Footprint:
-    """Measure the model of a config.json without its weights: what `measure` finds once it is loaded in this dtype.
-
-    mlx-lm fills the weights of a new model only when something is computed with them, and here nothing is. An encoder
-    has no cache.
-    """
-    if config.get("model_type") in sentence_files.TYPES:
-        return Footprint(0, {})
-    model_class, arguments = _get_classes(dict(config))
-    model = model_class(arguments.from_dict(dict(config)))
-    model.set_dtype(dtype)
-    return measure(model, None if why_not_rounded(model) else kv_bits)
 
 
 def measure(model: Any, kv_bits: KVBits | None = None) -> Footprint:

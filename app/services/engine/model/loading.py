@@ -23,6 +23,7 @@ from app.services import free_memory, heap
 from app.services.engine.model import gguf_weights
 from app.services.engine.model.model_files import ModelFiles, open_folder, open_gguf
 from app.services.engine.model.sentence_piece import follow_model_file
+from app.services.engine.model.text_models import model_classes
 from app.services.errors import LoadFailed
 from app.services.facts import DeviceFacts
 from app.services.gguf.cache import GGUFCache
@@ -64,7 +65,7 @@ def load(files: ModelFiles) -> Step:
             model = yield from scaled(gguf_weights.build(files.gguf), 0.1, 0.9)
             files.check()
         else:
-            model, _ = load_model(folder, lazy=True)
+            model, _ = load_model(folder, lazy=True, get_model_classes=model_classes)
             if _is_cpu():
                 widen(model)
             yield from read_weights(model)

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import structlog
@@ -44,7 +45,7 @@ def load(model: ModelFolder, config: DraftConfig | None, cache: GGUFCache) -> Ge
         start = _CONVERSION if model.is_gguf else 0.0
         files = opened.enter_context((yield from loading.scaled(loading.open_files(model, cache), 0.0, start)))
         mlx_model, tokenizer = yield from loading.scaled(loading.load(files), start, 1.0)
-        vision = yield from _load_vision(files, mlx_model)
+        vision = yield from _load_vision(files, mlx_model, tokenizer)
         draft = None
         if config is not None and draft_folder is not None:
             draft = yield from _load_draft(draft_folder, config, cache, files, mlx_model, tokenizer)
@@ -52,13 +53,14 @@ def load(model: ModelFolder, config: DraftConfig | None, cache: GGUFCache) -> Ge
         return Parts(files, mlx_model, tokenizer, draft, vision)
 
 
-def _load_vision(files: ModelFiles, model: Any) -> Generator[float, None, Any]:
+def _load_vision(files: ModelFiles, model: Any, tokenizer: Any) -> Generator[float, None, Any]:
     """Load what a model sees with, if it does; its modules are imported for those alone."""
     if not files.model.sees:
         return None
     from app.services.engine.vision.loading import load
 
-    return (yield from loading.scaled(load(files.folder, model), 0.9, 1.0))
+    encode = partial(tokenizer.encode, add_special_tokens=False)
+    return (yield from loading.scaled(load(files.folder, model, encode), 0.9, 1.0))
 
 
 def _load_draft(

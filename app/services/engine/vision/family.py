@@ -1,6 +1,6 @@
 """How the models of a family take images."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -12,6 +12,9 @@ from app.services.engine.vision.positions import Positions
 
 Config = Mapping[str, Any]  # config.json
 Inputs = Mapping[str, npt.NDArray[np.float32]]  # what a processor of transformers makes of an image, without batch
+
+# What an image is in a prompt: numbers of tokens, of each tile or row that a tower sees, and the texts between them.
+Layout = Sequence[int | str]
 
 # In which layers the tokens of an image see those of it that come later too, so that they are computed at once: in all,
 # also beyond windows, or in those that have windows.
@@ -34,12 +37,14 @@ def channels_last(array: mx.array, shape: tuple[int, ...]) -> mx.array:
 class Family:
     """How the models of a family take images, as their configuration has it."""
 
-    processor: tuple[str, str]  # module and class of transformers that prepare images, without PyTorch
+    processor: tuple[str, str]  # module and class of what prepares images, without PyTorch
     before: str  # what a prompt has before the tokens of an image, and behind them
     after: str
     placeholder: Callable[[Config], int]  # the token that stands in the places of an image
     tower: Callable[[Config], Any]  # a Tower, without its weights
-    grid: Callable[[Config, Any, int, int], tuple[int, int]]  # rows and columns of the tokens of an image, by its size
+    # By the width and height of an image: rows and columns of its tokens, or its layout where texts stand within it.
+    grid: Callable[[Config, Any, int, int], tuple[int, int]] | None = None
+    layout: Callable[[Config, Any, int, int], Layout] | None = None
     rename: Callable[[str], str] = str  # names of weights in the files as those of the tower
     fit: Callable[[mx.array, tuple[int, ...]], mx.array] = channels_last  # weights of the files to a shape of the tower
     # Settings of the processor, of those that the files have.
@@ -49,4 +54,5 @@ class Family:
     stand_in: Callable[[Config], int] | None = None  # the token whose part in layers an image has; None: its own
     # Has a processor make so many tokens of an image at most, where their number does not depend on its size.
     limit: Callable[[Any, int], None] | None = None
-    bind: Callable[[Any, Any], None] | None = None  # gives a tower what it needs of the text model, which comes second
+    # Counts the numbers that the tower computes at a time, where that is a tile and not the whole image.
+    tile_size: Callable[[Inputs], int] = lambda inputs: int(inputs["pixel_values"].size)

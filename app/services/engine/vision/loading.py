@@ -1,7 +1,8 @@
 """Loads the tower of a model that sees. mlx-lm leaves these weights out of the text model."""
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -18,11 +19,14 @@ from app.services.engine.model.loading import weights as all_weights
 from app.services.engine.vision.family import Family
 from app.services.engine.vision.gemma3 import GEMMA3
 from app.services.engine.vision.gemma4 import GEMMA4
+from app.services.engine.vision.lfm2 import LFM2_VL
 from app.services.engine.vision.pixtral import PIXTRAL
 from app.services.engine.vision.positions import steer
 from app.services.engine.vision.qwen2 import QWEN2_VL
 from app.services.engine.vision.qwen2_5 import QWEN2_5_VL
 from app.services.engine.vision.qwen3 import QWEN3_VL
+from app.services.engine.vision.smolvlm import SMOLVLM
+from app.services.engine.vision.texts import Embed, Encode, Texts
 from app.services.engine.vision.vision import Vision
 from app.services.vision_files import TOWERS
 
@@ -31,6 +35,9 @@ log = structlog.get_logger()
 FAMILIES: Mapping[str, Family] = {  # by model_type
     "gemma3": GEMMA3,
     "gemma4": GEMMA4,
+    "idefics3": SMOLVLM,
+    "lfm2-vl": LFM2_VL,
+    "lfm2_vl": LFM2_VL,
     "llava": PIXTRAL,
     "mistral3": PIXTRAL,
     "pixtral": PIXTRAL,
@@ -40,28 +47,59 @@ FAMILIES: Mapping[str, Family] = {  # by model_type
     "qwen3_vl_moe": QWEN3_VL,
     "qwen3_5": QWEN3_VL,
     "qwen3_5_moe": QWEN3_VL,
+    "smolvlm": SMOLVLM,
 }
 
 
-def load(folder: Path, model: Any) -> Generator[float, None, Vision | None]:
-    """Yield progress from 0 to 1 and return what a model sees with; None where it cannot be used: the log says why."""
-    config = load_config(folder)
+def load(folder: Path, model: Any, encode: Encode) -> Generator[float, None, Vision | None]:
+    """Yield progress from 0 to 1 and return what a model sees with; None where it cannot be used: the log says why.
+
+    `encode` tokenizes texts that stand within images.
+    """
+    return (yield from _load(folder.name, lambda: _of_folder(folder), model, encode))
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a tower is made of: config.json, preprocessor_config.json, and weights by their names in the tower."""
+
+    config: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    weights: Mapping[str, mx.array]
+
+    @property
+    def family(self) -> Family:
+        return FAMILIES[self.config["model_type"]]
+
+
+def _load(
+    name: str, source_of: Callable[[], _Source], model: Any, encode: Encode
+) -> Generator[float, None, Vision | None]:
     try:
-        family = FAMILIES[config["model_type"]]
+        source = source_of()
+        family, config = source.family, source.config
         tower = family.tower(config)
-        _set(tower, _read(folder, family, TOWERS[config["model_type"]]), family, config)
+        _set(tower, source.weights, family, config)
         if back_end() == "cpu":
             widen(tower)
-        if family.bind is not None:
-            family.bind(tower, model)
         yield from read_weights(tower)
-        vision = Vision(family, config, tower, _processor(folder, family, config), _precision(model))
+        processor = _processor(family, config, source.settings)
+        vision = Vision(family, config, tower, processor, Texts(encode, _embed(model)), _precision(model))
         if vision.positions is not None:
             steer(model, vision.positions)
         return vision
     except Exception as error:  # the model answers text all the same
-        log.warning("this model reads text only: no tower for images", model=folder.name, reason=_line(error))
+        log.warning("this model reads text only: no tower for images", model=name, reason=_line(error))
         return None
+
+
+def _of_folder(folder: Path) -> _Source:
+    config = load_config(folder)
+    paths = (folder / "preprocessor_config.json", folder / "processor_config.json")
+    path = next((path for path in paths if path.exists()), paths[0])
+    settings = json.loads(path.read_bytes())
+    weights = _read(folder, FAMILIES[config["model_type"]], TOWERS[config["model_type"]])
+    return _Source(config, settings.get("image_processor", settings), weights)
 
 
 def _read(folder: Path, family: Family, prefixes: tuple[str, ...]) -> dict[str, mx.array]:
@@ -78,7 +116,7 @@ def _name(family: Family, name: str) -> str:
     return family.rename(name.removeprefix("model."))
 
 
-def _set(tower: Module, weights: dict[str, mx.array], family: Family, config: Mapping[str, Any]) -> None:
+def _set(tower: Module, weights: Mapping[str, mx.array], family: Family, config: Mapping[str, Any]) -> None:
     """Put weights into a tower, which is quantized as they are. Raises ValueError if one is missing."""
     if quantization := config.get("quantization"):
         names = {_name(family, name): settings for name, settings in quantization.items()}
@@ -96,14 +134,15 @@ def _set(tower: Module, weights: dict[str, mx.array], family: Family, config: Ma
     tower.load_weights([(name, family.fit(weights[name], shape)) for name, shape in shapes.items()])
 
 
-def _processor(folder: Path, family: Family, config: Mapping[str, Any]) -> Any:
-    """Make the processor of images, as the folder's files set it. No code of the folder is run."""
-    paths = (folder / "preprocessor_config.json", folder / "processor_config.json")
-    path = next((path for path in paths if path.exists()), paths[0])
-    settings = json.loads(path.read_bytes())
-    settings = settings.get("image_processor", settings)
+def _processor(family: Family, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
+    """Make the processor of images, as files set it. No code of a folder is run."""
     module, name = family.processor
-    return getattr(import_module(module), name).from_dict(family.settings(config, settings))
+    return getattr(import_module(module), name).from_dict(dict(family.settings(config, settings)))
+
+
+def _embed(model: Any) -> Embed:
+    """Say how texts within images are embedded: as texts around them, in the families that have such."""
+    return lambda tokens: model.language_model.model.embed_tokens(tokens)
 
 
 def _precision(model: Any) -> mx.Dtype:

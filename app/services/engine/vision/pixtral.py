@@ -12,12 +12,12 @@ from mlx.nn.layers.convolution import Conv2d
 from mlx.nn.layers.linear import Linear
 from mlx.nn.layers.normalization import RMSNorm
 
-from app.services.engine.vision.family import Config, Family, Inputs
+from app.services.engine.vision.family import Config, Family, Inputs, Layout
 from app.services.engine.vision.mlp import Activation, GatedMLP
 from app.services.engine.vision.positions import turn
 
 _EPSILON = 1e-5
-_BREAK, _END = 2, 3  # [IMG_BREAK] and [IMG_END], as far behind [IMG] in all vocabularies of Mistral
+_BREAK, _END = "[IMG_BREAK]", "[IMG_END]"  # what ends a row, and the last one
 _ACTIVATIONS: Mapping[str, Activation] = {"gelu": gelu, "gelu_pytorch_tanh": gelu_approx, "silu": silu}
 
 
@@ -117,19 +117,12 @@ class PixtralTower(Module):
         vision = config["vision_config"]
         self.vision_tower = _VisionTower(vision)
         self.multi_modal_projector = _Projector(config)
-        self.merge = _merge(config)
         self.head_size = vision["hidden_size"] // vision["num_attention_heads"]
         rope = vision.get("rope_parameters") or {}
         self.base = float(vision.get("rope_theta") or rope.get("rope_theta") or 10_000.0)
-        self.end_tokens = [_placeholder(config) + token for token in (_BREAK, _END)]
-        self.ends: mx.array | None = None  # embeddings of what ends a row, and the image
-
-    def bind(self, model: Any) -> None:
-        """Take what ends rows and images from the text model, whose tokens these are."""
-        self.ends = model.language_model.model.embed_tokens(mx.array(self.end_tokens))
 
     def __call__(self, inputs: Inputs) -> Generator[mx.array, None, mx.array]:
-        """Compute the embeddings (tokens, hidden size) of an image and of the ends of its rows, a layer each step."""
+        """Compute the embeddings (tokens, hidden size) of an image, row by row, a layer each step."""
         tower = self.vision_tower
         pixels = mx.array(inputs["pixel_values"].transpose(0, 2, 3, 1)).astype(tower.ln_pre.weight.dtype)
         patches = tower.patch_conv(pixels)[0]
@@ -138,8 +131,7 @@ class PixtralTower(Module):
         x = tower.ln_pre(patches.reshape(-1, width))
         for layer in tower.transformer.layers:
             yield (x := layer(x, angles))
-        tokens = self.multi_modal_projector(x.reshape(rows, columns, width))
-        return self._with_ends(tokens.reshape(rows // self.merge, columns // self.merge, -1))
+        return self.multi_modal_projector(x.reshape(rows, columns, width))
 
     def _angles(self, rows: int, columns: int) -> tuple[mx.array, mx.array]:
         """Give cosine and sine (patches, size): every other frequency turns by rows, the rest by columns."""
@@ -147,13 +139,6 @@ class PixtralTower(Module):
         row, column = np.mgrid[:rows, :columns].reshape(2, -1, 1).astype(np.float32)
         angles = np.tile(np.concatenate([row * frequencies[::2], column * frequencies[1::2]], axis=-1), 2)
         return mx.array(np.cos(angles)), mx.array(np.sin(angles))
-
-    def _with_ends(self, tokens: mx.array) -> mx.array:
-        """Put behind each row of tokens (rows, columns, hidden size) what ends it, and give all in line."""
-        assert self.ends is not None
-        rows, _, hidden = tokens.shape
-        ends = mx.concatenate([mx.broadcast_to(self.ends[:1], (rows - 1, hidden)), self.ends[1:]])
-        return mx.concatenate([tokens, ends[:, None].astype(tokens.dtype)], axis=1).reshape(-1, hidden)
 
 
 def _merges(config: Config) -> bool:
@@ -174,15 +159,16 @@ def settings(config: Config, files: Mapping[str, Any]) -> dict[str, Any]:
     return {**files, "patch_size": config["vision_config"]["patch_size"] * _merge(config)}
 
 
-def grid(config: Config, processor: Any, width: int, height: int) -> tuple[int, int]:
-    """Give the rows and columns of the tokens of an image, with those that end rows."""
+def layout(config: Config, processor: Any, width: int, height: int) -> Layout:
+    """Give the tokens of each row of an image, with what ends it."""
     size = processor.size
     most = size["longest_edge"] or max(size["height"], size["width"])
     ratio = max(height / most, width / most)
     if ratio > 1:
         height, width = math.floor(height / ratio), math.floor(width / ratio)
     side = config["vision_config"]["patch_size"] * _merge(config)
-    return (height - 1) // side + 1, (width - 1) // side + 2
+    rows, columns = int((height - 1) // side + 1), int((width - 1) // side + 1)
+    return [*(columns, _BREAK) * (rows - 1), columns, _END]
 
 
 PIXTRAL = Family(  # and Mistral 3
@@ -193,6 +179,5 @@ PIXTRAL = Family(  # and Mistral 3
     placeholder=_placeholder,
     tower=PixtralTower,
     rename=lambda name: name.replace("vision_tower.vision_model.", "vision_tower."),  # MLX's conversions have it so
-    grid=grid,
-    bind=PixtralTower.bind,
+    layout=layout,
 )

@@ -13,9 +13,10 @@ import numpy as np
 from app.services import images
 from app.services.engine.model.loading import dtype
 from app.services.engine.vision.counts import ImageCounts
-from app.services.engine.vision.family import Family, Inputs
+from app.services.engine.vision.family import Family, Inputs, Layout
 from app.services.engine.vision.memory import count_patches, peak_bytes
 from app.services.engine.vision.prompt_images import PromptImage, PromptImages
+from app.services.engine.vision.texts import Texts
 from app.services.errors import InvalidImage
 from app.services.generation import EncodedImage, Image
 
@@ -33,7 +34,9 @@ class Vision:
     `read`, `expand` and what they call are for any thread, the rest is for the engine's.
     """
 
-    def __init__(self, family: Family, config: Mapping[str, Any], tower: Any, processor: Any, dtype: mx.Dtype) -> None:
+    def __init__(
+        self, family: Family, config: Mapping[str, Any], tower: Any, processor: Any, texts: Texts, dtype: mx.Dtype
+    ) -> None:
         self.family = family
         self.placeholder = family.placeholder(config)
         self.stand_in = family.stand_in(config) if family.stand_in else self.placeholder
@@ -44,11 +47,13 @@ class Vision:
         self._config = config
         self._tower = tower
         self._processor = processor
+        self._texts = texts
         self._dtype = dtype  # of the text model
         self._inputs: _Recent[Inputs] = _Recent(
             _MOST_INPUTS, lambda inputs: sum(each.nbytes for each in inputs.values())
         )
-        self._checked: _Recent[int] = _Recent(_MOST_CHECKED, lambda _: 1)  # the numbers that they became
+        # By image that can be decoded: the numbers of it that a tower computes at a time.
+        self._checked: _Recent[int] = _Recent(_MOST_CHECKED, lambda _: 1)
         self._embeddings: _Recent[mx.array] = _Recent(MOST_EMBEDDINGS, lambda array: array.nbytes)
         self._unfinished: dict[bytes, Generator[mx.array, None, mx.array]] = {}
 
@@ -71,13 +76,14 @@ class Vision:
         encoded = images.resized(encoded, *self._size(encoded, is_small=image.is_small))
         if encoded.digest not in self._checked:
             self._inputs.put(encoded.digest, inputs := self._prepare(encoded))
-            self._checked.put(encoded.digest, inputs["pixel_values"].size)
+            self._checked.put(encoded.digest, self.family.tile_size(inputs))
         return encoded
 
     def placed(self, image: EncodedImage, start: int) -> PromptImage:
         """Give an image its tokens in a prompt, from an index on."""
-        rows, columns = self._grid(image.width, image.height)
-        return PromptImage(image, start, rows * columns, (rows, columns) if self.positions else None)
+        layout = self._layout(image.width, image.height)
+        grid = self._grid(image.width, image.height) if self.positions else None
+        return PromptImage(image, start, self._texts.length(layout), grid)
 
     def embeddings(self, image: PromptImage) -> mx.array | None:
         """Give the embeddings (tokens, hidden size) of an image; None if they are still to be computed."""
@@ -93,7 +99,7 @@ class Vision:
         try:
             mx.eval(next(steps))
         except StopIteration as end:
-            mx.eval(embeddings := end.value.astype(self._dtype))
+            mx.eval(embeddings := self._with_texts(image.image, end.value.astype(self._dtype)))
             self._embeddings.put(digest, embeddings)
             self.counts.computed += 1
         else:
@@ -124,10 +130,22 @@ class Vision:
         """Let go of the tower and of everything computed with it."""
         self.forget()
         self._unfinished.clear()
+        self._texts.free()
         self._tower = None
 
     def _grid(self, width: int, height: int) -> tuple[int, int]:
+        assert self.family.grid is not None
         return self.family.grid(self._config, self._processor, width, height)
+
+    def _layout(self, width: int, height: int) -> Layout:
+        if self.family.layout is None:
+            return (prod(self._grid(width, height)),)
+        return self.family.layout(self._config, self._processor, width, height)
+
+    def _with_texts(self, image: EncodedImage, embeddings: mx.array) -> mx.array:
+        if self.family.layout is None:
+            return embeddings
+        return self._texts.between(self._layout(image.width, image.height), embeddings)
 
     def _size(self, image: EncodedImage, *, is_small: bool) -> tuple[int, int]:
         """Give the largest size in which an image may be shown, not larger than its own."""
@@ -140,7 +158,7 @@ class Vision:
             return -(-width * side // longest), -(-height * side // longest)  # rounded up: never without a pixel
 
         def tokens(side: int) -> int:
-            return prod(self._grid(*scaled(side)))
+            return sum(part for part in self._layout(*scaled(side)) if isinstance(part, int))
 
         side, most = longest, max(self._image_tokens, tokens(1))  # some models have as many for any size
         if is_small and longest > _SMALL and tokens(_SMALL) < tokens(longest):
