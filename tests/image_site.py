@@ -20,6 +20,7 @@ from tests.http_server import serving
 
 PNG = base64.b64decode(vision_models.png(1))
 MIB = 2**20
+BUDGET = 4 * MIB  # of the server that is started here; a real one has more than a request may fetch
 
 
 def anywhere(_: Address) -> bool:
@@ -80,4 +81,5 @@ def running_site() -> Iterator[Site]:
 
 if __name__ == "__main__":
     image_urls.PublicTransport = partial(PublicTransport, anywhere)  # type: ignore[misc,assignment]
+    image_urls._of_all_models = image_urls.FetchBudget(BUDGET)
     main(sys.argv[1:])

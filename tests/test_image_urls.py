@@ -8,7 +8,7 @@ import pytest
 
 from tests import image_site, vision_models
 from tests.conftest import Server, running
-from tests.image_site import PNG, Site, running_site
+from tests.image_site import BUDGET, PNG, Site, running_site
 
 pytestmark = pytest.mark.slow
 
@@ -77,6 +77,18 @@ def test_what_is_no_image_there_is_refused_with_its_place(
     error = answer.json()["error"]
     assert reason in error["message"]
     assert "content.1" in str(error)
+
+
+@pytest.mark.parametrize("path", bodies(""))
+def test_images_that_take_too_much_memory_together_are_to_be_sent_again(
+    fetching: Server, site: Site, path: str
+) -> None:
+    site.files = {"/a.png": PNG, "/large.png": PNG + bytes(BUDGET)}
+    answer = fetching.client.post(path, json=bodies(f"{site.url}/large.png")[path])
+    assert answer.status_code == 503, answer.text
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert "too much memory together" in answer.json()["error"]["message"]
+    assert tokens(fetching, path, f"{site.url}/a.png") > 4
 
 
 def test_only_the_internet_is_asked_and_only_with_the_flag(folder: Path, site: Site, tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ class Image:
     param: str = "messages"  # where it stands in the request, for errors
     is_small: bool = False  # it may be made small, where that takes fewer tokens: `detail` of `low`
     is_required: bool = True  # a model that reads text only refuses it; else it answers without
+    fetched: object = field(default=None, compare=False, repr=False)  # by which the bytes of a fetched file are counted
 
 
 @dataclass(slots=True)
@@ -111,6 +112,7 @@ class EncodedImage:
     width: int  # pixels, as it is to be shown
     height: int
     param: str = "messages"
+    fetched: object = field(default=None, compare=False, repr=False)  # that of the Image
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def read(image: Image) -> EncodedImage:
             raise InvalidImage(f"an image of {width} x {height} is too long and thin", param=image.param)
         if opened.getexif().get(_ORIENTATION) in _TURNED:
             width, height = height, width
-    return EncodedImage(data, blake2b(data, digest_size=16).digest(), width, height, image.param)
+    return EncodedImage(data, blake2b(data, digest_size=16).digest(), width, height, image.param, image.fetched)
 
 
 def resized(image: EncodedImage, width: int, height: int) -> EncodedImage:

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.services.errors import InvalidImage
-from app.services.generation import Image
-from app.services.image_urls import ImageFetcher
+from app.services import images
+from app.services.errors import FetchedImagesFull, InvalidImage
+from app.services.generation import EncodedImage, Image
+from app.services.image_urls import FetchBudget, ImageFetcher
 from app.services.public_network import PublicTransport
 from tests.image_site import MIB, PNG, Site, anywhere, running_site
 
@@ -78,6 +79,30 @@ def test_the_images_of_a_request_are_limited_together(site: Site) -> None:
     site.files = {"/large": bytes(17 * MIB)}
     with pytest.raises(InvalidImage, match="64 MiB together"):
         fetch(*[f"{site.url}/large"] * 4)
+
+
+def test_the_images_of_all_requests_are_limited_together_until_they_are_answered(site: Site) -> None:
+    site.files = {"/large": PNG + bytes(5 * MIB), "/small": PNG}
+    budget = FetchBudget(8 * MIB)
+    fetcher = ImageFetcher(PublicTransport(anywhere), budget=budget)
+
+    def read(name: str) -> list[EncodedImage]:
+        fetched = asyncio.run(fetcher.fetch([Image(f"{site.url}/{name}"), Image("AAAA")]))
+        return [images.resized(images.read(fetched[0]), 10, 10)]
+
+    first = read("large")
+    assert budget.used == len(PNG) + 5 * MIB
+    with pytest.raises(FetchedImagesFull):
+        read("large")
+    assert budget.used == len(PNG) + 5 * MIB  # what was fetched of the second counts no more
+    others = read("small") + read("small")
+    first.clear()
+    assert budget.used == len(others) * len(PNG)
+    assert read("large")
+    with pytest.raises(FetchedImagesFull):
+        asyncio.run(fetcher.fetch([Image(f"{site.url}/large")] * 2))
+    others.clear()
+    assert budget.used == 0
 
 
 def test_each_redirect_is_checked_anew(site: Site) -> None:

@@ -16,6 +16,12 @@ class QueueFull(Busy):
         super().__init__(f"Too many requests are waiting ({waiting}); try again soon", retry_after=retry_after)
 
 
+class FetchedImagesFull(Busy):
+    """The images that requests have by URL take as much memory together as they may."""
+
+    default_message = "The images that are fetched for all requests take too much memory together; try again soon"
+
+
 class ShuttingDown(Unavailable):
     """The server is shutting down."""
 
