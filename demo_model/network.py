@@ -54,9 +54,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention, in single precision where rows are short: the CPU's kernel is faster there."""
-    if q.shape[2] > 640:
-        return functional.scaled_dot_product_attention(narrow(q), narrow(k), v, is_causal=True)
+    """Causal attention in single precision, in which the CPU's kernel is fastest."""
     with torch.autocast("cpu", enabled=False):
         return functional.scaled_dot_product_attention(q, k, v.float(), is_causal=True)
 
@@ -82,7 +80,8 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(batch, length, self.kv_heads, self.head_dim).transpose(1, 2)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         groups = self.heads // self.kv_heads
-        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+        if groups > 1:
+            k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
         out = attend(q, k, v)
         mixed: Tensor = self.o_proj(out.transpose(1, 2).reshape(batch, length, -1))
         return mixed

@@ -1,6 +1,7 @@
 """The training: batches in, steps, checkpoints, samples, and the model folder out."""
 
 import argparse
+import shutil
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -22,6 +23,7 @@ from demo_model.template import FOLDER, Template
 from demo_model.wiring import wire
 
 WORK = Path(__file__).parent.parent / "build" / "demo_model"
+KEPT = ("chat_template.jinja", "MODEL_CARD.md")  # of the model folder, which are not trained
 
 
 class Training:
@@ -35,6 +37,10 @@ class Training:
         self.feed = Feed(self.encoder, Source(options.seed), options.batch)
         self.network = Network(Shape(vocab_size=tokenizer.get_vocab_size()))
         wire(self.network)
+        if not options.eager:
+            # a layer's many small steps in one go take half the time, once they are compiled
+            for layer in self.network.layers:
+                layer.compile(dynamic=True)
         self.optimizers = optimizers(self.network, options.matrix_lr, options.other_lr)
         self.tokens, self.steps, self.seconds, self.best = 0, 0, 0.0, 0.0
         self.test = self._test_examples()
@@ -76,7 +82,8 @@ class Training:
                 self._show(losses[-50:])
             if time.monotonic() - watched > 60 * self.options.watch or self.progress >= 1:
                 began, watched = time.monotonic(), time.monotonic()
-                self.watch()
+                with torch.compiler.set_stance("force_eager"):
+                    self.watch()
                 self.seconds += time.monotonic() - began
             if time.monotonic() - saved > 300:
                 saved = time.monotonic()
@@ -150,7 +157,7 @@ class Training:
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
     made = argparse.ArgumentParser(description="Train the demo model tiles-nano.")
-    made.add_argument("--out", default=str(FOLDER), help="the model folder to write")
+    made.add_argument("--out", default=str(WORK / "tiles-nano"), help="the model folder to write")
     made.add_argument("--seed", type=int, default=7)
     made.add_argument("--tokens", type=int, default=36_000_000, help="end after this many tokens")
     made.add_argument("--minutes", type=float, default=100, help="or after this many minutes")
@@ -159,6 +166,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--other-lr", type=float, default=0.004)
     made.add_argument("--vocabulary", type=int, default=2560)
     made.add_argument("--watch", type=float, default=5, help="minutes between measurements")
+    made.add_argument("--eager", action="store_true", help="compile nothing: slower, but without a compiler")
     made.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     return made
 
@@ -167,6 +175,10 @@ def main() -> None:
     """Train the tokenizer, unless resuming, then the network."""
     options = parser().parse_args()
     folder = Path(options.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder.resolve() != FOLDER.resolve():
+        for name in KEPT:
+            shutil.copy(FOLDER / name, folder / name)
     if not options.resume:
         tokenization.save(tokenization.train(Template(), options.vocabulary), folder, Shape().max_position_embeddings)
     training = Training(options, Tokenizer.from_file(str(folder / "tokenizer.json")))
