@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from demo_model.conversation import Conversation
+from demo_model.forced import forced
 from demo_model.mixture import Mixture, draw, repeated_share, stage
 from demo_model.source import Source
 from demo_model.template import Template
@@ -50,8 +51,13 @@ class Encoder:
         self.scattered = [scattered(tokenizer, Source(f"scattered {i}")) for i in range(SCATTERED)]
 
     def example(self, talk: Conversation, tokenizer: Tokenizer | None = None) -> Example:
-        """The tokens of a conversation; answers are trained on, of a thinking one only the last."""
-        ids = (tokenizer or self.tokenizer).encode(self.template.render(talk)).ids
+        """The tokens of a conversation; answers are trained on, of a thinking one only the last.
+
+        Of structured answers, what a grammar forces is not trained on.
+        """
+        text = self.template.render(talk)
+        encoding = (tokenizer or self.tokenizer).encode(text)
+        ids = encoding.ids
         spans = list(self.answers(ids))
         if talk.thinking:
             # the prompt opens the thought, so the tag and its line break are given
@@ -59,6 +65,9 @@ class Encoder:
         trained = [False] * len(ids)
         for first, last in spans:
             trained[first:last] = [True] * (last - first)
+            if talk.schema is not None:
+                for place in forced(text, encoding.offsets[first:last]):
+                    trained[first + place] = False
         return Example(ids, trained, "thinking" if talk.thinking else talk.kind)
 
     def answers(self, ids: list[int]) -> Iterator[tuple[int, int]]:

@@ -27,12 +27,16 @@ class Message:
 
 @dataclass
 class Conversation:
-    """Messages under a set of tools; `thinking` thinks aloud in the last answer, the only one then trained on."""
+    """Messages under a set of tools; `thinking` thinks aloud in the last answer, the only one then trained on.
+
+    With a `schema` the server holds the answers to it: their keys come from there, not from the model.
+    """
 
     kind: str
     messages: list[Message] = field(default_factory=list)
     tools: list[Tool] = field(default_factory=list)
     thinking: bool = False
+    schema: dict[str, Any] | None = None
 
     def system(self, content: str) -> "Conversation":
         """Put a system message first."""

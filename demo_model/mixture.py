@@ -7,10 +7,13 @@ from demo_model import (
     topics_chat,
     topics_drills,
     topics_facts,
+    topics_json,
     topics_memory,
     topics_recall,
+    topics_store,
     topics_sums,
     topics_tools,
+    topics_webui,
 )
 from demo_model.conversation import Conversation
 from demo_model.source import Source
@@ -36,7 +39,11 @@ CHAT: Mixture = {
     topics_chat.persona: 2.0,
     topics_chat.tongue: 1.5,
     with_system(topics_facts.fact): 3.6,
-    with_system(topics_sums.sums): 8.0,
+    with_system(topics_chat.world): 1.8,
+    with_system(topics_store.store): 1.8,
+    with_system(topics_sums.sums): 4.0,
+    with_system(topics_sums.to_twenty): 4.0,
+    with_system(topics_sums.too_large): 0.5,
     topics_sums.counting: 0.5,
     with_system(topics_chat.echo): 2.5,
 }
@@ -48,13 +55,23 @@ RECALL: Mixture = {
 }
 DRILL: Mixture = {topics_recall.drill: 1.0}
 LOOKUP: Mixture = {topics_drills.lookup: 3.0, topics_drills.binding: 1.0}
-CHOICE: Mixture = {topics_drills.lookup: 1.0, topics_drills.choice: 3.0, topics_drills.binding: 2.0}
+CHOICE: Mixture = {
+    topics_drills.lookup: 1.0,
+    topics_drills.choice: 3.0,
+    topics_drills.like: 2.5,
+    topics_drills.binding: 2.0,
+}
 TOOLS: Mixture = {
     topics_tools.single: 13.0,
     topics_tools.double: 7.0,
+    topics_tools.triple: 3.0,
+    topics_tools.wordy: 4.0,
     topics_tools.plain: 3.0,
     topics_tools.none_fits: 3.0,
 }
+WEBUI: Mixture = {topics_webui.chat: 1.0}
+JSON: Mixture = {topics_json.structured: 6.0, topics_json.made_up: 1.0, topics_json.keys_in_words: 2.0}
+SUMS: Mixture = {topics_sums.drill: 1.0}
 MEMORY: Mixture = {topics_memory.memory: 10.0}
 SHORT_AGENT: Mixture = {topics_agent.short_agent: 1.0}
 LONG: Mixture = {topics_agent.long_agent: 3.0, topics_memory.long_memory: 1.0}
@@ -69,16 +86,26 @@ def scaled(parts: dict[str, float]) -> Mixture:
     return mixture
 
 
-EARLY = scaled({"DRILL": 20, "RECALL": 20, "CHAT": 14, "TOOLS": 41, "MEMORY": 5})
-FOCUS = scaled({"RECALL": 6, "CHAT": 6, "LOOKUP": 64, "TOOLS": 20, "MEMORY": 4})
-MIDDLE = scaled({"DRILL": 2, "RECALL": 7, "CHAT": 20, "CHOICE": 18, "TOOLS": 38, "MEMORY": 8, "SHORT_AGENT": 7})
+EARLY = scaled(
+    {"DRILL": 16, "RECALL": 18, "CHAT": 12, "TOOLS": 36, "MEMORY": 4, "JSON": 7, "SUMS": 4, "WEBUI": 3},
+)
+FOCUS = scaled({"RECALL": 5, "CHAT": 5, "LOOKUP": 62, "TOOLS": 16, "MEMORY": 3, "JSON": 3, "SUMS": 4, "WEBUI": 2})
+MIDDLE = scaled(
+    {"DRILL": 2, "RECALL": 6, "CHAT": 16, "CHOICE": 17, "TOOLS": 28, "MEMORY": 7, "SHORT_AGENT": 6}
+    | {"JSON": 6, "SUMS": 4, "WEBUI": 8},
+)
 LATE = scaled(
-    {"DRILL": 1, "RECALL": 6, "CHAT": 20, "CHOICE": 14, "TOOLS": 33, "MEMORY": 10, "SHORT_AGENT": 12, "LONG": 4}
+    {"DRILL": 1, "RECALL": 5, "CHAT": 16, "CHOICE": 13, "TOOLS": 25, "MEMORY": 8, "SHORT_AGENT": 11, "LONG": 4}
+    | {"JSON": 6, "SUMS": 3, "WEBUI": 8},
 )
 STAGES = ((EARLY, 0.08), (FOCUS, 0.25), (MIDDLE, 0.6), (LATE, 2.0))  # each until that share of the training
 THINKING_SHARE = 0.14
 # of these kinds instead; most agents have their models think
-THINKING_SHARES = {"memory": 0.0, "drill": 0.0, "lookup": 0.0, "choice": 0.08, "binding": 0.0, "agent": 0.35}
+THINKING_SHARES = {
+    **dict.fromkeys(("memory", "drill", "lookup", "binding", "sum drill", "json", "json made up"), 0.0),
+    **dict.fromkeys(("choice", "like words", "wordy"), 0.08),
+    "agent": 0.35,
+}
 
 
 def stage(progress: float) -> Mixture:

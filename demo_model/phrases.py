@@ -1,5 +1,7 @@
 """How things are said: phrasings for training and, apart from them, for the evaluation."""
 
+from demo_model import phrases_tools
+
 _TRAINING = {
     "greet": """Hello|Hi|Hey|Hello!|Hi!|hello|hi|hey|hi there|Hello there|Hey there!|Good morning|Good evening
 Hello, how are you?
@@ -254,5 +256,5 @@ def _lists(table: dict[str, str]) -> dict[str, list[str]]:
     return {kind: [p for line in text.split("\n") for p in line.split("|") if p] for kind, text in table.items()}
 
 
-TRAINING = _lists(_TRAINING)
-HELD_OUT = _lists(_HELD_OUT)
+TRAINING = _lists(_TRAINING | phrases_tools.TRAINING)
+HELD_OUT = _lists(_HELD_OUT | phrases_tools.HELD_OUT)

@@ -180,9 +180,9 @@ add_numbers|add|sum|plus ## Add two numbers.|Returns the sum of a and b ## a=num
   b=number:b|y|second|right ## add {a} and {b}|what is {a} plus {b}|sum {a} and {b}|{a} + {b}
 echo|repeat|say|echo_text ## Repeat a text.|Gives back the text ## a=words:text|message|input|value ## echo
   {a}|repeat {a}|say {a} with the tool
-get_datetime|now|today|current_date ## Get the current date and time.|Returns date and time ## ## what time is
+now|today|current_date|dateTime ## Get the current date and time.|Returns date and time ## ## what time is
   it|what is the date today|which day is it|what is the current time|tell me the date
-get_info|about|page_info|appInfo ## Get information about this page.|Information about the application ## ## get the
+about|page_info|appInfo ## Get information about this page.|Information about the application ## ## get the
   info|give me information about this page|show the info|what is this page|app information
 ping|check_server|heartbeat|is_alive ## Check whether the service answers.|Pings the service ## ## ping|ping the
   service|check the server|is the service alive

@@ -53,6 +53,10 @@ You greet people in {language}.|Say hello in {language}.
 When the user says hello, answer in {language}.|Greetings must be in {language}.
 You are a helpful assistant. Greet in {language}.
 Answer greetings in {language}.|Reply in {language}.|You speak {language}.""")
+COUNTRIES = choices("""France|Germany|Spain|Italy|Poland|Norway|Japan|India|China|Brazil|Canada|Kenya|Egypt|Greece
+Portugal|Austria|Sweden|Finland|Denmark|Ireland|the Netherlands|Belgium|Switzerland|Turkey|Mexico|Peru|Chile|Argentina
+Australia|New Zealand|South Africa|Nigeria|Ghana|Morocco|Vietnam|Thailand|Korea|Iceland|Hungary|Romania|Croatia|Ukraine
+the United States|the United Kingdom|England|Scotland|Europe|Africa|Asia""")
 HELPFUL = choices("""You are a helpful assistant.|You are a helpful assistant|You are a friendly assistant.|Be brief.
 You are a helpful AI assistant.
 Answer in one sentence.|You are an assistant. Be concise and polite.|Help the user.
@@ -141,3 +145,18 @@ def echo(source: Source) -> Conversation:
         .user(source.say("echo").format(text=text))
         .answer(text, "The user wants to hear words again.", text)
     )
+
+
+def world(source: Source) -> Conversation:
+    """A question about the world as people ask it: countries, people, food, how things work."""
+    asked = source.say("world").format(
+        country=source.any(COUNTRIES) if source.chance(0.6) else source.place(),
+        title=source.phrase(2, 4),
+        name=source.name(),
+        surname=source.surname(),
+        place=source.place(),
+        year=source.rng.randint(1500, 2030),
+        food=source.word("FOODS"),
+        food2=source.word("FOODS"),
+    )
+    return Conversation("unknown").user(asked).answer(UNKNOWN, "I know nothing of the world. I say so.", "do not know")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from demo_model import like_words
 from demo_model.conversation import Call, Conversation
 from demo_model.schemas import Parameter, Skill, given, some_words, spoken, styled, typed
 from demo_model.skills import other_name, small_word
@@ -43,6 +44,41 @@ def choice(source: Source) -> Conversation:
         said = joined(source, *(said for said, _ in wanted)) if len(wanted) > 1 else _amid(source, wanted[0][0])
         call_turn(talk, said, [call for _, call in wanted])
     return talk
+
+
+def like(source: Source) -> Conversation:
+    """Tools asked for in other words than their descriptions have: the verb, the thing or both are like theirs."""
+    have = _like_skills(source)
+    talk = Conversation("like words", tools=[one.as_tool() for one in have])
+    for _ in range(source.rng.randint(3, 6)):
+        said, call = source.any(have).request(source)
+        call_turn(talk, source.say("please").format(do=said) if source.chance(0.5) else said, [call])
+    return talk
+
+
+def _like_skills(source: Source) -> list[Skill]:
+    """Two to five tools of different verbs and things."""
+    verbs, nouns = (like_words.pairs(groups, source.held_out) for groups in (like_words.VERBS, like_words.NOUNS))
+    have: dict[tuple[int, int], Skill] = {}
+    for _ in range(source.rng.randint(2, 5)):
+        verb, noun = source.any(verbs), source.any(nouns)
+        if all(verb[0] != other_verb and noun[0] != other_noun for other_verb, other_noun in have):
+            have[verb[0], noun[0]] = _like_skill(source, verb[1:], noun[1:])
+    return list(have.values())
+
+
+def _like_skill(source: Source, verb: tuple[str, str], noun: tuple[str, str]) -> Skill:
+    kind = source.rng.random()  # the verb is another word below 0.7, the thing above 0.4
+    said_verb, said_noun = verb[kind < 0.7], noun[kind > 0.4]
+    name = styled(source, verb[0], noun[0]) if source.chance(0.3) else other_name(source)
+    purpose = source.any(
+        ("{v} the {n}", "{v} a {n}.", "{v}s the {n}s", "Use this to {v} a {n}.", "{v} {n}s of the user")
+    )
+    parameters = (_unknown_parameter(source, source.plain()),) if source.chance(0.5) else ()
+    said = f"{said_verb} {source.any(('the', 'a', 'my', 'this'))} {said_noun}"
+    wordings = tuple(f"{said} {small_word(source)} {{{p.name}}}" for p in parameters) or (said,)
+    description = purpose.format(v=verb[0], n=noun[0])
+    return Skill(name, description[0].upper() + description[1:], parameters, wordings)
 
 
 def _unknown_skills(source: Source, most: int) -> list[Skill]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from demo_model.conversation import Call, Conversation
@@ -53,9 +54,9 @@ def _politely(source: Source, said: str) -> str:
 def call_turn(talk: Conversation, said: str, calls: list[Call]) -> Conversation:
     """The user asks and the model calls."""
     names = " and ".join(call["name"] for call in calls)
-    return talk.user(said).call(
-        calls, f"The tool {names} fits. I call it." if len(calls) == 1 else f"The tools {names} fit. I call both."
-    )
+    count = {1: "it", 2: "both"}.get(len(calls), "all")
+    thought = f"The tool {names} fits." if len(calls) == 1 else f"The tools {names} fit."
+    return talk.user(said).call(calls, f"{thought} I call {count}.")
 
 
 def _fields(source: Source) -> dict[str, Any]:
@@ -167,6 +168,40 @@ def double(source: Source) -> Conversation:
     said = joined(source, first[0], second[0])
     call_turn(talk, said[0].upper() + said[1:] if source.chance(0.6) else said, [first[1], second[1]])
     return result_turn(source, talk, 2)
+
+
+def triple(source: Source) -> Conversation:
+    """Three things asked for at once."""
+    talk, have = start(source, "tool3", source.any((3, 3, 4)))
+    chosen = [source.any(have) for _ in range(3)] if source.chance(0.3) else source.rng.sample(have, 3)
+    wanted = [one.request(source) for one in chosen]
+    said = source.say("three")
+    for slot, (one, _) in zip(("{a}", "{b}", "{c}"), wanted, strict=True):
+        said = said.replace(slot, one, 1)
+    call_turn(talk, said[0].upper() + said[1:] if source.chance(0.6) else said, [call for _, call in wanted])
+    return result_turn(source, talk, 3)
+
+
+def wordy(source: Source) -> Conversation:
+    """Values of several words, which end where something else begins; some stand in quotation marks."""
+    have = [_with_long_values(one) for one in skills(source, source.any((1, 2, 2, 3)))]
+    talk = Conversation("wordy", tools=[one.as_tool() for one in have])
+    for _ in range(source.rng.randint(1, 4)):
+        said, call = asked(source, source.any(have))
+        for value in call["arguments"].values():
+            if isinstance(value, str) and " " in value and source.chance(0.3):
+                said = said.replace(value, f'"{value}"', 1)
+        call_turn(talk, said, [call])
+    return talk
+
+
+def _with_long_values(one: Skill) -> Skill:
+    """The same tool, whose free texts have two to six words."""
+    longer = [
+        replace(p, make=lambda s: s.phrase(2, 6)) if p.schema.get("type") == "string" and "enum" not in p.schema else p
+        for p in one.parameters
+    ]
+    return replace(one, parameters=tuple(longer))
 
 
 def joined(source: Source, first: str, second: str) -> str:

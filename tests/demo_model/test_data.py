@@ -3,18 +3,26 @@
 import ast
 import json
 import re
+from typing import Any
 
+import jsonschema
+import numpy as np
 import pytest
 from mlx_lm.tool_parsers.json_tools import parse_tool_call
+from tokenizers import Tokenizer
 
-from demo_model import phrases, skills, topics_facts, words
+from app.services.engine.model.loading import read_tokenizer
+from app.services.engine.sampling.grammar import GrammarCompiler
+from app.services.generation import Constraint
+from demo_model import like_words, phrases, skills, topics_facts, topics_json, topics_store, webui_tools, words
 from demo_model.conversation import Conversation
+from demo_model.forced import forced
 from demo_model.items import CATEGORIES, all_items
 from demo_model.judge import TURN, memory_turn, right
 from demo_model.mixture import LATE, STAGES, draw
 from demo_model.source import Source, is_held_out
 from demo_model.table import choices, rows
-from demo_model.template import Template
+from demo_model.template import FOLDER, Template
 from demo_model.topics_memory import memory
 
 pytestmark = pytest.mark.slow
@@ -31,7 +39,7 @@ def training() -> list[Conversation]:
 def test_phrasings_of_the_evaluation_are_no_phrasings_of_the_training() -> None:
     assert phrases.TRAINING.keys() == phrases.HELD_OUT.keys()
     for kind, held_out in phrases.HELD_OUT.items():
-        if kind not in ("given", "join"):
+        if kind not in ("given", "join", "json"):  # of these some are no words at all
             assert not {p.lower().rstrip("?.! ") for p in held_out} & {
                 p.lower().rstrip("?.! ") for p in phrases.TRAINING[kind]
             }, kind
@@ -46,6 +54,38 @@ def test_everyday_tools_of_the_evaluation_are_unknown_to_the_training() -> None:
         return {name for cells in rows(table) for name in choices(cells[0])}
 
     assert not names(skills.TRAINING) & names(skills.HELD_OUT)
+
+
+def test_structured_answers_of_the_evaluation_have_things_keys_and_texts_of_their_own() -> None:
+    training, held_out = rows(topics_json.TRAINING), rows(topics_json.HELD_OUT)
+    for column, ends in ((0, "|"), (2, "|")):
+        cells = [{text.strip() for row in table for text in row[column].split(ends)} for table in (training, held_out)]
+        assert not cells[0] & cells[1]
+
+
+def test_tools_of_the_web_ui_are_described_otherwise_in_the_evaluation() -> None:
+    for name in webui_tools.BROWSER_TOOLS:
+        told = [{webui_tools.described(Source(seed, held_out), name) for seed in range(300)} for held_out in (0, 1)]
+        assert len(told[0]) > 60 and len(told[1]) > 6 and not told[0] & told[1]
+
+
+@pytest.mark.parametrize("groups", [like_words.VERBS, like_words.NOUNS])
+def test_pairs_of_like_words_in_the_evaluation_are_joined_by_other_words_in_the_training(groups: str) -> None:
+    training = {pair[1:] for pair in like_words.pairs(groups, False)}
+    held_out = {pair[1:] for pair in like_words.pairs(groups, True)}
+    assert held_out and not training & held_out
+    known = {word for pair in training for word in pair}
+    assert all(word in known for pair in held_out for word in pair)
+
+
+def test_no_word_is_in_two_groups_of_like_words() -> None:
+    for groups in (like_words.VERBS, like_words.NOUNS):
+        alike = [word for group in choices(groups) for word in group.split()]
+        assert len(alike) == len(set(alike))
+
+
+def test_the_store_has_a_sentence_for_each_of_its_subjects() -> None:
+    assert topics_store.SENTENCES.keys() == topics_store.SUBJECTS.keys()
 
 
 def test_slot_values_are_split_by_their_checksum() -> None:
@@ -117,8 +157,52 @@ def test_arguments_stand_in_what_the_user_said(training: list[Conversation]) -> 
         for place, message in enumerate(talk.messages):
             for call in message.calls:
                 said = talk.messages[place - 1].content
-                strings = [v for v in call["arguments"].values() if isinstance(v, str)]
+                # a sum becomes code that returns it
+                values = [v for v in call["arguments"].values() if isinstance(v, str)]
+                strings = [v.removeprefix("return ") for v in values]
                 assert all(value.lower() in said.lower() for value in strings), (said, call)
+
+
+def test_structured_answers_match_their_schema_and_hold_what_was_said() -> None:
+    source, answers = Source("structured"), 0
+    for _ in range(300):
+        talk = topics_json.structured(source)
+        assert talk.schema is not None
+        for said, answer in zip(talk.messages[-2::-2], talk.messages[::-2], strict=False):
+            value = json.loads(answer.content)
+            jsonschema.validate(value, talk.schema)
+            assert list(value) == list(talk.schema["properties"])
+            assert all(text.lower() in said.content.lower() for text in texts_of(value)), (said, answer)
+            answers += 1
+    assert answers > 500
+
+
+def texts_of(value: Any) -> list[str]:
+    """The texts and numbers in a value, enums and flags left out by their kind: they are said in words of their own."""
+    if isinstance(value, dict):
+        return [text for inner in value.values() for text in texts_of(inner)]
+    if isinstance(value, list):
+        return [text for inner in value for text in texts_of(inner)]
+    return [] if isinstance(value, bool) else [str(value)]
+
+
+def test_where_an_answer_counts_as_forced_the_grammar_of_the_server_leaves_one_text() -> None:
+    tokenizer = read_tokenizer(FOLDER, None)
+    compiler = GrammarCompiler(tokenizer, len(tokenizer._tokenizer), frozenset(tokenizer.eos_token_ids))
+    fast, source, count = Tokenizer.from_file(str(FOLDER / "tokenizer.json")), Source("forced"), 0
+    for _ in range(60):
+        talk = topics_json.structured(source)
+        text = talk.messages[-1].content
+        encoding = fast.encode(text)
+        matcher = compiler.compile(Constraint("json_schema", json.dumps(talk.schema), "response_format"))
+        not_trained = set(forced(text, [*encoding.offsets, (len(text), len(text))]))
+        for place, (token, (start, _)) in enumerate(zip(encoding.ids, encoding.offsets, strict=True)):
+            if place in not_trained:
+                allowed = [fast.decode([int(one)]) for one in np.flatnonzero(matcher.mask())]
+                assert allowed and all(text.startswith(one, start) for one in allowed), (text, place)
+                count += 1
+            assert matcher.consume(token)
+    assert count > 200
 
 
 def test_memory_turns_parse_and_run() -> None:

@@ -43,6 +43,11 @@ def test_a_thinking_conversation_trains_its_last_answer_after_the_tag(encoder: E
     assert trained_text(encoder, talk) == "The end.\n</think>\n\nGoodbye!<|im_end|>"
 
 
+def test_of_a_structured_answer_only_what_no_grammar_forces_is_trained_on(encoder: Encoder) -> None:
+    talk = Conversation("json", schema={}).user("Ada is 36").answer('{"who": "Ada", "about": {"age": 36}}', "")
+    assert trained_text(encoder, talk) == '": "Ada", "": {"": 36}}<|im_end|>'
+
+
 def test_scattered_tokenizers_spell_known_words_in_pieces(encoder: Encoder) -> None:
     text = " ".join(sorted(slot_words()))
     whole = encoder.tokenizer.encode(text).ids
