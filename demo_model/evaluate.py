@@ -1,130 +1,59 @@
-"""The evaluation through MLX: greedy answers to held-out items, as a table, on demand in the model card."""
+"""The evaluation: greedy answers of a server to held-out items, as a table, on demand in the model card."""
 
 import argparse
-import contextlib
-import ctypes
-import importlib
-import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from demo_model.items import CATEGORIES, Item, all_items
-from demo_model.template import FOLDER, Template
+from demo_model.items import CATEGORIES, Category, all_items
+from demo_model.judge import obeyed, object_in, right
+from demo_model.served import Outcome, answers, serving
+from demo_model.template import FOLDER
 
 BEGIN, END = "<!-- scores: begin -->", "<!-- scores: end -->"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What the model answered to an item."""
-
-    item: Item
-    text: str
-    ended: bool
-
-
-@dataclass(frozen=True)
 class Row:
-    """A line of the table."""
+    """A line of the table: `held` is the score where a grammar holds calls to the tools, if there are tools."""
 
     name: str
     count: int
     score: float
-    goal: float | None
+    goal: float | None = None
+    held: float | None = None
 
 
-def preload_blas() -> None:
-    """Let MLX on a Linux CPU find a fast BLAS, where there is one."""
-    with contextlib.suppress(OSError):
-        ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
-
-
-def load(folder: Path) -> tuple[Any, Any]:
-    """The model in single precision, and its tokenizer."""
-    preload_blas()
-    import mlx.core as mx
-    from mlx_lm import load as load_model
-
-    model, tokenizer = load_model(str(folder))[:2]
-    model.set_dtype(mx.float32)
-    mx.eval(model.parameters())
-    return model, tokenizer
-
-
-def prompts(items: list[Item], tokenizer: Any, template: Template) -> list[list[int]]:
-    """The items as token ids, rendered by the chat template."""
+def table(free: list[Outcome], held: list[Outcome]) -> list[Row]:
+    """The rows: each category, then what holds over all answers. `held` are answers to the items with tools again."""
+    rows = [_category(category, free, held) for category in CATEGORIES]
+    structured = [o for o in free if o.item.schema is not None]
+    whole = [o.ended and object_in(o.text) is not None for o in structured]
+    thought = [o for o in free if o.item.thinking]
+    unthought = [o for o in free if not o.item.thinking]
     return [
-        tokenizer.encode(
-            template.prompt(
-                [m.as_dict() for m in i.messages], i.tools, add_generation_prompt=True, enable_thinking=i.thinking
-            ),
-            add_special_tokens=False,
-        )
-        for i in items
+        *rows,
+        _over("answers held to a schema that end", structured, whole, 0.995),
+        _over("right after thinking aloud", thought, [right(o.item, o.text) for o in thought]),
+        _over("thinking obeyed when on", thought, [obeyed(o.item, o.text) for o in thought], 0.99),
+        _over("thinking obeyed when off", unthought, [obeyed(o.item, o.text) for o in unthought], 0.99),
+        _over("ended by the end token", free, [o.ended for o in free], 0.995),
     ]
 
 
-def answers(folder: Path, items: list[Item], limit: int = 160) -> list[Outcome]:
-    """Greedy answers; prompts of like length run together, and a row that ends makes room for the next."""
-    model, tokenizer = load(folder)
-    ids = prompts(items, tokenizer, Template(folder))
-    order = sorted(range(len(items)), key=lambda i: len(ids[i]))
-    generator = importlib.import_module("mlx_lm.generate").BatchGenerator(
-        model,
-        stop_tokens=[[t] for t in tokenizer.eos_token_ids],
-        completion_batch_size=16,
-        prefill_batch_size=4,
-        prefill_step_size=256,
-    )
-    uids = generator.insert([ids[i] for i in order], max_tokens=[limit] * len(order))
-    made = generated(generator, len(order))
-    generator.close()
-    return [Outcome(items[i], tokenizer.decode(made[u][0]), made[u][1]) for i, u in zip(order, uids, strict=True)]
+def _category(category: Category, free: list[Outcome], held: list[Outcome]) -> Row:
+    hits, again = _hits(free, category.name), _hits(held, category.name)
+    return Row(category.name, len(hits), _mean(hits), category.goal, _mean(again) if again else None)
 
 
-def generated(generator: Any, count: int) -> dict[int, tuple[list[int], bool]]:
-    """For each row its tokens without the end token, and whether it ended by itself."""
-    tokens: dict[int, list[int]] = defaultdict(list)
-    done: dict[int, tuple[list[int], bool]] = {}
-    while len(done) < count:
-        for response in generator.next()[1]:
-            if response.finish_reason != "stop":
-                tokens[response.uid].append(response.token)
-            if response.finish_reason:
-                done[response.uid] = tokens[response.uid], response.finish_reason == "stop"
-                _progress(len(done), count)
-    return done
+def _hits(outcomes: list[Outcome], category: str) -> list[bool]:
+    mine = [o for o in outcomes if o.item.category == category and not o.item.thinking]
+    return [right(o.item, o.text) and o.ended for o in mine]
 
 
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{done}/{total}", end="" if done < total else "\n", file=sys.stderr, flush=True)
-
-
-def table(outcomes: list[Outcome]) -> list[Row]:
-    """The rows: each category, then what holds over all answers."""
-    from demo_model.judge import obeyed, right
-
-    rows = []
-    for category in CATEGORIES:
-        hits = [
-            right(o.item, o.text) and o.ended
-            for o in outcomes
-            if o.item.category == category.name and not o.item.thinking
-        ]
-        rows.append(Row(category.name, len(hits), _mean(hits), category.goal))
-    thought = [o for o in outcomes if o.item.thinking]
-    rows.append(Row("right after thinking aloud", len(thought), _mean([right(o.item, o.text) for o in thought]), None))
-    rows.append(Row("thinking obeyed when on", len(thought), _mean([obeyed(o.item, o.text) for o in thought]), 0.99))
-    unthought = [o for o in outcomes if not o.item.thinking]
-    rows.append(
-        Row("thinking obeyed when off", len(unthought), _mean([obeyed(o.item, o.text) for o in unthought]), 0.99)
-    )
-    rows.append(Row("ended by the end token", len(outcomes), _mean([o.ended for o in outcomes]), 0.99))
-    return rows
+def _over(name: str, outcomes: list[Outcome], hits: list[bool], goal: float | None = None) -> Row:
+    return Row(name, len(outcomes), _mean(hits), goal)
 
 
 def _mean(hits: list[bool]) -> float:
@@ -133,9 +62,15 @@ def _mean(hits: list[bool]) -> float:
 
 def as_markdown(rows: list[Row]) -> str:
     """The table in Markdown."""
-    lines = ["| what | items | right | to reach |", "|---|---|---|---|"]
+    lines = ["| what | items | right | calls held | to reach |", "|---|---|---|---|---|"]
     return "\n".join(
-        lines + [f"| {r.name} | {r.count} | {r.score:.1%} | {f'{r.goal:.0%}' if r.goal else ''} |" for r in rows]
+        lines
+        + [
+            f"| {r.name} | {r.count} | {r.score:.1%} | {'' if r.held is None else f'{r.held:.1%}'} "
+            f"| {f'{r.goal * 100:g}%' if r.goal else ''} |"
+            for r in rows
+            if r.count
+        ]
     )
 
 
@@ -148,8 +83,6 @@ def write_card(folder: Path, text: str) -> None:
 
 def show_failures(outcomes: list[Outcome], count: int) -> None:
     """Print some wrong answers of each category."""
-    from demo_model.judge import obeyed, right
-
     shown: Counter[str] = Counter()
     for o in outcomes:
         fine = right(o.item, o.text) and obeyed(o.item, o.text) and o.ended
@@ -159,20 +92,29 @@ def show_failures(outcomes: list[Outcome], count: int) -> None:
             print(f"    gave   {o.text!r}\n    wanted {o.item.wanted.calls or o.item.wanted.content!r}")
 
 
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    made = argparse.ArgumentParser(description="Evaluate the demo model on held-out items, through a server.")
+    made.add_argument("--model", type=Path, default=FOLDER, help="the folder of the model")
+    made.add_argument("--share", type=float, default=1.0, help="the share of the items to use")
+    made.add_argument("--only", default="", help="only the categories whose names have this text in them")
+    made.add_argument("--failures", type=int, default=0, help="wrong answers to show of each category")
+    made.add_argument("--write-card", action="store_true", help="write the table into MODEL_CARD.md")
+    return made
+
+
 def main() -> None:
     """Evaluate a model folder."""
-    parser = argparse.ArgumentParser(description="Evaluate the demo model on held-out items.")
-    parser.add_argument("--model", type=Path, default=FOLDER)
-    parser.add_argument("--share", type=float, default=1.0, help="the share of the items to use")
-    parser.add_argument("--failures", type=int, default=0, help="wrong answers to show of each category")
-    parser.add_argument("--write-card", action="store_true", help="write the table into MODEL_CARD.md")
-    options = parser.parse_args()
+    options = parser().parse_args()
     began = time.monotonic()
-    outcomes = answers(options.model, all_items(options.share))
-    text = as_markdown(table(outcomes))
+    items = [item for item in all_items(options.share) if options.only in item.category]
+    with serving(options.model) as client:
+        free = answers(client, items, "off")
+        held = answers(client, [item for item in items if item.tools and not item.thinking], "lazy")
+    text = as_markdown(table(free, held))
     print(text)
-    print(f"{len(outcomes)} answers in {time.monotonic() - began:.0f} s")
-    show_failures(outcomes, options.failures)
+    print(f"{len(free) + len(held)} answers in {time.monotonic() - began:.0f} s")
+    show_failures(free, options.failures)
     if options.write_card:
         write_card(options.model, text)
 

@@ -1,6 +1,7 @@
 """What makes an answer right."""
 
 import ast
+import json
 import re
 from typing import Any
 
@@ -17,6 +18,15 @@ def calls_in(text: str) -> list[dict[str, Any]] | None:
         return [parse_tool_call(block) for block in re.findall(r"<tool_call>(.*?)</tool_call>", text, re.DOTALL)]
     except ValueError:
         return None
+
+
+def object_in(text: str) -> Any:
+    """The JSON object that a text is; None where it is none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def same_code(one: str, other: str) -> bool:
@@ -45,6 +55,9 @@ def right(item: Item, text: str) -> bool:
     answer = answer_of(item, text)
     if item.category == "memory-agent turns" and not memory_turn(answer, item.wanted.content):
         return False
+    if item.schema is not None:
+        value = object_in(answer)
+        return value == json.loads(item.wanted.content) if item.wanted.must else value is not None
     if calls_in(answer) != item.wanted.calls:
         return False
     return all(word in answer for word in item.wanted.must)

@@ -4,13 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlx_lm import generate
+from mlx_lm import load as load_model
 from mlx_lm.utils import load_tokenizer
 
+from app.services.engine.model import blas
 from demo_model.conversation import Conversation
-from demo_model.evaluate import load
 from demo_model.mixture import LATE, draw
 from demo_model.source import Source
 from demo_model.template import FOLDER, Template
@@ -183,9 +186,9 @@ def test_the_folder_is_small_and_says_what_it_is() -> None:
 
 
 def test_it_remembers_a_name_and_stops(tokenizer: Any) -> None:
-    from mlx_lm import generate
-
-    model, wrapped = load(FOLDER)
+    blas.preload()
+    model, wrapped = load_model(str(FOLDER))[:2]
+    model.set_dtype(mx.float32)
     talk = Conversation("").user("My name is Zoë.").answer("Nice to meet you, Zoë!", "").user("What is my name?")
     prompt = wrapped.apply_chat_template(
         [m.as_dict() for m in talk.messages], add_generation_prompt=True, enable_thinking=False
