@@ -92,11 +92,11 @@ EARLY = scaled(
 FOCUS = scaled({"RECALL": 5, "CHAT": 5, "LOOKUP": 62, "TOOLS": 16, "MEMORY": 3, "JSON": 3, "SUMS": 4, "WEBUI": 2})
 MIDDLE = scaled(
     {"DRILL": 2, "RECALL": 6, "CHAT": 16, "CHOICE": 17, "TOOLS": 28, "MEMORY": 7, "SHORT_AGENT": 6}
-    | {"JSON": 6, "SUMS": 4, "WEBUI": 8},
+    | {"JSON": 9, "SUMS": 5, "WEBUI": 8},
 )
 LATE = scaled(
     {"DRILL": 1, "RECALL": 5, "CHAT": 16, "CHOICE": 13, "TOOLS": 25, "MEMORY": 8, "SHORT_AGENT": 11, "LONG": 4}
-    | {"JSON": 6, "SUMS": 3, "WEBUI": 8},
+    | {"JSON": 9, "SUMS": 4, "WEBUI": 8},
 )
 STAGES = ((EARLY, 0.08), (FOCUS, 0.25), (MIDDLE, 0.6), (LATE, 2.0))  # each until that share of the training
 THINKING_SHARE = 0.14

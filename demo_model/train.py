@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch.nn import functional
 
 from demo_model import checkpoint, tokenization
-from demo_model.batches import Batch, Encoder, Example, Feed, collate, grouped
+from demo_model.batches import IGNORED, Batch, Encoder, Example, Feed, collate, grouped
 from demo_model.mixture import LATE, draw
 from demo_model.network import Network, Shape
 from demo_model.optimizers import optimizers
@@ -103,8 +103,9 @@ class Training:
     def watch(self) -> None:
         """Measure answers that are right to the last token, show samples, keep the best."""
         scores = self.scores()
-        mean = sum(scores.values()) / len(scores)
-        print(f"right answers {mean:.1%}: " + ", ".join(f"{k} {v:.0%}" for k, v in sorted(scores.items())), flush=True)
+        mean = sum(right for right, _ in scores.values()) / len(scores)
+        told = ", ".join(f"{kind} {right:.0%} {loss:.2f}" for kind, (right, loss) in sorted(scores.items()))
+        print(f"right answers {mean:.1%}; of each kind, with the loss of a token: {told}", flush=True)
         for text in samples(self.network, self.tokenizer, self.steps):
             print("   " + text, flush=True)
         if mean >= self.best:
@@ -112,20 +113,24 @@ class Training:
             self.export()
 
     @torch.no_grad()
-    def scores(self) -> dict[str, float]:
-        """The share of held-out answers whose every token is the likeliest, by kind."""
+    def scores(self) -> dict[str, tuple[float, float]]:
+        """By kind, the share of answers whose every token is the likeliest, and the mean loss of their tokens."""
         right: dict[str, list[bool]] = defaultdict(list)
+        losses: dict[str, list[float]] = defaultdict(list)
         for group in grouped(self.test, self.options.batch):
             batch = collate(group)
             with torch.autocast("cpu", torch.bfloat16):
-                hit = self.network.predictions(batch.ids, batch.places).argmax(-1) == batch.targets
+                predictions = self.network.predictions(batch.ids, batch.places)
+            hit = predictions.argmax(-1) == batch.targets
+            loss = functional.cross_entropy(predictions, batch.targets, ignore_index=IGNORED, reduction="none")
             ends = (batch.targets == self.encoder.end).nonzero().flatten().tolist()
             first = 0
             for last in ends:
                 kind = group[int(batch.places[last]) // batch.ids.shape[1]].kind
                 right[kind].append(bool(hit[first : last + 1].all()))
+                losses[kind] += loss[first : last + 1].tolist()
                 first = last + 1
-        return {kind: sum(hits) / len(hits) for kind, hits in right.items()}
+        return {kind: (sum(hits) / len(hits), sum(losses[kind]) / len(losses[kind])) for kind, hits in right.items()}
 
     def export(self) -> None:
         """Write the model folder."""
