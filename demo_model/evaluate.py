@@ -1,6 +1,7 @@
 """The evaluation: greedy answers of a server to held-out items, as a table, on demand in the model card."""
 
 import argparse
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description="Evaluate the demo model on held-out items, through a server.")
     made.add_argument("--model", type=Path, default=FOLDER, help="the folder of the model")
     made.add_argument("--share", type=float, default=1.0, help="the share of the items to use")
-    made.add_argument("--only", default="", help="only the categories whose names have this text in them")
+    made.add_argument("--only", default="", help="only categories whose names match this pattern")
     made.add_argument("--failures", type=int, default=0, help="wrong answers to show of each category")
     made.add_argument("--write-card", action="store_true", help="write the table into MODEL_CARD.md")
     return made
@@ -107,7 +108,7 @@ def main() -> None:
     """Evaluate a model folder."""
     options = parser().parse_args()
     began = time.monotonic()
-    items = [item for item in all_items(options.share) if options.only in item.category]
+    items = [item for item in all_items(options.share) if re.search(options.only, item.category)]
     with serving(options.model) as client:
         free = answers(client, items, "off")
         held = answers(client, [item for item in items if item.tools and not item.thinking], "lazy")
