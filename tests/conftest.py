@@ -20,7 +20,7 @@ import hypothesis
 import pytest
 
 from app.services.engine.model import blas
-from tests import documented, lora, tiny_model
+from tests import documented, lora, tiny_model, vision_models
 
 # How long an example takes says nothing of a machine that does other things too. By hand, each run draws new examples;
 # where a change is judged, all runs draw the same.
@@ -221,6 +221,15 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server on the tiny model, without a key. Whatever the tests do to it, it may log no error."""
     with running(tmp_path_factory.mktemp("plain"), "--model", str(tiny)) as server:
+        yield server
+        assert server.errors() == []
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a tiny model that sees. It may log no error."""
+    folder = vision_models.build(tmp_path_factory.mktemp("models") / "seeing")
+    with running(tmp_path_factory.mktemp("seeing"), "--model", str(folder)) as server:
         yield server
         assert server.errors() == []
 

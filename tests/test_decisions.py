@@ -267,7 +267,7 @@ def test_what_llama_server_refuses_is_refused(server: Server, body: dict[str, An
         {"state": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png,"}}]}]},
     ],
 )
-def test_images_are_not_supported(server: Server, body: dict[str, Any]) -> None:
+def test_images_are_refused_as_llama_server_refuses_them_without_sight(server: Server, body: dict[str, Any]) -> None:
     error_of(server.client.post("/v1/systemone", json={"questions": SYSTEM_ONE} | body), 501)
 
 

@@ -1,7 +1,6 @@
 """Images in chats over HTTP, with a model that sees: every dialect, what is refused, and what is computed."""
 
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,14 +12,6 @@ from tests.test_same_answers import ROUNDING
 
 pytestmark = pytest.mark.slow
 RED, BLUE = vision_models.png(1), vision_models.png(2)
-
-
-@pytest.fixture(scope="module")
-def seeing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = vision_models.build(tmp_path_factory.mktemp("models") / "seeing")
-    with running(tmp_path_factory.mktemp("seeing"), "--model", str(folder)) as server:
-        yield server
-        assert server.errors() == []
 
 
 def url(data: str) -> str:

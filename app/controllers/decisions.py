@@ -9,10 +9,10 @@ from litestar.params import Body
 
 from app.controllers.answer import header, result_of
 from app.controllers.openapi import operation
-from app.controllers.refusals import DECISION, body_refusals
+from app.controllers.refusals import DECISION, IMAGE, body_refusals
 from app.dto.llama.systemone import SystemOneReply, SystemOneRequest
 from app.dto.openai.decisions import Decision, DecisionRequest
-from app.services.errors import FeatureNotSupported
+from app.services.errors import FeatureNotSupported, ReadsTextOnly
 from app.services.model_service import ModelService
 from app.settings import Settings
 
@@ -122,7 +122,7 @@ class DecisionsController(Controller):
         status_code=200,
         summary="Answer questions with probabilities",
         operation_class=operation(_ANSWER),
-        responses=body_refusals(*DECISION),
+        responses=body_refusals(*DECISION, IMAGE),
     )
     async def decide(
         self,
@@ -147,7 +147,9 @@ class SystemOneController(Controller):
         status_code=200,
         summary="Answer typed questions as llama-server does",
         operation_class=operation(_SYSTEM_ONE_ANSWER),
-        responses=body_refusals(*DECISION, FeatureNotSupported("This model reads text only, it cannot take images")),
+        responses=body_refusals(
+            *DECISION, IMAGE, FeatureNotSupported("This model reads text only, it cannot take images")
+        ),
     )
     async def decide_as_system_one(
         self,
@@ -157,5 +159,8 @@ class SystemOneController(Controller):
         settings: NamedDependency[Settings],
     ) -> Response[SystemOneReply]:
         """Say how likely the answers to questions about a state are. Nothing is generated; any model can do it."""
-        scored = await result_of(model_service.score(data.to_scoring()), request)
+        try:
+            scored = await result_of(model_service.score(data.to_scoring()), request)
+        except ReadsTextOnly as error:  # a 501, as llama-server has it
+            raise FeatureNotSupported(error.message) from None
         return Response(SystemOneReply.of(scored, data, settings.decision_temperature), headers=header(data.ignored))

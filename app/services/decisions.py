@@ -1,12 +1,12 @@
-"""Questions about a text, decided by how likely the model that is served finds each of the answers.
+"""Questions about texts and images, decided by how likely the model that is served finds each of the answers.
 
-The model reads the text, a question and its possible answers, in its own chat template and without reasoning. What
+The model reads them, a question and its possible answers, in its own chat template and without reasoning. What
 comes back is not what it would write, but how likely each answer is as the whole of what it writes next.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from app.services.errors import InvalidRequest
@@ -57,33 +57,44 @@ class Question:
         if twice := next((text for text in texts if texts.count(text) > 1), None):
             raise InvalidRequest(f"{self.param}: the option {twice[:64]!r} is there twice", param=self.param)
 
-    def prompt(self, text: str) -> str:
-        """Ask it about a text. What questions about one text have in common comes first, so that it is computed once.
+    def ask(self, evidence: Message) -> Message:
+        """Ask it behind the evidence, which comes first: what questions have in common is computed once.
 
         The order of the options is that of the question: no prompt is free of it.
         """
         lines = [f"{option.text}: {option.meaning}" if option.meaning else option.text for option in self.options]
         answers = "\n".join(f"- {line}" for line in lines)
-        return f"{text}\n\n---\n{self.instructions}\nAnswer with one of these, and with nothing else:\n{answers}"
+        text = f"\n\n---\n{self.instructions}\nAnswer with one of these, and with nothing else:\n{answers}"
+        match evidence.parts:
+            case (*before, str(last)):
+                parts = *before, last + text
+            case ():
+                parts = ()
+            case images:
+                parts = *images, text
+        return replace(evidence, content=evidence.content + text, parts=parts)
 
 
-def to_scoring(text: str, questions: Sequence[Question], model: str | None, *, param: str) -> ScoringRequest:
-    """Ask questions about a text, which is `param` of the request. Raises InvalidRequest for what has no answer."""
+def to_scoring(evidence: Message, questions: Sequence[Question], model: str | None, *, param: str) -> ScoringRequest:
+    """Ask questions about what a message of the user says and shows, which is `param` of the request.
+
+    Raises InvalidRequest for what has no answer.
+    """
     if not questions:
         raise InvalidRequest("questions: there has to be one at least", param="questions")
     if len(questions) > MOST_QUESTIONS:
         raise InvalidRequest(f"questions: more than {MOST_QUESTIONS} in one request", param="questions")
     for question in questions:
         question.check()
-    return ScoringRequest(tuple(_continuations(text, questions, param)), model)
+    return ScoringRequest(tuple(_continuations(evidence, questions, param)), model)
 
 
-def _continuations(text: str, questions: Sequence[Question], param: str) -> Iterator[Continuations]:
+def _continuations(evidence: Message, questions: Sequence[Question], param: str) -> Iterator[Continuations]:
     for question in questions:
-        messages = (Message("user", question.prompt(text)),)
-        request = GenerationRequest(messages, template_kwargs=WITHOUT_REASONING)
+        asked = question.ask(evidence)
+        request = GenerationRequest((asked,), template_kwargs=WITHOUT_REASONING)
         texts = tuple(option.text for option in question.options)
-        longest = param if len(text) > len(question.prompt("")) else question.param
+        longest = param if 2 * len(evidence.content) > len(asked.content) else question.param
         yield Continuations(request, texts, whole=_one_begins_another(texts), param=longest)
 
 

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from tests import vision_models
-from tests.conftest import Server, running
+from tests.conftest import Server
 
 PNG = vision_models.png(1)
 URL = f"data:image/png;base64,{PNG}"
@@ -31,14 +31,6 @@ INPUT: list[Any] = [
         ],
     }
 ]
-
-
-@pytest.fixture(scope="module")
-def seeing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = vision_models.build(tmp_path_factory.mktemp("models") / "seeing")
-    with running(tmp_path_factory.mktemp("seeing"), "--model", str(folder)) as server:
-        yield server
-        assert server.errors() == []
 
 
 @pytest.fixture(scope="module")

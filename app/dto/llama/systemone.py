@@ -1,7 +1,6 @@
 """TypeSafe's System One, as llama-server has it: typed questions about a state."""
 
 import json
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -10,13 +9,14 @@ from pydantic import Field
 import app.services.generation as gen
 from app.dto.shared import parameters
 from app.dto.shared.base import Body, Reply, RequestBody
-from app.dto.shared.readable import MEDIA
+from app.dto.shared.readable import MEDIA, image_source, to_images
 from app.services import decisions
 from app.services.decisions import Option, Question
 from app.services.errors import FeatureNotSupported, InvalidRequest
 
 _KINDS = "choice, score or noul"
 _LEVELS = range(2, 11)
+_MOST_IMAGES = 8  # of a request, as llama-server has it
 
 
 class SystemOneQuestion(Body):
@@ -64,17 +64,23 @@ class SystemOneRequest(RequestBody):
     model: str | None = None
     state: Any = Field(default=None, examples=["I was charged twice for my order."])
     questions: dict[str, SystemOneQuestion] = Field(default_factory=dict)
-    images: list[Any] = Field(default_factory=list)
+    images: list[Any] = Field(default_factory=list, examples=[[]])
 
     def to_scoring(self) -> gen.ScoringRequest:
         """Translate to the engine's vocabulary. Raises AppError for what is refused."""
         self.refuse()
         if self.state is None:
             raise InvalidRequest("state: Field required", param="state")
-        if self.images or any(_images(self.state)):
-            raise FeatureNotSupported("This model reads text only, it cannot take images")
+        state, of_state = _without_images(self.state)
+        images = [*to_images(self.images, "images"), *(gen.Image(source, "state") for source in of_state)]
+        if len(images) > _MOST_IMAGES:
+            raise InvalidRequest(
+                f"images: {len(images)}, state's with them; the most are {_MOST_IMAGES}", param="images"
+            )
+        words = json_words(state)
+        evidence = gen.Message("user", words, parts=(*images, words) if images else ())
         questions = [each.to_question(f"questions.{key[:64]}") for key, each in self.questions.items()]
-        return decisions.to_scoring(json_words(self.state), questions, self.model, param="state")
+        return decisions.to_scoring(evidence, questions, self.model, param="state")
 
 
 def json_words(value: Any) -> str:
@@ -84,14 +90,34 @@ def json_words(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _images(state: Any) -> Iterator[str]:
-    """Find the parts of chat messages that are no text."""
+def _without_images(state: Any) -> tuple[Any, list[str]]:
+    """Give the images among the parts of chat messages, as they came, and the state without them.
+
+    Raises FeatureNotSupported for audio and its kin.
+    """
     messages = state.get("messages") if isinstance(state, dict) else state
-    for message in messages if isinstance(messages, list) else ():
-        content = message.get("content") if isinstance(message, dict) else None
-        for part in content if isinstance(content, list) else ():
-            if isinstance(part, dict) and part.get("type") in MEDIA:
-                yield part["type"]
+    if not isinstance(messages, list):
+        return state, []
+    sources: list[str] = []
+    kept = [_message_without_images(message, sources) for message in messages]
+    return state | {"messages": kept} if isinstance(state, dict) else kept, sources
+
+
+def _message_without_images(message: Any, sources: list[str]) -> Any:
+    """Move the images of a message to a list."""
+    content = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(content, list):
+        return message
+    kept = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if not isinstance(kind, str) or kind not in MEDIA:
+            kept.append(part)
+        elif (source := image_source(part)) is not None:
+            sources.append(source)
+        else:
+            raise FeatureNotSupported(f"This model cannot take {MEDIA[kind]}")
+    return message | {"content": kept}
 
 
 class ChoiceAnswer(Reply, kw_only=True, tag_field="type", tag="choice"):

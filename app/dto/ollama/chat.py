@@ -22,7 +22,7 @@ from app.dto.ollama.request import OllamaGenerating
 from app.dto.openai.chat_message import Tool
 from app.dto.shared import parameters
 from app.dto.shared.base import MOST_TOOLS, Body, Reply, RequestLimits, continues, few_messages, json_text
-from app.dto.shared.readable import with_parts
+from app.dto.shared.readable import to_images, with_parts
 from app.dto.shared.tool_choice import tool_choice
 from app.services.json_schema.enforcement import Binding
 
@@ -63,8 +63,7 @@ class OllamaMessage(Body):
     def to_message(self, index: int) -> gen.Message:
         """Translate to the engine's vocabulary."""
         calls = enumerate(self.tool_calls)
-        sources = [image if isinstance(image, str) else "" for image in self.images]
-        images = [gen.Image(source, f"messages.{index}.images") for source in sources]
+        images = to_images(self.images, f"messages.{index}.images")
         message = gen.Message(
             role=self.role,
             content=self.content,

@@ -11,6 +11,7 @@ from app.dto.ollama.answer import OllamaAnswer, OllamaStream, empty_head, head, 
 from app.dto.ollama.request import OllamaGenerating
 from app.dto.shared import parameters
 from app.dto.shared.base import RequestLimits
+from app.dto.shared.readable import to_images, with_parts
 
 
 class OllamaGenerateRequest(OllamaGenerating):
@@ -22,22 +23,24 @@ class OllamaGenerateRequest(OllamaGenerating):
     suffix: str = ""
     system: str = ""
     raw: bool = False
+    images: list[Any] = Field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to answer."""
-        return not (self.prompt or self.suffix)
+        return not (self.prompt or self.suffix or self.images)
 
     def to_generation(self, limits: RequestLimits) -> gen.GenerationRequest:
         """Translate to the engine's vocabulary. Raises InvalidRequest for what cannot be done.
 
         A raw prompt, and one with a suffix, goes past the chat template; any other is the user's message.
         """
-        request = self.common(limits)
+        request, images = self.common(limits), to_images(self.images, "images")
         if self.raw or self.suffix:
-            return replace(request, prompt=(self.prompt,), suffix=self.suffix or None, split_reasoning=False)
+            return replace(request, prompt=(*images, self.prompt), suffix=self.suffix or None, split_reasoning=False)
         system = [gen.Message("system", self.system)] if self.system else []
-        return replace(request, messages=(*system, gen.Message("user", self.prompt)))
+        message = with_parts(gen.Message("user", self.prompt), [*images, self.prompt])
+        return replace(request, messages=(*system, message))
 
 
 class OllamaGenerateChunk(OllamaAnswer, kw_only=True):

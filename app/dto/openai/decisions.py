@@ -1,7 +1,8 @@
 """Decisions, as OpenAI has them: questions about an input, whose answers are probabilities."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
@@ -11,6 +12,7 @@ import app.services.generation as gen
 from app.dto.openai.responses_items import InputItem, ItemPart, to_messages
 from app.dto.shared import parameters
 from app.dto.shared.base import Body, Reply, RequestBody, few_messages
+from app.dto.shared.readable import image_source
 from app.services import decisions
 from app.services.decisions import Option, Question
 from app.services.errors import InvalidRequest
@@ -26,7 +28,7 @@ class DecisionPart(ItemPart):
     data: Any = Field(default=None, description="the value, in a part of type input_json")
 
     def to_text(self, where: str, *, of_user: bool = False) -> str:
-        """Give what it says. Raises InvalidRequest for images and their kin."""
+        """Give what it says. Raises InvalidRequest for what is neither text nor JSON."""
         if self.type != "input_json":
             return super().to_text(where, of_user=True)
         return json.dumps(self.data, ensure_ascii=False)
@@ -38,12 +40,6 @@ class DecisionItem(InputItem):
     content: str | list[DecisionPart] | None = Field(  # type: ignore[assignment]
         default=None, description="text or parts, in a message", examples=["Hello!"]
     )
-
-    def pieces(self, where: str, *, of_tool: bool = False) -> list[str | gen.Image]:
-        """Give what a message or an output says. Raises InvalidRequest for images in a message."""
-        if self.type != "message" or not isinstance(self.content, list):
-            return super().pieces(where, of_tool=of_tool)
-        return [part.to_text(f"{where}.content") for part in self.content]
 
 
 class DecisionChoice(Body):
@@ -73,16 +69,16 @@ class DecisionQuestion(Body):
         default_factory=list, description="of a score: two levels at least, the lowest first"
     )
 
-    def to_question(self, param: str) -> Question:
-        """Translate to the engine's vocabulary. Raises InvalidRequest for what is no question."""
+    def to_question(self, param: str, above: str) -> Question:
+        """Translate to the engine's vocabulary; `above` is what the input is called. Raises InvalidRequest."""
         words = self.instructions
         if not isinstance(words, str):
-            words = "\n".join(part.to_text(f"{param}.instructions") for part in words)
+            words = "\n".join(_in_words(part, f"{param}.instructions") for part in words)
         if not words.strip():
             raise InvalidRequest(f"{param}.instructions: there is no text in them", param=f"{param}.instructions")
         match self.type:
             case "predicate":
-                return Question.yes_or_no(f"Is this true of the text above? {words}", param)
+                return Question.yes_or_no(f"Is this true of {above} above? {words}", param)
             case "choice":
                 options = [Option(_choice_text(each.value, param), each.description) for each in self.choices]
             case "score":
@@ -108,25 +104,54 @@ class DecisionRequest(RequestBody):
         self.refuse()
         if len(self.questions) > decisions.MOST_QUESTIONS:
             raise InvalidRequest(f"questions: more than {decisions.MOST_QUESTIONS} in one request", param="questions")
-        questions = [each.to_question(f"questions.{index}") for index, each in enumerate(self.questions)]
-        text = self.input if isinstance(self.input, str) else _transcript(list(to_messages(self.input)))
-        if not text.strip():
-            raise InvalidRequest("input: there is no text in it", param="input")
-        return decisions.to_scoring(text, questions, self.model, param="input")
+        said = [gen.Message("user", self.input)] if isinstance(self.input, str) else list(to_messages(self.input))
+        evidence = _evidence(said)
+        if not evidence.content.strip() and not evidence.images:
+            raise InvalidRequest("input: there is nothing in it", param="input")
+        above = "what is shown" if evidence.images else "the text"
+        questions = [each.to_question(f"questions.{index}", above) for index, each in enumerate(self.questions)]
+        return decisions.to_scoring(evidence, questions, self.model, param="input")
 
 
-def _transcript(messages: Sequence[gen.Message]) -> str:
-    """Write a conversation down, for it to be judged; of a single message of the user, its text."""
+def _in_words(part: DecisionPart, param: str) -> str:
+    """Give a part of a question's instructions. Raises InvalidRequest for what is neither text nor JSON."""
+    if not part.is_ours and image_source({"type": part.type} | part.fields) is not None:
+        raise InvalidRequest("an image goes into the input, which all questions share", param=param)
+    return part.to_text(param)
+
+
+def _evidence(messages: Sequence[gen.Message]) -> gen.Message:
+    """Write a conversation down, for it to be judged; a single message of the user is judged as it is."""
     if len(messages) == 1 and messages[0].role == "user":
-        return messages[0].content
-    return "\n\n".join(f"{message.role}: {text}" for message in messages for text in _turn(message))
+        return messages[0]
+    content = "\n\n".join(
+        f"{message.role}: {text}" for message in messages for text in (message.content, *_calls(message)) if text
+    )
+    shows = any(message.images for message in messages)
+    return gen.Message("user", content, parts=tuple(_merged(_pieces(messages))) if shows else ())
 
 
-def _turn(message: gen.Message) -> Iterator[str]:
-    if message.content:
-        yield message.content
+def _calls(message: gen.Message) -> Iterator[str]:
     for call in message.tool_calls:
         yield f"[calls {call.name} with {call.arguments}]"
+
+
+def _pieces(messages: Sequence[gen.Message]) -> Iterator[str | gen.Image]:
+    """Give the same transcript with its images."""
+    between = ""
+    for message in messages:
+        said = [*_merged(message.parts, "\n")] if message.parts else [message.content]
+        for pieces in (said, *([text] for text in _calls(message))):
+            if any(pieces):
+                yield from (f"{between}{message.role}: ", *pieces)
+                between = "\n\n"
+
+
+def _merged(pieces: Iterable[str | gen.Image], between: str = "") -> Iterator[str | gen.Image]:
+    """Make one of texts that follow each other."""
+    for is_text, group in groupby(pieces, lambda piece: isinstance(piece, str)):
+        some = list(group)
+        yield from [between.join(map(str, some))] if is_text else some
 
 
 def _choice_text(value: Any, param: str) -> str:

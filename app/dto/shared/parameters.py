@@ -226,7 +226,7 @@ _NATIVE = (
     *_WITHOUT_EFFECT,
     *_NO_REASONING,
     _refused("n_cmpl", "is not supported; a prompt can stand in the list several times", 1),
-    _refused("image_data", "is not supported: this model reads text only", []),
+    _refused("image_data", "is not supported; images go into `multimodal_data` of a prompt", []),
     *_TEXT_ONLY,
 )
 
@@ -283,7 +283,7 @@ EMBEDDING: tuple[Parameter, ...] = (
 _QUESTIONS = "1 to 400 questions, each answered by itself; what they share is computed once"
 DECISIONS: tuple[Parameter, ...] = (
     *_honoured(
-        input="what the questions are about: text, or items: messages, calls and their outputs, as a transcript",
+        input="what the questions are about: text, or items: messages, calls and outputs, as a transcript, with images",
         questions=f"{_QUESTIONS}: predicates, choices and scores",
         model=_MODEL,
     ),
@@ -296,7 +296,9 @@ SYSTEM_ONE: tuple[Parameter, ...] = (
         questions=f"{_QUESTIONS}: choices, scores and nouls, by an id of yours",
         model=_MODEL,
     ),
-    *_honoured(images="a 501 unless it is empty: the model reads text only"),
+    *_honoured(
+        images="up to 8 in base64, before the state, as are images in its messages; a 501 if the model sees none"
+    ),
 )
 
 RERANK: tuple[Parameter, ...] = (
@@ -430,11 +432,11 @@ OLLAMA_GENERATE: tuple[Parameter, ...] = (
         system="system prompt",
         raw="continue the prompt as it is, without the chat template",
         suffix="what follows the answer; for models with fill-in-the-middle tokens",
+        images="in base64, which come before the text, for a model that sees",
     ),
     *_OLLAMA_GENERATING,
     *_ignored("is what other servers gave back; conversations go to /api/chat", "context"),
     _refused("template", "is the model's own and cannot be replaced"),
-    _refused("images", "are not supported: the model reads text only", []),
 )
 
 _OLLAMA_EMBEDDING = (

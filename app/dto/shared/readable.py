@@ -53,6 +53,11 @@ def image_detail(part: Mapping[str, Any]) -> object:
     return detail or part.get("detail") or "auto"
 
 
+def to_images(sources: Iterable[object], param: str) -> list[Image]:
+    """Give images of a list of base64 or URLs, each of which has its place in the request for errors."""
+    return [Image(each if isinstance(each, str) else "", f"{param}.{index}") for index, each in enumerate(sources)]
+
+
 def with_parts(message: Message, pieces: Sequence[str | Image]) -> Message:
     """Give a message what it says and shows, for a model that sees; text alone has been its content already."""
     if all(isinstance(piece, str) for piece in pieces):

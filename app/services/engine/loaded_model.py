@@ -145,7 +145,9 @@ class LoadedModel:
         self.facts.check_tokens(parts, "input")
         return self.prompts.tokenize_input(parts, truncate=truncate)
 
-    def tokenize_prompts(self, prompts: Iterable[Continuations]) -> Iterator[TokenizedContinuations]:
+    def tokenize_prompts(
+        self, prompts: Iterable[Continuations], images: Images = NO_ENCODED
+    ) -> Iterator[TokenizedContinuations]:
         """Check and tokenize prompts with the texts behind them. Raises InvalidRequest or PromptTooLong.
 
         What a prompt begins with as the one before it is tokenized once.
@@ -156,14 +158,16 @@ class LoadedModel:
             continuations = without_template(each) if is_plain else each
             tokenizer = tokenizers[continuations.prompt.prompt is not None]
             try:
-                yield self._tokenize_prompt(continuations, tokenizer)
+                yield self._tokenize_prompt(continuations, images, tokenizer)
             except PromptTooLong as error:
                 raise error.naming(each.param) if each.param else error from None
 
-    def _tokenize_prompt(self, continuations: Continuations, tokenizer: PrefixTokenizer) -> TokenizedContinuations:
+    def _tokenize_prompt(
+        self, continuations: Continuations, images: Images, tokenizer: PrefixTokenizer
+    ) -> TokenizedContinuations:
         request = continuations.prompt
         self.facts.check_tokens(request.prompt_parts, "prompt")
-        prompt = self.prompts.build(request, tokenizer=tokenizer)
+        prompt = self.prompts.build(request, images, tokenizer)
         if prompt.thinking:
             closing = self._format.think_closes(request)[0]
             text = prompt.text + self.prompts.detokenize(closing)
@@ -173,7 +177,7 @@ class LoadedModel:
             raise InvalidRequest("A text to be scored adds no token to its prompt")
         if continuations.whole and self.facts.end_tokens:
             tokenized = tokenized.with_end(self._format.end_token)
-        self.scheduler.admission.check(tokenized.longest, 1)
+        self.scheduler.admission.check(tokenized.longest, 1, tokenized.images)
         return tokenized
 
     def make_scoring(self, prompts: Sequence[TokenizedContinuations], running: RunningScoring) -> Row:
@@ -181,7 +185,8 @@ class LoadedModel:
         facts = self.facts
         together = facts.batching.decoding is None
         scoring = Scoring(prompts, facts.id, vocabulary=facts.vocabulary, together=together)
-        prompt = Prompt("", scoring.root, thinking=False)
+        assert prompts[0].images.end <= len(scoring.root)  # all have the same, before what they differ in
+        prompt = Prompt("", scoring.root, thinking=False, images=prompts[0].images)
         row = self.make_row(prompt, GenerationRequest(max_tokens=0), running)
         row.scoring = scoring
         return row

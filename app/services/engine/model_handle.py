@@ -14,7 +14,7 @@ from app.services.engine.model.image_markers import replaced
 from app.services.engine.scheduler.handle import INPUTS_AT_ONCE, Handle
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.running_request import RunningEmbedding, RunningScoring
-from app.services.engine.vision.reading import read_images
+from app.services.engine.vision.reading import read_images, read_shared_images
 from app.services.errors import NoRanking
 from app.services.facts import AdapterFacts, SlotFacts
 from app.services.generation import (
@@ -61,8 +61,9 @@ class ModelHandle(Handle, EngineModel):
     async def score(self, request: ScoringRequest, caller: Caller) -> RunningScoring:
         """Tokenize the prompts a few at a time, then queue what they have in common as a row."""
         model = self._model
+        shown, images = await read_shared_images(request.prompts, model.vision, model.image_fetcher)
         running = RunningScoring(self._cancel, caller)
-        tokenized, prompts = model.tokenize_prompts(request.prompts), []
+        tokenized, prompts = model.tokenize_prompts(shown, images), []
         while some := await self._off_loop(list, islice(tokenized, INPUTS_AT_ONCE)):  # others' prompts come in between
             prompts += some
         row = await self._off_loop(model.make_scoring, prompts, running)

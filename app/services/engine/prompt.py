@@ -266,15 +266,16 @@ class PromptBuilder:
     def continuations(self, prompt: Prompt, texts: Sequence[str], tokenizer: PrefixTokenizer) -> TokenizedContinuations:
         """Tokenize texts behind a prompt, with what has tokenized it. Raises PromptTooLong."""
         self.check_length([prompt.text, *texts], "questions")
+        start = prompt.images.end  # no text joins what comes before
         tokenized = tokenize_continuations(
-            prompt.text,
-            prompt.tokens,
+            self.detokenize(prompt.tokens[start:]) if start else prompt.text,
+            prompt.tokens[start:],
             texts,
             controls=self._controls,
-            tokenize=tokenizer,
+            tokenize=self.tokenize if start else tokenizer,
             tokenize_piece=self.tokenize,
             detokenize=self.detokenize,
-        )
+        ).behind(prompt.tokens[:start], prompt.images)
         if tokenized.longest > self._context.tokens:
             raise self._too_long(tokenized.longest)
         return tokenized

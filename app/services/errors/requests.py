@@ -99,6 +99,10 @@ class TextTooLong(UnprocessableBody):
     advice = "Send a shorter text."
 
 
+class ReadsTextOnly(InvalidRequest):
+    """Images for a model that sees none."""
+
+
 class InvalidImage(InvalidRequest):
     """An image that cannot be taken: too large, broken, of another format, or not in the request itself."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from app.services.engine.cache.prefixes import TokenArray, common_prefix_length
+from app.services.engine.vision.prompt_images import NO_IMAGES, PromptImages
 from app.services.generation import Continuations
 
 Tokenize = Callable[[str], list[int]]
@@ -22,11 +23,17 @@ class TokenizedContinuations:
     prompt_tokens: int
     shared: TokenArray  # tokens before all texts (length,)
     texts: tuple[tuple[int, ...], ...]  # the tokens of each text after those
+    images: PromptImages = NO_IMAGES  # of the prompt
 
     @property
     def longest(self) -> int:
         """Tokens of the prompt with its longest text."""
         return len(self.shared) + max(map(len, self.texts))
+
+    def behind(self, tokens: Sequence[int], images: PromptImages) -> "TokenizedContinuations":
+        """Give the same prompt with tokens before it, which images are among."""
+        shared = np.concatenate([np.asarray(tokens, dtype=np.int32), self.shared])
+        return replace(self, prompt_tokens=len(tokens) + self.prompt_tokens, shared=shared, images=images)
 
     def with_end(self, token: int) -> "TokenizedContinuations":
         """Give the texts with a token behind each."""

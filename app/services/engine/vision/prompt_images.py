@@ -48,6 +48,11 @@ class PromptImages:
     def __bool__(self) -> bool:
         return bool(self.images)
 
+    @property
+    def end(self) -> int:
+        """Index of the first token behind the last of them; 0 where there are none."""
+        return self.images[-1].end if self.images else 0
+
     def keyed(self, tokens: Sequence[int]) -> list[int]:
         """Give the tokens with keys in the places of images: the same places of another image have others."""
         keyed = list(tokens)
