@@ -14,7 +14,7 @@ import click
 import uvloop
 from rich.console import Console
 
-from benchmarks import machine, names, suite, tables
+from benchmarks import figures, machine, names, suite, tables
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Figures
 from benchmarks.server import llama_server, peer_with_blas
@@ -36,6 +36,9 @@ CACHE = Path(tempfile.gettempdir()) / "tiles-server-benchmarks"
 @click.option("--profile", is_flag=True, help="Also write where our server's CPU time goes, in the first round.")
 @click.option("--cache", type=click.Path(path_type=Path), default=CACHE, show_default=True, help="Where models are.")
 @click.option("--json", "--save", "json_path", type=click.Path(path_type=Path), help="Write the figures here.")
+@click.option(
+    "--resume", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Add the missing rounds of a file."
+)
 @click.pass_context
 def main(
     context: click.Context,
@@ -48,6 +51,7 @@ def main(
     profile: bool,
     cache: Path,
     json_path: Path | None,
+    resume: Path | None,
 ) -> None:
     """Measure this server beside mlx_lm.server and mlx-lm in process."""
     if context.invoked_subcommand is not None:
@@ -67,10 +71,14 @@ def main(
         without=frozenset(name for name, takes_part in optional.items() if not takes_part),
         profiles=RESULTS / f"{moment}-profile" if profile else None,
     )
-    jobs = list(plan.jobs())
+    try:
+        before = figures.read(resume) if resume else Figures({}, ())
+    except BenchmarkError as error:
+        raise click.ClickException(str(error)) from None
+    jobs = list(plan.jobs(before.results))
     if not jobs:
         raise click.UsageError("no workload runs on that model")
-    _measure(plan, jobs, json_path or RESULTS / f"{moment}.json")
+    _measure(plan, jobs, json_path or resume or RESULTS / f"{moment}.json", before)
 
 
 @main.command()
@@ -86,20 +94,22 @@ def render(file: Path) -> None:
         raise click.ClickException(str(error)) from None
 
 
-def _measure(plan: suite.Plan, jobs: list[suite.Job], written: Path) -> None:
+def _measure(plan: suite.Plan, jobs: list[suite.Job], written: Path, before: Figures) -> None:
     began, where = time.monotonic(), machine.facts()
     console = Console() if sys.stdout.isatty() else Console(width=180)
     whole = _run(plan, jobs)
-    figures = Figures(where, [job.result for job in jobs], time.monotonic() - began)
+    results = [job.result for job in jobs]
+    others = [result for result in before.results if not any(result is one for one in results)]
+    measured = Figures(where, [*results, *others], before.seconds + time.monotonic() - began)
     written.parent.mkdir(parents=True, exist_ok=True)
-    written.write_text(figures.to_json(), encoding="utf-8")
-    tables.show(console, figures)
-    console.print(f"{figures.seconds:.0f} s; figures in {written}", soft_wrap=True)
+    written.write_text(measured.to_json(), encoding="utf-8")
+    tables.show(console, measured)
+    console.print(f"{measured.seconds:.0f} s; figures in {written}", soft_wrap=True)
     if plan.profiles is not None:
         console.print(f"profiles in {plan.profiles}", soft_wrap=True)
     if not whole:
         sys.exit(143)
-    if any(names.OURS in result.failures for result in figures.results):
+    if any(names.OURS in result.failures for result in measured.results):
         sys.exit(1)
 
 

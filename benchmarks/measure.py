@@ -62,6 +62,11 @@ class Result:
         for name, value in values.items():
             measured.setdefault(name, Series([])).values.append(value)
 
+    @property
+    def rounds(self) -> int:
+        """How many it has values of."""
+        return max((len(each.values) for of_target in self.series.values() for each in of_target.values()), default=0)
+
     def get(self, target: str, measure: str) -> Series | None:
         """Give a target's values, None where there are none."""
         return self.series.get(target, {}).get(measure)

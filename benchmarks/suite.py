@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,13 +32,15 @@ class Plan:
     without: frozenset[str] = frozenset()  # targets
     profiles: Path | None = None  # where CPU profiles of ours go; None makes none
 
-    def jobs(self) -> Iterator["Job"]:
-        """Every workload on every model of the run."""
+    def jobs(self, before: Sequence[Result] = ()) -> Iterator["Job"]:
+        """Every workload on every model of the run, with what an earlier run has measured of it."""
+        measured = {(result.model, result.workload): result for result in before}
         for model in self.models:
             for workload in catalogue(self.scale):
                 if model in workload.targets and (not self.only or workload.name in self.only):
                     targets = self._targets(workload.targets[model])
-                    yield Job(workload, targets, Result(workload.name, workload.title, model))
+                    result = measured.get((model, workload.name)) or Result(workload.name, workload.title, model)
+                    yield Job(workload, targets, result, begun=result.rounds)
 
     def _targets(self, wanted: tuple[str, ...]) -> list[str]:
         """Those that take part; where there is no BLAS to preload, the peer as it comes is the same."""
@@ -54,6 +56,7 @@ class Job:
     targets: list[str]
     result: Result
     seconds: float = 0.0  # that its last round took
+    begun: int = 0  # rounds of it in an earlier run
 
     def turns(self, number: int) -> list[str]:
         """A, B, C, then B, C, A, …: whoever goes first in one round goes last in the next."""
@@ -75,6 +78,8 @@ class Run:
         """Measure, round by round, until all is done or the time is over."""
         for number in range(self.plan.rounds):
             for job in jobs:
+                if number < job.begun:
+                    continue
                 left = 60 * self.plan.minutes - (time.monotonic() - self.began)
                 if left < job.seconds or left <= 0:
                     self.say(f"no time for round {number + 1} of {job.result.model}: {job.workload.title}")

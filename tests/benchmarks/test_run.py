@@ -25,6 +25,9 @@ def test_a_quick_run_measures_and_writes_its_figures(tmp_path: Path) -> None:
     content = json.loads(kept.read_text())
     assert not any(result["failures"] for result in content["results"])
     assert all(goal["median"] > 0 for goal in content["goals"])
+    assert CliRunner().invoke(main, ["--quick", "--only=one-stream", f"--resume={kept}"]).exit_code == 0
+    again = json.loads(kept.read_text())
+    assert sorted(map(str, again["results"])) == sorted(map(str, content["results"]))  # all of it was there
     (tmp_path / "README.md").write_text(f"{render.START}\n{render.END}\n")
     assert "32 streams of 16 tokens" in (render.render(kept, tmp_path)[-1]).read_text()
 
