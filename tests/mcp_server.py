@@ -1,6 +1,7 @@
 """An MCP server for tests, which speaks the protocol over standard input and output: `python mcp_server.py [FILE]`.
 
-Its tools do what is hard for who calls them. FILE gets the ids of what was cancelled.
+Its tools do what is hard for who calls them. FILE gets the ids of what was cancelled. With `--clock` it has two that a
+clock has, and nothing else.
 """
 
 import json
@@ -17,6 +18,8 @@ PAGES = [
     [("environment", "The names of what is in its environment", NONE), ("die", "Ends the server", NONE)],
     [("never", "Never answers", NONE), ("picture", "Gives no text", NONE), ("child", "Starts a process", NONE)],
 ]
+CLOCK = [[("datetime", "The date and the time", NONE), ("info", "What is known of this machine", NONE)]]
+TIME = "noon, by the clock of the server"
 
 
 def send(**message: Any) -> None:
@@ -25,6 +28,8 @@ def send(**message: Any) -> None:
 
 def call(number: int, name: str, arguments: dict[str, Any]) -> None:
     match name:
+        case "datetime" | "info":
+            send(id=number, result={"content": [{"type": "text", "text": TIME}]})
         case "echo":
             parts = [{"type": "text", "text": arguments["text"]}, {"type": "image"}, {"type": "text", "text": "!"}]
             send(id=number, result={"content": parts})
@@ -46,6 +51,7 @@ def call(number: int, name: str, arguments: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    pages = CLOCK if "--clock" in sys.argv else PAGES
     print("this line is no message", flush=True)
     for line in sys.stdin:
         message = json.loads(line)
@@ -58,9 +64,9 @@ def main() -> None:
             case {"id": number, "method": "tools/list"}:
                 page = int(message.get("params", {}).get("cursor", 0))
                 tools = [
-                    {"name": name, "description": text, "inputSchema": schema} for name, text, schema in PAGES[page]
+                    {"name": name, "description": text, "inputSchema": schema} for name, text, schema in pages[page]
                 ]
-                more = {"nextCursor": str(page + 1)} if page + 1 < len(PAGES) else {}
+                more = {"nextCursor": str(page + 1)} if page + 1 < len(pages) else {}
                 send(id=number, result={"tools": tools, **more})
             case {"id": number, "method": "tools/call"}:
                 call(number, message["params"]["name"], message["params"]["arguments"])
