@@ -55,7 +55,7 @@ def clients(session: nox.Session) -> None:
     install(session, "clients")
     folder = npm_clients(session)
     where = {"TILES_TEST_NODE": str(folder), "TILES_TEST_PI": str(folder)} if folder else {}
-    session.run("pytest", "tests/clients", "tests/test_pi.py", *session.posargs, env=where)
+    session.run("pytest", "tests/clients", "tests/test_pi.py", *PARALLEL, *session.posargs, env=where)
 
 
 def npm_clients(session: nox.Session) -> Path | None:
