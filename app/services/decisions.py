@@ -91,10 +91,10 @@ def to_scoring(evidence: Message, questions: Sequence[Question], model: str | No
 
 def _continuations(evidence: Message, questions: Sequence[Question], param: str) -> Iterator[Continuations]:
     for question in questions:
-        asked = question.ask(evidence)
-        request = GenerationRequest((asked,), template_kwargs=WITHOUT_REASONING)
+        message = question.ask(evidence)
+        request = GenerationRequest((message,), template_kwargs=WITHOUT_REASONING)
         texts = tuple(option.text for option in question.options)
-        longest = param if 2 * len(evidence.content) > len(asked.content) else question.param
+        longest = param if 2 * len(evidence.content) > len(message.content) else question.param
         yield Continuations(request, texts, whole=_one_begins_another(texts), param=longest)
 
 

@@ -16,11 +16,11 @@ from mlx_lm.models.cache import make_prompt_cache
 from app.services.engine.cache.footprint import measure
 from app.services.engine.cache.layers import new_layers
 from app.services.engine.cache.prefix_cache import PrefixCache
-from app.services.engine.model.continuations import TokenizedContinuations, tokenize_continuations, without_template
 from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.engine.model.prefill import forward
 from app.services.engine.sampling.params import SamplingParams
+from app.services.engine.scheduler.continuations import TokenizedContinuations, tokenize_continuations, without_template
 from app.services.engine.scheduler.row import Row
 from app.services.engine.scheduler.scheduler import Scheduler
 from app.services.engine.scheduler.scoring import Scoring

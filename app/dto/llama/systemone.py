@@ -99,8 +99,8 @@ def _without_images(state: Any) -> tuple[Any, list[str]]:
     if not isinstance(messages, list):
         return state, []
     sources: list[str] = []
-    kept = [_message_without_images(message, sources) for message in messages]
-    return state | {"messages": kept} if isinstance(state, dict) else kept, sources
+    messages = [_message_without_images(message, sources) for message in messages]
+    return state | {"messages": messages} if isinstance(state, dict) else messages, sources
 
 
 def _message_without_images(message: Any, sources: list[str]) -> Any:
@@ -108,16 +108,16 @@ def _message_without_images(message: Any, sources: list[str]) -> Any:
     content = message.get("content") if isinstance(message, dict) else None
     if not isinstance(content, list):
         return message
-    kept = []
+    others = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
         if not isinstance(kind, str) or kind not in MEDIA:
-            kept.append(part)
+            others.append(part)
         elif (source := image_source(part)) is not None:
             sources.append(source)
         else:
             raise FeatureNotSupported(f"This model cannot take {MEDIA[kind]}")
-    return message | {"content": kept}
+    return message | {"content": others}
 
 
 class ChoiceAnswer(Reply, kw_only=True, tag_field="type", tag="choice"):

@@ -104,8 +104,10 @@ class DecisionRequest(RequestBody):
         self.refuse()
         if len(self.questions) > decisions.MOST_QUESTIONS:
             raise InvalidRequest(f"questions: more than {decisions.MOST_QUESTIONS} in one request", param="questions")
-        said = [gen.Message("user", self.input)] if isinstance(self.input, str) else list(to_messages(self.input))
-        evidence = _evidence(said)
+        if isinstance(self.input, str):
+            evidence = gen.Message("user", self.input)
+        else:
+            evidence = _evidence(list(to_messages(self.input)))
         if not evidence.content.strip() and not evidence.images:
             raise InvalidRequest("input: there is nothing in it", param="input")
         above = "what is shown" if evidence.images else "the text"
@@ -140,8 +142,8 @@ def _pieces(messages: Sequence[gen.Message]) -> Iterator[str | gen.Image]:
     """Give the same transcript with its images."""
     between = ""
     for message in messages:
-        said = [*_merged(message.parts, "\n")] if message.parts else [message.content]
-        for pieces in (said, *([text] for text in _calls(message))):
+        words = [*_merged(message.parts, "\n")] if message.parts else [message.content]
+        for pieces in (words, *([text] for text in _calls(message))):
             if any(pieces):
                 yield from (f"{between}{message.role}: ", *pieces)
                 between = "\n\n"

@@ -13,7 +13,6 @@ from app.services.engine.cache import slot_file
 from app.services.engine.cache.conversation_owners import ConversationOwners
 from app.services.engine.cache.layers import Layers
 from app.services.engine.model.adapters import Adapters
-from app.services.engine.model.continuations import TokenizedContinuations, without_template
 from app.services.engine.model.prefix_tokenizer import PrefixTokenizer
 from app.services.engine.model.prompt_history import PromptHistory
 from app.services.engine.output.detokenizer import DetokenizerFactory
@@ -22,6 +21,7 @@ from app.services.engine.prompt import NO_ENCODED, Images, Prompt, PromptBuilder
 from app.services.engine.sampling.dry_breakers import BreakerFinder
 from app.services.engine.sampling.grammar import GrammarCompiler
 from app.services.engine.sampling.params import SamplingParams, resolve_sampling
+from app.services.engine.scheduler.continuations import TokenizedContinuations, without_template
 from app.services.engine.scheduler.embedding import CausalGroup, Embedding
 from app.services.engine.scheduler.handle import check_input_tokens
 from app.services.engine.scheduler.prompt_logprobs import PromptScorer
@@ -156,9 +156,8 @@ class LoadedModel:
         for each in prompts:
             is_plain = not self.facts.chat_template and each.prompt.prompt is None
             continuations = without_template(each) if is_plain else each
-            tokenizer = tokenizers[continuations.prompt.prompt is not None]
             try:
-                yield self._tokenize_prompt(continuations, images, tokenizer)
+                yield self._tokenize_prompt(continuations, images, tokenizers[continuations.prompt.prompt is not None])
             except PromptTooLong as error:
                 raise error.naming(each.param) if each.param else error from None
 
@@ -182,11 +181,10 @@ class LoadedModel:
 
     def make_scoring(self, prompts: Sequence[TokenizedContinuations], running: RunningScoring) -> Row:
         """Make the row that scores texts behind prompts."""
-        facts = self.facts
-        together = facts.batching.decoding is None
-        scoring = Scoring(prompts, facts.id, vocabulary=facts.vocabulary, together=together)
-        assert prompts[0].images.end <= len(scoring.root)  # all have the same, before what they differ in
-        prompt = Prompt("", scoring.root, thinking=False, images=prompts[0].images)
+        facts, images = self.facts, prompts[0].images
+        scoring = Scoring(prompts, facts.id, vocabulary=facts.vocabulary, together=facts.batching.decoding is None)
+        assert images.end <= len(scoring.root)  # all have the same, before what they differ in
+        prompt = Prompt("", scoring.root, thinking=False, images=images)
         row = self.make_row(prompt, GenerationRequest(max_tokens=0), running)
         row.scoring = scoring
         return row

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from app.services.context_length import ContextLength
 from app.services.engine.model.answer_history import AnswerHistory, Rendered
 from app.services.engine.model.chat_template import ChatTemplate
-from app.services.engine.model.continuations import TokenizedContinuations, tokenize_continuations
 from app.services.engine.model.image_markers import lasting, replaced
 from app.services.engine.model.prefix_tokenizer import PrefixTokenizer
 from app.services.engine.model.prompt_history import Outline, outline
@@ -20,6 +19,7 @@ from app.services.engine.output.token_bytes import TokenBytes
 from app.services.engine.sampling.call_constraint import CallGrammars
 from app.services.engine.sampling.dry import NO_BREAKERS, Breakers
 from app.services.engine.sampling.matcher import Matcher
+from app.services.engine.scheduler.continuations import TokenizedContinuations, tokenize_continuations
 from app.services.engine.vision.prompt_images import NO_IMAGES, PromptImages
 from app.services.engine.vision.prompt_tokens import tokenize_with_images
 from app.services.errors import InvalidRequest, NoInfill, PromptTooLong, TextTooLong

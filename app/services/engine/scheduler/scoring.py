@@ -14,9 +14,9 @@ import numpy as np
 
 from app.services.engine.cache.layers import Checkpoints, Layers
 from app.services.engine.cache.prefixes import common_length, common_prefix_length
-from app.services.engine.model.continuations import TokenizedContinuations
 from app.services.engine.model.prefill import SHORT, forward
 from app.services.engine.model.selected_logits import SelectedLogits
+from app.services.engine.scheduler.continuations import TokenizedContinuations
 from app.services.engine.scheduler.prompt_logprobs import LOGIT_BYTES
 from app.services.generation import PromptScores, Scored
 
