@@ -262,6 +262,12 @@ class Settings:
         "Web origins to accept besides loopback ones (CORS); separate several with commas; * as in https://*.app.example",
         metavar="ORIGIN",
     )
+    mmproj: Path | None = _setting(
+        None,
+        _path,
+        "Vision part (mmproj) of the model, where both are GGUF files; one beside the model is found without",
+        metavar="FILE",
+    )
     allow_image_urls: bool = _setting(
         False, _flag, "Fetch images that requests name by http(s) URLs, from public addresses only"
     )
@@ -493,6 +499,8 @@ class Settings:
             yield f"--webui: {self.webui_dir} is no built Web UI: it has no index.html"
         if self.draft_model is None and self.draft_tokens != Settings().draft_tokens:
             yield "--draft-tokens is for a draft model: give --draft-model too"
+        if self.mmproj and not self.mmproj.is_file():
+            yield f"--mmproj: {self.mmproj} is no file"
         yield from self._router_problems()
         if (self.tls_cert is None) != (self.tls_key is None):
             yield "--tls-cert and --tls-key belong together: give both"
@@ -524,6 +532,8 @@ class Settings:
             yield "--embedding-model is for one model: put it into the folder of --models-dir"
         if self.adapters:
             yield "--lora is for one model: give --model instead of --models-dir"
+        if self.mmproj:
+            yield "--mmproj is for one model: put it beside the file of its model"
         if not folder.is_dir():
             yield f"--models-dir: {folder} is no folder"
         if is_model(folder):

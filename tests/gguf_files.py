@@ -44,8 +44,8 @@ def write(
         {} if shards == 1 else {"split_max_tensors": -(-(len(_LAYERS) * config["num_hidden_layers"] + 2) // shards)}
     )
     writer = GGUFWriter(path, "llama", **largest)
-    _add_sizes(writer, config)
-    _add_tokenizer(writer, folder, template=template)
+    add_sizes(writer, config)
+    add_tokenizer(writer, folder, template=template)
     for key, value in (metadata or {}).items():
         writer.add_string(key, value)
     for key, number in (numbers or {}).items():
@@ -106,7 +106,8 @@ def _turned(name: str, values: np.ndarray, config: dict[str, Any]) -> np.ndarray
     return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
 
 
-def _add_sizes(writer: GGUFWriter, config: dict[str, Any]) -> None:
+def add_sizes(writer: GGUFWriter, config: dict[str, Any]) -> None:
+    """Add what a configuration says of the sizes of a model."""
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
@@ -119,7 +120,8 @@ def _add_sizes(writer: GGUFWriter, config: dict[str, Any]) -> None:
     writer.add_rope_freq_base(config["rope_theta"])
 
 
-def _add_tokenizer(writer: GGUFWriter, folder: Path, *, template: bool) -> None:
+def add_tokenizer(writer: GGUFWriter, folder: Path, *, template: bool) -> None:
+    """Add the tokenizer of a folder, with its chat template."""
     content = json.loads((folder / "tokenizer.json").read_bytes())
     special = {one["content"]: one["special"] for one in content["added_tokens"]}
     ids = content["model"]["vocab"] | {one["content"]: one["id"] for one in content["added_tokens"]}

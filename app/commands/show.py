@@ -47,6 +47,9 @@ def _facts(model: ModelFolder) -> dict[str, Any]:
         "context_source": model.context.source,
         "has_chat_template": model.has_chat_template,
         "task": model.task,
+        "sees": model.sees,
+        "mmproj": str(model.mmproj) if model.mmproj else None,
+        "vision_problem": model.vision_problem,
         **(_gguf_facts(model.path) if model.is_gguf else {"license": _license_file(model.path)}),
         "memory": _memory(model.path),
     }
@@ -105,6 +108,9 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if facts["task"] == "completion":
         lines.append(("Chat template", "yes" if facts["has_chat_template"] else "none: it may not be made for chat"))
+    if facts["sees"] or facts["vision_problem"]:
+        seen = f"yes{', by ' + facts['mmproj'] if facts['mmproj'] else ''}"
+        lines.append(("Images", seen if facts["sees"] else f"no: {facts['vision_problem']}"))
     if "tensors" in facts:
         lines.append(("Tensors", ", ".join(f"{count} {name}" for name, count in facts["tensors"].items())))
         lines.append(("Packed", facts["packing"]))

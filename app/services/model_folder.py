@@ -26,3 +26,5 @@ class ModelFolder:
     task: Task = "completion"  # what it was made for
     is_encoder: bool = False  # it reads a text as a whole and writes none
     sees: bool = False  # it has what reads images
+    mmproj: Path | None = None  # the file that a GGUF file sees with
+    vision_problem: str | None = None  # why a vision part that is there is not used

@@ -284,6 +284,7 @@ def _limits(settings: Settings) -> EngineLimits:
         blas=settings.blas,
         stop_repetition=settings.stop_repetition,
         image_tokens=settings.image_tokens,
+        mmproj=settings.mmproj,
         fetches_images=settings.allow_image_urls,
         tool_call_grammar="off" if settings.tool_call_grammar == "off" else "lazy",
         store_folder=settings.data_dir / "prefixes",

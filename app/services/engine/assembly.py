@@ -1,5 +1,6 @@
 """What a loaded model is put together from: its scheduler, prompt builder, grammars and facts."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +180,7 @@ def _facts(files: ModelFiles, model: Any, tokenizer: Any, limits: EngineLimits, 
         parameters=folder.parameters,
         weight_bytes=folder.weight_bytes,
         precision=folder.precision,
-        warnings=(f"{folder.id} is not exactly as in its file: {files.loss}.",) if files.loss else (),
+        warnings=tuple(_warnings(files)),
         created=folder.created,
         chat_template=template_text(tokenizer),
         bos_token=tokenizer.bos_token or "",
@@ -193,6 +194,14 @@ def _facts(files: ModelFiles, model: Any, tokenizer: Any, limits: EngineLimits, 
         reasons=markup.think_start is not None,
         max_rows=limits.max_rows,
     )
+
+
+def _warnings(files: ModelFiles) -> Iterator[str]:
+    """Say what of a model is not as somebody may expect it."""
+    if files.loss:
+        yield f"{files.model.id} is not exactly as in its file: {files.loss}."
+    if files.model.vision_problem:
+        yield f"{files.model.id} reads text only: {files.model.vision_problem}"
 
 
 def _sentence(files: SentenceFiles, size: int) -> SentenceFacts:

@@ -21,6 +21,7 @@ class EngineLimits:
     max_lookup_tokens: int | None = 0  # of prompt lookup at a time; 0 turns it off, None has it where text is copied
     stop_repetition: bool = True  # end an answer that only repeats itself
     image_tokens: int = 1280  # that an image has at most, for models whose images have more the larger they are
+    mmproj: Path | None = None  # the file that a GGUF file sees with; None is one that lies beside it
     fetches_images: bool = False  # from public addresses, where requests have URLs of them
     tool_call_grammar: ToolCallGrammar = "lazy"  # where a request does not say
     store_folder: Path | None = None  # of the prefix cache on disk; None is none

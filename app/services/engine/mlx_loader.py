@@ -150,7 +150,7 @@ class MLXLoader:
     ) -> Generator[None, None, "LoadedModel | None"]:
         from app.services.engine.speculative.loading import load
 
-        parts = yield from _read(load(folder, self._draft, self._cache), progress, reply)
+        parts = yield from _read(load(folder, self._draft, self._cache, self._limits.mmproj), progress, reply)
         if parts is None:
             return None
         with parts.files:

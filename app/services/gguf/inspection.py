@@ -8,7 +8,7 @@ from pathlib import Path
 from app.services.context_length import context_length
 from app.services.errors import LoadFailed
 from app.services.files import explained
-from app.services.gguf import architectures, names, tokenizer
+from app.services.gguf import architectures, mmproj, names, tokenizer
 from app.services.gguf.file import GGUFFile, read
 from app.services.model_folder import ModelFolder
 
@@ -20,6 +20,7 @@ def inspect(path: Path, model_id: str | None = None) -> ModelFolder:
         architecture = architectures.for_file(file)
         _check_tokenizer(file)
         named = names.of_file(file.path)
+        part, problem = mmproj.choose(file, architecture.config)
         return ModelFolder(
             id=model_id or named.name,
             path=file.path,
@@ -31,7 +32,22 @@ def inspect(path: Path, model_id: str | None = None) -> ModelFolder:
             created=int(file.path.stat().st_mtime),
             has_chat_template="tokenizer.chat_template" in file.metadata,
             is_gguf=True,
+            sees=part is not None,
+            mmproj=part,
+            vision_problem=problem,
         )
+
+
+def with_vision_part(model: ModelFolder, path: Path) -> ModelFolder:
+    """Have a model see with this file, if it fits; what is wrong with it stands in what is returned."""
+    if not model.is_gguf:
+        return replace(model, vision_problem=f"{path} is for models that are GGUF files themselves")
+    try:
+        file = read(model.path)
+        mmproj.read(path, file, architectures.for_file(file).config)
+    except LoadFailed as error:
+        return replace(model, sees=False, mmproj=None, vision_problem=error.message)
+    return replace(model, sees=True, mmproj=path, vision_problem=None)
 
 
 def _check_tokenizer(file: GGUFFile) -> None:

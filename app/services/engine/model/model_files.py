@@ -74,7 +74,8 @@ def open_gguf(model: ModelFolder, cache: GGUFCache, *, packed: bool, half: bool)
 
     entry = yield from cache.open(name, make)
     loss = _loss(source, half=half) if packed else None
-    return ModelFiles(model, entry.folder, name, None if packed else architecture, check, loss, entry)
+    identity = name if model.mmproj is None else f"{name} {content_name(file.read_any(model.mmproj), 'mmproj')}"
+    return ModelFiles(model, entry.folder, identity, None if packed else architecture, check, loss, entry)
 
 
 def _loss(source: GGUFFile, *, half: bool) -> str | None:

@@ -3,9 +3,11 @@
 from collections.abc import Generator
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import structlog
+from mlx_lm.utils import load_config
 
 from app.services import catalog
 from app.services.engine.cache.layers import FORGETFUL, is_trimmable, leaves, new_layers
@@ -17,6 +19,7 @@ from app.services.engine.speculative.draft_model import DraftModel, logits_width
 from app.services.engine.speculative.vocabulary import vocabulary_mismatch
 from app.services.errors import LoadFailed
 from app.services.gguf.cache import GGUFCache
+from app.services.gguf.inspection import with_vision_part
 from app.services.model_folder import ModelFolder
 
 log = structlog.get_logger()
@@ -35,11 +38,15 @@ class Parts(NamedTuple):
     vision: Any = None  # a Vision, of a model that sees
 
 
-def load(model: ModelFolder, config: DraftConfig | None, cache: GGUFCache) -> Generator[float, None, Parts]:
+def load(
+    model: ModelFolder, config: DraftConfig | None, cache: GGUFCache, mmproj: Path | None = None
+) -> Generator[float, None, Parts]:
     """Yield progress from 0 to 1 and return the parts of a model, with a draft model if one fits.
 
-    Raises LoadFailed. Runs on the engine thread alone.
+    `mmproj` is the vision part of a GGUF file. Raises LoadFailed. Runs on the engine thread alone.
     """
+    if mmproj is not None:
+        model = with_vision_part(model, mmproj)
     draft_folder = _resolve(config.model) if config else None  # fails before the large model is read
     with ExitStack() as opened:
         start = _CONVERSION if model.is_gguf else 0.0
@@ -55,12 +62,18 @@ def load(model: ModelFolder, config: DraftConfig | None, cache: GGUFCache) -> Ge
 
 def _load_vision(files: ModelFiles, model: Any, tokenizer: Any) -> Generator[float, None, Any]:
     """Load what a model sees with, if it does; its modules are imported for those alone."""
+    if problem := files.model.vision_problem:
+        log.warning("the vision part is not used", model=files.model.path.name, reason=problem)
     if not files.model.sees:
         return None
-    from app.services.engine.vision.loading import load
+    from app.services.engine.vision import loading as vision_loading
 
     encode = partial(tokenizer.encode, add_special_tokens=False)
-    return (yield from loading.scaled(load(files.folder, model, encode), 0.9, 1.0))
+    if (path := files.model.mmproj) is None:
+        steps = vision_loading.load(files.folder, model, encode)
+    else:
+        steps = vision_loading.load_part(path, files.model.path, load_config(files.folder), model, encode)
+    return (yield from loading.scaled(steps, 0.9, 1.0))
 
 
 def _load_draft(

@@ -199,6 +199,11 @@ def _mutual(config: Config) -> Mutual | None:
     return "windows" if config["text_config"].get("use_bidirectional_attention") == "vision" else None
 
 
+def _fit(array: mx.array, shape: tuple[int, ...]) -> mx.array:
+    """Give a limit, of which GGUF files have a list of one, as a number."""
+    return array.reshape(shape) if array.size == 1 else array
+
+
 GEMMA4 = Family(
     processor=("transformers.models.gemma4.image_processing_pil_gemma4", "Gemma4ImageProcessorPil"),
     before="<|image>",
@@ -207,6 +212,7 @@ GEMMA4 = Family(
     placeholder=lambda config: int(config.get("image_token_id") or 258_880),
     stand_in=lambda config: int(config["text_config"].get("pad_token_id") or 0),
     tower=Gemma4Tower,
+    fit=_fit,
     grid=_grid,
     limit=_limit,
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
+import numpy as np
 import structlog
 from mlx.nn.layers.base import Module
 from mlx.nn.layers.quantized import quantize
@@ -28,6 +29,11 @@ from app.services.engine.vision.qwen3 import QWEN3_VL
 from app.services.engine.vision.smolvlm import SMOLVLM
 from app.services.engine.vision.texts import Embed, Encode, Texts
 from app.services.engine.vision.vision import Vision
+from app.services.gguf import mmproj
+from app.services.gguf.architectures.layout import Parameter
+from app.services.gguf.conversion import widened
+from app.services.gguf.file import read
+from app.services.gguf.mmproj import VisionPart
 from app.services.vision_files import TOWERS
 
 log = structlog.get_logger()
@@ -57,6 +63,17 @@ def load(folder: Path, model: Any, encode: Encode) -> Generator[float, None, Vis
     `encode` tokenizes texts that stand within images.
     """
     return (yield from _load(folder.name, lambda: _of_folder(folder), model, encode))
+
+
+def load_part(
+    path: Path, model_path: Path, config: Mapping[str, Any], model: Any, encode: Encode
+) -> Generator[float, None, Vision | None]:
+    """Do the same with the vision part of a GGUF file, whose text model has this configuration."""
+
+    def source() -> _Source:
+        return _of_part(mmproj.read(path, read(model_path), config), encode)
+
+    return (yield from _load(model_path.name, source, model, encode))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +117,20 @@ def _of_folder(folder: Path) -> _Source:
     settings = json.loads(path.read_bytes())
     weights = _read(folder, FAMILIES[config["model_type"]], TOWERS[config["model_type"]])
     return _Source(config, settings.get("image_processor", settings), weights)
+
+
+def _of_part(part: VisionPart, encode: Encode) -> _Source:
+    family = FAMILIES[part.config["model_type"]]
+    tokens = encode(part.image_token)
+    if len(tokens) != 1:  # a vocabulary without it: any other token can stand in the places of images
+        tokens = encode(family.before)[-1:]
+    weights = {one.name: _widened(one).astype(dtype()) for one in part.parameters}
+    return _Source({**part.config, "image_token_id": tokens[0]}, part.settings, weights)
+
+
+def _widened(parameter: Parameter) -> mx.array:
+    shape, parts = widened(parameter)
+    return mx.array(np.concatenate([part.reshape(-1) for part in parts]).reshape(shape))
 
 
 def _read(folder: Path, family: Family, prefixes: tuple[str, ...]) -> dict[str, mx.array]:
