@@ -4,12 +4,17 @@ import os
 import plistlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +25,7 @@ from app.services.supervisors import CannotSupervise, Job
 from app.services.supervisors.launchd import Launchd
 from app.services.supervisors.systemd import UNIT, Systemd
 from app.settings import SettingError, read
-from tests.conftest import environment
+from tests.conftest import environment, free_port, wait_for
 
 KEY = "a-key-of-the-tests"
 ANALYZE = shutil.which("systemd-analyze")
@@ -233,19 +238,71 @@ def test_without_a_manager_nothing_is_written_and_one_line_says_why(tmp_path: Pa
     assert run(tmp_path, "uninstall").stdout == "There is no service.\n"
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not has_manager(), reason="no user manager of systemd runs here")
-@pytest.mark.skipif((Path.home() / ".config" / "systemd" / "user" / UNIT).exists(), reason="a service is installed")
-def test_systemd_runs_it_until_it_is_removed(tmp_path: Path) -> None:
-    """In the real home folder: the manager looks nowhere else."""
+# A user manager runs only where the machine was booted with systemd; in its own /run this one was.
+BOOTED = 'mount -t tmpfs none /run && mkdir -p /run/systemd/system && exec "$0" --user'
+SYSTEMD = next((path for path in ("/usr/lib/systemd/systemd", "/lib/systemd/systemd") if Path(path).exists()), None)
 
-    def service(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "app", "service", *words], capture_output=True, text=True)
 
+class Login:
+    """A user of this test's own, whose manager of systemd comes and goes."""
+
+    def __init__(self, home: Path) -> None:
+        self.env = environment(home, XDG_RUNTIME_DIR=str(home / "run"))
+        (home / "run").mkdir(mode=0o700)
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        command = ["unshare", "--mount", "sh", "-c", BOOTED, str(SYSTEMD)]
+        manager = subprocess.Popen(command, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_for(lambda: manager.poll() is not None or not self.systemctl("show-environment").returncode)
+            if manager.poll() is not None:
+                pytest.skip("no user manager of systemd can be had here")
+            yield
+        finally:
+            self.systemctl("exit")
+            manager.wait(60)
+
+    def systemctl(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["systemctl", "--user", *words], env=self.env, capture_output=True, text=True)
+
+    def service(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "app", "service", *words]
+        return subprocess.run(command, env=self.env, capture_output=True, text=True)
+
+
+@pytest.fixture
+def login() -> Iterator[Login]:
+    if SYSTEMD is None or shutil.which("unshare") is None or os.geteuid() != 0:
+        pytest.skip("a user manager of systemd is started by root")
+    with tempfile.TemporaryDirectory(prefix="tiles-") as home:  # a socket's path is short
+        yield Login(Path(home))
+
+
+def answers(port: int) -> bool:
     try:
-        done = service("install", "--demo", "--port", "0", "--data-dir", str(tmp_path / "data"))
+        return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.slow
+def test_systemd_keeps_it_running_over_kills_and_logins_until_it_is_removed(login: Login) -> None:
+    port = free_port()
+    with login.session():
+        done = login.service("install", "--demo", "--port", str(port))
         assert done.returncode == 0, done.stderr
-        assert service("status").stdout.startswith("active (running), process ")
-    finally:
-        assert service("uninstall").returncode == 0
-    assert service("status").returncode == 1
+        wait_for(lambda: answers(port), 60)
+        before = login.systemctl("show", UNIT, "--property=MainPID", "--value").stdout.strip()
+        assert login.service("status").stdout.startswith(f"active (running), process {before}\n")
+        os.kill(int(before), signal.SIGKILL)
+        wait_for(
+            lambda: login.systemctl("show", UNIT, "--property=MainPID", "--value").stdout.strip() not in ("0", before)
+        )
+        wait_for(lambda: answers(port), 60)
+    assert not answers(port)
+    with login.session():
+        wait_for(lambda: answers(port), 60)
+        assert login.service("uninstall").stdout == "The service is removed.\n"
+        assert not answers(port)
+        assert login.service("status").returncode == 1
