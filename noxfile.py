@@ -38,7 +38,7 @@ UNUSED_PLUGINS = ("-p", "no:schemathesis", "-p", "no:faker", "-p", "no:anyio")
 def tests(session: nox.Session) -> None:
     """Run the everyday tests. Arguments go to pytest: nox -s tests -- -k chat."""
     install(session, "tests")
-    session.run("pytest", "-m", "not slow and not clients", *UNUSED_PLUGINS, *PARALLEL, *session.posargs)
+    session.run("pytest", "-m", "not slow and not clients and not group", *UNUSED_PLUGINS, *PARALLEL, *session.posargs)
 
 
 @nox.session
@@ -47,6 +47,13 @@ def slow(session: nox.Session) -> None:
     install(session, "tests")
     # In the order of tests/conftest.py: the files with the most tests are not those that take longest here.
     session.run("pytest", "-m", "slow", *PARALLEL, "--no-loadscope-reorder", *session.posargs)
+
+
+@nox.session
+def group(session: nox.Session) -> None:
+    """Serve one model by several processes of this machine."""
+    install(session, "tests")
+    session.run("pytest", "-m", "group", *PARALLEL, *session.posargs)
 
 
 @nox.session

@@ -16,7 +16,9 @@ from app import config_file
 from app.addresses import is_local, listen_address
 from app.config_file import ConfigError
 from app.origins import allowed_host, allowed_origin
+from app.services import hostfile as hostfiles
 from app.services.facts import KVBits
+from app.services.hostfile import Hostfile, Sharding
 from app.services.mcp import config as mcp_config
 from app.services.mcp.config import McpConfig
 from app.services.models_folder import is_model
@@ -132,6 +134,29 @@ def _seconds(value: str) -> float:
     if not 0 <= (number := float(value)) <= 86_400:
         raise ValueError("give seconds from 0 to 86400")
     return number
+
+
+def _silence(value: str) -> float:
+    if not 2 <= (number := float(value)) <= 3600:
+        raise ValueError("give seconds from 2 to 3600")
+    return number
+
+
+def _layers(value: str) -> tuple[int, ...]:
+    try:
+        layers = tuple(int(number) for number in value.split(","))
+    except ValueError:
+        layers = ()
+    if not layers or min(layers) < 1:
+        raise ValueError("give the layers of each machine, as in 40,24")
+    return layers
+
+
+def _sharding(value: str) -> Sharding:
+    match value:
+        case "auto" | "tensor" | "pipeline":
+            return value
+    raise ValueError("give one of auto, tensor, pipeline")
 
 
 def _temperature(value: str) -> float:
@@ -344,6 +369,30 @@ class Settings:
         "Draft model for speculative decoding (same vocabulary); used while a single request runs",
         metavar="ID_OR_PATH",
     )
+    hostfile: Path | None = _setting(
+        None,
+        _path,
+        "Serve one model over several machines: the JSON file of hosts that mlx.launch takes, with this machine first",
+        metavar="FILE",
+    )
+    sharding: Sharding = _setting(
+        "auto",
+        _sharding,
+        "What each machine of --hostfile computes: tensor is a share of every layer, for fast links; pipeline is some "
+        "of the layers; auto is tensor where the model can be shared out so",
+    )
+    layer_split: tuple[int, ...] | None = _setting(
+        None,
+        _layers,
+        "Layers of each machine of a pipeline, in the order of --hostfile, as in 40,24; about as many each by default",
+        metavar="N,N",
+    )
+    group_seconds: float = _setting(
+        10.0,
+        _silence,
+        "Seconds after which a machine of --hostfile that says nothing is taken for gone",
+        metavar="SECONDS",
+    )
     draft_tokens: int = _setting(4, _whole(1, 64), "Maximum draft tokens per step of --draft-model", metavar="TOKENS")
     blas: str = _setting(
         "auto",
@@ -502,6 +551,7 @@ class Settings:
         if self.mmproj and not self.mmproj.is_file():
             yield f"--mmproj: {self.mmproj} is no file"
         yield from self._router_problems()
+        yield from self._group_problems()
         if (self.tls_cert is None) != (self.tls_key is None):
             yield "--tls-cert and --tls-key belong together: give both"
         if self.tls_cert and self.tls_key and (problem := _tls_problem(self.tls_cert, self.tls_key)):
@@ -538,6 +588,35 @@ class Settings:
             yield f"--models-dir: {folder} is no folder"
         if is_model(folder):
             yield f"--models-dir: {folder} is a model itself; --model serves it"
+
+    def _group_problems(self) -> Iterator[str]:
+        if self.hostfile is None:
+            if self.layer_split or self.sharding != "auto":
+                yield "--sharding and --layer-split are for several machines: give --hostfile too"
+            if os.environ.get("MLX_RANK"):
+                yield "MLX_RANK is set: mlx.launch would start a server on each machine; give --hostfile instead"
+            return
+        if not self.model and not self.demo:
+            yield "--hostfile is for one model: give --model too"
+        for name in ("models_dir", "lora", "kv_bits", "draft_model", "embedding_model", "mmproj"):
+            if getattr(self, name):
+                yield f"--hostfile does not go with --{name.replace('_', '-')}"
+        try:
+            public = self.machines.public_addresses
+        except ValueError as error:
+            yield f"--hostfile: {error}"
+            return
+        if public and not self.insecure:
+            yield (
+                f"--hostfile: {public[0]} is an address of the internet, and what machines send each other is not "
+                "encrypted: give addresses of your own network, or --insecure to say that you mean it"
+            )
+
+    @property
+    def machines(self) -> Hostfile:
+        """The machines of --hostfile. Raises ValueError for a file that cannot be used."""
+        assert self.hostfile is not None
+        return hostfiles.read(self.hostfile)
 
     @property
     def gguf_folder(self) -> Path:

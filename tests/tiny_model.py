@@ -119,6 +119,12 @@ def _shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         for number in range(config["num_hidden_layers"])
         for name, shape in layer.items()
     }
+    if config["model_type"] == "qwen2":
+        shapes |= {
+            name.replace("weight", "bias"): (shape[0],)
+            for name, shape in shapes.items()
+            if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight"))
+        }
     return shapes | {"model.embed_tokens.weight": (config["vocab_size"], hidden), "model.norm.weight": (hidden,)}
 
 

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from app.commands import checks, model_checks
+from app.commands import checks, group_checks, model_checks
 from app.commands.checks import Check, CheckContext
 from app.commands.usage_error import UsageError
 from app.services import bootstrap
@@ -36,17 +36,19 @@ CHECKS: tuple[Callable[[CheckContext], Check | None], ...] = (
     model_checks.chat_template,
     model_checks.tokenizer,
     model_checks.batching,
+    group_checks.machines,
 )
 
 
 @click.command()
 @click.option("--model", metavar="ID_OR_PATH", help="Model to check; the one of the session by default.")
 @click.option("--port", metavar="PORT", help="Port to check; 6969 by default.")
+@click.option("--hostfile", metavar="FILE", help="Machines to check, as serve takes them.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead of text.")
-def doctor(model: str | None, port: str | None, as_json: bool) -> None:
+def doctor(model: str | None, port: str | None, hostfile: str | None, as_json: bool) -> None:
     """Check the machine and the model for problems, and print what to do about each."""
     try:
-        settings = read({"model": model, "port": port})
+        settings = read({"model": model, "port": port, "hostfile": hostfile})
     except SettingError as error:
         raise UsageError(str(error)) from error
     context = _context(settings)

@@ -61,12 +61,16 @@ class Successor:
         self._due: asyncio.TimerHandle | None = None
         self._is_called_off = False
 
-    def come(self) -> None:
-        """Start soon, once the streams have sent their errors. On the event loop."""
+    def come(self, *, is_slow: bool = True) -> None:
+        """Start soon, once the streams have sent their errors. On the event loop.
+
+        `is_slow`: a step took too long, so the new process waits longer for one.
+        """
         import asyncio
 
         if self._due is None and not self._is_called_off:
-            self._due = asyncio.get_running_loop().call_later(_LAST_SECONDS, self._take_over)
+            factor = _WATCHDOG_FACTOR if is_slow else 1.0
+            self._due = asyncio.get_running_loop().call_later(_LAST_SECONDS, self._take_over, factor)
 
     def call_off(self) -> None:
         """Start none: the process is to end."""
@@ -74,10 +78,10 @@ class Successor:
         if self._due is not None:
             self._due.cancel()
 
-    def _take_over(self) -> None:
+    def _take_over(self, factor: float) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes from now on is for the successor
         if not self._is_called_off:
-            command = _command(sys.orig_argv[1:], self._port, self._watchdog_seconds * _WATCHDOG_FACTOR)
+            command = _command(sys.orig_argv[1:], self._port, self._watchdog_seconds * factor)
             os.execv(sys.executable, [sys.executable, *command])
 
 

@@ -54,7 +54,8 @@ def _run(settings: Settings, listeners: list[socket.socket], hangup: Hangup) -> 
     raise_limit()
     port = port_of(listeners, settings.port)
     successor = Successor(port, settings.watchdog_seconds)
-    service = ModelService(settings, _on_progress(), successor.come)
+    on_lost = partial(successor.come, is_slow=False)
+    service = ModelService(settings, _on_progress(), successor.come, on_lost=on_lost)
     config = uvicorn.Config(
         create_app(settings, service),
         log_config=None,

@@ -97,7 +97,7 @@ class ActivityController(Controller):
             downloads.cache,
             can_download=downloads.refusal is None,
             loading=models.loading,
-            stuck=model_service.stuck,
+            stuck=model_service.stuck.message if model_service.stuck else None,
             last_error=model_service.last_error,
             several=several,
             by_name=settings.load_by_name,

@@ -45,4 +45,5 @@ class PropsController(Controller):
         has_proxy = settings.mcp_config is not None
         if isinstance(facts, RouterFacts):
             return RouterProps.of(facts, settings.ui_settings, has_proxy=has_proxy)
-        return Props.of(facts, settings.max_batch, settings.ui_settings, has_proxy=has_proxy)
+        group = model_service.group
+        return Props.of(facts, settings.max_batch, settings.ui_settings, has_proxy=has_proxy, group=group)

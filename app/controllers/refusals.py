@@ -15,6 +15,8 @@ from app.services.errors import (
     EngineFailed,
     EngineStuck,
     GrammarFailed,
+    GroupLost,
+    GroupNotFormed,
     InvalidImage,
     InvalidJson,
     InvalidRequest,
@@ -71,6 +73,8 @@ _OF_QUERIES = (UnprocessableBody("limit: Expected `int`, got `str`", param="limi
 
 UNKNOWN_MODEL = ModelNotFound("model 'x' not found; those that are here: 'tiles-nano'")
 STUCK = EngineStuck("The engine has not come back from a step for 61 s")
+GROUP_LOST = GroupLost("Machine 2 of 2 (studio) is gone: silent for 10 s")
+GROUP_NOT_FORMED = GroupNotFormed("Machine 2 of 2 (studio) has mlx 0.32.3, this machine 0.32.4")
 LOAD_FAILED = LoadFailed("model.safetensors is cut short: 1024 bytes are missing")
 IMAGE = InvalidImage("the image cannot be decoded: image file is truncated", param="messages.0.content.1")
 # Of an operation that looks at a model without loading it; of one that loads it if need be; of one that computes.
@@ -81,11 +85,13 @@ LOADED_MODEL = (
     UNKNOWN_MODEL,
     ModelLoading(),
     STUCK,
+    GROUP_LOST,
 )
 MODEL = (
     *LOADED_MODEL,
     LoadCancelled(),
     LOAD_FAILED,
+    GROUP_NOT_FORMED,
     ModelUnloaded(),
     QueueFull(256),
     TextTooLong("prompt: a text of 9000000 characters; this server tokenizes 4194304 in one request", param="prompt"),

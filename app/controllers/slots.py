@@ -13,6 +13,7 @@ from app.controllers.refusals import LOADED_MODEL, body_refusals, query_refusals
 from app.dto.llama.models import EMPTY_CONTEXT
 from app.dto.llama.slots import Slot, SlotDone, SlotFile, SlotTimings
 from app.services.errors import (
+    FeatureNotSupported,
     InvalidRequest,
     NoSlotAvailable,
     NothingLoaded,
@@ -30,6 +31,7 @@ from app.settings import Settings
 _ALL_BUSY = NoSlotAvailable()
 _NO_NAME = UnprocessableBody("filename: Field required", param="filename")
 _NO_SLOT = InvalidRequest("There is no slot 99; there are 32", param="id_slot")
+_IN_PARTS = FeatureNotSupported("This model is served by several machines, each of which has a part of a slot")
 _REQUEST = [Example(value={"filename": "chat-1.bin"})]
 _SAVED = {"id_slot": 1, "filename": "chat-1.bin", "n_saved": 22, "n_written": 45560, "timings": {"save_ms": 1.3}}
 _SLOTS = [{"id": 0, "n_ctx": 8192, "speculative": False, "is_processing": False}]
@@ -73,7 +75,7 @@ class SlotsController(Controller):
         summary="Save, restore or erase a slot",
         operation_class=operation(_SAVED),
         responses=body_refusals(
-            *LOADED_MODEL, _NO_SLOT, SlotBusy(0), SlotEmpty(0), SlotNotRestored(), SlotNotWritten()
+            *LOADED_MODEL, _NO_SLOT, SlotBusy(0), SlotEmpty(0), SlotNotRestored(), SlotNotWritten(), _IN_PARTS
         ),
     )
     async def act_on_slot(

@@ -92,6 +92,11 @@ class Exposition(Collector):
         with suppress(OSError, psutil.Error):  # no descriptor is free, say
             memory.add_metric(["resident"], self._process.memory_info().rss)
         yield memory
+        if meter.machines_free:
+            free = GaugeMetricFamily("tiles_group_memory_free_bytes", "Free memory of other machines", labels=("rank",))
+            for rank, size in enumerate(meter.machines_free, 1):
+                free.add_metric([str(rank)], size)
+            yield free
 
     def _of_images(self) -> Iterator[Metric]:
         counts = self._meter.images

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from app.services.context_length import ContextLength
-from app.services.errors import InvalidRequest
+from app.services.errors import FeatureNotSupported, InvalidRequest, NoEmbeddings
 from app.services.generation import Delivery, EmbeddingRequest, Pooling, Sampling
 from app.services.model_folder import Task
 
@@ -93,6 +93,7 @@ class ModelFacts:
     sentence: SentenceFacts = SentenceFacts()
     task: Task = "completion"  # what it was made for
     is_encoder: bool = False  # it writes no text
+    machines: int = 1  # that serve it together
     warnings: tuple[str, ...] = ()  # sentences for whoever loads it: what of it is not as its files have it
 
     def check_tokens(self, parts: Iterable[str | int], param: str) -> None:
@@ -102,6 +103,17 @@ class ModelFacts:
                 raise InvalidRequest(
                     f"{param}: {part} is no token of this model, which has {self.vocabulary}", param=param
                 )
+
+    def check_embedding(self, request: EmbeddingRequest) -> None:
+        """Raise AppError for vectors that the model does not give."""
+        if self.machines > 1:
+            raise NoEmbeddings("This model is served by several machines, which give no vectors")
+        self.sentence.check(request)
+
+    def check_slot_files(self) -> None:
+        """Raise FeatureNotSupported where no slot can be written to a file."""
+        if self.machines > 1:
+            raise FeatureNotSupported("This model is served by several machines, each of which has a part of a slot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,3 +156,31 @@ class SlotFacts:
     decoded: int = 0
     limit: int = 0  # of the answer
     settings: AnswerSettings = AnswerSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """One of the machines that serve a model together."""
+
+    host: str  # as ssh reaches it
+    state: Literal["waiting", "loading", "ready"]  # "waiting" until it has connected
+    device: str = ""  # that it computes with
+    free_bytes: int | None = None  # for KV caches; None of this machine
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFacts:
+    """The machines that serve a model together, this one first."""
+
+    sharding: Literal["tensor", "pipeline"] | None  # None until it is chosen
+    back_end: str  # of MLX's collectives
+    machines: tuple[MachineFacts, ...]
+    lost: str | None = None  # why they serve no more
+
+    @property
+    def waits_for(self) -> str | None:
+        """Name the machine that is waited for; None while none is."""
+        for number, machine in enumerate(self.machines, 1):
+            if machine.state == "waiting":
+                return f"machine {number} of {len(self.machines)} ({machine.host})"
+        return None

@@ -9,7 +9,7 @@ from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.running_generation import RunningGeneration
 from app.services.engine.scheduler.running_request import RunningEmbedding, RunningScoring
 from app.services.errors import AppError
-from app.services.facts import AdapterFacts, DeviceFacts, ModelFacts, SlotFacts
+from app.services.facts import AdapterFacts, DeviceFacts, GroupFacts, ModelFacts, SlotFacts
 from app.services.generation import EmbeddingRequest, GenerationRequest, RankRequest, ScoringRequest
 from app.services.model_folder import ModelFolder
 
@@ -86,6 +86,10 @@ class Engine(Protocol):
     @property
     def device(self) -> DeviceFacts | None:
         """The GPU that it computes with; None on the CPU, and until it is ready."""
+
+    @property
+    def group(self) -> GroupFacts | None:
+        """The machines that serve the model together; None where it is this one alone, and before its load."""
 
     @property
     def meter(self) -> Meter:

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 
 import structlog
@@ -16,11 +17,11 @@ from app.services.engine.engine import MLXEngine
 from app.services.engine.limits import EngineLimits
 from app.services.engine.scheduler.meter import Meter
 from app.services.engine.speculative.draft_config import DraftConfig
-from app.services.errors import AppError, EngineStuck, LoadFailed, ShuttingDown
+from app.services.errors import AppError, EngineStuck, GroupLost, GroupNotFormed, ShuttingDown
 from app.services.estimates import hardware
 from app.services.estimates.estimator import Estimator
 from app.services.estimates.hardware import Hardware
-from app.services.facts import ModelFacts
+from app.services.facts import GroupFacts, ModelFacts
 from app.services.generation import (
     Embedded,
     EmbeddingRequest,
@@ -31,6 +32,7 @@ from app.services.generation import (
     Scored,
     ScoringRequest,
 )
+from app.services.hostfile import GroupConfig
 from app.services.inference import Engine
 from app.services.model_events import ModelEvents
 from app.services.model_folder import ModelFolder
@@ -56,13 +58,16 @@ class ModelService:
         on_progress: Callable[[str, float], None] = lambda model, progress: None,
         on_stuck: Callable[[], None] = lambda: None,
         engine: Engine | None = None,  # None is MLX's
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
-        self.stuck: str | None = None  # why nothing can be answered, although a model is loaded
+        self.stuck: EngineStuck | GroupLost | None = None  # why nothing can be answered, although a model is loaded
         self._on_stuck = on_stuck
+        self._on_lost = on_lost  # once the machines of --hostfile serve together no more
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._on_progress = on_progress  # called with a model's id and 0 to 1, on the engine thread or the event loop
         self.last_error: str | None = None  # of the last load, None once one has worked
         self._settings = settings
-        self._engine = engine or MLXEngine(_limits(settings), _draft_config(settings))
+        self._engine = engine or MLXEngine(_limits(settings), _draft_config(settings), self._lose_group)
         self.estimator = Estimator(self._engine, settings.context_length)
         self.active = ActiveGenerations()  # of all models
         self.events = ModelEvents()
@@ -84,6 +89,7 @@ class ModelService:
         """Run the engine; the first model loads while the server already listens."""
         for warning in self._settings.warnings:
             log.warning("configuration of Tiles not used", reason=warning)
+        self._loop = asyncio.get_running_loop()
         self._engine.start()
         candidates = bootstrap.candidates(self._settings)
         if candidates:
@@ -96,6 +102,11 @@ class ModelService:
             watch.cancel()
             self._end_loads()
             await asyncio.to_thread(self._engine.stop)
+
+    @property
+    def group(self) -> GroupFacts | None:
+        """The machines that serve the model together; None where it is this one alone."""
+        return self._engine.group
 
     @property
     def meter(self) -> Meter:
@@ -114,7 +125,7 @@ class ModelService:
     def _require_work(self) -> None:
         self.require_open()
         if self.stuck is not None:
-            raise EngineStuck(self.stuck, retry_after=5)
+            raise self.stuck.with_traceback(None)
 
     async def generate(self, *requests: GenerationRequest, note_prompt: bool = False) -> Generation:
         """Begin the answers to requests for one model side by side, to be read as one: all or, with an AppError, none.
@@ -224,30 +235,53 @@ class ModelService:
             if self.stuck is None:
                 await self.active.not_empty.wait()
             asleep += await _oversleep(min(5.0, limit / 10))
+            if isinstance(self.stuck, GroupLost):
+                return
             seconds = self._engine.stuck_for()
             if not seconds:
                 asleep = 0.0
             if (seconds := seconds - asleep) <= limit:
                 self.stuck = None
             elif self.stuck is None:
-                self.stuck = f"The engine has not come back from a step for {seconds:.0f} s"
                 log.error("engine stuck", seconds=round(seconds))
-                self.active.fail_all(EngineStuck(self.stuck))
-                self._on_stuck()
+                error = EngineStuck(f"The engine has not come back from a step for {seconds:.0f} s", retry_after=5)
+                self._stick(error, self._on_stuck)
+
+    def _stick(self, error: EngineStuck | GroupLost, restart: Callable[[], None]) -> None:
+        """End all answers, and begin none."""
+        self.stuck = error
+        self.active.fail_all(error)
+        restart()
+
+    def _lose_group(self, reason: str) -> None:
+        """On any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stick, GroupLost(reason, retry_after=10), self._on_lost)
 
     async def _load_first(self, candidates: list[bootstrap.Candidate]) -> None:
         async with self._one_at_a_time:
             await self.models.load_beside()
             for candidate in candidates:
-                self.models.expect_load(candidate.session.model)
                 try:
-                    await self._load(candidate.session, partial(bootstrap.locate, candidate))
-                except LoadFailed as error:
+                    await self._load_patiently(candidate)
+                except AppError as error:  # a machine is lost that just took part, say
                     log.warning("load failed", source=candidate.source, error=error.message)
                     continue
                 if candidate.persist:
                     await self._save(candidate.session)
                 break
+
+    async def _load_patiently(self, candidate: bootstrap.Candidate) -> None:
+        """Load a model. Machines that cannot be brought together now are tried again, less and less often."""
+        for pause in chain((1, 2, 4, 8, 16, 32), repeat(60)):
+            self.models.expect_load(candidate.session.model)
+            try:
+                await self._load(candidate.session, partial(bootstrap.locate, candidate))
+                return
+            except GroupNotFormed as error:
+                log.warning("group not formed", reason=error.message, again_in=pause)
+            self.models.expect_load(candidate.session.model)
+            await asyncio.sleep(pause)
 
     async def _load(self, session: Session, locate: Callable[[], ModelFolder]) -> None:
         try:
@@ -288,11 +322,18 @@ def _limits(settings: Settings) -> EngineLimits:
         fetches_images=settings.allow_image_urls,
         tool_call_grammar="off" if settings.tool_call_grammar == "off" else "lazy",
         store_folder=settings.data_dir / "prefixes",
-        store_bytes=settings.cache_disk,
+        store_bytes=0 if settings.hostfile else settings.cache_disk,  # each machine has a part of a KV cache
         adapters=settings.adapters,
         gguf_folder=settings.gguf_folder,
         gguf_bytes=settings.gguf_cache,
+        group=_group(settings),
     )
+
+
+def _group(settings: Settings) -> GroupConfig | None:
+    if settings.hostfile is None:
+        return None
+    return GroupConfig(settings.machines, settings.sharding, settings.layer_split or (), settings.group_seconds)
 
 
 def _draft_config(settings: Settings) -> DraftConfig | None:

@@ -29,6 +29,8 @@ from app.settings import Settings
 
 log = structlog.get_logger()
 
+_OF_SEVERAL_MACHINES = "Several machines serve the model that they were started with; start the server anew for another"
+
 
 class SingleModel:
     """Owns the model of the session; another takes its place with the next session.
@@ -146,6 +148,8 @@ class SingleModel:
             session_model = self.session.model if self.session else ""
             if self._served is None or name not in {self._served.facts.id, session_model}:
                 return f"The model '{name[:200]}' is not loaded"
+            if self._served.facts.machines > 1:
+                return _OF_SEVERAL_MACHINES
             model, self._served, self.session = self._served, None, None
             model.need_readers(ModelUnloaded())
             with suppress(TimeoutError):
@@ -195,6 +199,8 @@ class SingleModel:
 
     async def _replace(self, folder: ModelFolder, session: Session) -> None:
         old, old_session = self._served, self.session
+        if old is not None and old.facts.machines > 1:
+            raise LoadFailed(_OF_SEVERAL_MACHINES)
         if old is not None and not free_memory.fits(folder, self._engine.back_end):
             self._served = None
             await old.model.unload(now=True)

@@ -23,4 +23,5 @@ class Health(Reply, kw_only=True):
     model: Annotated[str | None, Meta(description="id of the loaded model, null without one")]
     last_error: Annotated[str | UnsetType, Meta(description="why the last load failed")] = UNSET
     progress: Annotated[float | UnsetType, Meta(description="progress of the load under way, 0 to 1")] = UNSET
+    waits_for: Annotated[str | UnsetType, Meta(description="the machine of --hostfile that is waited for")] = UNSET
     error: Annotated[ErrorDetail | UnsetType, Meta(description="what other routes answer with now")] = UNSET

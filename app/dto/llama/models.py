@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType, field
 from app import __version__
 from app.dto.shared.base import Reply
 from app.dto.shared.dates import date
-from app.services.facts import Batching, ModelFacts, RouterFacts
+from app.services.facts import Batching, GroupFacts, ModelFacts, RouterFacts
 from app.services.generation import LLAMA_SAMPLING, Delivery, Sampling
 from app.services.media_marker import MEDIA_MARKER
 from app.services.model_folder import ModelFolder, Task
@@ -307,6 +307,35 @@ class BatchingProps(Reply, kw_only=True):
         )
 
 
+class MachineProps(Reply, kw_only=True):
+    """One of the machines that serve the model together."""
+
+    rank: Annotated[int, Meta(description="its place in the hostfile, from 0")]
+    host: Annotated[str, Meta(description="its name for ssh")]
+    state: Annotated[Literal["waiting", "loading", "ready"], Meta(description="whether it takes part")]
+    device: Annotated[str, Meta(description="what it computes with")]
+    memory_free: Annotated[int | None, Meta(description="bytes for KV caches; null of this machine")]
+
+
+class GroupProps(Reply, kw_only=True):
+    """The machines that serve the model together, --hostfile."""
+
+    sharding: Annotated[
+        Literal["tensor", "pipeline"] | None, Meta(description="a share of every layer each, or some of the layers")
+    ]
+    back_end: Annotated[str, Meta(description="what connects them: ring, jaccl or jaccl-ring")]
+    machines: Annotated[list[MachineProps], Meta(description="the machines, this one first")]
+
+    @classmethod
+    def of(cls, facts: GroupFacts) -> "GroupProps":
+        """Describe the machines."""
+        machines = [
+            MachineProps(rank=rank, host=one.host, state=one.state, device=one.device, memory_free=one.free_bytes)
+            for rank, one in enumerate(facts.machines)
+        ]
+        return cls(sharding=facts.sharding, back_end=facts.back_end, machines=machines)
+
+
 class TilesProps(Reply, kw_only=True):
     """Properties that llama-server does not have."""
 
@@ -322,6 +351,10 @@ class TilesProps(Reply, kw_only=True):
     warnings: Annotated[
         list[str], Meta(description="what of the model is not exactly as in its GGUF file; mostly nothing")
     ] = field(default_factory=list)
+    group: Annotated[
+        GroupProps | None,
+        Meta(description="the machines that serve the model together; null of one alone"),
+    ] = None
 
 
 class Props(Reply, kw_only=True):
@@ -370,6 +403,7 @@ class Props(Reply, kw_only=True):
         ui_settings: dict[str, Any] | None = None,
         *,
         has_proxy: bool = False,
+        group: GroupFacts | None = None,
     ) -> "Props":
         """Describe the server with what is loaded, or with nothing."""
         admins = ui_settings or {}
@@ -410,6 +444,7 @@ class Props(Reply, kw_only=True):
                 blas=facts.blas,
                 kv_bits=facts.kv_bits,
                 warnings=[*facts.warnings],
+                group=GroupProps.of(group) if group is not None else None,
             ),
         )
 

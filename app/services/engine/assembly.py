@@ -60,6 +60,7 @@ def assemble(
     outbox: Outbox,
     conversation_owners: ConversationOwners,
     meter: Meter | None = None,
+    memory_budget: MemoryBudget | None = None,
 ) -> LoadedModel:
     """Put a model and a tokenizer of mlx-lm's together. On the engine thread."""
     adapters = Adapters(limits.adapters)
@@ -68,7 +69,7 @@ def assemble(
     facts = replace(_facts(files, model.network, tokenizer, limits, markup), sees=vision is not None)
     if (limits.context_length or 0) > facts.context.tokens:
         log.warning("--context-length exceeds the model's own context", model=facts.id, context=facts.context.tokens)
-    memory_budget = MemoryBudget(limits.max_memory)
+    memory_budget = memory_budget or MemoryBudget(limits.max_memory)
     if vision is not None and meter is not None:
         vision.counts = meter.images
     tokens = min(facts.vocabulary, len(tokenizer))
@@ -193,6 +194,7 @@ def _facts(files: ModelFiles, model: Any, tokenizer: Any, limits: EngineLimits, 
         calls_tools=markup.calls is not None,
         reasons=markup.think_start is not None,
         max_rows=limits.max_rows,
+        machines=len(limits.group.hostfile.hosts) if limits.group else 1,
     )
 
 

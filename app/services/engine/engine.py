@@ -20,8 +20,8 @@ from app.services.engine.scheduler.meter import Meter
 from app.services.engine.scheduler.model_scheduler import ModelScheduler
 from app.services.engine.scheduler.running_generation import Outbox
 from app.services.engine.speculative.draft_config import DraftConfig
-from app.services.errors import AppError, EngineFailed, ModelUnloaded, ShuttingDown
-from app.services.facts import DeviceFacts
+from app.services.errors import AppError, EngineFailed, GroupLost, ModelUnloaded, ShuttingDown
+from app.services.facts import DeviceFacts, GroupFacts
 from app.services.inference import Engine, EngineModel
 from app.services.model_folder import ModelFolder
 
@@ -35,11 +35,19 @@ log = structlog.get_logger()
 class MLXEngine(Engine):
     """Computes with MLX on one thread, where models take turns step by step, and prepares prompts on another."""
 
-    def __init__(self, limits: EngineLimits, draft: DraftConfig | None = None) -> None:
+    def __init__(
+        self,
+        limits: EngineLimits,
+        draft: DraftConfig | None = None,
+        on_lost: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        """`on_lost` is called, on any thread, with the reason once machines serve a model together no more."""
         self._meter = Meter()
         self._commands = CommandQueue()
         self._outbox = Outbox()
-        self._loader = MLXLoader(limits, draft, outbox=self._outbox, meter=self._meter, on_load=self._add)
+        self._loader = MLXLoader(
+            limits, draft, outbox=self._outbox, meter=self._meter, on_load=self._add, on_lost=on_lost
+        )
         self._awaited_loads: set[asyncio.Future[LoadedModel | LoadedEncoder]] = set()  # on the event loop
         self._schedulers: list[ModelScheduler] = []  # one for each loaded model
         self._fair_share = FairShare()
@@ -59,6 +67,12 @@ class MLXEngine(Engine):
     def device(self) -> DeviceFacts | None:
         """The GPU that MLX computes with; None on the CPU, and until MLX is imported."""
         return self._loader.device
+
+    @property
+    def group(self) -> GroupFacts | None:
+        """The machines that serve the model together; None where it is this one alone, and before its load."""
+        group = self._loader.group
+        return group.facts() if group is not None else None
 
     @property
     def meter(self) -> Meter:
@@ -152,6 +166,8 @@ class MLXEngine(Engine):
         self._stepping, self._step_began = scheduler, time.monotonic()
         try:
             scheduler.step(alone=sum(other.busy for other in self._schedulers) == 1)
+        except GroupLost as error:
+            scheduler.fail(error)
         except Exception:
             log.exception("engine step failed")
             scheduler.fail(EngineFailed())

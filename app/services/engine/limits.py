@@ -6,6 +6,7 @@ from pathlib import Path
 
 from app.services.facts import KVBits
 from app.services.generation import ToolCallGrammar
+from app.services.hostfile import GroupConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,3 +31,4 @@ class EngineLimits:
     adapters: Sequence[tuple[Path, float]] = ()  # folders, and their scale where a request says nothing
     gguf_folder: Path | None = None  # of what GGUF files become; None is none, so that they cannot be loaded
     gguf_bytes: int = 0  # of that folder; 0 keeps nothing
+    group: GroupConfig | None = None  # the machines that serve the model together; None is this one alone

@@ -33,7 +33,12 @@ from app.services.engine.scheduler.scoring import Scoring
 from app.services.engine.speculative.draft_model import DraftModel, DraftModelProposer
 from app.services.engine.speculative.prompt_lookup import CopyProposer, PromptLookupProposer
 from app.services.engine.speculative.proposer import ChainedProposer, Proposer
-from app.services.errors import AppError, InvalidRequest, PromptTooLong, UnprocessableBody
+from app.services.errors import (
+    AppError,
+    InvalidRequest,
+    PromptTooLong,
+    UnprocessableBody,
+)
 from app.services.facts import AnswerSettings, ModelFacts
 from app.services.generation import (
     Continuations,
@@ -132,7 +137,7 @@ class LoadedModel:
 
     def check_embedding(self, request: EmbeddingRequest) -> None:
         """Raise AppError for what can be refused before all texts are tokenized."""
-        self.facts.sentence.check(request)
+        self.facts.check_embedding(request)
         check_input_tokens(self.prompts.min_tokens([part for parts in request.inputs for part in parts]))
 
     def tokenize_inputs(self, request: EmbeddingRequest, start: int, end: int) -> list[list[int]]:

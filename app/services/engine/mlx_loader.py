@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +25,7 @@ from app.services.model_folder import ModelFolder
 
 if TYPE_CHECKING:  # it imports MLX, which takes seconds and belongs on the engine thread
     from app.services.engine.encoders.loaded_encoder import LoadedEncoder
+    from app.services.engine.group.group import Group
     from app.services.engine.loaded_model import LoadedModel
     from app.services.engine.speculative.loading import Parts
 
@@ -49,6 +50,7 @@ class MLXLoader:
         outbox: Outbox,
         meter: Meter,
         on_load: Callable[["LoadedModel | LoadedEncoder"], None],
+        on_lost: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.back_end = "unknown"
         self.device: DeviceFacts | None = None
@@ -62,6 +64,8 @@ class MLXLoader:
         self._store_lock: IO[bytes] | None = None  # of the prefix store's folder, while this process lives
         self._loads: list[Iterator[None]] = []
         self._import_error: LoadFailed | None = None  # why MLX cannot be used
+        self._on_lost = on_lost  # called once the machines of a group are no more one, on any thread
+        self.group: Group | None = None  # the machines of the model, where there are several
 
     @property
     def busy(self) -> bool:
@@ -100,9 +104,18 @@ class MLXLoader:
         self._loads = [load for load in self._loads if next(load, _END) is not _END]
 
     def close(self) -> None:
-        """Leave the prefix store to other processes."""
+        """Leave the prefix store to other processes, and let other machines go."""
+        self._end_group()
         if self._store_lock is not None:
             self._store_lock.close()
+
+    def _note_free(self, free_bytes: Sequence[int]) -> None:
+        """Note the free memory of the other machines. On any thread."""
+        self._meter.machines_free = free_bytes
+
+    def _end_group(self) -> None:
+        if self.group is not None:
+            self.group.close()
 
     def _import_mlx(self) -> None:
         began = time.perf_counter()
@@ -132,6 +145,7 @@ class MLXLoader:
 
     def _load(self, folder: ModelFolder, progress: Callable[[float], None], reply: Reply) -> Iterator[None]:
         try:
+            self._refuse_in_group(folder)
             load = self._load_encoder if folder.is_encoder else self._load_model
             model = yield from load(folder, progress, reply)
             if model is None:
@@ -145,16 +159,40 @@ class MLXLoader:
             log.exception("load failed", folder=folder.path.name)
             reply.fail(LoadFailed(f"{folder.path.name}: the model could not be loaded; the log says more"))
 
+    def _refuse_in_group(self, folder: ModelFolder) -> None:
+        """Raise LoadFailed for a model that several machines cannot serve together."""
+        if self._limits.group is None:
+            return
+        what = {"an encoder": folder.is_encoder, "a model that sees images": folder.sees, "a GGUF file": folder.is_gguf}
+        for kind, is_it in what.items():
+            if is_it:
+                raise LoadFailed(f"{folder.id} is {kind}, which cannot be served by several machines")
+
     def _load_model(
         self, folder: ModelFolder, progress: Callable[[float], None], reply: Reply
     ) -> Generator[None, None, "LoadedModel | None"]:
         from app.services.engine.speculative.loading import load
 
-        parts = yield from _read(load(folder, self._draft, self._cache, self._limits.mmproj), progress, reply)
-        if parts is None:
-            return None
-        with parts.files:
-            return self._assemble(parts)
+        split, self.group = None, None
+        if self._limits.group is not None:
+            from app.services.engine.group.group import Group
+
+            self.group = Group(self._limits.group, self._on_lost, self._note_free, self._limits.blas)
+            split = self.group.split
+        try:
+            parts = yield from _read(
+                load(folder, self._draft, self._cache, self._limits.mmproj, split), progress, reply
+            )
+            if parts is None:
+                self._end_group()
+                return None
+            with parts.files:
+                if self.group is not None:
+                    yield from _waited(self.group.wait_ready(parts.model))
+                return self._assemble(parts)
+        except BaseException:
+            self._end_group()
+            raise
 
     def _load_encoder(
         self, folder: ModelFolder, progress: Callable[[float], None], reply: Reply
@@ -174,9 +212,10 @@ class MLXLoader:
         from app.services.engine.model.language_model import LanguageModel
         from app.services.engine.model.loading import weights
 
+        group = self.group
         model = assemble(
             parts.files,
-            LanguageModel(parts.model),
+            LanguageModel(parts.model) if group is None else group.lead(parts.model),
             parts.tokenizer,
             parts.draft,
             parts.vision,
@@ -184,12 +223,19 @@ class MLXLoader:
             outbox=self._outbox,
             conversation_owners=self._conversation_owners,
             meter=self._meter,
+            memory_budget=None if group is None else group.budget(self._limits.max_memory),
         )
         model.warm_up()
         weight_bytes = sum(array.nbytes for array in weights(parts.model).values())
         if model.grammars.table_bytes <= _SMALL_TABLES * weight_bytes:
             threading.Thread(target=model.grammars.warm_up, name="grammar", daemon=True).start()
         return model
+
+
+def _waited(steps: Generator[float, None, None]) -> Iterator[None]:
+    """Take steps of which nobody needs the progress."""
+    for _ in steps:
+        yield
 
 
 def _read(

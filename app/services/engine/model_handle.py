@@ -94,12 +94,14 @@ class ModelHandle(Handle, EngineModel):
 
     async def save_slot(self, slot: int, path: Path) -> tuple[int, int]:
         """Copy what an idle slot holds between two steps, and write it on the thread for the disk."""
+        self.facts.check_slot_files()
         tokens, layers = await self._commands.call(self._model.scheduler.slots.layers, slot)
         write = partial(self._model.write_slot, path, tokens, layers)
         return len(tokens), await asyncio.wrap_future(disk.call(write))
 
     async def restore_slot(self, slot: int, path: Path) -> tuple[int, int]:
         """Read a file into an idle slot, between two steps."""
+        self.facts.check_slot_files()
         return await self._commands.call(self._model.scheduler.slots.fill, slot, partial(self._model.read_slot, path))
 
     async def erase_slot(self, slot: int) -> int:

@@ -52,6 +52,7 @@ from app.services.errors.generation import (
 )
 from app.services.errors.models import (
     EstimateFailed,
+    GroupNotFormed,
     LoadCancelled,
     LoadFailed,
     ModelAlreadyRunning,
@@ -85,6 +86,7 @@ from app.services.errors.server import (
     FeatureForbidden,
     FeatureNotSupported,
     FetchedImagesFull,
+    GroupLost,
     ProxyFailed,
     QueueFull,
     ShuttingDown,
@@ -127,6 +129,8 @@ __all__ = [
     "FetchedImagesFull",
     "Forbidden",
     "GrammarFailed",
+    "GroupLost",
+    "GroupNotFormed",
     "HeadTooLarge",
     "InvalidHttp",
     "InvalidImage",

@@ -71,6 +71,13 @@ class LoadFailed(ServerError):
     advice = "Download the model again; `tiles-server doctor` checks it."
 
 
+class GroupNotFormed(LoadFailed):
+    """The machines of `--hostfile` cannot be brought together; `message` says which one is the matter."""
+
+    code = "group_not_formed"
+    advice = "Mend what `message` names; the server goes on trying."
+
+
 class ModelLoading(Unavailable):
     """The model is still loading; `Retry-After` is an estimate."""
 

@@ -73,3 +73,10 @@ class FeatureNotSupported(AppError):
     kind = "not_supported_error"
     code = "feature_disabled"
     advice = "See `message`; models are downloaded with `POST /models` or `tiles-server pull`."
+
+
+class GroupLost(Unavailable):
+    """One of the machines that serve the model together is gone or silent; the server starts all of them anew."""
+
+    code = "group_lost"
+    default_message = "One of the machines that serve this model is gone"

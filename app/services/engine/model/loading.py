@@ -3,7 +3,7 @@
 import gc
 import json
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -24,7 +24,7 @@ from app.services.engine.model import gguf_weights
 from app.services.engine.model.model_files import ModelFiles, open_folder, open_gguf
 from app.services.engine.model.sentence_piece import follow_model_file
 from app.services.engine.model.text_models import model_classes
-from app.services.errors import LoadFailed
+from app.services.errors import GroupNotFormed, LoadFailed
 from app.services.facts import DeviceFacts
 from app.services.gguf.cache import GGUFCache
 from app.services.model_folder import ModelFolder
@@ -36,6 +36,7 @@ _RESERVE = 2 * 2**30  # bytes that stay free for other programs
 
 Result = TypeVar("Result")
 Step = Generator[float, None, tuple[Any, Any]]
+Split = Callable[[Path, Any, bool], Generator[float, None, None]]
 
 
 def open_files(model: ModelFolder, cache: GGUFCache) -> Generator[float, None, ModelFiles]:
@@ -50,8 +51,11 @@ def open_files(model: ModelFolder, cache: GGUFCache) -> Generator[float, None, M
     return (yield from open_gguf(model, cache, packed=packed, half=not is_cpu))
 
 
-def load(files: ModelFiles) -> Step:
+def load(files: ModelFiles, split: Split | None = None) -> Step:
     """Yield progress from 0 to 1 and return mlx-lm's model and tokenizer wrapper.
+
+    `split` leaves of a model, before its weights are read, what this machine computes; it takes the folder, the model,
+    and whether that was widened.
 
     Raises LoadFailed with a message for users. On the engine thread only, like everything that touches arrays.
     """
@@ -66,11 +70,13 @@ def load(files: ModelFiles) -> Step:
             files.check()
         else:
             model, _ = load_model(folder, lazy=True, get_model_classes=model_classes)
-            if _is_cpu():
-                widen(model)
+            widened = _is_cpu() and widen(model)
+            if split is not None:
+                yield from split(folder, model, widened)
             yield from read_weights(model)
     except LoadFailed as error:
-        raise (error if name in error.message else LoadFailed(f"{name}: {error.message}")) from error
+        is_whole = name in error.message or isinstance(error, GroupNotFormed)
+        raise (error if is_whole else LoadFailed(f"{name}: {error.message}")) from error
     except MemoryError as error:
         raise LoadFailed(f"{name}: there is not enough memory for this model") from error
     except Exception as error:
@@ -194,18 +200,36 @@ def _fits_widened(size: int) -> bool:
     return size <= free_memory.available() - _RESERVE
 
 
-def widen(model: Any) -> None:
-    """Use float32 on the CPU, where it is several times faster than 16 bits or quantized, if memory allows."""
+def widen(model: Any) -> bool:
+    """Use float32 on the CPU, where it is several times faster than 16 bits or quantized, if memory allows.
+
+    Returns whether anything was widened.
+    """
     arrays = list(weights(model).values())
     narrow = [array for array in arrays if array.dtype in (mx.float16, mx.bfloat16, mx.uint32)]
     if not narrow:
-        return
+        return False
     needed = sum(array.size * (32 if array.dtype == mx.uint32 else 4) for array in arrays)
     if not _fits_widened(needed):
         log.warning("too little memory for float32: this model will be slow on the CPU", needed_gib=needed >> 30)
-        return
+        return False
+    _to_float32(model)
+    return True
+
+
+def _to_float32(model: Any) -> None:
     dequantize_model(model)
     model.set_dtype(mx.float32)
+
+
+def load_share(folder: Path, share: Callable[[Any], None], widened: bool) -> Any:
+    """Load of a model what `share` leaves of it: a machine of a group does what the one has done that leads."""
+    model, _ = load_model(folder, lazy=True, get_model_classes=model_classes)
+    if widened:
+        _to_float32(model)
+    share(model)
+    at_once(read_weights(model))
+    return model
 
 
 def read_weights(model: Any) -> Generator[float, None, None]:

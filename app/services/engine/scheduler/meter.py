@@ -1,6 +1,7 @@
 """What the engine counts of its work; the thread that owns it writes, any thread may read."""
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
 from app.services.engine.vision.counts import ImageCounts
 from app.services.generation import CacheUse, Timings
@@ -36,6 +37,7 @@ class Meter:
         self.steps = 0
         self.rows = 0  # summed over steps
         self.running = 0  # requests
+        self.machines_free: Sequence[int] = ()  # bytes of the machines of a group besides this one, by rank
         self.waiting = 0
         self.images = ImageCounts()
         self.cache_uses = {"whole": 0, "part": 0, "none": 0}

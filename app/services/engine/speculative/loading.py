@@ -39,11 +39,16 @@ class Parts(NamedTuple):
 
 
 def load(
-    model: ModelFolder, config: DraftConfig | None, cache: GGUFCache, mmproj: Path | None = None
+    model: ModelFolder,
+    config: DraftConfig | None,
+    cache: GGUFCache,
+    mmproj: Path | None = None,
+    split: loading.Split | None = None,
 ) -> Generator[float, None, Parts]:
     """Yield progress from 0 to 1 and return the parts of a model, with a draft model if one fits.
 
-    `mmproj` is the vision part of a GGUF file. Raises LoadFailed. Runs on the engine thread alone.
+    `mmproj` is the vision part of a GGUF file, and `split` leaves of the model what this machine computes of it. Raises
+    LoadFailed. Runs on the engine thread alone.
     """
     if mmproj is not None:
         model = with_vision_part(model, mmproj)
@@ -51,7 +56,7 @@ def load(
     with ExitStack() as opened:
         start = _CONVERSION if model.is_gguf else 0.0
         files = opened.enter_context((yield from loading.scaled(loading.open_files(model, cache), 0.0, start)))
-        mlx_model, tokenizer = yield from loading.scaled(loading.load(files), start, 1.0)
+        mlx_model, tokenizer = yield from loading.scaled(loading.load(files, split), start, 1.0)
         vision = yield from _load_vision(files, mlx_model, tokenizer)
         draft = None
         if config is not None and draft_folder is not None:
