@@ -98,7 +98,7 @@ LATE = scaled(
     {"DRILL": 1, "RECALL": 5, "CHAT": 16, "CHOICE": 13, "TOOLS": 25, "MEMORY": 8, "SHORT_AGENT": 11, "LONG": 4}
     | {"JSON": 9, "SUMS": 4, "WEBUI": 8},
 )
-STAGES = ((EARLY, 0.08), (FOCUS, 0.25), (MIDDLE, 0.6), (LATE, 2.0))  # each until that share of the training
+STAGES = ((EARLY, 0.07), (FOCUS, 0.2), (MIDDLE, 0.58), (LATE, 2.0))  # each until that share of the training
 THINKING_SHARE = 0.14
 # of these kinds instead; most agents have their models think
 THINKING_SHARES = {

@@ -186,10 +186,12 @@ def _scene(source: Source) -> tuple[str, Draw, list[str]]:
 
     def draw(source: Source) -> tuple[list[Field], str]:
         made = [_field(source, key, kind) for key, (_, kind) in zip(keys, slots, strict=True)]
-        text = source.any([one.strip() for one in texts.split("|")])
+        wording = source.any([one.strip() for one in texts.split("|")])
+        text = wording
         for one, (names, _) in zip(made, slots, strict=True):
             text = text.replace("{" + names.split(",")[0] + "}", one.said)
-        return made, text[0].upper() + text[1:] if source.chance(0.6) else text
+        # a value that begins the text stays as it is in the answer
+        return made, text if wording.startswith("{") or source.chance(0.4) else text[0].upper() + text[1:]
 
     return source.any(things.split("|")), draw, keys
 
@@ -220,8 +222,10 @@ def _of_parameter(source: Source, one: Parameter) -> Field:
 def form(source: Source) -> Form:
     """A form of an answer: all or some of the keys, in any order, sometimes some of them in an object inside."""
     thing, draw, keys = (_scene if source.chance(0.6) else _invented)(source)
-    chosen = source.rng.sample(keys, len(keys) if source.chance(0.6) else source.rng.randint(1, len(keys)))
+    # where more keys are allowed, only what the text has nothing left for ends an answer
     is_open = source.chance(0.25)
+    is_whole = is_open or source.chance(0.6)
+    chosen = source.rng.sample(keys, len(keys) if is_whole else source.rng.randint(1, len(keys)))
     if len(chosen) > 1 and source.chance(0.25):
         inside = tuple(chosen[source.rng.randint(0, len(chosen) - 1) :])
         parent = source.word("NOUNS")

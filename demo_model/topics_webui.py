@@ -139,13 +139,16 @@ def talk_besides(source: Source) -> Conversation:
 
 
 def offered(source: Source) -> tuple[list[str], list[Skill]]:
-    """The tools of a chat: the browser's two, sometimes JavaScript, sometimes those of an MCP server."""
+    """The tools of a chat: the browser's two, JavaScript, those of an MCP server beside them or alone."""
+    served = mcp_skills(source, source.rng.randint(1, 4)) if source.chance(0.4) else []
+    if served and source.chance(0.3):
+        return [], served
     names = [DATETIME, INFO]
     if source.chance(0.3):
         names.insert(1, SCRIPT)
     if source.chance(0.12):
         names.remove(source.any((DATETIME, INFO)))
-    return names, mcp_skills(source, source.rng.randint(1, 4)) if source.chance(0.35) else []
+    return names, served
 
 
 def chat(source: Source, talking: float = 0.55) -> Conversation:
@@ -170,7 +173,7 @@ def _besides(source: Source, names: list[str]) -> Conversation:
 
 
 def _call(source: Source, talk: Conversation, names: list[str], served: list[Skill]) -> Conversation:
-    if served and source.chance(0.5):
+    if served and (not names or source.chance(0.5)):
         said, call = asked(source, source.any(served))
         return result_turn(source, call_turn(talk, said, [call]))
     makers = {DATETIME: said_of_moment, INFO: said_of_system, SCRIPT: said_of_script}

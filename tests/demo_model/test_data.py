@@ -14,7 +14,17 @@ from tokenizers import Tokenizer
 from app.services.engine.model.loading import read_tokenizer
 from app.services.engine.sampling.grammar import GrammarCompiler
 from app.services.generation import Constraint
-from demo_model import like_words, phrases, skills, topics_facts, topics_json, topics_store, webui_tools, words
+from demo_model import (
+    like_words,
+    phrases,
+    skills,
+    topics_facts,
+    topics_json,
+    topics_store,
+    topics_webui,
+    webui_tools,
+    words,
+)
 from demo_model.conversation import Conversation
 from demo_model.forced import forced
 from demo_model.items import CATEGORIES, all_items
@@ -67,6 +77,14 @@ def test_tools_of_the_web_ui_are_described_otherwise_in_the_evaluation() -> None
     for name in webui_tools.BROWSER_TOOLS:
         told = [{webui_tools.described(Source(seed, held_out), name) for seed in range(300)} for held_out in (0, 1)]
         assert len(told[0]) > 60 and len(told[1]) > 6 and not told[0] & told[1]
+
+
+def test_chats_of_the_web_ui_call_where_a_tool_fits_and_nowhere_else() -> None:
+    for seed in range(200):
+        talk, calling = (topics_webui.chat(Source(seed), share) for share in (1.0, 0.0))
+        assert talk.tools and not any(message.calls for message in talk.messages)
+        after = zip(calling.messages, calling.messages[1:], strict=False)
+        assert all(bool(answer.calls) == (said.role == "user") for said, answer in after if answer.role == "assistant")
 
 
 @pytest.mark.parametrize("groups", [like_words.VERBS, like_words.NOUNS])
