@@ -30,14 +30,37 @@ lamp light bulb|room chamber|bed couch|chair seat|coat jacket|shoe boot|manual h
 joke gag|idea thought notion|rule law|test exam quiz|team group crew|user member account|news headlines
 book novel|language tongue|part piece section|size dimension|speed pace velocity|noise sound"""
 
+# what is done, and its noun
+FORMS = """calculate calculation|translate translation|convert conversion|reserve reservation|create creation
+invite invitation|explain explanation|describe description|navigate navigation|register registration
+cancel cancellation|confirm confirmation|install installation|correct correction|connect connection
+select selection|collect collection|inspect inspection|protect protection|produce production|reduce reduction
+announce announcement|measure measurement|arrange arrangement|manage management|pay payment|ship shipment
+treat treatment|assign assignment|remove removal|approve approval|deliver delivery|discover discovery
+compare comparison|decide decision|divide division|revise revision|respond response|complain complaint
+weigh weight|sell sale|choose choice|speak speech|inform information|observe observation|evaluate evaluation"""
+
 
 @cache
-def pairs(groups: str, held_out: bool) -> list[tuple[int, str, str]]:
-    """The number of a group, a word for a description, and another of the same group for a request, of a split."""
+def pairs(groups: str, held_out: bool) -> list[tuple[str, str]]:
+    """A word for a description and another of its group for a request, of a split."""
     return [
-        (number, one, other)
-        for number, group in enumerate(choices(groups))
+        (one, other)
+        for group in choices(groups)
         for one in group.split()
         for other in group.split()
         if one != other and is_held_out(f"{one} {other}") == held_out
     ]
+
+
+@cache
+def relatives(word: str) -> frozenset[str]:
+    """All words of the groups that a word is in."""
+    groups = [set(group.split()) for table in (VERBS, NOUNS, FORMS) for group in choices(table)]
+    return frozenset(other for group in groups if word in group for other in group)
+
+
+@cache
+def is_noun(word: str) -> bool:
+    """Whether the word is the noun of what is done."""
+    return any(word == group.split()[1] for group in choices(FORMS))

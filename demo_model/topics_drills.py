@@ -57,28 +57,41 @@ def like(source: Source) -> Conversation:
 
 
 def _like_skills(source: Source) -> list[Skill]:
-    """Two to five tools of different verbs and things."""
-    verbs, nouns = (like_words.pairs(groups, source.held_out) for groups in (like_words.VERBS, like_words.NOUNS))
-    have: dict[tuple[int, int], Skill] = {}
+    """Two to five tools of different verbs; of different things, or all of one thing, which then tells nothing."""
+    verbs, nouns, forms = (
+        like_words.pairs(groups, source.held_out) for groups in (like_words.VERBS, like_words.NOUNS, like_words.FORMS)
+    )
+    one_thing = source.any(nouns)[:1] * 2 if source.chance(0.3) else None
+    have: list[Skill] = []
+    used: set[str] = set()
     for _ in range(source.rng.randint(2, 5)):
-        verb, noun = source.any(verbs), source.any(nouns)
-        if all(verb[0] != other_verb and noun[0] != other_noun for other_verb, other_noun in have):
-            have[verb[0], noun[0]] = _like_skill(source, verb[1:], noun[1:])
-    return list(have.values())
+        verb = source.any(forms if source.chance(0.3) else verbs)
+        noun = one_thing or source.any(nouns)
+        if used.isdisjoint(verb if one_thing else (*verb, *noun)):
+            used |= {other for word in (*verb, *noun) for other in like_words.relatives(word)}
+            have.append(_like_skill(source, verb, noun))
+    return have
 
 
 def _like_skill(source: Source, verb: tuple[str, str], noun: tuple[str, str]) -> Skill:
+    """A tool described by the first of each two words, and asked for by the second of one or both."""
     kind = source.rng.random()  # the verb is another word below 0.7, the thing above 0.4
-    said_verb, said_noun = verb[kind < 0.7], noun[kind > 0.4]
-    name = styled(source, verb[0], noun[0]) if source.chance(0.3) else other_name(source)
-    purpose = source.any(
-        ("{v} the {n}", "{v} a {n}.", "{v}s the {n}s", "Use this to {v} a {n}.", "{v} {n}s of the user")
-    )
+    thing = noun[kind > 0.4]
+    article = source.any(("the", "a", "my", "this"))
+    said = _done(source, verb[kind < 0.7 or noun[0] == noun[1]], f"{article} {thing}")
+    description = _done(source, verb[0], source.any((f"the {noun[0]}", f"a {noun[0]}", f"{noun[0]}s of the user")))
     parameters = (_unknown_parameter(source, source.plain()),) if source.chance(0.5) else ()
-    said = f"{said_verb} {source.any(('the', 'a', 'my', 'this'))} {said_noun}"
     wordings = tuple(f"{said} {small_word(source)} {{{p.name}}}" for p in parameters) or (said,)
-    description = purpose.format(v=verb[0], n=noun[0])
-    return Skill(name, description[0].upper() + description[1:], parameters, wordings)
+    name = styled(source, verb[0], noun[0]) if source.chance(0.3) else other_name(source)
+    before, after = source.any(("", "", "", "Tool: ")), source.any(("", "."))
+    return Skill(name, f"{before}{description[0].upper()}{description[1:]}{after}", parameters, wordings)
+
+
+def _done(source: Source, word: str, thing: str) -> str:
+    """What is done to a thing, by a verb or by its noun."""
+    if like_words.is_noun(word):
+        return source.any(("{w} of {t}", "the {w} of {t}", "do the {w} of {t}")).format(w=word, t=thing)
+    return f"{word} {thing}"
 
 
 def _unknown_skills(source: Source, most: int) -> list[Skill]:
