@@ -38,7 +38,9 @@ select selection|collect collection|inspect inspection|protect protection|produc
 announce announcement|measure measurement|arrange arrangement|manage management|pay payment|ship shipment
 treat treatment|assign assignment|remove removal|approve approval|deliver delivery|discover discovery
 compare comparison|decide decision|divide division|revise revision|respond response|complain complaint
-weigh weight|sell sale|choose choice|speak speech|inform information|observe observation|evaluate evaluation"""
+weigh weight|sell sale|choose choice|speak speech|inform information|observe observation|evaluate evaluation
+paint painting|clean cleaning|book booking|park parking|train training|record recording|bill billing|draw drawing
+print printing|wrap wrapping|load loading|mark marking|teach teaching|feed feeding|pack packing|test testing"""
 
 
 @cache

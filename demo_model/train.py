@@ -164,7 +164,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description="Train the demo model tiles-nano.")
     made.add_argument("--out", default=str(WORK / "tiles-nano"), help="the model folder to write")
     made.add_argument("--seed", type=int, default=7)
-    made.add_argument("--tokens", type=int, default=36_000_000, help="end after this many tokens")
+    made.add_argument("--tokens", type=int, default=40_000_000, help="end after this many tokens")
     made.add_argument("--minutes", type=float, default=100, help="or after this many minutes")
     made.add_argument("--batch", type=int, default=3072, help="tokens of a batch")
     made.add_argument("--matrix-lr", type=float, default=0.016)
