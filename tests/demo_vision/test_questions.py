@@ -1,0 +1,124 @@
+"""Scenes and questions: what an answer says is what is drawn, and what is asked is not what is trained on."""
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from demo_model.source import Source, is_held_out
+from demo_vision import questions, scenes
+from demo_vision.evaluate import CATEGORIES, all_items, is_right
+from demo_vision.questions import MAKERS, NUMBERS, PHRASES, Question
+from demo_vision.scenes import COLOURS, SHAPES, SIZES
+
+SEEDS = st.tuples(st.integers(0, 2**32), st.booleans())
+ask = settings(deadline=None, max_examples=60)
+
+
+def nearest(pixel: np.ndarray) -> str:
+    return min(COLOURS, key=lambda name: float(np.abs(pixel.astype(int) - COLOURS[name]).sum()))
+
+
+@ask
+@given(SEEDS, st.sampled_from(list(MAKERS)))
+def test_a_seed_makes_the_same_question_and_picture_again(seed: tuple[int, bool], maker: questions.Maker) -> None:
+    def made() -> tuple[Question, bytes]:
+        source = Source(*seed)
+        question = maker(source)
+        return question, scenes.pixels(scenes.draw(source, question.scene)).tobytes()
+
+    assert made() == made()
+
+
+@ask
+@given(SEEDS)
+def test_what_is_seen_is_drawn_where_it_is_said_to_be(seed: tuple[int, bool]) -> None:
+    source = Source(*seed)
+    question = questions.see(source)
+    pixels = scenes.pixels(scenes.draw(source, question.scene))
+    assert (pixels.shape[1], pixels.shape[0]) in SIZES
+    short = min(pixels.shape[:2])
+    for thing in question.scene.things:
+        assert nearest(pixels[int(thing.y * short), int(thing.x * short)]) == thing.colour
+        assert thing.name in question.answer.lower()
+        assert thing.x - thing.radius + 0.01 > 0
+        assert thing.y - thing.radius + 0.01 > 0
+    named = re.findall(f"({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})", question.answer.lower())
+    assert named == [(thing.colour, thing.shape) for thing in question.scene.from_left]
+
+
+@ask
+@given(SEEDS)
+def test_no_thing_lies_over_another(seed: tuple[int, bool]) -> None:
+    scene = questions.count(Source(*seed)).scene
+    for number, one in enumerate(scene.things):
+        for other in scene.things[number + 1 :]:
+            assert np.hypot(one.x - other.x, one.y - other.y) > one.radius + other.radius
+
+
+@ask
+@given(SEEDS)
+def test_what_stands_beside_another_does(seed: tuple[int, bool]) -> None:
+    question = questions.beside(Source(*seed))
+    one = next(thing for thing in question.scene.things if thing.name in question.text)
+    other = next(thing for thing in question.scene.things if thing.name in question.answer.lower())
+    assert one != other
+    side = next(kind for kind in ("left", "right", "above", "below") if _is_of(kind, question.text))
+    difference = {"left": one.x - other.x, "right": other.x - one.x, "above": one.y - other.y, "below": other.y - one.y}
+    assert difference[side] > 0
+
+
+def _is_of(kind: str, text: str) -> bool:
+    phrases = [re.escape(phrase).replace(r"\{0\}", ".*") for split in PHRASES[kind] for phrase in split]
+    return any(re.fullmatch(phrase, text) for phrase in phrases)
+
+
+@ask
+@given(SEEDS)
+def test_as_many_are_counted_as_there_are(seed: tuple[int, bool]) -> None:
+    question = questions.count(Source(*seed))
+    things = question.scene.things
+    about = next(
+        (name for name in (*COLOURS, *SHAPES) if re.search(rf"\b{name}s?\b", question.text)), None
+    )  # a colour, a shape, or neither
+    right = sum(about is None or about in (thing.colour, thing.shape) for thing in things)
+    assert question.answer.rstrip(".").lower() == NUMBERS[right]
+    assert 1 <= len(things) <= 5
+
+
+@pytest.mark.parametrize("maker", list(MAKERS))
+def test_nothing_of_the_evaluation_is_in_the_training(maker: questions.Maker) -> None:
+    asked, trained = Source("a", held_out=True), Source("b")
+    for source in (asked, trained):
+        for _ in range(150):
+            question = maker(source)
+            text = question.scene.text
+            if text and not (text.isdigit() and len(text) < 3):
+                assert is_held_out(text) == source.held_out
+            if len(question.scene.things) > 1 and maker is not questions.count:
+                names = ", ".join(thing.name for thing in question.scene.things)
+                assert is_held_out(names) == source.held_out
+    for training, held_out in PHRASES.values():
+        assert not set(training) & set(held_out)
+
+
+def test_answers_are_judged_by_what_they_say() -> None:
+    scene = scenes.Scene(128, 128)
+    two = Question("colour and shape", scene, "", "A red circle and a blue square.")
+    assert is_right(two, "A blue square and a red circle.")
+    assert is_right(two, "a red circle, a blue square")
+    assert not is_right(two, "A red square and a blue circle.")
+    assert not is_right(two, "A red circle.")
+    assert not is_right(two, "A red circle, a blue square and a red circle.")
+    word = Question("words", scene, "", "It says: Tree.")
+    assert is_right(word, "It says: Tree.")
+    assert not is_right(word, "It says: tree.")
+
+
+def test_the_evaluation_asks_of_each_category_and_always_the_same() -> None:
+    items = list(all_items(0.03))
+    assert Counter(item.category for item in items) == {category: 6 for category, *_ in CATEGORIES}
+    assert items == list(all_items(0.03))
