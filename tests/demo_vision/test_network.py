@@ -1,0 +1,113 @@
+"""The network in PyTorch: the server computes the same from the folder that the training writes."""
+
+import base64
+import io
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is a tool for training only")
+
+import mlx.core as mx  # noqa: E402
+import numpy as np  # noqa: E402
+
+from app.services.engine.sampling.params import SamplingParams  # noqa: E402
+from app.services.engine.vision.prompt_images import PromptImages  # noqa: E402
+from app.services.generation import Image  # noqa: E402
+from demo_model.source import Source  # noqa: E402
+from demo_vision import checkpoint, questions, scenes  # noqa: E402
+from demo_vision.batches import Picture, collate  # noqa: E402
+from demo_vision.network import VisionShape, patches, positions  # noqa: E402
+from demo_vision.train import Training, parser  # noqa: E402
+from tests import vision_models  # noqa: E402
+from tests.engine.workshop import Workshop, finish  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def training() -> Training:
+    options = Namespace(**vars(parser().parse_args(["--test", "12", "--batch", "4", "--rehearsal", "512"])))
+    return Training(options)
+
+
+@torch.no_grad()
+def greedy(training: Training, picture: Picture, tokens: list[int], count: int) -> list[int]:
+    """Give the likeliest next tokens of a prompt with one picture, as the network in PyTorch has them."""
+    answer: list[int] = []
+    for _ in range(count):
+        ids = [*tokens, *answer]
+        places = torch.tensor(positions(ids, picture.grid, training.pictures.image_token))[:, None]
+        images = torch.tensor(picture.patches)[None]
+        hidden = training.network.seen(torch.tensor([ids]), images, picture.grid, places, training.pictures.image_token)
+        answer.append(int(training.network.logits(hidden[0, -1]).argmax()))
+    return answer
+
+
+def test_the_server_computes_what_the_training_does(training: Training, tiny: Path, tmp_path: Path) -> None:
+    with torch.no_grad():
+        for parameter in training.network.parameters():
+            parameter.copy_(parameter.half().float())
+    checkpoint.export(training.network, training.tokenizer, tmp_path)
+    model = vision_models.load_text_model(tmp_path)
+    model.set_dtype(mx.float32)
+    vision = vision_models.load_vision(tmp_path, model)
+    assert vision is not None
+    workshop = Workshop("seeing", tiny, model=model, vocabulary=training.tokenizer.get_vocab_size())
+    for seed in range(4):
+        source = Source(seed)
+        question = questions.question(source)
+        picture = training.pictures.picture(source, question)
+        end = next(place for place, is_trained in enumerate(picture.example.trained) if is_trained)
+        tokens = picture.example.ids[:end]
+        file = io.BytesIO()
+        again = Source(seed)
+        scenes.draw(again, questions.question(again).scene).save(file, "PNG")
+        image = vision.read(Image(base64.b64encode(file.getvalue()).decode()))
+        placed = vision.placed(image, tokens.index(training.pictures.image_token))
+        row = workshop.row(tokens, SamplingParams(), 6, images=PromptImages((placed,)))
+        finish(workshop.scheduler(vision=vision), [row])
+        assert placed.grid == picture.grid
+        assert row.answer == greedy(training, picture, tokens, len(row.answer))
+        embeddings = vision.embeddings(placed)
+        with torch.no_grad():
+            expected = training.network.visual(torch.tensor(picture.patches)[None], *picture.grid)[0].numpy()
+        assert np.allclose(np.array(embeddings), expected, atol=1e-4)
+
+
+def test_patches_are_those_of_the_processor(training: Training, tmp_path: Path) -> None:
+    checkpoint.export(training.network, training.tokenizer, tmp_path)
+    vision = vision_models.load_vision(tmp_path, vision_models.load_text_model(tmp_path))
+    assert vision is not None
+    for number in range(5):
+        source = Source(number)
+        pixels = scenes.pixels(scenes.draw(source, questions.see(source).scene))
+        prepared = vision._processor([pixels], return_tensors="np", input_data_format="channels_last")
+        assert np.allclose(patches(pixels, VisionShape()), prepared["pixel_values"], atol=1e-6)
+
+
+def test_a_step_of_pictures_and_one_of_text_change_what_they_may(training: Training) -> None:
+    training.seen = int(training.options.pictures * 0.5)
+
+    def state() -> dict[str, "torch.Tensor"]:
+        return {name: p.detach().clone() for name, p in training.network.named_parameters()}
+
+    before = state()
+    training.turns.seed(0)
+    training.options.share = 0.0
+    assert training.step() > 0
+    pictures = state()
+    assert any(not torch.equal(before[name], pictures[name]) for name in before if name.startswith("visual."))
+    assert any(not torch.equal(before[name], pictures[name]) for name in before if name.startswith("layers."))
+    training.options.share = 1.0
+    training.step()
+    text = state()
+    assert all(torch.equal(text[name], pictures[name]) for name in text if name.startswith("visual."))
+    assert any(not torch.equal(text[name], pictures[name]) for name in text if name.startswith("layers."))
+
+
+def test_scores_count_every_answer_once(training: Training) -> None:
+    pictures = sum(len(batch.kinds) for batch in training.test)
+    assert pictures == 12
+    assert set(training.scores()) <= {"colour and shape", "left and above", "count", "digits", "words"}
+    batch = collate([training.pictures.picture(Source(1), questions.digits(Source(1)))])
+    assert training.predictions(batch).shape[0] == len(batch.targets)
