@@ -53,7 +53,8 @@ def slow(session: nox.Session) -> None:
 def group(session: nox.Session) -> None:
     """Serve one model by several processes of this machine."""
     install(session, "tests")
-    session.run("pytest", "-m", "group", *PARALLEL, *session.posargs)
+    # One after another: who waits for another process takes a core meanwhile.
+    session.run("pytest", "-m", "group", *UNUSED_PLUGINS, "--durations", "10", *session.posargs)
 
 
 @nox.session

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,8 @@ pytestmark = pytest.mark.group
 
 HERE = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"]}
 QUIET = {"OPENBLAS_NUM_THREADS": "1"}
-CHAT = {"max_tokens": 24, "temperature": 0, "logprobs": True}
-SEEDED = {"max_tokens": 24, "temperature": 1, "seed": 5, "n": 3}
+CHAT = {"max_tokens": 12, "temperature": 0, "logprobs": True}
+SEEDED = {"max_tokens": 12, "temperature": 1, "seed": 5, "n": 3}
 LONG = "tell me more about it " * 40
 FOREVER = {"max_tokens": 4000, "temperature": 1, "seed": 3, "ignore_eos": True}
 
@@ -34,12 +36,14 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @contextmanager
-def grouped(home: Path, model: Path, *flags: str, machines: int = 2, ready: bool = True) -> Iterator[Server]:
-    """Run a server that has so many machines, all of them this one."""
+def grouped(
+    home: Path, model: Path, *flags: str, hosts: Sequence[dict[str, Any]] = (HERE, HERE), ready: bool = True, **env: str
+) -> Iterator[Server]:
+    """Run a server with these machines, all of them this one."""
     home.mkdir(parents=True, exist_ok=True)
-    (home / "hosts.json").write_text(json.dumps([HERE] * machines))
+    (home / "hosts.json").write_text(json.dumps(hosts))
     flags = ("--model", str(model), "--hostfile", str(home / "hosts.json"), *flags)
-    with running(home, *flags, env=QUIET, ready=ready, seconds=120) as server:
+    with running(home, *flags, env=QUIET | env, ready=ready, seconds=120) as server:
         yield server
 
 
@@ -48,7 +52,7 @@ def workers(server: Server) -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process(server.process.pid).children()
-        if child.status() != psutil.STATUS_ZOMBIE and "app.commands.worker" in child.cmdline()
+        if child.status() != psutil.STATUS_ZOMBIE and any("app.commands.worker" in word for word in child.cmdline())
     ]
 
 
@@ -99,24 +103,32 @@ def tensor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model.build(tmp_path_factory.mktemp("models") / "tensor", layers=3)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_machine_that_is_gone_or_hangs_ends_answers_and_the_group_begins_anew(
-    number: signal.Signals, tensor: Path, tmp_path: Path
-) -> None:
+def test_a_machine_that_is_gone_or_hangs_ends_answers_and_the_group_begins_anew(tensor: Path, tmp_path: Path) -> None:
+    """And no worker outlives its leader."""
     with grouped(tmp_path, tensor, "--group-seconds", "2") as server:
         before = server.chat("Hello", **CHAT).json()["choices"][0]["message"]
-        (process,) = workers(server)
-        body = {"messages": [{"role": "user", "content": "Hello"}], "stream": True} | FOREVER
-        with server.client.stream("POST", "/v1/chat/completions", json=body) as answer:
-            lines = answer.iter_lines()
-            assert next(line for line in lines if line.startswith("data: "))
-            os.kill(process.pid, number)
-            rest = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
-        assert rest[-1]["error"]["code"] == "group_lost"
-        assert "Machine 2 of 2 (127.0.0.1) is gone" in rest[-1]["error"]["message"]
-        wait_for(lambda: health(server) == 200 and workers(server), 90, what=f"a new group: {server.log[-2000:]}")
-        assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-        assert server.chat("Hello", **CHAT).json()["choices"][0]["message"] == before
+        for number in (signal.SIGKILL, signal.SIGSTOP):
+            (process,) = workers(server)
+            assert "Machine 2 of 2 (127.0.0.1) is gone" in lost(server, partial(os.kill, process.pid, number))
+            wait_for(lambda: health(server) == 200 and workers(server), 90, what=f"a new group: {server.log[-2000:]}")
+            assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+            assert server.chat("Hello", **CHAT).json()["choices"][0]["message"] == before
+        processes = workers(server)
+        server.kill()
+        psutil.wait_procs(processes, timeout=10)
+        assert processes and not any(process.is_running() for process in processes)
+
+
+def lost(server: Server, fault: Callable[[], object]) -> str:
+    """Do harm while an answer is streamed. Gives the message of the error that ends it."""
+    body = {"messages": [{"role": "user", "content": "Hello"}], "stream": True} | FOREVER
+    with server.client.stream("POST", "/v1/chat/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        assert next(line for line in lines if line.startswith("data: "))
+        fault()
+        error = [json.loads(line[6:]) for line in lines if line.startswith("data: {")][-1]["error"]
+    assert error["code"] == "group_lost"
+    return str(error["message"])
 
 
 def health(server: Server) -> int:
@@ -126,16 +138,74 @@ def health(server: Server) -> int:
         return 0
 
 
-def test_no_worker_outlives_its_leader(tensor: Path, tmp_path: Path) -> None:
-    with grouped(tmp_path, tensor) as server:
-        processes = workers(server)
-        server.kill()
-        psutil.wait_procs(processes, timeout=10)
-        assert processes and not any(process.is_running() for process in processes)
-
-
 def test_machines_that_cannot_share_a_model_are_refused_with_numbers(tensor: Path, tmp_path: Path) -> None:
-    with grouped(tmp_path, tensor, machines=3, ready=False) as server:
+    with grouped(tmp_path, tensor, hosts=[HERE] * 3, ready=False) as server:
         reply = wait_for(lambda: server.client.get("/health").json().get("last_error"), 60, what="the refusal")
-        assert "num_attention_heads is 4, which goes with 2, 4" in reply
+        assert "num_attention_heads is 4; 2 would do" in reply
         assert workers(server) == []
+
+
+def ssh(folder: Path, command: str) -> dict[str, str]:
+    """Put a program in the place of ssh that runs what is for another machine here; it refuses while told to."""
+    folder.mkdir()
+    program = folder / "ssh"
+    program.write_text(
+        f'#!/bin/sh\nif [ -e {folder}/refuse ]; then exit 255; fi\nshift 4; host=$1; shift\nexec {command} sh -c "$*"\n'
+    )
+    program.chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def test_a_machine_that_is_not_reached_is_tried_again_until_it_is(tensor: Path, tmp_path: Path) -> None:
+    path = ssh(tmp_path / "bin", "env")
+    (tmp_path / "bin" / "refuse").touch()
+    hosts = [HERE, {"ssh": "studio", "ips": ["127.0.0.2"]}]
+    with grouped(tmp_path, tensor, hosts=hosts, ready=False, **path) as server:
+        wait_for(lambda: len(server.logged("group not formed")) > 1, what="two attempts")
+        reasons = {line["reason"] for line in server.logged("group not formed")}
+        assert reasons == {"Machine 2 of 2 (studio) did not start: ssh cannot reach it"}
+        waiting = server.client.get("/health")
+        assert (waiting.status_code, waiting.json()["error"]["code"]) == (503, "loading")
+        assert waiting.json()["waits_for"] == "machine 2 of 2 (studio)"
+        (tmp_path / "bin" / "refuse").unlink()
+        wait_for(lambda: health(server) == 200, 90, what=f"the group: {server.log[-2000:]}")
+        assert server.chat("Hello", **CHAT).status_code == 200
+
+
+@contextmanager
+def network(name: str) -> Iterator[None]:
+    """Make another network on this machine, 10.77.5.2 behind 10.77.5.1; skipped where that cannot be done."""
+    made = [
+        ["ip", "netns", "add", name],
+        ["ip", "link", "add", f"{name}a", "type", "veth", "peer", "name", f"{name}b"],
+        ["ip", "link", "set", f"{name}b", "netns", name],
+        ["ip", "address", "add", "10.77.5.1/24", "dev", f"{name}a"],
+        ["ip", "link", "set", f"{name}a", "up"],
+        ["ip", "-n", name, "address", "add", "10.77.5.2/24", "dev", f"{name}b"],
+        ["ip", "-n", name, "link", "set", f"{name}b", "up"],
+        ["ip", "-n", name, "link", "set", "lo", "up"],
+    ]
+    try:
+        for command in made:
+            try:
+                subprocess.run(command, check=True, capture_output=True)
+            except (OSError, subprocess.CalledProcessError):
+                pytest.skip(f"no network can be made here: {' '.join(command)}")
+        yield
+    finally:
+        for command in (["ip", "netns", "delete", name], ["ip", "link", "delete", f"{name}a"]):
+            with suppress(OSError):
+                subprocess.run(command, capture_output=True)
+
+
+def test_a_cable_that_is_pulled_ends_answers_and_the_group_begins_anew(tensor: Path, tmp_path: Path) -> None:
+    name = f"t{os.getpid()}"
+    hosts = [{"ssh": "here", "ips": ["10.77.5.1"]}, {"ssh": "there", "ips": ["10.77.5.2"]}]
+    path = ssh(tmp_path / "bin", f"ip netns exec {name}")
+    with network(name), grouped(tmp_path, tensor, "--group-seconds", "2", hosts=hosts, **path) as server:
+        before = server.chat("Hello", **CHAT).json()["choices"][0]["message"]
+        pull = ["ip", "link", "set", f"{name}a", "down"]
+        assert "silent for 2 s" in lost(server, lambda: subprocess.run(pull, check=True))
+        subprocess.run(["ip", "link", "set", f"{name}a", "up"], check=True)
+        wait_for(lambda: health(server) == 200, 120, what=f"a new group: {server.log[-2000:]}")
+        assert server.chat("Hello", **CHAT).json()["choices"][0]["message"] == before

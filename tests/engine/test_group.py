@@ -1,6 +1,7 @@
 """A model over several machines: workers have what the leader has, whatever it does, and only those of the group."""
 
 import random
+import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.services.engine.cache.layers import OPERATIONS, Layers
+from app.services.engine.group import sharding
 from app.services.engine.group.channel import Channel, ChannelLost
 from app.services.engine.group.leader import Leader, LedModel
 from app.services.engine.group.messages import Beat, Message, Operation, Stop, Work
@@ -23,10 +26,10 @@ from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row
 from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
-from app.services.errors import AppError, GroupLost
+from app.services.errors import LoadFailed
 from tests.engine.sampling_params import PARAMS
-from tests.engine.scheduler_parts import Letters, Reader
-from tests.engine.workshop import EVERY, SlowMachine, Workshop
+from tests.engine.scheduler_parts import Counting, Letters, Reader
+from tests.engine.workshop import EVERY, SlowMachine, Workshop, random_model
 
 TEXTS = [[random.Random(seed).randrange(20, 700) for _ in range(400)] for seed in range(3)]
 
@@ -37,7 +40,7 @@ class Pair:
     def __init__(self, network: Any) -> None:
         self.worker = Worker(LanguageModel(network))
         self.leader = Leader(self.send)
-        self.model = LedModel(network, self.leader, self.fail)
+        self.model = LedModel(network, self.leader)
         self.names: set[str] = set()
 
     def send(self, operations: list[Operation]) -> None:
@@ -58,9 +61,6 @@ class Pair:
         self.leader.flush()
         self.compare()
         assert set(self.worker.layers) == set(self.leader._numbers.values())
-
-    def fail(self, error: Exception) -> AppError:
-        return GroupLost(str(error))
 
 
 def arrays(layers: Layers) -> list[Any]:
@@ -176,12 +176,17 @@ def test_every_operation_does_the_same_at_a_worker(tiny: Path) -> None:
     assert set(OPERATIONS) <= pair.names
 
 
-def test_a_failed_call_ends_the_group(workshop: Workshop) -> None:
-    pair = Pair(workshop.model)
-    layers = pair.model.new_layers()
-    with pytest.raises(GroupLost):
-        pair.model.fill(layers, [[1, 2], [3]])  # rows of different length
-    assert "fill" in pair.names
+def test_what_failed_is_not_tried_again(tiny: Path) -> None:
+    """Where memory runs out on one machine alone, the others are ahead of it."""
+    workshop = Workshop("llama", tiny)
+    for fails_after in (10, 60):
+        network = Counting(workshop.model)
+        scheduler = workshop.scheduler(model=LedModel(network, Leader(lambda operations: None)))
+        network.tokens, network.fails_after = 0, fails_after
+        scheduler.submit(workshop.row(TEXTS[0][:50], SamplingParams(), 24))
+        with pytest.raises(MemoryError):
+            while scheduler.busy:
+                scheduler.step()
 
 
 def test_a_worker_does_nothing_but_what_is_done_to_layers() -> None:
@@ -190,6 +195,40 @@ def test_a_worker_does_nothing_but_what_is_done_to_layers() -> None:
         with pytest.raises(KeyError):
             worker.repeat(Operation(name, [], []))
     assert all(not name.startswith("_") for name in OPERATIONS)
+
+
+def quantized(**shape: Any) -> Any:
+    network = random_model("llama", num_attention_heads=4, num_key_value_heads=4, hidden_size=128, **shape)
+    nn.quantize(network, group_size=64)
+    return network
+
+
+@pytest.mark.parametrize(
+    "make, machines, outcome",
+    [
+        (lambda: random_model("llama", num_key_value_heads=2), 2, "tensor"),
+        (lambda: random_model("llama"), 2, "num_key_value_heads is 1; no number of machines would do"),
+        (
+            lambda: random_model("llama", num_attention_heads=6, num_key_value_heads=6),
+            4,
+            "num_attention_heads is 6; 2 would do",
+        ),
+        (lambda: quantized(intermediate_size=256), 2, "tensor"),
+        (lambda: quantized(intermediate_size=320), 2, "; no number of machines would do"),
+        (lambda: random_model("mamba2"), 2, "tensor: mlx-lm has no way for this architecture; pipeline: mlx-lm has no"),
+        (lambda: random_model("qwen2", num_key_value_heads=1), 2, "pipeline"),
+        (lambda: random_model("qwen2", num_key_value_heads=1), 3, "pipeline: it has 2 layers"),
+    ],
+)
+def test_how_a_model_is_shared_out_is_known_before_anything_is_read(make: Any, machines: int, outcome: str) -> None:
+    def choose() -> str:
+        return sharding.choose(make(), make, machines, "auto", ())
+
+    if outcome in ("tensor", "pipeline"):
+        assert choose() == outcome
+    else:
+        with pytest.raises(LoadFailed, match=re.escape(outcome)):
+            choose()
 
 
 KEY = b"k" * 32

@@ -61,7 +61,8 @@ def random_model(architecture: str, seed: int = 1, **shape: Any) -> Any:
     """A model of mlx-lm with random weights."""
     module = importlib.import_module(f"mlx_lm.models.{architecture}")
     mx.random.seed(seed)
-    model = module.Model(module.ModelArgs.from_dict({"model_type": architecture} | EVERY[architecture] | shape))
+    config = {"model_type": architecture} | EVERY.get(architecture, EVERY["llama"]) | shape
+    model = module.Model(module.ModelArgs.from_dict(config))
     mx.eval(model.parameters())
     return model
 

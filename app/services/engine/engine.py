@@ -43,7 +43,7 @@ class MLXEngine(Engine):
     ) -> None:
         """`on_lost` is called, on any thread, with the reason once machines serve a model together no more."""
         self._meter = Meter()
-        self._commands = CommandQueue()
+        self._commands = CommandQueue(self._failure)
         self._outbox = Outbox()
         self._loader = MLXLoader(
             limits, draft, outbox=self._outbox, meter=self._meter, on_load=self._add, on_lost=on_lost
@@ -166,15 +166,18 @@ class MLXEngine(Engine):
         self._stepping, self._step_began = scheduler, time.monotonic()
         try:
             scheduler.step(alone=sum(other.busy for other in self._schedulers) == 1)
-        except GroupLost as error:
-            scheduler.fail(error)
-        except Exception:
-            log.exception("engine step failed")
-            scheduler.fail(EngineFailed())
+        except Exception as error:
+            if not isinstance(error, GroupLost):
+                log.exception("engine step failed")
+            scheduler.fail(self._failure(error))
         seconds = time.monotonic() - self._step_began
         self._step_began = self._stepping = None
         self._usual_step = max(seconds, 0.99 * self._usual_step)
         self._fair_share.add_time(scheduler, seconds)
+
+    def _failure(self, error: Exception) -> AppError:
+        """Give the error for those who wait; with other machines, which are out of step now, nothing goes on."""
+        return self._loader.group.fail(error) if self._loader.group is not None else EngineFailed()
 
     def _count(self) -> None:
         self._meter.running = sum(scheduler.running for scheduler in self._schedulers)

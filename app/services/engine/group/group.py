@@ -4,6 +4,7 @@ import secrets
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from app.services.engine.group.messages import (
     Work,
 )
 from app.services.engine.group.remote_worker import RemoteWorker
+from app.services.engine.model import loading
 from app.services.engine.model.memory_budget import MemoryBudget
 from app.services.errors import AppError, GroupLost, GroupNotFormed, LoadFailed
 from app.services.facts import GroupFacts, MachineFacts
@@ -73,7 +75,8 @@ class Group:
         if is_joined():
             raise LoadFailed("several machines serve the model that they were started with: start the server anew")
         config = self._config
-        kind = sharding.choose(network, len(self._workers) + 1, config.sharding, config.split)
+        copy = partial(loading.unread, folder, widened)
+        kind = sharding.choose(network, copy, len(self._workers) + 1, config.sharding, config.split)
         try:
             ring, variables = at = addresses(config.hostfile)
             yield from connect(self._workers, config, at, folder, self._blas, self._take)
@@ -109,7 +112,7 @@ class Group:
 
     def lead(self, network: Any) -> LedModel:
         """Give the model that all machines compute, once they are ready."""
-        return LedModel(network, self.leader, self._fail)
+        return LedModel(network, self.leader)
 
     def budget(self, limit: int | None) -> "GroupBudget":
         """Give the memory of all machines, as far as this one may use `limit` bytes."""
@@ -172,8 +175,8 @@ class Group:
             except ChannelLost as error:
                 raise self._lose(f"{worker.name} is gone: {error}") from error
 
-    def _fail(self, error: Exception) -> AppError:
-        """Give the error for a call that failed here, which is mostly because another machine is gone."""
+    def fail(self, error: Exception) -> AppError:
+        """Note that a step failed here, mostly because another machine is gone. Gives the error for whoever waits."""
         self._over.wait(_NOTICE_SECONDS)
         return self._lose(f"A step failed on this machine: {type(error).__name__}: {str(error)[:200]}")
 

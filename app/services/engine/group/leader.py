@@ -1,8 +1,7 @@
 """The side that decides: it does to its part of layers what it would to all, and has workers do the same."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
@@ -12,7 +11,6 @@ from app.services.engine.cache import layers as cache
 from app.services.engine.cache.layers import Layers
 from app.services.engine.group.messages import Operation
 from app.services.engine.model.language_model import Body, LanguageModel
-from app.services.errors import AppError
 from app.services.facts import KVBits
 
 
@@ -54,14 +52,15 @@ class Leader:
 class LedModel(LanguageModel):
     """A part of a model, whose other parts are at workers.
 
-    Both sides compute all that a call gives before they go on: a collective that only one side evaluates gives wrong
-    numbers without an error. So it is known that whatever fails has failed within a call, too.
+    Both sides compute all that a call gives: a collective that only one side evaluates gives wrong numbers without an
+    error. For the same reason nothing may be called any more once something has failed, whatever and wherever it was.
     """
 
-    def __init__(self, network: Any, leader: Leader, on_failure: Callable[[Exception], AppError]) -> None:
+    can_retry = False
+
+    def __init__(self, network: Any, leader: Leader) -> None:
         super().__init__(network)
         self._leader = leader
-        self._on_failure = on_failure  # gives the error that all get from then on
 
     @property
     def body(self) -> Body | None:
@@ -77,30 +76,21 @@ class LedModel(LanguageModel):
     def fill(self, layers: Layers, tokens: list[list[int]], padding: Sequence[int] = (), **inputs: Any) -> None:
         """Compute tokens (rows, length) into their cache, each row padded on the right by so many: no logits."""
         assert not inputs, "only tokens are told to workers"
-        with self._together():
-            self._leader.call("fill", layers, tokens, list(padding))
-            super().fill(layers, tokens, padding)
+        self._leader.call("fill", layers, tokens, list(padding))
+        super().fill(layers, tokens, padding)
 
     def step(self, layers: Layers, tokens: mx.array) -> mx.array:
-        """Compute tokens (rows, length) into their cache. Returns their logits (rows, length, vocabulary)."""
+        """Begin to compute tokens (rows, length) into their cache. Returns their logits (rows, length, vocabulary).
+
+        The tokens go with the message, so they are waited for; what they mean is seen to while this is computed.
+        """
         fed = tokens.tolist()
-        with self._together():
-            self._leader.call("step", layers, fed)
-            logits = super().step(layers, mx.array(fed))
-            evaluate_step(layers, logits)
+        self._leader.call("step", layers, fed)
+        logits = super().step(layers, mx.array(fed))
+        mx.async_eval(logits, states(layers))
         return logits
 
-    @contextmanager
-    def _together(self) -> Iterator[None]:
-        """After an error the machines are out of step, whatever it was."""
-        try:
-            yield
-        except AppError:
-            raise
-        except Exception as error:
-            raise self._on_failure(error) from error
 
-
-def evaluate_step(layers: Layers, logits: mx.array) -> None:
-    """Compute all that a step gives, on each side the same."""
-    mx.eval(logits, [layer.state for layer in layers.caches])
+def states(layers: Layers) -> list[Any]:
+    """Give all arrays of layers; with the logits they are what a step gives, on each side."""
+    return [cache.state for cache in layers.caches]

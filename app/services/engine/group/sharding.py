@@ -1,6 +1,7 @@
 """What of a model each machine computes: a share of every layer (tensor), or some of the layers (pipeline)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from app.services.engine.cache.footprint import measure
@@ -9,10 +10,31 @@ from app.services.engine.group.messages import Kind, Ready
 from app.services.errors import LoadFailed
 from app.services.hostfile import Sharding
 
+_MOST_MACHINES = 8  # that are looked at to say how many would do
 
-def choose(network: Any, machines: int, sharding: Sharding, split: Sequence[int]) -> Kind:
-    """Say how a model is shared out. Raises LoadFailed, which says why it cannot be."""
-    reasons = {"tensor": why_not_tensor(network, machines), "pipeline": why_not_pipeline(network, machines, split)}
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """A machine that is not there, as mlx-lm asks a group of MLX's."""
+
+    machines: int
+
+    def rank(self) -> int:
+        return 0
+
+    def size(self) -> int:
+        return self.machines
+
+
+def choose(network: Any, copy: Callable[[], Any], machines: int, sharding: Sharding, split: Sequence[int]) -> Kind:
+    """Say how a model is shared out; `copy` gives another of it to try. Raises LoadFailed, which says why it cannot be.
+
+    No weights are read.
+    """
+    reasons = {
+        "tensor": why_not_tensor(network, copy, machines),
+        "pipeline": why_not_pipeline(network, machines, split),
+    }
     kinds: tuple[Kind, ...] = ("pipeline", "tensor") if split else ("tensor", "pipeline")
     for kind in kinds:
         if sharding in ("auto", kind) and reasons[kind] is None:
@@ -21,16 +43,26 @@ def choose(network: Any, machines: int, sharding: Sharding, split: Sequence[int]
     raise LoadFailed(f"the model cannot be shared out over {machines} machines ({why})")
 
 
-def why_not_tensor(network: Any, machines: int) -> str | None:
+def why_not_tensor(network: Any, copy: Callable[[], Any], machines: int) -> str | None:
     """Say why the layers of a model cannot each be shared out, None if they can."""
     if not hasattr(network, "shard"):
         return "mlx-lm has no way for this architecture"
+    reason = _why_not_divided(network, copy, machines)
+    if reason is None:
+        return None
+    good = [other for other in range(2, _MOST_MACHINES + 1) if _why_not_divided(network, copy, other) is None]
+    return f"{reason}; {' or '.join(map(str, good))} would do" if good else f"{reason}; no number of machines would do"
+
+
+def _why_not_divided(network: Any, copy: Callable[[], Any], machines: int) -> str | None:
+    """Say what of a model so many machines do not divide: heads, or what shares a scale in quantized weights."""
     for name, heads in _heads(network).items():
         if heads % machines:
-            good = (
-                ", ".join(str(count) for count in range(2, heads + 1) if not heads % count) or "no number of machines"
-            )
-            return f"{name} is {heads}, which goes with {good}"
+            return f"{name} is {heads}"
+    try:
+        copy().shard(_Machine(machines))
+    except ValueError as error:
+        return str(error)[:200]
     return None
 
 

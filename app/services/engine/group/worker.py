@@ -3,7 +3,7 @@
 import mlx.core as mx
 
 from app.services.engine.cache.layers import OPERATIONS, Layers
-from app.services.engine.group.leader import evaluate_step
+from app.services.engine.group.leader import states
 from app.services.engine.group.messages import Operation
 from app.services.engine.model.language_model import LanguageModel
 
@@ -27,7 +27,7 @@ class Worker:
             case "fill":
                 self._model.fill(layers[0], *operation.values)
             case "step":
-                evaluate_step(layers[0], self._model.step(layers[0], mx.array(operation.values[0])))
+                mx.eval(self._model.step(layers[0], mx.array(operation.values[0])), states(layers[0]))
             case name:
                 result = OPERATIONS[name](*layers, *operation.values)
                 if isinstance(result, Layers):

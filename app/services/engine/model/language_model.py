@@ -21,6 +21,8 @@ class LanguageModel:
     Each kind of call is always evaluated in the same way, so that what a call computes is known from the call alone.
     """
 
+    can_retry = True  # whether another call may follow one that has failed, as when memory ran out
+
     def __init__(self, network: Any) -> None:
         self.network = network  # mlx-lm's
 

@@ -222,11 +222,17 @@ def _to_float32(model: Any) -> None:
     model.set_dtype(mx.float32)
 
 
-def load_share(folder: Path, share: Callable[[Any], None], widened: bool) -> Any:
-    """Load of a model what `share` leaves of it: a machine of a group does what the one has done that leads."""
+def unread(folder: Path, widened: bool) -> Any:
+    """Give a model whose weights are still to be read, in float32 if they are `widened`."""
     model, _ = load_model(folder, lazy=True, get_model_classes=model_classes)
     if widened:
         _to_float32(model)
+    return model
+
+
+def load_share(folder: Path, share: Callable[[Any], None], widened: bool) -> Any:
+    """Load of a model what `share` leaves of it: a machine of a group does what the one has done that leads."""
+    model = unread(folder, widened)
     share(model)
     at_once(read_weights(model))
     return model

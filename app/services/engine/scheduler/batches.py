@@ -45,6 +45,7 @@ class Batches:
         self.interval: float | None = None  # seconds since the step before; None if there were no rows then
         self._make = partial(Batch, model, vocabulary, steering=steering, chunk_sizer=chunk_sizer)
         self._free = free  # bytes
+        self._can_retry = model.can_retry
         self._shared = shared  # whether rows may be in one batch at all
         self._call_bytes = weight_bytes + _CALL_BYTES
         self._token_bytes = token_bytes  # of KV cache, a token of a row
@@ -104,7 +105,7 @@ class Batches:
             try:
                 tokens += work(batch)
             except Exception as error:
-                if not out_of_memory(error):
+                if not (self._can_retry and out_of_memory(error)):
                     raise
                 lost += batch.rows
                 self._batches.remove(batch)

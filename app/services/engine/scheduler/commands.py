@@ -53,7 +53,9 @@ class Reply:
 class CommandQueue:
     """Commands for the engine thread, which runs them between its steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_failure: Callable[[Exception], object] = lambda error: None) -> None:
+        """`on_failure` is called with what a command raises that is no AppError."""
+        self._on_failure = on_failure
         self._commands: SimpleQueue[Command] = SimpleQueue()
 
     def put(self, command: Command) -> None:
@@ -64,31 +66,33 @@ class CommandQueue:
         """Have something short run, and give its result. Raises AppError as it does; what else it raises is logged."""
         loop = asyncio.get_running_loop()
         result: asyncio.Future[T] = loop.create_future()
-        self.put(partial(_reply, partial(work, *args, **kwargs), Reply(loop, result)))
+        self.put(partial(self._reply, partial(work, *args, **kwargs), Reply(loop, result)))
         return await result
 
     def run(self, *, wait: bool) -> None:
         """Run the commands that have come, on the engine thread; with `wait` sleep until there is one."""
         try:
             while True:
-                _run(self._commands.get(block=wait))
+                self._run(self._commands.get(block=wait))
                 wait = False
         except Empty:
             return
 
+    def _run(self, command: Command) -> None:
+        try:
+            command()
+        except Exception as error:  # the thread outlives whatever a command runs into
+            self._note(error)
 
-def _run(command: Command) -> None:
-    try:
-        command()
-    except Exception:  # the thread outlives whatever a command runs into
+    def _reply(self, work: Callable[[], object], reply: Reply) -> None:
+        try:
+            reply.send(work())
+        except AppError as error:
+            reply.fail(error)
+        except Exception as error:
+            self._note(error)
+            reply.fail(ServerError())
+
+    def _note(self, error: Exception) -> None:
         log.exception("engine command failed")
-
-
-def _reply(work: Callable[[], object], reply: Reply) -> None:
-    try:
-        reply.send(work())
-    except AppError as error:
-        reply.fail(error)
-    except Exception:
-        log.exception("engine command failed")
-        reply.fail(ServerError())
+        self._on_failure(error)

@@ -64,7 +64,7 @@ class Scheduler:
         kv_bits: KVBits | None = None,
     ) -> None:
         self.retired = False  # takes no more requests; goes when its rows are done
-        self._max_rows = max_rows
+        self._max_rows, self._can_retry = max_rows, model.can_retry
         steering = Steering(adapters, vision.positions if vision else None)
         self._outbox, self._meter = outbox, meter or Meter()
         self._chunk_sizer = sizer = chunk_sizer or ChunkSizer()  # of prompts
@@ -270,7 +270,7 @@ class Scheduler:
                 self._start_decoding(chunk.ready, chunk.layers)
                 budget -= chunk.tokens
             except Exception as error:
-                if not out_of_memory(error):
+                if not (self._can_retry and out_of_memory(error)):
                     raise
                 self._retry(rows)
 
