@@ -111,7 +111,6 @@ def png(seed: int, **size: int) -> str:
 IMAGE_TOKENS = (
     *("<start_of_image>", "<image_soft_token>", "<end_of_image>"),
     *("<|vision_start|>", "<|image_pad|>", "<|vision_end|>"),
-    *("<|row_end|>", "<|image_end|>"),  # Pixtral's are two and three behind that of an image
 )
 _TEMPLATE = """\
 {%- for message in messages -%}
