@@ -19,6 +19,7 @@ from app.services.engine.scheduler.steering import Steering
 _LOOK_EVERY = 32  # steps
 _CALL_BYTES = 32 * 2**20  # what a call costs beside reading weights and caches, as bytes that could be read meanwhile
 _SMALL = 64 * 2**20  # bytes of weights whose layers are over before several threads of a BLAS have met
+_FEW = 16  # rows; with more the layers of a small model take long enough for several threads
 _WORTH = 0.8  # a split has to bring the cost below this share of what it was
 
 
@@ -83,7 +84,7 @@ class Batches:
     def step(self) -> tuple[list[RowToken], list[Row]]:
         """Give every row its next token. Returns them, and the rows that are lost because memory ran out."""
         rows = len(self)
-        threads.reserve_cores(self._reserved_cores)
+        threads.reserve_cores(self._reserved_cores if rows <= _FEW else 0)
         with self._sizer.measure(rows) if rows else nullcontext():
             tokens = self._step()
         now = time.perf_counter()
