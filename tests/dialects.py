@@ -543,7 +543,7 @@ OLLAMA_GENERATE = Dialect(
         _OLLAMA_SCORES,
     ),
     optional=_OLLAMA_OPTIONAL,
-    apart={"suffix": "needs a model that fills in the middle"},
+    apart={"suffix": "needs a model that fills in the middle", "images": "need a model that sees"},
     whole=_ollama_whole,
     streamed=_ollama_streamed,
 )
