@@ -598,7 +598,7 @@ class Settings:
             return
         if not self.model and not self.demo:
             yield "--hostfile is for one model: give --model too"
-        for name in ("models_dir", "lora", "kv_bits", "draft_model", "embedding_model", "mmproj"):
+        for name in ("models_dir", "load_by_name", "lora", "kv_bits", "draft_model", "embedding_model", "mmproj"):
             if getattr(self, name):
                 yield f"--hostfile does not go with --{name.replace('_', '-')}"
         try:

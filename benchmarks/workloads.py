@@ -6,6 +6,7 @@ from benchmarks.conversations import agent, chat
 from benchmarks.copying import copying
 from benchmarks.features import json_schema, logprobs
 from benchmarks.forced import forced
+from benchmarks.group import group
 from benchmarks.helpers import helpers
 from benchmarks.long_prompt import long_prompt
 from benchmarks.restart import restart
@@ -34,6 +35,7 @@ def catalogue(scale: Scale) -> tuple[Workload, ...]:
         logprobs(scale),
         restart(scale),
         connections(scale),
+        group(scale),
         start(scale),
     )
 

@@ -80,7 +80,7 @@ class Group:
         try:
             ring, variables = at = addresses(config.hostfile)
             yield from connect(self._workers, config, at, folder, self._blas, self._take)
-            compare(self._workers, machine.describe(0, folder, ring[0]))
+            compare(self._workers, machine.describe(0, folder, ring[0], config.hostfile.back_end))
             threading.Thread(target=self._beat, name="beat", daemon=True).start()
             nonce = secrets.randbelow(2**30)
             for worker in self._workers:
@@ -90,7 +90,10 @@ class Group:
             raise GroupNotFormed(str(error)) from error
         self._is_joined, self._kind = True, kind
         log.info("machines connect", machines=len(ring), sharding=kind, back_end=config.hostfile.back_end)
-        group, exchange = join(0, ring, nonce, config.hostfile.back_end, variables)
+        try:
+            group, exchange = join(0, ring, nonce, config.hostfile.back_end, variables)
+        except LoadFailed as error:  # a port was taken meanwhile, say
+            raise self._lose(error.message) from error
         seconds = exchange * sharding.exchanges(network, kind)
         log.info("machines connected", exchange_ms=round(exchange * 1000, 2), token_ms=round(seconds * 1000, 1))
         if kind == "tensor" and seconds > _SLOW and sharding.why_not_pipeline(network, len(ring), ()) is None:

@@ -7,18 +7,20 @@ from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
+import mlx.core as mx
+
 from app import __version__
 from app.services.engine.group.messages import Hello
-from app.services.engine.model.loading import back_end, device
+from app.services.engine.model import loading
 from app.services.engine.model.memory_budget import MemoryBudget
 
 _CONTENT = ("config.json", "model.safetensors.index.json")  # what is compared whole
 _LARGEST_HEADER = 100_000_000  # bytes
 
 
-def describe(rank: int, folder: Path, addresses: Sequence[str]) -> Hello:
+def describe(rank: int, folder: Path, addresses: Sequence[str], back_end: str) -> Hello:
     """Describe this machine for the leader."""
-    problem, files = problem_with(folder, addresses), ""
+    problem, files = problem_with(folder, addresses, back_end), ""
     if problem is None:
         files = checksum(folder)
     return Hello(rank, versions(), files, device_name(), MemoryBudget().free(), problem)
@@ -31,12 +33,14 @@ def versions() -> dict[str, str]:
 
 def device_name() -> str:
     """Name what this machine computes with."""
-    facts = device()
-    return facts.name if facts is not None else back_end()
+    facts = loading.device()
+    return facts.name if facts is not None else loading.back_end()
 
 
-def problem_with(folder: Path, addresses: Sequence[str]) -> str | None:
-    """Say why this machine cannot take part, None if it can: it lacks the model, or an address of the hostfile."""
+def problem_with(folder: Path, addresses: Sequence[str], back_end: str) -> str | None:
+    """Say why this machine cannot take part, None if it can: it lacks the model, an address, or what connects them."""
+    if not mx.distributed.is_available(back_end.removesuffix("-ring")):
+        return f"MLX has no {back_end} there"
     if not (folder / "config.json").is_file():
         return f"{folder} is no model there: mlx_lm.share copies it"
     for address in addresses:

@@ -57,7 +57,7 @@ def _connect(setup: Setup) -> Channel:
 def _work(setup: Setup, channel: Channel) -> None:
     loading.prepare()
     folder, budget = Path(setup.model), MemoryBudget()
-    channel.send(machine.describe(setup.rank, folder, setup.ring[setup.rank]))
+    channel.send(machine.describe(setup.rank, folder, setup.ring[setup.rank], setup.back_end))
     threading.Thread(target=_beat, args=(channel, budget), name="beat", daemon=True).start()
     messages: SimpleQueue[Message] = SimpleQueue()
     threading.Thread(target=_listen, args=(channel, messages), name="leader", daemon=True).start()

@@ -6,6 +6,7 @@ from app.services.engine.cache.layers import OPERATIONS, Layers
 from app.services.engine.group.leader import states
 from app.services.engine.group.messages import Operation
 from app.services.engine.model.language_model import LanguageModel
+from app.services.engine.model.prefill import SHORT
 
 
 class Worker:
@@ -26,6 +27,8 @@ class Worker:
                     del self.layers[number]
             case "fill":
                 self._model.fill(layers[0], *operation.values)
+                if len(operation.values[0][0]) > SHORT:
+                    mx.clear_cache()  # as the leader does
             case "step":
                 mx.eval(self._model.step(layers[0], mx.array(operation.values[0])), states(layers[0]))
             case name:
