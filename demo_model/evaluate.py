@@ -111,10 +111,13 @@ def main() -> None:
     items = [item for item in all_items(options.share) if re.search(options.only, item.category)]
     with serving(options.model) as client:
         free = answers(client, items, "off")
-        held = answers(client, [item for item in items if item.tools and not item.thinking], "lazy")
+        with_tools = [o for o in free if o.item.tools and not o.item.thinking]
+        # the grammar binds nothing before a call begins
+        calling = [o.item for o in with_tools if "<tool_call>" in o.text]
+        held = answers(client, calling, "lazy") + [o for o in with_tools if "<tool_call>" not in o.text]
     text = as_markdown(table(free, held))
     print(text)
-    print(f"{len(free) + len(held)} answers in {time.monotonic() - began:.0f} s")
+    print(f"{len(free) + len(calling)} answers in {time.monotonic() - began:.0f} s")
     show_failures(free, options.failures)
     if options.write_card:
         write_card(options.model, text)
