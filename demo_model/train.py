@@ -42,7 +42,7 @@ class Training:
             for layer in self.network.layers:
                 layer.compile(dynamic=True)
         self.optimizers = optimizers(self.network, options.matrix_lr, options.other_lr)
-        self.tokens, self.steps, self.seconds, self.best = 0, 0, 0.0, 0.0
+        self.tokens, self.steps, self.seconds = 0, 0, 0.0
         self.test = self._test_examples()
 
     def _test_examples(self) -> list[Example]:
@@ -101,16 +101,14 @@ class Training:
         )
 
     def watch(self) -> None:
-        """Measure answers that are right to the last token, show samples, keep the best."""
+        """Measure answers that are right to the last token, show samples, and write the model folder."""
         scores = self.scores()
         mean = sum(right for right, _ in scores.values()) / len(scores)
         told = ", ".join(f"{kind} {right:.0%} {loss:.2f}" for kind, (right, loss) in sorted(scores.items()))
         print(f"right answers {mean:.1%}; of each kind, with the loss of a token: {told}", flush=True)
         for text in samples(self.network, self.tokenizer, self.steps):
             print("   " + text, flush=True)
-        if mean >= self.best:
-            self.best = mean
-            self.export()
+        self.export()
 
     @torch.no_grad()
     def scores(self) -> dict[str, tuple[float, float]]:
@@ -139,7 +137,7 @@ class Training:
 
     def save(self) -> None:
         """Write a checkpoint to resume from."""
-        state = {name: getattr(self, name) for name in ("tokens", "steps", "seconds", "best")}
+        state = {name: getattr(self, name) for name in ("tokens", "steps", "seconds")}
         state |= {
             "network": self.network.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
@@ -155,7 +153,7 @@ class Training:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.feed.source.rng.setstate(state["source"])
-        for name in ("tokens", "steps", "seconds", "best"):
+        for name in ("tokens", "steps", "seconds"):
             setattr(self, name, state[name])
 
 
