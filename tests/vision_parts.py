@@ -19,6 +19,9 @@ KINDS = {  # by family: what the converter calls it, and the architecture of its
     "gemma3": ("gemma3", "gemma3"),
     "gemma4": ("gemma4v", "gemma4"),
     "gemma4_mutual": ("gemma4v", "gemma4"),
+    "idefics3": ("idefics3", "llama"),
+    "lfm2_vl": ("lfm2", "lfm2"),
+    "smolvlm": ("idefics3", "llama"),
     "qwen2_vl": ("qwen2vl_merger", "qwen2vl"),
     "qwen2_5_vl": ("qwen2.5vl_merger", "qwen2vl"),
     "qwen3_vl": ("qwen3vl_merger", "qwen3vl"),
@@ -78,6 +81,10 @@ def write(
 def _converter(family: str) -> tuple[Callable[[Any, Any], None], Callable[[str, np.ndarray], Named]]:
     if family == "gemma3":
         return _gemma3_keys, _gemma3
+    if family in ("idefics3", "smolvlm"):
+        return _idefics3_keys, _idefics3
+    if family == "lfm2_vl":
+        return _lfm2_keys, _lfm2
     if family.startswith("gemma4"):
         return lambda writer, config: writer.add_vision_image_size(224), _gemma4
     if family.startswith("qwen2"):
@@ -106,6 +113,35 @@ def _gemma3(name: str, array: np.ndarray) -> Named:
     name = re.sub(r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model.", name)
     name = name.replace("_weight", ".weight")
     yield from _mapped(name, array + 1 if "soft_emb_norm.weight" in name else array)
+
+
+def _idefics3_keys(writer: Any, config: Mapping[str, Any]) -> None:
+    size = config["vision_config"]["image_size"]
+    writer.add_vision_image_size(size)
+    writer.add_vision_projector_scale_factor(config["scale_factor"])
+    writer.add_vision_use_gelu(True)
+    writer.add_vision_preproc_image_size(2 * size)
+
+
+def _idefics3(name: str, array: np.ndarray) -> Named:
+    if "vision_model" in name or "model.connector" in name:
+        yield from _mapped(name, array)
+
+
+def _lfm2_keys(writer: Any, config: Mapping[str, Any]) -> None:
+    writer.add_vision_image_size(256)
+    writer.add_vision_projector_scale_factor(config["downsample_factor"])
+    writer.add_vision_use_gelu(True)
+
+
+def _lfm2(name: str, array: np.ndarray) -> Named:
+    name = name.removeprefix("model.")
+    if not name.startswith(("vision_tower.", "multi_modal_projector.")):
+        return
+    if "patch_embedding.weight" in name:  # the converter has 16 for the side of all patches
+        side = int((array.shape[1] // 3) ** 0.5)
+        array = array.reshape(len(array), side, side, 3).transpose(0, 3, 1, 2)
+    yield from _mapped(re.sub(r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model.", name), array)
 
 
 def _gemma4(name: str, array: np.ndarray) -> Named:

@@ -25,7 +25,7 @@ from app.services.gguf.architectures.layout import (
 from app.services.gguf.architectures.layout import weights as renamed
 from app.services.gguf.file import GGUFFile, read_any
 
-_KINDS = "gemma3, gemma4v, qwen2vl_merger, qwen2.5vl_merger, qwen3vl_merger"
+_KINDS = "gemma3, gemma4v, idefics3, lfm2, qwen2vl_merger, qwen2.5vl_merger, qwen3vl_merger"
 _PREFERENCE = ("f16", "bf16", "f32")  # of files that differ in their type alone
 _WINDOW = 112  # pixels, of Qwen2.5-VL: in llama.cpp's code, not in the file
 _LEAST_TOKENS = 64  # of an image for Qwen3-VL
@@ -125,26 +125,21 @@ def _feed_forward(file: GGUFFile, width: int, up: str, down: str) -> dict[str, s
     return {"ffn_up": down, "ffn_down": up} if is_exchanged else {"ffn_up": up, "ffn_down": down}
 
 
-def _gemma3(file: GGUFFile, values: Hyperparameters, text: Mapping[str, Any]) -> _Tower:
+def _siglip(file: GGUFFile, values: Hyperparameters, tower: str) -> tuple[dict[str, Any], Layout]:
+    """Give the sizes of SigLIP and where its tensors go; `tower` is before their names."""
     width, inner, layers, heads, patch = _sizes(file, values)
-    size, scale = values.integer("vision.image_size"), values.integer("vision.projector.scale_factor", 4, least=1)
     vision = {
         "hidden_size": width,
         "intermediate_size": inner,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
-        "image_size": size,
+        "image_size": values.integer("vision.image_size"),
         "patch_size": patch,
         "layer_norm_eps": values.number("vision.attention.layer_norm_epsilon", 1e-6),
     }
-    tower = "vision_tower.vision_model."
-    layout: Layout = {
-        "v.position_embd.weight": entry(f"{tower}embeddings.position_embedding.weight"),
-        "mm.input_projection.weight": entry("multi_modal_projector.mm_input_projection_weight"),
-        "mm.soft_emb_norm.weight": entry("multi_modal_projector.mm_soft_emb_norm.weight", minus_one),
-    }
     outer = {"v.patch_embd": "embeddings.patch_embedding", "v.post_ln": "post_layernorm"}
-    layout |= renamed("", tower, outer, biases=True)
+    layout = renamed("", tower, outer, biases=True)
+    layout["v.position_embd.weight"] = entry(f"{tower}embeddings.position_embedding.weight")
     inside = {
         **{f"attn_{one}": f"self_attn.{one}_proj" for one in "qkv"},
         "attn_out": "self_attn.out_proj",
@@ -154,12 +149,52 @@ def _gemma3(file: GGUFFile, values: Hyperparameters, text: Mapping[str, Any]) ->
     }
     for layer in range(layers):
         layout |= renamed(f"v.blk.{layer}.", f"{tower}encoder.layers.{layer}.", inside, biases=True)
-    config = {
-        "model_type": "gemma3",
-        "vision_config": vision,
-        "mm_tokens_per_image": (size // patch // scale) ** 2,
+    return vision, layout
+
+
+def _gemma3(file: GGUFFile, values: Hyperparameters, text: Mapping[str, Any]) -> _Tower:
+    vision, layout = _siglip(file, values, "vision_tower.vision_model.")
+    layout |= {
+        "mm.input_projection.weight": entry("multi_modal_projector.mm_input_projection_weight"),
+        "mm.soft_emb_norm.weight": entry("multi_modal_projector.mm_soft_emb_norm.weight", minus_one),
     }
+    size, scale = vision["image_size"], values.integer("vision.projector.scale_factor", 4, least=1)
+    tokens = (size // vision["patch_size"] // scale) ** 2
+    config = {"model_type": "gemma3", "vision_config": vision, "mm_tokens_per_image": tokens}
     return _Tower(config, {"size": {"height": size, "width": size}, "resample": 2}, "<image_soft_token>", layout)
+
+
+def _idefics3(file: GGUFFile, values: Hyperparameters, text: Mapping[str, Any]) -> _Tower:
+    vision, layout = _siglip(file, values, "vision_model.")
+    layout["mm.model.fc.weight"] = entry("connector.modality_projection.proj.weight")
+    scale, size = values.integer("vision.projector.scale_factor", 2, least=1), vision["image_size"]
+    config = {"model_type": "smolvlm", "vision_config": vision, "scale_factor": scale}
+    longest = values.integer("vision.preproc_image_size", 4 * size, least=1)
+    settings = {"size": {"longest_edge": longest}, "max_image_size": {"longest_edge": size}, "resample": 1}
+    return _Tower(config, settings, "<image>", layout)
+
+
+def _lfm2(file: GGUFFile, values: Hyperparameters, text: Mapping[str, Any]) -> _Tower:
+    vision, layout = _siglip(file, values, "vision_tower.")
+    vision["num_patches"] = file.tensors["v.position_embd.weight"].shape[0]
+    kernel = entry("vision_tower.embeddings.patch_embedding.weight", _channels_innermost)
+    layout |= {"v.patch_embd.weight": kernel}
+    projector = "multi_modal_projector."
+    layout |= renamed("", projector, {"mm.1": "linear_1", "mm.2": "linear_2"}, biases=True)
+    is_normed = "mm.input_norm.weight" in file.tensors
+    if is_normed:
+        layout |= renamed("", projector, {"mm.input_norm": "layer_norm"}, biases=True)
+    factor = values.integer("vision.projector.scale_factor", 2, least=1)
+    config = {
+        "model_type": "lfm2_vl",
+        "vision_config": vision,
+        "downsample_factor": factor,
+        "projector_hidden_size": file.tensors["mm.1.weight"].shape[0],
+        "projector_bias": "mm.1.bias" in file.tensors,
+        "projector_use_layernorm": is_normed,
+    }
+    settings = {"encoder_patch_size": vision["patch_size"], "downsample_factor": factor}
+    return _Tower(config, settings, "<image>", layout)
 
 
 def _gemma4(file: GGUFFile, values: Hyperparameters, text: Mapping[str, Any]) -> _Tower:
@@ -331,6 +366,8 @@ Reader = Callable[[GGUFFile, Hyperparameters, Mapping[str, Any]], _Tower]
 _READERS: Mapping[tuple[str, str], Reader] = {  # by the architecture of the model and the kind of its vision part
     ("gemma3", "gemma3"): _gemma3,
     ("gemma4", "gemma4v"): _gemma4,
+    ("lfm2", "lfm2"): _lfm2,
+    ("llama", "idefics3"): _idefics3,
     ("qwen2vl", "qwen2vl_merger"): _qwen2,
     ("qwen2vl", "qwen2.5vl_merger"): _qwen2_5,
     ("qwen3vl", "qwen3vl_merger"): _qwen3,

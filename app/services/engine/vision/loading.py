@@ -173,7 +173,8 @@ def _processor(family: Family, config: Mapping[str, Any], settings: Mapping[str,
 
 def _embed(model: Any) -> Embed:
     """Say how texts within images are embedded: as texts around them, in the families that have such."""
-    return lambda tokens: model.language_model.model.embed_tokens(tokens)
+    text = getattr(model, "language_model", model)  # a GGUF file has the text model alone
+    return lambda tokens: text.model.embed_tokens(tokens)
 
 
 def _precision(model: Any) -> mx.Dtype:
