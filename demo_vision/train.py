@@ -44,6 +44,9 @@ class Training:
         self.turns = random.Random(options.seed)
         self.network = SeeingNetwork(Shape(vocab_size=self.tokenizer.get_vocab_size()), VisionShape())
         self._take_text_weights()
+        if not options.eager:  # as in the demo model's training: many small steps in one go take half the time
+            for layer in (*self.network.visual.blocks, *self.network.layers):
+                layer.compile(dynamic=True)
         self.optimizers = self._optimizers()
         self.seen, self.steps, self.seconds, self.best = 0, 0, 0.0, 0.0
         self.test = self._test_batches()
@@ -129,7 +132,8 @@ class Training:
                 self._show(losses[-50:])
             if time.monotonic() - watched > 60 * self.options.watch or self.progress >= 1:
                 began, watched = time.monotonic(), time.monotonic()
-                self.watch()
+                with torch.compiler.set_stance("force_eager"):
+                    self.watch()
                 self.seconds += time.monotonic() - began
             if time.monotonic() - saved > 300:
                 saved = time.monotonic()
@@ -201,13 +205,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=7)
     made.add_argument("--pictures", type=int, default=400_000, help="end after this many pictures")
     made.add_argument("--minutes", type=float, default=100, help="or after this many minutes")
-    made.add_argument("--batch", type=int, default=24, help="pictures of a batch")
+    made.add_argument("--batch", type=int, default=48, help="pictures of a batch")
     made.add_argument("--share", type=float, default=0.25, help="the share of the steps that rehearse text")
     made.add_argument("--rehearsal", type=int, default=2048, help="tokens of a batch of text")
     made.add_argument("--matrix-lr", type=float, default=0.02)
     made.add_argument("--other-lr", type=float, default=0.004)
     made.add_argument("--test", type=int, default=480, help="pictures of a measurement")
     made.add_argument("--watch", type=float, default=5, help="minutes between measurements")
+    made.add_argument("--eager", action="store_true", help="compile nothing: slower, but without a compiler")
     made.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     return made
 

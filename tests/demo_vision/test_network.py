@@ -26,7 +26,7 @@ from tests.engine.workshop import Workshop, finish  # noqa: E402
 
 @pytest.fixture(scope="module")
 def training() -> Training:
-    options = Namespace(**vars(parser().parse_args(["--test", "12", "--batch", "4", "--rehearsal", "512"])))
+    options = Namespace(**vars(parser().parse_args(["--test", "12", "--batch", "4", "--rehearsal", "512", "--eager"])))
     return Training(options)
 
 
