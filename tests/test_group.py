@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ import httpx
 import psutil
 import pytest
 
+from app.commands.checks import CheckContext
+from app.commands.group_checks import machines
+from app.services import catalog
+from app.settings import Settings
 from tests import tiny_model
 from tests.conftest import Server, running, wait_for
 
@@ -147,7 +153,7 @@ def test_machines_that_cannot_share_a_model_are_refused_with_numbers(tensor: Pat
 
 def ssh(folder: Path, command: str) -> dict[str, str]:
     """Put a program in the place of ssh that runs what is for another machine here; it refuses while told to."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     program = folder / "ssh"
     program.write_text(
         f'#!/bin/sh\nif [ -e {folder}/refuse ]; then exit 255; fi\nshift 4; host=$1; shift\nexec {command} sh -c "$*"\n'
@@ -156,20 +162,42 @@ def ssh(folder: Path, command: str) -> dict[str, str]:
     return {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
-def test_a_machine_that_is_not_reached_is_tried_again_until_it_is(tensor: Path, tmp_path: Path) -> None:
-    path = ssh(tmp_path / "bin", "env")
+def test_a_machine_that_is_not_reached_or_differs_is_tried_again_until_it_fits(tensor: Path, tmp_path: Path) -> None:
+    other = tmp_path / "site" / "mlx_lm-0.0.1.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: mlx-lm\nVersion: 0.0.1\n")
+    path = ssh(tmp_path / "bin", f"env PYTHONPATH={other.parent}")
     (tmp_path / "bin" / "refuse").touch()
     hosts = [HERE, {"ssh": "studio", "ips": ["127.0.0.2"]}]
     with grouped(tmp_path, tensor, hosts=hosts, ready=False, **path) as server:
-        wait_for(lambda: len(server.logged("group not formed")) > 1, what="two attempts")
-        reasons = {line["reason"] for line in server.logged("group not formed")}
-        assert reasons == {"Machine 2 of 2 (studio) did not start: ssh cannot reach it"}
+        tried(server, "Machine 2 of 2 (studio) did not start: ssh cannot reach it")
         waiting = server.client.get("/health")
         assert (waiting.status_code, waiting.json()["error"]["code"]) == (503, "loading")
         assert waiting.json()["waits_for"] == "machine 2 of 2 (studio)"
         (tmp_path / "bin" / "refuse").unlink()
+        tried(server, f"Machine 2 of 2 (studio) has mlx-lm 0.0.1, this machine {version('mlx-lm')}")
+        shutil.rmtree(other)
         wait_for(lambda: health(server) == 200, 90, what=f"the group: {server.log[-2000:]}")
         assert server.chat("Hello", **CHAT).status_code == 200
+
+
+def tried(server: Server, reason: str) -> None:
+    """Wait until a server could not bring its machines together for a reason."""
+    wait_for(lambda: reason in {line["reason"] for line in server.logged("group not formed")}, what=reason)
+
+
+def test_doctor_looks_at_the_machines(tensor: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ssh(tmp_path / "bin", "env")
+    monkeypatch.setenv("PATH", path["PATH"])
+    (tmp_path / "hosts.json").write_text(json.dumps([HERE, {"ssh": "studio", "ips": ["127.0.0.2"]}]))
+    context = CheckContext(Settings(hostfile=tmp_path / "hosts.json"), catalog.inspect(tensor))
+    check = machines(context)
+    assert check is not None
+    assert (check.state, check.detail) == ("ok", "studio: the same versions and the same model")
+    (tmp_path / "bin" / "refuse").touch()
+    check = machines(context)
+    assert check is not None
+    assert (check.state, check.detail) == ("failed", "studio does not answer: exit code 255")
 
 
 @contextmanager
