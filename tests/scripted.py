@@ -116,6 +116,7 @@ class ScriptedEngine:
     model: ScriptedModel
     back_end: str = "scripted"
     device: None = None
+    group: None = None
     meter: Meter = field(default_factory=Meter)
 
     def start(self) -> None:

@@ -90,6 +90,7 @@ def test_answers_are_those_of_one_machine(model: tuple[Path, str], tmp_path: Pat
         group = server.client.get("/props").json()["tiles"]["group"]
         assert (group["sharding"], group["back_end"]) == (kind, "ring")
         assert [machine["state"] for machine in group["machines"]] == ["ready", "ready"]
+        assert server.client.get("/v1/activity").json()["machines"] == [{"host": "127.0.0.1", "state": "ready"}] * 2
         assert server.client.post("/v1/embeddings", json={"input": "a"}).json()["error"]["code"] == "no_embeddings"
         saved = server.client.post("/slots/0?action=save", json={"filename": "a.bin"})
         assert saved.status_code == 501

@@ -24,6 +24,7 @@ _EXAMPLE = {
     "by_name": False,
     "web_ui": False,
     "usage": True,
+    "machines": [],
     "models": [
         {
             "id": "tiles-nano",
@@ -103,4 +104,5 @@ class ActivityController(Controller):
             by_name=settings.load_by_name,
             web_ui=is_built(settings.ui_folder),
             usage=settings.usage,
+            group=model_service.group,
         )

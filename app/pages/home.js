@@ -160,8 +160,9 @@ function showState() {
   const loaded = activity.models.filter((model) => model.status === "loaded");
   const failure = activity.error ? `The last model could not be loaded: ${activity.error}` : "";
   if (activity.status === "stuck") {
-    setState("bad", "The engine hangs");
-    notice("The engine hangs", `${activity.error}. The server starts itself again, with the same model; this page goes on by itself.`, { bad: true });
+    const fault = activity.machines.length ? "A machine is gone" : "The engine hangs";
+    setState("bad", fault);
+    notice(fault, `${activity.error}. The server starts itself again, with the same model; this page goes on by itself.`, { bad: true });
   } else if (activity.status === "loading") {
     const percent = Math.round(100 * activity.progress);
     setState("wait", `Loading ${activity.loading}: ${percent} %`);
@@ -259,6 +260,8 @@ function showMachine() {
   write(byId("waiting"), String(activity.waiting));
   const prompts = cache.prompt_tokens + cache.cached_tokens;
   write(byId("cached"), prompts ? `${Math.round((100 * cache.cached_tokens) / prompts)} %` : "–");
+  document.querySelectorAll(".group").forEach((part) => { part.hidden = !activity.machines.length; });
+  write(byId("machines"), activity.machines.map(({ host, state }) => (state === "ready" ? host : `${host} (${state})`)).join(", "));
   draw(speed.completion_tokens_per_second);
 }
 

@@ -14,6 +14,7 @@ from app.services.activity import SECONDS
 from app.services.downloads.download import Download, DownloadStatus
 from app.services.engine.scheduler.meter import Meter
 from app.services.estimates.hardware import Hardware
+from app.services.facts import GroupFacts
 from app.services.model_folder import ModelFolder
 from app.services.model_state import Loading, ModelState
 
@@ -87,6 +88,18 @@ class ActiveDownload(Reply, kw_only=True):
         )
 
 
+class ActiveMachine(Reply, kw_only=True):
+    """One of the machines that serve the model together."""
+
+    host: Annotated[str, Meta(description="its name for ssh")]
+    state: Annotated[Literal["waiting", "loading", "ready"], Meta(description="whether it takes part")]
+
+    @classmethod
+    def of(cls, group: GroupFacts | None) -> "list[ActiveMachine]":
+        """Name the machines, of which there are none where this one is alone."""
+        return [cls(host=machine.host, state=machine.state) for machine in group.machines] if group else []
+
+
 class MemoryUse(Reply, kw_only=True):
     """Memory, in bytes."""
 
@@ -139,6 +152,9 @@ class ActivityReply(Reply, kw_only=True):
     memory: Annotated[MemoryUse, Meta(description="memory of the machine and of the models")]
     cache: Annotated[CacheUse, Meta(description="how much of prompts came from the prefix cache")]
     speed: Annotated[Speed, Meta(description="how fast the last minutes were")]
+    machines: Annotated[
+        list[ActiveMachine], Meta(description="the machines of --hostfile, this one first; empty without")
+    ]
 
     @classmethod
     def of(
@@ -159,6 +175,7 @@ class ActivityReply(Reply, kw_only=True):
         by_name: bool,
         web_ui: bool,
         usage: bool,
+        group: GroupFacts | None,
     ) -> "ActivityReply":
         """Translate what there is."""
         return cls(
@@ -187,4 +204,5 @@ class ActivityReply(Reply, kw_only=True):
                 completion_tokens_per_second=[round(answers, 1) for answers, _ in rates],
                 prompt_tokens_per_second=[round(prompts, 1) for _, prompts in rates],
             ),
+            machines=ActiveMachine.of(group),
         )
