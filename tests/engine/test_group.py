@@ -18,15 +18,18 @@ from hypothesis import strategies as st
 from app.services.engine.cache.layers import OPERATIONS, Layers
 from app.services.engine.group import sharding
 from app.services.engine.group.channel import Channel, ChannelLost
+from app.services.engine.group.group import Group
 from app.services.engine.group.leader import Leader, LedModel
-from app.services.engine.group.messages import Beat, Message, Operation, Stop, Work
+from app.services.engine.group.messages import Beat, Failure, Message, Operation, Stop, Work
 from app.services.engine.group.worker import Worker
 from app.services.engine.model.batching import check_batching
 from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row
 from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
-from app.services.errors import LoadFailed
+from app.services.errors import GroupLost, LoadFailed
+from app.services.hostfile import GroupConfig, Host, Hostfile
+from tests.conftest import wait_for
 from tests.engine.sampling_params import PARAMS
 from tests.engine.scheduler_parts import Counting, Letters, Reader
 from tests.engine.workshop import EVERY, SlowMachine, Workshop, random_model
@@ -293,3 +296,29 @@ def test_a_message_that_is_too_long_is_not_read() -> None:
         worker._connection.sendall((2**31).to_bytes(4, "big"))
         with pytest.raises(ChannelLost, match="too much"):
             leader.receive()
+
+
+@pytest.mark.parametrize(
+    "act, reason",
+    [
+        (lambda worker: worker.send(Failure("MemoryError: none is left")), "failed: MemoryError: none is left"),
+        (lambda worker: worker.send(Stop()), "is gone: it says Stop unasked"),
+        (lambda worker: worker.close(), "is gone: connection lost"),
+        (lambda worker: None, "is gone: silent for 0.5 s"),
+    ],
+)
+def test_a_worker_that_fails_or_is_gone_ends_the_group_with_its_reason(act: Any, reason: str) -> None:
+    lost: list[str] = []
+    machines = Hostfile((Host("here", ("127.0.0.1",)), Host("studio", ("127.0.0.2",))))
+    group = Group(GroupConfig(machines), lost.append)
+    group._is_joined = group._is_serving = True
+    with connected(silence=0.5) as (leader, worker):
+        group._workers[0].channel = leader
+        group._take(group._workers[0], leader)
+        act(worker)
+        assert group._over.wait(10)
+        assert group.fail(RuntimeError("[ring] connection to a peer was lost")).message == group.lost
+        assert group.lost == f"Machine 2 of 2 (studio) {reason}"
+        with pytest.raises(GroupLost):
+            group.leader.flush()
+        wait_for(lambda: lost == [group.lost])
