@@ -161,7 +161,9 @@ def test_pull_downloads_a_model_that_can_be_served(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("quant", ["q8_0", "Q4_0"])
-def test_pull_downloads_one_gguf_file_with_its_shards(hub: Hub, tiny: Path, tmp_path: Path, quant: str) -> None:
+def test_pull_downloads_one_gguf_file_with_its_shards_and_its_vision_part(
+    hub: Hub, tiny: Path, tmp_path: Path, quant: str
+) -> None:
     folder = tmp_path / "ggufs"
     folder.mkdir()
     gguf_files.write(tiny, folder / "tiny-Q8_0.gguf", "Q8_0")
@@ -172,7 +174,8 @@ def test_pull_downloads_one_gguf_file_with_its_shards(hub: Hub, tiny: Path, tmp_
     assert events(run(pull, f"org/ggufs:{quant}"))[-1]["command"] == f"tiles-server --model {model_id}"
     served = catalog.resolve(model_id)
     assert (served.id, served.precision) == (model_id, quant.upper())
-    assert len(list(served.path.parent.iterdir())) == {"q8_0": 1, "Q4_0": 2}[quant]
+    shards = {"q8_0": {"tiny-Q8_0.gguf"}, "Q4_0": {f"tiny-b-Q4_0-0000{n}-of-00002.gguf" for n in (1, 2)}}[quant]
+    assert {path.name for path in served.path.parent.iterdir()} == shards | {"mmproj-F16.gguf"}
     assert model_id in run(models).stdout
     assert "Q8_0, Q4_0" in error_of(run(pull, "org/ggufs"))
 

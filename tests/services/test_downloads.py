@@ -258,6 +258,21 @@ def test_a_quantization_goes_and_the_other_stays(ggufs: Path, cache: Path) -> No
     assert not list(cache.glob("*models--org--ggufs*"))
 
 
+def test_a_gguf_file_comes_with_its_vision_part_which_goes_with_the_last(
+    own_hub: Hub, ggufs: Path, cache: Path
+) -> None:
+    files = own_hub.repos["org/ggufs"].files
+    files |= {"mmproj-F32.gguf": b"GGUF 32", "mmproj-F16.gguf": b"GGUF 16"}
+    for quant in ("Q8_0", "Q4_0"):
+        folder = fetch(f"org/ggufs:{quant}", cache)
+        assert (folder / "mmproj-F16.gguf").read_bytes() == b"GGUF 16"
+        assert not (folder / "mmproj-F32.gguf").exists()
+    Removal("org/ggufs:Q4_0", cache).run()
+    assert (folder / "mmproj-F16.gguf").exists()
+    Removal("org/ggufs:Q8_0", cache).run()
+    assert not list(cache.glob("*models--org--ggufs*"))
+
+
 def test_a_file_that_two_names_share_stays_until_both_are_gone(ggufs: Path, cache: Path) -> None:
     snapshot = next((ggufs / "snapshots").iterdir())
     blob = (snapshot / "tiny-Q8_0.gguf").resolve()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.services.errors import LoadFailed
-from app.services.gguf.names import choose, companions, in_folder, is_quant, models, of_file
+from app.services.gguf.names import choose, in_folder, is_quant, models, of_file, vision_parts
 
 QUANTS = {
     "gemma-3-270m-it-Q4_K_M.gguf": "Q4_K_M",
@@ -45,7 +45,14 @@ def test_shards_are_one_model_in_their_order() -> None:
 def test_what_only_goes_with_a_model_is_none() -> None:
     files = ["mmproj-F16.gguf", "a-Q4_0.gguf", "mmproj-model-f16.gguf", "a.imatrix.gguf", "README.md", "a.safetensors"]
     assert [model.name for model in models(files)] == ["a-Q4_0"]
-    assert companions(files) == ["mmproj-F16.gguf", "mmproj-model-f16.gguf"]
+    assert vision_parts(files, "a-Q4_0.gguf") == ["mmproj-F16.gguf", "mmproj-model-f16.gguf"]
+
+
+def test_the_vision_part_of_a_model_is_the_one_that_is_called_like_it_then_the_one_of_16_bits() -> None:
+    files = ["mmproj-F32.gguf", "mmproj-BF16.gguf", "mmproj-F16.gguf", "mmproj-a-12b-f16.gguf", "a-4b-mmproj-q8_0.gguf"]
+    assert vision_parts(files, "a-4b-Q4_K_M.gguf")[0] == "a-4b-mmproj-q8_0.gguf"
+    assert vision_parts(files, "a-12b-Q4_K_M.gguf")[0] == "mmproj-a-12b-f16.gguf"
+    assert vision_parts(files[:3], "x.gguf") == ["mmproj-F16.gguf", "mmproj-BF16.gguf", "mmproj-F32.gguf"]
 
 
 REPO = ["a-Q4_K_M.gguf", "a-UD-Q4_K_XL.gguf", "a-Q8_0.gguf", "BF16/a-BF16-00001-of-00002.gguf", "mmproj-BF16.gguf"]

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from app.services import hub
 from app.services.errors import DownloadFailed, InvalidRequest, LoadFailed
-from app.services.gguf.names import choose, is_gguf, models
+from app.services.gguf.names import choose, is_gguf, models, vision_parts
 from app.services.safetensors import WEIGHTS
 
 # What mlx-lm downloads, without Python files: no code of a repo is ever run.
@@ -88,7 +88,7 @@ def split(name: str) -> tuple[str, str | None]:
 
 
 def make(repo: str, quant: str | None, commit: str, files: Iterable[RemoteFile]) -> Plan:
-    """Choose the files of an MLX model, or of one GGUF file. Raises InvalidRequest if there is no such model."""
+    """Choose the files of an MLX model, or of one GGUF file with its vision part. Raises InvalidRequest without one."""
     by_path = {file.path: file for file in files}
     try:
         paths, model = _choose(repo, quant, by_path)
@@ -107,7 +107,8 @@ def _choose(repo: str, quant: str | None, paths: Iterable[str]) -> tuple[list[st
     if quant is None and not any(map(is_gguf, names)):
         raise LoadFailed(f"{repo} has no MLX model: config.json and {WEIGHTS} are needed, or a GGUF file.")
     file = choose(models(names), quant, repo)
-    return list(file.paths), f"{repo}:{file.quant}"
+    part = vision_parts(names, PurePosixPath(file.paths[0]).name)[:1]  # with which the model sees
+    return [*file.paths, *part], f"{repo}:{file.quant}"
 
 
 def _check(plan: Plan) -> None:

@@ -56,11 +56,11 @@ class Removal:
             yield from (snapshot / path for path in file.paths)
 
     def _others(self) -> bool:
-        """Whether other weights than those are in the entry."""
+        """Whether other models than those are in the entry; a vision part by itself is none."""
         folders = os.walk((self._entry / "snapshots").resolve())
-        files = (Path(root, name) for root, _, names in folders for name in names)
+        files = (Path(root, name) for root, _, inside in folders for name in inside)
         weights = (path for path in files if path.suffix.lower() in {".gguf", ".safetensors"})
-        return any(path not in self._links for path in weights)
+        return any(path not in self._links and not names.vision_parts([path.name], "") for path in weights)
 
     def _unused(self) -> Iterator[Path]:
         """Give the blobs that no link points to any more."""

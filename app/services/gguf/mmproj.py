@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +25,6 @@ from app.services.gguf.architectures.layout import weights as renamed
 from app.services.gguf.file import GGUFFile, read_any
 
 _KINDS = "gemma3, gemma4v, idefics3, lfm2, qwen2vl_merger, qwen2.5vl_merger, qwen3vl_merger"
-_PREFERENCE = ("f16", "bf16", "f32")  # of files that differ in their type alone
 _WINDOW = 112  # pixels, of Qwen2.5-VL: in llama.cpp's code, not in the file
 _LEAST_TOKENS = 64  # of an image for Qwen3-VL
 _POOLING = 3  # patches of a token's side, of Gemma 4
@@ -50,8 +48,7 @@ def choose(model: GGUFFile, config: Mapping[str, Any]) -> tuple[Path | None, str
     folders = (folder, folder.parent) if names.is_quant(folder.name) else (folder,)
     with explained(model.path):
         beside = {path.name: path for one in folders for path in one.iterdir() if names.is_gguf(path.name)}
-    candidates = [beside[name] for name in names.companions(beside)]
-    for path in sorted(candidates, key=lambda path: _likeness(path.name, model.path.name)):
+    for path in (beside[name] for name in names.vision_parts(beside, model.path.name)):
         try:
             read(path, model, config)
         except LoadFailed as error:
@@ -59,15 +56,6 @@ def choose(model: GGUFFile, config: Mapping[str, Any]) -> tuple[Path | None, str
         else:
             return path, None
     return None, problem
-
-
-def _likeness(name: str, model: str) -> tuple[int, int, str]:
-    """Order files by how much of the model's name they have, then by their type."""
-    lower = name.lower().removesuffix(names.SUFFIX)
-    own = lower.replace("mmproj", "").strip("-._")
-    kind = next((number for number, kind in enumerate(_PREFERENCE) if lower.endswith(kind)), len(_PREFERENCE))
-    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(own, model.lower(), strict=False)))
-    return -alike, kind, lower
 
 
 def read(path: Path, model: GGUFFile, config: Mapping[str, Any]) -> VisionPart:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePath, PurePosixPath
 
 from app.services.errors import LoadFailed
@@ -14,6 +15,7 @@ _QUANT = re.compile(
 )
 _NO_MODELS = re.compile(r"mmproj|imatrix", re.IGNORECASE)
 SUFFIX = ".gguf"
+_TYPES_OF_PARTS = ("f16", "bf16", "f32")  # of a vision part, by preference
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,20 @@ def in_folder(folder: Path) -> list[NamedFile]:
     return models(path.relative_to(folder).as_posix() for path in (*files, *inner) if is_gguf(path.name))
 
 
-def companions(paths: Iterable[str]) -> list[str]:
-    """Give the vision parts of models among files."""
-    return [path for path in sorted(paths) if is_gguf(path) and "mmproj" in PurePosixPath(path).name.lower()]
+def vision_parts(paths: Iterable[str], model: str) -> list[str]:
+    """Give the vision parts among files, first what is most likely a model's: by its file name, then by its type."""
+    parts = [path for path in paths if is_gguf(path) and "mmproj" in PurePosixPath(path).name.lower()]
+    return sorted(parts, key=lambda path: _unlikeness(PurePosixPath(path).name, model))
+
+
+def _unlikeness(name: str, model: str) -> tuple[int, int, str]:
+    """Order vision parts by how much of a model's name they have, then by their type."""
+    lower = name.lower().removesuffix(SUFFIX)
+    pairs = zip(lower.replace("mmproj", "").strip("-._"), model.lower(), strict=False)
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+    last = re.split(r"[-._ ]", lower)[-1]
+    kind = _TYPES_OF_PARTS.index(last) if last in _TYPES_OF_PARTS else len(_TYPES_OF_PARTS)
+    return -alike, kind, lower
 
 
 def model_name(file_name: str) -> str:
