@@ -108,3 +108,38 @@ def steps(folder: Path) -> list[mx.array]:
             computed.append(next(steps))
     except StopIteration as end:
         return [*computed, end.value]
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_an_output_layer_that_mlx_lm_would_leave_out_is_not_left_out_in_silence(tmp_path: Path, is_same: bool) -> None:
+    vision_models.write(tmp_path, vision_models.golden("lfm2_vl"))
+    path = str(tmp_path / "model.safetensors")
+    arrays: dict[str, mx.array] = mx.load(path)  # type: ignore[assignment]
+    embeddings = arrays["model.language_model.embed_tokens.weight"]
+    mx.save_safetensors(path, arrays | {"lm_head.weight": embeddings if is_same else embeddings + 1})
+    if is_same:
+        assert vision_models.load_text_model(tmp_path).args.model_type == "lfm2_vl"
+    else:
+        with pytest.raises(ValueError, match="an output layer of its own"):
+            vision_models.load_text_model(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["smolvlm", "idefics3", "lfm2_vl"])
+def test_the_text_model_of_a_conversion_is_that_of_the_checkpoint(family: str, tmp_path: Path) -> None:
+    """Conversions have the text model's names shorter, of Llama without `model.` within."""
+    golden = vision_models.golden(family)
+    plain, converted = tmp_path / "plain", tmp_path / "converted"
+    for folder in (plain, converted):
+        vision_models.write(folder, golden)
+    arrays: dict[str, mx.array] = mx.load(str(plain / "model.safetensors"))  # type: ignore[assignment]
+    text = "language_model.model." if family == "lfm2_vl" else "language_model."
+    names = {"model.text_model.": text, "model.language_model.": text, "lm_head.": "language_model.lm_head."}
+    for name in list(arrays):
+        for prefix, other in names.items():
+            if name.startswith(prefix):
+                array = arrays.pop(name)
+                is_conv = name.endswith("conv.conv.weight")
+                arrays[name.replace(prefix, other)] = mx.moveaxis(array, 1, 2) if is_conv else array
+    mx.save_safetensors(str(converted / "model.safetensors"), arrays)
+    prompt = mx.array([[5, 7, 11, 13, 17]])
+    assert mx.array_equal(*(vision_models.load_text_model(folder)(prompt) for folder in (plain, converted)))

@@ -65,6 +65,9 @@ def _lfm2_classes() -> tuple[Any, Any]:
 
         def sanitize(self, weights: Weights) -> dict[str, mx.array]:
             named = {_text_name(name): array for name, array in weights.items()}
+            output = named.get("lm_head.weight")
+            if output is not None and not mx.array_equal(output, named["model.embed_tokens.weight"]):
+                raise ValueError("it has an output layer of its own, which mlx-lm's LFM 2 has not")
             text = {name: array for name, array in named.items() if name.startswith("model.")}
             return {f"language_model.{name}": array for name, array in self.language_model.sanitize(text).items()}
 
