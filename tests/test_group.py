@@ -202,15 +202,16 @@ def test_doctor_looks_at_the_machines(tensor: Path, tmp_path: Path, monkeypatch:
 
 
 @contextmanager
-def network(name: str) -> Iterator[None]:
-    """Make another network on this machine, 10.77.5.2 behind 10.77.5.1; skipped where that cannot be done."""
+def network(name: str) -> Iterator[list[str]]:
+    """Make another network on this machine; skipped where that cannot be done. Gives the addresses here and there."""
+    here, there = (f"10.{100 + os.getpid() // 250 % 100}.{os.getpid() % 250}.{number}" for number in (1, 2))
     made = [
         ["ip", "netns", "add", name],
         ["ip", "link", "add", f"{name}a", "type", "veth", "peer", "name", f"{name}b"],
         ["ip", "link", "set", f"{name}b", "netns", name],
-        ["ip", "address", "add", "10.77.5.1/24", "dev", f"{name}a"],
+        ["ip", "address", "add", f"{here}/24", "dev", f"{name}a"],
         ["ip", "link", "set", f"{name}a", "up"],
-        ["ip", "-n", name, "address", "add", "10.77.5.2/24", "dev", f"{name}b"],
+        ["ip", "-n", name, "address", "add", f"{there}/24", "dev", f"{name}b"],
         ["ip", "-n", name, "link", "set", f"{name}b", "up"],
         ["ip", "-n", name, "link", "set", "lo", "up"],
     ]
@@ -220,7 +221,7 @@ def network(name: str) -> Iterator[None]:
                 subprocess.run(command, check=True, capture_output=True)
             except (OSError, subprocess.CalledProcessError):
                 pytest.skip(f"no network can be made here: {' '.join(command)}")
-        yield
+        yield [here, there]
     finally:
         for command in (["ip", "netns", "delete", name], ["ip", "link", "delete", f"{name}a"]):
             with suppress(OSError):
@@ -229,9 +230,18 @@ def network(name: str) -> Iterator[None]:
 
 def test_a_cable_that_is_pulled_ends_answers_and_the_group_begins_anew(tensor: Path, tmp_path: Path) -> None:
     name = f"t{os.getpid()}"
-    hosts = [{"ssh": "here", "ips": ["10.77.5.1"]}, {"ssh": "there", "ips": ["10.77.5.2"]}]
     path = ssh(tmp_path / "bin", f"ip netns exec {name}")
-    with network(name), grouped(tmp_path, tensor, "--group-seconds", "2", hosts=hosts, **path) as server:
+    with (
+        network(name) as (here, there),
+        grouped(
+            tmp_path,
+            tensor,
+            "--group-seconds",
+            "2",
+            hosts=[{"ssh": "here", "ips": [here]}, {"ssh": "there", "ips": [there]}],
+            **path,
+        ) as server,
+    ):
         before = server.chat("Hello", **CHAT).json()["choices"][0]["message"]
         pull = ["ip", "link", "set", f"{name}a", "down"]
         assert "silent for 2 s" in lost(server, lambda: subprocess.run(pull, check=True))

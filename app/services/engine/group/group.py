@@ -21,6 +21,7 @@ from app.services.engine.group.messages import (
     Beat,
     Failure,
     Form,
+    Joining,
     Kind,
     Operation,
     Ready,
@@ -85,6 +86,10 @@ class Group:
             nonce = secrets.randbelow(2**30)
             for worker in self._workers:
                 worker.send(Form(kind, list(config.split) or None, widened, nonce))
+            while not all(worker.is_joining for worker in self._workers):
+                if self._over.wait(0.05):
+                    raise GroupNotFormed(self.lost)
+                yield 0.1
         except (OSError, AppError) as error:
             self._end_workers(at_once=True)
             raise GroupNotFormed(str(error)) from error
@@ -151,7 +156,8 @@ class Group:
                 self.lost = reason
                 self._over.set()
         if is_first:
-            log.error("group lost", reason=reason)
+            if self._is_joined:
+                log.error("group lost", reason=reason)
             if self._is_joined and not final:
                 self._on_lost(reason)
             self._end_workers(at_once=True)
@@ -195,6 +201,8 @@ class Group:
                     case Beat(free_bytes):
                         worker.free_bytes = free_bytes
                         self._on_beat([other.free_bytes for other in self._workers])
+                    case Joining():
+                        worker.is_joining = True
                     case Ready() as ready:
                         channel.silence = self._config.silence
                         worker.free_bytes, worker.ready = ready.free_bytes, ready

@@ -4,7 +4,7 @@ import faulthandler
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,8 +33,15 @@ def is_joined() -> bool:
     return bool(_joined)
 
 
-def join(rank: int, ring: Sequence[Sequence[str]], nonce: int, back_end: str, variables: Mapping[str, str]) -> Joined:
-    """Connect with the others, which do so at the same time. Raises LoadFailed.
+def join(
+    rank: int,
+    ring: Sequence[Sequence[str]],
+    nonce: int,
+    back_end: str,
+    variables: Mapping[str, str],
+    begin: Callable[[], None] = lambda: None,
+) -> Joined:
+    """Connect with the others, which do so at the same time. Raises LoadFailed. `begin` is called just before.
 
     A process can do this once. MLX holds the interpreter meanwhile, for a second or so. Its ring takes whoever connects
     first for its neighbour, and numbers are wrong then, so each machine shows the others a number that it was given.
@@ -44,6 +51,7 @@ def join(rank: int, ring: Sequence[Sequence[str]], nonce: int, back_end: str, va
         _environment(_variables(rank, ring, back_end, variables, Path(folder))),
         Path(os.devnull).open("w") as nowhere,
     ):
+        begin()
         faulthandler.dump_traceback_later(SECONDS, exit=True, file=nowhere)
         try:
             group = mx.distributed.init(strict=True, backend=back_end.removesuffix("-ring"))

@@ -42,6 +42,10 @@ class Form(msgspec.Struct, tag=True):
     nonce: int  # what every machine finds at the others, if they are connected to those of this group
 
 
+class Joining(msgspec.Struct, tag=True):
+    """A worker connects with the others now; until then it can say why it does not."""
+
+
 class Ready(msgspec.Struct, tag=True):
     """A worker has loaded its share."""
 
@@ -81,4 +85,4 @@ class Stop(msgspec.Struct, tag=True):
     """The leader lets a worker go."""
 
 
-Message = Hello | Form | Ready | Work | Beat | Failure | Stop
+Message = Hello | Form | Joining | Ready | Work | Beat | Failure | Stop

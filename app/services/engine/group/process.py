@@ -6,6 +6,7 @@ import socket
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import NoReturn
@@ -16,11 +17,12 @@ from app.services.engine.group import machine, sharding
 from app.services.engine.group.channel import Channel, ChannelLost
 from app.services.engine.group.joining import SECONDS as JOIN_SECONDS
 from app.services.engine.group.joining import join
-from app.services.engine.group.messages import Beat, Failure, Form, Message, Setup, Stop, Work
+from app.services.engine.group.messages import Beat, Failure, Form, Joining, Message, Setup, Stop, Work
 from app.services.engine.group.worker import Worker
 from app.services.engine.model import loading
 from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.model.memory_budget import MemoryBudget
+from app.services.errors import LoadFailed
 
 log = structlog.get_logger()
 
@@ -64,7 +66,10 @@ def _work(setup: Setup, channel: Channel) -> None:
     form = messages.get()
     if not isinstance(form, Form):
         raise ChannelLost("it does not say how to begin")
-    group, _ = join(setup.rank, setup.ring, form.nonce, setup.back_end, setup.variables)
+    if problem := machine.problem_with(folder, setup.ring[setup.rank], setup.back_end):  # that has come meanwhile
+        raise LoadFailed(problem)
+    begin = partial(channel.send, Joining())
+    group, _ = join(setup.rank, setup.ring, form.nonce, setup.back_end, setup.variables, begin)
     network = loading.load_share(folder, lambda one: sharding.share(one, group, form.kind, form.split), form.widened)
     channel.send(sharding.ready(network, budget.free()))
     channel.silence = setup.silence

@@ -19,6 +19,7 @@ class RemoteWorker:
         self.process: WorkerProcess | None = None  # once it is started
         self.channel: Channel | None = None  # once it is connected
         self.hello: Hello | None = None
+        self.is_joining = False
         self.ready: Ready | None = None  # once it has loaded its share
         self.free_bytes = 0
 
