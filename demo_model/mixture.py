@@ -40,7 +40,7 @@ CHAT: Mixture = {
     topics_chat.tongue: 1.5,
     with_system(topics_facts.fact): 3.6,
     with_system(topics_chat.world): 1.8,
-    with_system(topics_store.store): 1.8,
+    with_system(topics_store.store): 2.4,
     with_system(topics_sums.sums): 4.0,
     with_system(topics_sums.to_twenty): 4.0,
     with_system(topics_sums.too_large): 0.5,
@@ -70,7 +70,7 @@ TOOLS: Mixture = {
     topics_tools.none_fits: 3.0,
 }
 WEBUI: Mixture = {topics_webui.chat: 1.0}
-JSON: Mixture = {topics_json.structured: 6.0, topics_json.made_up: 1.0, topics_json.keys_in_words: 2.0}
+JSON: Mixture = {topics_json.structured: 6.0, topics_json.made_up: 1.0, topics_json.keys_in_words: 4.0}
 SUMS: Mixture = {topics_sums.drill: 1.0}
 MEMORY: Mixture = {topics_memory.memory: 10.0}
 SHORT_AGENT: Mixture = {topics_agent.short_agent: 1.0}
