@@ -45,7 +45,8 @@ class Training:
         self.network = SeeingNetwork(Shape(vocab_size=self.tokenizer.get_vocab_size()), VisionShape())
         self._take_text_weights()
         if not options.eager:  # as in the demo model's training: many small steps in one go take half the time
-            for layer in (*self.network.visual.blocks, *self.network.layers):
+            # not the tower's: PyTorch 2.13 takes the strides of its attention for those of the first size of images
+            for layer in self.network.layers:
                 layer.compile(dynamic=True)
         self.optimizers = self._optimizers()
         self.seen, self.steps, self.seconds, self.best = 0, 0, 0.0, 0.0
