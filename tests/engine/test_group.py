@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from app.services.engine.cache.layers import OPERATIONS, Layers
 from app.services.engine.group import sharding
 from app.services.engine.group.channel import Channel, ChannelLost
+from app.services.engine.group.forming import addresses, connect
 from app.services.engine.group.group import Group
 from app.services.engine.group.leader import Leader, LedModel
 from app.services.engine.group.messages import Beat, Failure, Message, Operation, Stop, Work
@@ -27,7 +28,7 @@ from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.sampling.params import SamplingParams
 from app.services.engine.scheduler.row import Row
 from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
-from app.services.errors import GroupLost, LoadFailed
+from app.services.errors import GroupLost, GroupNotFormed, LoadFailed
 from app.services.hostfile import GroupConfig, Host, Hostfile
 from tests.conftest import wait_for
 from tests.engine.sampling_params import PARAMS
@@ -322,3 +323,10 @@ def test_a_worker_that_fails_or_is_gone_ends_the_group_with_its_reason(act: Any,
         with pytest.raises(GroupLost):
             group.leader.flush()
         wait_for(lambda: lost == [group.lost])
+
+
+def test_a_first_host_that_is_not_this_machine_is_named(tmp_path: Path) -> None:
+    hosts = (Host("elsewhere", ("192.0.2.7",)), Host("127.0.0.1", ("127.0.0.1",)))
+    config = GroupConfig(Hostfile(hosts))
+    with pytest.raises(GroupNotFormed, match=r"first host of --hostfile, and cannot listen on 192\.0\.2\.7: "):
+        next(connect([], config, addresses(config.hostfile), tmp_path, "auto", lambda worker, channel: None))

@@ -61,7 +61,7 @@ def connect(
 ) -> Generator[float, None, None]:
     """Start the workers, and wait for what each says of itself. Raises GroupNotFormed, OSError."""
     key, hostfile = secrets.token_bytes(32), config.hostfile
-    with socket.create_server((hostfile.hosts[0].ips[0], 0)) as listener:
+    with _listener(hostfile.hosts[0].ips[0]) as listener:
         listener.settimeout(0.05)
         host, port = listener.getsockname()
         for worker in workers:
@@ -85,6 +85,15 @@ def connect(
             with suppress(TimeoutError):
                 _accept(listener.accept()[0], key, missing, on_connect)
             yield 0.1
+
+
+def _listener(ip: str) -> socket.socket:
+    try:
+        return socket.create_server((ip, 0))
+    except OSError as error:
+        reason = (error.strerror or "why?").lower()
+        words = f"This machine is the first host of --hostfile, and cannot listen on {ip}: {reason}"
+        raise GroupNotFormed(words) from None
 
 
 def compare(workers: Sequence[RemoteWorker], own: Hello) -> None:
