@@ -168,6 +168,7 @@ def test_they_need_a_key_and_a_file_that_can_be_used(tmp_path: Path) -> None:
         ({"mcpServers": {"a": one | {"cwd": "/no/such"}}}, "cwd is no folder"),
         ({"mcpServers": {"a": one | {"timeout_ms": 0}}}, "timeout_ms"),
         ({"mcpServers": {"a": one | {"type": "sse"}}}, "the type of a command is stdio"),
+        ({"mcpServers": {"a": {"url": "http://x", "type": []}}}, "the type of a url is one of"),
         ({"mcpServers": {"a": one | {"other": 1}}}, "other is not known"),
     ]
     for content, message in wrong:

@@ -74,7 +74,8 @@ def _entries(path: Path, servers: dict[str, Any]) -> Iterator[McpServer | str]:
 
 
 def _url(where: str, facts: dict[str, Any]) -> str:
-    if facts.get("type", "http") not in _URL_TYPES:
+    kind = facts.get("type", "http")
+    if not isinstance(kind, str) or kind not in _URL_TYPES:
         raise ValueError(f"{where}: the type of a url is one of {', '.join(sorted(_URL_TYPES))}")
     try:
         return str(web_url(facts["url"]))
