@@ -131,9 +131,9 @@ class _AnswerPrinter:
         if self._in_reasoning and not piece.is_reasoning:
             self._show("\n", "")
         self.has_output, self._in_reasoning = True, piece.is_reasoning
-        self._show(piece.text, "dim" if piece.is_reasoning else "")
         if not piece.is_reasoning:
-            self.text += piece.text
+            self.text += piece.text  # before it is shown: whoever stops the answer there has seen it
+        self._show(piece.text, "dim" if piece.is_reasoning else "")
 
 
 def _describe(figures: Figures) -> str:
