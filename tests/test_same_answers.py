@@ -37,7 +37,7 @@ def test_an_answer_is_the_same_whole_streamed_and_beside_others(
 
 @pytest.mark.slow
 @each_dialect
-@settings(deadline=None, max_examples=24, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=14, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_many_more_answers_are_the_same(adapted: Server, dialect: Dialect, data: st.DataObject) -> None:
     answers_are_the_same(adapted, dialect, data.draw(dialect.several_bodies()))
