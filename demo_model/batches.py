@@ -121,6 +121,14 @@ def grouped(examples: list[Example], tokens: int) -> list[list[Example]]:
     return groups
 
 
+def answers(targets: Tensor, end: int) -> Iterator[slice]:
+    """Give where the targets of each answer stand, which are up to its end token."""
+    first = 0
+    for last in (targets == end).nonzero().flatten().tolist():
+        yield slice(first, last + 1)
+        first = last + 1
+
+
 class Feed:
     """An endless, seeded stream of batches."""
 

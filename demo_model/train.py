@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch.nn import functional
 
 from demo_model import checkpoint, tokenization
-from demo_model.batches import IGNORED, Batch, Encoder, Example, Feed, collate, grouped
+from demo_model.batches import IGNORED, Batch, Encoder, Example, Feed, answers, collate, grouped
 from demo_model.mixture import LATE, draw
 from demo_model.network import Network, Shape
 from demo_model.optimizers import optimizers
@@ -121,13 +121,10 @@ class Training:
                 predictions = self.network.predictions(batch.ids, batch.places)
             hit = predictions.argmax(-1) == batch.targets
             loss = functional.cross_entropy(predictions, batch.targets, ignore_index=IGNORED, reduction="none")
-            ends = (batch.targets == self.encoder.end).nonzero().flatten().tolist()
-            first = 0
-            for last in ends:
-                kind = group[int(batch.places[last]) // batch.ids.shape[1]].kind
-                right[kind].append(bool(hit[first : last + 1].all()))
-                losses[kind] += loss[first : last + 1].tolist()
-                first = last + 1
+            for answer in answers(batch.targets, self.encoder.end):
+                kind = group[int(batch.places[answer.stop - 1]) // batch.ids.shape[1]].kind
+                right[kind].append(bool(hit[answer].all()))
+                losses[kind] += loss[answer].tolist()
         return {kind: (sum(hits) / len(hits), sum(losses[kind]) / len(losses[kind])) for kind, hits in right.items()}
 
     def export(self) -> None:

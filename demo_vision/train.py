@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch.nn import functional
 
 from demo_model import checkpoint as text_checkpoint
-from demo_model.batches import IGNORED, Encoder, Feed
+from demo_model.batches import Encoder, Feed, answers
 from demo_model.network import Shape
 from demo_model.optimizers import Muon
 from demo_model.schedule import Schedule
@@ -168,11 +168,9 @@ class Training:
         for batch in self.test:
             with torch.autocast("cpu", torch.bfloat16):
                 hit = self.predictions(batch).argmax(-1) == batch.targets
-            first = 0
-            for last in ((batch.targets == end) & (batch.targets != IGNORED)).nonzero().flatten().tolist():
-                row = int(batch.places[last]) // batch.ids.shape[1]
-                right[batch.kinds[row]].append(bool(hit[first : last + 1].all()))
-                first = last + 1
+            for answer in answers(batch.targets, end):
+                row = int(batch.places[answer.stop - 1]) // batch.ids.shape[1]
+                right[batch.kinds[row]].append(bool(hit[answer].all()))
         return {kind: sum(hits) / len(hits) for kind, hits in right.items()}
 
     def save(self) -> None:

@@ -14,6 +14,7 @@ from app.services.gguf.architectures import for_file
 from app.services.gguf.file import read
 from tests import vision_models, vision_parts
 from tests.conftest import Server, running
+from tests.test_images import chat, chat_part, logprobs, text
 from tests.test_same_answers import ROUNDING
 
 pytestmark = pytest.mark.slow
@@ -39,24 +40,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def chat(server: Server, image: str) -> dict[str, Any]:
-    url = {"url": f"data:image/png;base64,{image}"}
-    content = [{"type": "text", "text": "What is"}, {"type": "image_url", "image_url": url}]
-    body = {"messages": [{"role": "user", "content": content}], "temperature": 0, "max_tokens": 8, "logprobs": True}
-    answer = server.client.post("/v1/chat/completions", json=body)
-    assert answer.status_code == 200, answer.text
-    reply: dict[str, Any] = answer.json()
-    return reply
-
-
-def logprobs(answer: dict[str, Any]) -> list[float]:
-    return [token["logprob"] for token in answer["choices"][0]["logprobs"]["content"]]
+def shown(server: Server, image: str) -> dict[str, Any]:
+    return chat(server, text("What is"), chat_part(image), logprobs=True)
 
 
 @pytest.fixture(scope="module")
 def expected(files: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     with running(tmp_path_factory.mktemp("folder"), "--model", str(files / "folder")) as server:
-        return [chat(server, image) for image in (RED, BLUE)]
+        return [shown(server, image) for image in (RED, BLUE)]
 
 
 @pytest.fixture
@@ -72,7 +63,7 @@ def assert_sees(server: Server, expected: list[dict[str, Any]]) -> None:
     props = server.client.get("/props").json()
     assert (props["modalities"]["vision"], props["tiles"]["warnings"]) == (True, [])
     for image, other in zip((RED, BLUE), expected, strict=True):
-        answer = chat(server, image)
+        answer = shown(server, image)
         assert answer["choices"][0]["message"] == other["choices"][0]["message"]
         assert logprobs(answer) == pytest.approx(logprobs(other), abs=ROUNDING)
         assert answer["usage"]["prompt_tokens"] == other["usage"]["prompt_tokens"]
