@@ -177,6 +177,8 @@ def is_refused(host: str, port: int) -> bool:
         socket.create_connection((host, port), timeout=10).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it stood before the door as that closed
+        return False
     return False
 
 

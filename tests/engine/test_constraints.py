@@ -324,11 +324,13 @@ def check_logprobs(model: Any, one: Answer, width: int) -> None:
 
 
 def test_logprobs_leave_out_the_reasoning(loaded: LoadedModel) -> None:
+    thinking = {"enable_thinking": True}
     request = GenerationRequest(
-        HELLO, logprobs=0, max_tokens=60, thinking_budget=5, template_kwargs={"enable_thinking": True}
+        HELLO, logprobs=0, max_tokens=60, thinking_budget=5, template_kwargs=thinking, ignore_eos=True
     )
     one = answer(loaded, request)[0]
     assert one.completion.reasoning
+    assert one.completion.logprobs
     assert len(one.completion.logprobs) < one.row.drawn_tokens - 5
     joined = b"".join(entry.data for entry in one.completion.logprobs).decode(errors="replace")
     assert joined.strip() == one.completion.text.strip()

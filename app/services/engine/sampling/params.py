@@ -1,9 +1,9 @@
 """The sampling parameters of one row, with every default filled in."""
 
-import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from secrets import randbits
 from typing import Any
 
 from app.services.engine.sampling.dry import NO_BREAKERS, Breakers, Dry
@@ -115,7 +115,7 @@ def resolve_sampling(
         xtc_probability=sampling.xtc_probability,
         xtc_threshold=sampling.xtc_threshold,
         xtc_protected=xtc_protected if sampling.xtc_probability > 0 else frozenset(),
-        seed=secrets.randbits(64) if sampling.seed is None else (sampling.seed ^ index * _GOLDEN) & (2**64 - 1),
+        seed=randbits(64) if sampling.seed is None else (sampling.seed ^ index * _GOLDEN) & (2**64 - 1),
         repetition_penalty=_require(sampling.repetition_penalty),
         presence_penalty=sampling.presence_penalty,
         frequency_penalty=sampling.frequency_penalty,
