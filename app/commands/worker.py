@@ -1,6 +1,7 @@
 """The process of a worker of `--hostfile`, which the server starts and tells on its standard input what to do."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def main() -> None:
         return
     setup = msgspec.json.decode(sys.stdin.buffer.readline(_LONGEST), type=Setup)
     log.set_up()
+    os.environ.update(setup.variables)  # CUDA reads its own with the first array
     blas.preload(setup.blas)
     from app.services.engine.group import process  # with MLX, after the BLAS
 

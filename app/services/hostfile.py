@@ -2,20 +2,24 @@
 
 import ipaddress
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 Sharding = Literal["auto", "tensor", "pipeline"]
 
-_BACK_ENDS = ("ring", "jaccl", "jaccl-ring")
+_BACK_ENDS = ("ring", "jaccl", "jaccl-ring", "nccl")
 _MOST_HOSTS = 64
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A machine: how ssh reaches it, its addresses for the ring, and its RDMA devices by rank, if it has any."""
+    """A machine: how ssh reaches it, its addresses, and its RDMA devices by rank, if it has any.
+
+    All machines reach the first by its first address; only the ring needs addresses of the others.
+    """
 
     ssh: str
     ips: tuple[str, ...]
@@ -40,6 +44,11 @@ class Hostfile:
         """Addresses that anybody on the internet may reach."""
         return [ip for host in self.hosts for ip in host.ips if ipaddress.ip_address(ip).is_global]
 
+    def earlier_on(self, rank: int) -> int:
+        """Count the processes before one in rank that are on the same machine."""
+        machines = ["" if host.is_local or not at else host.ssh for at, host in enumerate(self.hosts[: rank + 1])]
+        return machines[:rank].count(machines[rank])
+
 
 @dataclass(frozen=True, slots=True)
 class GroupConfig:
@@ -62,25 +71,41 @@ def read(path: Path) -> Hostfile:
     content = {"hosts": content} if isinstance(content, list) else content
     if not isinstance(content, dict) or not isinstance(content.get("hosts"), list):
         raise ValueError(f"{path} has no list of hosts")
-    hosts = tuple(_host(number, one) for number, one in enumerate(content["hosts"], 1))
-    if not 2 <= len(hosts) <= _MOST_HOSTS:
-        raise ValueError(f"{path} has {len(hosts)} hosts; it takes 2 to {_MOST_HOSTS}, this machine first")
     back_end = content.get("backend") or "ring"
+    if back_end == "mpi":
+        raise ValueError(f'{path}: MPI starts its processes itself; the "backend" ring works with the same hosts')
     if back_end not in _BACK_ENDS:
         raise ValueError(f"{path}: the backend {str(back_end)[:50]!r} is none of {', '.join(_BACK_ENDS)}")
-    if back_end != "ring" and any(len(host.rdma) != len(hosts) for host in hosts):
-        raise ValueError(f"{path}: {back_end} needs the RDMA devices of each host: mlx.distributed_config finds them")
+    hosts = tuple(_host(number, one, back_end) for number, one in enumerate(content["hosts"], 1))
+    if not 2 <= len(hosts) <= _MOST_HOSTS:
+        raise ValueError(f"{path} has {len(hosts)} hosts; it takes 2 to {_MOST_HOSTS}, this machine first")
+    if back_end.startswith("jaccl"):
+        _check_devices(path, hosts, back_end)
     return Hostfile(hosts, back_end, tuple(_variable(path, one) for one in content.get("envs") or ()))
 
 
-def _host(number: int, content: Any) -> Host:
+def _check_devices(path: Path, hosts: Sequence[Host], back_end: str) -> None:
+    """See that each host names its RDMA device to each other one, or to its two neighbours in a ring."""
+    count = len(hosts)
+    if any(len(host.rdma) != count for host in hosts):
+        raise ValueError(f"{path}: {back_end} needs the RDMA devices of each host: mlx.distributed_config finds them")
+    for at, host in enumerate(hosts):
+        if host.rdma[at] is not None:
+            raise ValueError(f"{path}: {host.ssh} names an RDMA device to itself; there it has to be null")
+        others = {(at - 1) % count, (at + 1) % count} if back_end == "jaccl-ring" else {*range(count)} - {at}
+        for other in sorted(others):
+            if host.rdma[other] is None:
+                raise ValueError(f"{path}: {host.ssh} names no RDMA device to {hosts[other].ssh}")
+
+
+def _host(number: int, content: Any, back_end: str) -> Host:
     if not isinstance(content, dict) or not isinstance(content.get("ssh"), str) or not content["ssh"].strip():
         raise ValueError(f"host {number} has no name for ssh")
     ssh = content["ssh"].strip()
     if ssh.startswith("-") or any(character.isspace() for character in ssh):
         raise ValueError(f"host {number}: {ssh[:50]!r} is no name for ssh")
-    ips = content.get("ips")
-    if not isinstance(ips, list) or not ips:
+    ips = content.get("ips") or []
+    if not isinstance(ips, list) or (not ips and (back_end == "ring" or number == 1)):
         raise ValueError(f"host {number} ({ssh}) has no ips")
     for ip in ips:
         try:

@@ -1,11 +1,13 @@
 """A model over several machines: workers have what the leader has, whatever it does, and only those of the group."""
 
+import argparse
 import random
 import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,17 @@ import mlx.nn as nn
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mlx._distributed_utils import common, launch
 
 from app.services.engine.cache.layers import OPERATIONS, Layers
 from app.services.engine.group import sharding
 from app.services.engine.group.channel import Channel, ChannelLost
-from app.services.engine.group.forming import addresses, connect
+from app.services.engine.group.forming import addresses, connect, variables_of
 from app.services.engine.group.group import Group
 from app.services.engine.group.leader import Leader, LedModel
 from app.services.engine.group.messages import Beat, Failure, Message, Operation, Stop, Work
 from app.services.engine.group.worker import Worker
+from app.services.engine.model import loading
 from app.services.engine.model.batching import check_batching
 from app.services.engine.model.language_model import LanguageModel
 from app.services.engine.sampling.params import SamplingParams
@@ -30,6 +34,7 @@ from app.services.engine.scheduler.row import Row
 from app.services.engine.speculative.prompt_lookup import PromptLookupProposer
 from app.services.errors import GroupLost, GroupNotFormed, LoadFailed
 from app.services.hostfile import GroupConfig, Host, Hostfile
+from tests import tiny_model
 from tests.conftest import wait_for
 from tests.engine.sampling_params import PARAMS
 from tests.engine.scheduler_parts import Counting, Letters, Reader
@@ -233,6 +238,54 @@ def test_how_a_model_is_shared_out_is_known_before_anything_is_read(make: Any, m
     else:
         with pytest.raises(LoadFailed, match=re.escape(outcome)):
             choose()
+
+
+@pytest.mark.parametrize("back_end", ["jaccl", "jaccl-ring", "nccl"])
+def test_machines_have_the_variables_that_mlx_launch_gives_them(back_end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of MLX's own launcher, which would start processes by them here."""
+    names = ("mac1", "mac2", "mac2")
+    devices = [[None if at == to else f"rdma_en{to}" for to in range(3)] for at in range(3)]
+    given = Hostfile(
+        tuple(Host(ssh, ("10.0.0.1",), tuple(rdma)) for ssh, rdma in zip(names, devices, strict=True)),
+        back_end,
+        (("MLX_METAL_FAST_SYNCH", "1"),),
+    )
+    started: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(launch, "_launch_with_io", lambda kind, processes, verbose: started.extend(processes))
+    theirs = [common.Host(rank, host.ssh, list(host.ips), list(host.rdma)) for rank, host in enumerate(given.hosts)]
+    asked = argparse.Namespace(
+        backend=back_end,
+        env=["MLX_METAL_FAST_SYNCH=1"],
+        cwd=None,
+        verbose=False,
+        python="python",
+        starting_port=32323,
+        nccl_port=32323,
+        repeat_hosts=3,
+    )
+    launcher = launch.launch_nccl if back_end == "nccl" else launch.launch_jaccl
+    launcher(argparse.ArgumentParser(), theirs, asked, ["serve"])
+    at = addresses(given)
+    for rank, ((_, _, _, _, files, env, _), _) in enumerate(started):
+        own = variables_of(rank, given, at)
+        expected = dict(line.split("=", 1) for line in env) | files
+        if back_end == "nccl":  # MLX counts through all GPUs of one machine, whichever processes are on which
+            assert own.pop("CUDA_VISIBLE_DEVICES") == ["0", "0", "1"][rank]
+            expected.pop("CUDA_VISIBLE_DEVICES")
+        assert own == expected
+
+
+@pytest.mark.parametrize("kind, machines", [("tensor", 2), ("tensor", 4), ("pipeline", 2)])
+def test_little_memory_beside_a_share_is_needed_to_read_it(
+    kind: Any, machines: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny_model.build(tmp_path / "model", hidden=256, layers=6, model_type="qwen2")
+    monkeypatch.setattr(loading, "_SLICE_BYTES", 2**21)
+    mx.reset_peak_memory()
+    one = partial(sharding.share, group=sharding._Machine(machines), kind=kind, split=None)
+    arrays = loading.weights(loading.load_share(folder, one, False)).values()
+    largest = max(array.nbytes for array in arrays)
+    assert mx.get_peak_memory() - mx.get_active_memory() <= 2**21 + machines * largest
 
 
 KEY = b"k" * 32

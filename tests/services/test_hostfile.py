@@ -30,6 +30,22 @@ def test_both_forms_of_mlx_launch_are_read(tmp_path: Path) -> None:
     assert whole.hosts[0].rdma == (None, "rdma_en2")
 
 
+def test_only_the_ring_needs_addresses_of_all(tmp_path: Path) -> None:
+    bare = [RDMA[0], {"ssh": "mac2", "rdma": RDMA[1]["rdma"]}]
+    for back_end in ("jaccl", "jaccl-ring", "nccl"):
+        read = hostfile.read(written(tmp_path / "hosts.json", {"hosts": bare, "backend": back_end}))
+        assert [host.ips for host in read.hosts] == [("10.0.0.1",), ()]
+    for hosts, back_end in ((bare, "ring"), (bare[::-1], "jaccl")):
+        with pytest.raises(ValueError, match="has no ips"):
+            hostfile.read(written(tmp_path / "hosts.json", {"hosts": hosts, "backend": back_end}))
+
+
+def test_processes_of_one_machine_are_counted_by_it() -> None:
+    names = ("mac1", "mac2", "127.0.0.1", "mac2", "localhost")
+    hosts = hostfile.Hostfile(tuple(hostfile.Host(ssh, ("10.0.0.1",)) for ssh in names))
+    assert [hosts.earlier_on(rank) for rank in range(5)] == [0, 0, 1, 1, 2]
+
+
 @pytest.mark.parametrize(
     "content, reason",
     [
@@ -41,8 +57,14 @@ def test_both_forms_of_mlx_launch_are_read(tmp_path: Path) -> None:
         ([HOSTS[0], {"ssh": "-oProxyCommand=x", "ips": ["10.0.0.2"]}], "is no name for ssh"),
         ([HOSTS[0], {"ssh": "mac2"}], "has no ips"),
         ([HOSTS[0], {"ssh": "mac2", "ips": ["mac2.local"]}], "is no IPv4 address"),
-        ({"hosts": HOSTS, "backend": "mpi"}, "is none of ring, jaccl"),
+        ({"hosts": HOSTS, "backend": "mpi"}, "MPI starts its processes itself"),
+        ({"hosts": HOSTS, "backend": "gloo"}, "is none of ring, jaccl"),
         ({"hosts": HOSTS, "backend": "jaccl"}, "needs the RDMA devices"),
+        ({"hosts": [RDMA[1], RDMA[0]], "backend": "jaccl"}, "mac2 names an RDMA device to itself"),
+        (
+            {"hosts": [RDMA[0], RDMA[1] | {"rdma": [None, None]}], "backend": "jaccl"},
+            "mac2 names no RDMA device to mac1",
+        ),
         ({"hosts": HOSTS, "envs": ["a b=c"]}, "is no variable"),
     ],
 )

@@ -323,7 +323,7 @@ class GroupProps(Reply, kw_only=True):
     sharding: Annotated[
         Literal["tensor", "pipeline"] | None, Meta(description="a share of every layer each, or some of the layers")
     ]
-    back_end: Annotated[str, Meta(description="what connects them: ring, jaccl or jaccl-ring")]
+    back_end: Annotated[str, Meta(description="what connects them: ring, jaccl, jaccl-ring or nccl")]
     machines: Annotated[list[MachineProps], Meta(description="the machines, this one first")]
 
     @classmethod

@@ -42,13 +42,22 @@ def addresses(hostfile: Hostfile) -> Addresses:
         ports = [machine.free_port(ip) if host.is_local else port + at for at, ip in enumerate(host.ips)]
         ring.append([f"{ip}:{number}" for ip, number in zip(host.ips, ports, strict=True)])
         port += len(host.ips)
-    variables = dict(hostfile.variables)
-    if hostfile.back_end != "ring":
+    variables, first = dict(hostfile.variables), ring[0][0]
+    if hostfile.back_end == "nccl":
+        ip, _, number = first.rpartition(":")
+        variables |= {"NCCL_HOST_IP": ip, "NCCL_PORT": number, "MLX_WORLD_SIZE": str(len(ring))}
+    elif hostfile.back_end != "ring":
         variables["MLX_IBV_DEVICES"] = json.dumps([host.rdma for host in hostfile.hosts])
-        variables["MLX_JACCL_COORDINATOR"] = ring[0][0]
+        variables["MLX_JACCL_COORDINATOR"] = first
         if hostfile.back_end == "jaccl-ring":
             variables["MLX_JACCL_RING"] = "1"
     return Addresses(ring, variables)
+
+
+def variables_of(rank: int, hostfile: Hostfile, at: Addresses) -> dict[str, str]:
+    """Give the variables of a worker: with NCCL, each process of a machine computes on another of its GPUs."""
+    device = {"CUDA_VISIBLE_DEVICES": str(hostfile.earlier_on(rank))} if hostfile.back_end == "nccl" else {}
+    return device | at.variables
 
 
 def connect(
@@ -73,7 +82,7 @@ def connect(
                 model=str(folder),
                 silence=config.silence,
                 back_end=hostfile.back_end,
-                variables=at.variables,
+                variables=variables_of(worker.rank, hostfile, at),
                 ring=at.ring,
                 blas=blas,
             )

@@ -68,8 +68,10 @@ class Group:
 
     # How the machines come together.
 
-    def split(self, folder: Path, network: Any, widened: bool) -> Generator[float, None, None]:
+    def split(self, folder: Path, network: Any, widened: bool) -> Generator[float, None, int]:
         """Bring the machines together, and leave of a model, whose weights are not read, what this one computes.
+
+        Gives over how many machines each array is shared out.
 
         Raises GroupNotFormed, after which it may be tried again, or LoadFailed.
         """
@@ -103,7 +105,7 @@ class Group:
         log.info("machines connected", exchange_ms=round(exchange * 1000, 2), token_ms=round(seconds * 1000, 1))
         if kind == "tensor" and seconds > _SLOW and sharding.why_not_pipeline(network, len(ring), ()) is None:
             log.warning("the link is slow for tensors", advice="--sharding pipeline exchanges less")
-        sharding.share(network, group, kind, config.split)
+        return sharding.share(network, group, kind, config.split)
 
     def wait_ready(self, network: Any) -> Generator[float, None, None]:
         """Wait until all machines have loaded their shares. Raises LoadFailed."""

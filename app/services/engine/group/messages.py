@@ -17,7 +17,7 @@ class Setup(msgspec.Struct, kw_only=True):
     model: str  # folder
     silence: float  # seconds after which a machine that says nothing is gone
     back_end: str  # of MLX's collectives
-    variables: dict[str, str]  # of the environment, for MLX
+    variables: dict[str, str]  # of the environment, for MLX and CUDA
     ring: list[list[str]]  # addresses with ports, by rank
     blas: str
 

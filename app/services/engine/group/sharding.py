@@ -79,13 +79,17 @@ def why_not_pipeline(network: Any, machines: int, split: Sequence[int]) -> str |
     return None
 
 
-def share(network: Any, group: Any, kind: Kind, split: Sequence[int] | None) -> None:
-    """Leave of a model what this machine computes, before its weights are read. Raises LoadFailed."""
+def share(network: Any, group: Any, kind: Kind, split: Sequence[int] | None) -> int:
+    """Leave of a model what this machine computes, before its weights are read.
+
+    Gives over how many machines each array is shared out. Raises LoadFailed.
+    """
     try:
         if kind == "tensor":
             network.shard(group)
-        else:
-            network.model.pipeline(group, list(split) if split else None)
+            return int(group.size())
+        network.model.pipeline(group, list(split) if split else None)
+        return 1
     except ValueError as error:
         raise LoadFailed(f"the model cannot be shared out: {str(error)[:200]}") from error
 

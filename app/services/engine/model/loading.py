@@ -36,7 +36,7 @@ _RESERVE = 2 * 2**30  # bytes that stay free for other programs
 
 Result = TypeVar("Result")
 Step = Generator[float, None, tuple[Any, Any]]
-Split = Callable[[Path, Any, bool], Generator[float, None, None]]
+Split = Callable[[Path, Any, bool], Generator[float, None, int]]
 
 
 def open_files(model: ModelFolder, cache: GGUFCache) -> Generator[float, None, ModelFiles]:
@@ -55,7 +55,7 @@ def load(files: ModelFiles, split: Split | None = None) -> Step:
     """Yield progress from 0 to 1 and return mlx-lm's model and tokenizer wrapper.
 
     `split` leaves of a model, before its weights are read, what this machine computes; it takes the folder, the model,
-    and whether that was widened.
+    and whether that was widened, and gives over how many machines each array is shared out.
 
     Raises LoadFailed with a message for users. On the engine thread only, like everything that touches arrays.
     """
@@ -71,9 +71,8 @@ def load(files: ModelFiles, split: Split | None = None) -> Step:
         else:
             model, _ = load_model(folder, lazy=True, get_model_classes=model_classes)
             widened = _is_cpu() and widen(model)
-            if split is not None:
-                yield from split(folder, model, widened)
-            yield from read_weights(model)
+            machines = 1 if split is None else (yield from split(folder, model, widened))
+            yield from read_weights(model, machines)
     except LoadFailed as error:
         is_whole = name in error.message or isinstance(error, GroupNotFormed)
         raise (error if is_whole else LoadFailed(f"{name}: {error.message}")) from error
@@ -230,21 +229,24 @@ def unread(folder: Path, widened: bool) -> Any:
     return model
 
 
-def load_share(folder: Path, share: Callable[[Any], None], widened: bool) -> Any:
+def load_share(folder: Path, share: Callable[[Any], int], widened: bool) -> Any:
     """Load of a model what `share` leaves of it: a machine of a group does what the one has done that leads."""
     model = unread(folder, widened)
-    share(model)
-    at_once(read_weights(model))
+    machines = share(model)
+    at_once(read_weights(model, machines))
     return model
 
 
-def read_weights(model: Any) -> Generator[float, None, None]:
-    """Read the weights of a model, some at a time. Yields the progress of the load, from 0.1 to 0.9."""
+def read_weights(model: Any, machines: int = 1) -> Generator[float, None, None]:
+    """Read the weights of a model, some at a time. Yields the progress of the load, from 0.1 to 0.9.
+
+    Where machines share each array out, all of it is read for the part that stays.
+    """
     arrays = list(weights(model).values())
     total, bytes_read, pending = sum(array.nbytes for array in arrays) or 1, 0, []
     for array in arrays:
         pending.append(array)
-        if (size := sum(item.nbytes for item in pending)) >= _SLICE_BYTES:
+        if (size := sum(item.nbytes for item in pending)) * machines >= _SLICE_BYTES:
             mx.eval(pending)
             bytes_read, pending = bytes_read + size, []
             yield 0.1 + 0.8 * bytes_read / total
