@@ -1,11 +1,12 @@
-"""One model by two processes of this machine, beside one: what it costs that they compute together."""
+"""One model by two processes of this machine, beside one: what it costs that they compute together, and far apart."""
 
 import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from benchmarks import names
+from benchmarks import names, relay
 from benchmarks.measure import Measure
 from benchmarks.prompts import fresh, manual
 from benchmarks.reply import require_length
@@ -14,12 +15,33 @@ from benchmarks.target import Target
 from benchmarks.workload import NOTHING_COPIED, OURS_ALONE, Scale, Values, Workload, server_of
 
 _HERE = {"ssh": "127.0.0.1", "ips": ["127.0.0.1"]}
+_FAR = {"ssh": "far", "ips": ["127.0.0.1"]}
 _PROMPT = 600  # tokens
 
-RATE = Measure("tokens_per_second", "two processes, tokens/s", "tok/s", True, judged=False)
-ALONE = Measure("alone_tokens_per_second", "one process, tokens/s", "tok/s", True, judged=False)
-TTFT = Measure("ttft", f"two processes, TTFT behind {_PROMPT} tokens", "ms", False, judged=False)
-ALONE_TTFT = Measure("alone_ttft", f"one process, TTFT behind {_PROMPT} tokens", "ms", False, judged=False)
+
+def _speeds(name: str, title: str) -> tuple[Measure, Measure]:
+    return (
+        Measure(f"{name}tokens_per_second", f"{title}, tokens/s", "tok/s", True, judged=False),
+        Measure(f"{name}ttft", f"{title}, TTFT behind {_PROMPT} tokens", "ms", False, judged=False),
+    )
+
+
+_TOGETHER, _ALONE = _speeds("", "two processes"), _speeds("alone_", "one process")
+_APART = {
+    0.0001: _speeds("near_", "two, 0.1 ms apart"),
+    0.001: _speeds("far_", "two, 1 ms apart"),
+}  # by seconds of a one-way trip
+_MESSAGES = Measure("messages", "messages of the server's for a token", "", False, judged=False)
+_MESSAGE_BYTES = Measure("message_bytes", "bytes of these", "B", False, judged=False)
+_RING_BYTES = Measure("ring_bytes", "bytes over the ring for a token, both ways", "B", False, judged=False)
+
+
+class _Run(NamedTuple):
+    """What a server has shown: tokens a second behind the first one, and milliseconds until that of a long prompt."""
+
+    rate: float
+    ttft: float
+    sent: relay.Counts | None  # for the first answer
 
 
 def group(scale: Scale) -> Workload:
@@ -27,31 +49,57 @@ def group(scale: Scale) -> Workload:
 
     async def run(target: Target) -> Values:
         server = server_of(target)
-        with tempfile.TemporaryDirectory() as folder:
-            hosts = Path(folder) / "hosts.json"
-            hosts.write_text(json.dumps([_HERE, _HERE]))
-            recipe = replace(server.recipe, environment={**server.recipe.environment, "OPENBLAS_NUM_THREADS": "1"})
-            flags = ["--hostfile", str(hosts), "--sharding", "tensor"]
-            shared = replace(recipe, command=lambda path, port: [*recipe.command(path, port), *flags])
-            rate, ttft = await _measure(shared, server, scale)
-            alone, alone_ttft = await _measure(recipe, server, scale)
-        return {RATE.name: rate, ALONE.name: alone, TTFT.name: ttft, ALONE_TTFT.name: alone_ttft}
+        alone = await _measure(server.recipe, server, scale)
+        values = _values(_ALONE, alone) | _values(_TOGETHER, await _together(server, scale))
+        for seconds, measures in _APART.items():
+            apart = await _together(server, scale, seconds)
+            assert apart.sent is not None
+            values |= _values(measures, apart) | {
+                _MESSAGES.name: apart.sent.messages / scale.tokens,
+                _MESSAGE_BYTES.name: apart.sent.message_bytes / scale.tokens,
+                _RING_BYTES.name: apart.sent.ring_bytes / scale.tokens,
+            }
+        return values
 
-    measures = (RATE, ALONE, TTFT, ALONE_TTFT)
+    measures = (*_TOGETHER, *_ALONE, *(one for pair in _APART.values() for one in pair))
     title = f"{scale.tokens} tokens by two processes, as tensors"
-    return Workload("group", title, measures, {names.DEMO: OURS_ALONE, names.LARGER: OURS_ALONE}, run)
+    of_model = {names.DEMO: OURS_ALONE, names.LARGER: OURS_ALONE}
+    return Workload("group", title, (*measures, _MESSAGES, _MESSAGE_BYTES, _RING_BYTES), of_model, run)
 
 
-async def _measure(recipe: Recipe, server: Server, scale: Scale) -> tuple[float, float]:
-    """Give tokens a second behind the first one, and the milliseconds until the first one of a longer prompt."""
+def _values(measures: tuple[Measure, Measure], run: _Run) -> Values:
+    rate, ttft = measures
+    return {rate.name: run.rate, ttft.name: run.ttft}
+
+
+async def _together(server: Server, scale: Scale, seconds: float | None = None) -> _Run:
+    """Measure two processes: side by side, or with so many seconds between them."""
+    with tempfile.TemporaryDirectory() as folder:
+        hosts, ssh, counts = Path(folder) / "hosts.json", dict[str, str](), None
+        if seconds is not None:
+            ssh, counts = relay.as_ssh(Path(folder), seconds)
+        hosts.write_text(json.dumps([_HERE, _HERE if seconds is None else _FAR]))
+        recipe = server.recipe
+        flags = ["--hostfile", str(hosts), "--sharding", "tensor"]
+        shared = replace(
+            recipe,
+            command=lambda path, port: [*recipe.command(path, port), *flags],
+            environment={**recipe.environment, "OPENBLAS_NUM_THREADS": "1", **ssh},
+        )
+        return await _measure(shared, server, scale, counts)
+
+
+async def _measure(recipe: Recipe, server: Server, scale: Scale, counts: Path | None = None) -> _Run:
     with tempfile.TemporaryDirectory() as home:
         one = Server(recipe, server.model, Path(home))
         try:
             await one.ready()
+            before = relay.read(counts) if counts is not None else None
             answer = await one.chat(fresh("tell me a story about a lighthouse"), scale.tokens, NOTHING_COPIED)
+            sent = relay.read(counts).since(before) if counts is not None and before is not None else None
             rules = manual(server.model.tokenizer, _PROMPT)
             long = await one.chat([rules, *fresh("Do what the rules say.")], 1)
         finally:
             await one.stop()
     require_length([answer], scale.tokens)
-    return answer.decode_tokens_per_second, 1000 * long.time_to_first_token
+    return _Run(answer.decode_tokens_per_second, 1000 * long.time_to_first_token, sent)
