@@ -21,6 +21,8 @@ KINDS = {  # by family: what the converter calls it, and the architecture of its
     "gemma4_mutual": ("gemma4v", "gemma4"),
     "idefics3": ("idefics3", "llama"),
     "lfm2_vl": ("lfm2", "lfm2"),
+    "mistral3": ("pixtral", "mistral3"),
+    "pixtral": ("pixtral", "llama"),
     "smolvlm": ("idefics3", "llama"),
     "qwen2_vl": ("qwen2vl_merger", "qwen2vl"),
     "qwen2_5_vl": ("qwen2.5vl_merger", "qwen2vl"),
@@ -41,6 +43,7 @@ def write(
     weights: Mapping[str, np.ndarray],
     *,
     means: tuple[float, float, float] = (0.25, 0.5, 0.75),
+    epsilon: float | None = None,
     **keys: Any,
 ) -> Path:
     """Write the tower among weights, which have the names that transformers gives them; further keys of the file."""
@@ -63,7 +66,7 @@ def write(
     writer.add_vision_head_count(vision.get("num_heads") or vision["num_attention_heads"])
     writer.add_vision_image_mean(means)
     writer.add_vision_image_std([0.5, 0.25, 0.125])
-    writer.add_vision_attention_layernorm_eps(1e-6)
+    writer.add_vision_attention_layernorm_eps(epsilon or (1e-5 if kind == "pixtral" else 1e-6))
     more(writer, config)
     for key, value in keys.items():
         writer.add_uint32(f"clip.vision.{key}", value)
@@ -85,6 +88,8 @@ def _converter(family: str) -> tuple[Callable[[Any, Any], None], Callable[[str, 
         return _idefics3_keys, _idefics3
     if family == "lfm2_vl":
         return _lfm2_keys, _lfm2
+    if family in ("mistral3", "pixtral"):
+        return _pixtral_keys, _pixtral
     if family.startswith("gemma4"):
         return lambda writer, config: writer.add_vision_image_size(224), _gemma4
     if family.startswith("qwen2"):
@@ -154,6 +159,30 @@ def _gemma4(name: str, array: np.ndarray) -> Named:
         side = int((array.shape[1] // 3) ** 0.5)
         array = array.reshape(len(array), side, side, 3).transpose(0, 3, 1, 2)
     yield from _mapped(name, array if array.ndim else array[None])
+
+
+def _pixtral_keys(writer: Any, config: Mapping[str, Any]) -> None:
+    vision = config["vision_config"]
+    writer.add_vision_image_size(vision["image_size"])
+    writer.add_vision_use_silu(vision["hidden_act"] == "silu")
+    writer.add_vision_use_gelu(vision["hidden_act"] == "gelu")
+    if "spatial_merge_size" in config:
+        writer.add_vision_spatial_merge_size(config["spatial_merge_size"])
+    _written[:] = vision["num_attention_heads"], config["image_token_index"] + 2  # as in Mistral's vocabularies
+
+
+_written: list[int] = []  # heads of the tower that is written, and the token [IMG_BREAK]
+
+
+def _pixtral(name: str, array: np.ndarray) -> Named:
+    name = name.removeprefix("model.")
+    if name == "language_model.model.embed_tokens.weight":
+        yield "v.token_embd.img_break", array[_written[1]]
+    if not name.startswith(("vision_tower.", "multi_modal_projector.")):
+        return
+    if name.endswith(("q_proj.weight", "k_proj.weight")):  # the pairs that rope turns become neighbours
+        array = array.reshape(_written[0], 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
+    yield from _mapped(name, array)
 
 
 def _qwen2_keys(writer: Any, config: Mapping[str, Any]) -> None:

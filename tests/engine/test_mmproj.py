@@ -1,5 +1,6 @@
 """Towers in vision parts (mmproj), as llama.cpp's converter writes them, compute what those of folders do."""
 
+import copy
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file
 
 from app.services.engine.model.loading import at_once
 from app.services.engine.vision import loading
+from app.services.engine.vision.pixtral import PIXTRAL
 from app.services.errors import LoadFailed
 from app.services.generation import Image
 from app.services.gguf import mmproj
@@ -22,7 +24,7 @@ class Part:
     """A vision part of a family, and what it is for."""
 
     def __init__(self, folder: Path, family: str) -> None:
-        self.golden = vision_models.golden(family)
+        self.golden = copy.deepcopy(vision_models.golden(family))
         self.folder = folder
         vision_models.write(folder, self.golden)
         self.weights: dict[str, np.ndarray] = load_file(folder / "model.safetensors")
@@ -46,7 +48,8 @@ class Part:
     def model(self) -> GGUFFile:
         """The file of the text model, as far as a vision part needs it."""
         architecture = vision_parts.KINDS[self.family][1]
-        metadata: dict[str, Any] = {"general.architecture": architecture}
+        tokens = [*self.golden.get("tokens", ())]
+        metadata: dict[str, Any] = {"general.architecture": architecture, "tokenizer.ggml.tokens": tokens}
         scaling = (self.config.get("text_config") or self.config).get("rope_scaling") or {}
         scaling = scaling or (self.config.get("text_config") or self.config).get("rope_parameters") or {}
         if "mrope_section" in scaling:
@@ -98,6 +101,36 @@ def test_a_tower_of_a_vision_part_computes_what_that_of_a_folder_does(make: Make
     assert tuple(vision._processor.image_std) == (0.5, 0.25, 0.125)
     for name in ("patch_size", "merge_size", "pooling_kernel_size"):
         assert getattr(vision._processor, name, None) == getattr(expected._processor, name, None)
+
+
+@pytest.mark.parametrize("family", ["mistral3", "pixtral"])
+def test_the_rows_of_an_image_are_those_of_the_folder(make: Make, family: str) -> None:
+    part = make(family)
+    part.config["vision_config"]["hidden_act"] = "gelu"
+    part.write()
+    read = part.read()
+    assert read.config["vision_config"]["hidden_act"] == "gelu"
+    processor = loading._processor(PIXTRAL, read.config, read.settings)
+    expected = loading._processor(PIXTRAL, part.config, part.golden["processor"])
+    for width, height in ((1, 1), (40, 40), (41, 7), (300, 200)):
+        sizes = width, height
+        assert PIXTRAL.layout(read.config, processor, *sizes) == PIXTRAL.layout(part.config, expected, *sizes)
+
+
+def test_a_pixtral_that_says_too_little_or_something_else_is_refused(make: Make) -> None:
+    part = make("mistral3")
+    part.config["vision_config"]["hidden_act"] = "quick_gelu"
+    part.write()
+    with pytest.raises(LoadFailed, match="does not say which activation"):
+        part.read()
+    part.config["vision_config"]["hidden_act"] = "silu"
+    part.write(epsilon=1e-6)
+    with pytest.raises(LoadFailed, match="norms with an epsilon of 1e-06, not of 1e-05"):
+        part.read()
+    part.golden["tokens"].pop("[IMG_BREAK]")
+    part.write()
+    with pytest.raises(LoadFailed, match=r"with the token \[IMG_BREAK\], which model.gguf has not"):
+        part.read()
 
 
 @pytest.mark.parametrize("family", ["gemma3", "qwen2_vl", "qwen2_5_vl"])

@@ -22,12 +22,14 @@ from app.services.gguf.architectures.layout import (
     parameters,
 )
 from app.services.gguf.architectures.layout import weights as renamed
+from app.services.gguf.architectures.rope import halves_apart
 from app.services.gguf.file import GGUFFile, read_any
 
-_KINDS = "gemma3, gemma4v, idefics3, lfm2, qwen2vl_merger, qwen2.5vl_merger, qwen3vl_merger"
+_KINDS = "gemma3, gemma4v, idefics3, lfm2, pixtral, qwen2vl_merger, qwen2.5vl_merger, qwen3vl_merger"
 _WINDOW = 112  # pixels, of Qwen2.5-VL: in llama.cpp's code, not in the file
 _LEAST_TOKENS = 64  # of an image for Qwen3-VL
 _POOLING = 3  # patches of a token's side, of Gemma 4
+_EPSILON = 1e-5  # of the norms in Pixtral's tower: in transformers' code, not in config.json
 _BOTH = (".weight", ".bias")
 
 
@@ -79,6 +81,8 @@ def read(path: Path, model: GGUFFile, config: Mapping[str, Any]) -> VisionPart:
         tower = reader(file, values, text)
     except KeyError as error:
         raise bad(path, f"lacks the tensor {error}. Download it again.") from error
+    if missing := set(tower.texts).difference(model.metadata.get("tokenizer.ggml.tokens", ())):
+        raise bad(path, f"is for a model with the token {min(missing)}, which {model.path.name} has not.")
     moments = {name: values.numbers(f"vision.{name}", 3) for name in ("image_mean", "image_std")}
     weights = tuple(parameters(file, tower.layout | _sound(file)))
     return VisionPart(path, {"text_config": text, **tower.config}, moments | tower.settings, tower.image_token, weights)
@@ -96,6 +100,7 @@ class _Tower(NamedTuple):
     settings: dict[str, Any]  # preprocessor_config.json, without mean and standard deviation
     image_token: str
     layout: Layout
+    texts: tuple[str, ...] = ()  # tokens that images need in the vocabulary
 
 
 def _sizes(file: GGUFFile, values: Hyperparameters) -> tuple[int, int, int, int, int]:
@@ -239,6 +244,58 @@ def _gemma4(file: GGUFFile, values: Hyperparameters, text: Mapping[str, Any]) ->
     return _Tower(config, settings, "<|image|>", layout)
 
 
+def _pixtral(file: GGUFFile, values: Hyperparameters, text: Mapping[str, Any]) -> _Tower:
+    width, inner, layers, heads, patch = _sizes(file, values)
+    if (epsilon := values.number("vision.attention.layer_norm_epsilon")) != _EPSILON:
+        raise values.refused(f"has norms with an epsilon of {epsilon}, not of {_EPSILON}")
+    activations = [name for name in ("silu", "gelu") if values.flag(f"use_{name}", default=False)]
+    if len(activations) != 1:
+        raise values.refused("does not say which activation its layers have (clip.use_silu or clip.use_gelu)")
+    vision = {
+        "model_type": "pixtral",
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "image_size": values.integer("vision.image_size", least=1),
+        "patch_size": patch,
+        "hidden_act": activations[0],
+        "rope_theta": values.number("rope.freq_base", 10_000.0),
+    }
+    tower, projector = "vision_tower.", "multi_modal_projector."
+    layout = renamed("", tower, {"v.patch_embd": "patch_conv", "v.pre_ln": "ln_pre"})
+    layout |= renamed("", projector, {"mm.1": "linear_1", "mm.2": "linear_2"}, biases=True)
+    # The row of the text model's embeddings that ends a row of an image: here it comes from the text model.
+    layout["v.token_embd.img_break"] = IGNORED
+    config = {
+        "model_type": "pixtral",
+        "vision_config": vision,
+        "multimodal_projector_bias": "mm.1.bias" in file.tensors,
+    }
+    if "mm.patch_merger.weight" in file.tensors:  # Mistral 3
+        config |= {"model_type": "mistral3", "spatial_merge_size": values.integer("vision.spatial_merge_size", least=1)}
+        merger = {"mm.input_norm": "norm", "mm.patch_merger": "patch_merger.merging_layer"}
+        layout |= renamed("", projector, merger)
+    inside = {
+        "attn_v": "attention.v_proj",
+        "attn_out": "attention.o_proj",
+        "ln1": "attention_norm",
+        "ln2": "ffn_norm",
+        **{f"ffn_{one}": f"feed_forward.{one}_proj" for one in ("gate", "up", "down")},
+    }
+    for layer in range(layers):
+        block, target = f"v.blk.{layer}.", f"{tower}transformer.layers.{layer}."
+        layout |= renamed(block, target, inside)
+        layout |= {
+            f"{block}attn_{one}.weight": entry(
+                f"{target}attention.{one}_proj.weight", halves_apart(heads), is_dense=True
+            )
+            for one in "qk"
+        }
+    settings = {"size": {"longest_edge": vision["image_size"]}}
+    return _Tower(config, settings, "[IMG]", layout, ("[IMG]", "[IMG_BREAK]", "[IMG_END]"))
+
+
 def _qwen(
     model_type: str,
     file: GGUFFile,
@@ -356,6 +413,8 @@ _READERS: Mapping[tuple[str, str], Reader] = {  # by the architecture of the mod
     ("gemma4", "gemma4v"): _gemma4,
     ("lfm2", "lfm2"): _lfm2,
     ("llama", "idefics3"): _idefics3,
+    ("llama", "pixtral"): _pixtral,
+    ("mistral3", "pixtral"): _pixtral,
     ("qwen2vl", "qwen2vl_merger"): _qwen2,
     ("qwen2vl", "qwen2.5vl_merger"): _qwen2_5,
     ("qwen3vl", "qwen3vl_merger"): _qwen3,

@@ -18,8 +18,8 @@ from app.services.gguf.architectures.common import (
     sizes,
 )
 from app.services.gguf.architectures.hyperparameters import Hyperparameters, uniform
-from app.services.gguf.architectures.layout import Change, Entry, Layout, Target, each_array, norms, weights
-from app.services.gguf.architectures.rope import scaled_rope
+from app.services.gguf.architectures.layout import Entry, Layout, Target, norms, weights
+from app.services.gguf.architectures.rope import halves_apart, scaled_rope
 from app.services.gguf.file import GGUFFile
 
 _NORMS = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
@@ -137,7 +137,7 @@ def layout_of_layers(
             head_rows(config),
             biases=biases or has_biases,
         )
-        layout |= _halves_apart(attention, {"q_proj": heads, "k_proj": cached}) if turns else attention
+        layout |= _unturned(attention, {"q_proj": heads, "k_proj": cached}) if turns else attention
         layout |= weights(block, target, _OUTPUT, biases=has_biases)
         layout |= weights(block, target, feed_forward_names, biases=config.get("mlp_bias", False))
         layout |= norms(block, target, _NORMS | (head_norms or {}))
@@ -146,22 +146,14 @@ def layout_of_layers(
     return {name: one.required() for name, one in layout.items()}
 
 
-def _halves_apart(layout: Layout, heads: dict[str, int]) -> Layout:
-    """Undo that rope's pairs lie side by side in the file: mlx-lm has the two halves of a head one after the other."""
+def _unturned(layout: Layout, heads: dict[str, int]) -> Layout:
+    """Put the rows of queries and keys into mlx-lm's order."""
 
     def changed(target: Target) -> Target:
         count = heads.get(target.name.split(".")[-2])
-        return target if count is None else Target(target.name, _unturned(count, target.change), target.is_dense)
+        return target if count is None else Target(target.name, halves_apart(count, target.change), target.is_dense)
 
     return {name: Entry(tuple(map(changed, one.targets)), one.is_optional) for name, one in layout.items()}
-
-
-def _unturned(heads: int, before: Change) -> Change:
-    def turn(array: np.ndarray) -> np.ndarray:
-        pairs = array.reshape(heads, array.shape[0] // heads // 2, 2, *array.shape[1:])
-        return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(array.shape)
-
-    return lambda matrix: each_array(before(matrix), turn)
 
 
 def _llama3_rope(file: GGUFFile, values: Hyperparameters, config: dict[str, Any]) -> dict[str, Any] | None:

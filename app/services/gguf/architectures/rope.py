@@ -7,6 +7,7 @@ import numpy as np
 
 from app.services.gguf.architectures.common import linear_rope
 from app.services.gguf.architectures.hyperparameters import Hyperparameters, shortest
+from app.services.gguf.architectures.layout import Change, as_is, each_array
 from app.services.gguf.file import GGUFFile
 
 
@@ -72,3 +73,16 @@ def rotated_share(values: Hyperparameters, size: int, default: int | None = None
     if not 0 < rotated <= size or rotated % 2 or int(size * share) != rotated:
         raise values.refused(f"turns {rotated} of the {size} numbers of a head, which mlx-lm's model cannot")
     return share
+
+
+def halves_apart(heads: int, before: Change = as_is) -> Change:
+    """Give a change of queries or keys whose pairs for rope lie side by side: the halves of a head follow each other.
+
+    `before` is a change that comes first.
+    """
+
+    def turn(array: np.ndarray) -> np.ndarray:
+        pairs = array.reshape(heads, array.shape[0] // heads // 2, 2, *array.shape[1:])
+        return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(array.shape)
+
+    return lambda matrix: each_array(before(matrix), turn)
