@@ -4,11 +4,13 @@ import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from app.services.engine.model import template_probe
 from app.services.engine.model.conversation import STRICT, Capabilities, adapt_messages
-from app.services.engine.model.image_markers import digest_of, split
+from app.services.engine.model.image_markers import STAND_IN, digest_of, split
+from app.services.engine.model.template_images import ImageText, find_image_text
 from app.services.engine.model.template_messages import (
     reasoning_field,
     to_template,
@@ -119,31 +121,66 @@ class ChatTemplate:
 
     def apply(self, messages: Sequence[Message], tools: Tools, capabilities: Capabilities, **options: Any) -> str:
         """Render messages as they are. Raises whatever the template raises."""
+        prompt = None
+        if any(map(digest_of, (part for message in messages for part in split(message.content)))):
+            prompt = self._with_images(messages, tools, capabilities, **options)
+        return _replace_surrogates(
+            self._rendered(messages, tools, capabilities, **options) if prompt is None else prompt
+        )
+
+    def _with_images(
+        self, messages: Sequence[Message], tools: Tools, capabilities: Capabilities, **options: Any
+    ) -> str | None:
+        """Render messages with their images as parts; None where the template takes them in text alone."""
+        if (image := self._image_text) is None:
+            return None
+        seen = (part for message in messages if message.role in image.roles for part in split(message.content))
+        try:
+            prompt = self._rendered(messages, tools, capabilities, image, **options)
+        except Exception:
+            return None
+        return image.marked(prompt, [part for part in seen if digest_of(part)])
+
+    @cached_property
+    def _image_text(self) -> ImageText | None:
+        """Sought once a conversation has an image."""
+
+        def render(messages: Sequence[Message], role: str, tools: Tools) -> str:
+            capabilities = self.capabilities[bool(tools)]
+            messages = adapt_messages(messages, capabilities, self.write_calls)
+            image = ImageText(STAND_IN, frozenset((role,)))  # whose text is still to be found
+            return self._rendered(messages, tools, capabilities, image, add_generation_prompt=True)
+
+        return find_image_text(render)
+
+    def _rendered(
+        self,
+        messages: Sequence[Message],
+        tools: Tools,
+        capabilities: Capabilities,
+        image: ImageText | None = None,
+        **options: Any,
+    ) -> str:
+        """Render messages, with images as parts in those of the roles that may have them so."""
         # mlx-lm's wrapper would turn thinking on by itself; the default is to be the template's own.
         wrapped = self._tokenizer._chat_template is not None
         renderer = self._tokenizer if wrapped or "enable_thinking" in options else self._tokenizer._tokenizer
-        tool_list = list(tools) or self._no_tools
+        tool_list: list[Any] | None = list(tools) or self._no_tools
+        template_messages = [
+            to_template(
+                message,
+                text_content=capabilities.text_content,
+                argument_objects=capabilities.argument_objects,
+                reasoning_field=self._reasoning_field,
+                image_parts=image is not None and message.role in image.roles,
+            )
+            for message in messages
+        ]
+        if image is not None:
+            template_messages, tool_list = image.hidden(template_messages), image.hidden(tool_list)
         if self._takes_xml_tools and tools:
             options = {"xml_tools": tool_list, **options}
-
-        def rendered(*, image_parts: bool) -> str:
-            template_messages = [
-                to_template(
-                    message,
-                    text_content=capabilities.text_content,
-                    argument_objects=capabilities.argument_objects,
-                    reasoning_field=self._reasoning_field,
-                    image_parts=image_parts,
-                )
-                for message in messages
-            ]
-            return str(renderer.apply_chat_template(template_messages, tools=tool_list, tokenize=False, **options))
-
-        images = [part for message in messages for part in split(message.content) if digest_of(part)]
-        prompt = rendered(image_parts=True)
-        if any(f"'text': '{image}'" in prompt or f'"text": "{image}"' in prompt for image in images):
-            prompt = rendered(image_parts=False)  # it takes no parts in this place, and wrote the list itself
-        return _replace_surrogates(prompt)
+        return str(renderer.apply_chat_template(template_messages, tools=tool_list, tokenize=False, **options))
 
     def write_calls(self, calls: Sequence[ToolCall]) -> str:
         """Write calls as the model's family does."""

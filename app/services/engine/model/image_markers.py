@@ -9,6 +9,7 @@ from app.services.generation import GenerationRequest, Image, Message
 
 _SECRET = secrets.token_hex(8)  # so that no text of a client's is taken for an image
 _ANY_SECRET = "0" * len(_SECRET)
+STAND_IN = f"<words {_SECRET}>"  # for words of a client's that read like an image
 _MARKER = re.compile(rf"(<image {_SECRET} [0-9a-f]+>)")
 
 

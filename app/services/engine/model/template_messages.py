@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.services.engine.model.image_markers import split
+from app.services.engine.model.image_markers import digest_of, split
 from app.services.engine.output.tool_call_arguments import parse_arguments
 from app.services.generation import Message, ToolCall
 
@@ -19,19 +19,21 @@ def to_template(
     text_content: bool = True,
     argument_objects: bool = True,
     reasoning_field: str = "reasoning_content",
-    image_parts: bool = True,
+    image_parts: bool = False,
 ) -> dict[str, Any]:
     """Give a message as a dictionary. Content is text or a list of parts, arguments are an object or JSON text.
 
-    A message with images is a list of parts, where each image has one to itself, unless `image_parts` is false.
+    With `image_parts` a message with images is a list of parts, of which each image is one of type `image`; else the
+    markers stand in the text.
 
     Reasoning is a field of the message, or a part of type `thinking` before the text if `reasoning_field` is that.
     """
     in_parts = reasoning_field == "thinking" and bool(message.reasoning)
-    parts = [{"type": "thinking", "thinking": message.reasoning}] if in_parts else []
-    texts = split(message.content) if image_parts else [message.content]
-    parts += [{"type": "text", "text": text} for text in texts or [""]] if message.content or not in_parts else []
-    content = message.content if text_content and not in_parts and len(texts) < 2 else parts
+    parts: list[dict[str, Any]] = [{"type": "thinking", "thinking": message.reasoning}] if in_parts else []
+    pieces = split(message.content) if image_parts else []
+    shows = any(map(digest_of, pieces))
+    parts += map(_part, pieces) if shows else [_text(message.content)] if message.content or not in_parts else []
+    content = message.content if text_content and not in_parts and not shows else parts
     template_message: dict[str, Any] = {"role": message.role, "content": content}
     if message.reasoning and not in_parts:
         template_message[reasoning_field] = message.reasoning
@@ -42,6 +44,14 @@ def to_template(
     if message.name:
         template_message["name"] = message.name
     return template_message
+
+
+def _part(piece: str) -> dict[str, str]:
+    return {"type": "image"} if digest_of(piece) else _text(piece)
+
+
+def _text(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
 
 
 def _call(call: ToolCall, argument_objects: bool) -> dict[str, Any]:
