@@ -12,7 +12,7 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from app.services.errors import InvalidImage
 from app.services.generation import EncodedImage, Image
@@ -29,8 +29,16 @@ _LONGEST_SHAPE = 200  # how often the short side may fit into the long one
 _DATA_URL = re.compile(r"^data:image/[\w.+-]+;base64,")
 _LONGEST_HEAD = 64  # characters of a data URL before its data
 _URL = re.compile(r"[A-Za-z][\w+.-]*:")
-_TURNED = (5, 6, 7, 8)  # values of EXIF's orientation that exchange width and height
-_ORIENTATION = 0x0112
+_ORIENTATION = 0x0112  # of EXIF
+_TURNS = {  # by its values
+    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
+    3: Pillow.Transpose.ROTATE_180,
+    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
+    5: Pillow.Transpose.TRANSPOSE,
+    6: Pillow.Transpose.ROTATE_270,
+    7: Pillow.Transpose.TRANSVERSE,
+    8: Pillow.Transpose.ROTATE_90,
+}
 
 
 def read(image: Image) -> EncodedImage:
@@ -43,7 +51,7 @@ def read(image: Image) -> EncodedImage:
             raise InvalidImage(f"an image of {width} x {height}; the most are {most}", param=image.param)
         if max(width, height) > _LONGEST_SHAPE * min(width, height):
             raise InvalidImage(f"an image of {width} x {height} is too long and thin", param=image.param)
-        if opened.getexif().get(_ORIENTATION) in _TURNED:
+        if _orientation(opened) in (5, 6, 7, 8):
             width, height = height, width
     return EncodedImage(data, blake2b(data, digest_size=16).digest(), width, height, image.param, image.fetched)
 
@@ -59,7 +67,9 @@ def resized(image: EncodedImage, width: int, height: int) -> EncodedImage:
 def pixels(image: EncodedImage) -> Pixels:
     """Decode what is to be shown: the first frame, turned as EXIF says, over white. Raises InvalidImage."""
     with _explained(image.param), _open(image.data) as opened:
-        shown, size = _over_white(ImageOps.exif_transpose(opened)), (image.width, image.height)
+        turn = _TURNS.get(_orientation(opened))
+        opened.load()
+        shown, size = _over_white(opened if turn is None else opened.transpose(turn)), (image.width, image.height)
         return np.asarray(shown if shown.size == size else shown.resize(size, Pillow.Resampling.LANCZOS))
 
 
@@ -88,6 +98,14 @@ def _decode(image: Image) -> bytes:
 
 def _open(data: bytes) -> Pillow.Image:
     return Pillow.open(io.BytesIO(data), formats=FORMATS)
+
+
+def _orientation(opened: Pillow.Image) -> object:
+    """Give the orientation that EXIF before the pixels says, none of which is decoded; broken EXIF says nothing."""
+    try:
+        return Pillow.Image.getexif(opened).get(_ORIENTATION)  # that of PNG decodes them, in search of more
+    except Exception:
+        return None
 
 
 @contextmanager

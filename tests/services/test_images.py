@@ -52,6 +52,22 @@ def test_an_image_is_turned_as_its_exif_says() -> None:
     assert pixels[40, 5, 2] > 200
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage!", b"Exif\0\0II"])
+def test_an_image_whose_exif_is_broken_is_shown_as_it_lies(kind: str, exif: bytes) -> None:
+    assert shown(encoded(Pillow.new("RGB", (12, 8), RED), kind, exif=exif)).shape == (8, 12, 3)
+
+
+def test_the_pixels_of_an_image_are_not_decoded_to_know_its_size() -> None:
+    file = io.BytesIO()
+    Pillow.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(file, "PNG")
+    broken = file.getvalue()[:2000]
+    image = images.read(Image(base64.b64encode(broken).decode()))
+    assert (image.width, image.height) == (40, 40)
+    with pytest.raises(InvalidImage):
+        images.pixels(image)
+
+
 def test_what_is_transparent_is_white() -> None:
     assert list(shown(encoded(Pillow.new("RGBA", (4, 4), (255, 0, 0, 0))))[0, 0]) == [255, 255, 255]
     palette = Pillow.new("P", (4, 4), 0)
