@@ -4,7 +4,7 @@ import base64
 import binascii
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import blake2b
@@ -30,7 +30,7 @@ _DATA_URL = re.compile(r"^data:image/[\w.+-]+;base64,")
 _LONGEST_HEAD = 64  # characters of a data URL before its data
 _URL = re.compile(r"[A-Za-z][\w+.-]*:")
 _ORIENTATION = 0x0112  # of EXIF
-_TURNS = {  # by its values
+_TURNS: Mapping[object, Pillow.Transpose] = {  # by its values
     2: Pillow.Transpose.FLIP_LEFT_RIGHT,
     3: Pillow.Transpose.ROTATE_180,
     4: Pillow.Transpose.FLIP_TOP_BOTTOM,
