@@ -26,7 +26,7 @@ MOST_BYTES = 20 * 2**20  # of one image, encoded
 MOST_PIXELS = 50_000_000  # of one image; a file of 10 kB may hold a hundred times as many
 _LONGEST_SIDE = 16_384  # pixels
 _LONGEST_SHAPE = 200  # how often the short side may fit into the long one
-_DATA_URL = re.compile(r"^data:image/[\w.+-]+;base64,")
+_DATA_URL = re.compile(r"^data:[\w.+/-]*(;[\w.+-]+=[\w.+-]*)*;base64,", re.IGNORECASE)  # whatever it says it is
 _LONGEST_HEAD = 64  # characters of a data URL before its data
 _URL = re.compile(r"[A-Za-z][\w+.-]*:")
 _ORIENTATION = 0x0112  # of EXIF
@@ -88,7 +88,7 @@ def _decode(image: Image) -> bytes:
     if len(text) > MOST_BYTES * 4 // 3 + 4:
         raise InvalidImage(f"an image of more than {MOST_BYTES // 2**20} MiB", param=image.param)
     try:
-        data = base64.b64decode(text, validate=True)
+        data = base64.b64decode(text.replace("\n", "").replace("\r", ""), validate=True)  # programs write lines of it
     except (binascii.Error, ValueError):
         raise InvalidImage("the image is no base64", param=image.param) from None
     if not data:

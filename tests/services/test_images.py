@@ -33,7 +33,10 @@ def shown(image: Image) -> Any:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
 def test_each_format_is_decoded_whatever_it_is_said_to_be(kind: str) -> None:
     image = encoded(Pillow.new("RGB", (12, 8), RED), kind)
-    for source in (image.source, f"data:image/png;base64,{image.source}", f"data:image/x-any;base64,{image.source}"):
+    heads = ("image/png", "image/x-any", "application/octet-stream", "IMAGE/PNG;charset=utf-8", "")
+    in_lines = base64.encodebytes(base64.b64decode(image.source)).decode()
+    sources = [f"data:{head};base64,{image.source}" for head in heads]
+    for source in (image.source, in_lines, in_lines.replace("\n", "\r\n"), *sources):
         pixels = shown(Image(source))
         assert pixels.shape == (8, 12, 3)
         assert np.abs(pixels[4, 6].astype(int) - RED).max() < 4
