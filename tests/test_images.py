@@ -220,7 +220,8 @@ BROKEN = [
     ("file:///etc/passwd", "data URL"),
     ("/etc/passwd", "base64"),
     ("data:image/svg+xml;base64," + base64.b64encode(b"<svg xmlns='x'/>").decode(), "none of"),
-    ("data:text/plain;base64,QUFB", "data URL"),
+    ("data:text/plain;base64,QUFB", "none of"),
+    ("data:text/plain,QUFB", "data URL"),
     (url(vision_models.png(1, width=1000, height=1)), "long and thin"),
 ]
 
