@@ -103,7 +103,7 @@ STREAMS = [False, True]
         ("/v1/messages", {}),
         ("/v1/responses", {"input": SECRET, "max_output_tokens": 16}),
         ("/completion", {"prompt": f"Once {SECRET}"}),
-        ("/api/chat", {}),
+        ("/api/chat", {"options": {"num_predict": 16}}),
     ],
 )
 def test_every_answer_is_timed_whole_or_streamed(server: Server, path: str, body: dict[str, Any], stream: bool) -> None:
