@@ -56,7 +56,9 @@ def visit(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Visit]:
     with ExitStack() as contexts:
 
         def come(server: Server, *, keeps_settings: bool = True, **settings: Any) -> Person:
-            context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB")
+            context = browser.new_context(
+                viewport={"width": 1280, "height": 800}, locale="en-GB", timezone_id="Europe/Berlin"
+            )
             contexts.callback(context.close)
             person = Person(context.new_page(), server.url, SETTINGS | settings if keeps_settings else {})
             people.append(person)
