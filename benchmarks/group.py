@@ -41,11 +41,11 @@ class _Run(NamedTuple):
 
     rate: float
     ttft: float
-    sent: relay.Counts | None  # for the first answer
+    sent: relay.Counts  # for the first answer, through relays
 
 
 def group(scale: Scale) -> Workload:
-    """A server of its own with a share of every layer in each of two processes, then one with all in one."""
+    """Servers of its own: all in one process, a share of every layer in each of two, and these two further apart."""
 
     async def run(target: Target) -> Values:
         server = server_of(target)
@@ -53,7 +53,6 @@ def group(scale: Scale) -> Workload:
         values = _values(_ALONE, alone) | _values(_TOGETHER, await _together(server, scale))
         for seconds, measures in _APART.items():
             apart = await _together(server, scale, seconds)
-            assert apart.sent is not None
             values |= _values(measures, apart) | {
                 _MESSAGES.name: apart.sent.messages / scale.tokens,
                 _MESSAGE_BYTES.name: apart.sent.message_bytes / scale.tokens,
@@ -94,9 +93,9 @@ async def _measure(recipe: Recipe, server: Server, scale: Scale, counts: Path | 
         one = Server(recipe, server.model, Path(home))
         try:
             await one.ready()
-            before = relay.read(counts) if counts is not None else None
+            before = relay.read(counts)
             answer = await one.chat(fresh("tell me a story about a lighthouse"), scale.tokens, NOTHING_COPIED)
-            sent = relay.read(counts).since(before) if counts is not None and before is not None else None
+            sent = relay.read(counts).since(before)
             rules = manual(server.model.tokenizer, _PROMPT)
             long = await one.chat([rules, *fresh("Do what the rules say.")], 1)
         finally:

@@ -1,5 +1,6 @@
-"""What a process and its children take."""
+"""What a process and its children take, and where it may listen."""
 
+import socket
 from typing import Any
 
 
@@ -11,6 +12,13 @@ def cpu_seconds(process: Any) -> float:
 def resident(process: Any) -> float:
     """Memory, in MiB."""
     return sum(float(each.memory_info().rss) / 2**20 for each in _family(process))
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _family(process: Any) -> list[Any]:

@@ -20,6 +20,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
+from benchmarks.processes import free_port
+
 _CONNECT_SECONDS = 30.0
 _LAYOUT = struct.Struct("4q")
 _counting = threading.Lock()
@@ -38,9 +40,9 @@ class Counts(NamedTuple):
         return Counts(*(now - then for now, then in zip(self, before, strict=True)))
 
 
-def read(path: Path) -> Counts:
-    """Read what has gone over so far."""
-    return Counts(*_LAYOUT.unpack(path.read_bytes()))
+def read(path: Path | None) -> Counts:
+    """Read what has gone over so far: nothing where there is no relay."""
+    return Counts(*_LAYOUT.unpack(bytes(_LAYOUT.size) if path is None else path.read_bytes()))
 
 
 def as_ssh(folder: Path, seconds: float) -> tuple[dict[str, str], Path]:
@@ -117,8 +119,7 @@ def _rewritten(setup: dict[str, Any], seconds: float, counts: mmap.mmap) -> dict
     """Have a process find the others behind links, and them it; it is the second of two."""
     messages, ring = Link(seconds, counts, 0), Link(seconds, counts, 2)
     (leader,), (own,) = (address.rpartition(":")[::2] for address in setup["ring"][0]), setup["ring"][1]
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
+    port = free_port()
     ring.open("127.0.0.1", port, at=int(own.rpartition(":")[2]))
     there = ring.open(leader[0], int(leader[1]))
     addresses = [[f"127.0.0.1:{there}"], [f"127.0.0.1:{port}"]]

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from typing import Any
 import psutil
 
 from app.services.engine.model import blas
-from benchmarks import client, names
+from benchmarks import client, names, processes
 from benchmarks.errors import BenchmarkError
 from benchmarks.model import TEMPLATE, Model
 from benchmarks.reply import Message, Reply
@@ -81,7 +80,7 @@ class Server:
 
     def __init__(self, recipe: Recipe, model: Model, home: Path) -> None:
         """Start it; `home` takes its files and its log, and gives what an earlier one with the same home has kept."""
-        self.name, self.recipe, self.model, self.port = recipe.name, recipe, model, _free_port()
+        self.name, self.recipe, self.model, self.port = recipe.name, recipe, model, processes.free_port()
         self._log = home / f"{self.port}.log"
         with self._log.open("wb") as log:
             self.born = time.perf_counter()
@@ -199,9 +198,3 @@ def environment(home: Path) -> dict[str, str]:
     told = {"LD_PRELOAD", "DYLD_INSERT_LIBRARIES"}
     kept = {name: value for name, value in os.environ.items() if name not in told and not name.startswith("TILES_")}
     return kept | {"HOME": str(home), "HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((client.HOST, 0))
-        return int(probe.getsockname()[1])

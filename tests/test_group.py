@@ -20,6 +20,7 @@ from app.commands.checks import CheckContext
 from app.commands.group_checks import machines
 from app.services import catalog
 from app.settings import Settings
+from benchmarks import relay
 from tests import tiny_model
 from tests.conftest import Server, running, wait_for
 
@@ -180,6 +181,21 @@ def test_a_machine_that_is_not_reached_or_differs_is_tried_again_until_it_fits(t
         shutil.rmtree(other)
         wait_for(lambda: health(server) == 200, 90, what=f"the group: {server.log[-2000:]}")
         assert server.chat("Hello", **CHAT).status_code == 200
+
+
+def test_what_machines_far_apart_send_each_other_is_counted(tensor: Path, tmp_path: Path) -> None:
+    """By the relays of the benchmark, in the place of ssh."""
+    (tmp_path / "bin").mkdir()
+    environment, counts = relay.as_ssh(tmp_path / "bin", 0.001)
+    with grouped(tmp_path, tensor, hosts=[HERE, HERE | {"ssh": "far"}], **environment) as server:
+        before = relay.read(counts)
+        answer = server.chat("Hello", **CHAT | {"ignore_eos": True}).json()
+        sent = relay.read(counts).since(before)
+        tokens = answer["usage"]["completion_tokens"]
+        assert tokens == CHAT["max_tokens"]
+        assert sent.message_bytes > tokens * 10  # however many of them came at once
+        assert sent.ring_bytes > tokens * 1000
+        assert server.stop() == 0
 
 
 def tried(server: Server, reason: str) -> None:

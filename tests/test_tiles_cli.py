@@ -51,7 +51,7 @@ def test_the_cli_shows_the_answer_and_its_speed(demo: Server) -> None:
     reply, identity, metrics = turn(demo.url, "Hello")
     stored = demo.client.get(f"/v1/responses/{identity}").json()
     assert reply
-    assert reply.strip() == stored["output"][-1]["content"][0]["text"]  # behind its thought
+    assert reply == "\n\n" + stored["output"][-1]["content"][0]["text"]  # below its thought
     assert metrics.keys() == {"ttft_ms", "total_tokens", "tokens_per_second", "total_latency_s"}
     assert isinstance(metrics["total_tokens"], int)
 

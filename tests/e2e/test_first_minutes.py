@@ -4,10 +4,8 @@ The picture that README shows is taken here: build/e2e/readme.png, kept as docs/
 """
 
 import json
-from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
 from playwright.sync_api import expect
 
 from tests.conftest import Server
@@ -16,11 +14,6 @@ from tests.e2e.person import Person
 from tests.e2e.wire import CHAT
 
 SCROLL = "element => { element.style.scrollMarginTop = '56px'; element.scrollIntoView({ block: 'start' }) }"
-CARD = Path(__file__).parents[2] / "app" / "tiles_nano" / "MODEL_CARD.md"
-pytestmark = pytest.mark.skipif(
-    "## What these weights were not trained for" in CARD.read_text(),
-    reason="the demo model's card says that its weights were not trained for this yet",
-)
 
 
 def allows(person: Person) -> str:
