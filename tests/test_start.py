@@ -10,6 +10,7 @@ NEEDLESS = {
     "transformers",  # the package itself, which indexes all its models; its modules are imported without it
     "transformers.models",
     "torch",
+    "transformers.processing_utils",  # what prepares images, once there is one
     "scipy",
     "httpx",  # reads of files on hubs, where a client asks what they would take
     "prometheus_client",  # metrics, once they are read

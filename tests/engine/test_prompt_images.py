@@ -1,5 +1,6 @@
 """Where the images of a prompt stand: keys, parts, markers, and what a chat template makes of them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from app.services.engine.prompt import PromptBuilder
 from app.services.engine.vision import lfm2, pixtral, qwen, smolvlm
 from app.services.engine.vision.lfm2_images import LFM2Images
 from app.services.engine.vision.prompt_images import PromptImage, PromptImages
+from app.services.errors import InvalidImage
 from app.services.generation import EncodedImage, GenerationRequest, Image, Message, ToolCall
 from tests import vision_models
 
@@ -244,3 +246,13 @@ def test_a_tower_that_cannot_be_used_leaves_a_model_that_reads_text(tmp_path: Pa
     folder = vision_models.build(tmp_path / "broken")
     (folder / "preprocessor_config.json").unlink()
     assert vision_models.load_vision(folder, None) is None
+
+
+def test_settings_that_make_no_processor_are_said_for_an_image_and_harm_no_text(tmp_path: Path) -> None:
+    folder = vision_models.build(tmp_path / "odd")
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings | {"size": "large"}))
+    vision = vision_models.load_vision(folder, vision_models.load_text_model(folder))
+    assert vision is not None
+    with pytest.raises(InvalidImage, match=r"^this model's settings for images cannot be used: .*large"):
+        vision.read(RED)

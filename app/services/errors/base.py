@@ -3,6 +3,11 @@
 from typing import Any, ClassVar
 
 
+def first_line(error: BaseException | None) -> str:
+    """What an error of a library says, in one line of at most 300 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
 class AppError(Exception):
     """An error whose message may be shown to a client.
 

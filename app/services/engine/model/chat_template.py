@@ -22,6 +22,7 @@ from app.services.engine.output import harmony
 from app.services.engine.output.template_clues import call_parser, takes_tools, template_text
 from app.services.engine.output.tool_call_formats import call_format, write_calls
 from app.services.errors import InvalidRequest
+from app.services.errors.base import first_line
 from app.services.generation import GenerationRequest, Message, ToolCall
 
 Tools = Sequence[Mapping[str, Any]]
@@ -80,7 +81,7 @@ class ChatTemplate:
             kwargs = {key: value for key, value in request.template_kwargs.items() if key != "reasoning_effort"}
             return self.render(replace(request, template_kwargs=kwargs))
         raise InvalidRequest(
-            f"The model's chat template refuses this conversation: {_first_line(refusal)}", param="messages"
+            f"The model's chat template refuses this conversation: {first_line(refusal)}", param="messages"
         ) from refusal
 
     def _with_tools(self, messages: Sequence[Message], tools: Tools) -> Sequence[Message]:
@@ -230,7 +231,3 @@ def _replace_surrogates(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
-
-
-def _first_line(error: Exception | None) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

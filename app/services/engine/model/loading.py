@@ -25,6 +25,7 @@ from app.services.engine.model.model_files import ModelFiles, open_folder, open_
 from app.services.engine.model.sentence_piece import follow_model_file
 from app.services.engine.model.text_models import model_classes
 from app.services.errors import GroupNotFormed, LoadFailed
+from app.services.errors.base import first_line
 from app.services.facts import DeviceFacts
 from app.services.gguf.cache import GGUFCache
 from app.services.model_folder import ModelFolder
@@ -260,5 +261,4 @@ def _reason(error: Exception) -> str:
             "its tokenizer is Python code of the folder, and this server runs no code of a model folder. Get a "
             "conversion of this model whose tokenizer_config.json has no auto_map"
         )
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
+    return first_line(error)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +30,7 @@ from app.services.engine.vision.qwen3 import QWEN3_VL
 from app.services.engine.vision.smolvlm import SMOLVLM
 from app.services.engine.vision.texts import Embed, Encode, Texts
 from app.services.engine.vision.vision import Vision
+from app.services.errors.base import first_line
 from app.services.gguf import mmproj
 from app.services.gguf.architectures.layout import Parameter
 from app.services.gguf.conversion import widened
@@ -100,13 +102,13 @@ def _load(
         if back_end() == "cpu":
             widen(tower)
         yield from read_weights(tower)
-        processor = _processor(family, config, source.settings)
-        vision = Vision(family, config, tower, processor, Texts(encode, _embed(model)), _precision(model))
+        make_processor = partial(_processor, family, config, source.settings)
+        vision = Vision(family, config, tower, make_processor, Texts(encode, _embed(model)), _precision(model))
         if vision.positions is not None:
             steer(model, vision.positions)
         return vision
     except Exception as error:  # the model answers text all the same
-        log.warning("this model reads text only: no tower for images", model=name, reason=_line(error))
+        log.warning("this model reads text only: no tower for images", model=name, reason=first_line(error))
         return None
 
 
@@ -181,7 +183,3 @@ def _precision(model: Any) -> mx.Dtype:
     """Give the numbers that go from layer to layer of a text model: those of its norms, which are never quantized."""
     norms = [array.dtype for name, array in all_weights(model).items() if name.endswith("norm.weight")]
     return norms[0] if norms else dtype()
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Generator, Mapping
+from functools import cached_property
 from math import prod
 from threading import Lock
 from typing import Any, Generic, TypeVar
@@ -18,6 +19,7 @@ from app.services.engine.vision.memory import count_patches, peak_bytes
 from app.services.engine.vision.prompt_images import PromptImage, PromptImages
 from app.services.engine.vision.texts import Texts
 from app.services.errors import InvalidImage
+from app.services.errors.base import first_line
 from app.services.generation import EncodedImage, Image
 
 _MOST_INPUTS = 256 * 2**20  # bytes of prepared images whose turn is still to come
@@ -35,7 +37,13 @@ class Vision:
     """
 
     def __init__(
-        self, family: Family, config: Mapping[str, Any], tower: Any, processor: Any, texts: Texts, dtype: mx.Dtype
+        self,
+        family: Family,
+        config: Mapping[str, Any],
+        tower: Any,
+        make_processor: Callable[[], Any],
+        texts: Texts,
+        dtype: mx.Dtype,
     ) -> None:
         self.family = family
         self.placeholder = family.placeholder(config)
@@ -46,7 +54,7 @@ class Vision:
         self._image_tokens = IMAGE_TOKENS  # that an image has at most, where their number depends on its size
         self._config = config
         self._tower = tower
-        self._processor = processor
+        self._make_processor = make_processor
         self._texts = texts
         self._dtype = dtype  # of the text model
         self._inputs: _Recent[Inputs] = _Recent(
@@ -65,8 +73,7 @@ class Vision:
     def limit(self, most_bytes: int, image_tokens: int = IMAGE_TOKENS) -> int:
         """Set how many tokens an image has, and how many bytes of embeddings are stored. Returns how many these are."""
         self._image_tokens = image_tokens
-        if self.family.limit:
-            self.family.limit(self._processor, image_tokens)
+        vars(self).pop("_processor", None)  # which has its limit from the beginning
         self._embeddings.most = min(MOST_EMBEDDINGS, most_bytes)
         return self._embeddings.most
 
@@ -132,6 +139,17 @@ class Vision:
         self._unfinished.clear()
         self._texts.free()
         self._tower = None
+
+    @cached_property
+    def _processor(self) -> Any:
+        """What prepares images, made for the first: its modules take long to import. Raises InvalidImage."""
+        try:
+            processor = self._make_processor()
+        except Exception as error:
+            raise InvalidImage(f"this model's settings for images cannot be used: {first_line(error)}") from error
+        if self.family.limit:
+            self.family.limit(processor, self._image_tokens)
+        return processor
 
     def _grid(self, width: int, height: int) -> tuple[int, int]:
         assert self.family.grid is not None
