@@ -373,3 +373,8 @@ def coding_skills(source: Source, count: int) -> list[Skill]:
             one = _skill(source, cells)
         found[one.name] = one
     return list(found.values())
+
+
+def reading_skill(source: Source) -> Skill:
+    """The tool with which coding agents read a file."""
+    return _skill(source, next(cells for cells in rows(TRAINING) if cells[0].split("|")[0] == CODING[0]))

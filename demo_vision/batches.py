@@ -11,17 +11,22 @@ from torch import Tensor
 from demo_model.batches import IGNORED, Encoder, Example, room
 from demo_model.conversation import Conversation
 from demo_model.source import Source
-from demo_vision import questions, scenes
+from demo_model.topics_chat import greeting
+from demo_vision import files, questions, scenes
 from demo_vision.network import VisionShape, patches, positions
 from demo_vision.questions import Question
 
 TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
+_POOL = 40  # batches that are made at once, so that pictures of a size and questions of a length come together
+_FROM_FILES = 0.08  # of the pictures come from an agent's tool that reads files
+_ANOTHER = 0.1  # of the conversations go on about another picture
+_GREETED = 0.08  # of the conversations begin with a greeting
 _FIRST = 0.7  # of the pictures stand before their question, as the Web UI sends them
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A question as token ids, with its picture as patches and the places of its tokens."""
+    """A conversation as token ids, with its pictures (pictures, patches, numbers) and the places of its tokens."""
 
     example: Example
     patches: np.ndarray
@@ -31,7 +36,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class PictureBatch:
-    """Rows of ids (batch, length) with an image each; the flat places to predict from, and their targets."""
+    """Rows of ids (batch, length), their images in order, the flat places to predict from, and their targets."""
 
     ids: Tensor
     images: Tensor
@@ -57,15 +62,41 @@ class PictureEncoder:
         assert token is not None
         self.image_token: int = token
 
-    def picture(self, source: Source, question: Question) -> Picture:
-        """Draw a question's scene and write it as a conversation."""
-        pixels = scenes.pixels(scenes.draw(source, question.scene))
-        grid = pixels.shape[0] // self.shape.side, pixels.shape[1] // self.shape.side
-        image = f"{TOKENS[0]}{TOKENS[1] * (grid[0] * grid[1])}{TOKENS[2]}"
-        content = f"{image}{question.text}" if source.chance(_FIRST) else f"{question.text}{image}"
-        talk = Conversation(question.kind).user(content).answer(question.answer, "")
+    def picture(
+        self, source: Source, *asked: list[Question], opening: Conversation | None = None, from_files: float = 0.0
+    ) -> Picture:
+        """Draw the scene of each list of questions, all of one size, and write them as a conversation.
+
+        It goes on from `opening`; a share of the pictures comes from the files that a tool reads.
+        """
+        talk, drawn = Conversation(asked[0][0].kind).extend(opening or Conversation("")), []
+        for first, *others in asked:
+            pixels = scenes.pixels(scenes.draw(source, first.scene))
+            drawn.append(patches(pixels, self.shape))
+            grid = pixels.shape[0] // self.shape.side, pixels.shape[1] // self.shape.side
+            image = f"{TOKENS[0]}{TOKENS[1] * (grid[0] * grid[1])}{TOKENS[2]}"
+            if source.chance(from_files):
+                read = files.read(source, first, image)
+                talk = talk.extend(read) if talk.messages else read
+            else:
+                talk.user(f"{image}{first.text}" if source.chance(_FIRST) else f"{first.text}{image}")
+            talk.answer(first.answer, "")
+            for question in others:
+                talk.user(question.text).answer(question.answer, "")
         example = self.encoder.example(talk)
-        return Picture(example, patches(pixels, self.shape), positions(example.ids, grid, self.image_token), grid)
+        places = positions(example.ids, grid, self.image_token)
+        return Picture(example, np.stack(drawn), places, grid)
+
+    def conversation(self, source: Source) -> Picture:
+        """Any conversation about a picture, now and then about another one after it."""
+        asked = [questions.conversation(source)]
+        while source.chance(_ANOTHER) and len(asked) < 3:
+            other = questions.conversation(source)
+            while other[0].scene.size != asked[0][0].scene.size:
+                other = questions.conversation(source)
+            asked.append(other)
+        opening = greeting(source) if source.chance(_GREETED) else None
+        return self.picture(source, *asked, opening=opening, from_files=_FROM_FILES)
 
 
 def collate(pictures: list[Picture]) -> PictureBatch:
@@ -84,7 +115,7 @@ def collate(pictures: list[Picture]) -> PictureBatch:
     flat, targets = np.pad(flat, (0, spare)), np.pad(targets, (0, spare), constant_values=IGNORED)
     return PictureBatch(
         torch.from_numpy(ids),
-        torch.from_numpy(np.stack([one.patches for one in pictures])),
+        torch.from_numpy(np.concatenate([one.patches for one in pictures])),
         pictures[0].grid,
         torch.from_numpy(places),
         torch.from_numpy(flat),
@@ -105,16 +136,20 @@ def grouped(pictures: list[Picture], size: int) -> Iterator[list[Picture]]:
 
 
 class PictureFeed:
-    """An endless, seeded stream of batches."""
+    """An endless, seeded stream of batches, each of pictures of one size and of conversations as long."""
 
     def __init__(self, encoder: PictureEncoder, source: Source, size: int) -> None:
         self.encoder, self.source, self.size = encoder, source, size
         self.ready: list[list[Picture]] = []
+        self.waiting: list[Picture] = []
 
     def next(self) -> PictureBatch:
         """The next batch."""
-        if not self.ready:
-            made = [self.encoder.picture(self.source, questions.question(self.source)) for _ in range(8 * self.size)]
-            self.ready = list(grouped(made, self.size))
+        while not self.ready:
+            self.waiting += [self.encoder.conversation(self.source) for _ in range(_POOL * self.size)]
+            self.waiting.sort(key=lambda picture: len(picture.example.ids))
+            groups = list(grouped(self.waiting, self.size))
+            self.ready = [group for group in groups if len(group) == self.size]
+            self.waiting = [picture for group in groups if len(group) < self.size for picture in group]
             self.source.rng.shuffle(self.ready)
         return collate(self.ready.pop())

@@ -207,9 +207,10 @@ class SeeingNetwork(Network):
     frequencies: Tensor
 
     def seen(self, ids: Tensor, images: Tensor, grid: tuple[int, int], places: Tensor, image_token: int) -> Tensor:
-        """Final hidden states (batch, length, hidden_size) for ids (batch, length) with one image in each row.
+        """Final hidden states (batch, length, hidden_size) for ids (batch, length) with images, all of one size.
 
-        `images` are its patches (batch, patches, numbers), `grid` the rows and columns of its tokens, and `places`
+        `images` are their patches (images, patches, numbers), row after row of the batch, `grid` the rows and columns
+        of the tokens of each, and `places`
         (3, batch, length) those of all tokens in time, height and width.
         """
         x = self.embed_tokens(ids)
@@ -225,13 +226,17 @@ class SeeingNetwork(Network):
 
 
 def positions(ids: list[int], grid: tuple[int, int], image_token: int) -> np.ndarray:
-    """The places (3, length) of tokens with one image: it takes as many as its longer side, whatever its tokens."""
-    start = ids.index(image_token)
+    """The places (3, length) of tokens with images of one size: each takes as many as its longer side has tokens."""
     count, span = grid[0] * grid[1], max(grid)
-    index = np.arange(count)
-    image = np.stack([np.zeros(count, dtype=np.int64), index // grid[1], index % grid[1]]) + start
-    before, after = np.arange(start), np.arange(len(ids) - start - count) + start + span
-    return np.concatenate([np.tile(before, (3, 1)), image, np.tile(after, (3, 1))], axis=1)
+    image = np.stack([np.zeros(count, dtype=np.int64), *(axis.ravel() for axis in np.mgrid[: grid[0], : grid[1]])])
+    parts, done, place = [], 0, 0
+    while image_token in ids[done:]:
+        start = ids.index(image_token, done)
+        parts += [np.tile(np.arange(start - done) + place, (3, 1)), image + place + start - done]
+        place += start - done + span
+        done = start + count
+    parts.append(np.tile(np.arange(len(ids) - done) + place, (3, 1)))
+    return np.concatenate(parts, axis=1)
 
 
 __all__ = ["Norm", "SeeingNetwork", "Shape", "VisionShape", "patches", "positions"]

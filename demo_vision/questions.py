@@ -26,6 +26,8 @@ PHRASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "colour": (("What colour is the {0}?", "Which colour does the {0} have?"), ("The {0} is of what colour?",)),
     "shape": (("Which shape is {0}?", "What is the {0} thing?"), ("What shape is the {0} one?",)),
+    "its colour": (("What colour is it?", "What colour is this?"), ("Which colour is this?",)),
+    "its shape": (("What shape is this?", "Which shape is it?"), ("Which shape is this?",)),
     "left": (("What is left of the {0}?", "What is to the left of the {0}?"), ("What stands left of the {0}?",)),
     "right": (("What is right of the {0}?", "What is to the right of the {0}?"), ("What stands right of the {0}?",)),
     "above": (("What is above the {0}?", "What is over the {0}?"), ("What stands above the {0}?",)),
@@ -33,6 +35,7 @@ PHRASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "count": (("How many {0} are there?", "How many {0} do you see?"), ("Count the {0}.",)),
     "digits": (("Which number is this?", "What number do you see?", "Read the number."), ("Which number is written?",)),
     "word": (("What does it say?", "Read the word.", "Which word is this?"), ("Which word is written here?",)),
+    "letters": (("Spell it.", "How is it spelled?"), ("Spell the word.",)),
 }
 
 
@@ -47,6 +50,7 @@ class Question:
 
 
 Maker = Callable[[Source], Question]
+Asker = Callable[[Source, Scene], Question | None]
 
 
 def ask(source: Source, phrase: str, about: str = "") -> str:
@@ -60,8 +64,7 @@ def things(source: Source, count: int) -> Scene:
     pairs = [(colour, shape) for colour in COLOURS for shape in SHAPES]
 
     def names() -> str:
-        made = source.rng.sample(pairs, count)
-        return ", ".join(f"{colour} {shape}" for colour, shape in made)
+        return ", ".join(sorted(f"{colour} {shape}" for colour, shape in source.rng.sample(pairs, count)))
 
     # two things or more are of combinations that training never sees, where they are held out
     text = source.fresh(names) if count > 1 else names()
@@ -83,52 +86,79 @@ def sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def see(source: Source) -> Question:
-    """What is there: colour and shape of one to three things, from left to right."""
-    scene = things(source, source.any((1, 1, 2, 3)))
+def all_there(source: Source, scene: Scene) -> Question:
+    """What is there: colour and shape of each thing, from left to right."""
     answer = listed([with_article(thing) for thing in scene.from_left])
     return Question("colour and shape", scene, ask(source, "see"), sentence(answer))
 
 
-def colour_or_shape(source: Source) -> Question:
-    """The colour of a shape, or the shape of a colour, that is there once."""
-    while True:
-        scene = things(source, source.rng.randint(1, 3))
-        thing = source.any(scene.things)
-        if source.chance(0.5):
-            if sum(one.shape == thing.shape for one in scene.things) == 1:
-                return Question("colour and shape", scene, ask(source, "colour", thing.shape), sentence(thing.colour))
-        elif sum(one.colour == thing.colour for one in scene.things) == 1:
-            return Question("colour and shape", scene, ask(source, "shape", thing.colour), sentence(f"a {thing.shape}"))
-
-
-def beside(source: Source) -> Question:
-    """What of two things is left of, right of, above or below the other."""
-    while True:
-        scene = things(source, 2)
-        one, other = source.rng.sample(scene.things, 2)
-        across, down = other.x - one.x, other.y - one.y
-        if max(abs(across), abs(down)) < _CLEAR * min(abs(across), abs(down)):
-            continue
-        side = ("right" if across > 0 else "left") if abs(across) > abs(down) else ("below" if down > 0 else "above")
-        return Question("left and above", scene, ask(source, side, one.name), sentence(with_article(other)))
-
-
-def count(source: Source) -> Question:
-    """How many things there are, up to five, or how many of a shape or colour."""
-    amount = source.rng.randint(1, 5)
-    pairs = [(source.any(tuple(COLOURS)), source.any(SHAPES)) for _ in range(amount)]
-    if source.chance(0.4):
-        pairs = [(colour, pairs[0][1]) for colour, _ in pairs]
-    scene = scenes.placed(source, pairs)
+def one_of(source: Source, scene: Scene) -> Question | None:
+    """The colour of a shape, or the shape of a colour; none where it is not there just once."""
+    thing, its = source.any(scene.things), "its " if len(scene.things) == 1 and source.chance(0.5) else ""
     if source.chance(0.5):
-        return Question("count", scene, ask(source, "count", "shapes"), sentence(NUMBERS[amount]))
+        if sum(one.shape == thing.shape for one in scene.things) == 1:
+            text = ask(source, f"{its}colour", thing.shape)
+            return Question("colour and shape", scene, text, sentence(thing.colour))
+    elif sum(one.colour == thing.colour for one in scene.things) == 1:
+        text = ask(source, f"{its}shape", thing.colour)
+        return Question("colour and shape", scene, text, sentence(f"a {thing.shape}"))
+    return None
+
+
+def other_of(source: Source, scene: Scene) -> Question | None:
+    """What of two things is beside the other; none where it is as far across as down, or there are not two."""
+    if len(scene.things) != 2:
+        return None
+    one, other = source.rng.sample(scene.things, 2)
+    across, down = other.x - one.x, other.y - one.y
+    if max(abs(across), abs(down)) < _CLEAR * min(abs(across), abs(down)):
+        return None
+    side = ("right" if across > 0 else "left") if abs(across) > abs(down) else ("below" if down > 0 else "above")
+    return Question("left and above", scene, ask(source, side, one.name), sentence(with_article(other)))
+
+
+def number_of(source: Source, scene: Scene) -> Question:
+    """How many things there are, or how many of a shape or colour."""
+    if source.chance(0.5):
+        return Question("count", scene, ask(source, "count", "shapes"), sentence(NUMBERS[len(scene.things)]))
     thing = source.any(scene.things)
     if source.chance(0.5):
         same = sum(one.shape == thing.shape for one in scene.things)
         return Question("count", scene, ask(source, "count", f"{thing.shape}s"), sentence(NUMBERS[same]))
     same = sum(one.colour == thing.colour for one in scene.things)
     return Question("count", scene, ask(source, "count", f"{thing.colour} shapes"), sentence(NUMBERS[same]))
+
+
+def see(source: Source) -> Question:
+    """What is there, of one to three things."""
+    return all_there(source, things(source, source.any((1, 1, 2, 3))))
+
+
+def colour_or_shape(source: Source) -> Question:
+    """The colour or the shape of one of up to three things."""
+    while (made := one_of(source, things(source, source.rng.randint(1, 3)))) is None:
+        pass
+    return made
+
+
+def beside(source: Source) -> Question:
+    """What of two things is left of, right of, above or below the other."""
+    while (made := other_of(source, things(source, 2))) is None:
+        pass
+    return made
+
+
+def count(source: Source) -> Question:
+    """How many things, or things of a kind, of one to five."""
+    pairs = [(source.any(tuple(COLOURS)), source.any(SHAPES)) for _ in range(source.rng.randint(1, 5))]
+    if source.chance(0.4):
+        pairs = [(colour, pairs[0][1]) for colour, _ in pairs]
+    return number_of(source, scenes.placed(source, pairs))
+
+
+def open_or(source: Source, phrase: str) -> str:
+    """How to ask about what is written: now and then as about any picture."""
+    return "see" if source.chance(0.15) else phrase
 
 
 def digits(source: Source) -> Question:
@@ -138,7 +168,7 @@ def digits(source: Source) -> Question:
         if source.chance(0.6)
         else str(source.rng.randint(0, 99))
     )
-    return Question("digits", scenes.written(source, number), ask(source, "digits"), f"{number}.")
+    return Question("digits", scenes.written(source, number), ask(source, open_or(source, "digits")), f"{number}.")
 
 
 def word(source: Source) -> Question:
@@ -147,7 +177,17 @@ def word(source: Source) -> Question:
     text = source.any(pool) if source.chance(0.6) else source.fresh(lambda: short(source))
     if source.chance(0.3):
         text = text.upper() if source.chance(0.5) else text.capitalize()
-    return Question("words", scenes.written(source, text), ask(source, "word"), f"It says: {text}.")
+    return read(source, scenes.written(source, text))
+
+
+def read(source: Source, scene: Scene) -> Question:
+    """The word of a scene."""
+    return Question("words", scene, ask(source, open_or(source, "word")), f"It says: {scene.text}.")
+
+
+def spell(source: Source, scene: Scene) -> Question:
+    """The letters of a scene's word: whoever names them one by one learns sooner what they look like."""
+    return Question("letters", scene, ask(source, "letters"), f"{'-'.join(scene.text)}.")
 
 
 def short(source: Source) -> str:
@@ -163,9 +203,29 @@ WORDS = sorted(
     for one in {*words.NOUNS, *words.ADJECTIVES, *words.VERBS, *words.ANIMALS, *words.FOODS}
     if SHORTEST <= len(one) <= LONGEST and one.isascii() and one.isalpha()
 )
-MAKERS: dict[Maker, float] = {see: 3.0, colour_or_shape: 2.0, beside: 2.5, count: 2.5, digits: 3.0, word: 5.0}
+MAKERS: dict[Maker, float] = {see: 2.5, colour_or_shape: 0.5, beside: 2.5, count: 2.5, digits: 3.0, word: 8.0}
 
 
 def question(source: Source) -> Question:
     """Any question."""
     return source.rng.choices(list(MAKERS), list(MAKERS.values()))[0](source)
+
+
+def conversation(source: Source) -> list[Question]:
+    """One to three different questions about one scene; what is held out of one is not asked as another."""
+    made = [question(source)]
+    first, scene = made[0], made[0].scene
+    if first.kind == "words":
+        return [*made, spell(source, scene)] if source.chance(0.5) else [spell(source, scene), *made]
+    if scene.text:
+        return made
+    # a scene of two or three things to count may be of those that are held out where things are named
+    others: list[Asker] = [number_of] if first.kind == "count" and len(scene.things) < 4 else [all_there, number_of]
+    if first.kind != "count":
+        others += [one_of, other_of, other_of]
+    for _ in range(3 * source.any((1, 2))):
+        more = source.any(others)(source, scene)
+        if more is not None and len(made) < 3 and (more.kind, more.answer) not in {(q.kind, q.answer) for q in made}:
+            made.append(more)
+    source.rng.shuffle(made)
+    return made

@@ -60,19 +60,19 @@ class Scene:
     text: str = ""
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.width, self.height
+
+    @property
     def from_left(self) -> list[Thing]:
         """The things in the order in which they are named."""
         return sorted(self.things, key=lambda thing: thing.x)
 
 
-def size(source: Source) -> tuple[int, int]:
-    """Any of the sizes of a scene."""
-    return source.any(SIZES)
-
-
 def placed(source: Source, names: list[tuple[str, str]]) -> Scene:
     """Put things of these colours and shapes anywhere, none over another."""
-    width, height = size(source)
+    width, height = source.any(SIZES)
     short = min(width, height)
     largest = 0.36 if len(names) == 1 else 0.24 if len(names) < 4 else 0.17
     while True:
@@ -89,7 +89,7 @@ def placed(source: Source, names: list[tuple[str, str]]) -> Scene:
 
 def written(source: Source, text: str) -> Scene:
     """Have a text written."""
-    return Scene(*size(source), text=text)
+    return Scene(*source.any(SIZES), text=text)
 
 
 def draw(source: Source, scene: Scene) -> Image.Image:

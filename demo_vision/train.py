@@ -25,7 +25,7 @@ from demo_vision.folders import MODEL, WORK
 from demo_vision.network import SeeingNetwork, VisionShape
 
 _LATE = 0.99  # of the demo model's own training: its mixture at the end is what is rehearsed
-_GENTLE = 0.15  # of the tower's learning rate is the text network's, which knows something already
+_GENTLE = 0.2  # of the tower's learning rate is the text network's, which knows something already
 _ALONE = 0.08  # of the training the tower learns alone, so that what it makes at first spoils nothing
 
 
@@ -36,7 +36,7 @@ class Training:
         torch.manual_seed(options.seed)
         self.options = options
         self.schedule = Schedule(options.pictures, options.minutes, decay=0.7)
-        self.tokenizer = with_image_tokens(Tokenizer.from_file(str(FOLDER / "tokenizer.json")))
+        self.tokenizer = with_image_tokens(Tokenizer.from_file(str(Path(options.text) / "tokenizer.json")))
         encoder = Encoder(self.tokenizer, Template())
         self.pictures = PictureEncoder(encoder, VisionShape())
         self.feed = PictureFeed(self.pictures, Source(options.seed), options.batch)
@@ -53,9 +53,12 @@ class Training:
         self.test = self._test_batches()
 
     def _take_text_weights(self) -> None:
-        """Begin with the demo model; the tokens of images are new."""
+        """Begin with the text model, or that of a model that sees; what is new are the tokens of images."""
+        files = load_file(Path(self.options.text) / "model.safetensors")
         weights = {
-            name.removeprefix("model."): w.float() for name, w in load_file(FOLDER / "model.safetensors").items()
+            name.removeprefix("model.").removeprefix("language_model."): weight.float()
+            for name, weight in files.items()
+            if not name.startswith("model.visual.")
         }
         state = self.network.state_dict()
         known = weights.pop("embed_tokens.weight")
@@ -83,7 +86,7 @@ class Training:
 
     def _test_batches(self) -> list[PictureBatch]:
         source = Source("watch", held_out=True)
-        made = [self.pictures.picture(source, questions.question(source)) for _ in range(self.options.test)]
+        made = [self.pictures.picture(source, [questions.question(source)]) for _ in range(self.options.test)]
         return [collate(group) for group in grouped(made, self.options.batch)]
 
     @property
@@ -111,7 +114,7 @@ class Training:
                 loss = functional.cross_entropy(self.network.predictions(words.ids, words.places), words.targets)
             else:
                 batch = self.feed.next()
-                self.seen += len(batch.ids)
+                self.seen += len(batch.images)
                 loss = functional.cross_entropy(self.predictions(batch), batch.targets)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -201,10 +204,11 @@ def parser() -> argparse.ArgumentParser:
     """The options of the command."""
     made = argparse.ArgumentParser(description="Train tiles-nano-vl: the demo model learns to see.")
     made.add_argument("--out", default=str(MODEL), help="the model folder to write")
+    made.add_argument("--text", default=str(FOLDER), help="the folder of the text model to begin with")
     made.add_argument("--seed", type=int, default=7)
     made.add_argument("--pictures", type=int, default=400_000, help="end after this many pictures")
     made.add_argument("--minutes", type=float, default=100, help="or after this many minutes")
-    made.add_argument("--batch", type=int, default=48, help="pictures of a batch")
+    made.add_argument("--batch", type=int, default=40, help="pictures of a batch")
     made.add_argument("--share", type=float, default=0.25, help="the share of the steps that rehearse text")
     made.add_argument("--rehearsal", type=int, default=2048, help="tokens of a batch of text")
     made.add_argument("--matrix-lr", type=float, default=0.02)

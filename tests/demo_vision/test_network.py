@@ -3,6 +3,7 @@
 import base64
 import io
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from app.services.engine.vision.prompt_images import PromptImages  # noqa: E402
 from app.services.generation import Image  # noqa: E402
 from demo_model.source import Source  # noqa: E402
 from demo_vision import checkpoint, questions, scenes  # noqa: E402
-from demo_vision.batches import Picture, collate  # noqa: E402
+from demo_vision.batches import Picture, PictureFeed, collate  # noqa: E402
 from demo_vision.network import VisionShape, patches, positions  # noqa: E402
 from demo_vision.train import Training, parser  # noqa: E402
 from tests import vision_models  # noqa: E402
@@ -37,7 +38,7 @@ def greedy(training: Training, picture: Picture, tokens: list[int], count: int) 
     for _ in range(count):
         ids = [*tokens, *answer]
         places = torch.tensor(positions(ids, picture.grid, training.pictures.image_token))[:, None]
-        images = torch.tensor(picture.patches)[None]
+        images = torch.tensor(picture.patches)
         hidden = training.network.seen(torch.tensor([ids]), images, picture.grid, places, training.pictures.image_token)
         answer.append(int(training.network.logits(hidden[0, -1]).argmax()))
     return answer
@@ -56,7 +57,7 @@ def test_the_server_computes_what_the_training_does(training: Training, tiny: Pa
     for seed in range(4):
         source = Source(seed)
         question = questions.question(source)
-        picture = training.pictures.picture(source, question)
+        picture = training.pictures.picture(source, [question])
         end = next(place for place, is_trained in enumerate(picture.example.trained) if is_trained)
         tokens = picture.example.ids[:end]
         file = io.BytesIO()
@@ -70,7 +71,7 @@ def test_the_server_computes_what_the_training_does(training: Training, tiny: Pa
         assert row.answer == greedy(training, picture, tokens, len(row.answer))
         embeddings = vision.embeddings(placed)
         with torch.no_grad():
-            expected = training.network.visual(torch.tensor(picture.patches)[None], *picture.grid)[0].numpy()
+            expected = training.network.visual(torch.tensor(picture.patches), *picture.grid)[0].numpy()
         assert np.allclose(np.array(embeddings), expected, atol=1e-4)
 
 
@@ -83,6 +84,40 @@ def test_patches_are_those_of_the_processor(training: Training, tmp_path: Path) 
         pixels = scenes.pixels(scenes.draw(source, questions.see(source).scene))
         prepared = vision._processor([pixels], return_tensors="np", input_data_format="channels_last")
         assert np.allclose(patches(pixels, VisionShape()), prepared["pixel_values"], atol=1e-6)
+
+
+def test_places_of_several_images_follow_one_another(training: Training) -> None:
+    token, grid = training.pictures.image_token, (2, 3)
+    ids = [1, 2, *[token] * 6, 3, *[token] * 6, 4]
+    time, height, width = positions(ids, grid, token).tolist()
+    assert time == [0, 1, *[2] * 6, 5, *[6] * 6, 9]
+    assert height == [0, 1, 2, 2, 2, 3, 3, 3, 5, 6, 6, 6, 7, 7, 7, 9]
+    assert width == [0, 1, 2, 3, 4, 2, 3, 4, 5, 6, 7, 8, 6, 7, 8, 9]
+
+
+def test_batches_are_full_and_hold_what_was_drawn(training: Training) -> None:
+    feed = PictureFeed(training.pictures, Source("full"), 4)
+    drawn = 0
+    for _ in range(60):
+        batch = feed.next()
+        assert len(batch.kinds) == 4
+        tokens = (batch.ids == training.pictures.image_token).sum().item()
+        assert tokens == len(batch.images) * batch.grid[0] * batch.grid[1]
+        drawn += len(batch.images)
+    assert drawn > 60 * 4  # some rows have more than one
+
+
+def test_a_picture_that_a_tool_reads_is_asked_about_first(training: Training) -> None:
+    decode = partial(training.tokenizer.decode, skip_special_tokens=False)
+    for seed in range(20):
+        source = Source(seed)
+        question = questions.question(source)
+        example = training.pictures.picture(source, [question], from_files=1.0).example
+        text = decode(example.ids)
+        trained = decode([token for token, is_trained in zip(example.ids, example.trained, strict=True) if is_trained])
+        call, answer = (part.strip() for part in trained.split("<|im_end|>")[:2])
+        assert call.startswith("<tool_call>") and answer == question.answer
+        assert text.index(question.text) < text.index("<tool_call>") < text.index("<tool_response>\n<|vision_start|>")
 
 
 def test_a_step_of_pictures_and_one_of_text_change_what_they_may(training: Training) -> None:
@@ -109,5 +144,5 @@ def test_scores_count_every_answer_once(training: Training) -> None:
     pictures = sum(len(batch.kinds) for batch in training.test)
     assert pictures == 12
     assert set(training.scores()) <= {"colour and shape", "left and above", "count", "digits", "words"}
-    batch = collate([training.pictures.picture(Source(1), questions.digits(Source(1)))])
+    batch = collate([training.pictures.picture(Source(1), [questions.digits(Source(1))])])
     assert training.predictions(batch).shape[0] == len(batch.targets)
