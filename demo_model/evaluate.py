@@ -12,7 +12,7 @@ from demo_model.judge import obeyed, object_in, right
 from demo_model.served import Outcome, answers, serving
 from demo_model.template import FOLDER
 
-BEGIN, END = "<!-- scores: begin -->", "<!-- scores: end -->"
+SCORES = "scores"  # the marks of the table in the model card
 
 
 @dataclass(frozen=True)
@@ -62,24 +62,23 @@ def _mean(hits: list[bool]) -> float:
 
 
 def as_markdown(rows: list[Row]) -> str:
-    """The table in Markdown."""
-    lines = ["| what | items | right | calls held | to reach |", "|---|---|---|---|---|"]
-    return "\n".join(
-        lines
-        + [
-            f"| {r.name} | {r.count} | {r.score:.1%} | {'' if r.held is None else f'{r.held:.1%}'} "
-            f"| {f'{r.goal * 100:g}%' if r.goal else ''} |"
-            for r in rows
-            if r.count
-        ]
-    )
+    """The table in Markdown; without the column of held calls where nothing was called."""
+    calls = any(row.held is not None for row in rows)
+    titles = ["what", "items", "right", *(["calls held"] if calls else []), "to reach"]
+    lines = [titles, ["---"] * len(titles)]
+    for row in rows:
+        if row.count:
+            held = "" if row.held is None else f"{row.held:.1%}"
+            goal = f"{row.goal * 100:g}%" if row.goal else ""
+            lines.append([row.name, str(row.count), f"{row.score:.1%}", *([held] if calls else []), goal])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def write_card(folder: Path, text: str) -> None:
-    """Put the table between the marks of the model card."""
-    card = folder / "MODEL_CARD.md"
-    head, _, rest = card.read_text().partition(BEGIN)
-    card.write_text(f"{head}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+def write_card(folder: Path, text: str, mark: str = SCORES) -> None:
+    """Put a table between its marks of the model card."""
+    card, begin, end = folder / "MODEL_CARD.md", f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
+    head, _, rest = card.read_text().partition(begin)
+    card.write_text(f"{head}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
 
 
 def show_failures(outcomes: list[Outcome], count: int) -> None:

@@ -1,1 +1,1 @@
-"""Makes `tiles-nano-vl`, the demo model that sees: its scenes and questions, its training and its evaluation."""
+"""Teaches `tiles-nano`, the demo model, to see: its scenes and questions, its training and its evaluation."""

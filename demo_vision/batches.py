@@ -1,7 +1,8 @@
 """Batches of questions about pictures: tokens, patches, places, and what is trained on."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,17 +12,38 @@ from torch import Tensor
 from demo_model.batches import IGNORED, Encoder, Example, room
 from demo_model.conversation import Conversation
 from demo_model.source import Source
+from demo_model.tokenization import token_id
 from demo_model.topics_chat import greeting
+from demo_model.webui_tools import DATETIME, INFO, browser_tool
 from demo_vision import files, questions, scenes
-from demo_vision.network import VisionShape, patches, positions
+from demo_vision.network import VisionShape, patches, positions, token_by_token
 from demo_vision.questions import Question
+from demo_vision.scenes import Scene
 
+_APART = "<|endoftext|>"  # stands between letters that are to be tokens of their own, and is left out then
 TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
 _POOL = 40  # batches that are made at once, so that pictures of a size and questions of a length come together
 _FROM_FILES = 0.08  # of the pictures come from an agent's tool that reads files
 _ANOTHER = 0.1  # of the conversations go on about another picture
 _GREETED = 0.08  # of the conversations begin with a greeting
+_BROWSER = 0.08  # of the conversations have the tools that the Web UI offers by itself
 _FIRST = 0.7  # of the pictures stand before their question, as the Web UI sends them
+
+
+class Drawn(NamedTuple):
+    """A picture as patches (patches, numbers), with what is in each, and the rows and columns of its tokens."""
+
+    patches: np.ndarray
+    contents: np.ndarray
+    grid: tuple[int, int]
+
+
+def drawing(source: Source, scene: Scene, shape: VisionShape) -> Drawn:
+    """Draw a scene for the network."""
+    image, contents = scenes.draw(source, scene)
+    pixels = scenes.pixels(image)
+    grid = pixels.shape[0] // shape.side, pixels.shape[1] // shape.side
+    return Drawn(patches(pixels, shape), token_by_token(contents, shape.spatial_merge_size).astype(np.int64), grid)
 
 
 @dataclass(frozen=True)
@@ -30,8 +52,12 @@ class Picture:
 
     example: Example
     patches: np.ndarray
+    contents: np.ndarray  # of the patches (pictures, patches)
     places: np.ndarray
     grid: tuple[int, int]
+
+
+P = TypeVar("P", Drawn, Picture)
 
 
 @dataclass(frozen=True)
@@ -40,6 +66,7 @@ class PictureBatch:
 
     ids: Tensor
     images: Tensor
+    contents: Tensor
     grid: tuple[int, int]
     positions: Tensor
     places: Tensor
@@ -53,6 +80,14 @@ def with_image_tokens(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
+def _letter_by_letter(question: Question) -> str:
+    """An answer whose word has a token for each letter, as the tower sees them; none of larger parts is learnt."""
+    word = question.scene.text
+    if question.kind != "words":
+        return question.answer
+    return f"{question.answer.removesuffix(f'{word}.')}{_APART.join(word)}."
+
+
 class PictureEncoder:
     """Turns questions into pictures with tokens."""
 
@@ -61,6 +96,7 @@ class PictureEncoder:
         token = encoder.tokenizer.token_to_id(TOKENS[1])
         assert token is not None
         self.image_token: int = token
+        self.apart = token_id(encoder.tokenizer, _APART)
 
     def picture(
         self, source: Source, *asked: list[Question], opening: Conversation | None = None, from_files: float = 0.0
@@ -69,23 +105,30 @@ class PictureEncoder:
 
         It goes on from `opening`; a share of the pictures comes from the files that a tool reads.
         """
-        talk, drawn = Conversation(asked[0][0].kind).extend(opening or Conversation("")), []
+        talk = Conversation(asked[0][0].kind).extend(opening or Conversation(""))
+        drawn = [drawing(source, first.scene, self.shape) for first, *_ in asked]
+        grid = drawn[0].grid
         for first, *others in asked:
-            pixels = scenes.pixels(scenes.draw(source, first.scene))
-            drawn.append(patches(pixels, self.shape))
-            grid = pixels.shape[0] // self.shape.side, pixels.shape[1] // self.shape.side
             image = f"{TOKENS[0]}{TOKENS[1] * (grid[0] * grid[1])}{TOKENS[2]}"
             if source.chance(from_files):
                 read = files.read(source, first, image)
                 talk = talk.extend(read) if talk.messages else read
             else:
                 talk.user(f"{image}{first.text}" if source.chance(_FIRST) else f"{first.text}{image}")
-            talk.answer(first.answer, "")
+            talk.answer(_letter_by_letter(first), "")
             for question in others:
-                talk.user(question.text).answer(question.answer, "")
-        example = self.encoder.example(talk)
+                talk.user(question.text).answer(_letter_by_letter(question), "")
+        example = self._joined(self.encoder.example(talk))
         places = positions(example.ids, grid, self.image_token)
-        return Picture(example, np.stack(drawn), places, grid)
+        seen, contents = (
+            np.stack(parts) for parts in zip(*((one.patches, one.contents) for one in drawn), strict=True)
+        )
+        return Picture(example, seen, contents, places, grid)
+
+    def _joined(self, example: Example) -> Example:
+        """Without what kept letters apart."""
+        kept = [place for place, token in enumerate(example.ids) if token != self.apart]
+        return replace(example, ids=[example.ids[i] for i in kept], trained=[example.trained[i] for i in kept])
 
     def conversation(self, source: Source) -> Picture:
         """Any conversation about a picture, now and then about another one after it."""
@@ -95,7 +138,11 @@ class PictureEncoder:
             while other[0].scene.size != asked[0][0].scene.size:
                 other = questions.conversation(source)
             asked.append(other)
-        opening = greeting(source) if source.chance(_GREETED) else None
+        opening = Conversation("")
+        if source.chance(_BROWSER):
+            opening.tools += [browser_tool(source, name) for name in (DATETIME, INFO)]
+        if source.chance(_GREETED):
+            opening.extend(greeting(source))
         return self.picture(source, *asked, opening=opening, from_files=_FROM_FILES)
 
 
@@ -116,6 +163,7 @@ def collate(pictures: list[Picture]) -> PictureBatch:
     return PictureBatch(
         torch.from_numpy(ids),
         torch.from_numpy(np.concatenate([one.patches for one in pictures])),
+        torch.from_numpy(np.concatenate([one.contents for one in pictures])),
         pictures[0].grid,
         torch.from_numpy(places),
         torch.from_numpy(flat),
@@ -124,9 +172,9 @@ def collate(pictures: list[Picture]) -> PictureBatch:
     )
 
 
-def grouped(pictures: list[Picture], size: int) -> Iterator[list[Picture]]:
+def grouped(pictures: Iterable[P], size: int) -> Iterator[list[P]]:
     """Groups of pictures of one size, `size` at most."""
-    by_grid: dict[tuple[int, int], list[Picture]] = {}
+    by_grid: dict[tuple[int, int], list[P]] = {}
     for picture in pictures:
         group = by_grid.setdefault(picture.grid, [])
         group.append(picture)
@@ -153,3 +201,23 @@ class PictureFeed:
             self.waiting = [picture for group in groups if len(group) < self.size for picture in group]
             self.source.rng.shuffle(self.ready)
         return collate(self.ready.pop())
+
+
+class SceneFeed:
+    """An endless, seeded stream of pictures of one size that nothing is asked about."""
+
+    def __init__(self, shape: VisionShape, source: Source, size: int) -> None:
+        self.shape, self.source, self.size = shape, source, size
+        self.groups = grouped(self._drawn(), size)
+
+    def _drawn(self) -> Iterator[Drawn]:
+        while True:
+            yield drawing(self.source, questions.question(self.source).scene, self.shape)
+
+    def next(self) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """Images, what is in their patches, and the rows and columns of their tokens."""
+        group = next(self.groups)
+        images, contents = (
+            np.stack(parts) for parts in zip(*((one.patches, one.contents) for one in group), strict=True)
+        )
+        return torch.from_numpy(images), torch.from_numpy(contents), group[0].grid

@@ -35,6 +35,8 @@ def export(network: SeeingNetwork, tokenizer: Tokenizer, folder: Path) -> None:
 def _weights(network: SeeingNetwork) -> list[tuple[str, Tensor]]:
     named = []
     for name, parameter in network.named_parameters():
+        if name.startswith("contents."):
+            continue
         weight = parameter.detach().half().contiguous()
         if name == "visual.patch_embed.proj.weight":
             s = network.visual.shape

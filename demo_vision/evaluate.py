@@ -13,14 +13,15 @@ from typing import Any
 
 import httpx
 
-from demo_model.evaluate import Row, as_markdown
+from demo_model.evaluate import Row, as_markdown, write_card
 from demo_model.served import AT_ONCE, serving
 from demo_model.source import Source
+from demo_model.template import FOLDER
 from demo_vision import questions, scenes
-from demo_vision.folders import MODEL
 from demo_vision.questions import Maker, Question
 
 SEED = "evaluation"
+SIGHT = "sight"  # the marks of the table in the model card
 LONGEST = 48  # tokens of an answer
 CATEGORIES: tuple[tuple[str, Maker, int, float], ...] = (  # of the table: how many questions, and the figure to reach
     ("what is there", questions.see, 200, 0.95),
@@ -48,7 +49,7 @@ def all_items(share: float = 1.0) -> Iterator[Item]:
         for _ in range(max(1, round(count * share))):
             question = maker(source)
             file = io.BytesIO()
-            scenes.draw(source, question.scene).save(file, "PNG")
+            scenes.draw(source, question.scene).image.save(file, "PNG")
             yield Item(category, question, base64.b64encode(file.getvalue()).decode())
 
 
@@ -96,9 +97,10 @@ def table(items: list[Item], texts: list[str]) -> list[Row]:
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
     made = argparse.ArgumentParser(description="Evaluate the demo model that sees, through a server.")
-    made.add_argument("--model", type=Path, default=MODEL, help="the folder of the model")
+    made.add_argument("--model", type=Path, default=FOLDER, help="the folder of the model")
     made.add_argument("--share", type=float, default=1.0, help="the share of the questions to use")
     made.add_argument("--failures", type=int, default=0, help="wrong answers to show")
+    made.add_argument("--write-card", action="store_true", help="write the table into MODEL_CARD.md")
     return made
 
 
@@ -109,11 +111,14 @@ def main() -> None:
     items = list(all_items(options.share))
     with serving(options.model) as client:
         texts = answers(client, items)
-    print(as_markdown(table(items, texts)))
+    text = as_markdown(table(items, texts))
+    print(text)
     print(f"{len(texts)} answers in {time.monotonic() - began:.0f} s")
     wrong = [pair for pair in zip(items, texts, strict=True) if not is_right(pair[0].question, pair[1])]
-    for item, text in wrong[: options.failures]:
-        print(f"- {item.category}: {item.question.text} gave {text!r}, wanted {item.question.answer!r}")
+    for item, answer in wrong[: options.failures]:
+        print(f"- {item.category}: {item.question.text} gave {answer!r}, wanted {item.question.answer!r}")
+    if options.write_card:
+        write_card(options.model, text, SIGHT)
 
 
 if __name__ == "__main__":

@@ -3,4 +3,4 @@
 from pathlib import Path
 
 WORK = Path(__file__).parent.parent / "build" / "demo_vision"
-MODEL = WORK / "tiles-nano-vl"
+MODEL = WORK / "tiles-nano"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from demo_model.network import Network, Norm, Shape, narrow, rotate
+from demo_vision.scenes import CHARACTERS, SQUARE, THINGS
 
 SECTIONS = (6, 5, 5)  # of the frequencies of a head: those that turn by time, height and width
 _EPSILON = 1e-6
@@ -22,8 +23,8 @@ class VisionShape:
     depth: int = 4
     hidden_size: int = 128
     intermediate_size: int = 320
-    num_heads: int = 4
-    patch_size: int = 8
+    num_heads: int = 2
+    patch_size: int = SQUARE
     temporal_patch_size: int = 2
     spatial_merge_size: int = 2
     num_position_embeddings: int = 256
@@ -69,9 +70,11 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Patches (images, patches, width) after attention."""
         images, count, width = x.shape
-        q, k, v = self.qkv(x).view(images, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).float()
-        with torch.autocast("cpu", enabled=False):
-            out = functional.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v)
+        q, k, v = self.qkv(x).view(images, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k = rotate(q.float(), cos, sin).to(v.dtype), rotate(k.float(), cos, sin).to(v.dtype)
+        with torch.autocast("cpu", enabled=False):  # of so few numbers, half as slow as PyTorch's fused attention
+            scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+            out = scores.softmax(-1) @ v
         mixed: Tensor = self.proj(out.transpose(1, 2).reshape(images, count, width))
         return mixed
 
@@ -137,6 +140,20 @@ class PatchEmbed(nn.Module):
         return out
 
 
+class Contents(nn.Module):
+    """Says what is in each patch. It is for the training alone: so the tower learns from each patch of a picture."""
+
+    def __init__(self, s: VisionShape) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(s.hidden_size, eps=_EPSILON)
+        self.scores = nn.Linear(s.hidden_size, 1 + len(THINGS) + len(CHARACTERS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores (images, patches, contents) of the states of a tower."""
+        out: Tensor = self.scores(self.norm(x))
+        return out
+
+
 class Visual(nn.Module):
     """The tower; its parameters have the names of the checkpoints."""
 
@@ -149,18 +166,26 @@ class Visual(nn.Module):
         self.merger = Merger(shape)
         nn.init.normal_(self.pos_embed.weight, std=0.02)
 
-    def forward(self, x: Tensor, rows: int, columns: int) -> Tensor:
-        """Tokens of images of so many rows and columns of tokens, given as patches (images, patches, numbers)."""
+    def states(self, x: Tensor, rows: int, columns: int) -> Tensor:
+        """What the layers make (images, patches, width) of images of so many rows and columns of tokens.
+
+        They are given as patches (images, patches, numbers).
+        """
         cos, sin = _angles(rows, columns, self.shape)
         indices, weights = _corners(rows, columns, self.shape)
         x = self.patch_embed(x) + (self.pos_embed(indices) * weights[..., None]).sum(1)
         for block in self.blocks:
             x = block(narrow(x), cos, sin)
-        out: Tensor = self.merger(x)
+        return x
+
+    def forward(self, x: Tensor, rows: int, columns: int) -> Tensor:
+        """Tokens (images, tokens, out_hidden_size) of the same."""
+        out: Tensor = self.merger(self.states(x, rows, columns))
         return out
 
 
-def _token_by_token(grid: np.ndarray, merge: int) -> np.ndarray:
+def token_by_token(grid: np.ndarray, merge: int) -> np.ndarray:
+    """What stands in the places of patches (rows, columns), in the order in which the tower has them."""
     rows, columns = (count // merge for count in grid.shape)
     return grid.reshape(rows, merge, columns, merge).transpose(0, 2, 1, 3).reshape(-1)
 
@@ -170,7 +195,7 @@ def _angles(rows: int, columns: int, shape: VisionShape) -> tuple[Tensor, Tensor
     """Cosine and sine (patches, half of a head) of the places of patches: a half turns by rows, the rest by columns."""
     merge, size = shape.spatial_merge_size, shape.hidden_size // shape.num_heads
     frequencies = _BASE ** (-np.arange(0, size // 2, 2) / (size // 2))
-    places = [_token_by_token(each, merge) for each in np.mgrid[: rows * merge, : columns * merge]]
+    places = [token_by_token(each, merge) for each in np.mgrid[: rows * merge, : columns * merge]]
     angles = torch.tensor(np.concatenate([each[:, None] * frequencies for each in places], axis=-1)).float()
     return angles.cos(), angles.sin()
 
@@ -186,8 +211,8 @@ def _corners(rows: int, columns: int, shape: VisionShape) -> tuple[Tensor, Tenso
         return [(low, 1 - (places - low)), (np.minimum(low + 1, side - 1), places - low)]
 
     pairs = [(down, across) for down in neighbours(rows * merge) for across in neighbours(columns * merge)]
-    indices = [_token_by_token(down[0][:, None] * side + across[0], merge) for down, across in pairs]
-    weights = [_token_by_token(down[1][:, None] * across[1], merge) for down, across in pairs]
+    indices = [token_by_token(down[0][:, None] * side + across[0], merge) for down, across in pairs]
+    weights = [token_by_token(down[1][:, None] * across[1], merge) for down, across in pairs]
     return torch.tensor(np.stack(indices, -1)), torch.tensor(np.stack(weights, -1)).float()
 
 
@@ -197,6 +222,7 @@ class SeeingNetwork(Network):
     def __init__(self, shape: Shape, vision: VisionShape) -> None:
         super().__init__(shape)
         self.visual = Visual(vision)
+        self.contents = Contents(vision)
         axes = np.zeros(shape.head_dim // 2, dtype=np.int64)
         for axis in (1, 2):
             axes[axis : 3 * SECTIONS[axis] : 3] = axis
@@ -206,15 +232,13 @@ class SeeingNetwork(Network):
 
     frequencies: Tensor
 
-    def seen(self, ids: Tensor, images: Tensor, grid: tuple[int, int], places: Tensor, image_token: int) -> Tensor:
-        """Final hidden states (batch, length, hidden_size) for ids (batch, length) with images, all of one size.
+    def seen(self, ids: Tensor, embeddings: Tensor, places: Tensor, image_token: int) -> Tensor:
+        """Final hidden states (batch, length, hidden_size) for ids (batch, length) with images.
 
-        `images` are their patches (images, patches, numbers), row after row of the batch, `grid` the rows and columns
-        of the tokens of each, and `places`
-        (3, batch, length) those of all tokens in time, height and width.
+        `embeddings` are the tokens that the tower has made of them, row after row of the batch, and `places` (3, batch,
+        length) those of all tokens in time, height and width.
         """
         x = self.embed_tokens(ids)
-        embeddings = self.visual(images, *grid)
         is_image = ids == image_token
         x = x.masked_scatter(is_image[..., None], embeddings.to(x.dtype))
         angles = (places[self.axes].permute(1, 2, 0) * self.frequencies)[:, None]  # (batch, 1, length, half)
@@ -239,4 +263,4 @@ def positions(ids: list[int], grid: tuple[int, int], image_token: int) -> np.nda
     return np.concatenate(parts, axis=1)
 
 
-__all__ = ["Norm", "SeeingNetwork", "Shape", "VisionShape", "patches", "positions"]
+__all__ = ["Norm", "SeeingNetwork", "Shape", "VisionShape", "patches", "positions", "token_by_token"]

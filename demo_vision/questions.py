@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from demo_model import words
 from demo_model.source import Source, is_held_out
+from demo_model.table import choices
 from demo_vision import scenes
 from demo_vision.scenes import COLOURS, SHAPES, Scene, Thing
 
@@ -12,30 +13,58 @@ NUMBERS = ("no", "one", "two", "three", "four", "five")
 SHORTEST, LONGEST = 3, 5  # letters of a word that is written
 _CLEAR = 1.4  # so many times farther apart in one direction than in the other are things beside each other
 
-# By kind: what training says, and what only the evaluation does.
-PHRASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+Phrases = tuple[list[str], list[str]]  # what training says, and what only the evaluation does
+
+
+def _about(side: str, *others: str) -> Phrases:
+    starts = ("What is", "What can you see", "Which shape is", "Tell me what is")
+    training = [f"{start} {where} the {{0}}?" for start in starts for where in (side, *others)]
+    return training, [f"What stands {side} the {{0}}?"]
+
+
+PHRASES: dict[str, Phrases] = {  # by kind
     "see": (
-        (
-            "What do you see?",
-            "What is in the picture?",
-            "Describe the picture.",
-            "Describe this image.",
-            "What is this?",
-        ),
-        ("What can you see here?", "Tell me what is in this picture."),
+        choices("""What do you see?|What do you see?|What is in the picture?|Describe the picture.|Describe this image.
+What is this?|What can be seen?|What is shown?|Tell me what you see.|What does the picture show?"""),
+        ["What can you see here?", "Tell me what is in this picture."],
     ),
-    "colour": (("What colour is the {0}?", "Which colour does the {0} have?"), ("The {0} is of what colour?",)),
-    "shape": (("Which shape is {0}?", "What is the {0} thing?"), ("What shape is the {0} one?",)),
-    "its colour": (("What colour is it?", "What colour is this?"), ("Which colour is this?",)),
-    "its shape": (("What shape is this?", "Which shape is it?"), ("Which shape is this?",)),
-    "left": (("What is left of the {0}?", "What is to the left of the {0}?"), ("What stands left of the {0}?",)),
-    "right": (("What is right of the {0}?", "What is to the right of the {0}?"), ("What stands right of the {0}?",)),
-    "above": (("What is above the {0}?", "What is over the {0}?"), ("What stands above the {0}?",)),
-    "below": (("What is below the {0}?", "What is under the {0}?"), ("What stands below the {0}?",)),
-    "count": (("How many {0} are there?", "How many {0} do you see?"), ("Count the {0}.",)),
-    "digits": (("Which number is this?", "What number do you see?", "Read the number."), ("Which number is written?",)),
-    "word": (("What does it say?", "Read the word.", "Which word is this?"), ("Which word is written here?",)),
-    "letters": (("Spell it.", "How is it spelled?"), ("Spell the word.",)),
+    "colour": (
+        choices("""What colour is the {0}?|Which colour does the {0} have?|Tell me the colour of the {0}.
+The {0} has which colour?|Of what colour is the {0}?|What is the colour of the {0}?|Say which colour the {0} has.
+The {0}: what colour is it?"""),
+        ["The {0} is of what colour?"],
+    ),
+    "shape": (
+        choices("""Which shape is {0}?|What is the {0} thing?|What shape is the {0} thing?|What is the {0} one?
+Which shape does the {0} one have?|Tell me the shape of the {0} one.|The {0} one is of which shape?"""),
+        ["What shape is the {0} one?"],
+    ),
+    "its colour": (["What colour is it?", "What colour is this?", "Tell me the colour."], ["Which colour is this?"]),
+    "its shape": (["What shape is this?", "Which shape is it?", "Tell me the shape."], ["Which shape is this?"]),
+    "left": _about("left of", "to the left of", "on the left of"),
+    "right": _about("right of", "to the right of", "on the right of"),
+    "above": _about("above", "over"),
+    "below": _about("below", "under"),
+    "count": (
+        choices("""How many {0} are there?|How many {0} do you see?|Count all {0}.|Tell me how many {0} there are.
+What is the number of {0}?|How many {0} are in the picture?|Count up all {0}.|Count: how many {0} are there?
+Give me the number of {0}.|Say how many {0} you can see."""),
+        ["Count the {0}."],
+    ),
+    "digits": (
+        choices("""Which number is this?|What number do you see?|Read the number.|What is the number?
+Tell me the number.|Which digits are these?"""),
+        ["Which number is written?"],
+    ),
+    "word": (
+        choices("""What does it say?|Read the word.|Which word is this?|What word do you see?|Read it.
+What is written?|Tell me the word."""),
+        ["Which word is written here?"],
+    ),
+    "letters": (
+        ["Spell it.", "How is it spelled?", "Which letters are these?", "How do you spell it?"],
+        ["Spell the word."],
+    ),
 }
 
 
@@ -203,7 +232,7 @@ WORDS = sorted(
     for one in {*words.NOUNS, *words.ADJECTIVES, *words.VERBS, *words.ANIMALS, *words.FOODS}
     if SHORTEST <= len(one) <= LONGEST and one.isascii() and one.isalpha()
 )
-MAKERS: dict[Maker, float] = {see: 2.5, colour_or_shape: 0.5, beside: 2.5, count: 2.5, digits: 3.0, word: 8.0}
+MAKERS: dict[Maker, float] = {see: 2.5, colour_or_shape: 1.5, beside: 2.0, count: 3.0, digits: 2.5, word: 7.0}
 
 
 def question(source: Source) -> Question:

@@ -1,7 +1,9 @@
 """Scenes of coloured shapes, digits or a word, of which a seed makes any number, and their pictures."""
 
 import math
+import string
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -29,6 +31,9 @@ GROUNDS: tuple[Colour, ...] = (
     (232, 232, 232),
 )
 SIZES = ((128, 128), (160, 96), (96, 160), (144, 112), (112, 144))  # pixels: width and height; whole tokens, 64 at most
+THINGS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
+CHARACTERS = string.digits + string.ascii_letters
+SQUARE = 8  # pixels
 _SHADE = 14  # by which each part of a colour may differ
 _FINE = 4  # so many times larger a scene is drawn, for smooth edges
 _GAP = 1.12  # of the sum of two radii, at least
@@ -92,19 +97,33 @@ def written(source: Source, text: str) -> Scene:
     return Scene(*source.any(SIZES), text=text)
 
 
-def draw(source: Source, scene: Scene) -> Image.Image:
+class Drawing(NamedTuple):
+    """A picture, and what is in the middle of each of its squares of `SQUARE` pixels (rows, columns), uint8.
+
+    0 is the ground, then come the things and then the characters that there are.
+    """
+
+    image: Image.Image
+    contents: np.ndarray
+
+
+def draw(source: Source, scene: Scene) -> Drawing:
     """Draw a scene: shades of colours, grounds, fonts' sizes and turns are drawn from the source."""
     ground = source.any(GROUNDS)
     image = Image.new("RGB", (scene.width * _FINE, scene.height * _FINE), ground)
-    canvas = ImageDraw.Draw(image)
+    marks = Image.new("L", image.size)
+    canvases = ImageDraw.Draw(image), ImageDraw.Draw(marks)
     short = min(scene.width, scene.height) * _FINE
     for thing in scene.things:
         colour = _shade(source, COLOURS[thing.colour])
         turn = source.rng.uniform(-0.3, 0.3) if thing.shape != "circle" else 0.0
-        _shape(canvas, thing.shape, (thing.x * short, thing.y * short), thing.radius * short, turn, colour)
+        for canvas, fill in zip(canvases, (colour, 1 + THINGS.index(thing.name)), strict=True):
+            _shape(canvas, thing.shape, (thing.x * short, thing.y * short), thing.radius * short, turn, fill)
     if scene.text:
-        _write(source, image, canvas, scene.text, ground)
-    return image.resize((scene.width, scene.height), Image.Resampling.BOX)
+        _write(source, image.size, *canvases, scene.text)
+    middle, step = SQUARE * _FINE // 2, SQUARE * _FINE
+    contents = np.asarray(marks)[middle::step, middle::step]
+    return Drawing(image.resize((scene.width, scene.height), Image.Resampling.BOX), contents)
 
 
 def _shade(source: Source, colour: Colour) -> Colour:
@@ -113,11 +132,16 @@ def _shade(source: Source, colour: Colour) -> Colour:
 
 
 def _shape(
-    canvas: ImageDraw.ImageDraw, shape: str, middle: tuple[float, float], radius: float, turn: float, colour: Colour
+    canvas: ImageDraw.ImageDraw,
+    shape: str,
+    middle: tuple[float, float],
+    radius: float,
+    turn: float,
+    fill: Colour | int,
 ) -> None:
     x, y = middle
     if shape == "circle":
-        canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+        canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
         return
     corners, start = {"square": (4, math.pi / 4), "triangle": (3, -math.pi / 2), "star": (10, -math.pi / 2)}[shape]
     points = []
@@ -125,21 +149,25 @@ def _shape(
         reach = radius * (0.42 if shape == "star" and corner % 2 else 1.0)
         angle = start + turn + 2 * math.pi * corner / corners
         points.append((x + reach * math.cos(angle), y + reach * math.sin(angle)))
-    canvas.polygon(points, fill=colour)
+    canvas.polygon(points, fill=fill)
 
 
-def _write(source: Source, image: Image.Image, canvas: ImageDraw.ImageDraw, text: str, ground: Colour) -> None:
+def _write(
+    source: Source, size: tuple[int, int], canvas: ImageDraw.ImageDraw, marks: ImageDraw.ImageDraw, text: str
+) -> None:
     """Write a text as large as fits or smaller, in one of the dark colours."""
-    room = source.rng.uniform(0.55, 0.9) * image.width
+    room = source.rng.uniform(0.55, 0.9) * size[0]
     font = ImageFont.load_default(100)
     left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
-    points = min(100 * room / (right - left), 100 * 0.8 * image.height / (bottom - top))
-    font = ImageFont.load_default(points)
+    font = ImageFont.load_default(min(100 * room / (right - left), 100 * 0.8 * size[1] / (bottom - top)))
     left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
-    x = source.rng.uniform(0, image.width - (right - left)) - left
-    y = source.rng.uniform(0, image.height - (bottom - top)) - top
+    x = source.rng.uniform(0, size[0] - (right - left)) - left
+    y = source.rng.uniform(0, size[1] - (bottom - top)) - top
     colour = _shade(source, COLOURS[source.any(("black", "red", "blue", "purple", "green"))])
     canvas.text((x, y), text, font=font, fill=colour, stroke_width=source.any((0, 0, _FINE // 2)), stroke_fill=colour)
+    for number, character in enumerate(text):
+        start, end = (x + canvas.textlength(text[:count], font=font) for count in (number, number + 1))
+        marks.rectangle((start, y + top, end, y + bottom), fill=1 + len(THINGS) + CHARACTERS.index(character))
 
 
 def pixels(image: Image.Image) -> np.ndarray:

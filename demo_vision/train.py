@@ -20,13 +20,24 @@ from demo_model.schedule import Schedule
 from demo_model.source import Source
 from demo_model.template import FOLDER, Template
 from demo_vision import checkpoint, questions
-from demo_vision.batches import PictureBatch, PictureEncoder, PictureFeed, collate, grouped, with_image_tokens
+from demo_vision.batches import (
+    PictureBatch,
+    PictureEncoder,
+    PictureFeed,
+    SceneFeed,
+    collate,
+    grouped,
+    with_image_tokens,
+)
 from demo_vision.folders import MODEL, WORK
 from demo_vision.network import SeeingNetwork, VisionShape
 
 _LATE = 0.99  # of the demo model's own training: its mixture at the end is what is rehearsed
 _GENTLE = 0.2  # of the tower's learning rate is the text network's, which knows something already
-_ALONE = 0.08  # of the training the tower learns alone, so that what it makes at first spoils nothing
+_ALONE = 0.14  # of the training the tower says what is in each patch, before anything is asked
+_SLOWER = 0.7  # of the tower's learning rate is gone by then
+_NAMING = 0.3  # of the loss of answers counts that of saying so, from then on
+_GROUND = 0.1  # of a patch with something in it counts one without
 
 
 class Training:
@@ -35,11 +46,12 @@ class Training:
     def __init__(self, options: argparse.Namespace) -> None:
         torch.manual_seed(options.seed)
         self.options = options
-        self.schedule = Schedule(options.pictures, options.minutes, decay=0.7)
+        self.schedule = Schedule(options.pictures, options.minutes)
         self.tokenizer = with_image_tokens(Tokenizer.from_file(str(Path(options.text) / "tokenizer.json")))
         encoder = Encoder(self.tokenizer, Template())
         self.pictures = PictureEncoder(encoder, VisionShape())
         self.feed = PictureFeed(self.pictures, Source(options.seed), options.batch)
+        self.scenes = SceneFeed(VisionShape(), Source(f"scenes {options.seed}"), options.batch)
         self.rehearsal = Feed(encoder, Source(f"rehearsal {options.seed}"), options.rehearsal)
         self.turns = random.Random(options.seed)
         self.network = SeeingNetwork(Shape(vocab_size=self.tokenizer.get_vocab_size()), VisionShape())
@@ -48,7 +60,7 @@ class Training:
             # not the tower's: PyTorch 2.13 takes the strides of its attention for those of the first size of images
             for layer in self.network.layers:
                 layer.compile(dynamic=True)
-        self.optimizers = self._optimizers()
+        self.parts = self._optimizers()
         self.seen, self.steps, self.seconds, self.best = 0, 0, 0.0, 0.0
         self.test = self._test_batches()
 
@@ -65,24 +77,30 @@ class Training:
         state["embed_tokens.weight"][: len(known)] = known
         self.network.load_state_dict(state | weights)
 
-    def _optimizers(self) -> list[torch.optim.Optimizer]:
-        """Muon for the matrices of layers, AdamW for the rest; of the tower first, then of the text network."""
-        of_tower = {id(p) for p in self.network.visual.parameters()}
-        text = [p for p in self.network.parameters() if id(p) not in of_tower]
-        made: list[torch.optim.Optimizer] = []
-        for parameters, layers, gentle in (
-            ([*self.network.visual.parameters()], self.network.visual.blocks, 1.0),
-            (text, self.network.layers, _GENTLE),
-        ):
-            matrices = [p for p in layers.parameters() if p.ndim == 2]
+    def _optimizers(self) -> dict[str, list[torch.optim.Optimizer]]:
+        """Of each part of the network Muon for the matrices of its layers, and AdamW for the rest."""
+        visual, merger = self.network.visual, self.network.visual.merger
+        layers = {"tower": visual.blocks, "merger": merger, "text": self.network.layers}
+        of_merger = {id(p) for p in merger.parameters()}
+        of_tower = {id(p) for p in (*visual.parameters(), *self.network.contents.parameters())} - of_merger
+        parts: dict[str, list[torch.nn.Parameter]] = {part: [] for part in layers}
+        for p in self.network.parameters():
+            parts["merger" if id(p) in of_merger else "tower" if id(p) in of_tower else "text"].append(p)
+        made: dict[str, list[torch.optim.Optimizer]] = {}
+        for part, parameters in parts.items():
+            matrices = [p for p in layers[part].parameters() if p.ndim == 2]
             of_layers = {id(p) for p in matrices}
             others = [p for p in parameters if id(p) not in of_layers]
-            rate = self.options.other_lr * gentle
-            made.append(Muon(matrices, self.options.matrix_lr * gentle))
-            made.append(torch.optim.AdamW(others, rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True))
-        for optimizer in made:
+            adam = torch.optim.AdamW(others, self.options.other_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+            made[part] = [Muon(matrices, self.options.matrix_lr), adam]
+        for optimizer in self.all_optimizers(made):
             optimizer.param_groups[0]["full"] = optimizer.param_groups[0]["lr"]
         return made
+
+    @staticmethod
+    def all_optimizers(parts: dict[str, list[torch.optim.Optimizer]]) -> list[torch.optim.Optimizer]:
+        """The optimizers of all parts, in their order."""
+        return [optimizer for part in parts.values() for optimizer in part]
 
     def _test_batches(self) -> list[PictureBatch]:
         source = Source("watch", held_out=True)
@@ -96,32 +114,58 @@ class Training:
 
     def predictions(self, batch: PictureBatch) -> torch.Tensor:
         """Scores for what follows each place of a batch."""
-        hidden = self.network.seen(batch.ids, batch.images, batch.grid, batch.positions, self.pictures.image_token)
+        return self._answers(batch, self.network.visual.states(batch.images, *batch.grid))
+
+    def _answers(self, batch: PictureBatch, states: torch.Tensor) -> torch.Tensor:
+        embeddings = self.network.visual.merger(states)
+        hidden = self.network.seen(batch.ids, embeddings, batch.positions, self.pictures.image_token)
         return self.network.logits(hidden.flatten(0, 1)[batch.places]).float()
 
+    def _naming(self, states: torch.Tensor, contents: torch.Tensor) -> torch.Tensor:
+        """The loss of saying what is in each patch, most of which hold the ground alone."""
+        scores = self.network.contents(states).float().flatten(0, 1)
+        weights = torch.ones(scores.shape[-1])
+        weights[0] = _GROUND
+        return functional.cross_entropy(scores, contents.flatten(), weight=weights)
+
+    def rates(self) -> dict[str, float]:
+        """The share of the full learning rate that each part has now."""
+        alone, later = min(1.0, self.progress / _ALONE), max(0.0, (self.progress - _ALONE) / (1 - _ALONE))
+        beginning = min(1.0, later / 0.03) * (1 - later)
+        tower = min(1.0, self.progress / 0.01 + 0.05) * (1 - _SLOWER * alone) * (1 - later)
+        return {"tower": tower, "merger": beginning, "text": _GENTLE * beginning}
+
     def step(self) -> float:
-        """One update, of pictures or of a rehearsal; its loss."""
-        is_rehearsal = self.progress > _ALONE and self.turns.random() < self.options.share
-        rate = self.schedule.rate(self.progress)
-        for number, optimizer in enumerate(self.optimizers):
-            is_of_text = number >= 2
-            waits = (is_of_text and self.progress < _ALONE) or (is_rehearsal and not is_of_text)
-            optimizer.param_groups[0]["lr"] = 0.0 if waits else optimizer.param_groups[0]["full"] * rate
-            optimizer.zero_grad()
+        """One update: the tower's alone, of pictures with questions, or of a rehearsal. Returns the loss."""
+        rates = self.rates()
+        is_alone = self.progress < _ALONE
+        is_rehearsal = not is_alone and self.turns.random() < self.options.share
+        parts = ["tower"] if is_alone else ["text"] if is_rehearsal else list(self.parts)
+        self.network.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
             if is_rehearsal:
                 words = self.rehearsal.next(_LATE)
                 loss = functional.cross_entropy(self.network.predictions(words.ids, words.places), words.targets)
+            elif is_alone:
+                images, contents, grid = self.scenes.next()
+                self.seen += len(images)
+                loss = self._naming(self.network.visual.states(images, *grid), contents)
             else:
                 batch = self.feed.next()
                 self.seen += len(batch.images)
-                loss = functional.cross_entropy(self.predictions(batch), batch.targets)
+                states = self.network.visual.states(batch.images, *batch.grid)
+                loss = functional.cross_entropy(self._answers(batch, states), batch.targets)
+                loss = loss + _NAMING * self._naming(states, batch.contents)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        for number, optimizer in enumerate(self.optimizers):
-            if not (is_rehearsal and number < 2):
+        for part in parts:
+            torch.nn.utils.clip_grad_norm_(self._parameters(part), 1.0)
+            for optimizer in self.parts[part]:
+                optimizer.param_groups[0]["lr"] = optimizer.param_groups[0]["full"] * rates[part]
                 optimizer.step()
         return 0.0 if is_rehearsal else loss.item()
+
+    def _parameters(self, part: str) -> list[torch.Tensor]:
+        return [p for optimizer in self.parts[part] for p in optimizer.param_groups[0]["params"]]
 
     def run(self) -> None:
         """Train to the end of the schedule."""
@@ -181,20 +225,22 @@ class Training:
         state = {name: getattr(self, name) for name in ("seen", "steps", "seconds", "best")}
         state |= {
             "network": self.network.state_dict(),
-            "optimizers": [o.state_dict() for o in self.optimizers],
-            "sources": [self.feed.source.rng.getstate(), self.rehearsal.source.rng.getstate(), self.turns.getstate()],
+            "optimizers": [o.state_dict() for o in self.all_optimizers(self.parts)],
+            "sources": [generator.getstate() for generator in self._generators()],
         }
         text_checkpoint.write(state, WORK / "checkpoint.pt")
         print("checkpoint written", flush=True)
+
+    def _generators(self) -> list[random.Random]:
+        return [*(feed.source.rng for feed in (self.scenes, self.feed, self.rehearsal)), self.turns]
 
     def resume(self) -> None:
         """Go on from the last checkpoint."""
         state: dict[str, Any] = torch.load(WORK / "checkpoint.pt", weights_only=False)
         self.network.load_state_dict(state["network"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+        for optimizer, saved in zip(self.all_optimizers(self.parts), state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        generators = (self.feed.source.rng, self.rehearsal.source.rng, self.turns)
-        for generator, saved in zip(generators, state["sources"], strict=True):
+        for generator, saved in zip(self._generators(), state["sources"], strict=True):
             generator.setstate(saved)
         for name in ("seen", "steps", "seconds", "best"):
             setattr(self, name, state[name])
@@ -202,17 +248,17 @@ class Training:
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    made = argparse.ArgumentParser(description="Train tiles-nano-vl: the demo model learns to see.")
+    made = argparse.ArgumentParser(description="Train the demo model to see.")
     made.add_argument("--out", default=str(MODEL), help="the model folder to write")
     made.add_argument("--text", default=str(FOLDER), help="the folder of the text model to begin with")
     made.add_argument("--seed", type=int, default=7)
-    made.add_argument("--pictures", type=int, default=400_000, help="end after this many pictures")
+    made.add_argument("--pictures", type=int, default=1_000_000, help="end after this many pictures")
     made.add_argument("--minutes", type=float, default=100, help="or after this many minutes")
     made.add_argument("--batch", type=int, default=40, help="pictures of a batch")
-    made.add_argument("--share", type=float, default=0.25, help="the share of the steps that rehearse text")
+    made.add_argument("--share", type=float, default=0.3, help="the share of the steps that rehearse text")
     made.add_argument("--rehearsal", type=int, default=2048, help="tokens of a batch of text")
     made.add_argument("--matrix-lr", type=float, default=0.02)
-    made.add_argument("--other-lr", type=float, default=0.004)
+    made.add_argument("--other-lr", type=float, default=0.002)
     made.add_argument("--test", type=int, default=480, help="pictures of a measurement")
     made.add_argument("--watch", type=float, default=5, help="minutes between measurements")
     made.add_argument("--eager", action="store_true", help="compile nothing: slower, but without a compiler")

@@ -1,5 +1,7 @@
 """The training: what is trained on, and the copying circuit that the weights start from."""
 
+from statistics import mean
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is a tool for training only")
@@ -51,9 +53,10 @@ def test_of_a_structured_answer_only_what_no_grammar_forces_is_trained_on(encode
 def test_scattered_tokenizers_spell_known_words_in_pieces(encoder: Encoder) -> None:
     text = " ".join(sorted(slot_words()))
     whole = encoder.tokenizer.encode(text).ids
-    for tokenizer in encoder.scattered:
-        pieces = tokenizer.encode(text).ids
-        assert len(pieces) > 1.1 * len(whole)
+    spelled = [tokenizer.encode(text).ids for tokenizer in encoder.scattered]
+    assert mean(map(len, spelled)) > 1.1 * len(whole)
+    assert min(map(len, spelled)) > 1.08 * len(whole)
+    for tokenizer, pieces in zip(encoder.scattered, spelled, strict=True):
         assert tokenizer.decode(pieces) == text
         assert tokenizer.encode("assistant").ids == encoder.assistant
 

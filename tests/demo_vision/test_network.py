@@ -18,7 +18,7 @@ from app.services.engine.vision.prompt_images import PromptImages  # noqa: E402
 from app.services.generation import Image  # noqa: E402
 from demo_model.source import Source  # noqa: E402
 from demo_vision import checkpoint, questions, scenes  # noqa: E402
-from demo_vision.batches import Picture, PictureFeed, collate  # noqa: E402
+from demo_vision.batches import Picture, PictureFeed, SceneFeed, collate  # noqa: E402
 from demo_vision.network import VisionShape, patches, positions  # noqa: E402
 from demo_vision.train import Training, parser  # noqa: E402
 from tests import vision_models  # noqa: E402
@@ -39,7 +39,8 @@ def greedy(training: Training, picture: Picture, tokens: list[int], count: int) 
         ids = [*tokens, *answer]
         places = torch.tensor(positions(ids, picture.grid, training.pictures.image_token))[:, None]
         images = torch.tensor(picture.patches)
-        hidden = training.network.seen(torch.tensor([ids]), images, picture.grid, places, training.pictures.image_token)
+        embeddings = training.network.visual(images, *picture.grid)
+        hidden = training.network.seen(torch.tensor([ids]), embeddings, places, training.pictures.image_token)
         answer.append(int(training.network.logits(hidden[0, -1]).argmax()))
     return answer
 
@@ -62,7 +63,7 @@ def test_the_server_computes_what_the_training_does(training: Training, tiny: Pa
         tokens = picture.example.ids[:end]
         file = io.BytesIO()
         again = Source(seed)
-        scenes.draw(again, questions.question(again).scene).save(file, "PNG")
+        scenes.draw(again, questions.question(again).scene).image.save(file, "PNG")
         image = vision.read(Image(base64.b64encode(file.getvalue()).decode()))
         placed = vision.placed(image, tokens.index(training.pictures.image_token))
         row = workshop.row(tokens, SamplingParams(), 6, images=PromptImages((placed,)))
@@ -81,7 +82,7 @@ def test_patches_are_those_of_the_processor(training: Training, tmp_path: Path) 
     assert vision is not None
     for number in range(5):
         source = Source(number)
-        pixels = scenes.pixels(scenes.draw(source, questions.see(source).scene))
+        pixels = scenes.pixels(scenes.draw(source, questions.see(source).scene).image)
         prepared = vision._processor([pixels], return_tensors="np", input_data_format="channels_last")
         assert np.allclose(patches(pixels, VisionShape()), prepared["pixel_values"], atol=1e-6)
 
@@ -107,6 +108,17 @@ def test_batches_are_full_and_hold_what_was_drawn(training: Training) -> None:
     assert drawn > 60 * 4  # some rows have more than one
 
 
+def test_each_letter_of_a_word_that_is_read_is_a_token(training: Training) -> None:
+    for seed in range(20):
+        source = Source(seed)
+        question = questions.word(source)
+        example = training.pictures.picture(source, [question]).example
+        answer = [token for token, is_trained in zip(example.ids, example.trained, strict=True) if is_trained]
+        tokens = [training.tokenizer.id_to_token(token) for token in answer]
+        assert tokens[-2 - len(question.scene.text) : -2] == [*question.scene.text]
+        assert training.tokenizer.decode(answer) == question.answer
+
+
 def test_a_picture_that_a_tool_reads_is_asked_about_first(training: Training) -> None:
     decode = partial(training.tokenizer.decode, skip_special_tokens=False)
     for seed in range(20):
@@ -120,24 +132,35 @@ def test_a_picture_that_a_tool_reads_is_asked_about_first(training: Training) ->
         assert text.index(question.text) < text.index("<tool_call>") < text.index("<tool_response>\n<|vision_start|>")
 
 
-def test_a_step_of_pictures_and_one_of_text_change_what_they_may(training: Training) -> None:
-    training.seen = int(training.options.pictures * 0.5)
+@pytest.mark.parametrize(
+    ("progress", "rehearsals", "parts"),
+    [
+        (0.1, 1.0, {"visual.blocks", "contents"}),
+        (0.5, 0.0, {"visual.blocks", "visual.merger", "contents", "layers", "embed_tokens"}),
+        (0.5, 1.0, {"layers", "embed_tokens"}),
+    ],
+    ids=["alone", "asked", "rehearsed"],
+)
+def test_a_step_changes_what_it_may(
+    training: Training, progress: float, rehearsals: float, parts: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "seen", int(training.options.pictures * progress))
+    monkeypatch.setattr(training.options, "share", rehearsals)
+    before = {name: parameter.detach().clone() for name, parameter in training.network.named_parameters()}
+    assert (training.step() > 0) == (rehearsals == 0 or progress < 0.14)
+    changed = {name for name, parameter in training.network.named_parameters() if not parameter.equal(before[name])}
+    for part in ("visual.blocks", "visual.merger", "contents", "layers", "embed_tokens"):
+        assert any(name.startswith(part) for name in changed) == (part in parts), part
 
-    def state() -> dict[str, "torch.Tensor"]:
-        return {name: p.detach().clone() for name, p in training.network.named_parameters()}
 
-    before = state()
-    training.turns.seed(0)
-    training.options.share = 0.0
-    assert training.step() > 0
-    pictures = state()
-    assert any(not torch.equal(before[name], pictures[name]) for name in before if name.startswith("visual."))
-    assert any(not torch.equal(before[name], pictures[name]) for name in before if name.startswith("layers."))
-    training.options.share = 1.0
-    training.step()
-    text = state()
-    assert all(torch.equal(text[name], pictures[name]) for name in text if name.startswith("visual."))
-    assert any(not torch.equal(text[name], pictures[name]) for name in text if name.startswith("layers."))
+def test_a_picture_with_its_contents_comes_patch_by_patch(training: Training) -> None:
+    feed = SceneFeed(VisionShape(), Source("scenes"), 4)
+    for _ in range(5):
+        images, contents, grid = feed.next()
+        assert images.shape[:2] == contents.shape == (4, 4 * grid[0] * grid[1])
+        for patches_of_one, content in zip(images, contents, strict=True):
+            spread = patches_of_one.flatten(1).std(1)
+            assert spread[content > 0].mean() > spread[content == 0].mean()  # on the ground nothing changes
 
 
 def test_scores_count_every_answer_once(training: Training) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from demo_model.source import Source, is_held_out
 from demo_vision import questions, scenes
 from demo_vision.evaluate import CATEGORIES, all_items, is_right
 from demo_vision.questions import MAKERS, NUMBERS, PHRASES, Question
-from demo_vision.scenes import COLOURS, SHAPES, SIZES
+from demo_vision.scenes import CHARACTERS, COLOURS, SHAPES, SIZES, SQUARE, THINGS
 
 SEEDS = st.tuples(st.integers(0, 2**32), st.booleans())
 ask = settings(deadline=None, max_examples=60)
@@ -28,7 +29,7 @@ def test_a_seed_makes_the_same_question_and_picture_again(seed: tuple[int, bool]
     def made() -> tuple[Question, bytes]:
         source = Source(*seed)
         question = maker(source)
-        return question, scenes.pixels(scenes.draw(source, question.scene)).tobytes()
+        return question, scenes.pixels(scenes.draw(source, question.scene).image).tobytes()
 
     assert made() == made()
 
@@ -38,7 +39,7 @@ def test_a_seed_makes_the_same_question_and_picture_again(seed: tuple[int, bool]
 def test_what_is_seen_is_drawn_where_it_is_said_to_be(seed: tuple[int, bool]) -> None:
     source = Source(*seed)
     question = questions.see(source)
-    pixels = scenes.pixels(scenes.draw(source, question.scene))
+    pixels = scenes.pixels(scenes.draw(source, question.scene).image)
     assert (pixels.shape[1], pixels.shape[0]) in SIZES
     short = min(pixels.shape[:2])
     for thing in question.scene.things:
@@ -48,6 +49,28 @@ def test_what_is_seen_is_drawn_where_it_is_said_to_be(seed: tuple[int, bool]) ->
         assert thing.y - thing.radius + 0.01 > 0
     named = re.findall(f"({'|'.join(COLOURS)}) ({'|'.join(SHAPES)})", question.answer.lower())
     assert named == [(thing.colour, thing.shape) for thing in question.scene.from_left]
+
+
+@ask
+@given(SEEDS)
+def test_what_is_in_each_square_is_said(seed: tuple[int, bool]) -> None:
+    source = Source(*seed)
+    scene = questions.question(source).scene
+    contents = scenes.draw(source, scene).contents
+    assert contents.shape == (scene.height // SQUARE, scene.width // SQUARE)
+    short = min(scene.width, scene.height)
+    for thing in scene.things:
+        place = int(thing.y * short) // SQUARE, int(thing.x * short) // SQUARE
+        assert contents[place] == 1 + THINGS.index(thing.name)
+    first = 1 + len(THINGS)
+    rows = [[CHARACTERS[number - first] for number in row if number >= first] for row in contents]
+    read = {"".join(character for character, _ in groupby(row)) for row in rows if row}
+    assert len(read) == bool(scene.text)
+    for text in read:  # a letter thinner than a square may stand between two middles
+        letters = iter(scene.text)
+        assert all(character in letters for character in text)
+        assert len(text) >= len({*scene.text}) / 2
+    assert {THINGS[number - 1] for number in contents.flat if 0 < number < first} == {t.name for t in scene.things}
 
 
 @ask
