@@ -73,7 +73,8 @@ class Vision:
     def limit(self, most_bytes: int, image_tokens: int = IMAGE_TOKENS) -> int:
         """Set how many tokens an image has, and how many bytes of embeddings are stored. Returns how many these are."""
         self._image_tokens = image_tokens
-        vars(self).pop("_processor", None)  # which has its limit from the beginning
+        if self.family.limit and "_processor" in vars(self):
+            self.family.limit(self._processor, image_tokens)
         self._embeddings.most = min(MOST_EMBEDDINGS, most_bytes)
         return self._embeddings.most
 
