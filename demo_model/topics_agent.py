@@ -91,7 +91,8 @@ def _explanations(source: Source) -> list[str]:
     return EXTRA if source.held_out else EXPLAINED
 
 
-def _wordy(source: Source, one: Skill) -> Skill:
+def wordy(source: Source, one: Skill) -> Skill:
+    """The same tool, described at length."""
     more = [sentence(source, _explanations(source)) for _ in range(source.rng.randint(0, 4))]
     description = " ".join([one.description.rstrip(".") + ".", *more])
     parameters = one.parameters
@@ -116,7 +117,7 @@ def agent(source: Source, length: int, tools: int, turns: int) -> Conversation:
 
 def behind(source: Source, length: int, tools: list[Skill], turns: int) -> Conversation:
     """The same with these tools."""
-    have = [_wordy(source, one) for one in tools]
+    have = [wordy(source, one) for one in tools]
     talk = Conversation("agent", tools=[one.as_tool() for one in have]).system(instructions(source, length))
     for _ in range(turns):
         _turn(source, talk, have)

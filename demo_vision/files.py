@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from demo_model.conversation import Conversation
+from demo_model.conversation import Conversation, Message
 from demo_model.skills import coding_skills, reading_skill
 from demo_model.source import Source
-from demo_model.topics_agent import EXTRA, SENTENCES, instructions, sentence
+from demo_model.topics_agent import EXTRA, SENTENCES, instructions, sentence, wordy
 from demo_model.topics_tools import call_turn
 from demo_vision.questions import Question
 
@@ -28,6 +28,7 @@ def read(source: Source, question: Question, image: str) -> Conversation:
     reader = replace(reader, parameters=(replace(where, make=path), *others))
     tools = [reader, *(one for one in coding_skills(source, source.any((0, 1))) if one.name != reader.name)]
     source.rng.shuffle(tools)
+    tools = [wordy(source, one) for one in tools]
     talk = Conversation(question.kind, tools=[one.as_tool() for one in tools])
     if source.chance(0.7):
         talk.system(instructions(source, source.rng.randint(0, _LONGEST)))
@@ -35,6 +36,9 @@ def read(source: Source, question: Question, image: str) -> Conversation:
     place = str(call["arguments"].get(where.name))
     wording = source.any(HELD_OUT if source.held_out else WORDINGS)
     said = wording.replace("{read}", wanted).replace("{path}", place).replace("{asked}", question.text)
-    reminder = _REMINDER.format(sentence(source, SENTENCES + EXTRA)) if source.chance(0.4) else ""
+    reminder = _REMINDER.format(sentence(source, SENTENCES + EXTRA)) if source.chance(0.3) else ""
     call_turn(talk, f"{reminder}{said[0].upper()}{said[1:]}", [call])
+    if source.chance(0.4):  # as Claude Code has what it says of the surroundings: behind what the user says
+        around = Message("system", instructions(source, source.rng.randint(50, _LONGEST)))
+        talk.messages.insert(len(talk.messages) - 1, around)
     return talk.tool(image)
