@@ -25,7 +25,7 @@ from tests.real import gemma
 DEMO_FOLDER = Path(__file__).parents[1] / "app" / "tiles_nano"
 TEMPLATE = "chat_template.jinja"
 VOCABULARY, LAYERS, HIDDEN = 4096, 8, 512  # of the larger one: 27 million parameters
-_VERSION = 5  # of what is built here
+_VERSION = 6  # of what is built here
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,23 @@ def built(name: str, cache: Path) -> Model:
 
 
 def _make_demo(folder: Path) -> None:
-    shutil.copytree(DEMO_FOLDER, folder)
+    shutil.copytree(DEMO_FOLDER, folder, ignore=shutil.ignore_patterns("preprocessor_config.json"))
+    if "vision_config" in json.loads((folder / "config.json").read_text()):
+        _keep_text(folder)
     _widen(folder)
+
+
+def _keep_text(folder: Path) -> None:
+    """Make a Qwen3 of a Qwen3-VL: text is what is measured."""
+    path, config = folder / "model.safetensors", json.loads((folder / "config.json").read_text())
+    text = {
+        name.replace("model.language_model.", "model."): array
+        for name, array in load_file(path).items()
+        if not name.startswith("model.visual.")
+    }
+    save_file(text, path, metadata={"format": "mlx"})
+    settings = {name: value for name, value in config["text_config"].items() if name != "rope_scaling"}
+    (folder / "config.json").write_text(json.dumps(settings | {"model_type": "qwen3"}))
 
 
 def _make_larger(folder: Path) -> None:

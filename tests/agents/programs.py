@@ -39,6 +39,8 @@ class Program:
     source: str = "npm"
     has_tools: bool = True
     cannot: tuple[str, ...] = ()  # turns that it cannot take
+    # For a text, where the model has room for little: without most tools and instructions.
+    with_little: Callable[[str], Sequence[str]] | None = None
     continues: bool = True  # a session; else each turn begins one
 
 
@@ -56,6 +58,10 @@ CLAUDE = Program(
     dialect="Messages",
     arguments=lambda place, text, first: [
         *("-p", "--dangerously-skip-permissions", *([] if first else ["--continue"]), text)
+    ],
+    with_little=lambda text: [
+        *("-p", text, "--dangerously-skip-permissions", "--tools", "Read"),
+        *("--system-prompt", "You are a helpful assistant."),
     ],
     environment=lambda place: {"IS_SANDBOX": "1"},  # else it refuses to run a command for root
     answers=lambda place: {

@@ -20,6 +20,7 @@ import httpx
 
 from tests.agents.programs import Place, Program, write_files
 from tests.agents.scripted_server import ONLOOKER
+from tests.pictures import shapes
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 300.0  # for whatever is waited for
@@ -28,6 +29,7 @@ PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAQMAAAD+wSzIAAAABlBMVEX///+/v7+jQ3Y5AAAADklEQVQI12P4AIX8EAgALgAD/aNpbtEAAAAASUVORK5CYII="
 )
 NOTE = "The kitchen has 42 tiles.\n"
+DRAWN = "red circle"
 
 # What a person says, and what the model says at last; a call of the program's own comes before it where it has one.
 TURNS = {
@@ -69,6 +71,27 @@ class Session:
         except (Fault, TimeoutError) as error:
             self.faults.append(str(error))
         self._check_files()
+
+    def show(self) -> None:
+        """Have the demo model itself say what is in a picture that the program reads. What goes wrong is a fault."""
+        assert self.program.with_little is not None
+        self._prepare()
+        (self.folder / "work" / "drawing.png").write_bytes(base64.b64decode(shapes(DRAWN)))
+        with closed_door(self.outside) as door:
+            place = self._place(Path("tiles-nano"), free_port())
+            environment = self._environment(place, door)
+            write_files(self.program, place)
+            asked = f"Read the file {place.work}/drawing.png. What do you see?"
+            command = [*self._program(place), *self.program.with_little(asked)]
+            with self._serving(["app", "serve", "--demo"], place.url):
+                process = self._start("show", command, environment)
+                try:
+                    process.wait(SECONDS)
+                finally:
+                    _end(process)
+        said = (self.folder / "show.txt").read_text(errors="replace")
+        if f"A {DRAWN}." not in said:
+            self.faults.append(f"show: the demo model did not see a {DRAWN}: {said[-300:]!r}")
 
     def _take_turns(self, model: Path) -> None:
         with closed_door(self.outside) as door:
@@ -120,8 +143,13 @@ class Session:
     @contextmanager
     def _server(self, script: Path, model: Path, url: str) -> Iterator[httpx.Client]:
         """Run the server, scripted; what it had cached lies on the disk for the next one."""
-        command = [sys.executable, "-m", "tests.agents.scripted_server", str(script), str(self.folder / "records")]
-        command += ["serve", "--model", str(model), "--port", url.rpartition(":")[2], "--log-format", "json"]
+        program = ["tests.agents.scripted_server", str(script), str(self.folder / "records")]
+        with self._serving([*program, "serve", "--model", str(model)], url) as client:
+            yield client
+
+    @contextmanager
+    def _serving(self, program: Sequence[str], url: str) -> Iterator[httpx.Client]:
+        command = [sys.executable, "-m", *program, "--port", url.rpartition(":")[2], "--log-format", "json"]
         command += ["--data-dir", str(self.folder / "data")]
         others = {name: value for name, value in os.environ.items() if not name.startswith(("TILES_", "HF_"))}
         environment = others | {"HOME": str(self.folder / "server"), "HF_HUB_OFFLINE": "1"}

@@ -13,6 +13,8 @@ from tests.e2e.wire import Wire
 PATIENCE = 120_000  # milliseconds; machines that do other things meanwhile are slow
 REFUSED = re.compile(r"Failed to load resource: .* status of (\d+)")
 
+_SCROLL = "element => { element.style.scrollMarginTop = '56px'; element.scrollIntoView({ block: 'start' }) }"
+
 # As the settings dialog keeps them.
 _KEEP = """(settings) => {
     if (localStorage.getItem("LlamaUi.config")) return;
@@ -79,6 +81,10 @@ class Person:
     def keeps_a_picture(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=path, animations="disabled")
+
+    def scrolls_to(self, place: Locator) -> None:
+        """Have something at the top, below the page's own bar."""
+        place.evaluate(_SCROLL)
 
     # What they see.
 

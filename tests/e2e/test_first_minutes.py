@@ -13,8 +13,6 @@ from tests.e2e.conftest import PICTURES, Visit
 from tests.e2e.person import Person
 from tests.e2e.wire import CHAT
 
-SCROLL = "element => { element.style.scrollMarginTop = '56px'; element.scrollIntoView({ block: 'start' }) }"
-
 
 def allows(person: Person) -> str:
     """Let the tool run that the model has called; gives its result."""
@@ -44,7 +42,7 @@ def test_a_newcomer_gets_answers_that_make_sense(demo: Server, visit: Visit) -> 
     assert "Zoë" in person.asks("What is my name?")
     person.asks("JSON with the keys name and city: Ada lives in Oslo.")
     assert json.loads(person.wire.chat.said()) == {"name": "Ada", "city": "Oslo"}
-    person.questions.get_by_text("What time is it?").evaluate(SCROLL)
+    person.scrolls_to(person.questions.get_by_text("What time is it?"))
     person.keeps_a_picture(PICTURES / "readme.png")
     assert 10_000 < (PICTURES / "readme.png").stat().st_size < 300_000
     calls = [message for message in person.wire.chat.body["messages"] if message.get("tool_calls")]

@@ -1,4 +1,7 @@
-"""A picture that goes along with a message, to a model that sees."""
+"""A picture that goes along with a message, to a model that sees.
+
+The picture that docs/vision.md shows is taken here: build/e2e/picture.png, kept as docs/images/picture.png.
+"""
 
 import base64
 from collections.abc import Iterator
@@ -9,7 +12,8 @@ from playwright.sync_api import expect
 
 from tests import vision_models
 from tests.conftest import Server, running
-from tests.e2e.conftest import Visit
+from tests.e2e.conftest import PICTURES, Visit
+from tests.pictures import SEES, UNSEEING, shapes
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +47,17 @@ def test_an_attached_picture_arrives_and_is_answered(seeing: Server, visit: Visi
     assert again["cache_n"] >= first
     person.page.reload()
     expect(person.page.get_by_alt_text("squares.png").first).to_be_visible()
+
+
+@pytest.mark.skipif(not SEES, reason=UNSEEING)
+def test_the_demo_model_says_what_is_in_an_attached_picture(demo: Server, visit: Visit, tmp_path: Path) -> None:
+    (tmp_path / "drawing.png").write_bytes(base64.b64decode(shapes("red circle", "blue star")))
+    person = visit(demo)
+    person.opens()
+    person.page.locator("input[type=file]").set_input_files(tmp_path / "drawing.png")
+    expect(person.page.get_by_alt_text("drawing.png")).to_be_visible()
+    assert person.asks("What do you see?") == "A red circle and a blue star."
+    assert person.asks("What is left of the blue star?") == "A red circle."
+    assert person.asks("How many shapes are there?") == "Two."
+    person.scrolls_to(person.page.get_by_alt_text("drawing.png").first)
+    person.keeps_a_picture(PICTURES / "picture.png")

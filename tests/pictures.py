@@ -1,0 +1,44 @@
+"""Pictures of shapes and words as somebody draws them, larger than those of the demo model's training."""
+
+import base64
+import io
+import json
+
+from demo_model.source import Source
+from demo_model.template import FOLDER
+from demo_vision.scenes import Scene, Thing, draw
+
+SIZE = (640, 480)  # pixels
+SEES = "vision_config" in json.loads((FOLDER / "config.json").read_text())  # the demo model that is shipped
+UNSEEING = "the demo model that is shipped reads text only: it is still to be trained to see"
+
+
+def shapes(*names: str) -> str:
+    """Draw things ("red circle") from left to right, as base64 of a PNG."""
+    share = SIZE[0] / SIZE[1] / len(names)
+    things = tuple(
+        Thing(*name.split(), x=(number + 0.5) * share, y=0.5, radius=min(0.3, 0.38 * share))
+        for number, name in enumerate(names)
+    )
+    return _png(Scene(*SIZE, things))
+
+
+def stacked(*names: str) -> str:
+    """Draw things from top to bottom, as base64 of a PNG."""
+    share = 1 / len(names)
+    things = tuple(
+        Thing(*name.split(), x=SIZE[0] / SIZE[1] / 2, y=(number + 0.5) * share, radius=0.38 * share)
+        for number, name in enumerate(names)
+    )
+    return _png(Scene(*SIZE, things))
+
+
+def written(text: str) -> str:
+    """Write a text, as base64 of a PNG."""
+    return _png(Scene(*SIZE, text=text))
+
+
+def _png(scene: Scene) -> str:
+    file = io.BytesIO()
+    draw(Source("a person's"), scene).image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
