@@ -57,7 +57,7 @@ class Training:
         self.network = SeeingNetwork(Shape(vocab_size=self.tokenizer.get_vocab_size()), VisionShape())
         self._take_text_weights()
         if not options.eager:  # as in the demo model's training: many small steps in one go take half the time
-            # not the tower's: PyTorch 2.13 takes the strides of its attention for those of the first size of images
+            # not the tower's, which takes as long either way
             for layer in self.network.layers:
                 layer.compile(dynamic=True)
         self.parts = self._optimizers()
