@@ -214,6 +214,25 @@ def test_a_signal_before_the_agent_runs_ends_its_server(home: Path) -> None:
     assert not listens(port)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_while_a_server_is_begun_counts_once_it_is_known(number: signal.Signals) -> None:
+    script = """
+import os, sys
+from app.commands import foreground
+foreground.exit_on_signals()
+try:
+    with foreground.signals_later():
+        os.kill(os.getpid(), int(sys.argv[1]))
+        print("begun", flush=True)
+    print("not reached")
+except BaseException as end:
+    print(type(end).__name__, getattr(end, "code", ""))
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(int(number))], capture_output=True, text=True, check=False)
+    end = "KeyboardInterrupt " if number == signal.SIGINT else f"SystemExit {128 + number}"
+    assert done.stdout == f"begun\n{end}\n"
+
+
 @pytest.mark.slow
 def test_a_server_that_is_to_stay_serves_the_next_start(home: Path) -> None:
     port = str(free_port())

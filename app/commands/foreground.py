@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -22,6 +22,21 @@ def exit_on_signals() -> None:
 
 def _exit(number: int, _: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
+
+
+@contextmanager
+def signals_later() -> Iterator[None]:
+    """Hold the signals of `exit_on_signals` and Ctrl-C back, so that what is begun here is known before they count."""
+    held: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before = {number: signal.signal(number, lambda number, _: held.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if held:
+        signal.raise_signal(held[0])
 
 
 def become(program: str, arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:

@@ -1,12 +1,12 @@
 """The server that a coding agent is started against: one that runs, or one that is started for it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from app.commands import launch_text
+from app.commands import foreground, launch_text
 from app.commands.launch_target import Choice, LaunchServer
 from app.commands.own_server import OwnServer, wait_until_loaded
 from app.commands.server_client import NoServer, ServerClient, ServerFailure
@@ -34,18 +34,16 @@ def running(choice: Choice, settings: Settings, *, log_path: Path) -> Iterator[L
         return
     _require_model(settings)
     launch_text.note("Starting a server")
-    server = OwnServer(choice.flags(), choice.api_key, log_path)
-    try:
+    with ExitStack() as end:
+        with foreground.signals_later():
+            server = OwnServer(choice.flags(), choice.api_key, log_path)
+            end.callback(server.stop)
         client = ServerClient(server.wait_until_up(), _key(settings), settings.tls_cert)
         wait_until_loaded(client, progress, server)
         yield LaunchServer(read_facts(client, _key(settings), choice.model if choice.models_dir else None), is_own=True)
-    except BaseException:
-        server.stop()
-        raise
-    if choice.keep_server:
-        launch_text.note(f"The server at {client.url} runs on; `kill {server.process_id}` ends it")
-    else:
-        server.stop()
+        if choice.keep_server:
+            end.pop_all()
+            launch_text.note(f"The server at {client.url} runs on; `kill {server.process_id}` ends it")
 
 
 def expect(choice: Choice, settings: Settings) -> LaunchServer:
