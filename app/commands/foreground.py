@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -28,15 +28,21 @@ def _exit(number: int, _: FrameType | None) -> NoReturn:
 def signals_later() -> Iterator[None]:
     """Hold the signals of `exit_on_signals` and Ctrl-C back, so that what is begun here is known before they count."""
     held: list[int] = []
-    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-    before = {number: signal.signal(number, lambda number, _: held.append(number)) for number in numbers}
+    with _handling((signal.SIGTERM, signal.SIGHUP, signal.SIGINT), lambda number, _: held.append(number)):
+        yield
+    if held:
+        signal.raise_signal(held[0])
+
+
+@contextmanager
+def _handling(numbers: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have signals handled otherwise for now."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if held:
-        signal.raise_signal(held[0])
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def become(program: str, arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
@@ -58,15 +64,11 @@ def run(program: str, arguments: Sequence[str], environ: Mapping[str, str]) -> i
         elif number not in _OF_TERMINALS or not _in_foreground():
             process.send_signal(number)
 
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
-    try:
+    with _handling(_FORWARDED, forward):
         process = subprocess.Popen([program, *arguments], env=environ)
         for number in early:
             process.send_signal(number)
         code = process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return code if code >= 0 else 128 - code  # as shells say that a signal has ended it
 
 
