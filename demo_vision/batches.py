@@ -46,6 +46,11 @@ def drawing(source: Source, scene: Scene, shape: VisionShape) -> Drawn:
     return Drawn(patches(pixels, shape), token_by_token(contents, shape.spatial_merge_size).astype(np.int64), grid)
 
 
+def _stacked(drawn: list[Drawn]) -> tuple[np.ndarray, np.ndarray]:
+    """Patches (pictures, patches, numbers) of pictures of one size, and what is in them (pictures, patches)."""
+    return np.stack([one.patches for one in drawn]), np.stack([one.contents for one in drawn])
+
+
 @dataclass(frozen=True)
 class Picture:
     """A conversation as token ids, with its pictures (pictures, patches, numbers) and the places of its tokens."""
@@ -93,9 +98,7 @@ class PictureEncoder:
 
     def __init__(self, encoder: Encoder, shape: VisionShape) -> None:
         self.encoder, self.shape = encoder, shape
-        token = encoder.tokenizer.token_to_id(TOKENS[1])
-        assert token is not None
-        self.image_token: int = token
+        self.image_token = token_id(encoder.tokenizer, TOKENS[1])
         self.apart = token_id(encoder.tokenizer, _APART)
 
     def picture(
@@ -120,10 +123,7 @@ class PictureEncoder:
                 talk.user(question.text).answer(_letter_by_letter(question), "")
         example = self._joined(self.encoder.example(talk))
         places = positions(example.ids, grid, self.image_token)
-        seen, contents = (
-            np.stack(parts) for parts in zip(*((one.patches, one.contents) for one in drawn), strict=True)
-        )
-        return Picture(example, seen, contents, places, grid)
+        return Picture(example, *_stacked(drawn), places, grid)
 
     def _joined(self, example: Example) -> Example:
         """Without what kept letters apart."""
@@ -217,7 +217,5 @@ class SceneFeed:
     def next(self) -> tuple[Tensor, Tensor, tuple[int, int]]:
         """Images, what is in their patches, and the rows and columns of their tokens."""
         group = next(self.groups)
-        images, contents = (
-            np.stack(parts) for parts in zip(*((one.patches, one.contents) for one in group), strict=True)
-        )
+        images, contents = _stacked(group)
         return torch.from_numpy(images), torch.from_numpy(contents), group[0].grid

@@ -1,8 +1,6 @@
 """The evaluation: greedy answers of a server to held-out questions about pictures, as a table for the model card."""
 
 import argparse
-import base64
-import io
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -48,9 +46,7 @@ def all_items(share: float = 1.0) -> Iterator[Item]:
         source = Source(f"{SEED} {category}", held_out=True)
         for _ in range(max(1, round(count * share))):
             question = maker(source)
-            file = io.BytesIO()
-            scenes.draw(source, question.scene).image.save(file, "PNG")
-            yield Item(category, question, base64.b64encode(file.getvalue()).decode())
+            yield Item(category, question, scenes.as_png(scenes.draw(source, question.scene).image))
 
 
 def is_right(question: Question, answer: str) -> bool:

@@ -33,7 +33,7 @@ def read(source: Source, question: Question, image: str) -> Conversation:
     if source.chance(0.7):
         talk.system(instructions(source, source.rng.randint(0, _LONGEST)))
     wanted, call = reader.request(source)
-    place = str(call["arguments"].get(where.name))
+    place = call["arguments"][where.name]
     wording = source.any(HELD_OUT if source.held_out else WORDINGS)
     said = wording.replace("{read}", wanted).replace("{path}", place).replace("{asked}", question.text)
     reminder = _REMINDER.format(sentence(source, SENTENCES + EXTRA)) if source.chance(0.3) else ""

@@ -1,5 +1,7 @@
 """Scenes of coloured shapes, digits or a word, of which a seed makes any number, and their pictures."""
 
+import base64
+import io
 import math
 import string
 from dataclasses import dataclass
@@ -168,6 +170,13 @@ def _write(
     for number, character in enumerate(text):
         start, end = (x + canvas.textlength(text[:count], font=font) for count in (number, number + 1))
         marks.rectangle((start, y + top, end, y + bottom), fill=1 + len(THINGS) + CHARACTERS.index(character))
+
+
+def as_png(image: Image.Image) -> str:
+    """A picture as base64 of a PNG."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def pixels(image: Image.Image) -> np.ndarray:

@@ -39,6 +39,12 @@ _SLOWER = 0.7  # of the tower's learning rate is gone by then
 _NAMING = 0.3  # of the loss of answers counts that of saying so, from then on
 _GROUND = 0.1  # of a patch with something in it counts one without
 
+_PARTS: dict[str, tuple[tuple[str, ...], str]] = {  # how the names of a part begin, of what earlier ones leave
+    "merger": (("visual.merger.",), "visual.merger."),  # and those of its layers
+    "tower": (("visual.", "contents."), "visual.blocks."),
+    "text": (("",), "layers."),
+}
+
 
 class Training:
     """A training run that can be stopped and resumed."""
@@ -79,28 +85,20 @@ class Training:
 
     def _optimizers(self) -> dict[str, list[torch.optim.Optimizer]]:
         """Of each part of the network Muon for the matrices of its layers, and AdamW for the rest."""
-        visual, merger = self.network.visual, self.network.visual.merger
-        layers = {"tower": visual.blocks, "merger": merger, "text": self.network.layers}
-        of_merger = {id(p) for p in merger.parameters()}
-        of_tower = {id(p) for p in (*visual.parameters(), *self.network.contents.parameters())} - of_merger
-        parts: dict[str, list[torch.nn.Parameter]] = {part: [] for part in layers}
-        for p in self.network.parameters():
-            parts["merger" if id(p) in of_merger else "tower" if id(p) in of_tower else "text"].append(p)
         made: dict[str, list[torch.optim.Optimizer]] = {}
-        for part, parameters in parts.items():
-            matrices = [p for p in layers[part].parameters() if p.ndim == 2]
-            of_layers = {id(p) for p in matrices}
-            others = [p for p in parameters if id(p) not in of_layers]
+        left = dict(self.network.named_parameters())
+        for part, (names, layers) in _PARTS.items():
+            mine = {name: left.pop(name) for name in list(left) if name.startswith(names)}
+            matrices = [p for name, p in mine.items() if name.startswith(layers) and p.ndim == 2]
+            others = [p for name, p in mine.items() if not (name.startswith(layers) and p.ndim == 2)]
             adam = torch.optim.AdamW(others, self.options.other_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
             made[part] = [Muon(matrices, self.options.matrix_lr), adam]
-        for optimizer in self.all_optimizers(made):
-            optimizer.param_groups[0]["full"] = optimizer.param_groups[0]["lr"]
         return made
 
-    @staticmethod
-    def all_optimizers(parts: dict[str, list[torch.optim.Optimizer]]) -> list[torch.optim.Optimizer]:
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
         """The optimizers of all parts, in their order."""
-        return [optimizer for part in parts.values() for optimizer in part]
+        return [optimizer for part in self.parts.values() for optimizer in part]
 
     def _test_batches(self) -> list[PictureBatch]:
         source = Source("watch", held_out=True)
@@ -160,7 +158,7 @@ class Training:
         for part in parts:
             torch.nn.utils.clip_grad_norm_(self._parameters(part), 1.0)
             for optimizer in self.parts[part]:
-                optimizer.param_groups[0]["lr"] = optimizer.param_groups[0]["full"] * rates[part]
+                optimizer.param_groups[0]["lr"] = optimizer.defaults["lr"] * rates[part]
                 optimizer.step()
         return 0.0 if is_rehearsal else loss.item()
 
@@ -225,7 +223,7 @@ class Training:
         state = {name: getattr(self, name) for name in ("seen", "steps", "seconds", "best")}
         state |= {
             "network": self.network.state_dict(),
-            "optimizers": [o.state_dict() for o in self.all_optimizers(self.parts)],
+            "optimizers": [o.state_dict() for o in self.optimizers],
             "sources": [generator.getstate() for generator in self._generators()],
         }
         text_checkpoint.write(state, WORK / "checkpoint.pt")
@@ -238,7 +236,7 @@ class Training:
         """Go on from the last checkpoint."""
         state: dict[str, Any] = torch.load(WORK / "checkpoint.pt", weights_only=False)
         self.network.load_state_dict(state["network"])
-        for optimizer, saved in zip(self.all_optimizers(self.parts), state["optimizers"], strict=True):
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         for generator, saved in zip(self._generators(), state["sources"], strict=True):
             generator.setstate(saved)

@@ -1,12 +1,10 @@
 """Pictures of shapes and words as somebody draws them, larger than those of the demo model's training."""
 
-import base64
-import io
 import json
 
 from demo_model.source import Source
 from demo_model.template import FOLDER
-from demo_vision.scenes import Scene, Thing, draw
+from demo_vision.scenes import Scene, Thing, as_png, draw
 
 SIZE = (640, 480)  # pixels
 SEES = "vision_config" in json.loads((FOLDER / "config.json").read_text())  # the demo model that is shipped
@@ -39,6 +37,4 @@ def written(text: str) -> str:
 
 
 def _png(scene: Scene) -> str:
-    file = io.BytesIO()
-    draw(Source("a person's"), scene).image.save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    return as_png(draw(Source("a person's"), scene).image)

@@ -1,7 +1,5 @@
 """The network in PyTorch: the server computes the same from the folder that the training writes."""
 
-import base64
-import io
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
@@ -61,10 +59,8 @@ def test_the_server_computes_what_the_training_does(training: Training, tiny: Pa
         picture = training.pictures.picture(source, [question])
         end = next(place for place, is_trained in enumerate(picture.example.trained) if is_trained)
         tokens = picture.example.ids[:end]
-        file = io.BytesIO()
         again = Source(seed)
-        scenes.draw(again, questions.question(again).scene).image.save(file, "PNG")
-        image = vision.read(Image(base64.b64encode(file.getvalue()).decode()))
+        image = vision.read(Image(scenes.as_png(scenes.draw(again, questions.question(again).scene).image)))
         placed = vision.placed(image, tokens.index(training.pictures.image_token))
         row = workshop.row(tokens, SamplingParams(), 6, images=PromptImages((placed,)))
         finish(workshop.scheduler(vision=vision), [row])

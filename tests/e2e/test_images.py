@@ -1,6 +1,6 @@
 """A picture that goes along with a message, to a model that sees.
 
-The picture that docs/vision.md shows is taken here: build/e2e/picture.png, kept as docs/images/picture.png.
+What the demo model sees is kept as a picture too: build/e2e/picture.png.
 """
 
 import base64
