@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from app.services.errors import Unavailable
-from tests.conftest import START_SECONDS, Server, environment, free_port
+from benchmarks.processes import free_port
+from tests.conftest import START_SECONDS, Server, environment
 from tests.scripted import ScriptedModel, answer, serving, thought
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,8 @@ import pytest
 
 from app.commands.launch import arrange
 from app.services.coding_agents import AGENTS
-from tests.conftest import KEY, START_SECONDS, Server, environment, free_port, wait_for
+from benchmarks.processes import free_port
+from tests.conftest import KEY, START_SECONDS, Server, environment, wait_for
 
 STUB = """#!{python}
 import json, os, signal, sys, time, urllib.request

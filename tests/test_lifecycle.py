@@ -15,8 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.processes import free_port
 from tests import tiny_model
-from tests.conftest import Server, environment, events, free_port, running, wait_for
+from tests.conftest import Server, environment, events, running, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -22,7 +22,8 @@ from app.access import Access
 from app.addresses import is_local, listen_address, socket_path
 from app.commands.server_client import NoServer, ServerClient, ServerFailure
 from app.settings import SettingError, Settings, read
-from tests.conftest import KEY, Server, environment, free_port, running, wait_for
+from benchmarks.processes import free_port
+from tests.conftest import KEY, Server, environment, running, wait_for
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
 ENDLESS = HELLO | {"max_tokens": 6000, "ignore_eos": True, "stream": True}

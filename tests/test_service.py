@@ -25,7 +25,8 @@ from app.services.supervisors import CannotSupervise, Job
 from app.services.supervisors.launchd import Launchd
 from app.services.supervisors.systemd import UNIT, Systemd
 from app.settings import SettingError, read
-from tests.conftest import environment, free_port, wait_for
+from benchmarks.processes import free_port
+from tests.conftest import environment, wait_for
 
 KEY = "a-key-of-the-tests"
 ANALYZE = shutil.which("systemd-analyze")

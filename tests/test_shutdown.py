@@ -18,8 +18,9 @@ import httpx
 import psutil
 import pytest
 
+from benchmarks.processes import free_port
 from tests import tiny_model
-from tests.conftest import Server, environment, free_port, running, wait_for
+from tests.conftest import Server, environment, running, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import environment, free_port, wait_for
+from benchmarks.processes import free_port
+from tests.conftest import environment, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.processes import free_port
 from tests.agents.programs import Place, Program, write_files
 from tests.agents.scripted_server import ONLOOKER
 from tests.pictures import shapes
@@ -258,12 +259,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, number)
         with suppress(subprocess.TimeoutExpired):
             process.wait(10)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

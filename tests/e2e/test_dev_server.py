@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 
 from app.services.ui import archive
-from tests.conftest import Server, free_port, wait_for
+from benchmarks.processes import free_port
+from tests.conftest import Server, wait_for
 from tests.e2e.build import need_npm, release
 
 SCRIPT = Path(__file__).parents[2] / "scripts/llamacpp_webui.sh"

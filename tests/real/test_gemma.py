@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Server, free_port, wait_for
+from benchmarks.processes import free_port
+from tests.conftest import Server, wait_for
 from tests.real import gemma
 from tests.real.conftest import SECONDS, Reference, completion, logprobs, serving
 
