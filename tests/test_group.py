@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -21,6 +23,7 @@ from app.commands.group_checks import machines
 from app.services import catalog
 from app.settings import Settings
 from benchmarks import relay
+from benchmarks.processes import free_port
 from tests import tiny_model
 from tests.conftest import Server, running, wait_for
 
@@ -264,3 +267,27 @@ def test_a_cable_that_is_pulled_ends_answers_and_the_group_begins_anew(tensor: P
         subprocess.run(["ip", "link", "set", f"{name}a", "up"], check=True)
         wait_for(lambda: health(server) == 200, 120, what=f"a new group: {server.log[-2000:]}")
         assert server.chat("Hello", **CHAT).json()["choices"][0]["message"] == before
+
+
+NEIGHBOUR = """
+import sys, threading, time
+from app.services.engine.group import joining
+from app.services.errors import LoadFailed
+joining._NEIGHBOUR_SECONDS = 0.5
+try:
+    joining.join(0, [sys.argv[1:2], sys.argv[2:3], sys.argv[3:]], 1, "ring", {})
+except LoadFailed as error:
+    print(error.message)
+"""
+
+
+def test_a_neighbour_that_never_connects_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    """MLX holds the interpreter while it waits; the machine that it connects to itself leaves too."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        ports = [free_port(), other.getsockname()[1], free_port()]
+        command = [sys.executable, "-c", NEIGHBOUR, *(f"127.0.0.1:{port}" for port in ports)]
+        environment = os.environ | QUIET
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+            other.settimeout(60)
+            other.accept()[0].close()
+            assert process.communicate(timeout=60)[0].startswith("the machines cannot connect")

@@ -3,6 +3,8 @@
 import faulthandler
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,10 +14,12 @@ from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 
+from app.services.engine.group import ring_alarm
 from app.services.errors import LoadFailed
 
 _EXCHANGES, _NUMBERS = 20, 4096  # of how many numbers each
 SECONDS = 60.0  # for all machines to connect; whoever waits longer ends its process, since nothing else ends that
+_NEIGHBOUR_SECONDS = 20.0  # for a neighbour to connect; MLX tries for half a minute to connect to one
 
 
 class Joined(NamedTuple):
@@ -50,12 +54,14 @@ def join(
         TemporaryDirectory() as folder,
         _environment(_variables(rank, ring, back_end, variables, Path(folder))),
         Path(os.devnull).open("w") as nowhere,
+        _alarm(() if rank or back_end != "ring" else ring[0]),  # whoever waits for the first machine waits for it alone
     ):
         begin()
         faulthandler.dump_traceback_later(SECONDS, exit=True, file=nowhere)
         try:
             group = mx.distributed.init(strict=True, backend=back_end.removesuffix("-ring"))
             seen = mx.distributed.all_gather(mx.array([nonce + rank], mx.int32), group=group)
+            mx.eval(seen)  # which lets other threads go on
             numbers, seconds = cast("list[int]", seen.tolist()), _measure(group)
         except RuntimeError as error:
             raise LoadFailed(f"the machines cannot connect: {str(error)[:200]}") from error
@@ -90,6 +96,23 @@ def _variables(
         file.write_text(devices)
         own["MLX_IBV_DEVICES"] = str(file)
     return {**variables, **own}
+
+
+@contextmanager
+def _alarm(addresses: Sequence[str]) -> Iterator[None]:
+    """Have MLX's wait at these addresses for a neighbour end some time."""
+    if not addresses:
+        yield
+        return
+    command = [sys.executable, "-IS", ring_alarm.__file__, str(_NEIGHBOUR_SECONDS), *addresses]
+    nothing = subprocess.DEVNULL
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=nothing, stderr=nothing, start_new_session=True
+    ) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 @contextmanager
