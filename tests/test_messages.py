@@ -103,6 +103,51 @@ def test_tools_and_system_count(server: Server) -> None:
     assert told["input_tokens"] > plain["input_tokens"] + 20
 
 
+_SEARCH = {"name": "ToolSearch", "description": "Finds tools", "input_schema": {"type": "object"}}
+_HIDDEN = TOOL | {"defer_loading": True}
+_FOUND = [
+    USER,
+    {
+        "role": "assistant",
+        "content": [{"type": "tool_use", "id": "s", "name": "ToolSearch", "input": {"query": "sum"}}],
+    },
+    {
+        "role": "user",
+        "content": [
+            {"type": "tool_result", "tool_use_id": "s", "content": [{"type": "tool_reference", "tool_name": "add"}]}
+        ],
+    },
+]
+_CALLED = [
+    USER,
+    {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "add", "input": {}}]},
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": "3"}]},
+]
+
+
+@pytest.mark.parametrize(
+    ("more", "is_shown"),
+    [
+        ({}, False),
+        ({"messages": _FOUND}, True),
+        ({"messages": _CALLED}, True),
+        ({"tool_choice": {"type": "tool", "name": "add"}}, True),
+        ({"tool_choice": {"type": "tool", "name": "ToolSearch"}}, False),
+        (
+            {"tools": [_SEARCH, _HIDDEN, {"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"}]},
+            True,
+        ),
+    ],
+)
+def test_a_deferred_tool_is_shown_once_something_names_it(server: Server, more: dict[str, Any], is_shown: bool) -> None:
+    asked = {"tools": [_SEARCH, _HIDDEN]} | more
+    loaded = asked | {"tools": [tool | {"defer_loading": False} for tool in asked["tools"]]}
+    without = asked | {"tools": [tool for tool in asked["tools"] if tool is not _HIDDEN]}
+    assert post(server, COUNT, **asked).json() == post(server, COUNT, **(loaded if is_shown else without)).json()
+    assert post(server, COUNT, **loaded).json() != post(server, COUNT, **without).json()
+    assert post(server, **asked).status_code == 200
+
+
 def test_a_stop_sequence_is_named(server: Server) -> None:
     asked = SAMPLED | {"max_tokens": 60}
     text = post(server, **asked).json()["content"][0]["text"]

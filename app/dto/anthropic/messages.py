@@ -118,6 +118,17 @@ class MessageParam(Body):
         else:
             yield from _user(self.role, self.content, where)
 
+    @property
+    def tool_names(self) -> Iterator[str]:
+        """Name the tools that are called here, and those that a search of the client's has found."""
+        for block in self.content if isinstance(self.content, list) else ():
+            if block.type == "tool_use" and block.name:
+                yield block.name
+            for inner in block.content if isinstance(block.content, list) else ():
+                name = inner.fields.get("tool_name")
+                if inner.type == "tool_reference" and isinstance(name, str):
+                    yield name
+
 
 def _assistant(blocks: Iterable[ContentBlock], where: str) -> Iterator[gen.Message]:
     """What came of tools that a server ran stands between the assistant's words: it ends a message, begins another."""
@@ -223,6 +234,9 @@ class AnthropicTool(Typed):
     description: str = Field(default="", description="what the tool does, for the model")
     input_schema: dict[str, Any] | None = Field(default=None, description="JSON schema of the arguments")
     strict: bool = Field(default=False, description="enforce the schema of the arguments")
+    defer_loading: bool = Field(
+        default=False, description="leave the tool out until a tool_reference, a call of it or tool_choice names it"
+    )
 
     def to_template(self) -> dict[str, Any]:
         """Give the tool as chat templates read it."""
@@ -309,7 +323,7 @@ class MessagesRequest(RequestBody):
             image_use=self.image_use,
             model=self.model,
             messages=messages,
-            tools=tuple(tool.to_template() for tool in self.tools if tool.is_ours),
+            tools=tuple(tool.to_template() for _, tool in self._loaded_tools),
             template_kwargs=self._template_kwargs(),
             continue_final_message=continues(messages[-1]),
             sampling=gen.Sampling(
@@ -360,13 +374,25 @@ class MessagesRequest(RequestBody):
     @cached_property
     def binding(self) -> Binding:
         """Give the grammar of the answer, and its tools."""
-        tools = [tool.to_template() for tool in self.tools if tool.is_ours]
+        tools = [tool.to_template() for _, tool in self._loaded_tools]
         return Binding(self._constraint(), tools, self._tool_choice())
 
+    @cached_property
+    def _loaded_tools(self) -> Sequence[tuple[int, AnthropicTool]]:
+        """Give the tools that the model gets, with their places: deferred ones once the client's search found them.
+
+        Where the server is to search, which this one does not do, it gets all.
+        """
+        tools = [(index, tool) for index, tool in enumerate(self.tools) if tool.is_ours]
+        if any(tool.type.startswith("tool_search_tool") for tool in self.tools):
+            return tools
+        names = {self.tool_choice.name if self.tool_choice else None}
+        names.update(name for message in self.messages for name in message.tool_names)
+        return [(index, tool) for index, tool in tools if not tool.defer_loading or tool.name in names]
+
     def _tool_choice(self) -> gen.ToolChoice:
-        indexed_tools = [(index, tool) for index, tool in enumerate(self.tools) if tool.is_ours]
-        names = [tool.name for _, tool in indexed_tools]
-        strict = {tool.name: f"tools.{index}.strict" for index, tool in indexed_tools if tool.strict}
+        names = [tool.name for _, tool in self._loaded_tools]
+        strict = {tool.name: f"tools.{index}.strict" for index, tool in self._loaded_tools if tool.strict}
         choice = self.tool_choice or AnthropicToolChoice(type="auto")
         parallel = not choice.disable_parallel_tool_use
         if choice.type == "tool":

@@ -308,6 +308,12 @@ MESSAGES = (
         {"tools": [{"name": "look", "description": "Look", "input_schema": {"type": "object"}}]},
     ),
     Field(
+        "tools[].defer_loading",
+        "honoured",
+        "left out until a tool_reference, a call or tool_choice names it; with a tool_search_tool none is left out",
+        {"tools": [{"name": "look", "input_schema": {"type": "object"}, "defer_loading": True}]},
+    ),
+    Field(
         "tools[].cache_control",
         "ignored",
         "every prompt is cached",
