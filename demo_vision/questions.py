@@ -25,22 +25,32 @@ def _about(side: str, *others: str) -> Phrases:
 PHRASES: dict[str, Phrases] = {  # by kind
     "see": (
         choices("""What do you see?|What do you see?|What is in the picture?|Describe the picture.|Describe this image.
-What is this?|What can be seen?|What is shown?|Tell me what you see.|What does the picture show?"""),
+What is this?|What can be seen?|What is shown?|Tell me what you see.|What does the picture show?|What is in this image?
+What does the image show?|Describe it.|Say what you see.|What is there?"""),
         ["What can you see here?", "Tell me what is in this picture."],
     ),
     "colour": (
         choices("""What colour is the {0}?|Which colour does the {0} have?|Tell me the colour of the {0}.
 The {0} has which colour?|Of what colour is the {0}?|What is the colour of the {0}?|Say which colour the {0} has.
-The {0}: what colour is it?"""),
+The {0}: what colour is it?|What colour does the {0} have?|Name the colour of the {0}.|And the colour of the {0}?
+Can you tell me what colour the {0} is?"""),
         ["The {0} is of what colour?"],
     ),
     "shape": (
         choices("""Which shape is {0}?|What is the {0} thing?|What shape is the {0} thing?|What is the {0} one?
-Which shape does the {0} one have?|Tell me the shape of the {0} one.|The {0} one is of which shape?"""),
+Which shape does the {0} one have?|Tell me the shape of the {0} one.|The {0} one is of which shape?
+What shape does the {0} thing have?|Name the shape of the {0} one.|Can you tell me what shape the {0} thing is?
+What kind of shape is the {0} one?"""),
         ["What shape is the {0} one?"],
     ),
-    "its colour": (["What colour is it?", "What colour is this?", "Tell me the colour."], ["Which colour is this?"]),
-    "its shape": (["What shape is this?", "Which shape is it?", "Tell me the shape."], ["Which shape is this?"]),
+    "its colour": (
+        choices("What colour is it?|What colour is this?|Tell me the colour.|Which colour is it?|Name its colour."),
+        ["Which colour is this?"],
+    ),
+    "its shape": (
+        choices("What shape is this?|Which shape is it?|Tell me the shape.|What shape is it?|Name its shape."),
+        ["Which shape is this?"],
+    ),
     "left": _about("left of", "to the left of", "on the left of"),
     "right": _about("right of", "to the right of", "on the right of"),
     "above": _about("above", "over"),
@@ -48,8 +58,10 @@ Which shape does the {0} one have?|Tell me the shape of the {0} one.|The {0} one
     "count": (
         choices("""How many {0} are there?|How many {0} do you see?|Count all {0}.|Tell me how many {0} there are.
 What is the number of {0}?|How many {0} are in the picture?|Count up all {0}.|Count: how many {0} are there?
-Give me the number of {0}.|Say how many {0} you can see."""),
-        ["Count the {0}."],
+Give me the number of {0}.|Say how many {0} you can see.|How many {0}?|Count {0}.|Count these {0}.
+Can you count the {0}?|Count all of the {0}.|How many of the {0} are there?
+The {0}: how many are there?|Please count the {0} for me."""),
+        ["Count the {0}.", "How many {0} are shown?"],
     ),
     "digits": (
         choices("""Which number is this?|What number do you see?|Read the number.|What is the number?
@@ -232,7 +244,8 @@ WORDS = sorted(
     for one in {*words.NOUNS, *words.ADJECTIVES, *words.VERBS, *words.ANIMALS, *words.FOODS}
     if SHORTEST <= len(one) <= LONGEST and one.isascii() and one.isalpha()
 )
-MAKERS: dict[Maker, float] = {see: 2.5, colour_or_shape: 1.5, beside: 2.0, count: 3.0, digits: 2.5, word: 7.0}
+MAKERS: dict[Maker, float] = {see: 2.0, colour_or_shape: 3.0, beside: 1.0, count: 8.0, digits: 1.5, word: 6.0}
+_MOST = 4  # questions about a scene
 
 
 def question(source: Source) -> Question:
@@ -241,7 +254,7 @@ def question(source: Source) -> Question:
 
 
 def conversation(source: Source) -> list[Question]:
-    """One to three different questions about one scene; what is held out of one is not asked as another."""
+    """One to four different questions about one scene; what is held out of one is not asked as another."""
     made = [question(source)]
     first, scene = made[0], made[0].scene
     if first.kind == "words":
@@ -249,12 +262,14 @@ def conversation(source: Source) -> list[Question]:
     if scene.text:
         return made
     # a scene of two or three things to count may be of those that are held out where things are named
-    others: list[Asker] = [number_of] if first.kind == "count" and len(scene.things) < 4 else [all_there, number_of]
+    is_new = first.kind != "count" or len(scene.things) > 3
+    others: list[Asker] = [number_of, number_of, all_there, one_of, one_of] if is_new else [number_of]
     if first.kind != "count":
-        others += [one_of, other_of, other_of]
-    for _ in range(3 * source.any((1, 2))):
+        others += [other_of]
+    for _ in range(_MOST * source.any((1, 2))):
         more = source.any(others)(source, scene)
-        if more is not None and len(made) < 3 and (more.kind, more.answer) not in {(q.kind, q.answer) for q in made}:
+        is_asked = more is None or (more.kind, more.answer) in {(q.kind, q.answer) for q in made}
+        if more is not None and not is_asked and len(made) < _MOST:
             made.append(more)
     source.rng.shuffle(made)
     return made

@@ -1,14 +1,9 @@
 """Pictures of shapes and words as somebody draws them, larger than those of the demo model's training."""
 
-import json
-
 from demo_model.source import Source
-from demo_model.template import FOLDER
 from demo_vision.scenes import Scene, Thing, as_png, draw
 
 SIZE = (640, 480)  # pixels
-SEES = "vision_config" in json.loads((FOLDER / "config.json").read_text())  # the demo model that is shipped
-UNSEEING = "the demo model that is shipped reads text only: it is still to be trained to see"
 
 
 def shapes(*names: str) -> str:

@@ -13,7 +13,6 @@ from tests.agents.installation import NotInstalled, executable, is_installed, se
 from tests.agents.outcome import lowest, outcome
 from tests.agents.programs import PROGRAMS
 from tests.agents.session import Session
-from tests.pictures import SEES
 
 RESULTS = Path(__file__).with_name("results.json")
 
@@ -35,7 +34,7 @@ def main() -> int:
                 print(f"{program.name} is skipped: {reason}", flush=True)
                 continue
             session.run(ready)
-            if options.sees and program.with_little and SEES:
+            if options.sees and program.with_little:
                 shown = Session(program, session.executable, home / "shown", session.path)
                 shown.show()
                 session.faults += shown.faults

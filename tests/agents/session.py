@@ -77,12 +77,12 @@ class Session:
         """Have the demo model itself say what is in a picture that the program reads. What goes wrong is a fault."""
         assert self.program.with_little is not None
         self._prepare()
-        (self.folder / "work" / "drawing.png").write_bytes(base64.b64decode(shapes(DRAWN)))
-        with closed_door(self.outside) as door:
+        (self.folder / "data" / "config.toml").write_text('[model."tiles-nano"]\ntemperature = 0\n')
+        with closed_door(self.outside) as door, _drawing() as drawing:
             place = self._place(Path("tiles-nano"), free_port())
             environment = self._environment(place, door)
             write_files(self.program, place)
-            asked = f"Read the file {place.work}/drawing.png. What do you see?"
+            asked = f"Read the file {drawing}. What do you see?"
             command = [*self._program(place), *self.program.with_little(asked)]
             with self._serving(["app", "serve", "--demo"], place.url):
                 process = self._start("show", command, environment)
@@ -259,6 +259,21 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, number)
         with suppress(subprocess.TimeoutExpired):
             process.wait(10)
+
+
+@contextmanager
+def _drawing() -> Iterator[Path]:
+    """Draw a picture into a file. Its path is short: of those in the session's folders so small a model copies few."""
+    path = Path("/tmp/red.png")
+    try:
+        with path.open("xb") as file:
+            file.write(base64.b64decode(shapes(DRAWN)))
+    except FileExistsError:
+        raise Fault(f"show: {path} is somebody's") from None
+    try:
+        yield path
+    finally:
+        path.unlink()
 
 
 @contextmanager

@@ -8,9 +8,7 @@ import openai
 import pytest
 
 from tests.conftest import Server
-from tests.pictures import SEES, UNSEEING, shapes, stacked, written
-
-pytestmark = pytest.mark.skipif(not SEES, reason=UNSEEING)
+from tests.pictures import shapes, stacked, written
 
 Ask = Callable[[str, str], str]
 ASKED = [  # a picture, a question, and its answer

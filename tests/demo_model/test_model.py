@@ -181,7 +181,7 @@ def test_a_tool_without_parameters_renders() -> None:
 def test_the_folder_is_small_and_says_what_it_is() -> None:
     assert sum(path.stat().st_size for path in Path(FOLDER).iterdir()) < 10_000_000
     config = json.loads((FOLDER / "config.json").read_text())
-    assert config["max_position_embeddings"] == 8192
+    assert config["text_config"]["max_position_embeddings"] == 8192
     assert "knows nothing of the world" in (FOLDER / "MODEL_CARD.md").read_text()
 
 

@@ -1,6 +1,6 @@
 """A picture that goes along with a message, to a model that sees.
 
-What the demo model sees is kept as a picture too: build/e2e/picture.png.
+What the demo model sees is the picture that README shows: build/e2e/picture.png, kept as docs/images/picture.png.
 """
 
 import base64
@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from tests import vision_models
 from tests.conftest import Server, running
 from tests.e2e.conftest import PICTURES, Visit
-from tests.pictures import SEES, UNSEEING, shapes
+from tests.pictures import shapes
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,6 @@ def test_an_attached_picture_arrives_and_is_answered(seeing: Server, visit: Visi
     expect(person.page.get_by_alt_text("squares.png").first).to_be_visible()
 
 
-@pytest.mark.skipif(not SEES, reason=UNSEEING)
 def test_the_demo_model_says_what_is_in_an_attached_picture(demo: Server, visit: Visit, tmp_path: Path) -> None:
     (tmp_path / "drawing.png").write_bytes(base64.b64decode(shapes("red circle", "blue star")))
     person = visit(demo)
