@@ -13,7 +13,8 @@ from tests.e2e.test_chat import SONG
 
 def chooses_effort(person: Person, effort: str) -> None:
     person.presses("Add files, prompts, tools or MCP Servers")
-    person.page.get_by_role("menuitem", name="Reasoning").hover()
+    # at its left end: in its middle the tooltip of the item below lies over it
+    person.page.get_by_role("menuitem", name="Reasoning").hover(position={"x": 12, "y": 12})
     person.page.get_by_role("menuitem", name=re.compile(f"^{effort}")).click()
 
 
