@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -212,6 +214,26 @@ transfer.fetch(client.look_up("org/tiny"), Path({str(cache)!r}))
     assert own_hub.ranges(WEIGHTS).count("") == 2  # the hub's redirect and its storage
     assert catalog.inspect(cache / "models--org--tiny").id == "org/tiny"
     assert not partials(cache)
+
+
+def test_those_who_link_a_file_at_the_same_time_do_not_hinder_each_other(tmp_path: Path) -> None:
+    blob, link = tmp_path / "blobs" / "content", tmp_path / "snapshots" / "file"
+    blob.parent.mkdir()
+    blob.write_text("content")
+    threads = 8
+    at_once = threading.Barrier(threads)
+
+    def work(_: int) -> None:
+        for _ in range(50):
+            at_once.wait(60)
+            link.unlink(missing_ok=True)
+            at_once.wait(60)
+            transfer._link(link, blob)
+            assert link.read_text() == "content"
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))
+    assert list(link.parent.iterdir()) == [link]
 
 
 def test_the_disk_that_fills_up_on_the_way_is_said_and_what_came_stays(

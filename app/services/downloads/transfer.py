@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import queue
+import secrets
 import shutil
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import BinaryIO
 
 from rich.filesize import decimal
 
+from app.services import atomic
 from app.services.downloads import client
 from app.services.downloads.plan import Plan, RemoteFile, partial
 from app.services.errors import AppError, DiskFull, DownloadFailed
@@ -149,9 +151,11 @@ def _check(plan: Plan, file: RemoteFile, path: Path) -> None:
 
 
 def _link(link: Path, blob: Path) -> None:
+    """Have a link point to a blob. Another process may do so at the same time, and somebody read it."""
     link.parent.mkdir(parents=True, exist_ok=True)
     target = os.path.relpath(blob, link.parent)
     if link.is_symlink() and str(link.readlink()) == target:
         return
-    link.unlink(missing_ok=True)
-    link.symlink_to(target)
+    made = link.with_name(f"{atomic.unfinished_name(link.name)}{secrets.token_hex(4)}")
+    made.symlink_to(target)
+    made.replace(link)
