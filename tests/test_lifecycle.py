@@ -246,7 +246,7 @@ def test_an_answer_is_given_back_after_a_restart_and_nothing_of_it_is_computed_a
     """However the model wrote it: at this temperature it seldom splits words as its tokenizer does."""
     question = " ".join(f"Item {number} costs {number * 37 % 91}." for number in range(9))
     messages = [{"role": "user", "content": question}]
-    body: dict[str, Any] = {"messages": messages, "temperature": 1.5, "top_k": 0, "top_p": 1, "min_p": 0, "seed": 6}
+    body: dict[str, Any] = {"messages": messages, "temperature": 1.5, "top_k": 0, "top_p": 1, "min_p": 0, "seed": 17}
     body["max_tokens"] = 60
     with running(tmp_path, "--demo") as server:
         (end,) = server.client.post("/tokenize", json={"content": "<|im_end|>"}).json()["tokens"]
@@ -254,7 +254,7 @@ def test_an_answer_is_given_back_after_a_restart_and_nothing_of_it_is_computed_a
         first = server.client.post("/v1/chat/completions", json=body).json()
         text = first["choices"][0]["message"]["content"]
         tokens = server.client.post("/tokenize", json={"content": text}).json()["tokens"]
-        assert len(tokens) != 60
+        assert len(tokens) < 60
         assert server.stop() == 0
     with running(tmp_path, "--demo") as server:
         messages += [{"role": "assistant", "content": text}, {"role": "user", "content": "And then?"}]
