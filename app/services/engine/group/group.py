@@ -61,7 +61,7 @@ class Group:
         hosts = config.hostfile.hosts
         self._workers = [RemoteWorker(rank, len(hosts), host) for rank, host in enumerate(hosts) if rank]
         self._kind: Kind | None = None
-        self._is_joined = self._is_connected = self._is_serving = False  # joining begun, done, loaded
+        self._is_joined = self._is_serving = False
         self._token_bytes = 0  # of the KV cache here
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -101,7 +101,6 @@ class Group:
             group, exchange = join(0, ring, nonce, config.hostfile.back_end, variables)
         except LoadFailed as error:  # a port was taken meanwhile, say
             raise self._lose(error.message) from error
-        self._is_connected = True
         seconds = exchange * sharding.exchanges(network, kind)
         log.info("machines connected", exchange_ms=round(exchange * 1000, 2), token_ms=round(seconds * 1000, 1))
         if kind == "tensor" and seconds > _SLOW and sharding.why_not_pipeline(network, len(ring), ()) is None:
@@ -210,7 +209,7 @@ class Group:
                         channel.silence = self._config.silence
                         worker.free_bytes, worker.ready = ready.free_bytes, ready
                     case Failure(reason):
-                        self._lose(f"{worker.name} failed: {reason}", final=self._is_connected and not self._is_serving)
+                        self._lose(f"{worker.name} failed: {reason}", final=is_joined() and not self._is_serving)
                     case message:
                         raise ChannelLost(f"it says {type(message).__name__} unasked")
         except ChannelLost as error:
