@@ -262,14 +262,14 @@ def conversation(source: Source) -> list[Question]:
     if scene.text:
         return made
     # a scene of two or three things to count may be of those that are held out where things are named
-    is_new = first.kind != "count" or len(scene.things) > 3
-    others: list[Asker] = [number_of, number_of, all_there, one_of, one_of] if is_new else [number_of]
+    may_be_named = first.kind != "count" or len(scene.things) > 3
+    others: list[Asker] = [number_of, number_of, all_there, one_of, one_of] if may_be_named else [number_of]
     if first.kind != "count":
-        others += [other_of]
+        others.append(other_of)
     for _ in range(_MOST * source.any((1, 2))):
         more = source.any(others)(source, scene)
-        is_asked = more is None or (more.kind, more.answer) in {(q.kind, q.answer) for q in made}
-        if more is not None and not is_asked and len(made) < _MOST:
+        asked = {(one.kind, one.answer) for one in made}
+        if more is not None and (more.kind, more.answer) not in asked and len(made) < _MOST:
             made.append(more)
     source.rng.shuffle(made)
     return made
