@@ -31,7 +31,8 @@ KINDS = sorted(encoders.CONFIGS)
 
 def loaded(folder: Path) -> tuple[EncoderModel, EncoderTokenizer]:
     found = catalog.inspect(folder)
-    return at_once(load(found)), EncoderTokenizer(folder, found.context.tokens)
+    model = at_once(load(found))
+    return model, EncoderTokenizer(folder, found.context.tokens, model.vocabulary)
 
 
 def compute(model: EncoderModel, inputs: Sequence[EncoderInput], budget: int = 2048, pooling: Any = None) -> Any:

@@ -17,6 +17,7 @@ from app.services.engine.encoders.model import EncoderModel
 from app.services.engine.encoders.tokenizer import EncoderTokenizer
 from app.services.engine.limits import EngineLimits
 from app.services.engine.loaded_model import LoadedModel
+from app.services.engine.model import spare_tokens
 from app.services.engine.model.adapters import Adapters
 from app.services.engine.model.answer_history import AnswerHistory
 from app.services.engine.model.batching import check_batching
@@ -63,6 +64,7 @@ def assemble(
     memory_budget: MemoryBudget | None = None,
 ) -> LoadedModel:
     """Put a model and a tokenizer of mlx-lm's together. On the engine thread."""
+    spare_tokens.leave_out(tokenizer._tokenizer, _widths(model.network, tokenizer)[0], files.model.id)
     adapters = Adapters(limits.adapters)
     adapters.apply_to(model)
     markup = Markup.of(tokenizer)
@@ -120,7 +122,7 @@ def assemble_encoder(
 ) -> LoadedEncoder:
     """Put an encoder and its tokenizer together. On the engine thread. Raises LoadFailed."""
     context = folder.context.limited_to(limits.context_length)
-    tokenizer = EncoderTokenizer(folder.path, context.tokens)
+    tokenizer = EncoderTokenizer(folder.path, context.tokens, model.vocabulary)
     facts = ModelFacts(
         id=folder.id,
         path=folder.path,

@@ -7,6 +7,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from app.services.engine.model.spare_tokens import without
 from app.services.errors import InvalidRequest, LoadFailed, PromptTooLong
 
 _CHARACTERS_PER_TOKEN = 64  # a text of more for each token that fits is not tokenized as a whole to see that it is long
@@ -28,11 +29,11 @@ class EncoderInput:
 class EncoderTokenizer:
     """The tokenizer of a model folder, which adds the tokens that begin and end a text. Not safe for two threads."""
 
-    def __init__(self, folder: Path, most_tokens: int) -> None:
-        """Read it. Raises LoadFailed."""
+    def __init__(self, folder: Path, most_tokens: int, vocabulary: int) -> None:
+        """Read it, without tokens beyond those that the model knows. Raises LoadFailed."""
         path = folder / "tokenizer.json"
         try:
-            self._tokenizer = Tokenizer.from_file(str(path))
+            self._tokenizer = without(Tokenizer.from_file(str(path)), vocabulary)
         except Exception as error:  # the library raises no other class
             raise LoadFailed(f"{path} cannot be read: {str(error)[:200]}") from error
         self._tokenizer.no_truncation()
