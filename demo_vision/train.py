@@ -1,6 +1,7 @@
 """The training: the demo model's text network learns to see, and rehearses what it knows."""
 
 import argparse
+import copy
 import random
 import time
 from collections import defaultdict
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer
 from torch.nn import functional
 
 from demo_model import checkpoint as text_checkpoint
-from demo_model.batches import Encoder, Feed, answers
+from demo_model.batches import IGNORED, Batch, Encoder, Feed, answers
 from demo_model.network import Shape
 from demo_model.optimizers import Muon
 from demo_model.schedule import Schedule
@@ -37,6 +38,7 @@ _GENTLE = 0.2  # of the tower's learning rate is the text network's, which knows
 _ALONE = 0.14  # of the training the tower says what is in each patch, before anything is asked
 _SLOWER = 0.7  # of the tower's learning rate is gone by then
 _NAMING = 0.3  # of the loss of answers counts that of saying so, from then on
+_KEPT = 0.5  # of the loss of a rehearsal is how far the network is from what it was
 _GROUND = 0.1  # of a patch with something in it counts one without
 
 _PARTS: dict[str, tuple[tuple[str, ...], str]] = {  # how the names of a part begin, of what earlier ones leave
@@ -62,9 +64,10 @@ class Training:
         self.turns = random.Random(options.seed)
         self.network = SeeingNetwork(Shape(vocab_size=self.tokenizer.get_vocab_size()), VisionShape())
         self._take_text_weights()
+        self.teacher = copy.deepcopy(self.network).requires_grad_(False)  # what the text network knew at the beginning
         if not options.eager:  # as in the demo model's training: many small steps in one go take half the time
             # not the tower's, which takes as long either way
-            for layer in self.network.layers:
+            for layer in (*self.network.layers, *self.teacher.layers):
                 layer.compile(dynamic=True)
         self.parts = self._optimizers()
         self.seen, self.steps, self.seconds, self.best = 0, 0, 0.0, 0.0
@@ -119,6 +122,18 @@ class Training:
         hidden = self.network.seen(batch.ids, embeddings, batch.positions, self.pictures.image_token)
         return self.network.logits(hidden.flatten(0, 1)[batch.places]).float()
 
+    def _rehearsal(self, words: Batch) -> torch.Tensor:
+        """The loss of answers in text, half of it of the probabilities that the network had for them at the beginning.
+
+        These say more of what it knew than the one token of the answer (learning without forgetting).
+        """
+        scores = self.network.predictions(words.ids, words.places)
+        with torch.no_grad():
+            known = self.teacher.predictions(words.ids, words.places).softmax(-1)
+        is_trained = words.targets != IGNORED
+        kept = functional.cross_entropy(scores[is_trained], known[is_trained])
+        return _KEPT * kept + (1 - _KEPT) * functional.cross_entropy(scores, words.targets)
+
     def _naming(self, states: torch.Tensor, contents: torch.Tensor) -> torch.Tensor:
         """The loss of saying what is in each patch, most of which hold the ground alone."""
         scores = self.network.contents(states).float().flatten(0, 1)
@@ -142,8 +157,7 @@ class Training:
         self.network.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
             if is_rehearsal:
-                words = self.rehearsal.next(_LATE)
-                loss = functional.cross_entropy(self.network.predictions(words.ids, words.places), words.targets)
+                loss = self._rehearsal(self.rehearsal.next(_LATE))
             elif is_alone:
                 images, contents, grid = self.scenes.next()
                 self.seen += len(images)
@@ -253,7 +267,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pictures", type=int, default=1_000_000, help="end after this many pictures")
     made.add_argument("--minutes", type=float, default=100, help="or after this many minutes")
     made.add_argument("--batch", type=int, default=40, help="pictures of a batch")
-    made.add_argument("--share", type=float, default=0.3, help="the share of the steps that rehearse text")
+    made.add_argument("--share", type=float, default=0.45, help="the share of the steps that rehearse text")
     made.add_argument("--rehearsal", type=int, default=2048, help="tokens of a batch of text")
     made.add_argument("--matrix-lr", type=float, default=0.02)
     made.add_argument("--other-lr", type=float, default=0.002)
