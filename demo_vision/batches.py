@@ -23,7 +23,7 @@ from demo_vision.scenes import Scene
 _APART = "<|endoftext|>"  # stands between letters that are to be tokens of their own, and is left out then
 TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
 _POOL = 40  # batches that are made at once, so that pictures of a size and questions of a length come together
-_FROM_FILES = 0.1  # of the pictures come from an agent's tool that reads files
+_FROM_FILES = 0.15  # of the pictures come from an agent's tool that reads files
 _ANOTHER = 0.1  # of the conversations go on about another picture
 _GREETED = 0.08  # of the conversations begin with a greeting
 _BROWSER = 0.08  # of the conversations have the tools that the Web UI offers by itself
@@ -114,6 +114,8 @@ class PictureEncoder:
         for first, *others in asked:
             image = f"{TOKENS[0]}{TOKENS[1] * (grid[0] * grid[1])}{TOKENS[2]}"
             if source.chance(from_files):
+                if first.kind in ("colour and shape", "left and above"):  # mostly an agent is asked what is there
+                    first = questions.all_there(source, first.scene)
                 read = files.read(source, first, image)
                 talk = talk.extend(read) if talk.messages else read
             else:

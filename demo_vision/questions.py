@@ -244,7 +244,7 @@ WORDS = sorted(
     for one in {*words.NOUNS, *words.ADJECTIVES, *words.VERBS, *words.ANIMALS, *words.FOODS}
     if SHORTEST <= len(one) <= LONGEST and one.isascii() and one.isalpha()
 )
-MAKERS: dict[Maker, float] = {see: 2.0, colour_or_shape: 3.0, beside: 1.0, count: 8.0, digits: 1.5, word: 6.0}
+MAKERS: dict[Maker, float] = {see: 3.0, colour_or_shape: 3.0, beside: 1.5, count: 6.0, digits: 1.5, word: 5.0}
 _MOST = 4  # questions about a scene
 
 
