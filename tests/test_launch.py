@@ -217,9 +217,11 @@ def test_a_signal_before_the_agent_runs_ends_its_server(home: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_while_a_server_is_begun_counts_once_it_is_known(number: signal.Signals) -> None:
+    # a shell has what it starts behind it ignore Ctrl-C, and this may be a child of such
     script = """
-import os, sys
+import os, signal, sys
 from app.commands import foreground
+signal.signal(signal.SIGINT, signal.default_int_handler)
 foreground.exit_on_signals()
 try:
     with foreground.signals_later():
