@@ -55,8 +55,8 @@ Path of the {w} (relative or absolute)|{w} to {v}, with its {w}|The exact {w} of
 ROLES = ["an expert coding assistant", "a coding agent", "an assistant", "a helpful agent", "an AI agent"]
 
 
-def sentence(source: Source, pool: list[str]) -> str:
-    """One sentence of instructions with its slots filled."""
+def sentence(source: Source, pool: list[str], **more: Callable[[], object]) -> str:
+    """One sentence of instructions with its slots filled, those in `more` at last."""
     text = source.any(pool)
     makes: dict[str, Callable[[], object]] = {
         "{w}": source.any_word,
@@ -65,7 +65,7 @@ def sentence(source: Source, pool: list[str]) -> str:
         "{d}": source.date,
         "{n}": lambda: source.rng.randint(1, 500),
         "{v}": source.verb,
-    }
+    } | {f"{{{slot}}}": make for slot, make in more.items()}
     for slot, make in makes.items():
         while slot in text:
             text = text.replace(slot, str(make()), 1)

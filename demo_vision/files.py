@@ -44,9 +44,7 @@ def surroundings(source: Source, place: str) -> str:
     lines = ["# Environment", source.any(("You run in the following environment:", "Where you are:"))]
     here = place.rpartition("/")[0]
     for _ in range(source.rng.randint(3, 12)):
-        line = sentence(source, SURROUNDINGS)
-        while "{h}" in line:
-            line = line.replace("{h}", here if here and source.chance(0.6) else _folder(source), 1)
+        line = sentence(source, SURROUNDINGS, h=lambda: here if here and source.chance(0.6) else _folder(source))
         lines.append(f"{source.any((' - ', ' - ', '- ', ''))}{line}")
     return "\n".join(lines)
 

@@ -64,11 +64,12 @@ def assemble(
     memory_budget: MemoryBudget | None = None,
 ) -> LoadedModel:
     """Put a model and a tokenizer of mlx-lm's together. On the engine thread."""
-    spare_tokens.leave_out(tokenizer._tokenizer, _widths(model.network, tokenizer)[0], files.model.id)
+    widths = _widths(model.network, tokenizer)
+    spare_tokens.leave_out(tokenizer._tokenizer, widths[0], files.model.id)
     adapters = Adapters(limits.adapters)
     adapters.apply_to(model)
     markup = Markup.of(tokenizer)
-    facts = replace(_facts(files, model.network, tokenizer, limits, markup), sees=vision is not None)
+    facts = replace(_facts(files, widths, tokenizer, limits, markup), sees=vision is not None)
     if (limits.context_length or 0) > facts.context.tokens:
         log.warning("--context-length exceeds the model's own context", model=facts.id, context=facts.context.tokens)
     memory_budget = memory_budget or MemoryBudget(limits.max_memory)
@@ -170,9 +171,11 @@ def _kv_bits(model: LanguageModel, facts: ModelFacts, kv_bits: KVBits | None, vi
     return kv_bits
 
 
-def _facts(files: ModelFiles, model: Any, tokenizer: Any, limits: EngineLimits, markup: Markup) -> ModelFacts:
+def _facts(
+    files: ModelFiles, widths: tuple[int, int], tokenizer: Any, limits: EngineLimits, markup: Markup
+) -> ModelFacts:
     folder = files.model
-    vocabulary, hidden = _widths(model, tokenizer)
+    vocabulary, hidden = widths
     return ModelFacts(
         id=folder.id,
         path=folder.path,

@@ -153,11 +153,7 @@ class GrammarCompiler:
         """Give the ids of the control tokens, by their text."""
         tables = self.warm_up().tables
         added = self._tokenizer.added_tokens_decoder.items()
-        return {
-            entry.content: int(token)
-            for token, entry in added
-            if int(token) < self._width and tables.is_special_token(int(token))
-        }
+        return {entry.content: int(token) for token, entry in added if tables.is_special_token(int(token))}
 
     def compile(self, constraint: Constraint, style: "JsonCompileOptions" = _STYLE) -> Matcher:
         """Make the matcher of a constraint. Raises InvalidRequest that says what is wrong with the grammar."""
