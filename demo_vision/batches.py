@@ -23,7 +23,7 @@ from demo_vision.scenes import Scene
 _APART = "<|endoftext|>"  # stands between letters that are to be tokens of their own, and is left out then
 TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
 _POOL = 40  # batches that are made at once, so that pictures of a size and questions of a length come together
-_FROM_FILES = 0.15  # of the pictures come from an agent's tool that reads files
+_FROM_FILES = 0.15  # of the conversations are about pictures that come from an agent's tool that reads files
 _ANOTHER = 0.1  # of the conversations go on about another picture
 _GREETED = 0.08  # of the conversations begin with a greeting
 _BROWSER = 0.08  # of the conversations have the tools that the Web UI offers by itself
@@ -102,20 +102,18 @@ class PictureEncoder:
         self.apart = token_id(encoder.tokenizer, _APART)
 
     def picture(
-        self, source: Source, *asked: list[Question], opening: Conversation | None = None, from_files: float = 0.0
+        self, source: Source, *asked: list[Question], opening: Conversation | None = None, is_file: bool = False
     ) -> Picture:
         """Draw the scene of each list of questions, all of one size, and write them as a conversation.
 
-        It goes on from `opening`; a share of the pictures comes from the files that a tool reads.
+        It goes on from `opening`; the pictures come from the user, or from files that a tool reads.
         """
         talk = Conversation(asked[0][0].kind).extend(opening or Conversation(""))
         drawn = [drawing(source, first.scene, self.shape) for first, *_ in asked]
         grid = drawn[0].grid
         for first, *others in asked:
             image = f"{TOKENS[0]}{TOKENS[1] * (grid[0] * grid[1])}{TOKENS[2]}"
-            if source.chance(from_files):
-                if first.kind in ("colour and shape", "left and above"):  # mostly an agent is asked what is there
-                    first = questions.all_there(source, first.scene)
+            if is_file:
                 read = files.read(source, first, image)
                 talk = talk.extend(read) if talk.messages else read
             else:
@@ -134,18 +132,19 @@ class PictureEncoder:
 
     def conversation(self, source: Source) -> Picture:
         """Any conversation about a picture, now and then about another one after it."""
-        asked = [questions.conversation(source)]
+        is_file = source.chance(_FROM_FILES)
+        asked = [questions.conversation(source, is_file=is_file)]
         while source.chance(_ANOTHER) and len(asked) < 3:
-            other = questions.conversation(source)
+            other = questions.conversation(source, is_file=is_file)
             while other[0].scene.size != asked[0][0].scene.size:
-                other = questions.conversation(source)
+                other = questions.conversation(source, is_file=is_file)
             asked.append(other)
         opening = Conversation("")
         if source.chance(_BROWSER):
             opening.tools += [browser_tool(source, name) for name in (DATETIME, INFO)]
         if source.chance(_GREETED):
             opening.extend(greeting(source))
-        return self.picture(source, *asked, opening=opening, from_files=_FROM_FILES)
+        return self.picture(source, *asked, opening=opening, is_file=is_file)
 
 
 def collate(pictures: list[Picture]) -> PictureBatch:

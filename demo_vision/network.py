@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from demo_model.network import Network, Norm, Shape, narrow, rotate
-from demo_vision.scenes import CHARACTERS, SQUARE, THINGS
+from demo_vision.scenes import CONTENTS, SQUARE
 
 SECTIONS = (6, 5, 5)  # of the frequencies of a head: those that turn by time, height and width
 _EPSILON = 1e-6
@@ -146,7 +146,7 @@ class Contents(nn.Module):
     def __init__(self, s: VisionShape) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(s.hidden_size, eps=_EPSILON)
-        self.scores = nn.Linear(s.hidden_size, 1 + len(THINGS) + len(CHARACTERS))
+        self.scores = nn.Linear(s.hidden_size, CONTENTS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores (images, patches, contents) of the states of a tower."""

@@ -244,8 +244,9 @@ WORDS = sorted(
     for one in {*words.NOUNS, *words.ADJECTIVES, *words.VERBS, *words.ANIMALS, *words.FOODS}
     if SHORTEST <= len(one) <= LONGEST and one.isascii() and one.isalpha()
 )
-MAKERS: dict[Maker, float] = {see: 3.0, colour_or_shape: 3.0, beside: 1.5, count: 6.0, digits: 1.5, word: 5.0}
+MAKERS: dict[Maker, float] = {see: 3.0, colour_or_shape: 3.0, beside: 1.5, count: 7.0, digits: 1.5, word: 5.0}
 _MOST = 4  # questions about a scene
+_OPEN = 0.5  # of the pictures in files are first asked about as a whole: mostly an agent is
 
 
 def question(source: Source) -> Question:
@@ -253,9 +254,9 @@ def question(source: Source) -> Question:
     return source.rng.choices(list(MAKERS), list(MAKERS.values()))[0](source)
 
 
-def conversation(source: Source) -> list[Question]:
+def conversation(source: Source, *, is_file: bool = False) -> list[Question]:
     """One to four different questions about one scene; what is held out of one is not asked as another."""
-    made = [question(source)]
+    made = [see(source) if is_file and source.chance(_OPEN) else question(source)]
     first, scene = made[0], made[0].scene
     if first.kind == "words":
         return [*made, spell(source, scene)] if source.chance(0.5) else [spell(source, scene), *made]
@@ -271,5 +272,6 @@ def conversation(source: Source) -> list[Question]:
         asked = {(one.kind, one.answer) for one in made}
         if more is not None and (more.kind, more.answer) not in asked and len(made) < _MOST:
             made.append(more)
-    source.rng.shuffle(made)
+    if not is_file:
+        source.rng.shuffle(made)
     return made

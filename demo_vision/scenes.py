@@ -35,6 +35,10 @@ GROUNDS: tuple[Colour, ...] = (
 SIZES = ((128, 128), (160, 96), (96, 160), (144, 112), (112, 144))  # pixels: width and height; whole tokens, 64 at most
 THINGS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 CHARACTERS = string.digits + string.ascii_letters
+# of the numbers that say what is in a square: the first of things' middles, the first of characters, and their count
+MIDDLES = 1 + len(THINGS)
+LETTERS = MIDDLES + len(THINGS)
+CONTENTS = LETTERS + len(CHARACTERS)
 SQUARE = 8  # pixels
 _SHADE = 14  # by which each part of a colour may differ
 _FINE = 4  # so many times larger a scene is drawn, for smooth edges
@@ -102,7 +106,7 @@ def written(source: Source, text: str) -> Scene:
 class Drawing(NamedTuple):
     """A picture, and what is in the middle of each of its squares of `SQUARE` pixels (rows, columns), uint8.
 
-    0 is the ground, then come the things and then the characters that there are.
+    0 is the ground, then come the things, the squares where their middles are, and the characters that there are.
     """
 
     image: Image.Image
@@ -124,7 +128,9 @@ def draw(source: Source, scene: Scene) -> Drawing:
     if scene.text:
         _write(source, image.size, *canvases, scene.text)
     middle, step = SQUARE * _FINE // 2, SQUARE * _FINE
-    contents = np.asarray(marks)[middle::step, middle::step]
+    contents = np.asarray(marks)[middle::step, middle::step].copy()
+    for thing in scene.things:  # each has one middle, however large it is: so they can be counted
+        contents[int(thing.y * short / step), int(thing.x * short / step)] = MIDDLES + THINGS.index(thing.name)
     return Drawing(image.resize((scene.width, scene.height), Image.Resampling.BOX), contents)
 
 
@@ -169,7 +175,7 @@ def _write(
     canvas.text((x, y), text, font=font, fill=colour, stroke_width=source.any((0, 0, _FINE // 2)), stroke_fill=colour)
     for number, character in enumerate(text):
         start, end = (x + canvas.textlength(text[:count], font=font) for count in (number, number + 1))
-        marks.rectangle((start, y + top, end, y + bottom), fill=1 + len(THINGS) + CHARACTERS.index(character))
+        marks.rectangle((start, y + top, end, y + bottom), fill=LETTERS + CHARACTERS.index(character))
 
 
 def as_png(image: Image.Image) -> str:

@@ -267,7 +267,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--pictures", type=int, default=1_000_000, help="end after this many pictures")
     made.add_argument("--minutes", type=float, default=100, help="or after this many minutes")
     made.add_argument("--batch", type=int, default=40, help="pictures of a batch")
-    made.add_argument("--share", type=float, default=0.4, help="the share of the steps that rehearse text")
+    made.add_argument("--share", type=float, default=0.45, help="the share of the steps that rehearse text")
     made.add_argument("--rehearsal", type=int, default=2048, help="tokens of a batch of text")
     made.add_argument("--matrix-lr", type=float, default=0.02)
     made.add_argument("--other-lr", type=float, default=0.002)

@@ -13,7 +13,7 @@ from demo_model.source import Source, is_held_out
 from demo_vision import questions, scenes
 from demo_vision.evaluate import CATEGORIES, all_items, is_right
 from demo_vision.questions import MAKERS, NUMBERS, PHRASES, Question
-from demo_vision.scenes import CHARACTERS, COLOURS, SHAPES, SIZES, SQUARE, THINGS
+from demo_vision.scenes import CHARACTERS, COLOURS, CONTENTS, LETTERS, MIDDLES, SHAPES, SIZES, SQUARE, THINGS
 
 SEEDS = st.tuples(st.integers(0, 2**32), st.booleans())
 ask = settings(deadline=None, max_examples=60)
@@ -61,16 +61,18 @@ def test_what_is_in_each_square_is_said(seed: tuple[int, bool]) -> None:
     short = min(scene.width, scene.height)
     for thing in scene.things:
         place = int(thing.y * short) // SQUARE, int(thing.x * short) // SQUARE
-        assert contents[place] == 1 + THINGS.index(thing.name)
-    first = 1 + len(THINGS)
-    rows = [[CHARACTERS[number - first] for number in row if number >= first] for row in contents]
+        assert contents[place] == MIDDLES + THINGS.index(thing.name)
+    middles = sorted(THINGS[number - MIDDLES] for number in contents.flat if MIDDLES <= number < LETTERS)
+    assert middles == sorted(thing.name for thing in scene.things)  # of two that are alike, each has one
+    rows = [[CHARACTERS[number - LETTERS] for number in row if number >= LETTERS] for row in contents]
     read = {"".join(character for character, _ in groupby(row)) for row in rows if row}
     assert len(read) == bool(scene.text)
     for text in read:  # a letter thinner than a square may stand between two middles
         letters = iter(scene.text)
         assert all(character in letters for character in text)
         assert len(text) >= len({*scene.text}) / 2
-    assert {THINGS[number - 1] for number in contents.flat if 0 < number < first} == {t.name for t in scene.things}
+    assert {THINGS[number - 1] for number in contents.flat if 0 < number < MIDDLES} <= {t.name for t in scene.things}
+    assert contents.max() < CONTENTS
 
 
 @ask
@@ -123,9 +125,9 @@ def test_an_answer_says_what_is_drawn(seed: tuple[int, bool], maker: questions.M
 
 
 @ask
-@given(SEEDS)
-def test_a_conversation_asks_different_things_about_one_scene(seed: tuple[int, bool]) -> None:
-    asked = questions.conversation(Source(*seed))
+@given(SEEDS, st.booleans())
+def test_a_conversation_asks_different_things_about_one_scene(seed: tuple[int, bool], is_file: bool) -> None:
+    asked = questions.conversation(Source(*seed), is_file=is_file)
     assert 1 <= len(asked) <= 4
     assert len({question.scene for question in asked}) == 1
     assert len({(question.kind, question.answer) for question in asked}) == len(asked)
@@ -139,10 +141,16 @@ def test_conversations_ask_every_kind_of_question_behind_another() -> None:
     assert set(later) == {"colour and shape", "left and above", "count", "words", "letters"}
 
 
+def test_a_picture_in_a_file_is_mostly_asked_about_as_a_whole_first() -> None:
+    source = Source("files")
+    first = [questions.conversation(source, is_file=True)[0].text for _ in range(400)]
+    assert sum(text in PHRASES["see"][0] for text in first) > 200
+
+
 def test_scenes_held_out_are_named_in_no_conversation_of_the_training() -> None:
     source = Source("named")
-    for _ in range(1500):
-        asked = questions.conversation(source)
+    for number in range(1500):
+        asked = questions.conversation(source, is_file=number % 2 == 1)
         things = asked[0].scene.things
         if len(things) in (2, 3) and any(question.kind != "count" for question in asked):
             assert not is_held_out(", ".join(sorted(thing.name for thing in things)))
