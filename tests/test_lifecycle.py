@@ -243,18 +243,21 @@ def test_a_prompt_is_still_known_after_a_restart_and_a_second_server_keeps_none(
 
 
 def test_an_answer_is_given_back_after_a_restart_and_nothing_of_it_is_computed_again(tmp_path: Path) -> None:
-    """However the model wrote it: at this temperature it seldom splits words as its tokenizer does."""
+    """However the model wrote it: at this temperature it mostly splits words in more parts than its tokenizer does."""
     question = " ".join(f"Item {number} costs {number * 37 % 91}." for number in range(9))
     messages = [{"role": "user", "content": question}]
-    body: dict[str, Any] = {"messages": messages, "temperature": 1.5, "top_k": 0, "top_p": 1, "min_p": 0, "seed": 17}
+    body: dict[str, Any] = {"messages": messages, "temperature": 1.5, "top_k": 0, "top_p": 1, "min_p": 0}
     body["max_tokens"] = 60
     with running(tmp_path, "--demo") as server:
         (end,) = server.client.post("/tokenize", json={"content": "<|im_end|>"}).json()["tokens"]
         body["logit_bias"] = {str(end): -100}
-        first = server.client.post("/v1/chat/completions", json=body).json()
-        text = first["choices"][0]["message"]["content"]
-        tokens = server.client.post("/tokenize", json={"content": text}).json()["tokens"]
-        assert len(tokens) < 60
+        for seed in range(20):
+            first = server.client.post("/v1/chat/completions", json=body | {"seed": seed}).json()
+            text = first["choices"][0]["message"]["content"]
+            if len(server.client.post("/tokenize", json={"content": text}).json()["tokens"]) < 60:
+                break
+        else:
+            pytest.fail("no answer was split in more parts")
         assert server.stop() == 0
     with running(tmp_path, "--demo") as server:
         messages += [{"role": "assistant", "content": text}, {"role": "user", "content": "And then?"}]
