@@ -22,6 +22,8 @@ def _about(side: str, *others: str) -> Phrases:
     return training, [f"What stands {side} the {{0}}?"]
 
 
+HOW_MANY = choices("""are there|do you see|can you see|are in the picture|are in the image|are drawn|are visible
+can be seen|does the picture show|does it show|are there in all|has the picture|did you find|are on it|does it have""")
 PHRASES: dict[str, Phrases] = {  # by kind
     "see": (
         choices("""What do you see?|What do you see?|What is in the picture?|Describe the picture.|Describe this image.
@@ -44,11 +46,17 @@ What kind of shape is the {0} one?"""),
         ["What shape is the {0} one?"],
     ),
     "its colour": (
-        choices("What colour is it?|What colour is this?|Tell me the colour.|Which colour is it?|Name its colour."),
+        choices(
+            """What colour is it?|What colour is this?|Tell me the colour.|Which colour is it?|Name its colour.
+What colour is shown?"""
+        ),
         ["Which colour is this?"],
     ),
     "its shape": (
-        choices("What shape is this?|Which shape is it?|Tell me the shape.|What shape is it?|Name its shape."),
+        choices(
+            """What shape is this?|Which shape is it?|Tell me the shape.|What shape is it?|Name its shape.
+What shape is shown?"""
+        ),
         ["Which shape is this?"],
     ),
     "left": _about("left of", "to the left of", "on the left of"),
@@ -56,11 +64,17 @@ What kind of shape is the {0} one?"""),
     "above": _about("above", "over"),
     "below": _about("below", "under"),
     "count": (
-        choices("""How many {0} are there?|How many {0} do you see?|Count all {0}.|Tell me how many {0} there are.
-What is the number of {0}?|How many {0} are in the picture?|Count up all {0}.|Count: how many {0} are there?
-Give me the number of {0}.|Say how many {0} you can see.|How many {0}?|Count {0}.|Count these {0}.
-Can you count the {0}?|Count all of the {0}.|How many of the {0} are there?
-The {0}: how many are there?|Please count the {0} for me."""),
+        [
+            *(f"How many {{0}} {where}?" for where in HOW_MANY),
+            *(f"{start} how many {{0}} there are." for start in ("Tell me", "Say", "Count")),
+            *choices("""How many {0}?|Count all {0}.|What is the number of {0}?|Count up all {0}.|Count {0}.
+Give me the number of {0}.|Say how many {0} you can see.|Count these {0}.|Can you count the {0}?|Count all of the {0}.
+How many of the {0} are there?|The {0}: how many are there?|Please count the {0} for me.|Count: how many {0} are there?
+The number of {0}?|And how many {0}?|Which number of {0} is there?|What do you get if you count the {0}?
+Look at what is shown: how many {0}?|In what is shown, how many {0} are there?
+Of all that is shown, count the {0}.|This picture was shown to me. How many {0}?
+In this picture, how many {0} are there?"""),
+        ],
         ["Count the {0}.", "How many {0} are shown?"],
     ),
     "digits": (
@@ -88,6 +102,12 @@ class Question:
     scene: Scene
     text: str
     answer: str
+    about: str = ""  # what is counted: of many kinds there may be as many
+
+    @property
+    def fact(self) -> tuple[str, str, str]:
+        """What the answer says, however it was asked for."""
+        return self.kind, self.about, self.answer
 
 
 Maker = Callable[[Source], Question]
@@ -159,15 +179,15 @@ def other_of(source: Source, scene: Scene) -> Question | None:
 
 
 def number_of(source: Source, scene: Scene) -> Question:
-    """How many things there are, or how many of a shape or colour."""
-    if source.chance(0.5):
-        return Question("count", scene, ask(source, "count", "shapes"), sentence(NUMBERS[len(scene.things)]))
-    thing = source.any(scene.things)
-    if source.chance(0.5):
-        same = sum(one.shape == thing.shape for one in scene.things)
-        return Question("count", scene, ask(source, "count", f"{thing.shape}s"), sentence(NUMBERS[same]))
-    same = sum(one.colour == thing.colour for one in scene.things)
-    return Question("count", scene, ask(source, "count", f"{thing.colour} shapes"), sentence(NUMBERS[same]))
+    """How many things there are, or how many of a shape or colour, which is harder and so asked more in training."""
+    about, counted = "shapes", len(scene.things)
+    if not source.chance(0.5 if source.held_out else 0.2):
+        thing = source.any(scene.things)
+        if source.chance(0.5):
+            about, counted = f"{thing.shape}s", sum(one.shape == thing.shape for one in scene.things)
+        else:
+            about, counted = f"{thing.colour} shapes", sum(one.colour == thing.colour for one in scene.things)
+    return Question("count", scene, ask(source, "count", about), sentence(NUMBERS[counted]), about)
 
 
 def see(source: Source) -> Question:
@@ -246,6 +266,7 @@ WORDS = sorted(
 )
 MAKERS: dict[Maker, float] = {see: 3.0, colour_or_shape: 3.0, beside: 1.5, count: 7.0, digits: 1.5, word: 5.0}
 _MOST = 4  # questions about a scene
+_COUNTS = 6  # the same where the first is how many: a scene has many counts
 _OPEN = 0.5  # of the pictures in files are first asked about as a whole: mostly an agent is
 
 
@@ -255,7 +276,7 @@ def question(source: Source) -> Question:
 
 
 def conversation(source: Source, *, is_file: bool = False) -> list[Question]:
-    """One to four different questions about one scene; what is held out of one is not asked as another."""
+    """One to six different questions about one scene; what is held out of one is not asked as another."""
     made = [see(source) if is_file and source.chance(_OPEN) else question(source)]
     first, scene = made[0], made[0].scene
     if first.kind == "words":
@@ -267,10 +288,10 @@ def conversation(source: Source, *, is_file: bool = False) -> list[Question]:
     others: list[Asker] = [number_of, number_of, all_there, one_of, one_of] if may_be_named else [number_of]
     if first.kind != "count":
         others.append(other_of)
-    for _ in range(_MOST * source.any((1, 2))):
+    most = _COUNTS if first.kind == "count" else _MOST
+    for _ in range(most * source.any((1, 2))):
         more = source.any(others)(source, scene)
-        asked = {(one.kind, one.answer) for one in made}
-        if more is not None and (more.kind, more.answer) not in asked and len(made) < _MOST:
+        if more is not None and more.fact not in {one.fact for one in made} and len(made) < most:
             made.append(more)
     if not is_file:
         source.rng.shuffle(made)

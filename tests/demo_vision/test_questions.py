@@ -128,9 +128,9 @@ def test_an_answer_says_what_is_drawn(seed: tuple[int, bool], maker: questions.M
 @given(SEEDS, st.booleans())
 def test_a_conversation_asks_different_things_about_one_scene(seed: tuple[int, bool], is_file: bool) -> None:
     asked = questions.conversation(Source(*seed), is_file=is_file)
-    assert 1 <= len(asked) <= 4
+    assert 1 <= len(asked) <= 6
     assert len({question.scene for question in asked}) == 1
-    assert len({(question.kind, question.answer) for question in asked}) == len(asked)
+    assert len({question.fact for question in asked}) == len(asked)
     for question in asked:
         assert question.answer.lower() == f"{right_answer(question)}.".lower()
 
