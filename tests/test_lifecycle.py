@@ -243,7 +243,7 @@ def test_a_prompt_is_still_known_after_a_restart_and_a_second_server_keeps_none(
 
 
 def test_an_answer_is_given_back_after_a_restart_and_nothing_of_it_is_computed_again(tmp_path: Path) -> None:
-    """However the model wrote it: at this temperature it mostly splits words in more parts than its tokenizer does."""
+    """However the model wrote it: at this temperature it seldom splits words as its tokenizer does."""
     question = " ".join(f"Item {number} costs {number * 37 % 91}." for number in range(9))
     messages = [{"role": "user", "content": question}]
     body: dict[str, Any] = {"messages": messages, "temperature": 1.5, "top_k": 0, "top_p": 1, "min_p": 0}

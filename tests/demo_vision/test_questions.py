@@ -71,7 +71,8 @@ def test_what_is_in_each_square_is_said(seed: tuple[int, bool]) -> None:
         letters = iter(scene.text)
         assert all(character in letters for character in text)
         assert len(text) >= len({*scene.text}) / 2
-    assert {THINGS[number - 1] for number in contents.flat if 0 < number < MIDDLES} <= {t.name for t in scene.things}
+    marked = {THINGS[(number - 1) % len(THINGS)] for number in contents.flat if 0 < number < LETTERS}
+    assert marked == {thing.name for thing in scene.things}
     assert contents.max() < CONTENTS
 
 
@@ -128,7 +129,7 @@ def test_an_answer_says_what_is_drawn(seed: tuple[int, bool], maker: questions.M
 @given(SEEDS, st.booleans())
 def test_a_conversation_asks_different_things_about_one_scene(seed: tuple[int, bool], is_file: bool) -> None:
     asked = questions.conversation(Source(*seed), is_file=is_file)
-    assert 1 <= len(asked) <= 6
+    assert 1 <= len(asked) <= (6 if any(question.kind == "count" for question in asked) else 4)
     assert len({question.scene for question in asked}) == 1
     assert len({question.fact for question in asked}) == len(asked)
     for question in asked:
