@@ -264,7 +264,7 @@ WORDS = sorted(
     for one in {*words.NOUNS, *words.ADJECTIVES, *words.VERBS, *words.ANIMALS, *words.FOODS}
     if SHORTEST <= len(one) <= LONGEST and one.isascii() and one.isalpha()
 )
-MAKERS: dict[Maker, float] = {see: 3.0, colour_or_shape: 3.0, beside: 1.5, count: 7.0, digits: 1.5, word: 5.0}
+MAKERS: dict[Maker, float] = {see: 3.0, colour_or_shape: 3.0, beside: 1.5, count: 8.5, digits: 1.7, word: 4.5}
 _MOST = 4  # questions about a scene
 _COUNTS = 6  # the same where the first is how many: a scene has many counts
 _OPEN = 0.5  # of the pictures in files are first asked about as a whole: mostly an agent is

@@ -34,7 +34,7 @@ from demo_vision.folders import MODEL, WORK
 from demo_vision.network import SeeingNetwork, VisionShape
 
 _LATE = 0.99  # of the demo model's own training: its mixture at the end is what is rehearsed
-_GENTLE = 0.2  # of the tower's learning rate is the text network's, which knows something already
+_GENTLE = 0.25  # of the tower's learning rate is the text network's, which knows something already
 _ALONE = 0.14  # of the training the tower says what is in each patch, before anything is asked
 _SLOWER = 0.7  # of the tower's learning rate is gone by then
 _NAMING = 0.3  # of the loss of answers counts that of saying so, from then on

@@ -75,8 +75,17 @@ class Session:
 
     def show(self) -> None:
         """Have the demo model itself say what is in a picture that the program reads. What goes wrong is a fault."""
-        assert self.program.with_little is not None
         self._prepare()
+        try:
+            said = self._say_what_is_drawn()
+        except (Fault, TimeoutError, subprocess.TimeoutExpired) as error:
+            self.faults.append(f"show: {error}")
+            return
+        if f"A {DRAWN}." not in said:
+            self.faults.append(f"show: the demo model did not see a {DRAWN}: {said[-300:]!r}")
+
+    def _say_what_is_drawn(self) -> str:
+        assert self.program.with_little is not None
         (self.folder / "data" / "config.toml").write_text('[model."tiles-nano"]\ntemperature = 0\n')
         with closed_door(self.outside) as door, _drawing() as drawing:
             place = self._place(Path("tiles-nano"), free_port())
@@ -90,9 +99,7 @@ class Session:
                     process.wait(SECONDS)
                 finally:
                     _end(process)
-        said = (self.folder / "show.txt").read_text(errors="replace")
-        if f"A {DRAWN}." not in said:
-            self.faults.append(f"show: the demo model did not see a {DRAWN}: {said[-300:]!r}")
+        return (self.folder / "show.txt").read_text(errors="replace")
 
     def _take_turns(self, model: Path) -> None:
         with closed_door(self.outside) as door:
@@ -269,7 +276,7 @@ def _drawing() -> Iterator[Path]:
         with path.open("xb") as file:
             file.write(base64.b64decode(shapes(DRAWN)))
     except FileExistsError:
-        raise Fault(f"show: {path} is somebody's") from None
+        raise Fault(f"{path} is somebody's") from None
     try:
         yield path
     finally:

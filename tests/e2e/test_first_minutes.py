@@ -40,8 +40,8 @@ def test_a_newcomer_gets_answers_that_make_sense(demo: Server, visit: Visit) -> 
     assert "= 7" in person.asks("What is 3 + 4?")
     assert "Zoë" in person.asks("My name is Zoë.")
     assert "Zoë" in person.asks("What is my name?")
-    person.asks("JSON with the keys name and city: Ada lives in Oslo.")
-    assert json.loads(person.wire.chat.said()) == {"name": "Ada", "city": "Oslo"}
+    person.asks("As JSON, with the keys title and year: The book Dune is from 1965.")
+    assert json.loads(person.wire.chat.said()) == {"title": "Dune", "year": 1965}
     person.scrolls_to(person.questions.get_by_text("What time is it?"))
     person.keeps_a_picture(PICTURES / "readme.png")
     assert 10_000 < (PICTURES / "readme.png").stat().st_size < 300_000
