@@ -2,13 +2,15 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 
-from tests.e2e.wire import Wire
+from tests.e2e.wire import CHAT, Wire
 
 PATIENCE = 120_000  # milliseconds; machines that do other things meanwhile are slow
 REFUSED = re.compile(r"Failed to load resource: .* status of (\d+)")
@@ -70,6 +72,12 @@ class Person:
         """Wait until the last answer is whole."""
         self.waits_for_the_end()
         return self.text.inner_text().strip()
+
+    @contextmanager
+    def asks_anew(self) -> Iterator[None]:
+        """Wait until what is done inside has begun another answer: until then the one before looks like it."""
+        with self.page.expect_response(lambda answer: urlsplit(answer.url).path == CHAT):
+            yield
 
     def waits_for_the_end(self) -> None:
         expect(self.answer.get_by_role("button", name="Regenerate")).to_be_visible()
